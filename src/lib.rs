@@ -1,0 +1,19 @@
+//! vmrun starts QEMU virtual machines and changes them while they run.
+//!
+//! The layers, top to bottom; a file imports from its own layer or from below (a test holds this):
+//!
+//! | layer | module | knows |
+//! | --- | --- | --- |
+//! | 5 | [`cli`] | what a person types and sees |
+//! | 4 | [`control`] | the control protocol |
+//! | 3 | [`vm`] | one running VM |
+//! | 2 | [`qmp`], [`qemu`], [`host`] | QEMU's monitor, QEMU's language, this machine |
+//! | 1 | [`spec`] | what a VM is |
+
+pub mod cli;
+pub mod control;
+pub mod host;
+pub mod qemu;
+pub mod qmp;
+pub mod spec;
+pub mod vm;

@@ -1,0 +1,84 @@
+//! Disks: what was typed ([`DiskSpec`]) and what is meant ([`Disk`]).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::DeviceId;
+use super::size::Size;
+
+/// An image format, by QEMU's driver name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// Bytes as they are.
+    Raw,
+    /// QEMU copy on write, version 2 or 3.
+    Qcow2,
+    /// VMware.
+    Vmdk,
+    /// VirtualBox.
+    Vdi,
+    /// Hyper-V.
+    Vhdx,
+    /// Virtual PC (`.vhd`).
+    Vpc,
+    /// QEMU enhanced disk.
+    Qed,
+}
+
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskBus {
+    /// `virtio-blk-pci` or `-ccw`.
+    #[default]
+    Virtio,
+    /// `scsi-hd` on a `virtio-scsi` controller.
+    Scsi,
+    /// `ide-hd` on AHCI; cannot be hot-plugged.
+    Sata,
+    /// `usb-storage`.
+    Usb,
+    /// `nvme`.
+    Nvme,
+}
+
+/// `--disk` and `disk-add`: `[file=]PATH[,size=1G][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskSpec {
+    /// The image; none = a default name in the state directory.
+    pub file: Option<PathBuf>,
+    /// To create it with, if it does not exist.
+    pub size: Option<Size>,
+    /// The format; none = found out (or qcow2 for a new `*.qcow2`, else raw).
+    pub format: Option<ImageFormat>,
+    /// The bus.
+    pub bus: DiskBus,
+    /// Attached read-only.
+    pub readonly: bool,
+    /// Serial number shown to the guest: 1 to 20 printable ASCII characters (virtio-blk's limit).
+    pub serial: Option<String>,
+    /// Id; none = vmrun picks one.
+    pub id: Option<DeviceId>,
+}
+
+/// A disk whose file, format and id are decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Device id; the block nodes are named after it (`<id>` the format node, `<id>.file` the file node).
+    pub id: DeviceId,
+    /// Absolute path.
+    #[serde(with = "super::fields::path")]
+    pub file: PathBuf,
+    /// Given to QEMU explicitly.
+    pub format: ImageFormat,
+    /// The bus.
+    pub bus: DiskBus,
+    /// Attached read-only.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Shown to the guest.
+    #[serde(default)]
+    pub serial: Option<String>,
+}

@@ -1,0 +1,109 @@
+//! What a person (or program) asked for, before this machine was looked at.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, ShareSpec, Size, VmName,
+};
+
+/// Memory unless `--mem` says otherwise.
+pub const DEFAULT_MEMORY: Size = Size(1024 << 20);
+/// Spare slots unless `--hotplug-slots` says otherwise.
+pub const DEFAULT_HOTPLUG_SLOTS: u8 = 8;
+/// Budget of the ladder on a signal unless `--stop-timeout` says otherwise.
+pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The request for a VM: every choice of the `vmrun qemu` command line, syntax checked, nothing resolved.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Disk image, ISO or prefix.
+    pub image: Option<PathBuf>,
+    /// Which boot mode was forced.
+    pub boot: BootMode,
+    /// Boot with UEFI firmware.
+    pub uefi: bool,
+    /// `--fw`: firmware given by path.
+    pub firmware: Option<PathBuf>,
+    /// What to show.
+    pub display: Display,
+    /// Extra disks.
+    pub disks: Vec<DiskSpec>,
+    /// Metadata for the guest.
+    pub data: Option<Vec<u8>>,
+    /// Accelerators asked for.
+    pub accel: Option<AccelList>,
+    /// Guest architecture; none = the host's.
+    pub arch: Option<Arch>,
+    /// Number of virtual processors, at least 1.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: Size,
+    /// `-cpu` model; none = the best default.
+    pub cpu: Option<String>,
+    /// `-machine` type; none = the architecture's default.
+    pub machine: Option<String>,
+    /// QEMU's program; none = found in `PATH`.
+    pub qemu: Option<PathBuf>,
+    /// Networking mode.
+    pub networking: Networking,
+    /// Forwards.
+    pub publish: Vec<Forward>,
+    /// Whether a USB controller is there from the start.
+    pub usb: bool,
+    /// Extra devices.
+    pub devices: Vec<DeviceSpec>,
+    /// Shared folders.
+    pub shares: Vec<ShareSpec>,
+    /// virtiofsd's program; none = found.
+    pub virtiofsd: Option<PathBuf>,
+    /// State directory; none = from the image's name.
+    pub state: Option<PathBuf>,
+    /// The VM's name; none = from the image's name, made unique.
+    pub name: Option<VmName>,
+    /// Spare slots.
+    pub hotplug_slots: u8,
+    /// Budget of the ladder on a signal.
+    pub stop_timeout: Duration,
+    /// A QMP socket for the user's own tools.
+    pub qmp: Option<PathBuf>,
+    /// QEMU's seccomp sandbox.
+    pub sandbox: bool,
+    /// Arguments for QEMU, unchanged.
+    pub extra: Vec<OsString>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            image: None,
+            boot: BootMode::Auto,
+            uefi: false,
+            firmware: None,
+            display: Display::None,
+            disks: Vec::new(),
+            data: None,
+            accel: None,
+            arch: None,
+            cpus: 1,
+            memory: DEFAULT_MEMORY,
+            cpu: None,
+            machine: None,
+            qemu: None,
+            networking: Networking::User,
+            publish: Vec::new(),
+            usb: false,
+            devices: Vec::new(),
+            shares: Vec::new(),
+            virtiofsd: None,
+            state: None,
+            name: None,
+            hotplug_slots: DEFAULT_HOTPLUG_SLOTS,
+            stop_timeout: DEFAULT_STOP_TIMEOUT,
+            qmp: None,
+            sandbox: true,
+            extra: Vec::new(),
+        }
+    }
+}

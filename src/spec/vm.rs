@@ -1,0 +1,83 @@
+//! The resolved description of a VM: everything that makes its QEMU command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{
+    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, Share, Size, VmName,
+};
+
+/// A VM, all choices made: paths are absolute, files exist, formats are known.
+/// Written to `vm.json` in the run directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Name.
+    pub name: VmName,
+    /// SMBIOS system UUID.
+    pub uuid: Uuid,
+    /// Guest architecture.
+    pub arch: Arch,
+    /// `-machine` type if not the architecture's default.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// `-cpu` model if not the default.
+    #[serde(default)]
+    pub cpu: Option<String>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: Size,
+    /// What it boots.
+    pub boot: Boot,
+    /// Firmware; none = the machine's own default.
+    #[serde(default)]
+    pub firmware: Option<Firmware>,
+    /// What it shows.
+    #[serde(default)]
+    pub display: Display,
+    /// Disks in order; with `Boot::Disk` the first is the boot image.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// The metadata ISO, a read-only CD-ROM `metadata`.
+    #[serde(with = "super::fields::optional_path", default)]
+    pub metadata: Option<PathBuf>,
+    /// Networking mode.
+    #[serde(default)]
+    pub networking: Networking,
+    /// Address of the network card.
+    pub mac: MacAddress,
+    /// Forwards from the start; host ports are decided by QEMU where 0.
+    #[serde(default)]
+    pub publish: Vec<Forward>,
+    /// USB controller from the start.
+    #[serde(default)]
+    pub usb: bool,
+    /// Extra devices with typed properties.
+    #[serde(default)]
+    pub devices: Vec<ExtraDevice>,
+    /// Shared folders.
+    #[serde(default)]
+    pub shares: Vec<Share>,
+    /// Spare slots.
+    pub hotplug_slots: u8,
+    /// QEMU's seccomp sandbox.
+    pub sandbox: bool,
+    /// Arguments for QEMU, unchanged.
+    #[serde(with = "super::fields::os_strings", default)]
+    pub extra: Vec<OsString>,
+}
+
+/// A device of `--device` whose properties have JSON types (QEMU's JSON `-device` is strictly typed).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExtraDevice {
+    /// QEMU's name of the device model.
+    pub driver: String,
+    /// Its id.
+    pub id: DeviceId,
+    /// Properties, without `driver` and `id`.
+    pub properties: Map<String, Value>,
+}
