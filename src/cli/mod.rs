@@ -1,1 +1,41 @@
-//! Layer `cli`.
+//! What a person types and sees: arguments, tables, messages, hints, exit codes.
+
+mod args;
+mod completions;
+mod ctl;
+mod failure;
+mod logger;
+mod ls;
+mod output;
+mod qemu;
+mod qemu_args;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Program};
+pub use failure::Failure;
+
+/// The whole program: parses this process's arguments, does what they say, returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // help and version go to stdout with 0, mistakes to stderr with 2
+        Err(error) => error.exit(),
+    };
+    let json = cli.wants_json();
+    let result = match cli.program {
+        Program::Qemu(args) => qemu::run(*args),
+        Program::Ctl(args) => ctl::run(args),
+        Program::Ls(args) => ls::run(&args),
+        Program::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print(json);
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}

@@ -1,1 +1,22 @@
-//! Layer `control`.
+//! The control protocol: Varlink over a Unix socket, as `proto/io.vmrun.Machine.varlink` says.
+//!
+//! [`service`] serves it to any number of clients, [`client`] speaks it, [`wire`] holds what travels,
+//! [`find`] finds the VM that is meant. How a VM does what is asked is the `vm` layer's business.
+
+pub mod client;
+mod dispatch;
+mod error;
+pub mod find;
+pub mod service;
+pub mod socket;
+mod translate;
+pub mod wire;
+
+/// The interface that every supervisor serves.
+pub const INTERFACE: &str = "io.vmrun.Machine";
+/// Its description: the source of truth of the protocol.
+pub const DESCRIPTION: &str = include_str!("../../proto/io.vmrun.Machine.varlink");
+/// What every service of Varlink serves.
+pub(crate) const SERVICE_INTERFACE: &str = "org.varlink.service";
+/// Description of [`SERVICE_INTERFACE`], from varlink.org.
+pub(crate) const SERVICE_DESCRIPTION: &str = include_str!("../../proto/org.varlink.service.varlink");

@@ -1,0 +1,65 @@
+# `make help` lists the targets. Each sets up what it needs; nothing needs to be run before it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Extra arguments for the test runner, such as: make test TESTS=spec
+TESTS ?=
+SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh)
+
+# What the tests and the demo are told about the guest and about Python with its clients.
+GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
+PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
+
+.PHONY: help demo test lint setup guest bench bench-setup fuzz soak clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+
+demo: guest ## build vmrun and watch it change a running VM
+	$(CARGO) build --release --locked
+	@$(GUEST); export PATH="$(CURDIR)/target/release:$$PATH"; examples/demo.sh
+
+test: guest ## run the whole test suite (TESTS=… passes arguments on)
+	@$(GUEST); $(PYTHON); \
+	if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		echo "$(CARGO) nextest run"; $(CARGO) nextest run --locked --no-tests=pass $(TESTS); \
+	else \
+		echo "$(CARGO) test"; $(CARGO) test --locked --all-targets $(TESTS); \
+	fi
+	@$(if $(TESTS),true,$(CARGO) test --locked --doc)
+
+lint: setup ## formatting, clippy, documentation, licences, shell scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --locked --quiet
+	@if $(CARGO) deny --version > /dev/null 2>&1; then \
+		echo "$(CARGO) deny"; $(CARGO) deny --offline check bans licenses sources; \
+	else echo "lint: skipped the dependencies' licences: cargo-deny is not installed"; fi
+	@if command -v shellcheck > /dev/null; then \
+		echo "shellcheck"; shellcheck $(SCRIPTS); \
+		shellcheck --shell=dash --exclude=SC1091 $$(find tests/guest/rootfs -type f); \
+	else echo "lint: skipped the shell scripts: shellcheck is not installed"; fi
+
+setup: ## install QEMU and what else is missing
+	@tests/setup/install.sh
+
+guest: setup ## build the small Linux guest of the tests as target/guest
+	@folder=$$(tests/guest/build.sh); mkdir -p target; ln -sfn "$$folder" target/guest
+
+bench-setup: guest ## get what the benchmarks compare with
+	@$(PYTHON); echo "$$VMRUN_TEST_PYTHON" > /dev/null
+
+bench: bench-setup ## measure
+	@$(GUEST); $(PYTHON); $(CARGO) bench --locked
+
+fuzz: setup ## run each parser's property tests for much longer
+	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --locked --release --lib
+
+soak: guest ## repeat the tests that are marked as ignored because they take long
+	@$(GUEST); $(PYTHON); $(CARGO) test --locked --release -- --ignored --nocapture
+
+clean: ## remove what was built; the guest's cache stays
+	$(CARGO) clean

@@ -1,0 +1,53 @@
+//! The command line's grammar, top level.
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::ctl::CtlArgs;
+use super::qemu_args::QemuArgs;
+
+/// Starts QEMU virtual machines and changes them while they run.
+#[derive(Debug, Parser)]
+#[command(name = "vmrun", version, propagate_version = false, max_term_width = 110)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) program: Program,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Program {
+    /// Start a VM from an image
+    Qemu(Box<QemuArgs>),
+    /// See and change a running VM
+    Ctl(CtlArgs),
+    /// List the running VMs
+    Ls(LsArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// `vmrun ls`.
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `vmrun completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    pub(super) shell: Shell,
+}
+
+impl Cli {
+    /// Whether errors are wanted as JSON.
+    pub(super) fn wants_json(&self) -> bool {
+        match &self.program {
+            Program::Ctl(args) => args.json,
+            Program::Ls(args) => args.json,
+            Program::Qemu(_) | Program::Completions(_) => false,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `device-add`, `device-remove`, and what removals have in common.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::control::wire;
+use crate::spec::{DeviceSpec, duration};
+
+use super::super::failure::Failure;
+use super::Context;
+
+/// `device-add`.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// DRIVER[,PROP=VALUE...] as QEMU's -device; a comma in a value is typed twice
+    device: DeviceSpec,
+}
+
+impl Add {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let DeviceSpec { driver, id, properties } = self.device;
+        let properties = properties.into_iter().collect();
+        let call = wire::AddDevice { driver, properties: Some(properties), id: id.map(String::from) };
+        let wire::DeviceReply { device } = context.client.call("AddDevice", call)?;
+        context.output.print(&device, || device.id.clone())
+    }
+}
+
+/// `disk-remove` and `device-remove`.
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// As the list prints it
+    id: String,
+    /// How long the guest may take to release it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    timeout: Duration,
+}
+
+impl Remove {
+    pub(super) fn run(self, context: &mut Context, method: &str, what: &str) -> Result<u8, Failure> {
+        let timeout_ms = Some(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
+        let call = wire::Remove { id: self.id.clone(), timeout_ms };
+        let wire::Removed { removed } = context.client.call(method, call)?;
+        if removed {
+            return context.output.print(&json!({ "removed": true }), || format!("removed {}", self.id));
+        }
+        let waited = duration::format(self.timeout);
+        let hint = format!(
+            "the request stands: the {what} goes as soon as the guest releases it, resets or is resumed, and the list follows then"
+        );
+        let message = format!("the guest has not released {what} '{}' within {waited}", self.id);
+        Err(Failure::timed_out(message).hint(Some(hint)))
+    }
+}

@@ -1,0 +1,116 @@
+//! `disk-list`, `disk-add`, `disk-resize`, `media-change`, `media-eject`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::control::wire;
+use crate::spec::{DiskSpec, Size};
+
+use super::super::failure::Failure;
+use super::super::output::{bytes, table};
+use super::{Context, text_path};
+
+/// `disk-list`.
+pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+    let wire::DiskList { disks } = context.client.call("ListDisks", wire::Empty {})?;
+    context.output.print(&disks, || as_table(&disks))
+}
+
+/// Disks as a table.
+pub(super) fn as_table(disks: &[wire::Disk]) -> String {
+    let rows = disks.iter().map(|disk| {
+        [
+            disk.id.clone(),
+            if disk.removable { format!("{} (cd)", disk.bus) } else { disk.bus.clone() },
+            disk.size_bytes.map(bytes).unwrap_or_default(),
+            disk.format.clone().unwrap_or_default(),
+            if disk.readonly { "ro" } else { "rw" }.to_owned(),
+            disk.slot.clone().unwrap_or_default(),
+            disk.phase.clone(),
+            disk.file.clone().unwrap_or_default(),
+        ]
+    });
+    table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "FILE"], rows)
+}
+
+/// `disk-add`.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// [file=]PATH[,size=1G][,format=F][,bus=virtio|scsi|usb|nvme][,readonly=on][,serial=S][,id=ID]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
+    disk: DiskSpec,
+}
+
+impl Add {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let disk = self.disk;
+        let file = disk.file.ok_or_else(|| Failure::usage("a disk that is added to a running VM needs a file"))?;
+        let call = wire::AddDisk {
+            file: text_path(&file)?,
+            size_bytes: disk.size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
+            format: disk.format.map(|format| format.to_string()),
+            bus: Some(disk.bus.to_string()),
+            readonly: Some(disk.readonly),
+            serial: disk.serial,
+            id: disk.id.map(String::from),
+        };
+        let wire::DiskReply { disk } = context.client.call("AddDisk", call)?;
+        context.output.print(&disk, || disk.id.clone())
+    }
+}
+
+/// `disk-resize`.
+#[derive(Debug, Args)]
+pub(super) struct Resize {
+    /// As disk-list prints it
+    id: String,
+    /// The new size, e.g. 20G; a plain number is MB
+    size: Size,
+}
+
+impl Resize {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let size_bytes = i64::try_from(self.size.bytes()).unwrap_or(i64::MAX);
+        let call = wire::ResizeDisk { id: self.id, size_bytes };
+        let wire::DiskReply { disk } = context.client.call("ResizeDisk", call)?;
+        context.output.print(&disk, || format!("{} has {} now", disk.id, bytes(disk.size_bytes.unwrap_or(0))))
+    }
+}
+
+/// `media-change`.
+#[derive(Debug, Args)]
+pub(super) struct Change {
+    /// The drive, as disk-list prints it
+    id: String,
+    /// The image
+    path: PathBuf,
+}
+
+impl Change {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::ChangeMedia { id: self.id, file: text_path(&self.path)? };
+        let wire::DiskReply { disk } = context.client.call("ChangeMedia", call)?;
+        context.output.print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))
+    }
+}
+
+/// `media-eject`.
+#[derive(Debug, Args)]
+pub(super) struct Eject {
+    /// The drive, as disk-list prints it
+    id: String,
+    /// Even if the guest has locked the drive
+    #[arg(long)]
+    force: bool,
+}
+
+impl Eject {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::EjectMedia { id: self.id, force: Some(self.force) };
+        let wire::DiskReply { disk } = context.client.call("EjectMedia", call)?;
+        context.output.print(&disk, || format!("{} is empty now", disk.id))
+    }
+}

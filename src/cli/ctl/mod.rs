@@ -1,0 +1,133 @@
+//! `vmrun ctl`: each command is a method of the control protocol and a way to show its reply.
+
+mod devices;
+mod disks;
+mod power;
+mod ports;
+mod raw;
+mod status;
+mod usb;
+
+use clap::{Args, Subcommand};
+
+use crate::control::client::Client;
+use crate::control::find;
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::spec::VmName;
+
+use super::failure::Failure;
+use super::output::Output;
+
+/// `vmrun ctl`.
+#[derive(Debug, Args)]
+pub(super) struct CtlArgs {
+    /// The VM's name; may be left out while exactly one VM runs
+    #[arg(long, value_name = "NAME")]
+    vm: Option<VmName>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything that is known of the VM
+    Status,
+    /// List the VM's USB devices, or with --host those of this machine
+    UsbList(usb::List),
+    /// Plug a USB device
+    UsbAdd(usb::Add),
+    /// Unplug a USB device
+    UsbRemove(usb::Remove),
+    /// List the port forwards
+    PortList,
+    /// Make a port forward: [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one
+    PortAdd(ports::Add),
+    /// End a port forward
+    PortRemove(ports::Remove),
+    /// List the disks and CD-ROM drives
+    DiskList,
+    /// Plug a disk: [file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
+    DiskAdd(disks::Add),
+    /// Ask the guest to release a disk, and unplug it
+    DiskRemove(devices::Remove),
+    /// Make a disk larger
+    DiskResize(disks::Resize),
+    /// Put another image into a CD-ROM drive
+    MediaChange(disks::Change),
+    /// Take the medium out of a CD-ROM drive
+    MediaEject(disks::Eject),
+    /// Plug any device: DRIVER[,PROP=VALUE...]
+    DeviceAdd(devices::Add),
+    /// Unplug a device
+    DeviceRemove(devices::Remove),
+    /// Stop the guest's processors
+    Pause,
+    /// Let the guest's processors run again
+    Resume,
+    /// Reset the machine without asking the guest
+    Reset,
+    /// Press the power button once
+    Powerdown,
+    /// Shut the VM down and wait until it is off: ask, ask again, quit, kill
+    Shutdown(power::Shutdown),
+    /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
+    Qmp(raw::Qmp),
+    /// Run a command of QEMU's human monitor
+    Hmp(raw::Hmp),
+}
+
+/// What every command gets.
+struct Context {
+    client: Client,
+    output: Output,
+}
+
+/// Runs one command against the VM that is meant.
+pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
+    let output = Output { json: args.json };
+    // what needs no VM, or is wrong by itself, does not look for one
+    let command = match args.command {
+        Command::UsbList(list) if list.host => return usb::list_host(output),
+        Command::Qmp(command) => Command::Qmp(command.checked()?),
+        command => command,
+    };
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(find::FindError::from)?;
+    let (_, client) = find::connect(&root, args.vm.as_ref())?;
+    let mut context = Context { client, output };
+    match command {
+        Command::Status => status::show(&mut context),
+        Command::UsbList(_) => usb::list(&mut context),
+        Command::UsbAdd(add) => add.run(&mut context),
+        Command::UsbRemove(remove) => remove.run(&mut context),
+        Command::PortList => ports::list(&mut context),
+        Command::PortAdd(add) => add.run(&mut context),
+        Command::PortRemove(remove) => remove.run(&mut context),
+        Command::DiskList => disks::list(&mut context),
+        Command::DiskAdd(add) => add.run(&mut context),
+        Command::DiskRemove(remove) => remove.run(&mut context, "RemoveDisk", "disk"),
+        Command::DiskResize(resize) => resize.run(&mut context),
+        Command::MediaChange(change) => change.run(&mut context),
+        Command::MediaEject(eject) => eject.run(&mut context),
+        Command::DeviceAdd(add) => add.run(&mut context),
+        Command::DeviceRemove(remove) => remove.run(&mut context, "RemoveDevice", "device"),
+        Command::Pause => power::plain(&mut context, "Pause", "paused"),
+        Command::Resume => power::plain(&mut context, "Resume", "running"),
+        Command::Reset => power::plain(&mut context, "Reset", "reset"),
+        Command::Powerdown => power::plain(&mut context, "Powerdown", "the power button was pressed"),
+        Command::Shutdown(shutdown) => shutdown.run(&mut context),
+        Command::Qmp(qmp) => qmp.run(&mut context),
+        Command::Hmp(hmp) => hmp.run(&mut context),
+    }
+}
+
+/// A path for the protocol: absolute, since the supervisor's working directory is another, and as text, since it is JSON.
+fn text_path(path: &std::path::Path) -> Result<String, Failure> {
+    let absolute = std::path::absolute(path).map_err(Failure::other)?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        Failure::usage(format!("the path {} is not UTF-8", path.display()))
+            .hint(Some("make a symbolic link to it with a plain name, and use that".to_owned()))
+    })
+}

@@ -1,0 +1,45 @@
+//! `pause`, `resume`, `reset`, `powerdown`, `shutdown`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::control::wire;
+use crate::spec::duration;
+
+use super::super::failure::Failure;
+use super::Context;
+
+/// A command without parameters and without a reply.
+pub(super) fn plain(context: &mut Context, method: &str, done: &str) -> Result<u8, Failure> {
+    let _: wire::Empty = context.client.call(method, wire::Empty {})?;
+    context.output.print(&json!({}), || done.to_owned())
+}
+
+/// `shutdown`.
+#[derive(Debug, Args)]
+pub(super) struct Shutdown {
+    /// How long the guest is asked before QEMU is told to quit
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    timeout: Duration,
+    /// Do not ask the guest
+    #[arg(long)]
+    force: bool,
+    /// Press the power button only once
+    #[arg(long)]
+    no_repeat: bool,
+}
+
+impl Shutdown {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::Shutdown {
+            timeout_ms: Some(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX)),
+            force: Some(self.force),
+            no_repeat: Some(self.no_repeat),
+        };
+        let wire::OutcomeReply { outcome } = context.client.call("Shutdown", call)?;
+        context.output.print(&outcome, || outcome.message.clone())?;
+        Ok(outcome.exit_code)
+    }
+}

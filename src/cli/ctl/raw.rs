@@ -1,0 +1,59 @@
+//! `qmp` and `hmp`: anything else.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::control::wire;
+
+use super::super::failure::Failure;
+use super::Context;
+
+/// `qmp`.
+#[derive(Debug, Args)]
+pub(super) struct Qmp {
+    /// The command as JSON, or its bare name
+    command: String,
+}
+
+impl Qmp {
+    /// Refuses what cannot be a command before any VM is looked for.
+    pub(super) fn checked(self) -> Result<Self, Failure> {
+        self.parsed().map(|_| self)
+    }
+
+    fn parsed(&self) -> Result<Value, Failure> {
+        let text = self.command.trim();
+        let bare = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        if bare {
+            return Ok(json!({ "execute": text }));
+        }
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| Failure::usage(format!("the QMP command is not JSON: {error}")))?;
+        match value.get("execute") {
+            Some(Value::String(_)) => Ok(value),
+            _ => Err(Failure::usage("a QMP command is an object such as {\"execute\": \"query-block\"}")),
+        }
+    }
+
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let command = self.parsed()?;
+        let wire::QmpReply { value } = context.client.call("Qmp", wire::Qmp { command })?;
+        // what QEMU says is JSON already: with --json on one line
+        context.output.print(&value, || serde_json::to_string_pretty(&value).unwrap_or_default())
+    }
+}
+
+/// `hmp`.
+#[derive(Debug, Args)]
+pub(super) struct Hmp {
+    /// The line; several arguments are joined by spaces
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    line: Vec<String>,
+}
+
+impl Hmp {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let wire::HmpReply { text } = context.client.call("Hmp", wire::Hmp { line: self.line.join(" ") })?;
+        context.output.print(&json!({ "text": text }), || text.replace("\r\n", "\n"))
+    }
+}

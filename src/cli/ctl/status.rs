@@ -1,0 +1,54 @@
+//! `status`.
+
+use crate::control::wire::{self, Status, StatusReply};
+
+use super::super::failure::Failure;
+use super::super::output::{bytes, facts, milliseconds, table};
+use super::{Context, disks};
+
+/// `status`.
+pub(super) fn show(context: &mut Context) -> Result<u8, Failure> {
+    let StatusReply { status } = context.client.call("GetStatus", wire::Empty {})?;
+    context.output.print(&status, || as_text(&status))
+}
+
+fn as_text(status: &Status) -> String {
+    let forwards = status.forwards.iter();
+    let forwards: Vec<String> =
+        forwards.map(|f| format!("{}:{}:{}/{}", f.address, f.host_port, f.guest_port, f.protocol)).collect();
+    let list = |list: Vec<String>| (!list.is_empty()).then(|| list.join(", "));
+    let sandbox = if status.sandbox { "on" } else { "off (--no-sandbox)" };
+    let mut text = facts(&[
+        ("name", Some(status.name.clone())),
+        ("state", Some(status.state.clone())),
+        ("reason", status.reason.clone()),
+        ("uptime", Some(milliseconds(status.uptime_ms))),
+        ("uuid", Some(status.uuid.clone())),
+        ("machine", Some(format!("{} {}", status.arch, status.machine))),
+        ("cpus", Some(status.cpus.to_string())),
+        ("memory", Some(bytes(status.memory_bytes))),
+        ("accel", Some(format!("{} ({})", status.accel, status.accel_reason))),
+        ("sandbox", Some(sandbox.to_owned())),
+        ("qemu", Some(format!("{}, pid {}", status.qemu_version, status.qemu_pid))),
+        ("supervisor", Some(format!("vmrun {}, pid {}", status.supervisor_version, status.supervisor_pid))),
+        ("network", Some(format!("{}, mac {}", status.networking, status.mac))),
+        ("forwards", list(forwards)),
+        ("slots", Some(format!("{} of {} used", status.slots_used, status.slots_total))),
+        ("run directory", Some(status.run_directory.clone())),
+        ("state directory", Some(status.state_directory.clone())),
+    ]);
+    if !status.disks.is_empty() {
+        text.push_str("\ndisks\n");
+        text.push_str(&disks::as_table(&status.disks));
+    }
+    let mut devices: Vec<[String; 4]> = Vec::new();
+    devices.extend(status.usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), String::new(), usb.phase.clone()]));
+    devices.extend(status.devices.iter().map(|device| {
+        [device.id.clone(), device.driver.clone(), device.slot.clone().unwrap_or_default(), device.phase.clone()]
+    }));
+    if !devices.is_empty() {
+        text.push_str("\ndevices\n");
+        text.push_str(&table(["ID", "DRIVER", "SLOT", "STATE"], devices));
+    }
+    text
+}

@@ -1,0 +1,85 @@
+//! `usb-list`, `usb-add`, `usb-remove`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::control::wire;
+use crate::host;
+use crate::spec::{DeviceId, UsbSelector};
+
+use super::super::failure::Failure;
+use super::super::output::{Output, table};
+use super::{Context, text_path};
+
+/// `usb-list`.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Those of this machine that could be plugged
+    #[arg(long)]
+    pub(super) host: bool,
+}
+
+/// `usb-list`.
+pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+    let wire::UsbList { usb } = context.client.call("ListUsb", wire::Empty {})?;
+    context.output.print(&usb, || {
+        let rows = usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), usb.description.clone(), usb.phase.clone()]);
+        table(["ID", "DRIVER", "DESCRIPTION", "STATE"], rows)
+    })
+}
+
+/// `usb-list --host`.
+pub(super) fn list_host(output: Output) -> Result<u8, Failure> {
+    let devices = host::usb::list(host::usb::SYSFS.as_ref()).map_err(Failure::other)?;
+    output.print(&devices, || {
+        let rows = devices.iter().filter(|device| !device.is_hub).map(|device| {
+            [
+                format!("{:04x}:{:04x}", device.vendor, device.product),
+                format!("{}.{}", device.bus, device.address),
+                device.port.clone(),
+                device.description(),
+            ]
+        });
+        table(["VENDOR:PRODUCT", "BUS.ADDR", "PORT", "DESCRIPTION"], rows)
+    })
+}
+
+/// `usb-add`.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// vid:pid, BUS.ADDR, BUS-PORT, file=PATH (a stick) or a driver such as usb-kbd
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| UsbSelector::parse(&text)))]
+    selector: UsbSelector,
+    /// Its id; else one is picked
+    #[arg(long)]
+    id: Option<DeviceId>,
+}
+
+impl Add {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let selector = match self.selector {
+            UsbSelector::File(path) => UsbSelector::File(PathBuf::from(text_path(&path)?)),
+            selector => selector,
+        };
+        let call = wire::AddUsb { selector: selector.to_string(), id: self.id.map(String::from) };
+        let wire::UsbReply { usb } = context.client.call("AddUsb", call)?;
+        context.output.print(&usb, || usb.id.clone())
+    }
+}
+
+/// `usb-remove`.
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// As usb-list prints it
+    id: String,
+}
+
+impl Remove {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let _: wire::Empty = context.client.call("RemoveUsb", wire::RemoveUsb { id: self.id.clone() })?;
+        context.output.print(&serde_json::json!({}), || format!("removed {}", self.id))
+    }
+}

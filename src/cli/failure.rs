@@ -1,0 +1,150 @@
+//! A failure at the edge: message, hint, exit code. The only place that knows the codes of errors.
+
+use serde_json::json;
+
+use crate::control::client::{ClientError, WireError};
+use crate::control::find::FindError;
+use crate::vm::StartError;
+
+/// Failed for another reason.
+const FAILED: u8 = 1;
+/// Bad usage.
+const USAGE: u8 = 2;
+/// No such VM, or it is not running.
+const NOT_RUNNING: u8 = 3;
+/// Refused by QEMU, by the guest, or by the VM's present state.
+const REFUSED: u8 = 4;
+/// Timed out.
+const TIMED_OUT: u8 = 5;
+
+/// What is told when something did not work.
+#[derive(Debug)]
+pub struct Failure {
+    /// A word for programs, e.g. `no-free-slot`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// What the program exits with.
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// A failure without a better category.
+    pub(super) fn other(message: impl ToString) -> Self {
+        Self { code: "failed".to_owned(), message: message.to_string(), hint: None, exit_code: FAILED }
+    }
+
+    /// Something in the arguments makes no sense.
+    pub(super) fn usage(message: impl ToString) -> Self {
+        Self { code: "usage".to_owned(), message: message.to_string(), hint: None, exit_code: USAGE }
+    }
+
+    /// It did not come true in time.
+    pub(super) fn timed_out(message: impl ToString) -> Self {
+        Self { code: "timed-out".to_owned(), message: message.to_string(), hint: None, exit_code: TIMED_OUT }
+    }
+
+    /// The same with a hint.
+    pub(super) fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    /// The same with what failed in front.
+    pub(super) fn context(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Tells it on stderr.
+    #[allow(clippy::print_stderr)]
+    pub(super) fn print(&self, as_json: bool) {
+        if as_json {
+            let error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
+            eprintln!("{}", json!({ "error": error }));
+            return;
+        }
+        eprintln!("vmrun: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        let exit_code = match error.name() {
+            "NotRunning" => NOT_RUNNING,
+            "InvalidArgument" => USAGE,
+            "TimedOut" => TIMED_OUT,
+            "NoSuchThing" | "AlreadyThere" | "NoFreeSlot" | "NotNow" | "NotSupported" | "RefusedByQemu"
+            | "RefusedByGuest" => REFUSED,
+            _ => FAILED,
+        };
+        let message = match (error.text("message"), error.name()) {
+            (Some(message), _) => message.to_owned(),
+            (None, "InvalidParameter") => {
+                format!("the VM's supervisor does not understand the parameter '{}'", error.text("parameter").unwrap_or("?"))
+            }
+            (None, "MethodNotFound") => "the VM's supervisor is of another version and does not know this command".to_owned(),
+            (None, _) => error.error.clone(),
+        };
+        Self { code: kebab(error.name()), message, hint: error.text("hint").map(str::to_owned), exit_code }
+    }
+}
+
+/// `NoFreeSlot` as `no-free-slot`.
+fn kebab(name: &str) -> String {
+    let mut word = String::new();
+    for (position, letter) in name.chars().enumerate() {
+        if letter.is_ascii_uppercase() && position > 0 {
+            word.push('-');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClientError::Remote(error) => error.into(),
+            ClientError::Gone | ClientError::Connect(_) => {
+                Self { code: "not-running".to_owned(), message, hint: None, exit_code: NOT_RUNNING }
+            }
+            ClientError::Protocol(_) => Self::other(message),
+        }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        let hint = error.hint();
+        let message = error.to_string();
+        let (code, exit_code) = match error {
+            FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) => ("not-running", NOT_RUNNING),
+            FindError::Several(_) => ("several-running", USAGE),
+            FindError::Directory(_) | FindError::List(_) => ("failed", FAILED),
+            FindError::Client(error) => return Self::from(error),
+        };
+        Self { code: code.to_owned(), message, hint, exit_code }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let hint = error.hint();
+        let usage = error.is_usage();
+        let failure = if usage { Self::usage(error) } else { Self::other(error) };
+        failure.hint(hint)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::other(error)
+    }
+}

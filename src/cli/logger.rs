@@ -1,0 +1,69 @@
+//! vmrun's own messages: to stderr, as text or as one JSON object a line.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde_json::json;
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(super) enum LogFormat {
+    /// `vmrun: message`
+    #[default]
+    Text,
+    /// `{"time": …, "level": …, "message": …}`
+    Json,
+}
+
+struct Logger {
+    format: LogFormat,
+}
+
+/// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more everything it says to QEMU.
+pub(super) fn install(verbosity: i8, format: LogFormat) {
+    let level = match verbosity {
+        i8::MIN..=-1 => LevelFilter::Error,
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    // a second call, from a test, changes nothing
+    if log::set_boxed_logger(Box::new(Logger { format })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("vmrun")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = match self.format {
+            LogFormat::Text => text(record),
+            LogFormat::Json => {
+                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+                let level = record.level().as_str().to_lowercase();
+                format!("{}\n", json!({ "time": time, "level": level, "message": record.args().to_string() }))
+            }
+        };
+        // a raw terminal needs carriage returns; elsewhere they do no harm that lines of a log would feel
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn text(record: &Record<'_>) -> String {
+    let prefix = match record.level() {
+        Level::Error => "vmrun: error: ",
+        Level::Warn => "vmrun: warning: ",
+        Level::Info | Level::Debug | Level::Trace => "vmrun: ",
+    };
+    format!("{prefix}{}\n", record.args())
+}

@@ -1,0 +1,103 @@
+//! `vmrun ls`.
+
+use serde::Serialize;
+
+use crate::control::client::ClientError;
+use crate::control::find::{self, FindError};
+use crate::control::wire::{Empty, Status, StatusReply};
+use crate::host::dirs::{Liveness, RuntimeEnvironment, runtime_root};
+use crate::spec::VmName;
+
+use super::args::LsArgs;
+use super::failure::Failure;
+use super::output::{Output, bytes, milliseconds, table};
+
+/// One VM of the list.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    state: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    status: Option<Brief>,
+}
+
+#[derive(Debug, Serialize)]
+struct Brief {
+    uptime_ms: u64,
+    qemu_pid: i32,
+    supervisor_pid: u32,
+    arch: String,
+    accel: String,
+    cpus: u32,
+    memory_bytes: u64,
+    detached: bool,
+    forwards: Vec<crate::control::wire::Forward>,
+}
+
+/// Lists what runs, and what a killed supervisor left.
+pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    let mut rows: Vec<Row> = find::all(&root)?.into_iter().filter_map(|(name, live)| row(&root, &name, live)).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Output { json: args.json }.print(&rows, || as_table(&rows))
+}
+
+fn row(root: &std::path::Path, name: &VmName, live: Liveness) -> Option<Row> {
+    let state = match live {
+        Liveness::Free => Err("stale".to_owned()),
+        Liveness::Alive => match status(root, name) {
+            Ok(status) => Ok(status),
+            // it has ended since the folder was read
+            Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => return None,
+            // it holds its lock and does not listen yet
+            Err(_) => Err("starting".to_owned()),
+        },
+    };
+    Some(match state {
+        Ok(status) => Row { name: status.name.clone(), state: status.state.clone(), status: Some(brief(status)) },
+        Err(state) => Row { name: name.to_string(), state, status: None },
+    })
+}
+
+fn status(root: &std::path::Path, name: &VmName) -> Result<Status, FindError> {
+    let (_, mut client) = find::connect(root, Some(name))?;
+    let reply: StatusReply = client.call("GetStatus", Empty {})?;
+    Ok(reply.status)
+}
+
+fn brief(status: Status) -> Brief {
+    Brief {
+        uptime_ms: status.uptime_ms,
+        qemu_pid: status.qemu_pid,
+        supervisor_pid: status.supervisor_pid,
+        arch: status.arch,
+        accel: status.accel,
+        cpus: status.cpus,
+        memory_bytes: status.memory_bytes,
+        detached: status.detached,
+        forwards: status.forwards,
+    }
+}
+
+fn as_table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells = rows.iter().map(|row| {
+        let fact = |pick: fn(&Brief) -> String| row.status.as_ref().map(pick).unwrap_or_default();
+        [
+            row.name.clone(),
+            row.state.clone(),
+            fact(|brief| milliseconds(brief.uptime_ms)),
+            fact(|brief| brief.qemu_pid.to_string()),
+            fact(|brief| format!("{}/{}", brief.arch, brief.accel)),
+            fact(|brief| brief.cpus.to_string()),
+            fact(|brief| bytes(brief.memory_bytes)),
+            fact(|brief| {
+                let forwards = brief.forwards.iter().map(|f| format!("{}:{}", f.host_port, f.guest_port));
+                forwards.collect::<Vec<_>>().join(" ")
+            }),
+        ]
+    });
+    table(["NAME", "STATE", "UPTIME", "PID", "MACHINE", "CPUS", "MEMORY", "FORWARDS"], cells)
+}

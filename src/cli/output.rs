@@ -1,0 +1,89 @@
+//! Tables and JSON on stdout.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+
+/// One way or the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    pub(super) json: bool,
+}
+
+impl Output {
+    /// Prints `value` as JSON, or the text.
+    pub(super) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<u8, Failure> {
+        let mut out = match self.json {
+            true => serde_json::to_string(value).map_err(Failure::other)?,
+            false => text(),
+        };
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push('\n');
+        }
+        // whoever closed our stdout does not want to hear of it
+        let _ = std::io::stdout().write_all(out.as_bytes());
+        Ok(0)
+    }
+}
+
+/// A table with a heading, columns as wide as their widest cell. Empty cells show as `-`.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut lines: Vec<[String; N]> = vec![heading.map(str::to_owned)];
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell })));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines `name: value`, names padded to the same width; entries without a value are left out.
+pub(super) fn facts(facts: &[(&str, Option<String>)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let line = |(name, value): &(&str, Option<String>)| {
+        value.as_ref().map(|value| format!("{:width$} {value}\n", format!("{name}:")))
+    };
+    facts.iter().filter_map(line).collect()
+}
+
+/// A size for people: `1.5 GiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value.fract() != 0.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A time for people: `2m 5s`.
+pub(super) fn milliseconds(milliseconds: u64) -> String {
+    let whole = if milliseconds >= 1000 { milliseconds / 1000 * 1000 } else { milliseconds };
+    humantime::format_duration(std::time::Duration::from_millis(whole)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lines_up() {
+        let rows = [["a".to_owned(), "long cell".to_owned()], ["longer".to_owned(), String::new()]];
+        assert_eq!(table(["ID", "WHAT"], rows), "ID      WHAT\na       long cell\nlonger  -\n");
+    }
+
+    #[test]
+    fn sizes_and_times_are_for_people() {
+        assert_eq!([bytes(512), bytes(1 << 30), bytes(3 << 19)], ["512 B", "1 GiB", "1.5 MiB"]);
+        assert_eq!([milliseconds(12), milliseconds(65_123)], ["12ms", "1m 5s"]);
+    }
+}

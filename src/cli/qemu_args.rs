@@ -1,0 +1,227 @@
+//! The flags of `vmrun qemu`: `linuxkit run qemu`'s, name for name, and more.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args};
+
+use crate::spec::{
+    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, Request, ShareSpec, Size, VmName,
+    duration,
+};
+
+use super::failure::Failure;
+use super::logger::LogFormat;
+
+/// `vmrun qemu`.
+#[derive(Debug, Args)]
+#[command(override_usage = "vmrun qemu [OPTIONS] IMAGE [-- EXTRA QEMU ARGS...]")]
+pub(super) struct QemuArgs {
+    /// Disk image, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
+    image: Option<PathBuf>,
+
+    #[command(flatten, next_help_heading = "Boot")]
+    boot: BootArgs,
+    #[command(flatten, next_help_heading = "Machine")]
+    machine: MachineArgs,
+    #[command(flatten, next_help_heading = "Disks and data")]
+    storage: StorageArgs,
+    #[command(flatten, next_help_heading = "Network")]
+    network: NetworkArgs,
+    #[command(flatten, next_help_heading = "Devices")]
+    devices: DeviceArgs,
+    #[command(flatten, next_help_heading = "Run")]
+    pub(super) run: RunArgs,
+
+    /// Arguments for QEMU, unchanged
+    #[arg(last = true, value_name = "EXTRA QEMU ARGS")]
+    extra: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct BootArgs {
+    /// IMAGE is the prefix of a kernel, an initrd and a command line
+    #[arg(long, conflicts_with_all = ["iso", "squashfs"])]
+    kernel: bool,
+    /// IMAGE is a CD image
+    #[arg(long, conflicts_with = "squashfs")]
+    iso: bool,
+    /// IMAGE is the prefix of a kernel, a squashfs root and a command line
+    #[arg(long)]
+    squashfs: bool,
+    /// Boot with UEFI firmware; its variables are kept in the state directory
+    #[arg(long)]
+    uefi: bool,
+    /// Firmware to use instead of the one that is found
+    #[arg(long, value_name = "PATH")]
+    fw: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct MachineArgs {
+    /// Guest architecture: x86_64, aarch64, s390x, riscv64 [default: this machine's]
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Accelerators in order of preference, e.g. kvm:tcg [default: what works here]
+    #[arg(long, value_name = "LIST")]
+    accel: Option<AccelList>,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    cpus: u32,
+    /// Memory, e.g. 2G; a plain number is MB
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    mem: Size,
+    /// Processor model [default: host with KVM, max without]
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// Machine type, e.g. q35, pc, microvm, virt
+    #[arg(long, value_name = "TYPE")]
+    machine: Option<String>,
+    /// QEMU's program [default: qemu-system-<arch> from PATH]
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// Run QEMU without its seccomp sandbox
+    #[arg(long)]
+    no_sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+struct StorageArgs {
+    /// [file=]PATH[,size=1G][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]; repeatable
+    #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
+    disk: Vec<DiskSpec>,
+    /// Metadata for the guest
+    #[arg(long, value_name = "STRING", conflicts_with = "data_file")]
+    data: Option<OsString>,
+    /// File with metadata for the guest
+    #[arg(long, value_name = "PATH")]
+    data_file: Option<PathBuf>,
+    /// State directory [default: <image>-state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct NetworkArgs {
+    /// default, user, bridge,NAME, tap,NAME or none
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    networking: Networking,
+    /// [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
+    #[arg(long, value_name = "FORWARD")]
+    publish: Vec<Forward>,
+}
+
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// A USB controller from the start
+    #[arg(long)]
+    usb: bool,
+    /// DRIVER[,PROP=VALUE...] as QEMU's -device; repeatable
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<DeviceSpec>,
+    /// A shared folder: DIR[,tag=T]; repeatable
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(|text: OsString| ShareSpec::parse(&text)))]
+    virtiofs: Vec<ShareSpec>,
+    /// virtiofsd's program
+    #[arg(long, value_name = "PATH")]
+    virtiofsd: Option<PathBuf>,
+    /// A window instead of the serial console
+    #[arg(long, conflicts_with = "display")]
+    gui: bool,
+    /// none, gui, or headless: a video device without a window
+    #[arg(long, value_name = "KIND")]
+    display: Option<Display>,
+    /// Spare slots for devices that are plugged while the VM runs
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=64))]
+    hotplug_slots: u8,
+}
+
+/// How vmrun itself behaves.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The VM's name [default: from the image's name]
+    #[arg(long)]
+    pub(super) name: Option<VmName>,
+    /// Run in the background
+    #[arg(long)]
+    pub(super) detached: bool,
+    /// How long the guest is asked on a signal before QEMU is told to quit
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    stop_timeout: Duration,
+    /// A second, separate QMP socket for your own tools
+    #[arg(long, value_name = "PATH")]
+    qmp: Option<PathBuf>,
+    /// Write all QMP messages to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(super) qmp_log: Option<PathBuf>,
+    /// Print the QEMU command line, quoted for a shell, and stop
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Say what vmrun does; twice: all QMP messages, too
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// How vmrun's own messages look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+}
+
+impl QemuArgs {
+    /// What these flags ask for.
+    pub(super) fn request(self) -> Result<Request, Failure> {
+        let boot = match (self.boot.kernel, self.boot.iso, self.boot.squashfs) {
+            (true, _, _) => BootMode::Kernel,
+            (_, true, _) => BootMode::Iso,
+            (_, _, true) => BootMode::Squashfs,
+            _ => BootMode::Auto,
+        };
+        let display = match (self.devices.gui, self.devices.display) {
+            (true, _) => Display::Gui,
+            (false, display) => display.unwrap_or_default(),
+        };
+        Ok(Request {
+            image: self.image,
+            boot,
+            uefi: self.boot.uefi,
+            firmware: self.boot.fw,
+            display,
+            disks: self.storage.disk,
+            data: metadata(self.storage.data, self.storage.data_file)?,
+            accel: self.machine.accel,
+            arch: self.machine.arch,
+            cpus: self.machine.cpus,
+            memory: self.machine.mem,
+            cpu: self.machine.cpu,
+            machine: self.machine.machine,
+            qemu: self.machine.qemu,
+            networking: self.network.networking,
+            publish: self.network.publish,
+            usb: self.devices.usb,
+            devices: self.devices.device,
+            shares: self.devices.virtiofs,
+            virtiofsd: self.devices.virtiofsd,
+            state: self.storage.state,
+            name: self.run.name,
+            hotplug_slots: self.devices.hotplug_slots,
+            stop_timeout: self.run.stop_timeout,
+            qmp: self.run.qmp,
+            sandbox: !self.machine.no_sandbox,
+            extra: self.extra,
+        })
+    }
+}
+
+fn metadata(text: Option<OsString>, file: Option<PathBuf>) -> Result<Option<Vec<u8>>, Failure> {
+    use std::os::unix::ffi::OsStringExt;
+    match (text, file) {
+        (Some(text), _) => Ok(Some(text.into_vec())),
+        (None, Some(path)) => std::fs::read(&path)
+            .map(Some)
+            .map_err(|error| Failure::other(format!("metadata file {}: {error}", path.display()))),
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,86 @@
+//! The one-shot client: blocking, one call at a time, no runtime.
+
+use std::fmt::Debug;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+use zlink::{Call, Connection};
+
+use crate::host::dirs::RunClient;
+
+use super::INTERFACE;
+pub use super::error::WireError;
+use super::socket::{Blocking, BlockingPair};
+
+/// Why a call got no answer of the kind that was hoped for.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The VM's supervisor answered with an error.
+    #[error("{}", .0.text("message").unwrap_or(.0.error.as_str()))]
+    Remote(WireError),
+    /// The connection ended: the VM, or its supervisor, is gone.
+    #[error("the VM ended before it answered")]
+    Gone,
+    /// The socket could not be connected to.
+    #[error("the VM's control socket could not be reached: {0}")]
+    Connect(#[source] std::io::Error),
+    /// What came is not Varlink.
+    #[error("the answer could not be understood: {0}")]
+    Protocol(String),
+}
+
+/// A connection to one VM's supervisor.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection<BlockingPair>,
+}
+
+#[derive(Debug, Serialize)]
+struct Method<P> {
+    method: String,
+    parameters: P,
+}
+
+impl Client {
+    /// Connects to the control socket in a VM's run directory.
+    pub fn connect(directory: &RunClient) -> Result<Self, ClientError> {
+        let stream = directory.connect(crate::host::dirs::CONTROL).map_err(ClientError::Connect)?;
+        let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
+        Ok(Self { connection: Connection::new(halves) })
+    }
+
+    /// Calls a method of `io.vmrun.Machine` and waits for its reply.
+    pub fn call<P: Serialize + Debug, R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        parameters: P,
+    ) -> Result<R, ClientError> {
+        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
+        let call = Call::new(method);
+        ready(self.connection.send_call(&call, Vec::new()))?;
+        let (reply, _) = ready(self.connection.receive_reply::<Value, WireError>())?;
+        let reply = reply.map_err(ClientError::Remote)?;
+        let value = reply.into_parameters().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+}
+
+/// The result of a future that a blocking socket made ready.
+fn ready<T>(future: impl Future<Output = zlink::Result<T>>) -> Result<T, ClientError> {
+    match future.now_or_never() {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(from_zlink(error)),
+        None => Err(ClientError::Protocol("the socket would not block".to_owned())),
+    }
+}
+
+fn from_zlink(error: zlink::Error) -> ClientError {
+    match error {
+        zlink::Error::UnexpectedEof | zlink::Error::SocketRead | zlink::Error::SocketWrite => ClientError::Gone,
+        zlink::Error::Io(_) => ClientError::Gone,
+        other => ClientError::Protocol(other.to_string()),
+    }
+}

@@ -1,0 +1,229 @@
+//! From a method call to a request to the VM, and back.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
+use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions};
+
+use super::error::WireError;
+use super::service::RawCall;
+use super::translate::{self, absolute, parse};
+use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
+
+/// How long a removal waits for the guest unless the call says otherwise.
+const REMOVAL_WAIT: Duration = Duration::from_secs(30);
+/// Budget of the ladder's asking unless the call says otherwise.
+const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
+
+type Answer = Result<Value, WireError>;
+
+/// Answers one call.
+pub(super) async fn dispatch(call: &RawCall, vm: &Handle) -> Answer {
+    let Some((interface, method)) = call.method.rsplit_once('.') else {
+        return Err(WireError::service("InterfaceNotFound", "interface", &call.method));
+    };
+    let parameters = call.parameters.clone().unwrap_or(Value::Null);
+    match interface {
+        INTERFACE => machine(method, parameters, vm).await,
+        SERVICE_INTERFACE => service(method, parameters),
+        _ => Err(WireError::service("InterfaceNotFound", "interface", interface)),
+    }
+}
+
+fn service(method: &str, parameters: Value) -> Answer {
+    match method {
+        "GetInfo" => Ok(json!({
+            "vendor": "vmrun",
+            "product": "vmrun",
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": "https://github.com/vmrun/vmrun",
+            "interfaces": [SERVICE_INTERFACE, INTERFACE],
+        })),
+        "GetInterfaceDescription" => match parameters["interface"].as_str() {
+            Some(INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
+            Some(SERVICE_INTERFACE) => Ok(json!({ "description": SERVICE_DESCRIPTION })),
+            Some(other) => Err(WireError::service("InterfaceNotFound", "interface", other)),
+            None => Err(WireError::service("InvalidParameter", "parameter", "interface")),
+        },
+        _ => Err(WireError::service("MethodNotFound", "method", &format!("{SERVICE_INTERFACE}.{method}"))),
+    }
+}
+
+async fn machine(method: &str, parameters: Value, vm: &Handle) -> Answer {
+    match method {
+        "GetStatus" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(wire::StatusReply { status: translate::status(&vm.status().await?) })
+        }
+        "ListUsb" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(wire::UsbList { usb: translate::status(&vm.status().await?).usb })
+        }
+        "ListForwards" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(wire::ForwardList { forwards: translate::status(&vm.status().await?).forwards })
+        }
+        "ListDisks" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(wire::DiskList { disks: translate::status(&vm.status().await?).disks })
+        }
+        "Shutdown" => shutdown(read(parameters)?, vm).await,
+        _ => {
+            let change = change(method, parameters)?;
+            let done = vm.change(change).await?;
+            done_reply(method, done)
+        }
+    }
+}
+
+/// The change that a method call asks for.
+fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
+    Ok(match method {
+        "AddUsb" => add_usb(read(parameters)?)?,
+        "RemoveUsb" => {
+            let wire::RemoveUsb { id } = read(parameters)?;
+            Change::Remove { kind: Removable::Usb, id, wait: REMOVAL_WAIT }
+        }
+        "AddForward" => Change::AddForward(translate::forward(read(parameters)?)?),
+        "RemoveForward" => Change::RemoveForward(remove_forward(read(parameters)?)?),
+        "AddDisk" => Change::AddDisk(add_disk(read(parameters)?)?),
+        "RemoveDisk" => remove(Removable::Disk, read(parameters)?)?,
+        "RemoveDevice" => remove(Removable::Any, read(parameters)?)?,
+        "ResizeDisk" => {
+            let wire::ResizeDisk { id, size_bytes } = read(parameters)?;
+            Change::ResizeDisk { id, size: size(size_bytes)? }
+        }
+        "ChangeMedia" => {
+            let wire::ChangeMedia { id, file } = read(parameters)?;
+            Change::ChangeMedia { id, file: absolute("file", &file)? }
+        }
+        "EjectMedia" => {
+            let wire::EjectMedia { id, force } = read(parameters)?;
+            Change::EjectMedia { id, force: force.unwrap_or(false) }
+        }
+        "AddDevice" => Change::AddDevice(add_device(read(parameters)?)?),
+        "Pause" => plain(Change::Pause, parameters)?,
+        "Resume" => plain(Change::Resume, parameters)?,
+        "Reset" => plain(Change::Reset, parameters)?,
+        "Powerdown" => plain(Change::Powerdown, parameters)?,
+        "Qmp" => {
+            let wire::Qmp { command } = read(parameters)?;
+            Change::Qmp(translate::qmp_command(command)?)
+        }
+        "Hmp" => Change::Hmp(read::<wire::Hmp>(parameters)?.line),
+        _ => return Err(WireError::service("MethodNotFound", "method", &format!("{INTERFACE}.{method}"))),
+    })
+}
+
+fn plain(change: Change, parameters: Value) -> Result<Change, WireError> {
+    read::<wire::Empty>(parameters).map(|_| change)
+}
+
+fn add_usb(call: wire::AddUsb) -> Result<Change, ChangeError> {
+    let selector: UsbSelector = parse("selector", &call.selector)?;
+    if let UsbSelector::File(path) = &selector {
+        absolute("selector", &path.to_string_lossy())?;
+    }
+    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
+    Ok(Change::AddUsb { selector, id })
+}
+
+fn remove_forward(call: wire::RemoveForward) -> Result<ForwardPattern, ChangeError> {
+    Ok(ForwardPattern {
+        host: translate::port("host_port", call.host_port)?,
+        guest: call.guest_port.map(|port| translate::port("guest_port", port)).transpose()?,
+        address: call.address.map(|address| parse("address", &address)).transpose()?,
+        protocol: call.protocol.map(|protocol| parse("protocol", &protocol)).transpose()?,
+    })
+}
+
+fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
+    let serial = call.serial;
+    if let Some(serial) = &serial {
+        crate::spec::disk::check_serial(serial).map_err(|error| ChangeError::invalid("serial", error))?;
+    }
+    Ok(DiskSpec {
+        file: Some(absolute("file", &call.file)?),
+        size: call.size_bytes.map(size).transpose()?,
+        format: call.format.map(|format| parse("format", &format)).transpose()?,
+        bus: call.bus.map(|bus| parse("bus", &bus)).transpose()?.unwrap_or_default(),
+        readonly: call.readonly.unwrap_or(false),
+        serial,
+        id: call.id.map(|id| parse("id", &id)).transpose()?,
+    })
+}
+
+fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {
+    let properties = call.properties.unwrap_or_default().into_iter().collect();
+    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
+    DeviceSpec::new(&call.driver, id, properties).map_err(|error| ChangeError::invalid("driver", error))
+}
+
+fn remove(kind: Removable, call: wire::Remove) -> Result<Change, ChangeError> {
+    let wait = duration(call.timeout_ms, REMOVAL_WAIT)?;
+    Ok(Change::Remove { kind, id: call.id, wait })
+}
+
+fn size(bytes: i64) -> Result<Size, ChangeError> {
+    u64::try_from(bytes)
+        .ok()
+        .and_then(Size::from_bytes)
+        .ok_or_else(|| ChangeError::invalid("size_bytes", "a size must be more than 0 bytes"))
+}
+
+fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, ChangeError> {
+    let Some(milliseconds) = milliseconds else { return Ok(default) };
+    u64::try_from(milliseconds)
+        .map(Duration::from_millis)
+        .map_err(|_| ChangeError::invalid("timeout_ms", "a time may not be negative"))
+}
+
+async fn shutdown(call: wire::Shutdown, vm: &Handle) -> Answer {
+    let options = ShutdownOptions {
+        timeout: duration(call.timeout_ms, SHUTDOWN_BUDGET)?,
+        force: call.force.unwrap_or(false),
+        no_repeat: call.no_repeat.unwrap_or(false),
+    };
+    reply(wire::OutcomeReply { outcome: vm.shutdown(options).await? })
+}
+
+fn done_reply(method: &str, done: Done) -> Answer {
+    match done {
+        Done::Device(entry) => match method {
+            "AddUsb" => reply(wire::UsbReply { usb: translate::usb(&entry) }),
+            "AddDevice" => reply(wire::DeviceReply { device: translate::device(&entry) }),
+            _ => reply(wire::DiskReply { disk: translate::disk(&entry) }),
+        },
+        Done::Forward(forward) => reply(wire::ForwardReply { forward: translate::wire_forward(&forward) }),
+        Done::Removed if method == "RemoveUsb" => Ok(json!({})),
+        Done::Removed => reply(wire::Removed { removed: true }),
+        Done::RemovalPending => reply(wire::Removed { removed: false }),
+        Done::Value(value) => reply(wire::QmpReply { value }),
+        Done::Text(text) => reply(wire::HmpReply { text }),
+        Done::Nothing => Ok(json!({})),
+    }
+}
+
+/// The parameters of a call; Varlink's own error names the one at fault.
+fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
+    let object = match parameters {
+        Value::Null => Value::Object(Map::new()),
+        object => object,
+    };
+    serde_path_to_error::deserialize(object).map_err(|error| {
+        let path = error.path().to_string();
+        // an unknown or missing field is named in the message only
+        let message = error.inner().to_string();
+        let quoted = message.split('`').nth(1).unwrap_or("parameters");
+        let name = if path == "." { quoted } else { &path };
+        WireError::service("InvalidParameter", "parameter", name)
+    })
+}
+
+fn reply(value: impl Serialize) -> Answer {
+    serde_json::to_value(value).map_err(|error| ChangeError::host(error).into())
+}

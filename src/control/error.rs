@@ -1,0 +1,63 @@
+//! The protocol's errors: one for each kind of failure, with a message and a hint.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::vm::{ChangeError, ErrorKind};
+
+use super::{INTERFACE, SERVICE_INTERFACE};
+
+/// An error reply as it travels: its full name and its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WireError {
+    /// Full name, e.g. `io.vmrun.Machine.NoFreeSlot`.
+    pub error: String,
+    /// Parameters; `message` and `hint` in all of ours.
+    #[serde(default)]
+    pub parameters: Map<String, Value>,
+}
+
+impl WireError {
+    /// One of Varlink's own errors.
+    pub(super) fn service(name: &str, parameter: &str, value: &str) -> Self {
+        let parameters = Map::from_iter([(parameter.to_owned(), json!(value))]);
+        Self { error: format!("{SERVICE_INTERFACE}.{name}"), parameters }
+    }
+
+    /// The name without its interface.
+    pub fn name(&self) -> &str {
+        self.error.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// A parameter as text.
+    pub fn text(&self, parameter: &str) -> Option<&str> {
+        self.parameters.get(parameter).and_then(Value::as_str)
+    }
+}
+
+impl From<ChangeError> for WireError {
+    fn from(error: ChangeError) -> Self {
+        let (name, mut parameters) = match error.kind {
+            ErrorKind::NotRunning => ("NotRunning", json!({})),
+            ErrorKind::InvalidArgument { parameter } => ("InvalidArgument", json!({ "parameter": parameter })),
+            ErrorKind::NoSuchThing { id } => ("NoSuchThing", json!({ "id": id })),
+            ErrorKind::AlreadyThere { id } => ("AlreadyThere", json!({ "id": id })),
+            ErrorKind::NoFreeSlot => ("NoFreeSlot", json!({})),
+            ErrorKind::NotNow { state } => ("NotNow", json!({ "state": state })),
+            ErrorKind::NotSupported => ("NotSupported", json!({})),
+            ErrorKind::RefusedByQemu { class } => ("RefusedByQemu", json!({ "class": class })),
+            ErrorKind::RefusedByGuest { id } => ("RefusedByGuest", json!({ "id": id })),
+            ErrorKind::TimedOut => ("TimedOut", json!({})),
+            ErrorKind::HostProblem => ("HostProblem", json!({})),
+        };
+        parameters["message"] = json!(error.message);
+        if let Some(hint) = error.hint {
+            parameters["hint"] = json!(hint);
+        }
+        let parameters = match parameters {
+            Value::Object(map) => map.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            _ => Map::new(),
+        };
+        Self { error: format!("{INTERFACE}.{name}"), parameters }
+    }
+}

@@ -1,0 +1,131 @@
+//! The sockets under zlink: guarded ones for the service, blocking ones for the one-shot client.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+use zlink::connection::PassedCredentials;
+use zlink::connection::socket::{ReadHalf, ReadResult, Socket, WriteHalf};
+
+/// The longest message a client may send: the largest honest one is a `Qmp` command of a few KiB.
+pub const MAX_MESSAGE: usize = 1 << 20;
+/// How long a client may take from a message's first byte to its last.
+const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a client may refuse to read before it is dropped.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A client's connection whose demands on memory and time are bounded.
+#[derive(Debug)]
+pub struct Guarded(pub UnixStream);
+
+/// Reading half of [`Guarded`].
+#[derive(Debug)]
+pub struct GuardedRead {
+    socket: OwnedReadHalf,
+    /// Bytes of the message that is only half here, and when it began.
+    half: usize,
+    began: Option<Instant>,
+}
+
+/// Writing half of [`Guarded`].
+#[derive(Debug)]
+pub struct GuardedWrite(OwnedWriteHalf);
+
+impl Socket for Guarded {
+    type ReadHalf = GuardedRead;
+    type WriteHalf = GuardedWrite;
+
+    fn split(self) -> (GuardedRead, GuardedWrite) {
+        let (read, write) = self.0.into_split();
+        (GuardedRead { socket: read, half: 0, began: None }, GuardedWrite(write))
+    }
+}
+
+impl ReadHalf for GuardedRead {
+    async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
+        if self.half > MAX_MESSAGE {
+            return Err(zlink::Error::BufferOverflow);
+        }
+        let count = match self.began {
+            None => self.socket.read(buffer).await?,
+            Some(began) => timeout_at(began + MESSAGE_DEADLINE, self.socket.read(buffer))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+        };
+        match buffer[..count].iter().rposition(|byte| *byte == 0) {
+            Some(end) => {
+                self.half = count - end - 1;
+                self.began = (self.half > 0).then(Instant::now);
+            }
+            None => {
+                self.half += count;
+                self.began.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(ReadResult::new(count))
+    }
+}
+
+impl WriteHalf for GuardedWrite {
+    async fn write(
+        &mut self,
+        buffer: &[u8],
+        _descriptors: &[impl AsFd],
+        _credentials: Option<&PassedCredentials>,
+    ) -> zlink::Result<()> {
+        timeout(WRITE_DEADLINE, self.0.write_all(buffer))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+}
+
+/// A blocking socket: its futures are ready at once, so a one-shot client needs no runtime.
+#[derive(Debug)]
+pub struct Blocking(pub StdStream);
+
+/// One half of [`Blocking`].
+#[derive(Debug)]
+pub struct BlockingHalf(StdStream);
+
+impl Blocking {
+    /// Splits it, which needs a second descriptor.
+    pub fn halves(self) -> io::Result<BlockingPair> {
+        Ok(BlockingPair(BlockingHalf(self.0.try_clone()?), BlockingHalf(self.0)))
+    }
+}
+
+/// Both halves of a blocking socket.
+#[derive(Debug)]
+pub struct BlockingPair(BlockingHalf, BlockingHalf);
+
+impl Socket for BlockingPair {
+    type ReadHalf = BlockingHalf;
+    type WriteHalf = BlockingHalf;
+
+    fn split(self) -> (BlockingHalf, BlockingHalf) {
+        (self.0, self.1)
+    }
+}
+
+impl ReadHalf for BlockingHalf {
+    async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
+        Ok(ReadResult::new(self.0.read(buffer)?))
+    }
+}
+
+impl WriteHalf for BlockingHalf {
+    async fn write(
+        &mut self,
+        buffer: &[u8],
+        _descriptors: &[impl AsFd],
+        _credentials: Option<&PassedCredentials>,
+    ) -> zlink::Result<()> {
+        Ok(self.0.write_all(buffer)?)
+    }
+}

@@ -1,0 +1,181 @@
+//! Between the protocol's values and the VM's.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use crate::qemu::Command;
+use crate::spec::{DiskBus, Forward};
+use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status};
+
+use super::wire;
+
+/// A parameter by its own grammar.
+pub(super) fn parse<T: FromStr<Err: ToString>>(parameter: &str, text: &str) -> Result<T, ChangeError> {
+    text.parse().map_err(|error: T::Err| ChangeError::invalid(parameter, error))
+}
+
+/// A path, which must be absolute: the supervisor's working directory is not the client's.
+pub(super) fn absolute(parameter: &str, text: &str) -> Result<PathBuf, ChangeError> {
+    let path = Path::new(text);
+    match path.is_absolute() {
+        true => Ok(path.to_owned()),
+        false => Err(ChangeError::invalid(parameter, format!("the path '{text}' must be absolute"))),
+    }
+}
+
+/// A port number.
+pub(super) fn port(parameter: &str, number: i64) -> Result<u16, ChangeError> {
+    u16::try_from(number)
+        .map_err(|_| ChangeError::invalid(parameter, format!("{number} is not a port (0 to 65535)")))
+}
+
+/// The forward that `AddForward` asks for.
+pub(super) fn forward(call: wire::AddForward) -> Result<Forward, ChangeError> {
+    let guest = port("guest_port", call.guest_port)?;
+    if guest == 0 {
+        return Err(ChangeError::invalid("guest_port", "the guest port may not be 0"));
+    }
+    Ok(Forward {
+        address: call.address.map_or(Ok(Ipv4Addr::LOCALHOST), |address| parse("address", &address))?,
+        host: port("host_port", call.host_port)?,
+        guest,
+        protocol: call.protocol.map(|protocol| parse("protocol", &protocol)).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// The command that `Qmp` carries.
+pub(super) fn qmp_command(command: Value) -> Result<Command, ChangeError> {
+    let invalid = |why: &str| ChangeError::invalid("command", why);
+    let Value::Object(mut fields) = command else {
+        return Err(invalid("a QMP command is an object such as {\"execute\": \"query-block\"}"));
+    };
+    let Some(Value::String(execute)) = fields.remove("execute") else {
+        return Err(invalid("a QMP command needs a string 'execute'"));
+    };
+    let arguments = match fields.remove("arguments") {
+        None => serde_json::Map::new(),
+        Some(Value::Object(arguments)) => arguments,
+        Some(_) => return Err(invalid("'arguments' must be an object")),
+    };
+    // an id of the client's own means nothing on the shared session
+    fields.remove("id");
+    if let Some(other) = fields.keys().next() {
+        return Err(invalid(&format!("a QMP command has no member '{other}'")));
+    }
+    Ok(Command { execute, arguments })
+}
+
+/// Everything that is known of a VM.
+pub(super) fn status(status: &Status) -> wire::Status {
+    let state = match status.run_state {
+        _ if status.stopping => "stopping".to_owned(),
+        RunState::Off => "stopping".to_owned(),
+        state => state.to_string(),
+    };
+    let machine = status.spec.machine.clone();
+    let devices = status.devices.iter();
+    wire::Status {
+        name: status.spec.name.to_string(),
+        state,
+        reason: status.reason.clone(),
+        outcome: None,
+        uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        uuid: status.spec.uuid.to_string(),
+        arch: status.spec.arch.to_string(),
+        machine: machine.unwrap_or_else(|| crate::qemu::default_machine(status.spec.arch).to_owned()),
+        cpus: status.spec.cpus,
+        memory_bytes: status.spec.memory.bytes(),
+        accel: status.facts.host.accel.to_string(),
+        accel_reason: status.facts.accel_reason.clone(),
+        sandbox: status.spec.sandbox,
+        qemu_version: status.facts.qemu_version.clone(),
+        qemu_pid: status.facts.qemu_pid,
+        supervisor_pid: std::process::id(),
+        supervisor_version: env!("CARGO_PKG_VERSION").to_owned(),
+        detached: status.facts.detached,
+        run_directory: status.facts.run_directory.to_string_lossy().into_owned(),
+        state_directory: status.facts.state_directory.to_string_lossy().into_owned(),
+        networking: status.spec.networking.to_string(),
+        mac: status.spec.mac.to_string(),
+        usb: devices.clone().filter(|entry| matches!(entry.kind, Kind::Usb { .. })).map(usb).collect(),
+        disks: devices.clone().filter(|entry| matches!(entry.kind, Kind::Disk(_))).map(disk).collect(),
+        forwards: status.forwards.iter().map(wire_forward).collect(),
+        devices: devices
+            .filter(|entry| matches!(entry.kind, Kind::Other | Kind::Controller))
+            .map(device)
+            .collect(),
+        slots_total: status.slots_total,
+        slots_used: status.slots_used,
+        slots: status
+            .slots
+            .iter()
+            .map(|(name, device)| wire::Slot { name: name.clone(), device: device.clone() })
+            .collect(),
+    }
+}
+
+/// A forward.
+pub(super) fn wire_forward(forward: &Forward) -> wire::Forward {
+    wire::Forward {
+        address: forward.address.to_string(),
+        host_port: forward.host,
+        guest_port: forward.guest,
+        protocol: forward.protocol.to_string(),
+    }
+}
+
+fn phase(phase: Phase) -> String {
+    match phase {
+        Phase::Adding => "adding",
+        Phase::Present => "present",
+        Phase::Removing => "removing",
+    }
+    .to_owned()
+}
+
+/// A USB device.
+pub(super) fn usb(entry: &Entry) -> wire::Usb {
+    let description = match &entry.kind {
+        Kind::Usb { description, .. } => description.clone(),
+        _ => String::new(),
+    };
+    wire::Usb {
+        id: entry.id.to_string(),
+        driver: entry.driver.clone(),
+        description,
+        phase: phase(entry.phase),
+    }
+}
+
+/// A disk.
+pub(super) fn disk(entry: &Entry) -> wire::Disk {
+    let facts = match &entry.kind {
+        Kind::Disk(facts) => Some(facts),
+        _ => None,
+    };
+    wire::Disk {
+        id: entry.id.to_string(),
+        file: facts.and_then(|facts| facts.file.clone()),
+        format: facts.and_then(|facts| facts.format).map(|format| format.to_string()),
+        bus: facts.map_or(DiskBus::Virtio, |facts| facts.bus).to_string(),
+        size_bytes: facts.and_then(|facts| facts.size_bytes),
+        readonly: facts.is_some_and(|facts| facts.readonly),
+        removable: facts.is_some_and(|facts| facts.removable),
+        serial: facts.and_then(|facts| facts.serial.clone()),
+        slot: entry.slot.clone(),
+        phase: phase(entry.phase),
+    }
+}
+
+/// Any other device.
+pub(super) fn device(entry: &Entry) -> wire::Device {
+    wire::Device {
+        id: entry.id.to_string(),
+        driver: entry.driver.clone(),
+        slot: entry.slot.clone(),
+        phase: phase(entry.phase),
+    }
+}

@@ -1,0 +1,200 @@
+//! What travels over the control socket. Deliberately not the types of the `vm` layer: those may change, these may only grow.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::vm::Outcome;
+
+/// A forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Host address that is listened on.
+    pub address: String,
+    /// Host port.
+    pub host_port: u16,
+    /// Guest port.
+    pub guest_port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// A USB device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usb {
+    /// Id.
+    pub id: String,
+    /// QEMU's device model.
+    pub driver: String,
+    /// For people.
+    pub description: String,
+    /// `adding`, `present` or `removing`.
+    pub phase: String,
+}
+
+/// A disk or CD-ROM drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Id.
+    pub id: String,
+    /// Image; none = no medium.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file: Option<String>,
+    /// Image format.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub format: Option<String>,
+    /// How it is attached.
+    pub bus: String,
+    /// Virtual size.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size_bytes: Option<u64>,
+    /// Attached read-only.
+    pub readonly: bool,
+    /// A CD-ROM drive.
+    pub removable: bool,
+    /// Shown to the guest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub serial: Option<String>,
+    /// The slot it is in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<String>,
+    /// `adding`, `present` or `removing`.
+    pub phase: String,
+}
+
+/// Any other device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Id.
+    pub id: String,
+    /// QEMU's device model.
+    pub driver: String,
+    /// The slot it is in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<String>,
+    /// `adding`, `present` or `removing`.
+    pub phase: String,
+}
+
+/// A slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<String>,
+}
+
+/// Everything that is known of a VM. Fields as in the protocol's description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub name: String,
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<Outcome>,
+    pub uptime_ms: u64,
+    pub uuid: String,
+    pub arch: String,
+    pub machine: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub accel: String,
+    pub accel_reason: String,
+    pub sandbox: bool,
+    pub qemu_version: String,
+    pub qemu_pid: i32,
+    pub supervisor_pid: u32,
+    pub supervisor_version: String,
+    pub detached: bool,
+    pub run_directory: String,
+    pub state_directory: String,
+    pub networking: String,
+    pub mac: String,
+    pub usb: Vec<Usb>,
+    pub disks: Vec<Disk>,
+    pub forwards: Vec<Forward>,
+    pub devices: Vec<Device>,
+    pub slots_total: usize,
+    pub slots_used: usize,
+    pub slots: Vec<Slot>,
+}
+
+/// No parameters, or an empty reply.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident { $($required:ident: $type:ty),*; $($optional:ident: $option:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs)]
+        pub struct $name {
+            $(pub $required: $type,)*
+            $(#[serde(skip_serializing_if = "Option::is_none", default)] pub $optional: Option<$option>,)*
+        }
+    )*};
+}
+
+parameters! {
+    /// Parameters of `AddUsb`.
+    AddUsb { selector: String; id: String }
+    /// Parameters of `RemoveUsb`.
+    RemoveUsb { id: String; }
+    /// Parameters of `AddForward`.
+    AddForward { host_port: i64, guest_port: i64; address: String, protocol: String }
+    /// Parameters of `RemoveForward`.
+    RemoveForward { host_port: i64; guest_port: i64, address: String, protocol: String }
+    /// Parameters of `AddDisk`.
+    AddDisk {
+        file: String;
+        size_bytes: i64, format: String, bus: String, readonly: bool, serial: String, id: String
+    }
+    /// Parameters of `RemoveDisk` and `RemoveDevice`.
+    Remove { id: String; timeout_ms: i64 }
+    /// Parameters of `ResizeDisk`.
+    ResizeDisk { id: String, size_bytes: i64; }
+    /// Parameters of `ChangeMedia`.
+    ChangeMedia { id: String, file: String; }
+    /// Parameters of `EjectMedia`.
+    EjectMedia { id: String; force: bool }
+    /// Parameters of `AddDevice`.
+    AddDevice { driver: String; properties: BTreeMap<String, String>, id: String }
+    /// Parameters of `Shutdown`.
+    Shutdown { ; timeout_ms: i64, force: bool, no_repeat: bool }
+    /// Parameters of `Qmp`.
+    Qmp { command: Value; }
+    /// Parameters of `Hmp`.
+    Hmp { line: String; }
+
+    /// Reply of `GetStatus`.
+    StatusReply { status: Status; }
+    /// Reply of `ListUsb`.
+    UsbList { usb: Vec<Usb>; }
+    /// Reply of `AddUsb`.
+    UsbReply { usb: Usb; }
+    /// Reply of `ListForwards`.
+    ForwardList { forwards: Vec<Forward>; }
+    /// Reply of `AddForward`.
+    ForwardReply { forward: Forward; }
+    /// Reply of `ListDisks`.
+    DiskList { disks: Vec<Disk>; }
+    /// Reply of `AddDisk` and others.
+    DiskReply { disk: Disk; }
+    /// Reply of `AddDevice`.
+    DeviceReply { device: Device; }
+    /// Reply of `RemoveDisk` and `RemoveDevice`.
+    Removed { removed: bool; }
+    /// Reply of `Shutdown`.
+    OutcomeReply { outcome: Outcome; }
+    /// Reply of `Qmp`.
+    QmpReply { value: Value; }
+    /// Reply of `Hmp`.
+    HmpReply { text: String; }
+}

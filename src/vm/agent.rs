@@ -1,0 +1,49 @@
+//! The guest agent as the owner sees it: alive or not, and asked to shut down.
+//!
+//! No polling: QEMU tells by VSERPORT_CHANGE when the guest opens the agent's port; only then is it asked whether it answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::qmp::{Agent, AgentError};
+
+/// How long an agent that has opened its port may take to answer its first call.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
+/// The way to the guest agent, shared by all that use it; one command at a time.
+#[derive(Clone)]
+pub(super) struct AgentLink {
+    agent: Arc<Mutex<Agent>>,
+    alive: Arc<AtomicBool>,
+}
+
+impl AgentLink {
+    pub(super) fn new(agent: Agent) -> Self {
+        Self { agent: Arc::new(Mutex::new(agent)), alive: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// It has answered, and its port has not been closed since.
+    pub(super) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// The guest has opened the port: find out whether an agent answers.
+    pub(super) async fn opened(&self) -> Result<(), AgentError> {
+        let result = self.agent.lock().await.sync(FIRST_ANSWER).await;
+        self.alive.store(result.is_ok(), Ordering::Relaxed);
+        result
+    }
+
+    /// The guest has closed the port.
+    pub(super) fn closed(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+    }
+
+    /// Asks the guest to switch itself off; there is no answer when that works.
+    pub(super) async fn shut_down(&self) -> Result<(), AgentError> {
+        self.agent.lock().await.shut_down().await
+    }
+}

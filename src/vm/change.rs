@@ -1,0 +1,126 @@
+//! What a client can ask a running VM for, and what it gets back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::qemu::Command;
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Protocol, Size, UsbSelector};
+
+use super::inventory::Entry;
+
+/// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Plug a USB device.
+    AddUsb {
+        /// Which.
+        selector: UsbSelector,
+        /// Its id; none = one is picked.
+        id: Option<DeviceId>,
+    },
+    /// Open (or create) an image and plug it as a disk.
+    AddDisk(DiskSpec),
+    /// Plug any device.
+    AddDevice(DeviceSpec),
+    /// Unplug a device and wait for it.
+    Remove {
+        /// Of which kind it must be.
+        kind: Removable,
+        /// Its id.
+        id: String,
+        /// How long the guest may take.
+        wait: Duration,
+    },
+    /// Make a forward.
+    AddForward(Forward),
+    /// End a forward.
+    RemoveForward(ForwardPattern),
+    /// Make a disk larger.
+    ResizeDisk {
+        /// Its id.
+        id: String,
+        /// The new size.
+        size: Size,
+    },
+    /// Put another image into a CD-ROM drive.
+    ChangeMedia {
+        /// The drive's id.
+        id: String,
+        /// The image.
+        file: PathBuf,
+    },
+    /// Take the medium out of a CD-ROM drive.
+    EjectMedia {
+        /// The drive's id.
+        id: String,
+        /// Even if the guest has locked it.
+        force: bool,
+    },
+    /// Stop the processors.
+    Pause,
+    /// Let the processors run.
+    Resume,
+    /// Reset the machine.
+    Reset,
+    /// Press the power button.
+    Powerdown,
+    /// Any command for QEMU's monitor.
+    Qmp(Command),
+    /// A line for QEMU's human monitor.
+    Hmp(String),
+}
+
+/// What kind of device a removal is meant for, so that `usb-remove` cannot take away a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removable {
+    /// `usb-remove`.
+    Usb,
+    /// `disk-remove`.
+    Disk,
+    /// `device-remove`: whatever has the id.
+    Any,
+}
+
+/// Which forward to end: what was not given matches everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardPattern {
+    /// Host port.
+    pub host: u16,
+    /// Guest port.
+    pub guest: Option<u16>,
+    /// Host address.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// Protocol.
+    pub protocol: Option<Protocol>,
+}
+
+impl ForwardPattern {
+    /// Whether a forward is meant.
+    pub fn matches(&self, forward: &Forward) -> bool {
+        self.host == forward.host
+            && self.guest.is_none_or(|guest| guest == forward.guest)
+            && self.address.is_none_or(|address| address == forward.address)
+            && self.protocol.is_none_or(|protocol| protocol == forward.protocol)
+    }
+}
+
+/// What came true.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// A device is in the machine, or its facts changed.
+    Device(Entry),
+    /// A forward listens; its host port is never 0.
+    Forward(Forward),
+    /// A device is gone.
+    Removed,
+    /// The guest has been asked and has not answered in time; the request stands.
+    RemovalPending,
+    /// What a QMP command returned.
+    Value(Value),
+    /// What a line of the human monitor printed.
+    Text(String),
+    /// Nothing to tell.
+    Nothing,
+}

@@ -1,0 +1,149 @@
+//! `disk-add` and `disk-resize`.
+
+use crate::qemu::plan::{self, Controller};
+use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Size};
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::images::Opened;
+use super::super::inventory::{DiskFacts, Kind};
+use super::super::owner::{Owner, Reply};
+use super::{answer, plug};
+
+/// Opens, or creates, an image and plugs it: one change, undone whole on failure.
+pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
+    let Some(file) = disk.file.clone() else {
+        return answer(reply, Err(ChangeError::invalid("file", "a disk that is added to a running VM needs a file")));
+    };
+    if let Err(error) = check_bus(owner, disk.bus) {
+        return answer(reply, Err(error));
+    }
+    let kind = Kind::Disk(DiskFacts {
+        file: Some(file.display().to_string()),
+        format: disk.format,
+        bus: disk.bus,
+        size_bytes: None,
+        readonly: disk.readonly,
+        removable: false,
+        serial: disk.serial.clone(),
+        node: None,
+        identity: None,
+    });
+    let id = match plug::book(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
+        Ok(id) => id,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    // a slot that is not there is better known before a file is made
+    let bus = match place(owner, &id, disk.bus) {
+        Ok(bus) => bus,
+        Err(error) => return plug::abandon(owner, &id, reply, error),
+    };
+    let images = owner.images.clone();
+    owner.spawn_blocking(
+        move || images.open_or_create(&disk, &file).map(|(opened, made)| (disk, opened, made)),
+        move |owner, result| match result {
+            Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
+            Err(error) => plug::abandon(owner, &id, reply, error),
+        },
+    );
+}
+
+fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
+    let has = |id: &str| owner.inventory.device(id).is_some();
+    let (usb, scsi) = (has(Controller::Usb.id()), has(Controller::Scsi.id()));
+    if owner.machine.can_hot_plug(bus, usb, scsi) {
+        return Ok(());
+    }
+    let machine = owner.machine.kind();
+    let error = ChangeError::unsupported(format!("a {machine} machine takes no {bus} disk while it runs"));
+    Err(match bus {
+        DiskBus::Sata => error.hint("SATA takes nothing while the VM runs: use virtio, scsi, usb or nvme"),
+        _ => error.hint("start the VM with a disk on that bus, or use another bus"),
+    })
+}
+
+/// The bus that the disk goes into: a slot of its own, or a controller's.
+fn place(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String>, ChangeError> {
+    match bus {
+        DiskBus::Virtio | DiskBus::Nvme => plug::take_slot(owner, id.as_str()),
+        DiskBus::Scsi => {
+            plug::ensure_controller(owner, Controller::Scsi)?;
+            Ok(Some(owner.machine.scsi_bus().to_owned()))
+        }
+        DiskBus::Usb => {
+            plug::ensure_controller(owner, Controller::Usb)?;
+            Ok(owner.machine.usb_bus().map(str::to_owned))
+        }
+        DiskBus::Sata => Ok(None),
+    }
+}
+
+/// Second half: the image is there, QEMU is asked.
+fn go(owner: &mut Owner, id: DeviceId, spec: DiskSpec, image: Opened, made: bool, bus: Option<String>, reply: Reply) {
+    let file = spec.file.clone();
+    let remove_file = move || {
+        if let Some(file) = file.filter(|_| made) {
+            let _ = std::fs::remove_file(file);
+        }
+    };
+    if let Some(user) = owner.inventory.user_of_image(image.identity) {
+        let message = format!("{} is in use already, by disk '{user}'", image.shown);
+        let error = ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message);
+        remove_file();
+        return plug::abandon(owner, &id, reply, error);
+    }
+    let disk = Disk {
+        id: id.clone(),
+        file: image.path,
+        format: image.format,
+        bus: spec.bus,
+        readonly: spec.readonly,
+        serial: spec.serial,
+    };
+    let driver = crate::qemu::drives::disk(&owner.machine, &disk, bus.as_deref()).driver;
+    if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
+        entry.driver = driver;
+        if let Kind::Disk(facts) = &mut entry.kind {
+            facts.format = Some(image.format);
+            facts.size_bytes = image.size_bytes;
+            facts.identity = Some(image.identity);
+            facts.node = Some(id.to_string());
+        }
+    }
+    let steps = plan::add_disk(&owner.machine, &disk, bus.as_deref());
+    plug::plug(owner, id, steps, reply, remove_file);
+}
+
+/// Makes a disk larger.
+pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
+    let facts = match owner.inventory.device(&id).map(|entry| &entry.kind) {
+        Some(Kind::Disk(facts)) => facts.clone(),
+        _ => return answer(reply, Err(ChangeError::no_such("disk", &id))),
+    };
+    if let Err(error) = check_resize(&id, &facts, size) {
+        return answer(reply, Err(error));
+    }
+    owner.run_plan(plan::disk_resize(&id, size.bytes()), move |owner, result| {
+        let done = result.and_then(|_| {
+            let entry = owner.inventory.device_mut(&id).ok_or_else(|| ChangeError::no_such("disk", &id))?;
+            if let Kind::Disk(facts) = &mut entry.kind {
+                facts.size_bytes = Some(size.bytes());
+            }
+            Ok(Done::Device(entry.clone()))
+        });
+        answer(reply, done);
+    });
+}
+
+fn check_resize(id: &str, facts: &DiskFacts, size: Size) -> Result<(), ChangeError> {
+    if facts.removable || facts.readonly {
+        return Err(ChangeError::unsupported(format!("'{id}' is read-only and cannot be resized")));
+    }
+    match facts.size_bytes {
+        Some(now) if size.bytes() < now => {
+            let message = format!("'{id}' has {now} bytes and would lose data at {}", size.bytes());
+            Err(ChangeError::invalid("size_bytes", message).hint("disks can only be made larger"))
+        }
+        _ => Ok(()),
+    }
+}

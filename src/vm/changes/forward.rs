@@ -1,0 +1,112 @@
+//! `port-add` and `port-remove`. QEMU has forwards in its human monitor only, whose QMP reply is a success either way.
+
+use serde_json::Value;
+
+use crate::host::ports;
+use crate::qemu::Command;
+use crate::qemu::forward::{add_forward, forward_remove};
+use crate::qemu::plan::Step;
+use crate::qmp::hmp::{ForwardLine, hostfwd_removed, usernet};
+use crate::spec::{Forward, Networking};
+
+use super::super::change::{Done, ForwardPattern};
+use super::super::error::{ChangeError, ErrorKind, Why};
+use super::super::owner::{Owner, Reply};
+use super::answer;
+
+/// Makes a forward and tells the host port that it got.
+pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
+    if let Err(error) = check(owner, &forward) {
+        return answer(reply, Err(error));
+    }
+    if forward.host != 0 {
+        // booked at once, so that a second request for it is refused
+        owner.inventory.forwards.push(forward);
+        return owner.run_plan(add_forward(&forward), move |owner, result| {
+            let result = match result {
+                Ok(_) => Ok(Done::Forward(forward)),
+                Err(error) => {
+                    owner.inventory.forwards.retain(|other| *other != forward);
+                    Err(error)
+                }
+            };
+            answer(reply, result);
+        });
+    }
+    // what is there after it and was not there before is the port: the three commands go out in one write
+    let look = || Step::new(Command::hmp("info usernet"));
+    let mut steps = vec![look()];
+    steps.extend(add_forward(&forward));
+    steps.push(look());
+    owner.run_plan(steps, move |owner, result| {
+        let result = result.and_then(|values| found_port(&values, &forward));
+        if let Ok(forward) = result {
+            owner.inventory.forwards.push(forward);
+        }
+        answer(reply, result.map(Done::Forward));
+    });
+}
+
+fn check(owner: &Owner, forward: &Forward) -> Result<(), ChangeError> {
+    require_user_networking(owner)?;
+    if let Some(other) = owner.inventory.conflicting_forward(forward) {
+        let message = format!("host port {} is forwarded already, by {other}", forward.host);
+        return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));
+    }
+    ports::check(forward).map_err(|error| {
+        let hint = error.hint();
+        ChangeError { hint, ..ChangeError::host(error) }
+    })
+}
+
+fn require_user_networking(owner: &Owner) -> Result<(), ChangeError> {
+    match &owner.spec.networking {
+        Networking::User => Ok(()),
+        other => Err(ChangeError::unsupported(format!("a VM with {other} networking has no port forwards"))
+            .hint("forwards need user networking (`--networking user`)")),
+    }
+}
+
+fn found_port(values: &[Value], forward: &Forward) -> Result<Forward, ChangeError> {
+    let lines = |value: Option<&Value>| usernet(value.and_then(Value::as_str).unwrap_or_default());
+    let (before, after) = (lines(values.first()), lines(values.last()));
+    let is_ours = |line: &&ForwardLine| {
+        line.protocol == forward.protocol
+            && line.address == forward.address
+            && line.guest_port == forward.guest
+            && !before.iter().any(|old| old.host_port == line.host_port && old.protocol == line.protocol && old.address == line.address)
+    };
+    after.iter().find(is_ours).map(|line| Forward { host: line.host_port, ..*forward }).ok_or_else(|| {
+        let class = "GenericError".to_owned();
+        ChangeError::new(ErrorKind::RefusedByQemu { class }, "QEMU made the forward but does not list its port")
+    })
+}
+
+/// Ends a forward.
+pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
+    if let Err(error) = require_user_networking(owner) {
+        return answer(reply, Err(error));
+    }
+    let meant: Vec<Forward> =
+        owner.inventory.forwards.iter().filter(|forward| pattern.matches(forward)).copied().collect();
+    let forward = match meant.as_slice() {
+        [only] => *only,
+        [] => return answer(reply, Err(ChangeError::no_such("forward from host port", pattern.host))),
+        several => {
+            let list: Vec<String> = several.iter().map(Forward::to_string).collect();
+            let message = format!("host port {} has several forwards: {}", pattern.host, list.join(", "));
+            return answer(reply, Err(ChangeError::invalid("host_port", message).hint("say which, whole")));
+        }
+    };
+    owner.command(&forward_remove(&forward), move |owner, result| {
+        let result = result.map_err(ChangeError::from).and_then(|text| {
+            hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| {
+                ChangeError::new(ErrorKind::RefusedByQemu { class: "GenericError".to_owned() }, error.told())
+            })
+        });
+        if result.is_ok() {
+            owner.inventory.forwards.retain(|other| *other != forward);
+        }
+        answer(reply, result.map(|()| Done::Nothing));
+    });
+}

@@ -1,0 +1,91 @@
+//! `media-change` and `media-eject`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::qemu::media::{media_change, media_eject, medium_node};
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{DiskFacts, Kind};
+use super::super::owner::{Owner, Reply};
+use super::answer;
+
+fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
+    match owner.inventory.device(id).map(|entry| &entry.kind) {
+        Some(Kind::Disk(facts)) if facts.removable => Ok(facts.clone()),
+        Some(_) => Err(ChangeError::unsupported(format!("'{id}' is not a CD-ROM drive"))),
+        None => Err(ChangeError::no_such("CD-ROM drive", id)),
+    }
+}
+
+/// Puts another image into a drive.
+pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, reply: Reply) {
+    if let Err(error) = drive(owner, &id) {
+        return answer(reply, Err(error));
+    }
+    let images = owner.images.clone();
+    owner.spawn_blocking(
+        move || images.open(&file, None),
+        move |owner, opened| {
+            let (facts, image) = match drive(owner, &id).and_then(|facts| Ok((facts, opened?))) {
+                Ok(both) => both,
+                Err(error) => return answer(reply, Err(error)),
+            };
+            owner.media_made += 1;
+            let node = medium_node(owner.media_made);
+            let steps = media_change(&id, facts.node.as_deref(), &node, &image.path, image.format, true);
+            owner.run_plan(steps, move |owner, result| {
+                let facts = DiskFacts {
+                    file: Some(image.shown),
+                    format: Some(image.format),
+                    size_bytes: image.size_bytes,
+                    node: Some(node),
+                    identity: Some(image.identity),
+                    ..facts
+                };
+                settle(owner, &id, result, facts, reply);
+            });
+        },
+    );
+}
+
+/// Takes the medium out of a drive.
+pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
+    let facts = match drive(owner, &id) {
+        Ok(facts) => facts,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    if facts.node.is_none() {
+        let error = ChangeError::new(ErrorKind::NotNow { state: "empty".to_owned() }, format!("drive '{id}' is empty"));
+        return answer(reply, Err(error));
+    }
+    let steps = media_eject(&id, facts.node.as_deref(), force);
+    owner.run_plan(steps, move |owner, result| {
+        let result = result.map_err(|error| match error.message.contains("locked") {
+            true => ChangeError::new(
+                ErrorKind::RefusedByGuest { id: id.clone() },
+                format!("the guest has locked drive '{id}'; it has been asked to open it"),
+            )
+            .hint("unmount the medium in the guest and try again, or use `--force`"),
+            false => error,
+        });
+        let facts = DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
+        settle(owner, &id, result, facts, reply);
+    });
+}
+
+fn settle(owner: &mut Owner, id: &str, result: Result<Vec<Value>, ChangeError>, facts: DiskFacts, reply: Reply) {
+    let done = result.and_then(|_| {
+        let entry = owner.inventory.device_mut(id).ok_or_else(|| ChangeError::no_such("CD-ROM drive", id))?;
+        entry.kind = Kind::Disk(facts);
+        Ok(Done::Device(entry.clone()))
+    });
+    answer(reply, done);
+}
+
+/// The guest (or we) moved a tray: nothing in the books says so, the medium stays the same.
+pub(in super::super) fn tray_moved(_owner: &mut Owner, id: &str, open: bool) {
+    log::debug!("tray of '{id}' is {}", if open { "open" } else { "closed" });
+}

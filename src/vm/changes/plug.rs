@@ -1,0 +1,128 @@
+//! What all hot-plugs have in common: controllers, slots, booking, committing.
+
+use crate::qemu::plan::{self, Controller, Step};
+use crate::spec::DeviceId;
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{Entry, Kind, Phase};
+use super::super::owner::{Owner, Reply};
+use super::answer;
+
+/// Books a device that is about to be plugged, so that its id is taken from now on.
+pub(super) fn book(
+    owner: &mut Owner,
+    wanted: Option<DeviceId>,
+    prefix: &'static str,
+    driver: &str,
+    kind: Kind,
+) -> Result<DeviceId, ChangeError> {
+    let id = owner.inventory.free_id(wanted, prefix)?;
+    owner.inventory.insert(Entry {
+        id: id.clone(),
+        driver: driver.to_owned(),
+        slot: None,
+        phase: Phase::Adding,
+        kind,
+    });
+    Ok(id)
+}
+
+/// Takes a slot for a device that is booked; the answer is the bus to name.
+pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, ChangeError> {
+    let bus = owner.inventory.slots.take(id).map_err(|none| {
+        ChangeError::new(ErrorKind::NoFreeSlot, none.to_string())
+            .hint("start the VM with more of them (`--hotplug-slots N`), or add disks with `bus=scsi`, which share one slot")
+    })?;
+    let slot = owner.inventory.slots.slot_of(id).map(str::to_owned);
+    if let Some(entry) = owner.inventory.device_mut(id) {
+        entry.slot = slot;
+    }
+    Ok(bus)
+}
+
+/// Makes sure that a controller is there or on its way: QEMU carries out commands in order, so what is sent after it finds it.
+pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Result<(), ChangeError> {
+    let id = controller.id();
+    if owner.inventory.device(id).is_some() {
+        return Ok(());
+    }
+    let possible = match controller {
+        Controller::Usb => owner.machine.hot_usb(),
+        Controller::Scsi => owner.machine.hot_scsi(),
+    };
+    if !possible {
+        let (what, flag) = match controller {
+            Controller::Usb => ("USB", "--usb"),
+            Controller::Scsi => ("SCSI", "--disk …,bus=scsi"),
+        };
+        let message = format!("a {} machine cannot be given a {what} controller while it runs", owner.machine.kind());
+        return Err(ChangeError::unsupported(message).hint(format!("start the VM with `{flag}`")));
+    }
+    let device: DeviceId = id.parse().map_err(|error| ChangeError::invalid("id", error))?;
+    owner.inventory.insert(Entry {
+        id: device,
+        driver: match controller {
+            Controller::Usb => "qemu-xhci".to_owned(),
+            Controller::Scsi => owner.machine.virtio("virtio-scsi"),
+        },
+        slot: None,
+        phase: Phase::Adding,
+        kind: Kind::Controller,
+    });
+    let bus = match take_slot(owner, id) {
+        Ok(bus) => bus,
+        Err(error) => {
+            owner.inventory.remove(id);
+            return Err(error);
+        }
+    };
+    let steps = plan::add_controller(&owner.machine, controller, bus.as_deref());
+    owner.run_plan(steps, move |owner, result| match result {
+        Ok(_) => commit(owner, id),
+        Err(error) => {
+            log::warn!("controller '{id}' could not be plugged: {error}");
+            owner.inventory.remove(id);
+        }
+    });
+    Ok(())
+}
+
+/// Runs the steps that plug a booked device; commits and answers with it, or strikes it off. `undo` cleans up on the host.
+pub(super) fn plug(
+    owner: &mut Owner,
+    id: DeviceId,
+    steps: Vec<Step>,
+    reply: Reply,
+    undo: impl FnOnce() + Send + 'static,
+) {
+    owner.run_plan(steps, move |owner, result| {
+        let result = match result {
+            Ok(_) => {
+                commit(owner, id.as_str());
+                // it may have been unplugged since, by the guest's own doing
+                owner.inventory.device(id.as_str()).cloned().map(Done::Device).ok_or_else(|| {
+                    ChangeError::no_such("device", &id)
+                })
+            }
+            Err(error) => {
+                owner.inventory.remove(id.as_str());
+                undo();
+                Err(error)
+            }
+        };
+        answer(reply, result);
+    });
+}
+
+/// Strikes a booked device off and tells why.
+pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: ChangeError) {
+    owner.inventory.remove(id.as_str());
+    answer(reply, Err(error));
+}
+
+fn commit(owner: &mut Owner, id: &str) {
+    if let Some(entry) = owner.inventory.device_mut(id).filter(|entry| entry.phase == Phase::Adding) {
+        entry.phase = Phase::Present;
+    }
+}

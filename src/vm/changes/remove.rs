@@ -1,0 +1,137 @@
+//! Removals. `device_del` succeeds when the *request* was sent: the device is gone with DEVICE_DELETED, not before.
+
+use std::time::Duration;
+
+use crate::qemu::plan;
+
+use super::super::change::{Done, Removable};
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{Entry, Kind, Phase};
+use super::super::owner::{Owner, Removal, Reply};
+use super::super::state::RunState;
+use super::answer;
+
+/// How long a VM that does not run is waited for: what goes without the guest goes at once.
+const WITHOUT_GUEST: Duration = Duration::from_secs(1);
+
+/// Asks for a device to go, and waits for it.
+pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration, reply: Reply) {
+    if let Err(error) = check(owner, kind, id) {
+        return answer(reply, Err(error));
+    }
+    let ticket = owner.ticket();
+    let asked_before = owner.removals.contains_key(id);
+    owner.removals.entry(id.to_owned()).or_default().push(Removal { ticket, reply });
+    if let Some(entry) = owner.inventory.device_mut(id) {
+        entry.phase = Phase::Removing;
+    }
+    let name = id.to_owned();
+    if !asked_before {
+        owner.run_plan(plan::remove_device(id), move |owner, result| match result {
+            // the guest is being asked already: that is what is wanted
+            Err(error) if error.message.contains("already in the process of unplug") => {}
+            Err(error) => fail(owner, &name, &error),
+            Ok(_) => {}
+        });
+    }
+    let wait = if owner.inventory.run_state == RunState::Running { wait } else { wait.min(WITHOUT_GUEST) };
+    let name = id.to_owned();
+    owner.spawn(tokio::time::sleep(wait), move |owner, ()| give_up(owner, &name, ticket));
+}
+
+fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
+    let entry = owner.inventory.device(id);
+    let fits = |entry: &&Entry| match kind {
+        Removable::Usb => matches!(entry.kind, Kind::Usb { .. }),
+        Removable::Disk => matches!(entry.kind, Kind::Disk(_)),
+        Removable::Any => true,
+    };
+    let what = match kind {
+        Removable::Usb => "USB device",
+        Removable::Disk => "disk",
+        Removable::Any => "device",
+    };
+    let entry = entry.filter(fits).ok_or_else(|| ChangeError::no_such(what, id))?;
+    match (&entry.kind, entry.phase) {
+        (Kind::Controller, _) if in_use(owner, entry) => Err(ChangeError::new(
+            ErrorKind::NotNow { state: "in-use".to_owned() },
+            format!("controller '{id}' has devices"),
+        )
+        .hint("remove them first")),
+        (_, Phase::Adding) => Err(ChangeError::new(
+            ErrorKind::NotNow { state: "adding".to_owned() },
+            format!("'{id}' is just being added"),
+        )),
+        (Kind::Disk(facts), _) if facts.removable => {
+            Err(ChangeError::unsupported(format!("'{id}' is a CD-ROM drive, which stays"))
+                .hint("`media-eject` takes its medium out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn in_use(owner: &Owner, controller: &Entry) -> bool {
+    use crate::spec::DiskBus;
+    let usb = controller.id.as_str() == plan::Controller::Usb.id();
+    owner.inventory.devices().any(|entry| match &entry.kind {
+        Kind::Usb { .. } => usb,
+        Kind::Disk(facts) => facts.bus == if usb { DiskBus::Usb } else { DiskBus::Scsi },
+        _ => false,
+    })
+}
+
+/// DEVICE_DELETED: it is gone from the machine; now its image is closed, and then it is gone altogether.
+pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
+    let Some(entry) = owner.inventory.device(id) else { return };
+    let has_image = match &entry.kind {
+        Kind::Usb { file, .. } => file.is_some(),
+        Kind::Disk(facts) => facts.node.is_some(),
+        Kind::Other | Kind::Controller => false,
+    };
+    let name = id.to_owned();
+    if !has_image {
+        return gone(owner, &name);
+    }
+    owner.run_plan(plan::remove_image(id), move |owner, result| {
+        if let Err(error) = result {
+            log::warn!("the image of '{name}' could not be closed: {error}");
+        }
+        gone(owner, &name);
+    });
+}
+
+fn gone(owner: &mut Owner, id: &str) {
+    log::info!("device '{id}' is gone");
+    owner.inventory.remove(id);
+    for removal in owner.removals.remove(id).unwrap_or_default() {
+        answer(removal.reply, Ok(Done::Removed));
+    }
+}
+
+/// DEVICE_UNPLUG_GUEST_ERROR: the guest said no; the device stays.
+pub(in super::super) fn refused(owner: &mut Owner, id: &str) {
+    let kind = ErrorKind::RefusedByGuest { id: id.to_owned() };
+    let error = ChangeError::new(kind, format!("the guest refused to release '{id}'"));
+    fail(owner, id, &error.hint("it is in use in the guest: unmount it there first"));
+}
+
+fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
+    if let Some(entry) = owner.inventory.device_mut(id) {
+        entry.phase = Phase::Present;
+    }
+    for removal in owner.removals.remove(id).unwrap_or_default() {
+        answer(removal.reply, Err(error.clone()));
+    }
+}
+
+/// One asker has waited long enough; the request to the guest stands.
+fn give_up(owner: &mut Owner, id: &str, ticket: u64) {
+    let Some(waiting) = owner.removals.get_mut(id) else { return };
+    let Some(position) = waiting.iter().position(|removal| removal.ticket == ticket) else { return };
+    let removal = waiting.swap_remove(position);
+    if waiting.is_empty() {
+        // the next request asks the guest anew
+        owner.removals.remove(id);
+    }
+    answer(removal.reply, Ok(Done::RemovalPending));
+}

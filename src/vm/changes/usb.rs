@@ -1,0 +1,110 @@
+//! `usb-add`.
+
+use crate::host::usb::{UsbRoots, resolve};
+use crate::qemu::plan::{self, Controller, UsbPlug};
+use crate::spec::{DeviceId, DeviceSpec, UsbSelector};
+
+use super::super::error::ChangeError;
+use super::super::inventory::Kind;
+use super::super::owner::{Owner, Reply};
+use super::{answer, plug, properties};
+
+/// What was found out about a selector before QEMU is asked.
+struct Resolved {
+    driver: String,
+    description: String,
+    file: Option<String>,
+    plug: UsbPlug,
+}
+
+/// Plugs a USB device, and a controller first where there is none.
+pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>, reply: Reply) {
+    if owner.machine.usb_bus().is_none() {
+        let message = format!("a {} machine has no USB", owner.machine.kind());
+        return answer(reply, Err(ChangeError::unsupported(message)));
+    }
+    let description = selector.to_string();
+    let id = match &selector {
+        UsbSelector::Driver(device) => id.or_else(|| device.id.clone()),
+        _ => id,
+    };
+    let kind = Kind::Usb { description, file: None };
+    let id = match plug::book(owner, id, "usb", "usb", kind) {
+        Ok(id) => id,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    match selector {
+        UsbSelector::Driver(device) => with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply)),
+        UsbSelector::File(file) => {
+            let images = owner.images.clone();
+            owner.spawn_blocking(
+                move || {
+                    let image = images.open(&file, None)?;
+                    let path = file.display().to_string();
+                    Ok(Resolved {
+                        driver: "usb-storage".to_owned(),
+                        description: format!("stick with {path}"),
+                        file: Some(path),
+                        plug: UsbPlug::Stick { file: image.path, format: image.format, readonly: !image.writable },
+                    })
+                },
+                move |owner, resolved| go(owner, id, resolved, reply),
+            );
+        }
+        host => owner.spawn_blocking(
+            move || {
+                let device = resolve(&host, &UsbRoots::default()).map_err(|error| {
+                    let hint = error.hint();
+                    ChangeError { hint, ..ChangeError::host(error) }
+                })?;
+                Ok(Resolved {
+                    driver: "usb-host".to_owned(),
+                    description: device.to_string(),
+                    file: None,
+                    plug: UsbPlug::Host { bus: device.bus, address: device.address },
+                })
+            },
+            move |owner, resolved| go(owner, id, resolved, reply),
+        ),
+    }
+}
+
+/// Asks QEMU for the types of a driver's properties, where any were given.
+fn with_typed(
+    owner: &mut Owner,
+    device: DeviceSpec,
+    then: impl FnOnce(&mut Owner, Result<Resolved, ChangeError>) + Send + 'static,
+) {
+    let DeviceSpec { driver, properties, .. } = device;
+    let session = owner.session.clone();
+    owner.spawn(
+        async move {
+            let known = properties::typed(&session, &driver, &properties).await?;
+            Ok(Resolved {
+                description: driver.clone(),
+                file: None,
+                plug: UsbPlug::Driver { driver: driver.clone(), properties: known },
+                driver,
+            })
+        },
+        then,
+    );
+}
+
+/// Second half: QEMU is asked.
+fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, reply: Reply) {
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(error) => return plug::abandon(owner, &id, reply, error),
+    };
+    if let Err(error) = plug::ensure_controller(owner, Controller::Usb) {
+        return plug::abandon(owner, &id, reply, error);
+    }
+    if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
+        entry.driver = resolved.driver;
+        entry.kind = Kind::Usb { description: resolved.description, file: resolved.file };
+    }
+    let bus = owner.machine.usb_bus().unwrap_or_default();
+    let steps = plan::add_usb(&id, &resolved.plug, bus);
+    plug::plug(owner, id, steps, reply, || {});
+}

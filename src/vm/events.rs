@@ -1,0 +1,84 @@
+//! What QEMU's events do to the books.
+
+use crate::qemu::ids;
+use crate::qmp::{Event, View};
+
+use super::changes::{media, remove};
+use super::owner::Owner;
+use super::state::RunState;
+
+/// Takes an event into the books. Unknown events are none of our business.
+pub(super) fn handle(owner: &mut Owner, event: &Event) {
+    log::debug!("event {} {:?}", event.name, event.data);
+    match event.view() {
+        View::Stop => stopped(owner),
+        View::Resume => resumed(owner),
+        View::Suspend => owner.inventory.run_state = RunState::Suspended,
+        View::Wakeup => owner.inventory.run_state = RunState::Running,
+        View::Shutdown { guest, reason } => {
+            owner.evidence.shutdown_event(reason, guest);
+            owner.inventory.run_state = RunState::Off;
+        }
+        View::Reset { .. } => owner.evidence.reset(),
+        View::GuestPanicked { action } => panicked(owner, action),
+        View::BlockIoError { device, node_name, nospace, reason, action } => {
+            // with `-blockdev` only the node is named
+            let node = node_name.unwrap_or_default();
+            let disk = if node.is_empty() { device } else { node.trim_end_matches(".file") };
+            block_io_error(owner, disk, nospace, reason, action);
+        }
+        // the other one, without `device`, is of the device's own child (virtio's back half, a stick's disk)
+        View::DeviceDeleted { device: Some(id), .. } => remove::deleted(owner, id),
+        View::UnplugGuestError { device: Some(id), .. } => remove::refused(owner, id),
+        View::SerialPortChange { id: ids::AGENT, open } => agent_port(owner, open),
+        View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
+        _ => {}
+    }
+}
+
+fn stopped(owner: &mut Owner) {
+    // an I/O error, a panic and the power-off say why themselves, before or after STOP
+    if matches!(owner.inventory.run_state, RunState::Starting | RunState::Running | RunState::Suspended) {
+        owner.inventory.run_state = RunState::Paused;
+    }
+}
+
+fn resumed(owner: &mut Owner) {
+    if owner.inventory.run_state != RunState::Off {
+        owner.inventory.run_state = RunState::Running;
+        owner.inventory.reason = None;
+    }
+}
+
+fn panicked(owner: &mut Owner, action: &str) {
+    owner.evidence.panicked();
+    log::warn!("the guest's kernel panicked");
+    if action == "pause" {
+        owner.inventory.run_state = RunState::Panicked;
+        owner.inventory.reason = Some("the guest's kernel panicked".to_owned());
+    }
+}
+
+fn block_io_error(owner: &mut Owner, disk: &str, nospace: bool, reason: &str, action: &str) {
+    let why = match nospace {
+        true => format!("no space left on the host for '{disk}'"),
+        false => format!("'{disk}' has an I/O error: {reason}"),
+    };
+    log::warn!("{why}");
+    if action == "stop" {
+        owner.inventory.run_state = RunState::IoError;
+        owner.inventory.reason = Some(why);
+    }
+}
+
+fn agent_port(owner: &mut Owner, open: bool) {
+    if !open {
+        owner.agent.closed();
+        return;
+    }
+    let agent = owner.agent.clone();
+    owner.spawn(async move { agent.opened().await }, |_, result| match result {
+        Ok(()) => log::info!("the guest agent answers"),
+        Err(error) => log::info!("the guest has opened the agent's port, but no agent answers: {error}"),
+    });
+}

@@ -1,0 +1,37 @@
+//! What was decided or found out at a VM's start and does not change while it lives.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::qemu::HostFacts;
+
+/// Decided at the start; part of `vm.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Facts {
+    /// What the command line depended on.
+    pub host: HostFacts,
+    /// Why this accelerator.
+    pub accel_reason: String,
+    /// QEMU's program.
+    #[serde(with = "crate::spec::fields::path")]
+    pub qemu: PathBuf,
+    /// QEMU's version as it tells it, e.g. `7.2.22`.
+    pub qemu_version: String,
+    /// Process id of QEMU.
+    pub qemu_pid: i32,
+    /// Start time of that process in clock ticks after boot (field 22 of `/proc/PID/stat`), to tell it from a later one of the same id.
+    pub qemu_start_time: u64,
+    /// Sockets, lock and description.
+    #[serde(with = "crate::spec::fields::path")]
+    pub run_directory: PathBuf,
+    /// What outlives the run.
+    #[serde(with = "crate::spec::fields::path")]
+    pub state_directory: PathBuf,
+    /// The VM outlives the terminal that started it.
+    pub detached: bool,
+    /// Budget of the ladder on a signal, in milliseconds.
+    pub stop_timeout_ms: u64,
+    /// When QEMU was started, in milliseconds after the Unix epoch.
+    pub started_unix_ms: u64,
+}

@@ -1,0 +1,68 @@
+//! How everybody else talks to a VM's owner task.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::change::{Change, Done};
+use super::error::ChangeError;
+use super::outcome::Outcome;
+use super::status::Status;
+
+/// How many requests may wait for the owner; a client beyond that waits in its own connection.
+pub(super) const INBOX_LENGTH: usize = 256;
+
+/// A request to the owner, with the way back.
+pub(super) enum Ask {
+    Status(oneshot::Sender<Status>),
+    Change(Change, oneshot::Sender<Result<Done, ChangeError>>),
+    Shutdown(ShutdownOptions),
+}
+
+/// How to shut down.
+#[derive(Debug, Clone, Copy)]
+pub struct ShutdownOptions {
+    /// Budget of the asking.
+    pub timeout: Duration,
+    /// Do not ask the guest.
+    pub force: bool,
+    /// Press the power button only once.
+    pub no_repeat: bool,
+}
+
+/// Talks to a VM's owner task. Cheap to clone; outlives the VM, after whose end every request is answered
+/// with [`super::ErrorKind::NotRunning`].
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Handle {
+    /// What is known of the VM, from its books.
+    pub async fn status(&self) -> Result<Status, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Ask::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
+        answer.await.map_err(|_| ChangeError::not_running())
+    }
+
+    /// Makes a change; returns when it came true.
+    pub async fn change(&self, change: Change) -> Result<Done, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Ask::Change(change, reply)).await.map_err(|_| ChangeError::not_running())?;
+        answer.await.map_err(|_| ChangeError::not_running())?
+    }
+
+    /// Climbs the ladder; returns when QEMU has ended.
+    pub async fn shutdown(&self, options: ShutdownOptions) -> Result<Outcome, ChangeError> {
+        // a VM that has just ended has an outcome to tell
+        let _ = self.inbox.send(Ask::Shutdown(options)).await;
+        self.ended().await.ok_or_else(ChangeError::not_running)
+    }
+
+    /// Waits for the VM's end; none if its supervisor went away without an outcome.
+    pub async fn ended(&self) -> Option<Outcome> {
+        let mut outcome = self.outcome.clone();
+        outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+}

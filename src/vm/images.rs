@@ -1,0 +1,192 @@
+//! The one door for images: whatever QEMU is to open passes here first, at the start and while the VM runs.
+//!
+//! An image's format is found once, written down, and given to QEMU explicitly ever after.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::host::dirs::StateDir;
+use crate::host::image::{self, ImageError, ImageIdentity};
+use crate::host::programs::{self, SearchPath};
+use crate::spec::{DiskSpec, ImageFormat, Size};
+
+use super::error::ChangeError;
+
+/// An image that may be opened.
+#[derive(Debug, Clone)]
+pub(super) struct Opened {
+    /// Absolute, UTF-8: what QEMU is told.
+    pub(super) path: PathBuf,
+    /// What people are told.
+    pub(super) shown: String,
+    pub(super) format: ImageFormat,
+    /// Virtual size, where it is simple to know.
+    pub(super) size_bytes: Option<u64>,
+    /// Device and inode.
+    pub(super) identity: (u64, u64),
+    /// We may write to it.
+    pub(super) writable: bool,
+}
+
+/// Opens and makes images. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Images(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Where formats are remembered.
+    state: Arc<StateDir>,
+    /// Where links for names that JSON cannot hold are made.
+    run: PathBuf,
+    links: AtomicU32,
+}
+
+impl Images {
+    pub(super) fn new(state: Arc<StateDir>, run: &Path) -> Self {
+        Self(Arc::new(Inner { state, run: run.to_owned(), links: AtomicU32::new(0) }))
+    }
+
+    /// Looks at an image that exists and decides its format.
+    pub(super) fn open(&self, file: &Path, asked: Option<ImageFormat>) -> Result<Opened, ChangeError> {
+        let found = image::inspect(file).map_err(from_image)?;
+        let identity = ImageIdentity::of(file).map_err(from_image)?;
+        let format = self.format(file, asked, found.format, &identity)?;
+        if format != ImageFormat::Raw {
+            image::check_backing(file, &[]).map_err(|error| {
+                let hint = error.hint();
+                ChangeError { hint, ..ChangeError::host(error) }
+            })?;
+        }
+        let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
+        let raw_size = (format == ImageFormat::Raw).then_some(metadata.len()).filter(|size| *size > 0);
+        Ok(Opened {
+            path: self.utf8(file)?,
+            shown: file.display().to_string(),
+            format,
+            size_bytes: raw_size.or(found.virtual_size_bytes),
+            identity: (metadata.dev(), metadata.ino()),
+            writable: access(file, AccessFlags::W_OK).is_ok(),
+        })
+    }
+
+    /// The image of a disk; made if it is not there and a size is given. Tells whether it was made.
+    pub(super) fn open_or_create(&self, disk: &DiskSpec, file: &Path) -> Result<(Opened, bool), ChangeError> {
+        let missing = std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let made = match (missing, disk.size) {
+            (true, Some(size)) => {
+                create(file, disk.format, size)?;
+                true
+            }
+            (true, None) => {
+                let error = ChangeError::host(ImageError::Missing(file.to_owned()));
+                return Err(error.hint("to have it made, say how large: `size=10G`"));
+            }
+            (false, _) => false,
+        };
+        let opened = self.open(file, disk.format).and_then(|opened| writable_enough(opened, disk));
+        match opened {
+            Ok(opened) => Ok((opened, made)),
+            Err(error) => {
+                if made {
+                    let _ = std::fs::remove_file(file);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn format(
+        &self,
+        file: &Path,
+        asked: Option<ImageFormat>,
+        found: ImageFormat,
+        identity: &ImageIdentity,
+    ) -> Result<ImageFormat, ChangeError> {
+        let state = &self.0.state;
+        if let Some(asked) = asked {
+            image::check_format(file, asked, found).map_err(|error| {
+                let hint = error.hint();
+                ChangeError { hint, ..ChangeError::invalid("format", error) }
+            })?;
+        }
+        let remembered = state.remembered_format(identity).map_err(ChangeError::host)?;
+        let format = match (asked, remembered) {
+            (Some(asked), _) => asked,
+            (None, Some(remembered)) => {
+                if remembered == ImageFormat::Raw && found != ImageFormat::Raw {
+                    log::warn!(
+                        "{} was a raw image and now begins like {found}: it stays raw, since a guest could have written that; \
+                         if it really was converted, say `format={found}`",
+                        file.display()
+                    );
+                }
+                remembered
+            }
+            (None, None) => found,
+        };
+        if remembered != Some(format) {
+            state.remember_format(identity, format).map_err(ChangeError::host)?;
+        }
+        Ok(format)
+    }
+
+    /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
+    fn utf8(&self, file: &Path) -> Result<PathBuf, ChangeError> {
+        if file.to_str().is_some() {
+            return Ok(file.to_owned());
+        }
+        let number = self.0.links.fetch_add(1, Ordering::Relaxed);
+        let link = self.0.run.join(format!("image-{number}"));
+        std::os::unix::fs::symlink(file, &link).map_err(|error| unreadable(&link, &error))?;
+        Ok(link)
+    }
+}
+
+fn create(file: &Path, format: Option<ImageFormat>, size: Size) -> Result<(), ChangeError> {
+    let format = format.unwrap_or_else(|| format_for_new(file));
+    let qemu_img = match format {
+        ImageFormat::Raw => PathBuf::new(),
+        _ => programs::qemu_img(&SearchPath::from_env()).map_err(|error| {
+            let hint = error.hint();
+            ChangeError { hint, ..ChangeError::host(error) }
+        })?,
+    };
+    image::create(&qemu_img, file, format, size).map_err(|error| {
+        let hint = error.hint();
+        ChangeError { hint, ..ChangeError::host(error) }
+    })
+}
+
+/// A new image's format, from its name.
+pub(super) fn format_for_new(file: &Path) -> ImageFormat {
+    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    match extension.to_ascii_lowercase().as_str() {
+        "qcow2" => ImageFormat::Qcow2,
+        "vmdk" => ImageFormat::Vmdk,
+        "vdi" => ImageFormat::Vdi,
+        "vhdx" => ImageFormat::Vhdx,
+        "vhd" => ImageFormat::Vpc,
+        _ => ImageFormat::Raw,
+    }
+}
+
+fn writable_enough(opened: Opened, disk: &DiskSpec) -> Result<Opened, ChangeError> {
+    if opened.writable || disk.readonly {
+        return Ok(opened);
+    }
+    let message = format!("there is no permission to write to {}", opened.shown);
+    Err(ChangeError::host(message).hint("attach it with `readonly=on`, or make it writable"))
+}
+
+fn from_image(error: ImageError) -> ChangeError {
+    let hint = error.hint();
+    ChangeError { hint, ..ChangeError::host(error) }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> ChangeError {
+    ChangeError::host(format!("{}: {error}", file.display()))
+}

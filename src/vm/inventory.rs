@@ -1,0 +1,177 @@
+//! The books of one VM: what is plugged, forwarded, reserved. Only the owner task writes them;
+//! every question that they can answer costs no round trip to QEMU.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::qemu::slots::Slots;
+use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat};
+
+use super::error::{ChangeError, ErrorKind};
+use super::state::RunState;
+
+/// Where a device is on its way in or out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reserved; QEMU has not confirmed it yet.
+    Adding,
+    /// In the machine.
+    Present,
+    /// The guest was asked to release it.
+    Removing,
+}
+
+/// A device of the VM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// QEMU's id of it.
+    pub id: DeviceId,
+    /// QEMU's device model.
+    pub driver: String,
+    /// The slot's name, where it is in one.
+    pub slot: Option<String>,
+    /// On its way in or out.
+    pub phase: Phase,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a device is, with the facts of its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// A USB device that is not a disk of `disk-add`.
+    Usb {
+        /// For people, e.g. `046d:c52b Logitech Unifying Receiver`.
+        description: String,
+        /// Its image, if it is a stick: its block nodes are deleted with it.
+        file: Option<String>,
+    },
+    /// A disk or CD-ROM drive.
+    Disk(DiskFacts),
+    /// Anything else that was asked for by name.
+    Other,
+    /// Made by vmrun for others to be plugged into (USB or SCSI controller).
+    Controller,
+}
+
+/// The facts of a disk or drive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiskFacts {
+    /// The image as text for people; none = a drive without a medium.
+    pub file: Option<String>,
+    /// The image's format.
+    pub format: Option<ImageFormat>,
+    /// How it is attached.
+    pub bus: DiskBus,
+    /// Virtual size in bytes, once known.
+    pub size_bytes: Option<u64>,
+    /// Attached read-only.
+    pub readonly: bool,
+    /// A CD-ROM drive.
+    pub removable: bool,
+    /// Shown to the guest.
+    pub serial: Option<String>,
+    /// Name of the medium's block nodes in QEMU; none = no medium.
+    pub node: Option<String>,
+    /// Identity (device, inode) of the image, to refuse a second use of it.
+    pub identity: Option<(u64, u64)>,
+}
+
+/// The books.
+#[derive(Debug)]
+pub struct Inventory {
+    /// What QEMU does, from its events.
+    pub run_state: RunState,
+    /// Why it is in this state, where that is not obvious.
+    pub reason: Option<String>,
+    devices: BTreeMap<DeviceId, Entry>,
+    /// Forwards in the order they were made; none has host port 0.
+    pub forwards: Vec<Forward>,
+    /// The account of slots.
+    pub slots: Slots,
+    counters: BTreeMap<&'static str, u32>,
+}
+
+impl Inventory {
+    /// Empty books.
+    pub fn new(slots: Slots) -> Self {
+        Self {
+            run_state: RunState::Starting,
+            reason: None,
+            devices: BTreeMap::new(),
+            forwards: Vec::new(),
+            slots,
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// All devices, in the order of their ids.
+    pub fn devices(&self) -> impl Iterator<Item = &Entry> {
+        self.devices.values()
+    }
+
+    /// One device.
+    pub fn device(&self, id: &str) -> Option<&Entry> {
+        self.devices.values().find(|entry| entry.id.as_str() == id)
+    }
+
+    /// One device, to be changed.
+    pub fn device_mut(&mut self, id: &str) -> Option<&mut Entry> {
+        self.devices.values_mut().find(|entry| entry.id.as_str() == id)
+    }
+
+    /// Books a device; its id must be free (see [`Self::free_id`]).
+    pub fn insert(&mut self, entry: Entry) {
+        self.devices.insert(entry.id.clone(), entry);
+    }
+
+    /// Strikes a device off and frees its slot.
+    pub fn remove(&mut self, id: &str) -> Option<Entry> {
+        let key = self.device(id)?.id.clone();
+        self.slots.release(id);
+        self.devices.remove(&key)
+    }
+
+    /// The id asked for if it is free, else the next free one of `prefix`. Numbers are not used twice,
+    /// so that a script cannot mistake a new device for one that it has removed.
+    pub fn free_id(&mut self, wanted: Option<DeviceId>, prefix: &'static str) -> Result<DeviceId, ChangeError> {
+        if let Some(id) = wanted {
+            return match self.is_taken(&id) {
+                true => Err(ChangeError::new(
+                    ErrorKind::AlreadyThere { id: id.to_string() },
+                    format!("id '{id}' is taken"),
+                )),
+                false => Ok(id),
+            };
+        }
+        loop {
+            let counter = self.counters.entry(prefix).or_insert(0);
+            let text = format!("{prefix}{counter}");
+            *counter += 1;
+            match text.parse::<DeviceId>() {
+                Ok(id) if !self.is_taken(&id) => return Ok(id),
+                Ok(_) => {}
+                Err(error) => return Err(ChangeError::invalid("id", error)),
+            }
+        }
+    }
+
+    fn is_taken(&self, id: &DeviceId) -> bool {
+        crate::qemu::is_reserved_id(id.as_str()) || self.devices.contains_key(id)
+    }
+
+    /// The disk that uses this image already.
+    pub fn user_of_image(&self, identity: (u64, u64)) -> Option<&DeviceId> {
+        self.devices.values().find_map(|entry| match &entry.kind {
+            Kind::Disk(facts) if facts.identity == Some(identity) => Some(&entry.id),
+            _ => None,
+        })
+    }
+
+    /// The forward that a new one would collide with.
+    pub fn conflicting_forward(&self, forward: &Forward) -> Option<&Forward> {
+        self.forwards.iter().find(|other| other.conflicts(forward))
+    }
+}

@@ -1,0 +1,362 @@
+//! The owner task: the only place where a VM's state changes.
+//!
+//! It is one `select!` with a stated order: QEMU's end, QEMU's events, finished work, new requests, signals, the ladder's clock.
+//! It never waits inside a branch: long work runs as a future in `work`, whose end comes back as a closure over the owner.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::qemu::plan::{Check, Step};
+use crate::qemu::{Command, Machine};
+use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, hmp};
+use crate::spec::VmSpec;
+
+use super::agent::AgentLink;
+use super::change::{Change, Done};
+use super::changes;
+use super::error::{ChangeError, ErrorKind, Why};
+use super::facts::Facts;
+use super::handle::{Ask, ShutdownOptions};
+use super::images::Images;
+use super::inventory::Inventory;
+use super::ladder::{Ladder, Rung};
+use super::outcome::{Asked, Evidence, Outcome};
+use super::process::Process;
+use super::signals::Signals;
+use super::state::RunState;
+use super::status::Status;
+
+/// How long the events that QEMU wrote before its end may take to be read after it.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// The way back to whoever asked.
+pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
+/// What finished work does to the owner.
+pub(super) type Settle = Box<dyn FnOnce(&mut Owner) + Send>;
+type Work = Pin<Box<dyn Future<Output = Settle> + Send>>;
+
+/// Somebody who waits for a device to go.
+pub(super) struct Removal {
+    pub(super) ticket: u64,
+    pub(super) reply: Reply,
+}
+
+/// A running VM's state and everything that can change it.
+pub(super) struct Owner {
+    pub(super) spec: VmSpec,
+    pub(super) facts: Facts,
+    pub(super) machine: Machine,
+    pub(super) inventory: Inventory,
+    pub(super) session: Session,
+    pub(super) agent: AgentLink,
+    pub(super) images: Images,
+    pub(super) media_made: u32,
+    pub(super) removals: HashMap<String, Vec<Removal>>,
+    pub(super) evidence: Evidence,
+    pub(super) started: Instant,
+    pub(super) events: EventReceiver,
+    pub(super) process: Process,
+    pub(super) inbox: mpsc::Receiver<Ask>,
+    pub(super) signals: Signals,
+    pub(super) ladder: Option<Ladder>,
+    work: FuturesUnordered<Work>,
+    next_ticket: u64,
+}
+
+/// What an owner is made of; see the fields of the same names.
+pub(super) struct Parts {
+    pub(super) spec: VmSpec,
+    pub(super) facts: Facts,
+    pub(super) machine: Machine,
+    pub(super) inventory: Inventory,
+    pub(super) session: Session,
+    pub(super) agent: AgentLink,
+    pub(super) images: Images,
+    pub(super) events: EventReceiver,
+    pub(super) process: Process,
+    pub(super) inbox: mpsc::Receiver<Ask>,
+    pub(super) signals: Signals,
+    pub(super) started: Instant,
+}
+
+impl Owner {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            spec: parts.spec,
+            facts: parts.facts,
+            machine: parts.machine,
+            inventory: parts.inventory,
+            session: parts.session,
+            agent: parts.agent,
+            images: parts.images,
+            media_made: 0,
+            removals: HashMap::new(),
+            evidence: Evidence::default(),
+            started: parts.started,
+            events: parts.events,
+            process: parts.process,
+            inbox: parts.inbox,
+            signals: parts.signals,
+            ladder: None,
+            work: FuturesUnordered::new(),
+            next_ticket: 0,
+        }
+    }
+
+    /// Owns the VM until QEMU has ended.
+    pub(super) async fn run(mut self) -> Outcome {
+        let exit = loop {
+            let clock = self.ladder.as_ref().and_then(Ladder::next);
+            tokio::select! { biased;
+                exit = self.process.ended() => break exit,
+                Some(delivery) = self.events.next() => self.on_delivery(delivery),
+                Some(settle) = self.work.next() => settle(&mut self),
+                Some(ask) = self.inbox.recv() => self.on_ask(ask),
+                name = self.signals.next() => self.on_signal(name),
+                () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.climb(),
+            }
+        };
+        // what QEMU said before it ended may still be on its way
+        while let Ok(Some(delivery)) = tokio::time::timeout(LAST_EVENTS, self.events.next()).await {
+            self.on_delivery(delivery);
+        }
+        let words = self.process.last_words().await;
+        self.evidence.verdict(exit, words)
+    }
+
+    fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            // the asker may have gone: nothing to do then
+            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Change(change, reply) => match self.admit(&change) {
+                Ok(()) => changes::start(self, change, reply),
+                Err(refused) => drop(reply.send(Err(refused))),
+            },
+            Ask::Shutdown(options) => self.shut_down(options),
+        }
+    }
+
+    /// Whether a change makes sense in the present state; asks nobody.
+    fn admit(&self, change: &Change) -> Result<(), ChangeError> {
+        let always = matches!(change, Change::Qmp(_) | Change::Hmp(_) | Change::Resume);
+        if (self.ladder.is_some() || self.inventory.run_state == RunState::Off) && !always {
+            let refused = ChangeError::new(
+                ErrorKind::NotNow { state: "stopping".to_owned() },
+                "the VM is shutting down",
+            );
+            return Err(refused);
+        }
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let (slots, used, total) = self.slots();
+        Status {
+            spec: self.spec.clone(),
+            facts: self.facts.clone(),
+            run_state: self.inventory.run_state,
+            stopping: self.ladder.is_some(),
+            reason: self.inventory.reason.clone(),
+            uptime: self.started.elapsed(),
+            devices: self.inventory.devices().cloned().collect(),
+            forwards: self.inventory.forwards.clone(),
+            slots,
+            slots_used: used,
+            slots_total: total,
+        }
+    }
+
+    fn slots(&self) -> (Vec<(String, Option<String>)>, usize, usize) {
+        let slots = &self.inventory.slots;
+        let list = slots.iter().map(|(name, device)| (name.to_owned(), device.map(str::to_owned))).collect();
+        (list, slots.used(), slots.total())
+    }
+
+    // ---- work ----
+
+    /// Runs a future beside the owner; `then` gets its result and the owner.
+    pub(super) fn spawn<T: Send + 'static>(
+        &mut self,
+        future: impl Future<Output = T> + Send + 'static,
+        then: impl FnOnce(&mut Self, T) + Send + 'static,
+    ) {
+        self.work.push(Box::pin(async move {
+            let result = future.await;
+            Box::new(move |owner: &mut Self| then(owner, result)) as Settle
+        }));
+    }
+
+    /// Runs something that may block (files, helper programs) on a thread of its own.
+    pub(super) fn spawn_blocking<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
+        then: impl FnOnce(&mut Self, Result<T, ChangeError>) + Send + 'static,
+    ) {
+        let task = tokio::task::spawn_blocking(job);
+        let result = async move { task.await.unwrap_or_else(|error| Err(ChangeError::host(error))) };
+        self.spawn(result, then);
+    }
+
+    /// Writes all steps of a plan to QEMU in one go, collects the answers, and undoes what was done if one failed.
+    pub(super) fn run_plan(
+        &mut self,
+        steps: Vec<Step>,
+        then: impl FnOnce(&mut Self, Result<Vec<Value>, ChangeError>) + Send + 'static,
+    ) {
+        let commands: Vec<Command> = steps.iter().map(|step| step.command.clone()).collect();
+        let answers = self.session.submit_all(&commands);
+        let session = self.session.clone();
+        self.spawn(run_steps(session, steps, answers), then);
+    }
+
+    /// One command whose answer says it all.
+    pub(super) fn command(
+        &mut self,
+        command: &Command,
+        then: impl FnOnce(&mut Self, Result<Value, CommandError>) + Send + 'static,
+    ) {
+        let answer = self.session.submit(command);
+        self.spawn(answer, then);
+    }
+
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    // ---- events ----
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Event(event) => super::events::handle(self, &event),
+            Delivery::Lost(count) => {
+                log::warn!("{count} events of QEMU were lost: more came than could be read");
+            }
+        }
+    }
+
+    // ---- the ladder ----
+
+    fn on_signal(&mut self, name: &'static str) {
+        let now = Instant::now();
+        match &mut self.ladder {
+            None => {
+                log::info!("{name}: shutting down");
+                let timeout = Duration::from_millis(self.facts.stop_timeout_ms);
+                self.shut_down(ShutdownOptions { timeout, force: false, no_repeat: false });
+            }
+            Some(ladder) => {
+                let target = if ladder.rung() < Rung::Quit { Rung::Quit } else { Rung::Kill };
+                log::info!("{name} again: {}", if target == Rung::Quit { "quitting" } else { "killing" });
+                ladder.jump(target, now);
+                self.do_rung(target);
+            }
+        }
+    }
+
+    /// Starts the ladder, or shortens the one that is under way.
+    pub(super) fn shut_down(&mut self, options: ShutdownOptions) {
+        let now = Instant::now();
+        self.evidence.requested();
+        let rung = match &mut self.ladder {
+            Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
+                true => Rung::Quit,
+                false => return,
+            },
+            Some(_) => return,
+            none => none.insert(Ladder::start(options, self.agent.is_alive(), now)).rung(),
+        };
+        if rung < Rung::Quit && self.inventory.run_state == RunState::Paused {
+            // a guest that is stopped cannot follow
+            self.command(&Command::new("cont", Value::Null), |_, _| {});
+        }
+        self.do_rung(rung);
+    }
+
+    fn climb(&mut self) {
+        if let Some(ladder) = &mut self.ladder {
+            let rung = ladder.climb(Instant::now());
+            self.do_rung(rung);
+        }
+    }
+
+    fn do_rung(&mut self, rung: Rung) {
+        log::info!("shutdown: {}", rung.description());
+        match rung {
+            Rung::Agent => {
+                self.evidence.asked(Asked::Agent);
+                let agent = self.agent.clone();
+                self.spawn(async move { agent.shut_down().await }, |_, result| {
+                    if let Err(error) = result {
+                        log::info!("the guest agent did not take the request: {error}");
+                    }
+                });
+            }
+            Rung::Acpi | Rung::AcpiAgain => {
+                self.evidence.asked(Asked::Acpi);
+                self.command(&Command::new("system_powerdown", Value::Null), |_, result| {
+                    if let Err(error) = result {
+                        log::info!("the power button could not be pressed: {error}");
+                    }
+                });
+            }
+            Rung::Quit => {
+                self.evidence.told_to_quit();
+                self.command(&Command::new("quit", Value::Null), |_, _| {});
+            }
+            Rung::Kill => {
+                self.evidence.killed();
+                self.process.kill();
+            }
+        }
+    }
+}
+
+/// Collects the answers of a plan; undoes the finished steps in reverse if one failed.
+async fn run_steps(
+    session: Session,
+    steps: Vec<Step>,
+    answers: Vec<Pending>,
+) -> Result<Vec<Value>, ChangeError> {
+    let mut values = Vec::with_capacity(steps.len());
+    let mut failure = None;
+    let mut undo = Vec::new();
+    for (step, answer) in steps.into_iter().zip(answers) {
+        match judge(&step, answer.await) {
+            Ok(value) => {
+                values.push(value);
+                undo.extend(step.undo);
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    let Some(error) = failure else { return Ok(values) };
+    for command in undo.iter().rev() {
+        if let Err(error) = session.run(command).await {
+            log::warn!("a change could not be undone whole: {}: {error}", command.execute);
+        }
+    }
+    Err(error)
+}
+
+fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, ChangeError> {
+    let value = answer?;
+    match step.check {
+        Check::Qmp => Ok(value),
+        Check::HmpSilent => match hmp::hostfwd_added(value.as_str().unwrap_or_default()) {
+            Ok(()) => Ok(value),
+            Err(error) => Err(ChangeError::new(
+                ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
+                error.told(),
+            )),
+        },
+    }
+}

@@ -1,0 +1,61 @@
+//! What a VM does, as QEMU's events tell it.
+//!
+//! ```text
+//! starting ──cont──► running ◄──RESUME── paused | io-error | suspended | panicked
+//!                       │ STOP / BLOCK_IO_ERROR / SUSPEND / GUEST_PANICKED ▲
+//!                       └──────────────────────────────────────────────────┘
+//! any ── QEMU has ended ──► ended
+//! ```
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What QEMU does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// The guest's processors have not run yet.
+    Starting,
+    /// The guest runs.
+    Running,
+    /// Stopped by a client.
+    Paused,
+    /// Stopped because a disk's host storage failed.
+    IoError,
+    /// The guest sleeps.
+    Suspended,
+    /// The guest's kernel has panicked and the VM was kept.
+    Panicked,
+    /// The guest is off, QEMU is about to end.
+    Off,
+}
+
+impl RunState {
+    /// From `status` of QMP's `query-status`; what is unknown counts as paused.
+    pub fn from_qmp(status: &str) -> Self {
+        match status {
+            "prelaunch" | "preconfig" | "inmigrate" => Self::Starting,
+            "running" => Self::Running,
+            "io-error" => Self::IoError,
+            "suspended" => Self::Suspended,
+            "guest-panicked" => Self::Panicked,
+            "shutdown" => Self::Off,
+            _ => Self::Paused,
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::IoError => "io_error",
+            Self::Suspended => "suspended",
+            Self::Panicked => "panicked",
+            Self::Off => "off",
+        })
+    }
+}

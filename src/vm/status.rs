@@ -1,0 +1,37 @@
+//! What `status` tells: a copy of the books and of what was decided at the start.
+
+use std::time::Duration;
+
+use crate::spec::{Forward, VmSpec};
+
+use super::facts::Facts;
+use super::inventory::Entry;
+use super::state::RunState;
+
+/// A copy of everything that is known of a VM.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// What it was made from.
+    pub spec: VmSpec,
+    /// What was decided or found at the start.
+    pub facts: Facts,
+    /// What it does.
+    pub run_state: RunState,
+    /// A shutdown is under way.
+    pub stopping: bool,
+    /// Why it is in this state, where that is not obvious.
+    pub reason: Option<String>,
+    /// Since QEMU's start.
+    pub uptime: Duration,
+    /// All devices.
+    pub devices: Vec<Entry>,
+    /// All forwards.
+    pub forwards: Vec<Forward>,
+    /// Every slot and what is in it.
+    pub slots: Vec<(String, Option<String>)>,
+    /// Slots that can be used.
+    pub slots_total: usize,
+    /// Slots in use.
+    pub slots_used: usize,
+}
+
