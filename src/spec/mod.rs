@@ -39,6 +39,6 @@ pub use options::OptionError;
 pub use request::Request;
 pub use share::{Share, ShareError, ShareSpec};
 pub use size::{Size, SizeError};
-pub use usb::UsbSelector;
+pub use usb::{UsbError, UsbSelector};
 pub use vm::VmSpec;
 pub use words::UnknownWord;

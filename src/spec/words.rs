@@ -15,6 +15,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("qemu", "tcg"),
     ("xen", "kvm"),
     ("nat", "user"),
+    ("gtk", "gui"),
+    ("sdl", "gui"),
     ("stopped", "exit"),
     ("ready", "agent"),
     ("path", "file"),
