@@ -223,6 +223,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn words_are_the_same_in_json() {
+        for format in ImageFormat::ALL {
+            assert_eq!(serde_json::to_value(format).unwrap(), format.as_str());
+        }
+        for bus in DiskBus::ALL {
+            assert_eq!(serde_json::to_value(bus).unwrap(), bus.as_str());
+        }
+    }
+
     prop_compose! {
         fn disk()(
             path in prop::option::of(prop::collection::vec(prop_oneof![Just(b','), Just(b'='), 1..=255u8], 1..12)),
