@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::disk::ImageFormat;
+use super::words::word_type;
 
 /// Which boot mode was asked for (`--kernel`, `--iso`, `--squashfs`), or that it is to be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,5 +100,25 @@ pub enum Display {
     Headless,
 }
 
+word_type!(Display, "display", { None = "none", Gui = "gui", Headless = "headless" });
+
 /// Arguments after `--`, given to QEMU unchanged.
 pub type ExtraArguments = Vec<OsString>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn displays_have_the_same_name_in_json() {
+        for display in Display::ALL {
+            assert_eq!(display.to_string().parse(), Ok(*display));
+            assert_eq!(serde_json::to_value(display).unwrap(), display.as_str());
+        }
+        let error = "gtk".parse::<Display>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown display 'gtk', did you mean 'gui'? (known: none, gui, headless)"
+        );
+    }
+}

@@ -1,11 +1,16 @@
 //! Disks: what was typed ([`DiskSpec`]) and what is meant ([`Disk`]).
 
+mod parse;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use parse::DiskError;
+
 use super::id::DeviceId;
 use super::size::Size;
+use super::words::word_type;
 
 /// An image format, by QEMU's driver name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +32,16 @@ pub enum ImageFormat {
     Qed,
 }
 
+word_type!(ImageFormat, "image format", {
+    Raw = "raw",
+    Qcow2 = "qcow2",
+    Vmdk = "vmdk",
+    Vdi = "vdi",
+    Vhdx = "vhdx",
+    Vpc = "vpc" | "vhd",
+    Qed = "qed",
+});
+
 /// How a disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,6 +58,14 @@ pub enum DiskBus {
     /// `nvme`.
     Nvme,
 }
+
+word_type!(DiskBus, "disk bus", {
+    Virtio = "virtio",
+    Scsi = "scsi",
+    Sata = "sata",
+    Usb = "usb",
+    Nvme = "nvme",
+});
 
 /// `--disk` and `disk-add`: `[file=]PATH[,size=1G][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

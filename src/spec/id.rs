@@ -59,3 +59,35 @@ impl FromStr for DeviceId {
 }
 
 text_type!(DeviceId, IdError);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, message) in [
+            ("", "an id may not be empty"),
+            ("1a", "id '1a' must start with a letter"),
+            ("a,b", "id 'a,b' has ',', but only letters, digits, '-', '.' and '_' are allowed"),
+            ("abcdefghijklmnopqrstuvwxyz0", "id 'abcdefghijklmnopqrstuvwxyz0' has more than 26 characters"),
+        ] {
+            assert_eq!(text.parse::<DeviceId>().unwrap_err().to_string(), message);
+        }
+        assert!(serde_json::from_str::<DeviceId>("\"1a\"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(text in "[a-zA-Z][a-zA-Z0-9._-]{0,25}") {
+            prop_assert_eq!(text.parse::<DeviceId>().unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = text.parse::<DeviceId>();
+        }
+    }
+}

@@ -72,3 +72,44 @@ impl From<MacAddress> for String {
         value.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn says_what_is_wrong() {
+        for text in [
+            "",
+            "52:54:00:00:00",
+            "52:54:00:00:00:01:02",
+            "52:54:0:0:0:1",
+            "52:54:00:00:00:+1",
+            "525400000001",
+        ] {
+            assert_eq!(
+                text.parse::<MacAddress>().unwrap_err().to_string(),
+                format!("'{text}' is not a MAC address (six pairs of hexadecimal digits with colons)")
+            );
+        }
+        let error = "01:00:5e:00:00:01".parse::<MacAddress>().unwrap_err();
+        assert_eq!(error.to_string(), "MAC address '01:00:5e:00:00:01' is a multicast address");
+        assert_eq!("52:54:00:AB:00:01".parse::<MacAddress>().unwrap().to_string(), "52:54:00:ab:00:01");
+    }
+
+    proptest! {
+        #[test]
+        fn random_ones_are_unicast_and_round_trip(bytes in any::<[u8; 6]>()) {
+            let mac = MacAddress::from_random(bytes);
+            prop_assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+
+        #[test]
+        fn no_text_panics(text in any::<String>(), near in "([0-9a-f]{2}:){4,6}[0-9é+]{1,2}") {
+            let _ = text.parse::<MacAddress>();
+            let _ = near.parse::<MacAddress>();
+        }
+    }
+}

@@ -82,3 +82,54 @@ impl VmName {
         Self(format!("{stem}-{number}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, message) in [
+            ("", "a VM's name may not be empty".to_owned()),
+            ("..", "VM name '..' must start with a letter or a digit".to_owned()),
+            (
+                "a/b",
+                "VM name 'a/b' has '/', but only letters, digits, '-', '_' and '.' are allowed".to_owned(),
+            ),
+            (&"a".repeat(65), "a VM's name may have 64 characters, this has 65".to_owned()),
+        ] {
+            assert_eq!(text.parse::<VmName>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn comes_from_the_image() {
+        for (image, name) in
+            [("/a/debian-12.qcow2", "debian-12"), ("my vm.iso", "my-vm"), ("日本", "vm"), ("/", "vm")]
+        {
+            assert_eq!(VmName::from_image(image.as_ref()).as_str(), name);
+        }
+        assert_eq!(VmName::from_image("a.img".as_ref()).numbered(2).as_str(), "a-2");
+    }
+
+    proptest! {
+        #[test]
+        fn any_image_gives_a_name(bytes in any::<Vec<u8>>(), long in "[a-z.-]{50,90}", number in any::<u32>()) {
+            for image in [OsString::from_vec(bytes), long.into()] {
+                let name = VmName::from_image(image.as_ref());
+                prop_assert_eq!(&name.to_string().parse::<VmName>().unwrap(), &name);
+                prop_assert!(name.numbered(number).to_string().parse::<VmName>().is_ok());
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = text.parse::<VmName>();
+        }
+    }
+}

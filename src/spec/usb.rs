@@ -1,8 +1,15 @@
 //! USB selectors: what `usb-add` can be told to plug.
 
+mod parse;
+
+use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
+pub use parse::UsbError;
+
 use super::device::DeviceSpec;
+use super::options::Writer;
 
 /// What to plug into USB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,4 +39,35 @@ pub enum UsbSelector {
     File(PathBuf),
     /// A driver of QEMU whose name starts with `usb-` (or `u2f-`, `ccid-card-…`), e.g. `usb-kbd` or `usb-tablet,serial=1`.
     Driver(DeviceSpec),
+}
+
+impl UsbSelector {
+    /// The text that [`UsbSelector::parse`] reads, with every byte of a path.
+    pub fn to_os_string(&self) -> OsString {
+        match self {
+            Self::File(path) => {
+                let mut list = Writer::new("file", None);
+                list.add("file", path);
+                list.finish()
+            }
+            other => other.to_string().into(),
+        }
+    }
+}
+
+impl fmt::Display for UsbSelector {
+    /// Round-trips, except for a path that is not UTF-8; [`UsbSelector::to_os_string`] always does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::VendorProduct { vendor, product } => format!("{vendor:04x}:{product:04x}"),
+            Self::Address { bus, address } => format!("{bus}.{address}"),
+            Self::Port { bus, ports } => {
+                let ports: Vec<_> = ports.iter().map(u8::to_string).collect();
+                format!("{bus}-{}", ports.join("."))
+            }
+            Self::File(_) => self.to_os_string().to_string_lossy().into_owned(),
+            Self::Driver(device) => device.to_string(),
+        };
+        f.pad(&text)
+    }
 }

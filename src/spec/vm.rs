@@ -81,3 +81,6 @@ pub struct ExtraDevice {
     /// Properties, without `driver` and `id`.
     pub properties: Map<String, Value>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! `--disk` and `disk-add` as text: reading, writing, and what can be wrong.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::{DiskBus, DiskSpec};
+use crate::spec::id::IdError;
+use crate::spec::options::{self, OptionError, Writer};
+use crate::spec::size::SizeError;
+use crate::spec::words::UnknownWord;
+
+const KNOWN: &[&str] = &["file", "size", "format", "bus", "readonly", "serial", "id"];
+
+/// virtio-blk's `VIRTIO_BLK_ID_BYTES`, the tightest of the buses.
+const MAX_SERIAL: usize = 20;
+
+/// Why a text does not describe a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DiskError {
+    /// Nothing was given.
+    #[error("a disk needs a path or options")]
+    Empty,
+    /// Not a list of options, or its path is none.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// `size` is not a size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// `format` or `bus` is none that vmrun knows.
+    #[error(transparent)]
+    Word(#[from] UnknownWord),
+    /// `readonly` is neither on nor off.
+    #[error("readonly '{0}' must be on or off")]
+    Readonly(String),
+    /// `serial` has no characters, too many, or some that are not printable ASCII.
+    #[error("serial '{}' must be 1 to {MAX_SERIAL} printable ASCII characters", .0.escape_debug())]
+    Serial(String),
+    /// `id` is not an id.
+    #[error(transparent)]
+    Id(#[from] IdError),
+}
+
+impl DiskSpec {
+    /// Reads a disk; its path need not be UTF-8.
+    pub fn parse(text: &OsStr) -> Result<Self, DiskError> {
+        if text.is_empty() {
+            return Err(DiskError::Empty);
+        }
+        let mut disk = Self::default();
+        for (name, value) in options::read(text, "file", KNOWN)? {
+            if name == "file" {
+                disk.file = Some(options::path(name, value)?);
+                continue;
+            }
+            if name == "readonly" && value.is_none() {
+                disk.readonly = true;
+                continue;
+            }
+            let value = options::text(name, value.as_deref())?;
+            match name {
+                "size" => disk.size = Some(value.parse()?),
+                "format" => disk.format = Some(value.parse()?),
+                "bus" => disk.bus = value.parse()?,
+                "readonly" => disk.readonly = switch(value)?,
+                "serial" => disk.serial = Some(serial(value)?),
+                _ => disk.id = Some(value.parse()?),
+            }
+        }
+        Ok(disk)
+    }
+
+    /// The text that [`DiskSpec::parse`] reads, with every byte of the path.
+    pub fn to_os_string(&self) -> OsString {
+        let mut list = Writer::new("file", self.file.as_deref().map(AsRef::as_ref));
+        if let Some(size) = self.size {
+            list.add("size", size.to_string());
+        }
+        if let Some(format) = self.format {
+            list.add("format", format.as_str());
+        }
+        // a disk of which nothing is said still has to be a text
+        if self.bus != DiskBus::default() || *self == Self::default() {
+            list.add("bus", self.bus.as_str());
+        }
+        if self.readonly {
+            list.add("readonly", "on");
+        }
+        if let Some(serial) = &self.serial {
+            list.add("serial", serial);
+        }
+        if let Some(id) = &self.id {
+            list.add("id", id.as_str());
+        }
+        list.finish()
+    }
+}
+
+fn switch(text: &str) -> Result<bool, DiskError> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err(DiskError::Readonly(text.to_owned())),
+    }
+}
+
+fn serial(text: &str) -> Result<String, DiskError> {
+    let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if text.is_empty() || text.len() > MAX_SERIAL || !printable {
+        return Err(DiskError::Serial(text.to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+impl FromStr for DiskSpec {
+    type Err = DiskError;
+
+    fn from_str(text: &str) -> Result<Self, DiskError> {
+        Self::parse(text.as_ref())
+    }
+}
+
+impl fmt::Display for DiskSpec {
+    /// Round-trips if the path is UTF-8; [`DiskSpec::to_os_string`] always does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.to_os_string().to_string_lossy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::spec::{ImageFormat, Size};
+
+    fn file(path: &str) -> DiskSpec {
+        DiskSpec { file: Some(path.into()), ..DiskSpec::default() }
+    }
+
+    #[test]
+    fn reads_every_option() {
+        let text = "a.img,size=1G,format=qcow2,bus=scsi,readonly=on,serial=S 1,id=data";
+        let disk = DiskSpec {
+            size: Some(Size::mib(1024)),
+            format: Some(ImageFormat::Qcow2),
+            bus: DiskBus::Scsi,
+            readonly: true,
+            serial: Some("S 1".into()),
+            id: Some("data".parse().unwrap()),
+            ..file("a.img")
+        };
+        assert_eq!(text.parse(), Ok(disk.clone()));
+        assert_eq!(disk.to_string(), text);
+    }
+
+    #[test]
+    fn tells_paths_from_options() {
+        for (text, path) in [
+            ("file", "file"),
+            ("file=a=b", "a=b"),
+            ("size=1G,file=x", "x"),
+            ("/a=b/c", "/a=b/c"),
+            ("./size=1G", "./size=1G"),
+            ("a,,b", "a,b"),
+            ("json:{\"a\":1}", "json:{\"a\":1}"),
+            (" ", " "),
+        ] {
+            assert_eq!(text.parse::<DiskSpec>().unwrap().file, Some(path.into()), "{text}");
+        }
+        assert_eq!("size=1G".parse::<DiskSpec>().unwrap().file, None);
+        assert!("x,readonly".parse::<DiskSpec>().unwrap().readonly);
+        assert!(!"x,readonly=false".parse::<DiskSpec>().unwrap().readonly);
+        assert_eq!("x.vhd,format=vhd".parse::<DiskSpec>().unwrap().format, Some(ImageFormat::Vpc));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        const LIST: &str = "(known: file, size, format, bus, readonly, serial, id)";
+        const EMPTY: &str = "an option is empty (one comma too many? a literal comma is typed twice)";
+        for (text, message) in [
+            ("", "a disk needs a path or options".into()),
+            (",size=1G", "the path is empty".into()),
+            ("file=", "the path is empty".into()),
+            ("a\0b", "the path has a NUL byte in it".into()),
+            ("a,", EMPTY.into()),
+            ("a,,,", EMPTY.into()),
+            ("a,file=b", "option 'file' is given twice".into()),
+            ("size=1G,size=1G", "option 'size' is given twice".into()),
+            ("a,size", "option 'size' needs a value: size=…".into()),
+            ("a,size=0", "the size must be more than 0".into()),
+            ("a,size=-1G", "size '-1G' is negative".into()),
+            ("a,size=8192P", "size '8192P' is too large (at most 9223372036854775807 bytes)".into()),
+            ("a,formt=raw", format!("unknown option 'formt', did you mean 'format'? {LIST}")),
+            ("a,b", format!("unknown option 'b' {LIST}; a literal comma is typed twice")),
+            ("x=y.img", format!("unknown option 'x' {LIST}; for a path with '=' in it write file=PATH")),
+            ("a,bus=ide", "unknown disk bus 'ide', did you mean 'sata'? (known: virtio, scsi, sata, usb, nvme)".into()),
+            (
+                "a,format=qcow",
+                "unknown image format 'qcow', did you mean 'qcow2'? (known: raw, qcow2, vmdk, vdi, vhdx, vpc, qed)".into(),
+            ),
+            ("a,readonly=yes", "readonly 'yes' must be on or off".into()),
+            ("a,serial=", "serial '' must be 1 to 20 printable ASCII characters".into()),
+            ("a,serial=a\nb", "serial 'a\\nb' must be 1 to 20 printable ASCII characters".into()),
+            ("a,serial=123456789012345678901", "serial '123456789012345678901' must be 1 to 20 printable ASCII characters".into()),
+            ("a,id=1", "id '1' must start with a letter".into()),
+        ] {
+            assert_eq!(text.parse::<DiskSpec>().unwrap_err().to_string(), message, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_paths_may_be_other_than_utf8() {
+        let bytes = |bytes: &[u8]| DiskSpec::parse(&OsString::from_vec(bytes.to_owned()));
+        assert_eq!(bytes(b"a\xff").unwrap().file, Some(OsString::from_vec(b"a\xff".to_vec()).into()));
+        assert_eq!(
+            bytes(b"a,serial=\xff").unwrap_err().to_string(),
+            "the value of option 'serial' is not UTF-8"
+        );
+    }
+
+    #[test]
+    fn words_are_the_same_in_json() {
+        for format in ImageFormat::ALL {
+            assert_eq!(serde_json::to_value(format).unwrap(), format.as_str());
+        }
+        for bus in DiskBus::ALL {
+            assert_eq!(serde_json::to_value(bus).unwrap(), bus.as_str());
+        }
+    }
+
+    prop_compose! {
+        fn disk()(
+            path in prop::option::of(prop::collection::vec(prop_oneof![Just(b','), Just(b'='), 1..=255u8], 1..12)),
+            size in prop::option::of(1..1u64 << 50),
+            format in prop::option::of(prop::sample::select(ImageFormat::ALL)),
+            bus in prop::sample::select(DiskBus::ALL),
+            readonly in any::<bool>(),
+            serial in prop::option::of("[ -~]{1,20}"),
+            id in prop::option::of("[a-z][a-z0-9._-]{0,25}"),
+        ) -> DiskSpec {
+            DiskSpec {
+                file: path.map(|bytes| OsString::from_vec(bytes).into()),
+                size: size.and_then(Size::from_bytes),
+                format,
+                bus,
+                readonly,
+                serial,
+                id: id.map(|id| id.parse().unwrap()),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(disk in disk()) {
+            prop_assert_eq!(DiskSpec::parse(&disk.to_os_string()), Ok(disk));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), near in "(a|=|,|file|size|serial|readonly|1){0,9}") {
+            let _ = DiskSpec::parse(&OsString::from_vec(bytes));
+            let _ = near.parse::<DiskSpec>();
+        }
+    }
+}

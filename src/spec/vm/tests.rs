@@ -1,0 +1,179 @@
+//! What stands in `vm.json` comes back as it was.
+
+use std::os::unix::ffi::OsStringExt;
+
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::spec::{DiskBus, ImageFormat, Protocol};
+
+fn bytes() -> impl Strategy<Value = OsString> {
+    vec(1..=255u8, 1..12).prop_map(OsString::from_vec)
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    bytes().prop_map(PathBuf::from)
+}
+
+fn id() -> impl Strategy<Value = DeviceId> {
+    "[a-z][a-z0-9._-]{0,25}".prop_map(|id| id.parse().unwrap())
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    (1..=i64::MAX as u64).prop_map(|bytes| Size::from_bytes(bytes).unwrap())
+}
+
+fn boot() -> impl Strategy<Value = Boot> {
+    prop_oneof![
+        Just(Boot::Disk),
+        path().prop_map(|path| Boot::Iso { path }),
+        (path(), of(path()), any::<String>()).prop_map(|(kernel, initrd, cmdline)| Boot::Kernel {
+            kernel,
+            initrd,
+            cmdline
+        }),
+        (path(), path(), any::<String>()).prop_map(|(kernel, squashfs, cmdline)| Boot::Squashfs {
+            kernel,
+            squashfs,
+            cmdline
+        }),
+    ]
+}
+
+prop_compose! {
+    fn flash()(
+        code in path(),
+        code_format in select(ImageFormat::ALL),
+        vars in of(path()),
+        vars_format in select(ImageFormat::ALL),
+        needs_smm in any::<bool>(),
+    ) -> Firmware {
+        Firmware::Flash { code, code_format, vars, vars_format, needs_smm }
+    }
+}
+
+fn firmware() -> impl Strategy<Value = Firmware> {
+    prop_oneof![flash(), path().prop_map(|path| Firmware::Bios { path })]
+}
+
+prop_compose! {
+    fn disk()(
+        id in id(),
+        file in path(),
+        format in select(ImageFormat::ALL),
+        bus in select(DiskBus::ALL),
+        readonly in any::<bool>(),
+        serial in of("[ -~]{1,20}"),
+    ) -> Disk {
+        Disk { id, file, format, bus, readonly, serial }
+    }
+}
+
+fn networking() -> impl Strategy<Value = Networking> {
+    let name = || "[a-z]{1,15}".prop_map(|name| name.parse().unwrap());
+    prop_oneof![
+        Just(Networking::User),
+        Just(Networking::None),
+        name().prop_map(Networking::Bridge),
+        name().prop_map(Networking::Tap),
+    ]
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    (any::<[u8; 4]>(), any::<u16>(), 1..=u16::MAX, select(Protocol::ALL)).prop_map(
+        |(address, host, guest, protocol)| Forward { address: address.into(), host, guest, protocol },
+    )
+}
+
+fn device() -> impl Strategy<Value = ExtraDevice> {
+    let value = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    ("[a-z-]{1,12}", id(), vec((any::<String>(), value), 0..4)).prop_map(|(driver, id, properties)| {
+        ExtraDevice { driver, id, properties: properties.into_iter().collect() }
+    })
+}
+
+fn share() -> impl Strategy<Value = Share> {
+    (path(), "[ -~]{1,36}").prop_map(|(directory, tag)| Share { directory, tag })
+}
+
+prop_compose! {
+    fn machine()(
+        arch in select(Arch::ALL),
+        machine in of(any::<String>()),
+        cpu in of(any::<String>()),
+        cpus in any::<u32>(),
+        memory in size(),
+        mac in any::<[u8; 6]>(),
+        display in select(Display::ALL),
+        hotplug_slots in any::<u8>(),
+        (usb, sandbox) in any::<(bool, bool)>(),
+        uuid in any::<u128>(),
+    ) -> VmSpec {
+        VmSpec {
+            name: "vm".parse().unwrap(),
+            uuid: Uuid::from_u128(uuid),
+            mac: MacAddress::from_random(mac),
+            boot: Boot::Disk,
+            firmware: None,
+            disks: Vec::new(),
+            metadata: None,
+            networking: Networking::None,
+            publish: Vec::new(),
+            devices: Vec::new(),
+            shares: Vec::new(),
+            extra: Vec::new(),
+            arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
+        }
+    }
+}
+
+prop_compose! {
+    fn vm()(
+        machine in machine(),
+        name in "[a-z0-9][A-Za-z0-9._-]{0,63}",
+        boot in boot(),
+        firmware in of(firmware()),
+        disks in vec(disk(), 0..3),
+        metadata in of(path()),
+        networking in networking(),
+        publish in vec(forward(), 0..3),
+        devices in vec(device(), 0..3),
+        shares in vec(share(), 0..3),
+        extra in vec(bytes(), 0..3),
+    ) -> VmSpec {
+        let name = name.parse().unwrap();
+        VmSpec { name, boot, firmware, disks, metadata, networking, publish, devices, shares, extra, ..machine }
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_trips_through_json(vm in vm()) {
+        let json = serde_json::to_string(&vm).unwrap();
+        prop_assert_eq!(serde_json::from_str::<VmSpec>(&json).unwrap(), vm);
+    }
+}
+
+#[test]
+fn paths_are_text_where_they_can_be() {
+    let json = |bytes: &[u8]| {
+        let path = OsString::from_vec(bytes.to_vec()).into();
+        serde_json::to_string(&Boot::Iso { path }).unwrap()
+    };
+    assert_eq!(json("/a é".as_bytes()), r#"{"mode":"iso","path":"/a é"}"#);
+    assert_eq!(json(b"/\xff"), r#"{"mode":"iso","path":[47,255]}"#);
+}
+
+#[test]
+fn values_are_checked_on_the_way_in() {
+    assert!(serde_json::from_str::<Disk>(r#"{"id":"1","file":"/a","format":"raw","bus":"virtio"}"#).is_err());
+    assert!(serde_json::from_str::<Networking>(r#"{"mode":"tap","interface":"a/b"}"#).is_err());
+}
