@@ -1,7 +1,7 @@
 //! The boot sectors that other tests start: what can be said of them without starting them.
 
 use crate::support::asm::Asm;
-use crate::support::boot_sector::{Guest, image, says, write};
+use crate::support::boot_sector::{DISK_SIZE, Guest, boot_sector, says, write};
 
 const ALL: [Guest; 14] = [
     Guest::PowersOff,
@@ -29,7 +29,7 @@ fn contains(image: &[u8], text: &str) -> bool {
 #[test]
 fn every_guest_is_one_bootable_sector_with_its_own_greeting() {
     for guest in ALL {
-        let image = image(guest);
+        let image = boot_sector(guest);
         assert_eq!(image.len(), 512, "{guest:?}");
         assert_eq!(image[510..], [0x55, 0xaa], "{guest:?}");
         assert!(
@@ -50,9 +50,13 @@ fn every_guest_is_one_bootable_sector_with_its_own_greeting() {
 fn only_the_guests_that_say_something_carry_it() {
     for guest in ALL {
         let panics = matches!(guest, Guest::Panics | Guest::PanicsOnButton);
-        assert_eq!(contains(&image(guest), says::PANIC), panics, "{guest:?}");
         assert_eq!(
-            contains(&image(guest), says::ERROR),
+            contains(&boot_sector(guest), says::PANIC),
+            panics,
+            "{guest:?}"
+        );
+        assert_eq!(
+            contains(&boot_sector(guest), says::ERROR),
             guest == Guest::WritesDisk,
             "{guest:?}"
         );
@@ -64,7 +68,9 @@ fn the_disk_is_written_where_it_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest, with a comma.img");
     write(Guest::Halted, &path);
-    assert_eq!(std::fs::read(path).unwrap(), image(Guest::Halted));
+    let disk = std::fs::read(path).unwrap();
+    assert_eq!(disk.len() as u64, DISK_SIZE);
+    assert_eq!(disk[..512], boot_sector(Guest::Halted));
 }
 
 #[test]

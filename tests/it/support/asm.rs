@@ -43,7 +43,7 @@ impl Asm {
 
     /// Names the address of whatever comes next.
     pub(crate) fn label(&mut self, name: &str) -> &mut Self {
-        let here = self.origin + u16::try_from(self.code.len()).unwrap();
+        let here = self.origin + address(self.code.len());
         assert!(
             self.labels.insert(name.to_owned(), here).is_none(),
             "label `{name}` is set twice"
@@ -351,7 +351,7 @@ impl Asm {
             let value = match hole.kind {
                 HoleKind::Absolute => target,
                 HoleKind::Relative => {
-                    let end_of_hole = self.origin + u16::try_from(hole.offset + 2).unwrap();
+                    let end_of_hole = self.origin + address(hole.offset + 2);
                     target.wrapping_sub(end_of_hole)
                 }
             };
@@ -363,4 +363,9 @@ impl Asm {
 
 fn text_label(index: usize) -> String {
     format!("text {index}")
+}
+
+/// An offset in the code as a 16-bit number.
+fn address(offset: usize) -> u16 {
+    u16::try_from(offset).expect("programs here are a few hundred bytes long")
 }

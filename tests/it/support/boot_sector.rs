@@ -7,6 +7,7 @@
 //! The first line that a guest prints is its [`Guest::greeting`]. It comes after the guest has switched the power
 //! button on, so a `system_powerdown` that follows the greeting is not lost (one before it is).
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use super::asm::Asm;
@@ -89,13 +90,16 @@ impl Guest {
     }
 }
 
-/// Writes the guest's boot disk, raw, as a new file at `path`.
+/// Writes the guest's boot disk, raw, as a new sparse file at `path`: the boot sector, then nothing.
 pub(crate) fn write(guest: Guest, path: &Path) {
-    std::fs::write(path, image(guest)).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    let written = std::fs::write(path, boot_sector(guest))
+        .and_then(|()| OpenOptions::new().write(true).open(path))
+        .and_then(|file| file.set_len(DISK_SIZE));
+    written.unwrap_or_else(|why| panic!("{}: {why}", path.display()));
 }
 
-/// The guest's boot disk: one sector.
-pub(crate) fn image(guest: Guest) -> [u8; SECTOR] {
+/// The first sector of the guest's boot disk; the only one with anything on it.
+pub(crate) fn boot_sector(guest: Guest) -> [u8; SECTOR] {
     let mut asm = Asm::new(LOADED_AT);
     start(&mut asm, guest);
     behave(&mut asm, guest);
@@ -103,7 +107,7 @@ pub(crate) fn image(guest: Guest) -> [u8; SECTOR] {
     let code = asm.assemble();
     assert!(
         code.len() <= SECTOR - SIGNATURE.len(),
-        "{guest:?} has {} bytes, too many for a sector",
+        "{guest:?} does not fit: {} bytes",
         code.len()
     );
 
@@ -112,6 +116,10 @@ pub(crate) fn image(guest: Guest) -> [u8; SECTOR] {
     sector[SECTOR - SIGNATURE.len()..].copy_from_slice(&SIGNATURE);
     sector
 }
+
+/// SeaBIOS boots no disk of less than one cylinder in its old geometry (16 × 63 sectors, 504 KiB): "could not read
+/// the boot disk".
+pub(crate) const DISK_SIZE: u64 = 1 << 20;
 
 const SECTOR: usize = 512;
 /// Without it the BIOS does not boot the disk.
