@@ -15,7 +15,7 @@ use super::asm::Asm;
 /// Physical address of the 32-bit little-endian counter of the guests that count: `xp /1wx 0x7000`.
 pub(crate) const COUNTER: u16 = 0x7000;
 
-/// [`Guest::WritesDisk`] prints a line for every so many sectors.
+/// [`Guest::WritesDisk`] prints a line for every so many sectors; a power of two.
 pub(crate) const SECTORS_PER_REPORT: u16 = 64;
 
 /// What the guests say, each on a line of its own.
@@ -49,9 +49,11 @@ pub(crate) enum Guest {
     Panics,
     /// Panics at the button; needs `-device pvpanic`.
     PanicsOnButton,
-    /// Resets the machine at every start.
+    /// Resets the machine at every start, six times a second. SeaBIOS answers every warm reset with one of its own
+    /// before it boots, so QEMU sends two RESET events for each.
     ResetsForEver,
-    /// Resets the machine so many times, then is like [`Guest::ReactsToButton`]. A new QEMU starts the count anew.
+    /// Resets the machine so many times, then is like [`Guest::ReactsToButton`]; greets at every start.
+    /// A new QEMU starts the count anew.
     Resets { times: u8 },
     /// Prints `line 00000001`, `line 00000002`, … as fast as the console takes them, and counts the lines in
     /// [`COUNTER`]. Sees the button between lines, so not while nobody reads the console.
