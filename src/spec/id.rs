@@ -26,7 +26,9 @@ pub enum IdError {
     #[error("id '{0}' must start with a letter")]
     Start(String),
     /// A character that QEMU does not allow.
-    #[error("id '{text}' has {character:?}, but only letters, digits, '-', '.' and '_' are allowed")]
+    #[error(
+        "id '{text}' has {character:?}, but only letters, digits, '-', '.' and '_' are allowed"
+    )]
     Character {
         /// The text.
         text: String,
@@ -45,11 +47,16 @@ impl FromStr for DeviceId {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         match text.chars().next() {
             None => return Err(IdError::Empty),
-            Some(first) if !first.is_ascii_alphabetic() => return Err(IdError::Start(text.to_owned())),
+            Some(first) if !first.is_ascii_alphabetic() => {
+                return Err(IdError::Start(text.to_owned()));
+            }
             Some(_) => {}
         }
         if let Some(character) = text.chars().find(|c| !allowed(*c)) {
-            return Err(IdError::Character { text: text.to_owned(), character });
+            return Err(IdError::Character {
+                text: text.to_owned(),
+                character,
+            });
         }
         if text.len() > MAX_LENGTH {
             return Err(IdError::TooLong(text.to_owned()));

@@ -1,1 +1,4 @@
 //! Integration tests.
+
+mod boot_sectors;
+mod support;

@@ -1,0 +1,4 @@
+//! What the tests are made with.
+
+pub(crate) mod asm;
+pub(crate) mod boot_sector;
