@@ -1,0 +1,141 @@
+//! Finds out how to boot from what exists.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::spec::{Boot, BootMode};
+
+use super::super::start_error::StartError;
+
+/// A kernel's command line has 2 KiB on x86, 4 KiB at most elsewhere (`COMMAND_LINE_SIZE`); this is to notice a wrong file.
+const MAX_CMDLINE: u64 = 64 << 10;
+
+/// How the image boots, all paths absolute. With [`Boot::Disk`] the image itself is a disk.
+pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
+    let image = std::path::absolute(image).map_err(|error| file("image", image, &error))?;
+    match mode {
+        BootMode::Kernel => kernel(&image),
+        BootMode::Squashfs => squashfs(&image),
+        BootMode::Iso => iso(image),
+        BootMode::Auto if exists(&image) => match is_iso(&image) {
+            true => iso(image),
+            false => Ok(Boot::Disk),
+        },
+        BootMode::Auto if exists(&with_suffix(&image, "-kernel")) => {
+            let only_squashfs =
+                exists(&with_suffix(&image, "-squashfs.img")) && !exists(&with_suffix(&image, "-initrd.img"));
+            if only_squashfs { squashfs(&image) } else { kernel(&image) }
+        }
+        BootMode::Auto => Err(StartError::File {
+            what: "image",
+            why: "there is no such file".to_owned(),
+            hint: Some(format!("nor is it a prefix: there is no {} either", with_suffix(&image, "-kernel").display())),
+            path: image,
+        }),
+    }
+}
+
+fn kernel(prefix: &Path) -> Result<Boot, StartError> {
+    let initrd = with_suffix(prefix, "-initrd.img");
+    let initrd = exists(&initrd).then(|| readable("initrd", initrd)).transpose()?;
+    Ok(Boot::Kernel { kernel: readable("kernel", with_suffix(prefix, "-kernel"))?, initrd, cmdline: cmdline(prefix)? })
+}
+
+fn squashfs(prefix: &Path) -> Result<Boot, StartError> {
+    Ok(Boot::Squashfs {
+        kernel: readable("kernel", with_suffix(prefix, "-kernel"))?,
+        squashfs: readable("squashfs image", with_suffix(prefix, "-squashfs.img"))?,
+        cmdline: cmdline(prefix)?,
+    })
+}
+
+fn iso(path: PathBuf) -> Result<Boot, StartError> {
+    Ok(Boot::Iso { path: readable("ISO", path)? })
+}
+
+/// The text of the `-cmdline` file; empty if there is none.
+fn cmdline(prefix: &Path) -> Result<String, StartError> {
+    let path = with_suffix(prefix, "-cmdline");
+    if !exists(&path) {
+        return Ok(String::new());
+    }
+    let mut text = String::new();
+    let opened = File::open(&path).map_err(|error| file("kernel command line", &path, &error))?;
+    opened.take(MAX_CMDLINE).read_to_string(&mut text).map_err(|error| file("kernel command line", &path, &error))?;
+    Ok(text.trim().to_owned())
+}
+
+fn readable(what: &'static str, path: PathBuf) -> Result<PathBuf, StartError> {
+    let opened = File::open(&path).map_err(|error| file(what, &path, &error))?;
+    let metadata = opened.metadata().map_err(|error| file(what, &path, &error))?;
+    let why = match (metadata.is_dir(), metadata.is_file() && metadata.len() == 0) {
+        (true, _) => "it is a directory",
+        (_, true) => "it is empty",
+        _ => return Ok(path),
+    };
+    Err(StartError::File { what, path, why: why.to_owned(), hint: None })
+}
+
+fn file(what: &'static str, path: &Path, error: &std::io::Error) -> StartError {
+    let why = match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "there is no permission to read it".to_owned(),
+        _ => error.to_string(),
+    };
+    StartError::File { what, path: path.to_owned(), why, hint: None }
+}
+
+fn exists(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok()
+}
+
+fn is_iso(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("iso"))
+}
+
+/// `prefix` with text right behind it.
+fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(prefix);
+    path.push(suffix);
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(folder.path().join(file), "quiet x=1\n").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn what_exists_decides() {
+        let all = ["a.img", "b.ISO", "k-kernel", "k-initrd.img", "k-cmdline", "s-kernel", "s-squashfs.img"];
+        let folder = folder(&all);
+        let find = |name: &str| super::find(BootMode::Auto, &folder.path().join(name));
+        assert_eq!(find("a.img").unwrap(), Boot::Disk);
+        assert!(matches!(find("b.ISO").unwrap(), Boot::Iso { .. }));
+        assert!(matches!(find("k").unwrap(), Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "quiet x=1"));
+        assert!(matches!(find("s").unwrap(), Boot::Squashfs { cmdline, .. } if cmdline.is_empty()));
+        let error = find("none").unwrap_err();
+        assert!(error.to_string().ends_with("none: there is no such file"), "{error}");
+        assert!(error.hint().unwrap().contains("none-kernel"));
+    }
+
+    #[test]
+    fn a_forced_mode_needs_its_files() {
+        let folder = folder(&["a.img", "k-kernel"]);
+        let image = folder.path().join("a.img");
+        assert!(matches!(find(BootMode::Iso, &image).unwrap(), Boot::Iso { .. }));
+        let error = find(BootMode::Kernel, &image).unwrap_err();
+        assert!(error.to_string().contains("kernel ") && error.to_string().contains("a.img-kernel"), "{error}");
+        let squashfs = find(BootMode::Squashfs, &folder.path().join("k")).unwrap_err();
+        assert!(squashfs.to_string().contains("k-squashfs.img"), "{squashfs}");
+    }
+}

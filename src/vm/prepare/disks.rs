@@ -1,0 +1,164 @@
+//! The disks of a request: named, found or made, given ids; and the books that they start.
+
+use std::path::{Path, PathBuf};
+
+use crate::qemu::{Machine, Slots, drives, ids};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Request, VmSpec};
+
+use super::super::error::ChangeError;
+use super::super::images::{Images, Opened};
+use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::super::start_error::{StartError, system};
+use super::Made;
+
+/// The disks with what was found out about their images.
+pub(super) struct Disks {
+    pub(super) disks: Vec<Disk>,
+    opened: Vec<Opened>,
+}
+
+/// Resolves all disks; the boot image is the first if it is a disk.
+pub(super) fn all(
+    request: &Request,
+    boot: &Boot,
+    image: &Path,
+    state: &Path,
+    images: &Images,
+    made: &mut Made,
+) -> Result<Disks, StartError> {
+    let mut specs: Vec<(String, DiskSpec)> = Vec::new();
+    if *boot == Boot::Disk {
+        specs.push(("image".to_owned(), DiskSpec { file: Some(image.to_owned()), ..DiskSpec::default() }));
+    }
+    specs.extend(request.disks.iter().map(|disk| (format!("--disk {disk}"), disk.clone())));
+    let taken: Vec<DeviceId> = specs.iter().filter_map(|(_, disk)| disk.id.clone()).collect();
+    let mut all = Disks { disks: Vec::new(), opened: Vec::new() };
+    for (position, (what, disk)) in specs.into_iter().enumerate() {
+        let id = match &disk.id {
+            Some(id) => id.clone(),
+            None => free_id(position, &taken, &all.disks)?,
+        };
+        let file = file(&disk, &id, state)?;
+        let (opened, new) =
+            images.open_or_create(&disk, &file).map_err(|error| StartError::Image { what: what.clone(), error })?;
+        if new {
+            made.file(&file);
+        }
+        if let Some(other) = all.opened.iter().find(|other| other.identity == opened.identity && other.identity != (0, 0)) {
+            let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);
+            return Err(StartError::usage(message));
+        }
+        all.disks.push(Disk {
+            id,
+            file: opened.path.clone(),
+            format: opened.format,
+            bus: disk.bus,
+            readonly: disk.readonly,
+            serial: disk.serial,
+        });
+        all.opened.push(opened);
+    }
+    Ok(all)
+}
+
+fn file(disk: &DiskSpec, id: &DeviceId, state: &Path) -> Result<PathBuf, StartError> {
+    match &disk.file {
+        Some(file) => std::path::absolute(file).map_err(system("the working directory")),
+        None => {
+            let format = disk.format.unwrap_or(ImageFormat::Raw);
+            let extension = if format == ImageFormat::Raw { "img" } else { format.as_str() };
+            Ok(state.join(format!("{id}.{extension}")))
+        }
+    }
+}
+
+/// `disk0` for the first and so on, past those that the user took.
+fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<DeviceId, StartError> {
+    for number in position.. {
+        let id: DeviceId = format!("disk{number}").parse().map_err(|error| StartError::usage(format!("{error}")))?;
+        if !taken.contains(&id) && given.iter().all(|disk| disk.id != id) {
+            return Ok(id);
+        }
+    }
+    Err(StartError::usage("too many disks"))
+}
+
+/// The books of a VM as it starts.
+pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventory {
+    let mut inventory = Inventory::new(Slots::of(machine, spec));
+    for (disk, opened) in disks.disks.iter().zip(&disks.opened) {
+        inventory.insert(Entry {
+            id: disk.id.clone(),
+            driver: drives::disk(machine, disk, None).driver,
+            slot: None,
+            phase: Phase::Present,
+            kind: Kind::Disk(DiskFacts {
+                file: Some(opened.shown.clone()),
+                format: Some(disk.format),
+                bus: disk.bus,
+                size_bytes: opened.size_bytes,
+                readonly: disk.readonly,
+                removable: false,
+                serial: disk.serial.clone(),
+                node: Some(disk.id.to_string()),
+                identity: Some(opened.identity),
+            }),
+        });
+    }
+    if let Boot::Iso { path } = &spec.boot {
+        cdrom(&mut inventory, machine, ids::BOOT_CD, path);
+    }
+    if let Some(path) = &spec.metadata {
+        cdrom(&mut inventory, machine, ids::METADATA_CD, path);
+    }
+    others(&mut inventory, machine, spec);
+    inventory
+}
+
+fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
+    let (driver, bus) = if machine.has_ide_cd() { ("ide-cd", DiskBus::Sata) } else { ("scsi-cd", DiskBus::Scsi) };
+    let Ok(device) = id.parse::<DeviceId>() else { return };
+    inventory.insert(Entry {
+        id: device,
+        driver: driver.to_owned(),
+        slot: None,
+        phase: Phase::Present,
+        kind: Kind::Disk(DiskFacts {
+            file: Some(path.display().to_string()),
+            format: Some(ImageFormat::Raw),
+            bus,
+            size_bytes: std::fs::metadata(path).ok().map(|metadata| metadata.len()),
+            readonly: true,
+            removable: true,
+            serial: None,
+            node: Some(id.to_owned()),
+            identity: None,
+        }),
+    });
+}
+
+/// Controllers and extra devices that are there from the start.
+fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
+    let uses_usb = crate::qemu::controllers::uses_usb(machine, spec);
+    let mut controllers = Vec::new();
+    if uses_usb {
+        controllers.push((ids::USB, "qemu-xhci".to_owned()));
+    }
+    if crate::qemu::controllers::uses_scsi(machine, spec) {
+        controllers.push((ids::SCSI, machine.virtio("virtio-scsi")));
+    }
+    for (id, driver) in controllers {
+        if let Ok(id) = id.parse::<DeviceId>() {
+            inventory.insert(Entry { id, driver, slot: None, phase: Phase::Present, kind: Kind::Controller });
+        }
+    }
+    for device in &spec.devices {
+        let kind = match device.driver.starts_with("usb-") {
+            true => Kind::Usb { description: device.driver.clone(), file: None },
+            false => Kind::Other,
+        };
+        let slot = inventory.slots.slot_of(device.id.as_str()).map(str::to_owned);
+        inventory.insert(Entry { id: device.id.clone(), driver: device.driver.clone(), slot, phase: Phase::Present, kind });
+    }
+}
+

@@ -1,0 +1,398 @@
+//! From a request to everything that QEMU needs: first the machine is looked at and the request refused if it cannot be
+//! met, then what is missing is made. What was made is taken back if the start fails.
+
+mod boot;
+mod disks;
+mod made;
+mod shares;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::host::accel::{self, AccelChoice};
+use crate::host::dirs::{
+    Directory, DirError, RunDir, RuntimeEnvironment, StateDir, names, runtime_root, state_path,
+};
+use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
+use crate::host::programs::{self, SearchPath};
+use crate::host::{iso, ports};
+use crate::qemu::{self, Channels, HostFacts, Machine};
+use crate::spec::vm::ExtraDevice;
+use crate::spec::{AccelList, Arch, Boot, DeviceSpec, MacAddress, Networking, Request, VmName, VmSpec};
+
+use super::images::Images;
+use super::inventory::Inventory;
+use super::start_error::{StartError, system};
+pub(super) use made::Made;
+pub(super) use shares::Shares;
+
+/// How many numbers are tried behind a name that was not asked for.
+const MAX_NUMBERED: u32 = 1000;
+
+/// A VM that is ready to be started: named, locked, its files made, its sockets bound.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) spec: VmSpec,
+    pub(super) host: HostFacts,
+    pub(super) accel_reason: String,
+    pub(super) qemu: PathBuf,
+    pub(super) run: RunDir,
+    pub(super) state: Arc<StateDir>,
+    pub(super) images: Images,
+    pub(super) inventory: Inventory,
+    pub(super) shares: Shares,
+    pub(super) user_qmp: Option<(PathBuf, UnixListener)>,
+    pub(super) made: Made,
+    pub(super) stop_timeout: std::time::Duration,
+}
+
+impl Prepared {
+    /// The VM's name.
+    pub fn name(&self) -> &VmName {
+        &self.spec.name
+    }
+}
+
+/// What was found by looking, nothing made yet.
+struct Plan {
+    image: PathBuf,
+    boot: Boot,
+    arch: Arch,
+    host: HostFacts,
+    accel: AccelChoice,
+    qemu: PathBuf,
+    firmware: Option<FoundFirmware>,
+    state: PathBuf,
+    devices: Vec<ExtraDevice>,
+}
+
+/// Looks and makes. On failure nothing is left.
+pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
+    let plan = Plan::look(request)?;
+    let run = claim_name(request, &plan.image)?;
+    let mut made = Made::default();
+    match make(request, plan, run, &mut made) {
+        Ok(mut prepared) => {
+            prepared.made = made;
+            Ok(prepared)
+        }
+        Err((error, run)) => {
+            made.undo();
+            if let Some(run) = run {
+                let _ = run.remove_all();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The QEMU command line for a request, quoted for a shell, without making anything.
+pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
+    let plan = Plan::look(request)?;
+    let name = request.name.clone().unwrap_or_else(|| VmName::from_image(&plan.image));
+    let images = Images::dry();
+    let mac = std::fs::read_to_string(plan.state.join("mac-addr")).ok().and_then(|text| text.trim().parse().ok());
+    let mut scratch = Made::default();
+    let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, &mut scratch)?;
+    let firmware = plan.firmware.clone().map(|found| found.in_folder(&plan.state));
+    let metadata = request.data.as_ref().map(|_| plan.state.join("metadata.iso"));
+    let parts = SpecParts { name, mac: mac.unwrap_or_else(random_mac), disks: disks.disks, firmware, metadata };
+    let spec = spec(request, &plan, parts)?;
+    let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
+    let user_qmp = request.qmp.as_ref().map(|_| 13);
+    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp, shares };
+    Ok(qemu::quote::shell(plan.qemu.as_os_str(), &qemu::command_line(&spec, &plan.host, &channels)))
+}
+
+impl Plan {
+    fn look(request: &Request) -> Result<Self, StartError> {
+        let Some(image) = &request.image else {
+            return Err(StartError::Usage {
+                message: "which image is to be booted?".to_owned(),
+                hint: Some("vmrun qemu IMAGE: a disk image, an ISO, or a prefix of -kernel".to_owned()),
+            });
+        };
+        let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
+        let arch = request.arch.unwrap_or(machine.arch);
+        check_network(request)?;
+        let boot = boot::find(request.boot, image)?;
+        let image = std::path::absolute(image).map_err(system("the working directory"))?;
+        let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
+        let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
+        if let Some(warning) = &accel.warning {
+            log::warn!("{warning}");
+        }
+        log::info!("accelerator {}: {}", accel.accel, accel.reason);
+        let firmware = find_firmware(request, arch)?;
+        let state = match &request.state {
+            Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
+            None => state_path(&image),
+        };
+        shares::check(request)?;
+        let devices = extra_devices(&request.devices, &qemu)?;
+        let host = HostFacts { os: machine.os, arch: machine.arch, accel: accel.accel, qemu_version: None };
+        Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices })
+    }
+}
+
+fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
+    if request.accel.is_some() {
+        return Ok(request.accel.clone());
+    }
+    let text = accel::override_from(|name| std::env::var(name).ok());
+    let parse = |text: String| {
+        text.parse().map_err(|error| StartError::usage(format!("VMRUN_ACCEL or LINUXKIT_QEMU_ACCEL: {error}")))
+    };
+    text.map(parse).transpose()
+}
+
+fn check_network(request: &Request) -> Result<(), StartError> {
+    if !request.publish.is_empty() && request.networking != Networking::User {
+        return Err(StartError::Usage {
+            message: format!("ports can only be published with user networking, not with '{}'", request.networking),
+            hint: Some("leave out --publish, or --networking".to_owned()),
+        });
+    }
+    for (position, forward) in request.publish.iter().enumerate() {
+        if let Some(other) = request.publish[..position].iter().find(|other| other.conflicts(forward)) {
+            return Err(StartError::usage(format!("--publish {forward} collides with --publish {other}")));
+        }
+        ports::check(forward)?;
+    }
+    Ok(())
+}
+
+fn find_firmware(request: &Request, arch: Arch) -> Result<Option<FoundFirmware>, StartError> {
+    if let Some(path) = &request.firmware {
+        let path = std::path::absolute(path).map_err(system("the working directory"))?;
+        return Ok(Some(firmware::given(arch, &path)?));
+    }
+    // aarch64's `virt` has no firmware of its own: without a kernel to load it could not boot at all
+    let needed = arch == Arch::Aarch64
+        && !matches!(boot::find(request.boot, request.image.as_deref().unwrap_or(Path::new(""))), Ok(Boot::Kernel { .. } | Boot::Squashfs { .. }));
+    if !request.uefi && !needed {
+        return Ok(None);
+    }
+    let machine = request.machine.as_deref().unwrap_or_else(|| qemu::default_machine(arch));
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    Ok(Some(firmware::find(arch, machine, &FirmwareSources::standard(config))?))
+}
+
+/// Devices with typed properties: where any were given, QEMU is asked for their types.
+fn extra_devices(devices: &[DeviceSpec], qemu: &Path) -> Result<Vec<ExtraDevice>, StartError> {
+    let mut numbered = 0..;
+    let mut all = Vec::with_capacity(devices.len());
+    for device in devices {
+        let id = match &device.id {
+            Some(id) => id.clone(),
+            None => {
+                let number = numbered.next().unwrap_or(0);
+                format!("dev{number}").parse().map_err(|error| StartError::usage(format!("{error}")))?
+            }
+        };
+        let properties = match device.properties.is_empty() {
+            true => serde_json::Map::new(),
+            false => typed_properties(device, qemu)?,
+        };
+        all.push(ExtraDevice { driver: device.driver.clone(), id, properties });
+    }
+    Ok(all)
+}
+
+fn typed_properties(
+    device: &DeviceSpec,
+    qemu: &Path,
+) -> Result<serde_json::Map<String, serde_json::Value>, StartError> {
+    use super::error::Why;
+    let mut command = std::process::Command::new(qemu);
+    // the driver's name has no commas: `DeviceSpec` sees to that
+    command.args(["-nodefaults", "-machine", "none", "-device", &format!("{},help", device.driver)]);
+    crate::host::environment::apply(&mut command);
+    let output = command.stdin(std::process::Stdio::null()).output();
+    let output = output.map_err(|error| StartError::Helper { program: qemu.display().to_string(), error })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(StartError::usage(format!("--device {}: {said}", device.driver)));
+    }
+    let help = String::from_utf8_lossy(&output.stdout);
+    qemu::properties::Properties::from_help(&device.driver, &help)
+        .typed(&device.properties)
+        .map_err(|error| StartError::usage(format!("--device {}: {}", device.driver, error.told())))
+}
+
+/// Takes the name that was asked for, or the first free one after the image.
+fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
+    let root = runtime_root(&RuntimeEnvironment::from_env())?;
+    let claim = |name: &VmName| match RunDir::create(&root, name) {
+        Err(DirError::Taken { .. }) => Ok(None),
+        Err(error) => Err(StartError::from(error)),
+        Ok(run) => Ok(Some(run)),
+    };
+    if let Some(name) = &request.name {
+        return claim(name)?.ok_or_else(|| StartError::NameTaken(name.clone()));
+    }
+    let plain = VmName::from_image(image);
+    let numbered = (2..MAX_NUMBERED).map(|number| plain.numbered(number));
+    for name in std::iter::once(plain.clone()).chain(numbered) {
+        if let Some(run) = claim(&name)? {
+            return Ok(run);
+        }
+    }
+    Err(StartError::NameTaken(plain))
+}
+
+type MakeError = (StartError, Option<RunDir>);
+
+/// Makes what is missing. The run directory comes back with an error, to be removed after everything else.
+fn make(request: &Request, plan: Plan, run: RunDir, made: &mut Made) -> Result<Prepared, MakeError> {
+    match make_files(request, plan, &run, made) {
+        Ok(parts) => Ok(parts.with(run, request.stop_timeout)),
+        Err(error) => Err((error, Some(run))),
+    }
+}
+
+/// Everything of [`Prepared`] but the run directory.
+struct Parts {
+    spec: VmSpec,
+    host: HostFacts,
+    accel_reason: String,
+    qemu: PathBuf,
+    state: Arc<StateDir>,
+    images: Images,
+    inventory: Inventory,
+    shares: Shares,
+    user_qmp: Option<(PathBuf, UnixListener)>,
+}
+
+impl Parts {
+    fn with(self, run: RunDir, stop_timeout: std::time::Duration) -> Prepared {
+        Prepared {
+            spec: self.spec,
+            host: self.host,
+            accel_reason: self.accel_reason,
+            qemu: self.qemu,
+            run,
+            state: self.state,
+            images: self.images,
+            inventory: self.inventory,
+            shares: self.shares,
+            user_qmp: self.user_qmp,
+            made: Made::default(),
+            stop_timeout,
+        }
+    }
+}
+
+fn make_files(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
+    // what a killed supervisor left in it is nobody's
+    run.clear().map_err(system("the run directory"))?;
+    let state_is_new = !plan.state.exists();
+    let state = Arc::new(StateDir::open(&plan.state)?);
+    if state_is_new {
+        made.directory(&plan.state);
+    }
+    let images = Images::new(Arc::clone(&state), run.path());
+    let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
+    let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
+    let name = run.name().clone();
+    let uuid = Uuid::new_v4();
+    let metadata = match &request.data {
+        Some(data) => {
+            let path = state.path().join("metadata.iso");
+            iso::metadata_iso(&path, data, uuid, name.as_str())?;
+            Some(path)
+        }
+        None => None,
+    };
+    let mac = state.mac()?;
+    let parts = SpecParts { name, mac, disks: disks.disks.clone(), firmware, metadata };
+    let spec = VmSpec { uuid, ..spec(request, &plan, parts)? };
+    let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
+    let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
+    let user_qmp = request.qmp.as_deref().map(user_monitor).transpose()?;
+    Ok(Parts {
+        spec,
+        host: plan.host,
+        accel_reason: plan.accel.reason,
+        qemu: plan.qemu,
+        state,
+        images,
+        inventory,
+        shares,
+        user_qmp,
+    })
+}
+
+/// The socket of `--qmp`, under any path length.
+fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
+    let path = std::path::absolute(path).map_err(system("the working directory"))?;
+    let bound = Directory::bind_at(&path).map_err(|error| StartError::File {
+        what: "QMP socket",
+        path: path.clone(),
+        why: error.to_string(),
+        hint: None,
+    })?;
+    Ok((path, bound))
+}
+
+struct SpecParts {
+    name: VmName,
+    mac: MacAddress,
+    disks: Vec<crate::spec::Disk>,
+    firmware: Option<crate::spec::Firmware>,
+    metadata: Option<PathBuf>,
+}
+
+fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, StartError> {
+    let usb_driver = |device: &ExtraDevice| device.driver.starts_with("usb-") && !device.properties.contains_key("bus");
+    let spec = VmSpec {
+        name: parts.name,
+        uuid: Uuid::new_v4(),
+        arch: plan.arch,
+        machine: request.machine.clone(),
+        cpu: request.cpu.clone(),
+        cpus: request.cpus,
+        memory: request.memory,
+        boot: plan.boot.clone(),
+        firmware: parts.firmware,
+        display: request.display,
+        disks: parts.disks,
+        metadata: parts.metadata,
+        networking: request.networking.clone(),
+        mac: parts.mac,
+        publish: request.publish.clone(),
+        usb: request.usb || plan.devices.iter().any(usb_driver),
+        devices: plan.devices.clone(),
+        shares: shares::resolve(request)?,
+        hotplug_slots: request.hotplug_slots,
+        sandbox: request.sandbox,
+        extra: request.extra.clone(),
+    };
+    qemu::check(&spec, &plan.host)?;
+    Ok(spec)
+}
+
+fn random_mac() -> MacAddress {
+    MacAddress::from_random(rand::random())
+}
+
+/// The listening sockets of a VM's run directory.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) qmp: OwnedFd,
+    pub(super) serial: OwnedFd,
+    pub(super) agent: OwnedFd,
+}
+
+impl Sockets {
+    /// Binds them, before QEMU is there: nothing needs to be waited for.
+    pub(super) fn bind(run: &RunDir) -> Result<Self, StartError> {
+        let bind = |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
+        Ok(Self { qmp: bind(names::QMP)?, serial: bind(names::SERIAL)?, agent: bind(names::AGENT)? })
+    }
+}

@@ -1,0 +1,115 @@
+//! Shared folders: a virtiofsd for each, on a socket that is bound before either program starts.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::host::dirs::RunDir;
+use crate::host::programs::{self, SearchPath};
+use crate::host::{environment, sys};
+use crate::spec::{Request, Share, VmSpec};
+
+use super::super::start_error::{StartError, system};
+
+/// The helpers of a VM's shared folders.
+#[derive(Debug, Default)]
+pub(in super::super) struct Shares {
+    program: PathBuf,
+    /// Whether it is the Rust virtiofsd, whose options differ from those of QEMU's old one.
+    modern: bool,
+    shares: Vec<(Share, OwnedFd, UnixStream)>,
+    running: Vec<Child>,
+}
+
+/// Refuses what cannot be shared.
+pub(super) fn check(request: &Request) -> Result<(), StartError> {
+    resolve(request)?;
+    if !request.shares.is_empty() {
+        programs::virtiofsd(request.virtiofsd.as_deref(), &SearchPath::from_env())?;
+    }
+    Ok(())
+}
+
+/// Shares with absolute folders and tags.
+pub(super) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
+    let mut shares: Vec<Share> = Vec::new();
+    for (number, share) in request.shares.iter().enumerate() {
+        let directory = std::path::absolute(&share.directory).map_err(system("the working directory"))?;
+        if !directory.is_dir() {
+            return Err(StartError::File {
+                what: "shared folder",
+                path: directory,
+                why: "it is not a folder".to_owned(),
+                hint: None,
+            });
+        }
+        let tag = share.tag.clone().unwrap_or_else(|| format!("share{number}"));
+        if shares.iter().any(|other| other.tag == tag) {
+            return Err(StartError::usage(format!("--virtiofs: the tag '{tag}' is given twice")));
+        }
+        shares.push(Share { directory, tag });
+    }
+    Ok(shares)
+}
+
+impl Shares {
+    /// Binds and connects a socket for each share: the helper accepts on one end, QEMU inherits the other.
+    pub(super) fn bind(spec: &VmSpec, virtiofsd: Option<&Path>, run: &RunDir) -> Result<Self, StartError> {
+        if spec.shares.is_empty() {
+            return Ok(Self::default());
+        }
+        let program = programs::virtiofsd(virtiofsd, &SearchPath::from_env())?;
+        let help = Command::new(&program).arg("--help").stdin(Stdio::null()).output();
+        let help = help.map_err(|error| StartError::Helper { program: program.display().to_string(), error })?;
+        let modern = String::from_utf8_lossy(&help.stdout).contains("--shared-dir");
+        let bind = |(number, share): (usize, &Share)| {
+            let name = crate::qemu::ids::share(number);
+            let listener = run.bind(&name)?;
+            let connected = run.connect(&name)?;
+            // both ends are open: the name has served
+            run.unlink(&name)?;
+            Ok((share.clone(), OwnedFd::from(listener), connected))
+        };
+        let shares: std::io::Result<Vec<_>> = spec.shares.iter().enumerate().map(bind).collect();
+        Ok(Self { program, modern, shares: shares.map_err(system("a shared folder's socket"))?, running: Vec::new() })
+    }
+
+    /// Starts the helpers and gives away QEMU's ends. They end by themselves when QEMU hangs up.
+    pub(in super::super) fn start(&mut self, tied: bool) -> Result<Vec<OwnedFd>, StartError> {
+        let mut ends = Vec::new();
+        for (share, listener, connected) in std::mem::take(&mut self.shares) {
+            let child = self.helper(&share, listener, tied).map_err(|error| StartError::Helper {
+                program: self.program.display().to_string(),
+                error,
+            })?;
+            self.running.push(child);
+            ends.push(OwnedFd::from(connected));
+        }
+        Ok(ends)
+    }
+
+    fn helper(&self, share: &Share, listener: OwnedFd, tied: bool) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg(format!("--fd={}", listener.as_raw_fd()));
+        // the folder is the working directory: its name never stands in an option
+        command.current_dir(&share.directory);
+        if self.modern {
+            command.args(["--shared-dir", "."]);
+        } else {
+            command.args(["-o", "source=."]);
+        }
+        environment::apply(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        sys::prepare_child(&mut command, vec![listener], true, tied);
+        command.spawn()
+    }
+
+    /// Ends the helpers that have not ended with QEMU.
+    pub(in super::super) fn end(&mut self) {
+        for child in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

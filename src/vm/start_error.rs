@@ -1,0 +1,140 @@
+//! Why a VM could not be started.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::host::accel::AccelError;
+use crate::host::dirs::DirError;
+use crate::host::firmware::FirmwareError;
+use crate::host::iso::IsoError;
+use crate::host::ports::PortError;
+use crate::host::programs::ProgramError;
+use crate::qemu::Unsupported;
+use crate::spec::VmName;
+
+use super::error::{ChangeError, ErrorKind};
+
+/// Why a VM could not be started. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Something in the request makes no sense by itself.
+    #[error("{message}")]
+    Usage {
+        /// What.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// An image or disk cannot be used.
+    #[error("{what}: {error}")]
+    Image {
+        /// Which, e.g. `image` or `disk 'disk1'`.
+        what: String,
+        /// Why.
+        error: ChangeError,
+    },
+    /// A file that the boot mode needs is not there or not readable.
+    #[error("{what} {}: {why}", path.display())]
+    File {
+        /// What it is.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A VM of this name runs.
+    #[error("a VM named '{0}' is already running")]
+    NameTaken(VmName),
+    /// vmrun does not know this kind of host.
+    #[error("vmrun does not know this machine's operating system or architecture")]
+    UnknownHost,
+    /// A program is missing.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// None of the accelerators asked for works.
+    #[error(transparent)]
+    Accel(#[from] AccelError),
+    /// A directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirError),
+    /// There is no firmware, or it cannot be copied.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// The metadata CD could not be made.
+    #[error("metadata: {0}")]
+    Metadata(#[from] IsoError),
+    /// A host port cannot be listened on.
+    #[error("--publish: {0}")]
+    Port(#[from] PortError),
+    /// The machine cannot have what was asked for.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// A helper program did not start.
+    #[error("{program} could not be started: {error}")]
+    Helper {
+        /// Which.
+        program: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// QEMU ended, or never spoke on its monitor.
+    #[error("QEMU did not start{}", words(.said))]
+    Qemu {
+        /// Its last words.
+        said: String,
+    },
+    /// Of the system.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        error: std::io::Error,
+    },
+}
+
+fn words(said: &str) -> String {
+    let said = said.trim();
+    if said.is_empty() { String::new() } else { format!(": {}", said.replace('\n', "\n  ")) }
+}
+
+impl StartError {
+    /// A request that makes no sense.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } | Self::File { hint, .. } => hint.clone(),
+            Self::Image { error, .. } => error.hint.clone(),
+            Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
+            Self::Program(error) => error.hint(),
+            Self::Accel(error) => error.hint(),
+            Self::Directory(error) => error.hint(),
+            Self::Firmware(error) => error.hint(),
+            Self::Metadata(error) => error.hint(),
+            Self::Port(error) => error.hint(),
+            Self::Unsupported(_) | Self::Helper { .. } | Self::Qemu { .. } | Self::System { .. } | Self::UnknownHost => None,
+        }
+    }
+
+    /// Whether the request itself was wrong, rather than this machine in its way.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Usage { .. } => true,
+            Self::Image { error, .. } => matches!(error.kind, ErrorKind::InvalidArgument { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// For errors of the system.
+pub(super) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}
