@@ -138,28 +138,6 @@ mod tests {
         }
     }
 
-    /// Needs root and loop devices: `cargo test -- --ignored linux_mounts`.
-    #[test]
-    #[ignore = "mounts"]
-    fn linux_mounts_it() {
-        let root = tempfile::tempdir().unwrap();
-        let mount_point = root.path().join("cd");
-        fs::create_dir(&mount_point).unwrap();
-        for options in ["loop,ro", "loop,ro,norock"] {
-            for data in samples() {
-                let path = make(root.path(), &data);
-                let mount = Command::new("mount").args(["-t", "iso9660", "-o", options]).arg(&path).arg(&mount_point).status();
-                assert!(mount.unwrap().success());
-                let mut names: Vec<_> = fs::read_dir(&mount_point).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-                names.sort();
-                let contents = ["config", "user-data"].map(|name| fs::read(mount_point.join(name)));
-                assert!(Command::new("umount").arg(&mount_point).status().unwrap().success());
-                assert_eq!(names, ["config", "meta-data", "user-data"]);
-                assert!(contents.into_iter().all(|found| found.unwrap() == data));
-            }
-        }
-    }
-
     #[test]
     fn is_private_and_replaces_an_old_one() {
         let root = tempfile::tempdir().unwrap();
