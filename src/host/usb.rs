@@ -112,7 +112,10 @@ pub enum UsbHostError {
 fn list(before: &str, devices: &[HostUsb], after: &str) -> String {
     match devices {
         [] => String::new(),
-        _ => format!("{before}{}{after}", devices.iter().map(HostUsb::to_string).collect::<Vec<_>>().join("; ")),
+        _ => format!(
+            "{before}{}{after}",
+            devices.iter().map(HostUsb::to_string).collect::<Vec<_>>().join("; ")
+        ),
     }
 }
 
@@ -120,9 +123,9 @@ impl UsbHostError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Several { matching, .. } => {
-                matching.first().map(|first| format!("select one by its address, e.g. {}.{}", first.bus, first.address))
-            }
+            Self::Several { matching, .. } => matching
+                .first()
+                .map(|first| format!("select one by its address, e.g. {}.{}", first.bus, first.address)),
             Self::Forbidden { device, group } => {
                 let join = group.as_ref().map(|group| format!("join the group {group}, or "));
                 Some(format!(
@@ -158,7 +161,8 @@ fn read_device(folder: &Path, nodes: &Path) -> Option<HostUsb> {
     let text = |attribute: &str| {
         let bytes = fs::read(folder.join(attribute)).ok()?;
         // strings come from the device: no control characters on anybody's terminal
-        let clean: String = String::from_utf8_lossy(&bytes).trim().chars().filter(|c| !c.is_control()).collect();
+        let clean: String =
+            String::from_utf8_lossy(&bytes).trim().chars().filter(|c| !c.is_control()).collect();
         (!clean.is_empty()).then_some(clean)
     };
     let hex = |attribute| u16::from_str_radix(&text(attribute)?, 16).ok();
@@ -210,7 +214,9 @@ pub fn resolve(selector: &UsbSelector, roots: &UsbRoots) -> Result<HostUsb, UsbH
 
 fn matches(selector: &UsbSelector, device: &HostUsb) -> bool {
     match selector {
-        UsbSelector::VendorProduct { vendor, product } => (device.vendor, device.product) == (*vendor, *product),
+        UsbSelector::VendorProduct { vendor, product } => {
+            (device.vendor, device.product) == (*vendor, *product)
+        }
         UsbSelector::Address { bus, address } => (device.bus, device.address) == (*bus, *address),
         UsbSelector::Port { bus, ports } => device.bus == *bus && device.ports == *ports,
         UsbSelector::File(_) | UsbSelector::Driver(_) => false,
@@ -306,9 +312,13 @@ mod tests {
         let (_root, roots) = machine();
         let none = resolve(&UsbSelector::VendorProduct { vendor: 1, product: 2 }, &roots).unwrap_err();
         let text = none.to_string();
-        assert!(text.starts_with("no USB device 0001:0002 is plugged in (there are: 1.4 046d:c52b Logitech"), "{text}");
+        assert!(
+            text.starts_with("no USB device 0001:0002 is plugged in (there are: 1.4 046d:c52b Logitech"),
+            "{text}"
+        );
         assert!(!text.contains("Hub"));
-        let twice = resolve(&UsbSelector::VendorProduct { vendor: 0x046d, product: 0xc52b }, &roots).unwrap_err();
+        let twice =
+            resolve(&UsbSelector::VendorProduct { vendor: 0x046d, product: 0xc52b }, &roots).unwrap_err();
         assert!(twice.to_string().starts_with("046d:c52b is 2 USB devices: 1.4 "), "{twice}");
         assert_eq!(twice.hint().unwrap(), "select one by its address, e.g. 1.4");
     }

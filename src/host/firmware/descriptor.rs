@@ -80,7 +80,8 @@ impl Descriptor {
 
     pub(super) fn is_for(&self, architecture: &str, machine: &str) -> bool {
         let fits = |target: &Target| {
-            target.architecture == architecture && target.machines.iter().any(|pattern| matches(pattern, machine))
+            target.architecture == architecture
+                && target.machines.iter().any(|pattern| matches(pattern, machine))
         };
         self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(fits)
     }
@@ -98,7 +99,8 @@ pub(super) fn read_all(folders: &[PathBuf]) -> Vec<Descriptor> {
             }
         }
     }
-    let small = |path: &PathBuf| fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= MAX_BYTES);
+    let small =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= MAX_BYTES);
     files.into_values().filter(small).filter_map(|path| Descriptor::parse(&fs::read(path).ok()?)).collect()
 }
 
@@ -157,7 +159,10 @@ mod tests {
 
     #[test]
     fn unknown_mappings_and_modes_are_no_error() {
-        for mapping in [r#"{"device":"igvm","filename":"/x"}"#, r#"{"device":"flash","mode":"new","executable":{"filename":"/x"}}"#] {
+        for mapping in [
+            r#"{"device":"igvm","filename":"/x"}"#,
+            r#"{"device":"flash","mode":"new","executable":{"filename":"/x"}}"#,
+        ] {
             let json = format!(r#"{{"mapping":{mapping}}}"#);
             assert!(Descriptor::parse(json.as_bytes()).is_some(), "{mapping}");
         }

@@ -113,9 +113,10 @@ impl FirmwareError {
                 Some(format!("apt-get install {package}, or give a path with --fw"))
             }
             Self::NoneInFolder { .. } => Some("give the path of the code file itself".to_owned()),
-            Self::OtherVariables { vars, .. } => {
-                Some(format!("use the same firmware as before, or remove '{}' to start with new variables", vars.display()))
-            }
+            Self::OtherVariables { vars, .. } => Some(format!(
+                "use the same firmware as before, or remove '{}' to start with new variables",
+                vars.display()
+            )),
             Self::Missing(_) | Self::Copy { .. } => None,
         }
     }

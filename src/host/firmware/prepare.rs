@@ -57,7 +57,12 @@ mod tests {
 
     fn flash(template: Option<PathBuf>) -> FoundFirmware {
         let template = template.map(|template| (template, ImageFormat::Raw));
-        FoundFirmware::Flash { code: "/code".into(), code_format: ImageFormat::Raw, template, needs_smm: false }
+        FoundFirmware::Flash {
+            code: "/code".into(),
+            code_format: ImageFormat::Raw,
+            template,
+            needs_smm: false,
+        }
     }
 
     #[test]
@@ -66,7 +71,9 @@ mod tests {
         let template = root.path().join("template");
         fs::write(&template, "empty").unwrap();
         let state = StateDir::open(&root.path().join("state")).unwrap();
-        let Firmware::Flash { vars: Some(vars), .. } = prepare(flash(Some(template.clone())), &state).unwrap() else {
+        let Firmware::Flash { vars: Some(vars), .. } =
+            prepare(flash(Some(template.clone())), &state).unwrap()
+        else {
             panic!("no variables");
         };
         assert_eq!(fs::read(&vars).unwrap(), b"empty");

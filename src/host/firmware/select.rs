@@ -10,7 +10,11 @@ use crate::spec::{Arch, ImageFormat};
 ///
 /// # Errors
 /// There is none; the hint names the package.
-pub fn find(arch: Arch, machine: Option<&str>, sources: &FirmwareSources) -> Result<FoundFirmware, FirmwareError> {
+pub fn find(
+    arch: Arch,
+    machine: Option<&str>,
+    sources: &FirmwareSources,
+) -> Result<FoundFirmware, FirmwareError> {
     let machine = machine.unwrap_or(match arch {
         Arch::X86_64 => "q35",
         Arch::Aarch64 | Arch::Riscv64 => "virt",
@@ -57,7 +61,11 @@ fn versioned(machine: &str) -> String {
     }
 }
 
-fn from_descriptors(architecture: &str, machine: &str, folders: &[std::path::PathBuf]) -> Option<FoundFirmware> {
+fn from_descriptors(
+    architecture: &str,
+    machine: &str,
+    folders: &[std::path::PathBuf],
+) -> Option<FoundFirmware> {
     let mut usable: Vec<_> = descriptor::read_all(folders)
         .into_iter()
         .filter(|descriptor| descriptor.is_for(architecture, machine))
@@ -185,16 +193,31 @@ mod tests {
         let plain = json!({ "filename": host.at("fw/plain"), "format": "raw" });
         fs::write(host.at("fw/plain"), "x").unwrap();
         let missing = json!({ "filename": "/nonexistent", "format": "raw" });
-        host.write("share/1.json", &json!({ "device": "flash", "executable": missing, "nvram-template": plain }), &[]);
-        host.write("share/2.json", &json!({ "device": "flash", "mode": "combined", "executable": plain }), &[]);
+        host.write(
+            "share/1.json",
+            &json!({ "device": "flash", "executable": missing, "nvram-template": plain }),
+            &[],
+        );
+        host.write(
+            "share/2.json",
+            &json!({ "device": "flash", "mode": "combined", "executable": plain }),
+            &[],
+        );
         host.write("share/3.json", &json!({ "device": "kernel", "filename": host.at("fw/plain") }), &[]);
         fs::write(host.at("share/4.json"), "{ damaged").unwrap();
         assert_eq!(host.found(None), None);
-        host.write("share/5.json", &json!({ "device": "flash", "mode": "stateless", "executable": plain }), &[]);
+        host.write(
+            "share/5.json",
+            &json!({ "device": "flash", "mode": "stateless", "executable": plain }),
+            &[],
+        );
         let found = find(Arch::X86_64, None, &host.sources()).unwrap();
         assert!(matches!(found, FoundFirmware::Flash { template: None, .. }));
         host.write("share/0.json", &json!({ "device": "memory", "filename": host.at("fw/plain") }), &[]);
-        assert_eq!(find(Arch::X86_64, None, &host.sources()).unwrap(), FoundFirmware::Bios(host.at("fw/plain")));
+        assert_eq!(
+            find(Arch::X86_64, None, &host.sources()).unwrap(),
+            FoundFirmware::Bios(host.at("fw/plain"))
+        );
     }
 
     #[test]
@@ -219,7 +242,10 @@ mod tests {
         fs::write(host.at("fw/OVMF_VARS_4M.fd"), "x").unwrap();
         let found = given(Arch::X86_64, &code).unwrap();
         let template = Some((host.at("fw/OVMF_VARS_4M.fd"), ImageFormat::Raw));
-        assert_eq!(found, FoundFirmware::Flash { code, code_format: ImageFormat::Raw, template, needs_smm: true });
+        assert_eq!(
+            found,
+            FoundFirmware::Flash { code, code_format: ImageFormat::Raw, template, needs_smm: true }
+        );
         assert!(matches!(given(Arch::X86_64, &folder), Err(FirmwareError::NoneInFolder { .. })));
         fs::write(host.at("fw/bios.bin"), "x").unwrap();
         assert_eq!(given(Arch::X86_64, &folder).unwrap(), FoundFirmware::Bios(host.at("fw/bios.bin")));
@@ -231,7 +257,10 @@ mod tests {
         let sources = FirmwareSources::standard(None);
         if Path::new("/usr/share/qemu/firmware/60-edk2-x86_64.json").exists() {
             let found = find(Arch::X86_64, None, &sources).unwrap();
-            assert!(matches!(found, FoundFirmware::Flash { template: Some(_), needs_smm: false, .. }), "{found:?}");
+            assert!(
+                matches!(found, FoundFirmware::Flash { template: Some(_), needs_smm: false, .. }),
+                "{found:?}"
+            );
         }
     }
 }

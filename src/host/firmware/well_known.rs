@@ -57,7 +57,8 @@ pub(super) fn find(arch: Arch, root: &Path) -> Option<FoundFirmware> {
 
 /// Firmware in a folder, under one of the names that it has in well-known places.
 pub(super) fn in_folder(arch: Arch, folder: &Path) -> Option<FoundFirmware> {
-    let in_folder = |(code, vars): &Place| (folder.join(Path::new(code).file_name().unwrap_or_default()), *vars);
+    let in_folder =
+        |(code, vars): &Place| (folder.join(Path::new(code).file_name().unwrap_or_default()), *vars);
     places(arch).iter().map(in_folder).find_map(|(code, vars)| firmware(code, vars))
 }
 
@@ -98,7 +99,10 @@ pub(super) fn beside(code: &Path) -> FoundFirmware {
     let renamed = [name.replace("CODE", "VARS"), name.replace("code", "vars")];
     let without_secboot = renamed.clone().map(|name| name.replace(".secboot", ""));
     let candidates = known.map(str::to_owned).into_iter().chain(renamed).chain(without_secboot);
-    let vars = candidates.filter(|vars| *vars != name).map(|vars| code.with_file_name(vars)).find(|vars| vars.is_file());
+    let vars = candidates
+        .filter(|vars| *vars != name)
+        .map(|vars| code.with_file_name(vars))
+        .find(|vars| vars.is_file());
     match vars {
         Some(vars) => flash(code.to_owned(), vars),
         None => FoundFirmware::Bios(code.to_owned()),
