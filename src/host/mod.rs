@@ -1,1 +1,15 @@
-//! Layer `host`.
+//! What this machine can do: programs, acceleration, firmware, image formats, USB devices, ports, directories.
+//!
+//! Synchronous throughout. Where the machine is looked at (sysfs, `/proc/cpuinfo`, firmware folders, `PATH`), the place comes in
+//! as a parameter, so that tests own it.
+
+pub mod accel;
+pub mod dirs;
+pub mod environment;
+pub mod firmware;
+pub mod image;
+pub mod iso;
+pub mod ports;
+pub mod programs;
+pub mod sys;
+pub mod usb;

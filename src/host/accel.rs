@@ -1,0 +1,278 @@
+//! Which accelerator works here: tried rather than assumed.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::sys;
+use crate::spec::{Accel, AccelList, Arch, Os};
+
+/// What decides about acceleration on a machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its operating system.
+    pub os: Os,
+    /// Its processor's architecture.
+    pub arch: Arch,
+    /// `/proc/cpuinfo`.
+    pub cpuinfo: PathBuf,
+    /// `/dev/kvm`.
+    pub dev_kvm: PathBuf,
+    /// macOS: whether `sysctl kern.hv_support` is 1.
+    pub hv_support: bool,
+}
+
+impl Machine {
+    /// This machine; none on an architecture or a system that vmrun does not know.
+    pub fn here() -> Option<Self> {
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => Arch::X86_64,
+            "aarch64" => Arch::Aarch64,
+            "s390x" => Arch::S390x,
+            "riscv64" => Arch::Riscv64,
+            _ => return None,
+        };
+        let os = match std::env::consts::OS {
+            "linux" => Os::Linux,
+            "macos" => Os::Macos,
+            _ => return None,
+        };
+        let (cpuinfo, dev_kvm) = ("/proc/cpuinfo".into(), "/dev/kvm".into());
+        Some(Self { os, arch, cpuinfo, dev_kvm, hv_support: os == Os::Macos && hv_support() })
+    }
+}
+
+fn hv_support() -> bool {
+    let output = std::process::Command::new("/usr/sbin/sysctl").args(["-n", "kern.hv_support"]).output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"1")
+}
+
+/// What was chosen, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccelChoice {
+    /// The accelerator.
+    pub accel: Accel,
+    /// Why this one, in words: `KVM works`, or why a faster one does not.
+    pub reason: String,
+    /// Worth telling without being asked: it will be slow although this machine looks as if it need not be.
+    pub warning: Option<String>,
+}
+
+/// None of the accelerators asked for works.
+#[derive(Debug, Error)]
+pub enum AccelError {
+    /// Why each does not.
+    #[error("{}", failed.iter().map(|(accel, why)| format!("{} does not work: {why}", name(*accel))).collect::<Vec<_>>().join("; "))]
+    NoneWorks {
+        /// Each accelerator asked for, with the reason.
+        failed: Vec<(Accel, String)>,
+    },
+}
+
+impl AccelError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let Self::NoneWorks { failed } = self;
+        let not_allowed = failed.iter().any(|(_, why)| why.contains("group kvm"));
+        let way =
+            if not_allowed { "add yourself to the group kvm (and log in again), or add" } else { "add" };
+        Some(format!("{way} tcg to the list to run without acceleration: slower, but works everywhere"))
+    }
+}
+
+/// An accelerator's name as people write it.
+fn name(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "KVM",
+        Accel::Hvf => "HVF",
+        Accel::Tcg => "TCG",
+    }
+}
+
+/// The value of the override that counts: `VMRUN_ACCEL` before `LINUXKIT_QEMU_ACCEL`, empty ones aside.
+/// `read` looks up a variable.
+pub fn override_from(read: impl Fn(&str) -> Option<String>) -> Option<String> {
+    ["VMRUN_ACCEL", "LINUXKIT_QEMU_ACCEL"].into_iter().filter_map(read).find(|value| !value.is_empty())
+}
+
+/// The first accelerator asked for that works; without a list, the machine's own or TCG.
+///
+/// # Errors
+/// None of those asked for works.
+pub fn choose(requested: Option<&AccelList>, guest: Arch, host: &Machine) -> Result<AccelChoice, AccelError> {
+    match requested {
+        Some(list) => choose_from(list.as_slice(), guest, host),
+        None => Ok(choose_best(guest, host)),
+    }
+}
+
+fn choose_best(guest: Arch, host: &Machine) -> AccelChoice {
+    let native = match host.os {
+        Os::Linux => Accel::Kvm,
+        Os::Macos => Accel::Hvf,
+    };
+    match check(native, guest, host) {
+        Ok(()) => AccelChoice { accel: native, reason: format!("{} works", name(native)), warning: None },
+        Err(why) => {
+            let warning = (guest == host.arch).then(|| format!("without acceleration, which is slow: {why}"));
+            AccelChoice { accel: Accel::Tcg, reason: why, warning }
+        }
+    }
+}
+
+fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoice, AccelError> {
+    let mut failed = Vec::new();
+    for &accel in list {
+        let Err(why) = check(accel, guest, host) else {
+            let told = |(accel, why): &(Accel, String)| format!("{} does not work: {why}", name(*accel));
+            let warning = failed.iter().map(told).collect::<Vec<_>>().join("; ");
+            let reason = if failed.is_empty() { "asked for".to_owned() } else { warning.clone() };
+            return Ok(AccelChoice { accel, reason, warning: (!failed.is_empty()).then_some(warning) });
+        };
+        failed.push((accel, why));
+    }
+    Err(AccelError::NoneWorks { failed })
+}
+
+/// Whether an accelerator works, else why not.
+fn check(accel: Accel, guest: Arch, host: &Machine) -> Result<(), String> {
+    match accel {
+        Accel::Tcg => Ok(()),
+        _ if guest != host.arch => {
+            Err(format!("the guest is {}, this machine is {}", arch(guest), arch(host.arch)))
+        }
+        Accel::Kvm if host.os != Os::Linux => Err("KVM is Linux's".to_owned()),
+        Accel::Hvf if host.os != Os::Macos => Err("HVF is macOS's".to_owned()),
+        Accel::Hvf if !host.hv_support => {
+            Err("this Mac's processor has no virtualisation (kern.hv_support)".to_owned())
+        }
+        Accel::Hvf => Ok(()),
+        Accel::Kvm => check_kvm(host),
+    }
+}
+
+fn arch(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "x86_64",
+        Arch::Aarch64 => "aarch64",
+        Arch::S390x => "s390x",
+        Arch::Riscv64 => "riscv64",
+    }
+}
+
+fn check_kvm(host: &Machine) -> Result<(), String> {
+    let device = host.dev_kvm.display();
+    if !host.dev_kvm.exists() {
+        return Err(format!(
+            "{device} does not exist (no virtualisation, or the kernel's module kvm is not loaded)"
+        ));
+    }
+    // Seen with the software back-end kvm_pvm: everything below works, firmware starts, and then a stock kernel hangs for ever.
+    if host.arch == Arch::X86_64 && !has_virtualisation_flag(host)? {
+        return Err(format!(
+            "the CPU flags have neither vmx nor svm, so {device} is a software back-end that would hang stock guests"
+        ));
+    }
+    sys::try_kvm(&host.dev_kvm).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("{device} may not be opened: it is for root and members of the group kvm")
+        }
+        _ => format!("{device} cannot make a VM: {error}"),
+    })
+}
+
+fn has_virtualisation_flag(host: &Machine) -> Result<bool, String> {
+    let cpuinfo = fs::read(&host.cpuinfo)
+        .map_err(|error| format!("cannot read {}: {error}", host.cpuinfo.display()))?;
+    let text = String::from_utf8_lossy(&cpuinfo);
+    let flags = text.lines().filter_map(|line| line.split_once(':')).filter(|(key, _)| key.trim() == "flags");
+    Ok(flags.flat_map(|(_, flags)| flags.split_ascii_whitespace()).any(|flag| matches!(flag, "vmx" | "svm")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const NO_FLAGS: &str =
+        "processor\t: 0\nmodel name\t: svm vmx\nvmx flags\t: vnmi\nflags\t\t: fpu svme vme\n";
+
+    fn machine(root: &Path, arch: Arch, cpuinfo: &str) -> Machine {
+        fs::write(root.join("cpuinfo"), cpuinfo).unwrap();
+        fs::write(root.join("kvm"), "").unwrap();
+        let (cpuinfo, dev_kvm) = (root.join("cpuinfo"), root.join("kvm"));
+        Machine { os: Os::Linux, arch, cpuinfo, dev_kvm, hv_support: false }
+    }
+
+    #[test]
+    fn another_architecture_is_translated_without_a_warning() {
+        let root = tempfile::tempdir().unwrap();
+        let choice = choose(None, Arch::Aarch64, &machine(root.path(), Arch::X86_64, NO_FLAGS)).unwrap();
+        assert_eq!(choice.accel, Accel::Tcg);
+        assert_eq!(choice.reason, "the guest is aarch64, this machine is x86_64");
+        assert_eq!(choice.warning, None);
+    }
+
+    #[test]
+    fn no_flag_means_no_kvm_whatever_the_device_says() {
+        let root = tempfile::tempdir().unwrap();
+        let choice = choose(None, Arch::X86_64, &machine(root.path(), Arch::X86_64, NO_FLAGS)).unwrap();
+        assert_eq!(choice.accel, Accel::Tcg);
+        assert!(choice.reason.starts_with("the CPU flags have neither vmx nor svm, so"), "{}", choice.reason);
+        assert!(choice.warning.is_some());
+    }
+
+    #[test]
+    fn a_device_that_is_missing_or_not_kvm_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = machine(root.path(), Arch::X86_64, "flags : svm\n");
+        let choice = choose(None, Arch::X86_64, &host).unwrap();
+        assert!(choice.reason.contains("cannot make a VM: Inappropriate ioctl"), "{}", choice.reason);
+        host.dev_kvm = root.path().join("none");
+        assert!(choose(None, Arch::X86_64, &host).unwrap().reason.contains("does not exist"));
+    }
+
+    #[test]
+    fn the_first_asked_for_that_works_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let host = machine(root.path(), Arch::Aarch64, "");
+        let choice = choose(Some(&AccelList(vec![Accel::Hvf, Accel::Tcg])), Arch::Aarch64, &host).unwrap();
+        assert_eq!(choice.accel, Accel::Tcg);
+        assert_eq!(choice.warning.unwrap(), "HVF does not work: HVF is macOS's");
+        let choice = choose(Some(&AccelList(vec![Accel::Tcg])), Arch::Aarch64, &host).unwrap();
+        assert_eq!((choice.accel, choice.warning), (Accel::Tcg, None));
+    }
+
+    #[test]
+    fn the_error_says_why_each_does_not_work() {
+        let root = tempfile::tempdir().unwrap();
+        let host = machine(root.path(), Arch::X86_64, NO_FLAGS);
+        let error = choose(Some(&AccelList(vec![Accel::Kvm, Accel::Hvf])), Arch::X86_64, &host).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("KVM does not work: the CPU flags") && text.contains("HVF does not work: HVF is")
+        );
+        assert!(error.hint().unwrap().contains("tcg"));
+    }
+
+    #[test]
+    fn the_own_variable_wins_and_empty_ones_do_not_count() {
+        let both = |name: &str| Some(name.to_lowercase());
+        assert_eq!(override_from(both).as_deref(), Some("vmrun_accel"));
+        let linuxkit =
+            |name: &str| Some(if name == "VMRUN_ACCEL" { String::new() } else { "tcg".to_owned() });
+        assert_eq!(override_from(linuxkit).as_deref(), Some("tcg"));
+        assert_eq!(override_from(|_| None), None);
+    }
+
+    #[test]
+    fn a_mac_is_accelerated_if_its_processor_can() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = Machine { os: Os::Macos, ..machine(root.path(), Arch::Aarch64, "") };
+        assert_eq!(choose(None, Arch::Aarch64, &host).unwrap().accel, Accel::Tcg);
+        host.hv_support = true;
+        assert_eq!(choose(None, Arch::Aarch64, &host).unwrap().accel, Accel::Hvf);
+    }
+}

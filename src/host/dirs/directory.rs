@@ -1,0 +1,189 @@
+//! A directory opened once: everything in it is reached through its descriptor, so that swapping its path changes nothing.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+
+use super::DirError;
+
+/// No file in our directories is larger; a larger one is not ours.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Which permissions of others are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Privacy {
+    /// Nobody else may do anything.
+    Private,
+    /// Others may look.
+    ReadableByOthers,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Directory {
+    /// Makes a directory (mode 0700 whatever the umask; not its parents) unless it is there, then opens it.
+    pub(super) fn create(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
+        let io = |source| DirError::Io { action: "create", path: path.to_owned(), source };
+        match DirBuilder::new().mode(0o700).create(path) {
+            // A umask may have taken bits of 0700. Nobody else can swap it: our parents are ours or sticky.
+            Ok(()) => match std::fs::set_permissions(path, Permissions::from_mode(0o700)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(DirError::Missing { path: path.to_owned() });
+                }
+                other => other.map_err(io)?,
+            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(DirError::Missing { path: path.parent().unwrap_or(path).to_owned() });
+            }
+            Err(error) => return Err(io(error)),
+        }
+        Self::open(path, privacy)
+    }
+
+    /// Opens a directory that must be there and our own.
+    pub(super) fn open(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
+        let path = path.to_owned();
+        let opened = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path);
+        let directory = match opened {
+            Ok(directory) => directory,
+            // Linux says ENOTDIR for a symlink, too
+            Err(_) if path.is_symlink() => return Err(DirError::Symlink { path }),
+            Err(error) => {
+                return Err(match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOTDIR) => DirError::NotADirectory { path },
+                    Some(Errno::ENOENT) => DirError::Missing { path },
+                    _ => DirError::Io { action: "open", path, source: error },
+                });
+            }
+        };
+        let facts = directory.metadata().map_err(|source| DirError::Io {
+            action: "look at",
+            path: path.clone(),
+            source,
+        })?;
+        let mode = facts.mode() & 0o7777;
+        let refused = match privacy {
+            Privacy::Private => 0o077,
+            Privacy::ReadableByOthers => 0o022,
+        };
+        if facts.uid() != Uid::effective().as_raw() {
+            return Err(DirError::Foreign { path, owner: facts.uid() });
+        }
+        if mode & refused != 0 {
+            return Err(DirError::Open { path, mode });
+        }
+        Ok(Self { path, fd: directory.into() })
+    }
+
+    /// Where it was when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path for a file in it that is short enough for a socket (107 bytes) however long the real one is.
+    /// Good in this process, while the directory is open.
+    pub fn short_path(&self, name: &str) -> PathBuf {
+        if cfg!(target_os = "linux") {
+            PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+        } else {
+            self.path.join(name)
+        }
+    }
+
+    /// Connects to a socket in it, waiting if its queue is full.
+    ///
+    /// # Errors
+    /// As of `connect`: `NotFound`, or `ConnectionRefused` when nobody listens.
+    pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
+        UnixStream::connect(self.short_path(name))
+    }
+
+    /// Opens a file in it, never through a symlink.
+    pub(super) fn open_file(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(openat(&self.fd, name, flags, mode)?.into())
+    }
+
+    /// Reads a file in it.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or is larger than anything of ours.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_file(name, OFlag::O_RDONLY)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    }
+
+    /// Writes a file in it (mode 0600), replacing an old one in one step: a reader sees all of the one or all of the other.
+    ///
+    /// # Errors
+    /// Of the file system; the old file is as it was.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace(name, |file| file.write_all(bytes))
+    }
+
+    /// As [`Directory::write`], with what `fill` puts into the file.
+    pub(in crate::host) fn replace(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let temporary = format!(".{name}.{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let mut file = self.open_file(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+        let written = file
+            .set_permissions(Permissions::from_mode(0o600))
+            .and_then(|()| fill(&mut file))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| Ok(renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
+        written.inspect_err(|_| drop(self.unlink(&temporary)))
+    }
+
+    /// Removes a file; one that is not there is fine.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn unlink(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether its path still leads to it.
+    pub(super) fn is_in_place(&self) -> bool {
+        let same = |a: FileStat, b: FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let there = nix::sys::stat::lstat(&self.path);
+        matches!((there, fstat(&self.fd)), (Ok(a), Ok(b)) if same(a, b))
+    }
+
+    /// Whether `name` in it still is this open file.
+    pub(super) fn is_entry(&self, name: &str, file: &File) -> bool {
+        let there = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        matches!((there, fstat(file)), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    }
+}

@@ -1,0 +1,303 @@
+//! The run directory of one VM. Whoever holds its lock owns it; a held lock means a living supervisor.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::directory::{Directory, Privacy};
+use super::{DirError, names};
+use crate::host::sys;
+use crate::spec::VmName;
+
+/// How often a lock is tried before it counts as taken: [`RunDir::probe`] of another process holds it for microseconds,
+/// and a directory can vanish under our hands when its VM ends.
+const ATTEMPTS: u32 = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
+/// Whether a VM's supervisor is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// It holds its lock.
+    Alive,
+    /// Nobody does: there is no such VM, or its supervisor was killed.
+    Free,
+}
+
+/// A run directory that we own. Reading and writing: see [`Directory`].
+#[derive(Debug)]
+pub struct RunDir {
+    name: VmName,
+    directory: Directory,
+    // closed last: until then nobody else takes the name
+    _lock: File,
+}
+
+impl Deref for RunDir {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+impl RunDir {
+    /// Makes `<root>/<name>/` (or takes over what a killed supervisor left) and locks it. `root` is that of
+    /// [`runtime_root`](super::runtime_root).
+    ///
+    /// # Errors
+    /// [`DirError::Taken`] while another supervisor has the name; else why the directory cannot be used.
+    pub fn create(root: &Path, name: &VmName) -> Result<Self, DirError> {
+        let path = root.join(name.as_str());
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                thread::sleep(BETWEEN_ATTEMPTS);
+            }
+            let directory = Directory::create(&path, Privacy::Private);
+            let directory = match directory {
+                // the last VM of this name ended between two of our steps
+                Err(DirError::Missing { path: missing }) if missing == path => continue,
+                other => other?,
+            };
+            let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
+            let lock = match directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(io)?,
+            };
+            let held = sys::try_lock(&lock).map_err(io)?;
+            // its last holder may have removed both since we opened them
+            if held && directory.is_in_place() && directory.is_entry(names::LOCK, &lock) {
+                return Ok(Self { name: name.clone(), directory, _lock: lock });
+            }
+        }
+        Err(DirError::Taken { name: name.to_string() })
+    }
+
+    /// Whether a VM of this name is alive. Looks without changing anything.
+    pub fn probe(root: &Path, name: &VmName) -> Liveness {
+        let held = RunClient::open(root, name).is_ok_and(|client| {
+            let lock = client.open_file(names::LOCK, OFlag::O_RDWR);
+            lock.is_ok_and(|lock| sys::try_lock(&lock).is_ok_and(|free| !free))
+        });
+        if held { Liveness::Alive } else { Liveness::Free }
+    }
+
+    /// The names of all run directories, sorted, whether their VMs are alive or not.
+    ///
+    /// # Errors
+    /// The root cannot be read; one that is not there has none.
+    pub fn list(root: &Path) -> io::Result<Vec<VmName>> {
+        let entries = match std::fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            names.extend(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())));
+        }
+        names.sort_by(|a: &VmName, b| a.as_str().cmp(b.as_str()));
+        Ok(names)
+    }
+
+    /// The VM's name.
+    pub fn name(&self) -> &VmName {
+        &self.name
+    }
+
+    /// Binds a socket in it (mode 0600), in place of one that was left over.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn bind(&self, name: &str) -> io::Result<UnixListener> {
+        self.unlink(name)?;
+        let listener = UnixListener::bind(self.short_path(name))?;
+        // between the two lines the directory's 0700 protects it
+        fchmodat(&self.directory, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
+        Ok(listener)
+    }
+
+    /// Empties the directory but for the lock: what a killed supervisor left.
+    ///
+    /// # Errors
+    /// Of the file system, or when there is a directory in it (which is not ours to remove).
+    pub fn clear(&self) -> io::Result<()> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut entries = Dir::openat(&self.directory, ".", flags, Mode::empty())?;
+        for entry in entries.iter() {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b".." | b"lock") {
+                unlinkat(&self.directory, entry.file_name(), UnlinkatFlags::NoRemoveDir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything, then gives the name back.
+    ///
+    /// # Errors
+    /// Of the file system; the name is given back all the same.
+    pub fn remove_all(self) -> io::Result<()> {
+        self.clear()?;
+        self.unlink(names::LOCK)?;
+        match std::fs::remove_dir(self.path()) {
+            // someone who waits for the name made a new lock file: the directory is theirs now
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Someone else's view of a run directory: to connect and to read. See [`Directory`].
+#[derive(Debug)]
+pub struct RunClient {
+    directory: Directory,
+}
+
+impl Deref for RunClient {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+impl RunClient {
+    /// Opens `<root>/<name>/`.
+    ///
+    /// # Errors
+    /// [`DirError::Missing`] if there is no such VM; else why the directory is not to be trusted.
+    pub fn open(root: &Path, name: &VmName) -> Result<Self, DirError> {
+        Ok(Self { directory: Directory::open(&root.join(name.as_str()), Privacy::Private)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn name(text: &str) -> VmName {
+        text.parse().unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_name_is_taken_until_its_directory_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let vm = name("web");
+        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Free);
+        let first = RunDir::create(root.path(), &vm).unwrap();
+        assert_eq!(mode(first.path()), 0o700);
+        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Alive);
+        assert!(matches!(RunDir::create(root.path(), &vm), Err(DirError::Taken { name }) if name == "web"));
+        first.write("vm.json", b"{}").unwrap();
+        first.remove_all().unwrap();
+        assert!(RunDir::list(root.path()).unwrap().is_empty());
+        RunDir::create(root.path(), &vm).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_supervisor_left_is_taken_over() {
+        let root = tempfile::tempdir().unwrap();
+        let vm = name("web");
+        let killed = RunDir::create(root.path(), &vm).unwrap();
+        killed.write("vm.json", b"old").unwrap();
+        drop(killed);
+        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Free);
+        assert_eq!(RunDir::list(root.path()).unwrap(), std::slice::from_ref(&vm));
+        let heir = RunDir::create(root.path(), &vm).unwrap();
+        assert_eq!(heir.read("vm.json").unwrap(), b"old");
+        heir.clear().unwrap();
+        assert_eq!(heir.read("vm.json").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Alive);
+    }
+
+    #[test]
+    fn sockets_work_under_long_paths() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("x".repeat(200));
+        fs::create_dir(&root).unwrap();
+        let run = RunDir::create(&root, &name("a")).unwrap();
+        for _ in 0..2 {
+            let listener = run.bind(names::CONTROL).unwrap();
+            assert_eq!(mode(&run.path().join(names::CONTROL)), 0o600);
+            let client = RunClient::open(&root, &name("a")).unwrap();
+            client.connect(names::CONTROL).unwrap().write_all(b"hello").unwrap();
+            let mut text = String::new();
+            listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+    }
+
+    #[test]
+    fn files_are_private_and_replaced_in_one_step() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::create(root.path(), &name("a")).unwrap();
+        run.write(names::VM, b"one").unwrap();
+        run.write(names::VM, b"two").unwrap();
+        assert_eq!(run.read(names::VM).unwrap(), b"two");
+        assert_eq!(mode(&run.path().join(names::VM)), 0o600);
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 2);
+        fs::write(root.path().join("secret"), "s").unwrap();
+        symlink("../secret", run.path().join("link")).unwrap();
+        assert!(run.read("link").is_err());
+    }
+
+    #[test]
+    fn what_others_could_have_prepared_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("open")).unwrap();
+        fs::set_permissions(root.path().join("open"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        symlink("/tmp", root.path().join("link")).unwrap();
+        let error = |vm: &str| RunDir::create(root.path(), &name(vm)).unwrap_err();
+        assert!(matches!(error("open"), DirError::Open { mode: 0o750, .. }));
+        assert!(matches!(error("file"), DirError::NotADirectory { .. }));
+        assert!(matches!(error("link"), DirError::Symlink { .. }));
+    }
+
+    #[test]
+    fn many_racers_hold_a_name_one_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        let won = std::sync::atomic::AtomicU32::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        RunDir::probe(root.path(), &name("a"));
+                        match RunDir::create(root.path(), &name("a")) {
+                            Ok(run) => {
+                                assert_eq!(inside.fetch_add(1, order), 0);
+                                run.write(names::VM, b"x").unwrap();
+                                won.fetch_add(1, order);
+                                inside.fetch_sub(1, order);
+                                run.remove_all().unwrap();
+                            }
+                            Err(DirError::Taken { .. }) => {}
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(won.into_inner() > 0);
+    }
+}

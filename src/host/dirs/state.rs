@@ -1,0 +1,216 @@
+//! The state directory: what must outlive a run of a VM.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::{AccessFlags, faccessat};
+
+use super::directory::{Directory, Privacy};
+use super::formats::Formats;
+use super::{DirError, names};
+use crate::host::image::ImageIdentity;
+use crate::host::sys;
+use crate::spec::{ImageFormat, MacAddress};
+
+/// The network card's address, as linuxkit calls it.
+const MAC_FILE: &str = "mac-addr";
+const FORMATS_FILE: &str = "formats.json";
+
+/// Extensions of images, which are not part of the prefix.
+const IMAGE_EXTENSIONS: [&str; 9] = ["qcow2", "raw", "img", "iso", "vmdk", "vdi", "vhd", "vhdx", "qed"];
+
+/// Where the state of an image's VM is unless `--state` says otherwise: `foo-state` beside `foo.qcow2` or the prefix `foo`.
+pub fn state_path(image: &Path) -> PathBuf {
+    let known = |extension: &std::ffi::OsStr| {
+        IMAGE_EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+    };
+    let prefix =
+        if image.extension().is_some_and(known) { image.with_extension("") } else { image.to_owned() };
+    let mut path = OsString::from(prefix);
+    path.push("-state");
+    path.into()
+}
+
+/// A state directory that is ours while we run. Reading and writing: see [`Directory`].
+#[derive(Debug)]
+pub struct StateDir {
+    directory: Directory,
+    _lock: File,
+}
+
+impl Deref for StateDir {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+impl StateDir {
+    /// Opens (or makes, but not its parents) a state directory and locks it.
+    ///
+    /// # Errors
+    /// It is a symlink, a file, not writable, someone else's, writable by others, or another VM's at this moment.
+    pub fn open(path: &Path) -> Result<Self, DirError> {
+        let absolute = std::path::absolute(path);
+        let path =
+            absolute.map_err(|source| DirError::Io { action: "find", path: path.to_owned(), source })?;
+        let directory = Directory::create(&path, Privacy::ReadableByOthers)?;
+        if faccessat(AT_FDCWD, &path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
+            return Err(DirError::NotWritable { path });
+        }
+        let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
+        let lock = directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(io)?;
+        if sys::try_lock(&lock).map_err(io)? {
+            Ok(Self { directory, _lock: lock })
+        } else {
+            Err(DirError::InUse { path })
+        }
+    }
+
+    /// The network card's address: the same in every run, made up in the first.
+    ///
+    /// # Errors
+    /// The file does not hold an address, or of the file system.
+    pub fn mac(&self) -> Result<MacAddress, DirError> {
+        if let Some(bytes) = self.read_if_there(MAC_FILE)? {
+            let text = String::from_utf8_lossy(&bytes);
+            let damaged = |why: crate::spec::mac::MacError| self.damaged(MAC_FILE, why.to_string());
+            return text.trim().parse().map_err(damaged);
+        }
+        let address = MacAddress::from_random(rand::random());
+        self.write_file(MAC_FILE, address.to_string().as_bytes())?;
+        Ok(address)
+    }
+
+    /// The format that an image was found to have in an earlier run.
+    ///
+    /// # Errors
+    /// The list is damaged, or of the file system.
+    pub fn remembered_format(&self, image: &ImageIdentity) -> Result<Option<ImageFormat>, DirError> {
+        Ok(self.formats()?.get(image))
+    }
+
+    /// Writes down an image's format for all later runs.
+    ///
+    /// # Errors
+    /// The list is damaged, or of the file system.
+    pub fn remember_format(&self, image: &ImageIdentity, format: ImageFormat) -> Result<(), DirError> {
+        let mut formats = self.formats()?;
+        if !formats.set(image, format) {
+            return Ok(());
+        }
+        let json = formats.to_json().map_err(|error| self.damaged(FORMATS_FILE, error.to_string()))?;
+        self.write_file(FORMATS_FILE, &json)
+    }
+
+    fn formats(&self) -> Result<Formats, DirError> {
+        match self.read_if_there(FORMATS_FILE)? {
+            None => Ok(Formats::default()),
+            Some(bytes) => {
+                Formats::parse(&bytes).map_err(|error| self.damaged(FORMATS_FILE, error.to_string()))
+            }
+        }
+    }
+
+    fn read_if_there(&self, name: &str) -> Result<Option<Vec<u8>>, DirError> {
+        match self.read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DirError::Io { action: "read", path: self.path().join(name), source }),
+        }
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DirError> {
+        let io = |source| DirError::Io { action: "write", path: self.path().join(name), source };
+        self.write(name, bytes).map_err(io)
+    }
+
+    fn damaged(&self, name: &str, why: String) -> DirError {
+        DirError::Damaged { path: self.path().join(name), why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn is_named_after_the_image() {
+        for (image, state) in [
+            ("foo.qcow2", "foo-state"),
+            ("/a/b.c/Disk.IMG", "/a/b.c/Disk-state"),
+            ("linuxkit", "linuxkit-state"),
+            ("v1.2", "v1.2-state"),
+            ("x.iso", "x-state"),
+        ] {
+            assert_eq!(state_path(Path::new(image)), Path::new(state));
+        }
+    }
+
+    #[test]
+    fn the_address_stays_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("vm-state");
+        let first = StateDir::open(&path).unwrap().mac().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(StateDir::open(&path).unwrap().mac().unwrap(), first);
+        fs::write(path.join("mac-addr"), "02:00:00:00:00:07\n").unwrap();
+        assert_eq!(StateDir::open(&path).unwrap().mac().unwrap().to_string(), "02:00:00:00:00:07");
+        fs::write(path.join("mac-addr"), "nonsense").unwrap();
+        let error = StateDir::open(&path).unwrap().mac().unwrap_err();
+        assert!(error.to_string().contains("mac-addr is damaged"), "{error}");
+    }
+
+    #[test]
+    fn one_vm_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("s");
+        let first = StateDir::open(&path).unwrap();
+        assert!(matches!(StateDir::open(&path), Err(DirError::InUse { .. })));
+        drop(first);
+        StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_format_stays_what_it_was_even_if_the_guest_writes_another() {
+        let root = tempfile::tempdir().unwrap();
+        let image = root.path().join("disk.img");
+        fs::write(&image, "raw").unwrap();
+        let identity = ImageIdentity::of(&image).unwrap();
+        let state = StateDir::open(&root.path().join("s")).unwrap();
+        assert_eq!(state.remembered_format(&identity).unwrap(), None);
+        state.remember_format(&identity, ImageFormat::Raw).unwrap();
+        fs::write(&image, b"QFI\xfb").unwrap();
+        let identity = ImageIdentity::of(&image).unwrap();
+        assert_eq!(state.remembered_format(&identity).unwrap(), Some(ImageFormat::Raw));
+        fs::remove_file(&image).unwrap();
+        fs::write(root.path().join("other"), "").unwrap();
+        fs::write(&image, "a new one").unwrap();
+        assert_eq!(state.remembered_format(&ImageIdentity::of(&image).unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        symlink(".", at("link")).unwrap();
+        fs::create_dir(at("open")).unwrap();
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(matches!(StateDir::open(&at("file")), Err(DirError::NotADirectory { .. })));
+        assert!(matches!(StateDir::open(&at("link")), Err(DirError::Symlink { .. })));
+        assert!(matches!(StateDir::open(&at("open")), Err(DirError::Open { .. })));
+        let error = StateDir::open(&at("no/parents")).unwrap_err();
+        assert!(matches!(error, DirError::Missing { path } if path == at("no")));
+        // linuxkit makes it 0755
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o755)).unwrap();
+        StateDir::open(&at("open")).unwrap();
+    }
+}

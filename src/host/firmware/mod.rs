@@ -1,0 +1,123 @@
+//! UEFI firmware: found through QEMU's own descriptors first, in well-known places after, or given by path.
+
+mod descriptor;
+mod prepare;
+mod select;
+mod well_known;
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use prepare::prepare;
+pub use select::{find, given};
+
+use crate::spec::{Arch, ImageFormat};
+
+/// Where firmware is looked for.
+#[derive(Debug, Clone)]
+pub struct FirmwareSources {
+    /// Folders of descriptors, the most important first.
+    pub descriptors: Vec<PathBuf>,
+    /// What stands in front of well-known places; `/` but in tests.
+    pub root: PathBuf,
+}
+
+impl FirmwareSources {
+    /// As QEMU's docs/interop/firmware.json has it: the user's folder, the administrator's, the distribution's; then Homebrew's.
+    /// `config_home` is `$XDG_CONFIG_HOME`, or `~/.config`.
+    pub fn standard(config_home: Option<PathBuf>) -> Self {
+        let system = [
+            "/etc/qemu/firmware",
+            "/usr/share/qemu/firmware",
+            "/usr/local/share/qemu/firmware",
+            "/opt/homebrew/share/qemu/firmware",
+        ];
+        let own = config_home.map(|home| home.join("qemu/firmware"));
+        Self { descriptors: own.into_iter().chain(system.map(PathBuf::from)).collect(), root: "/".into() }
+    }
+}
+
+/// Firmware that was found; [`prepare`] makes it ready for a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundFirmware {
+    /// Two flash chips.
+    Flash {
+        /// The code.
+        code: PathBuf,
+        /// Its format.
+        code_format: ImageFormat,
+        /// What a VM's variables start as, with the format; none = the firmware has no variables.
+        template: Option<(PathBuf, ImageFormat)>,
+        /// It needs System Management Mode.
+        needs_smm: bool,
+    },
+    /// One image for `-bios`.
+    Bios(PathBuf),
+}
+
+/// Why there is no firmware.
+#[derive(Debug, Error)]
+pub enum FirmwareError {
+    /// None for this architecture and machine.
+    #[error("no UEFI firmware for {arch:?} machines of type '{machine}' is installed")]
+    NotFound {
+        /// The guest's architecture.
+        arch: Arch,
+        /// The machine type.
+        machine: String,
+    },
+    /// The path given is not there.
+    #[error("firmware {} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// The folder given has none.
+    #[error("{} has no firmware for {arch:?} under a known name", folder.display())]
+    NoneInFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The guest's architecture.
+        arch: Arch,
+    },
+    /// The VM's variables are of another firmware.
+    #[error("{} has {found} bytes, but this firmware's variables have {expected}", vars.display())]
+    OtherVariables {
+        /// The VM's variables.
+        vars: PathBuf,
+        /// Their size in bytes.
+        found: u64,
+        /// What it should be.
+        expected: u64,
+    },
+    /// Of the file system.
+    #[error("cannot copy {} into the state directory", template.display())]
+    Copy {
+        /// What was copied.
+        template: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl FirmwareError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { arch, .. } => {
+                let package = match arch {
+                    Arch::X86_64 => "ovmf",
+                    Arch::Aarch64 => "qemu-efi-aarch64",
+                    Arch::Riscv64 => "qemu-efi-riscv64",
+                    Arch::S390x => return Some("s390x has no UEFI: leave --uefi away".to_owned()),
+                };
+                Some(format!("apt-get install {package}, or give a path with --fw"))
+            }
+            Self::NoneInFolder { .. } => Some("give the path of the code file itself".to_owned()),
+            Self::OtherVariables { vars, .. } => Some(format!(
+                "use the same firmware as before, or remove '{}' to start with new variables",
+                vars.display()
+            )),
+            Self::Missing(_) | Self::Copy { .. } => None,
+        }
+    }
+}

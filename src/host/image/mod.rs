@@ -1,0 +1,281 @@
+//! Disk images: which format they have, what other files they lead to, and making new ones.
+//!
+//! An own reader of headers, since QEMU's guess may be steered by the guest that wrote the image.
+
+mod backing;
+mod create;
+mod header;
+mod qcow2;
+mod vmdk;
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use nix::libc;
+use thiserror::Error;
+
+pub use backing::{BackingError, check_backing};
+pub use create::{CreateError, create};
+pub use header::{Found, Header, HeaderError, parse};
+
+use crate::spec::ImageFormat;
+
+/// As much of an image as its header can reach: a qcow2 cluster is 2 MiB at most, and the header lies in the first.
+const HEADER_BYTES: u64 = 2 << 20;
+
+/// What is known of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its format.
+    pub format: ImageFormat,
+    /// How large the guest sees it, in bytes, where that is simple to know.
+    pub virtual_size_bytes: Option<u64>,
+    /// The image under it.
+    pub backing: Option<Backing>,
+    /// Files with its data (qcow2's external data file, vmdk's extents), as named in it.
+    pub data_files: Vec<Vec<u8>>,
+}
+
+/// The image under an image, as named in its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backing {
+    /// Its name: any bytes.
+    pub name: Vec<u8>,
+    /// Its format, if the header says so; else QEMU guesses.
+    pub format: Option<String>,
+}
+
+/// Why an image cannot be used.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// Not there.
+    #[error("{} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// A directory.
+    #[error("{} is a directory, not an image", .0.display())]
+    Directory(PathBuf),
+    /// A pipe, a socket, a terminal…
+    #[error("{} is neither a file nor a block device", .0.display())]
+    Special(PathBuf),
+    /// No permission.
+    #[error("{} may not be read: mode {mode:04o}, owned by uid {uid} and gid {gid}", path.display())]
+    Forbidden {
+        /// The image.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// Nothing is in it.
+    #[error("{} is empty (0 bytes)", .0.display())]
+    Empty(PathBuf),
+    /// Encrypted, which vmrun has no key for.
+    #[error("{} is encrypted with LUKS", .0.display())]
+    Luks(PathBuf),
+    /// Its header makes no sense.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong.
+        source: HeaderError,
+    },
+    /// It is not what was said.
+    #[error("{} is {found:?}, not {asked:?}", path.display())]
+    Contradiction {
+        /// The image.
+        path: PathBuf,
+        /// What was said.
+        asked: ImageFormat,
+        /// What its header says.
+        found: ImageFormat,
+    },
+    /// Anything else.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ImageError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing(_) => Some("give a size (size=10G) to have it created".to_owned()),
+            Self::Empty(path) => {
+                Some(format!("was it interrupted while it was made? remove '{}'", path.display()))
+            }
+            Self::Luks(_) => Some("give format=raw to hand it to the guest as it is".to_owned()),
+            Self::Contradiction { .. } => Some("leave format= away to have it found".to_owned()),
+            Self::Forbidden { .. } => Some("run as its owner, or change its permissions".to_owned()),
+            Self::Directory(_) | Self::Special(_) | Self::Damaged { .. } | Self::Io { .. } => None,
+        }
+    }
+}
+
+/// Looks at an image.
+///
+/// # Errors
+/// It is missing, unreadable, empty, encrypted, damaged, or no image at all.
+pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
+    let (mut file, facts) = open(path)?;
+    let io = |source| ImageError::Io { path: path.to_owned(), source };
+    let size = if facts.is_file() { facts.len() } else { file.seek(SeekFrom::End(0)).map_err(io)? };
+    if size == 0 {
+        return Err(ImageError::Empty(path.to_owned()));
+    }
+    file.rewind().map_err(io)?;
+    let mut start = Vec::new();
+    file.take(HEADER_BYTES).read_to_end(&mut start).map_err(io)?;
+    match parse(&start) {
+        Ok(Found::Luks) => Err(ImageError::Luks(path.to_owned())),
+        Ok(Found::Raw) => Ok(ImageFacts {
+            format: ImageFormat::Raw,
+            virtual_size_bytes: Some(size),
+            backing: None,
+            data_files: Vec::new(),
+        }),
+        Ok(Found::Image(Header { format, virtual_size_bytes, backing, data_files })) => {
+            Ok(ImageFacts { format, virtual_size_bytes, backing, data_files })
+        }
+        Err(source) => Err(ImageError::Damaged { path: path.to_owned(), source }),
+    }
+}
+
+/// Opens a file or a block device for reading; never hangs on a pipe.
+fn open(path: &Path) -> Result<(File, Metadata), ImageError> {
+    let path = path.to_owned();
+    let facts = match fs::metadata(&path) {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ImageError::Missing(path)),
+        Err(source) => return Err(ImageError::Io { path, source }),
+    };
+    if facts.is_dir() {
+        return Err(ImageError::Directory(path));
+    }
+    if !facts.is_file() && !facts.file_type().is_block_device() {
+        return Err(ImageError::Special(path));
+    }
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(file) => Ok((file, facts)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(ImageError::Forbidden {
+            path,
+            mode: facts.mode() & 0o7777,
+            uid: facts.uid(),
+            gid: facts.gid(),
+        }),
+        Err(source) => Err(ImageError::Io { path, source }),
+    }
+}
+
+/// Holds what was said about an image against what was found. Anything may be used as raw.
+///
+/// # Errors
+/// They contradict each other.
+pub fn check_format(path: &Path, asked: ImageFormat, found: ImageFormat) -> Result<(), ImageError> {
+    if asked == found || asked == ImageFormat::Raw {
+        return Ok(());
+    }
+    // a fixed-size VHD has its mark at the end only, and looks raw from the start
+    if asked == ImageFormat::Vpc && found == ImageFormat::Raw {
+        return Ok(());
+    }
+    Err(ImageError::Contradiction { path: path.to_owned(), asked, found })
+}
+
+/// Says which file an image is, whatever is written to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ImageIdentity(String);
+
+impl ImageIdentity {
+    /// The identity of the image at `path`: inode and time of birth (device numbers change between boots); inode and device where a
+    /// file system does not know births; a block device's path, since its node is made anew at every boot.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self, ImageError> {
+        let io = |source| ImageError::Io { path: path.to_owned(), source };
+        let facts = fs::metadata(path).map_err(io)?;
+        if facts.file_type().is_block_device() {
+            let path = path.canonicalize().map_err(io)?;
+            return Ok(Self(format!("block {}", path.display())));
+        }
+        let born = facts.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(Self(match born {
+            Some(born) => format!("inode {} born {}.{:09}", facts.ino(), born.as_secs(), born.subsec_nanos()),
+            None => format!("inode {} device {}", facts.ino(), facts.dev()),
+        }))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn qemu_img(arguments: &[&str]) {
+        let output = Command::new("qemu-img").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    fn knows_what_qemu_img_makes() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, format, sized) in [
+            ("raw", ImageFormat::Raw, true),
+            ("qcow2", ImageFormat::Qcow2, true),
+            ("vmdk", ImageFormat::Vmdk, true),
+            ("vdi", ImageFormat::Vdi, true),
+            ("vhdx", ImageFormat::Vhdx, false),
+            ("vpc", ImageFormat::Vpc, false),
+            ("qed", ImageFormat::Qed, true),
+        ] {
+            let path = root.path().join(name);
+            qemu_img(&["create", "-q", "-f", name, path.to_str().unwrap(), "64M"]);
+            let facts = inspect(&path).unwrap();
+            assert_eq!(facts.format, format, "{name}");
+            assert_eq!(facts.virtual_size_bytes, sized.then_some(64 << 20), "{name}");
+            assert_eq!((facts.backing, facts.data_files.len()), (None, 0), "{name}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("empty"), "").unwrap();
+        fs::write(at("luks"), b"LUKS\xba\xbe\0\x02").unwrap();
+        fs::write(at("short"), b"QFI\xfb\0\0\0\x03").unwrap();
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(inspect(&at("none")), Err(ImageError::Missing(_))));
+        assert!(matches!(inspect(root.path()), Err(ImageError::Directory(_))));
+        assert!(matches!(inspect(&at("empty")), Err(ImageError::Empty(_))));
+        assert!(matches!(inspect(&at("luks")), Err(ImageError::Luks(_))));
+        assert!(matches!(inspect(&at("short")), Err(ImageError::Damaged { .. })));
+        assert!(matches!(inspect(&at("pipe")), Err(ImageError::Special(_))));
+        assert!(matches!(inspect(Path::new("/dev/null")), Err(ImageError::Special(_))));
+    }
+
+    #[test]
+    fn a_contradiction_is_an_error_but_anything_may_be_raw() {
+        let path = Path::new("a");
+        check_format(path, ImageFormat::Raw, ImageFormat::Qcow2).unwrap();
+        check_format(path, ImageFormat::Vpc, ImageFormat::Raw).unwrap();
+        let error = check_format(path, ImageFormat::Qcow2, ImageFormat::Raw).unwrap_err();
+        assert_eq!(error.to_string(), "a is Raw, not Qcow2");
+    }
+}

@@ -1,0 +1,301 @@
+//! The system calls that no safe wrapper covers: the crate's only module with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+
+/// The only version of the KVM interface there ever was (`Documentation/virt/kvm/api.rst`).
+const KVM_API_VERSION: libc::c_int = 12;
+
+/// Opens `device` (`/dev/kvm`) and makes a VM with it, which is given back at once.
+///
+/// # Errors
+/// What opening said, or that the interface has another version, or why no VM could be made.
+#[cfg(target_os = "linux")]
+pub fn try_kvm(device: &Path) -> io::Result<()> {
+    use std::os::fd::FromRawFd;
+
+    // <linux/kvm.h>: _IO(0xAE, 0x00) and _IO(0xAE, 0x01)
+    const KVM_GET_API_VERSION: libc::Ioctl = 0xAE00;
+    const KVM_CREATE_VM: libc::Ioctl = 0xAE01;
+    let kvm = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device)?;
+    // SAFETY: the descriptor is open; this ioctl takes no memory of ours.
+    let version = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_API_VERSION, 0) };
+    if version < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if version != KVM_API_VERSION {
+        return Err(io::Error::other(format!(
+            "it has version {version} of the interface, not {KVM_API_VERSION}"
+        )));
+    }
+    // SAFETY: as above; 0 is the machine's default type.
+    let vm = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
+    if vm < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns; dropping it gives the VM back.
+    drop(unsafe { OwnedFd::from_raw_fd(vm) });
+    Ok(())
+}
+
+/// KVM is Linux's.
+#[cfg(not(target_os = "linux"))]
+pub fn try_kvm(_device: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Takes the exclusive lock (`flock`) on a file without waiting; `false` if someone else holds it.
+///
+/// It belongs to the open file, not the process: it lasts until the last copy of the descriptor is closed, so it survives a `fork`
+/// whose parent ends (`nix`'s guard would unlock it in the parent).
+///
+/// # Errors
+/// Other reasons than a held lock, e.g. a file system without locks.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    loop {
+        // SAFETY: the descriptor is open; no memory is passed.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return Ok(false),
+            io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// The signals that a service manager sends to the whole group: they are for the supervisor, which climbs the ladder; QEMU has them blocked.
+const SUPERVISORS_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Prepares a child process:
+///
+/// - it inherits exactly its standard streams and `keep`, under the numbers they have here; our copies are closed when `command` is dropped;
+/// - `block_signals`: SIGTERM, SIGINT and SIGHUP are blocked in it (`Command` itself resets the mask);
+/// - `death_signal`: it is killed when the thread that spawned it ends (Linux), so spawn from a thread that lives as long as it should;
+/// - what it creates is for its owner only (umask 077).
+///
+/// Call it in the process that will spawn: after a `fork`, not before.
+pub fn prepare_child(command: &mut Command, keep: Vec<OwnedFd>, block_signals: bool, death_signal: bool) {
+    let parent = Pid::this();
+    let mut blocked = SigSet::empty();
+    if block_signals {
+        SUPERVISORS_SIGNALS.into_iter().for_each(|signal| blocked.add(signal));
+    }
+    let hook = move || {
+        blocked.thread_set_mask()?;
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        if death_signal {
+            die_with(parent)?;
+        }
+        close_all_on_exec();
+        keep.iter().try_for_each(keep_on_exec)
+    };
+    // SAFETY: between fork and exec the closure makes system calls only: no allocation, no locks; errors are plain numbers.
+    unsafe { command.pre_exec(hook) };
+}
+
+#[cfg(target_os = "linux")]
+fn die_with(parent: Pid) -> io::Result<()> {
+    // SIGKILL, since QEMU blocks the others
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // the parent may have ended before the line above
+    if Pid::parent() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with(_parent: Pid) -> io::Result<()> {
+    Ok(())
+}
+
+/// A second line of defence: Rust opens everything with CLOEXEC, but a library or our own parent may not have.
+fn close_all_on_exec() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a plain system call on our own descriptor table. Kernels before 5.11 refuse it, which loses nothing of ours.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open and ours; clearing FD_CLOEXEC (the only flag) touches no memory.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// In which of the two processes [`fork`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The old one, with the new one's pid.
+    Parent(Pid),
+    /// The new one.
+    Child,
+}
+
+/// Splits the process in two.
+///
+/// Only for a process with a single thread (checked on Linux): in the child of any other, every lock that another thread held would stay held.
+///
+/// # Errors
+/// More than one thread (`Unsupported`), or the system's limits.
+pub fn fork() -> io::Result<Fork> {
+    if cfg!(target_os = "linux") && fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "a process with several threads cannot be forked",
+        ));
+    }
+    // SAFETY: a single thread, so no lock can be left held in the child.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// A descriptor for a process: readable when it has ended, and never mistaken for another of the same number.
+///
+/// # Errors
+/// No such process (`ESRCH`), or a kernel before 5.3.
+#[cfg(target_os = "linux")]
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    match libc::c_int::try_from(fd) {
+        // SAFETY: a fresh descriptor (with CLOEXEC) that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends a signal through a descriptor of [`pidfd_open`].
+///
+/// # Errors
+/// The process has ended (`ESRCH`), or is not ours (`EPERM`).
+#[cfg(target_os = "linux")]
+pub fn pidfd_send_signal(process: &OwnedFd, signal: Signal) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, and a null siginfo_t is allowed.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as libc::c_int, no_info, 0)
+    };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// When a process started, in clock ticks since the machine did (field 22 of `<proc>/PID/stat`): with its pid this names it for good.
+///
+/// # Errors
+/// No such process, or not Linux' format.
+pub fn process_start_time(proc: &Path, pid: Pid) -> io::Result<u64> {
+    let stat = fs::read(proc.join(pid.to_string()).join("stat"))?;
+    start_time(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn start_time(stat: &[u8]) -> Option<u64> {
+    // the second field is the program's name in parentheses, and may hold anything, ") " too
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn reads_the_start_time_behind_a_nasty_name() {
+        let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let stat = format!("7 (a) b) S {}", fields.join(" "));
+        assert_eq!(start_time(stat.as_bytes()), Some(22));
+        assert_eq!(start_time(b"7 (short) S 1"), None);
+        assert_eq!(start_time(b""), None);
+    }
+
+    #[test]
+    fn a_child_gets_the_kept_descriptors_and_no_other() {
+        let kept: OwnedFd = tempfile::tempfile().unwrap().into();
+        let other = tempfile::tempfile().unwrap();
+        nix::fcntl::fcntl(other.as_fd(), nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+        let (kept_number, other_number) = (kept.as_raw_fd(), other.as_raw_fd());
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            &format!("test -e /proc/self/fd/{kept_number} && ! test -e /proc/self/fd/{other_number}"),
+        ]);
+        prepare_child(&mut shell, vec![kept], false, true);
+        assert!(shell.status().unwrap().success());
+    }
+
+    #[test]
+    fn blocked_signals_are_inherited_and_files_are_private() {
+        // not through a shell: dash clears the mask when it starts
+        let mut grep = Command::new("grep");
+        grep.args(["-E", "^(SigBlk|Umask):", "/proc/self/status"]);
+        prepare_child(&mut grep, Vec::new(), true, true);
+        let text = String::from_utf8(grep.output().unwrap().stdout).unwrap();
+        assert_eq!(text, "Umask:\t0077\nSigBlk:\t0000000000004003\n");
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_spawned_it() {
+        let mut child = std::thread::spawn(|| {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("60");
+            prepare_child(&mut sleep, Vec::new(), true, true);
+            sleep.spawn().unwrap()
+        })
+        .join()
+        .unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_descriptor_names_a_process() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        assert!(process_start_time(Path::new("/proc"), pid).unwrap() > 0);
+        let process = pidfd_open(pid).unwrap();
+        pidfd_send_signal(&process, Signal::SIGKILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(
+            pidfd_send_signal(&process, Signal::SIGKILL).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
+        assert!(pidfd_open(pid).is_err());
+    }
+
+    #[test]
+    fn a_lock_excludes_another_open_file_until_it_is_closed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let first = File::open(file.path()).unwrap();
+        let copy = first.try_clone().unwrap();
+        let second = File::open(file.path()).unwrap();
+        assert!(try_lock(&first).unwrap());
+        drop(first);
+        assert!(!try_lock(&second).unwrap());
+        drop(copy);
+        assert!(try_lock(&second).unwrap());
+    }
+
+    #[test]
+    fn a_file_is_not_kvm() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(try_kvm(file.path()).is_err());
+    }
+}
