@@ -123,7 +123,9 @@ impl Agent {
     /// `Timeout` if it does not answer within `after`; it may later.
     pub async fn sync(&mut self, after: Duration) -> Result<(), AgentError> {
         self.in_step = false;
-        timeout(after, self.find_step()).await.unwrap_or_else(|_| Err(timed_out("guest-sync-delimited", after)))?;
+        timeout(after, self.find_step())
+            .await
+            .unwrap_or_else(|_| Err(timed_out("guest-sync-delimited", after)))?;
         self.in_step = true;
         Ok(())
     }
@@ -150,7 +152,10 @@ impl Agent {
     /// # Errors
     /// As `run`; `Decode` if the answer does not fit its type.
     pub async fn execute<C: qapi::qga::QgaCommand>(&mut self, command: C) -> Result<C::Ok, AgentError> {
-        let decode = |error: serde_json::Error| AgentError::Decode { command: C::NAME.to_owned(), why: error.to_string() };
+        let decode = |error: serde_json::Error| AgentError::Decode {
+            command: C::NAME.to_owned(),
+            why: error.to_string(),
+        };
         let arguments = serde_json::to_value(&command).map_err(decode)?;
         let answer = self.run(&Command::new(C::NAME, arguments)).await?;
         serde_json::from_value(answer).map_err(decode)
@@ -187,7 +192,11 @@ impl Agent {
             }
         };
         self.in_step = true;
-        result.map_err(|Refusal { class, desc }| AgentError::Refused { class, desc, command: command.execute.clone() })
+        result.map_err(|Refusal { class, desc }| AgentError::Refused {
+            class,
+            desc,
+            command: command.execute.clone(),
+        })
     }
 
     /// Asks for a number until the agent says the last one asked for.
@@ -215,7 +224,9 @@ impl Agent {
             // What is before the byte is the rest of an answer that was cut off.
             let Some(delimiter) = line.iter().rposition(|&byte| byte == RESET) else { continue };
             match Message::parse(&line[delimiter + 1..]) {
-                Some(Message::Reply { result: Ok(value), .. }) if value.as_i64() == Some(number) => return Ok(()),
+                Some(Message::Reply { result: Ok(value), .. }) if value.as_i64() == Some(number) => {
+                    return Ok(());
+                }
                 _ => {}
             }
         }
@@ -232,8 +243,10 @@ impl Agent {
     }
 
     async fn send(&mut self, before: &[u8], command: &Command) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(command)
-            .map_err(|error| AgentError::Decode { command: command.execute.clone(), why: error.to_string() })?;
+        let json = serde_json::to_vec(command).map_err(|error| AgentError::Decode {
+            command: command.execute.clone(),
+            why: error.to_string(),
+        })?;
         if let Some(transcript) = &self.transcript {
             transcript.record(Direction::Out, &json);
         }

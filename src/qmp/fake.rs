@@ -66,7 +66,8 @@ pub(crate) fn start(script: &str) -> (Fake, UnixStream) {
         ids: HashMap::new(),
         commands: Vec::new(),
     };
-    let script: Vec<String> = script.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect();
+    let script: Vec<String> =
+        script.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect();
     (Fake { go, play: tokio::spawn(player.play(script)) }, theirs)
 }
 
@@ -133,7 +134,9 @@ impl Player {
                 "->" => self.expect(rest).await,
                 "<-" => self.send(format!("{}\r\n", self.message(rest)).as_bytes()).await,
                 "<~" => self.send(&unescape(rest)).await,
-                ".." => self.go.acquire().await.map(|permit| permit.forget()).map_err(|error| error.to_string()),
+                ".." => {
+                    self.go.acquire().await.map(|permit| permit.forget()).map_err(|error| error.to_string())
+                }
                 "eof" => return Ok(self.commands),
                 other => Err(format!("{other:?} is no step")),
             };
@@ -146,7 +149,8 @@ impl Player {
 
     async fn expect(&mut self, wanted: &str) -> Result<(), String> {
         let (name, label) = wanted.split_once(" #").unwrap_or((wanted, ""));
-        let line = self.lines.next().await.map_err(|error| format!("{error:?}"))?.ok_or("the other side closed")?;
+        let line =
+            self.lines.next().await.map_err(|error| format!("{error:?}"))?.ok_or("the other side closed")?;
         let line = line.strip_prefix(b"\xff").unwrap_or(line);
         let command: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         if name != "*" && command["execute"] != name {

@@ -181,14 +181,16 @@ Hub 3 (n3):\r
         assert_eq!(hostfwd_removed("host forwarding rule for tcp:127.0.0.1:1 removed\r\n"), Ok(()));
         let absent = hostfwd_removed("host forwarding rule for tcp:127.0.0.1:1 not found\r\n");
         assert_eq!(absent, Err(HostfwdError::NotFound));
-        assert_eq!(hostfwd_removed("invalid format\r\n"), Err(HostfwdError::Refused("invalid format".into())));
+        assert_eq!(
+            hostfwd_removed("invalid format\r\n"),
+            Err(HostfwdError::Refused("invalid format".into()))
+        );
         assert_eq!(hostfwd_removed(""), Err(HostfwdError::Refused(String::new())));
     }
 
     #[test]
     fn writes_rules() {
-        let forward =
-            Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: 22, protocol: Protocol::Tcp };
+        let forward = Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: 22, protocol: Protocol::Tcp };
         assert_eq!(hostfwd_rule(&forward), "tcp:127.0.0.1:0-:22");
         assert_eq!(hostfwd_listener(&forward), "tcp:127.0.0.1:0");
     }

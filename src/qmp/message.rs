@@ -20,7 +20,10 @@ pub struct Greeting {
 #[derive(Debug)]
 pub(super) enum Message {
     Greeting(Greeting),
-    Reply { id: Option<u64>, result: Result<Value, Refusal> },
+    Reply {
+        id: Option<u64>,
+        result: Result<Value, Refusal>,
+    },
     Event(Event),
     /// A JSON object of another kind.
     Unknown,
@@ -130,7 +133,9 @@ mod tests {
         let null = parse(r#"{"return": null, "id": 7}"#);
         assert!(matches!(null, Some(Message::Reply { id: Some(7), result: Ok(Value::Null) })));
         let event = parse(r#"{"event": "NEW_ONE", "data": 5, "timestamp": "then", "more": [1]}"#);
-        assert!(matches!(event, Some(Message::Event(event)) if event.name == "NEW_ONE" && event.data.is_empty()));
+        assert!(
+            matches!(event, Some(Message::Event(event)) if event.name == "NEW_ONE" && event.data.is_empty())
+        );
         let odd = parse(r#"{"error": "oops"}"#);
         assert!(
             matches!(odd, Some(Message::Reply { id: None, result: Err(refusal) }) if refusal.desc == "\"oops\"")
@@ -144,7 +149,9 @@ mod tests {
     #[test]
     fn takes_strings_that_are_not_utf8() {
         let message = Message::parse(b"{\"return\": \"caf\xe9\"}");
-        assert!(matches!(message, Some(Message::Reply { result: Ok(Value::String(text)), .. }) if text == "caf\u{fffd}"));
+        assert!(
+            matches!(message, Some(Message::Reply { result: Ok(Value::String(text)), .. }) if text == "caf\u{fffd}")
+        );
     }
 
     #[test]

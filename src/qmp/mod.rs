@@ -21,5 +21,7 @@ mod tests;
 
 pub use agent::{Agent, AgentError};
 pub use event::{Event, View};
-pub use session::{CommandError, Connected, Delivery, EventReceiver, Options, Pending, Session, SessionError};
+pub use session::{
+    CommandError, Connected, Delivery, EventReceiver, Options, Pending, Session, SessionError,
+};
 pub use transcript::Transcript;

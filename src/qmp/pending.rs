@@ -55,7 +55,13 @@ impl Desk {
         // QEMU may still answer commands of a client before this one, so ids do not begin at 1.
         let next_id = u64::from(rand::random::<u32>()) << 16;
         let state = State { next_id, waiters: HashMap::new(), outgoing: Vec::new(), open: true };
-        Self { state: Mutex::new(state), work: Notify::new(), hang_up: Notify::new(), end: watch::Sender::new(None), limits }
+        Self {
+            state: Mutex::new(state),
+            work: Notify::new(),
+            hang_up: Notify::new(),
+            end: watch::Sender::new(None),
+            limits,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -63,7 +69,10 @@ impl Desk {
     }
 
     /// Queues commands that belong together, in their order: all of them, or none if they do not fit.
-    pub(super) fn submit<A: Serialize>(&self, commands: &[(&str, Option<A>)]) -> Vec<oneshot::Receiver<Answer>> {
+    pub(super) fn submit<A: Serialize>(
+        &self,
+        commands: &[(&str, Option<A>)],
+    ) -> Vec<oneshot::Receiver<Answer>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
         let mut state = self.lock();
         match self.encode(&state, commands) {
@@ -86,7 +95,11 @@ impl Desk {
         receivers
     }
 
-    fn encode<A: Serialize>(&self, state: &State, commands: &[(&str, Option<A>)]) -> Result<Vec<u8>, CommandError> {
+    fn encode<A: Serialize>(
+        &self,
+        state: &State,
+        commands: &[(&str, Option<A>)],
+    ) -> Result<Vec<u8>, CommandError> {
         if !state.open {
             return Err(CommandError::Disconnected);
         }
@@ -97,11 +110,16 @@ impl Desk {
         for (id, (execute, arguments)) in (state.next_id..).zip(commands) {
             let before = bytes.len();
             let request = Request { execute, arguments: arguments.as_ref(), id };
-            serde_json::to_writer(&mut bytes, &request)
-                .map_err(|error| CommandError::Decode { command: (*execute).to_owned(), why: error.to_string() })?;
+            serde_json::to_writer(&mut bytes, &request).map_err(|error| CommandError::Decode {
+                command: (*execute).to_owned(),
+                why: error.to_string(),
+            })?;
             bytes.push(b'\n');
             if bytes.len() - before > self.limits.command {
-                return Err(CommandError::TooLong { command: (*execute).to_owned(), limit: self.limits.command });
+                return Err(CommandError::TooLong {
+                    command: (*execute).to_owned(),
+                    limit: self.limits.command,
+                });
             }
         }
         if state.outgoing.len() + bytes.len() > self.limits.queued_bytes {
@@ -120,10 +138,15 @@ impl Desk {
         let waiter = id.and_then(|id| self.lock().waiters.remove(&id));
         match waiter {
             Some(Waiter { command, reply }) => {
-                let _ = reply
-                    .send(result.map_err(|Refusal { class, desc }| CommandError::Refused { class, desc, command }));
+                let _ = reply.send(result.map_err(|Refusal { class, desc }| CommandError::Refused {
+                    class,
+                    desc,
+                    command,
+                }));
             }
-            None => log::debug!("QEMU's monitor answered what was not asked: id {id:?}, error {:?}", result.err()),
+            None => {
+                log::debug!("QEMU's monitor answered what was not asked: id {id:?}, error {:?}", result.err())
+            }
         }
     }
 

@@ -270,7 +270,11 @@ async fn write_all(write: OwnedWriteHalf, desk: Arc<Desk>, transcript: Option<Tr
     }
 }
 
-async fn keep_writing(mut write: OwnedWriteHalf, desk: &Desk, transcript: Option<Transcript>) -> std::io::Error {
+async fn keep_writing(
+    mut write: OwnedWriteHalf,
+    desk: &Desk,
+    transcript: Option<Transcript>,
+) -> std::io::Error {
     use tokio::io::AsyncWriteExt;
     let mut batch = Vec::new();
     loop {

@@ -74,8 +74,10 @@ fn line(direction: Direction, message: &[u8]) -> Vec<u8> {
         Direction::Out => "out",
         Direction::In => "in",
     };
-    let mut line = format!("{{\"at\":{}.{:06},\"dir\":\"{dir}\",\"msg\":", at.as_secs(), at.subsec_micros()).into_bytes();
-    let is_json = message.first() == Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(message).is_ok();
+    let mut line = format!("{{\"at\":{}.{:06},\"dir\":\"{dir}\",\"msg\":", at.as_secs(), at.subsec_micros())
+        .into_bytes();
+    let is_json =
+        message.first() == Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(message).is_ok();
     if is_json && std::str::from_utf8(message).is_ok() {
         line.extend_from_slice(message);
     } else {
