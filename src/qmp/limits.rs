@@ -16,11 +16,12 @@ pub struct Limits {
     /// Longest message from QEMU, in bytes. `query-qmp-schema` is about 200 KiB, a dump of a log through HMP
     /// a few MiB.
     pub line: usize,
-    /// Longest command, in bytes. A control client may send 1 MiB; JSON escapes can make six times that of it.
+    /// Longest command, in bytes. QEMU 7.2 takes input byte by byte, about 140 KiB a second here: 2 MiB are half of
+    /// the usual deadline.
     pub command: usize,
     /// Commands without an answer, those included that nobody waits for any more.
     pub waiters: usize,
-    /// Bytes of commands that QEMU has not taken yet.
+    /// Bytes of commands that wait for the writer. What is behind more than this meets its deadline anyway.
     pub queued_bytes: usize,
     /// Events that the receiver has not taken yet. A guest can cause floods of some (`RTC_CHANGE`, `BLOCK_IO_ERROR`).
     pub events: usize,
@@ -32,9 +33,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             line: 16 << 20,
-            command: 8 << 20,
+            command: 2 << 20,
             waiters: 4096,
-            queued_bytes: 16 << 20,
+            queued_bytes: 4 << 20,
             events: 64 << 10,
             event_bytes: 32 << 20,
         }

@@ -8,6 +8,7 @@ pub mod hmp;
 pub mod session;
 pub mod transcript;
 
+mod desk;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -16,6 +17,7 @@ mod lines;
 mod message;
 mod pending;
 mod queue;
+mod tasks;
 #[cfg(test)]
 mod tests;
 

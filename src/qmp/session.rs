@@ -14,7 +14,6 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 pub use super::error::{CommandError, SessionError};
 pub use super::limits::{COMMAND_TIMEOUT, GREETING_TIMEOUT, Limits};
@@ -22,11 +21,11 @@ pub use super::message::Greeting;
 pub use super::pending::Pending;
 pub use super::queue::{Delivery, EventReceiver};
 
+use super::desk::Desk;
 use super::lines::Lines;
-use super::message::Message;
-use super::pending::Desk;
-use super::queue::{self, EventSender};
-use super::transcript::{Direction, Transcript};
+use super::queue;
+use super::tasks::{Reader, write_all};
+use super::transcript::Transcript;
 use crate::qemu::Command;
 
 /// How a session should behave.
@@ -195,101 +194,4 @@ impl Session {
 
 fn request(command: &Command) -> (&str, Option<&serde_json::Map<String, Value>>) {
     (&command.execute, (!command.arguments.is_empty()).then_some(&command.arguments))
-}
-
-struct Reader {
-    lines: Lines<OwnedReadHalf>,
-    desk: Arc<Desk>,
-    events: EventSender,
-    transcript: Option<Transcript>,
-}
-
-impl Reader {
-    /// The next message that is not an event; events go to their queue.
-    async fn message(&mut self) -> Result<Message, SessionError> {
-        loop {
-            // Lines that are already in the buffer cost no wait: let others have their turn in a flood.
-            tokio::task::consume_budget().await;
-            let line = match self.lines.next().await {
-                Ok(Some([])) => continue,
-                Ok(Some(line)) => line,
-                Ok(None) => return Err(SessionError::Ended),
-                Err(error) => return Err(SessionError::from_line(error, self.desk.limits.line)),
-            };
-            if let Some(transcript) = &self.transcript {
-                transcript.record(Direction::In, line);
-            }
-            match Message::parse(line) {
-                Some(Message::Event(event)) => self.events.send(event, line.len()),
-                Some(message) => return Ok(message),
-                None => return Err(SessionError::garbage(line)),
-            }
-        }
-    }
-
-    async fn greeting(&mut self) -> Result<Greeting, SessionError> {
-        loop {
-            match self.message().await? {
-                Message::Greeting(greeting) => return Ok(greeting),
-                other => log::debug!("before the greeting QEMU's monitor sent {other:?}"),
-            }
-        }
-    }
-
-    async fn replies(&mut self) -> SessionError {
-        loop {
-            match self.message().await {
-                Ok(Message::Reply { id, result }) => self.desk.answer(id, result),
-                Ok(other) => log::debug!("QEMU's monitor sent what is of no use: {other:?}"),
-                Err(why) => return why,
-            }
-        }
-    }
-
-    async fn run(mut self) {
-        let desk = self.desk.clone();
-        let why = tokio::select! {
-            why = self.replies() => why,
-            () = desk.hang_up.notified() => SessionError::HungUp,
-        };
-        log::debug!("the session with QEMU's monitor is over: {why}");
-        self.events.end(why.clone());
-        desk.finish(why);
-    }
-}
-
-/// The writer task: takes all that is queued, writes it in one go, and again.
-async fn write_all(write: OwnedWriteHalf, desk: Arc<Desk>, transcript: Option<Transcript>) {
-    tokio::select! {
-        error = keep_writing(write, &desk, transcript) => {
-            // What QEMU said before it went away is still to be read, so the end is the reader's to find.
-            log::debug!("cannot write to QEMU's monitor: {error}");
-            desk.shut();
-        }
-        () = desk.ended() => {}
-    }
-}
-
-async fn keep_writing(
-    mut write: OwnedWriteHalf,
-    desk: &Desk,
-    transcript: Option<Transcript>,
-) -> std::io::Error {
-    use tokio::io::AsyncWriteExt;
-    let mut batch = Vec::new();
-    loop {
-        desk.take_outgoing(&mut batch);
-        if batch.is_empty() {
-            desk.work.notified().await;
-            continue;
-        }
-        if let Some(transcript) = &transcript {
-            let lines = batch.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-            lines.for_each(|line| transcript.record(Direction::Out, line));
-        }
-        if let Err(error) = write.write_all(&batch).await {
-            return error;
-        }
-        batch = Vec::new();
-    }
 }
