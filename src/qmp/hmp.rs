@@ -1,0 +1,204 @@
+//! What the human monitor's texts mean. QMP has no commands for forwards (up to QEMU 11.1), so they go this way;
+//! its answer is a success either way and the text says how it went. Texts as of QEMU 7.2, net/slirp.c.
+
+use std::net::Ipv4Addr;
+
+use crate::spec::forward::{Forward, Protocol};
+
+/// Why a forward could not be added or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostfwdError {
+    /// The host port is taken, or this user may not listen there, or the host has no such address. QEMU does not say.
+    #[error("QEMU could not listen for the forward")]
+    CannotListen,
+    /// There is no such forward to remove.
+    #[error("QEMU has no such forward")]
+    NotFound,
+    /// The network device is not there or has no user networking.
+    #[error("QEMU has no user network for it: {0}")]
+    NoNetwork(String),
+    /// Anything else.
+    #[error("QEMU refused the forward: {0}")]
+    Refused(String),
+}
+
+impl HostfwdError {
+    fn from_text(text: &str) -> Self {
+        if text.starts_with("Could not set up host forwarding rule") {
+            Self::CannotListen
+        } else if text.starts_with("host forwarding rule for") && text.ends_with("not found") {
+            Self::NotFound
+        } else if text.starts_with("unrecognized netdev id") || text.starts_with("invalid device specified") {
+            Self::NoNetwork(text.to_owned())
+        } else {
+            Self::Refused(text.replace("\r\n", " "))
+        }
+    }
+}
+
+/// The argument of `hostfwd_add`, e.g. `tcp:127.0.0.1:2222-:22`.
+pub fn hostfwd_rule(forward: &Forward) -> String {
+    format!("{}-:{}", hostfwd_listener(forward), forward.guest)
+}
+
+/// The argument of `hostfwd_remove`, e.g. `tcp:127.0.0.1:2222`. Must have the real host port, not 0.
+pub fn hostfwd_listener(forward: &Forward) -> String {
+    let protocol = match forward.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    format!("{protocol}:{}:{}", forward.address, forward.host)
+}
+
+/// What `hostfwd_add` answered: nothing is success.
+///
+/// # Errors
+/// Why the forward was not added.
+pub fn hostfwd_added(text: &str) -> Result<(), HostfwdError> {
+    match text.trim() {
+        "" => Ok(()),
+        text => Err(HostfwdError::from_text(text)),
+    }
+}
+
+/// What `hostfwd_remove` answered: `host forwarding rule for … removed` is success.
+///
+/// # Errors
+/// Why the forward was not removed.
+pub fn hostfwd_removed(text: &str) -> Result<(), HostfwdError> {
+    match text.trim() {
+        text if text.starts_with("host forwarding rule for") && text.ends_with("removed") => Ok(()),
+        text => Err(HostfwdError::from_text(text)),
+    }
+}
+
+/// A forward as `info usernet` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardLine {
+    /// The network back-end's id.
+    pub netdev: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Host address; 0.0.0.0 for all.
+    pub address: Ipv4Addr,
+    /// Host port: the real one, where 0 was asked for.
+    pub host_port: u16,
+    /// The guest's address.
+    pub guest_address: Ipv4Addr,
+    /// The guest's port.
+    pub guest_port: u16,
+}
+
+/// The forwards in the text of `info usernet`; connections and lines that make no sense are left out.
+pub fn usernet(text: &str) -> Vec<ForwardLine> {
+    let mut netdev = "";
+    let mut forwards = Vec::new();
+    for line in text.lines() {
+        match hub_header(line) {
+            Some(name) => netdev = name,
+            None => forwards.extend(forward_line(netdev, line)),
+        }
+    }
+    forwards
+}
+
+/// `Hub -1 (net0):` → `net0`.
+fn hub_header(line: &str) -> Option<&str> {
+    let (_, rest) = line.strip_prefix("Hub ")?.split_once(" (")?;
+    rest.trim_end().strip_suffix("):")
+}
+
+/// `  TCP[HOST_FORWARD]  15       127.0.0.1 40191       10.0.2.15    22     0     0`
+fn forward_line(netdev: &str, line: &str) -> Option<ForwardLine> {
+    let (protocol, rest) = line.trim_start().split_once("[HOST_FORWARD]")?;
+    let protocol = match protocol {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        _ => return None,
+    };
+    // The first field is QEMU's file descriptor.
+    let mut fields = rest.split_ascii_whitespace().skip(1);
+    Some(ForwardLine {
+        netdev: netdev.to_owned(),
+        protocol,
+        address: address(fields.next()?)?,
+        host_port: fields.next()?.parse().ok()?,
+        guest_address: address(fields.next()?)?,
+        guest_port: fields.next()?.parse().ok()?,
+    })
+}
+
+fn address(text: &str) -> Option<Ipv4Addr> {
+    if text == "*" { Some(Ipv4Addr::UNSPECIFIED) } else { text.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// From QEMU 7.2.22, shortened.
+    const TEXT: &str = "Hub -1 (net0):\r
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
+  TCP[HOST_FORWARD]   9       127.0.0.1 36153       10.0.2.15    22     0     0\r
+  TCP[ESTABLISHED]   11       127.0.0.1 36153       10.0.2.15    22     0     0\r
+  UDP[HOST_FORWARD]   8               * 56584       10.0.2.15    53     0     0\r
+Hub 3 (n3):\r
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
+  TCP[HOST_FORWARD]  14       127.0.0.1 42321       10.0.2.99    80     0     0\r
+";
+
+    #[test]
+    fn lists_the_forwards_of_several_networks() {
+        let seen: Vec<String> = usernet(TEXT)
+            .iter()
+            .map(|f| {
+                let ForwardLine { netdev, protocol, address, host_port, guest_address, guest_port } = f;
+                format!("{netdev} {protocol:?} {address}:{host_port} {guest_address}:{guest_port}")
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                "net0 Tcp 127.0.0.1:36153 10.0.2.15:22",
+                "net0 Udp 0.0.0.0:56584 10.0.2.15:53",
+                "n3 Tcp 127.0.0.1:42321 10.0.2.99:80",
+            ]
+        );
+    }
+
+    #[test]
+    fn answers_of_qemu_7_2() {
+        assert_eq!(hostfwd_added(""), Ok(()));
+        let taken = hostfwd_added("Could not set up host forwarding rule 'tcp:1.2.3.4:80-:22'\r\n");
+        assert_eq!(taken, Err(HostfwdError::CannotListen));
+        let unknown = hostfwd_added("unrecognized netdev id 'netX'\r\n");
+        assert_eq!(unknown, Err(HostfwdError::NoNetwork("unrecognized netdev id 'netX'".into())));
+        let bad = "Invalid host forwarding rule 'tcp:127.0.0.1:99999-:22' (Bad host port)";
+        assert_eq!(hostfwd_added(&format!("{bad}\r\n")), Err(HostfwdError::Refused(bad.into())));
+        assert_eq!(hostfwd_removed("host forwarding rule for tcp:127.0.0.1:1 removed\r\n"), Ok(()));
+        let absent = hostfwd_removed("host forwarding rule for tcp:127.0.0.1:1 not found\r\n");
+        assert_eq!(absent, Err(HostfwdError::NotFound));
+        assert_eq!(
+            hostfwd_removed("invalid format\r\n"),
+            Err(HostfwdError::Refused("invalid format".into()))
+        );
+        assert_eq!(hostfwd_removed(""), Err(HostfwdError::Refused(String::new())));
+    }
+
+    #[test]
+    fn writes_rules() {
+        let forward = Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: 22, protocol: Protocol::Tcp };
+        assert_eq!(hostfwd_rule(&forward), "tcp:127.0.0.1:0-:22");
+        assert_eq!(hostfwd_listener(&forward), "tcp:127.0.0.1:0");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String, line in r"(Hub |  TCP\[HOST_FORWARD\])[ -~]{0,60}\n?") {
+            let _ = (usernet(&text), usernet(&line), hostfwd_added(&text), hostfwd_removed(&text));
+        }
+    }
+}

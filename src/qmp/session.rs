@@ -1,0 +1,197 @@
+//! One connection to QEMU's monitor.
+//!
+//! ```text
+//!   run, submit ──► desk (waiters by id, bytes to write) ──► writer task ──► socket
+//!                     ▲ answers                                                 │
+//!                     └───────────────────── reader task ◄──────────────────────┘
+//!                                                 └──► event queue ──► EventReceiver
+//! ```
+//! Callers may be cancelled at any point: only the writer task writes, only the reader task reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+pub use super::error::{CommandError, SessionError};
+pub use super::limits::{COMMAND_TIMEOUT, GREETING_TIMEOUT, Limits};
+pub use super::message::Greeting;
+pub use super::pending::Pending;
+pub use super::queue::{Delivery, EventReceiver};
+
+use super::desk::Desk;
+use super::lines::Lines;
+use super::queue;
+use super::tasks::{Reader, write_all};
+use super::transcript::Transcript;
+use crate::qemu::Command;
+
+/// How a session should behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long to wait for the greeting, and again for the end of negotiation.
+    pub greeting_timeout: Duration,
+    /// How long a command may take, unless its `Pending` says otherwise.
+    pub command_timeout: Duration,
+    /// Where to record what is said.
+    pub transcript: Option<Transcript>,
+    /// Bounds of memory.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            greeting_timeout: GREETING_TIMEOUT,
+            command_timeout: COMMAND_TIMEOUT,
+            transcript: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A session that is ready for commands.
+#[derive(Debug)]
+pub struct Connected {
+    /// For commands.
+    pub session: Session,
+    /// For events, those before the greeting included.
+    pub events: EventReceiver,
+    /// What QEMU said of itself.
+    pub greeting: Greeting,
+}
+
+/// A handle on a session; clones speak over the same connection, which ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Session(Arc<Handle>);
+
+/// Hangs up when nobody holds it any more.
+pub(super) struct Handle {
+    desk: Arc<Desk>,
+    command_timeout: Duration,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.desk.hang_up.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").field("end", &self.desk.end()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Reads the greeting, leaves negotiation mode (without out-of-band execution) and starts the session's two tasks.
+    /// Needs a tokio runtime with time and I/O, as everything here does.
+    ///
+    /// # Errors
+    /// No greeting in time, no monitor at the other end, or it went away.
+    pub async fn connect(stream: UnixStream, options: Options) -> Result<Connected, SessionError> {
+        let Options { greeting_timeout, command_timeout, transcript, limits } = options;
+        let (read, write) = stream.into_split();
+        let (sender, events) = queue::channel(limits.clone());
+        let lines = Lines::new(read, limits.line);
+        let desk = Arc::new(Desk::new(limits));
+        let mut reader = Reader { lines, desk: desk.clone(), events: sender, transcript: transcript.clone() };
+        let greeting = tokio::time::timeout(greeting_timeout, reader.greeting())
+            .await
+            .map_err(|_| SessionError::NoGreeting { after: greeting_timeout })??;
+
+        tokio::spawn(reader.run());
+        tokio::spawn(write_all(write, desk.clone(), transcript));
+        let session = Self(Arc::new(Handle { desk, command_timeout }));
+        let negotiated = session.submit_raw("qmp_capabilities", None).within(greeting_timeout).await;
+        match (negotiated, session.end()) {
+            (Ok(_), _) => Ok(Connected { session, events, greeting }),
+            (Err(CommandError::Disconnected), Some(why)) => Err(why),
+            (Err(CommandError::Refused { desc, .. }), _) => Err(SessionError::Negotiation { why: desc }),
+            (Err(error), _) => Err(SessionError::Negotiation { why: error.to_string() }),
+        }
+    }
+
+    /// Runs a command and gives what it returned.
+    ///
+    /// # Errors
+    /// QEMU refused it, did not answer in time, or is gone.
+    pub async fn run(&self, command: &Command) -> Result<Value, CommandError> {
+        self.submit(command).await
+    }
+
+    /// Runs a command of crate `qapi`. Only for commands whose answers do not change between versions of QEMU: the
+    /// crate's types refuse what they do not know.
+    ///
+    /// # Errors
+    /// As `run`; `Decode` if the answer does not fit its type.
+    pub async fn execute<C: qapi::qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
+        let answer = self.queue(&[(C::NAME, Some(&command))]).remove(0).await?;
+        serde_json::from_value(answer)
+            .map_err(|error| CommandError::Decode { command: C::NAME.to_owned(), why: error.to_string() })
+    }
+
+    /// Queues a command without waiting; commands are written in the order of these calls.
+    pub fn submit(&self, command: &Command) -> Pending {
+        self.queue(&[request(command)]).remove(0)
+    }
+
+    /// Queues commands without waiting, to be written in one go. If they do not all fit, none is sent.
+    pub fn submit_all(&self, commands: &[Command]) -> Vec<Pending> {
+        self.queue(&commands.iter().map(request).collect::<Vec<_>>())
+    }
+
+    /// Queues a command whose arguments are passed on as they are, right or wrong.
+    pub fn submit_raw(&self, execute: &str, arguments: Option<Value>) -> Pending {
+        self.queue(&[(execute, arguments)]).remove(0)
+    }
+
+    /// Runs a command of the human monitor and gives the text it printed. An error is such a text too: see `hmp`.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn hmp(&self, line: &str) -> Result<String, CommandError> {
+        match self.run(&Command::hmp(line)).await? {
+            Value::String(text) => Ok(text),
+            other => Err(CommandError::Decode {
+                command: "human-monitor-command".to_owned(),
+                why: format!("not a text: {other}"),
+            }),
+        }
+    }
+
+    /// Ends the session now. Commands that were not written yet are not sent.
+    pub fn close(&self) {
+        self.0.desk.shut();
+        self.0.desk.hang_up.notify_one();
+    }
+
+    /// Resolves when the session has ended, for whatever reason. Safe to cancel.
+    pub async fn closed(&self) {
+        self.0.desk.ended().await;
+    }
+
+    /// Why the session ended, once it has.
+    pub fn end(&self) -> Option<SessionError> {
+        self.0.desk.end()
+    }
+
+    /// How many commands QEMU has not answered, those included that nobody waits for any more.
+    pub fn outstanding(&self) -> usize {
+        self.0.desk.outstanding()
+    }
+
+    fn queue<A: Serialize>(&self, commands: &[(&str, Option<A>)]) -> Vec<Pending> {
+        let replies = self.0.desk.submit(commands);
+        let pending = |((name, _), reply): (&(&str, _), _)| {
+            Pending::new(name, reply, self.0.command_timeout, self.0.clone())
+        };
+        commands.iter().zip(replies).map(pending).collect()
+    }
+}
+
+fn request(command: &Command) -> (&str, Option<&serde_json::Map<String, Value>>) {
+    (&command.execute, (!command.arguments.is_empty()).then_some(&command.arguments))
+}

@@ -1,0 +1,111 @@
+//! The two tasks of a session: one reads, one writes.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::desk::Desk;
+use super::error::SessionError;
+use super::lines::Lines;
+use super::message::{Greeting, Message};
+use super::queue::EventSender;
+use super::transcript::{Direction, Transcript};
+
+/// The one that reads: answers go to the desk, events to their queue.
+pub(super) struct Reader {
+    pub(super) lines: Lines<OwnedReadHalf>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) events: EventSender,
+    pub(super) transcript: Option<Transcript>,
+}
+
+impl Reader {
+    /// The next message that is not an event; events go to their queue.
+    async fn message(&mut self) -> Result<Message, SessionError> {
+        loop {
+            // Lines that are already in the buffer cost no wait: let others have their turn in a flood.
+            tokio::task::consume_budget().await;
+            let line = match self.lines.next().await {
+                Ok(Some([])) => continue,
+                Ok(Some(line)) => line,
+                Ok(None) => return Err(SessionError::Ended),
+                Err(error) => return Err(SessionError::from_line(error, self.desk.limits.line)),
+            };
+            if let Some(transcript) = &self.transcript {
+                transcript.record(Direction::In, line);
+            }
+            match Message::parse(line) {
+                Some(Message::Event(event)) => self.events.send(event, line.len()),
+                Some(message) => return Ok(message),
+                None => return Err(SessionError::garbage(line)),
+            }
+        }
+    }
+
+    pub(super) async fn greeting(&mut self) -> Result<Greeting, SessionError> {
+        loop {
+            match self.message().await? {
+                Message::Greeting(greeting) => return Ok(greeting),
+                other => log::debug!("before the greeting QEMU's monitor sent {other:?}"),
+            }
+        }
+    }
+
+    async fn replies(&mut self) -> SessionError {
+        loop {
+            match self.message().await {
+                Ok(Message::Reply { id, result }) => self.desk.answer(id, result),
+                Ok(other) => log::debug!("QEMU's monitor sent what is of no use: {other:?}"),
+                Err(why) => return why,
+            }
+        }
+    }
+
+    /// The reader task: ends with the connection, or when this side hangs up.
+    pub(super) async fn run(mut self) {
+        let desk = self.desk.clone();
+        let why = tokio::select! {
+            why = self.replies() => why,
+            () = desk.hang_up.notified() => SessionError::HungUp,
+        };
+        log::debug!("the session with QEMU's monitor is over: {why}");
+        self.events.end(why.clone());
+        desk.finish(why);
+    }
+}
+
+/// The writer task: takes all that is queued, writes it in one go, and again.
+pub(super) async fn write_all(write: OwnedWriteHalf, desk: Arc<Desk>, transcript: Option<Transcript>) {
+    tokio::select! {
+        error = keep_writing(write, &desk, transcript) => {
+            // What QEMU said before it went away is still to be read, so the end is the reader's to find.
+            log::debug!("cannot write to QEMU's monitor: {error}");
+            desk.shut();
+        }
+        () = desk.ended() => {}
+    }
+}
+
+async fn keep_writing(
+    mut write: OwnedWriteHalf,
+    desk: &Desk,
+    transcript: Option<Transcript>,
+) -> std::io::Error {
+    let mut batch = Vec::new();
+    loop {
+        desk.take_outgoing(&mut batch);
+        if batch.is_empty() {
+            desk.work.notified().await;
+            continue;
+        }
+        if let Some(transcript) = &transcript {
+            let lines = batch.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            lines.for_each(|line| transcript.record(Direction::Out, line));
+        }
+        if let Err(error) = write.write_all(&batch).await {
+            return error;
+        }
+        batch = Vec::new();
+    }
+}
