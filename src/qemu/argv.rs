@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use super::machine::Family;
 use super::object::Object;
 use super::{
-    Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, drives, firmware, io, plan,
+    Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
+    plan,
 };
 use crate::spec::{Display, Networking, Os, VmSpec};
 
@@ -70,7 +71,7 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) 
     );
     line.devices(io::nic(machine, spec));
     line.devices(io::usb(machine, spec));
-    line.devices(drives::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
+    line.devices(controllers::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
     drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
     line.devices(drives.controllers);
     line.devices(drives.devices);
@@ -88,10 +89,10 @@ fn sandbox(spec: &VmSpec, host: &HostFacts) -> Option<&'static str> {
 fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> String {
     let mut options = vec![machine.kind().to_owned()];
     // the firmware looks for drives on an AHCI controller for most of a second
-    if machine.family() == Family::Q35 && !drives::uses_sata(spec) && spec.extra.is_empty() {
+    if machine.family() == Family::Q35 && !controllers::uses_sata(spec) && spec.extra.is_empty() {
         options.push("sata=off".to_owned());
     }
-    if machine.family() == Family::Microvm && io::uses_usb(machine, spec) {
+    if machine.family() == Family::Microvm && controllers::uses_usb(machine, spec) {
         options.push("usb=on".to_owned());
     }
     options.extend(accel::gic_version(machine, spec, host).map(|version| format!("gic-version={version}")));

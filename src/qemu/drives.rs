@@ -80,22 +80,6 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
     drives
 }
 
-/// Whether the VM starts with a drive on q35's own AHCI controller.
-pub fn uses_sata(spec: &VmSpec) -> bool {
-    matches!(spec.boot, Boot::Iso { .. })
-        || spec.metadata.is_some()
-        || spec.disks.iter().any(|disk| disk.bus == DiskBus::Sata)
-        || spec.devices.iter().any(|device| device.driver.starts_with("ide-"))
-}
-
-/// Whether the VM starts with a SCSI controller.
-pub fn uses_scsi(machine: &Machine, spec: &VmSpec) -> bool {
-    let cd = matches!(spec.boot, Boot::Iso { .. }) || spec.metadata.is_some();
-    spec.disks.iter().any(|disk| disk.bus == DiskBus::Scsi)
-        || spec.devices.iter().any(|device| device.driver.starts_with("scsi-"))
-        || (cd && !machine.has_ide_cd())
-}
-
 /// The root image as a disk.
 fn squashfs(boot: &Boot) -> Option<Disk> {
     let Boot::Squashfs { squashfs, .. } = boot else { return None };

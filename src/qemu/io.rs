@@ -1,6 +1,7 @@
 //! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
 
 use super::channels::{AGENT, SERIAL};
+use super::controllers::uses_usb;
 use super::machine::Family;
 use super::object::Object;
 use super::{Device, Machine, ids};
@@ -80,14 +81,6 @@ pub(super) fn panic(machine: &Machine) -> Option<Device> {
 /// The USB controller, where it is a device of its own.
 pub(super) fn usb(machine: &Machine, spec: &VmSpec) -> Option<Device> {
     (machine.has_pci() && uses_usb(machine, spec)).then(|| Device::new("qemu-xhci", ids::USB))
-}
-
-/// Whether the VM starts with a USB controller.
-pub fn uses_usb(machine: &Machine, spec: &VmSpec) -> bool {
-    let asked = spec.usb
-        || spec.disks.iter().any(|disk| disk.bus == crate::spec::DiskBus::Usb)
-        || spec.devices.iter().any(|device| device.driver.starts_with("usb-"));
-    machine.has_usb() && (asked || (spec.display != Display::None && machine.has_pci()))
 }
 
 /// Video device, keyboard and pointer.

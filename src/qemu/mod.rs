@@ -16,6 +16,7 @@ mod boot;
 pub mod channels;
 pub mod check;
 pub mod command;
+pub mod controllers;
 pub mod device;
 pub mod drives;
 pub mod facts;
