@@ -1,5 +1,49 @@
 //! A VM's description in QEMU's language: arguments, device JSON, hot-plug plans, slots. Pure functions.
+//!
+//! | file | what it makes |
+//! | --- | --- |
+//! | [`argv`] | the command line, from the parts below |
+//! | [`machine`], [`facts`] | what the machine type and the host decide |
+//! | [`device`], [`block`], [`netdev`], [`object`] | one description each for the cold argument and the hot-plug command |
+//! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
+//! | [`slots`] | the account of what can still be plugged |
+//! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
 
+mod accel;
+pub mod argv;
+pub mod block;
+mod boot;
+pub mod channels;
+pub mod check;
 pub mod command;
+pub mod controllers;
+pub mod device;
+pub mod drives;
+pub mod facts;
+mod firmware;
+pub mod forward;
+pub mod ids;
+mod io;
+pub mod machine;
+pub mod media;
+pub mod netdev;
+pub mod object;
+pub mod plan;
+pub mod properties;
+pub mod quote;
+pub mod slots;
+#[cfg(test)]
+mod testing;
+pub mod typed;
 
+pub use argv::command_line;
+pub use block::BlockNode;
+pub use channels::Channels;
+pub use check::{Unsupported, check};
 pub use command::Command;
+pub use device::Device;
+pub use facts::HostFacts;
+pub use machine::{Machine, PlugTarget};
+pub use netdev::Netdev;
+pub use plan::{Check, Step};
+pub use slots::{NoSlot, Slots};

@@ -1,0 +1,134 @@
+//! The command line of QEMU, from a VM's description.
+
+use std::ffi::OsString;
+
+use super::machine::Family;
+use super::object::Object;
+use super::{
+    Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
+    plan,
+};
+use crate::spec::{Display, Networking, Os, VmSpec};
+
+const MIB: u64 = 1 << 20;
+/// The guest's memory, when helpers share it.
+const MEMORY: &str = "memory0";
+
+/// The arguments, without the program's own name. The guest's processors wait (`-S`) for the supervisor's `cont`, so that it misses no event.
+///
+/// The description is one that passed [`check`](super::check()).
+pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec<OsString> {
+    let machine = Machine::of(spec);
+    let mut line = Line::default();
+    line.flags(&["-nodefaults", "-no-user-config", "-S"]);
+    line.option("-name", format!("guest={}", spec.name));
+    line.option("-uuid", spec.uuid.to_string());
+    if let Some(sandbox) = sandbox(spec, host) {
+        line.option("-sandbox", sandbox);
+    }
+    hardware(&mut line, &machine, spec, host);
+    line.0.extend(channels.arguments());
+    if machine.family() != Family::Ccw {
+        line.option("-serial", format!("chardev:{}", channels::SERIAL));
+    }
+    line.0.extend(boot::arguments(spec));
+    devices(&mut line, &machine, spec, host);
+    line.option("-display", display(spec.display, host.os));
+    line.0.extend(spec.extra.iter().cloned());
+    line.0
+}
+
+/// Machine, processors, memory, firmware.
+fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
+    line.option("-machine", machine_argument(machine, spec, host));
+    line.option("-accel", accel::accel(host.accel));
+    if let Some(cpu) = accel::cpu(spec, host) {
+        line.option("-cpu", cpu);
+    }
+    line.option("-smp", spec.cpus.to_string());
+    let mebibytes = spec.memory.bytes().div_ceil(MIB);
+    line.option("-m", format!("{mebibytes}M"));
+    if !spec.shares.is_empty() {
+        let memory = Object::new("memory-backend-memfd", MEMORY).with("size", mebibytes * MIB);
+        line.0.extend(memory.with("share", true).argument());
+    }
+    line.0.extend(firmware::bios(spec).into_iter().flatten());
+    firmware::nodes(spec).iter().for_each(|node| line.0.extend(node.argument()));
+}
+
+fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
+    let drives = drives::cold(machine, spec);
+    let (entropy, rng) = io::entropy(machine);
+    // ports first: many of them have addresses of their own, which must still be free
+    line.devices(io::ports(machine, spec));
+    line.devices(io::console(machine));
+    line.devices(io::panic(machine));
+    line.0.extend(entropy.argument());
+    line.devices([rng]);
+    line.devices(io::agent(machine));
+    line.0.extend(
+        Netdev::of(&spec.networking, &spec.publish).into_iter().flat_map(|netdev| netdev.argument(host)),
+    );
+    line.devices(io::nic(machine, spec));
+    line.devices(io::usb(machine, spec));
+    line.devices(controllers::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
+    drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
+    line.devices(drives.controllers);
+    line.devices(drives.devices);
+    line.devices(io::shares(machine, spec));
+    line.devices(io::screen(machine, spec));
+    line.devices(spec.devices.iter().map(|extra| plan::extra_device(extra, None)));
+}
+
+/// Seccomp. None for bridges: any filter sets `no_new_privs`, and the setuid bridge helper then gains nothing.
+fn sandbox(spec: &VmSpec, host: &HostFacts) -> Option<&'static str> {
+    let possible = spec.sandbox && host.os == Os::Linux && !matches!(spec.networking, Networking::Bridge(_));
+    possible.then_some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+}
+
+fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> String {
+    let mut options = vec![machine.kind().to_owned()];
+    // the firmware looks for drives on an AHCI controller for most of a second
+    if machine.family() == Family::Q35 && !controllers::uses_sata(spec) && spec.extra.is_empty() {
+        options.push("sata=off".to_owned());
+    }
+    if machine.family() == Family::Microvm && controllers::uses_usb(machine, spec) {
+        options.push("usb=on".to_owned());
+    }
+    options.extend(accel::gic_version(machine, spec, host).map(|version| format!("gic-version={version}")));
+    options.extend(firmware::machine_options(spec));
+    if !spec.shares.is_empty() {
+        options.push(format!("memory-backend={MEMORY}"));
+    }
+    options.join(",")
+}
+
+/// A window is asked for by its toolkit: with none built in, QEMU's own choice would be VNC on a network port.
+fn display(display: Display, os: Os) -> &'static str {
+    match (display, os) {
+        (Display::None | Display::Headless, _) => "none",
+        (Display::Gui, Os::Linux) => "gtk",
+        (Display::Gui, Os::Macos) => "cocoa",
+    }
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(OsString::from));
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.0.extend([name.into(), value.into()]);
+    }
+
+    fn devices(&mut self, devices: impl IntoIterator<Item = Device>) {
+        self.0.extend(devices.into_iter().flat_map(|device| device.argument()));
+    }
+}
+
+#[cfg(test)]
+#[path = "argv_tests.rs"]
+mod tests;

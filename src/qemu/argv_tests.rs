@@ -1,0 +1,141 @@
+//! Golden command lines, one argument a line, an option's value beside it.
+
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
+use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Firmware, ImageFormat, Share};
+
+fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
+    assert_eq!(crate::qemu::check(spec, host), Ok(()));
+    let shares = (20..).take(spec.shares.len()).collect();
+    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp: None, shares };
+    let mut text = String::new();
+    for argument in command_line(spec, host, &channels) {
+        let argument = argument.to_string_lossy();
+        let separator = match (text.is_empty(), argument.starts_with('-')) {
+            (true, _) => "",
+            (false, true) => "\n",
+            (false, false) => " ",
+        };
+        text = text + separator + &argument;
+    }
+    text
+}
+
+macro_rules! golden {
+    ($name:literal, $spec:expr) => {
+        insta::assert_snapshot!($name, rendered(&$spec, &kvm_x86()))
+    };
+}
+
+#[test]
+fn every_architecture_on_every_host() {
+    for (os, host_arch) in [
+        (Os::Linux, Arch::X86_64),
+        (Os::Linux, Arch::Aarch64),
+        (Os::Macos, Arch::X86_64),
+        (Os::Macos, Arch::Aarch64),
+    ] {
+        for arch in [Arch::X86_64, Arch::Aarch64, Arch::S390x, Arch::Riscv64] {
+            let accel = match (arch == host_arch, os) {
+                (false, _) => Accel::Tcg,
+                (true, Os::Linux) => Accel::Kvm,
+                (true, Os::Macos) => Accel::Hvf,
+            };
+            let host = HostFacts { os, arch: host_arch, accel, qemu_version: Some((7, 2)) };
+            let name = format!("{arch:?}_on_{os:?}_{host_arch:?}").to_lowercase();
+            insta::assert_snapshot!(name, rendered(&VmSpec { arch, ..spec() }, &host));
+        }
+    }
+}
+
+#[test]
+fn what_it_boots() {
+    let flash = |vars: Option<&str>, needs_smm| Firmware::Flash {
+        code: "/fw/CODE.fd".into(),
+        code_format: ImageFormat::Raw,
+        vars: vars.map(Into::into),
+        vars_format: ImageFormat::Qcow2,
+        needs_smm,
+    };
+    golden!("uefi", VmSpec { firmware: Some(flash(Some("/state/VARS.fd"), true)), ..spec() });
+    golden!("uefi_without_variables", VmSpec { firmware: Some(flash(None, false)), ..spec() });
+    golden!("bios", VmSpec { firmware: Some(Firmware::Bios { path: "/fw/bios,a.bin".into() }), ..spec() });
+    let iso = VmSpec { boot: Boot::Iso { path: "/i/live.iso".into() }, ..spec() };
+    golden!("iso", iso);
+    golden!(
+        "iso_on_pc",
+        VmSpec { machine: Some("pc".into()), metadata: Some("/s/m.iso".into()), ..iso.clone() }
+    );
+    golden!("iso_on_s390x", VmSpec { arch: Arch::S390x, ..iso });
+    let kernel = Boot::Kernel {
+        kernel: "/i/k-kernel".into(),
+        initrd: Some("/i/k-initrd.img".into()),
+        cmdline: "console=ttyS0,115200 a,b".into(),
+    };
+    golden!("kernel", VmSpec { boot: kernel.clone(), disks: vec![], ..spec() });
+    golden!("microvm", VmSpec { boot: kernel, machine: Some("microvm".into()), ..spec() });
+    let squashfs = Boot::Squashfs {
+        kernel: "/i/k-kernel".into(),
+        squashfs: "/i/k-squashfs.img".into(),
+        cmdline: "console=ttyS0".into(),
+    };
+    golden!("squashfs", VmSpec { boot: squashfs.clone(), ..spec() });
+    golden!("squashfs_on_microvm", VmSpec { boot: squashfs, machine: Some("microvm".into()), ..spec() });
+}
+
+#[test]
+fn disks_of_every_bus() {
+    let buses = [DiskBus::Virtio, DiskBus::Scsi, DiskBus::Sata, DiskBus::Usb, DiskBus::Nvme];
+    let disks: Vec<_> =
+        ["a", "b", "c", "d", "e"].into_iter().zip(buses).map(|(id, bus)| disk(id, bus)).collect();
+    golden!("disks", VmSpec { disks: disks.clone(), ..spec() });
+    golden!("disks_on_pc", VmSpec { disks, machine: Some("pc".into()), ..spec() });
+    let odd = Disk {
+        file: "/i/json:{},snapshot=on".into(),
+        readonly: true,
+        serial: Some("S,1".into()),
+        ..disk("odd", DiskBus::Virtio)
+    };
+    golden!("disk_with_odd_name", VmSpec { disks: vec![odd], ..spec() });
+}
+
+#[test]
+fn networks() {
+    golden!("publish", VmSpec { publish: vec![forward(8080, 80), forward(0, 22)], ..spec() });
+    golden!("bridge", VmSpec { networking: Networking::Bridge("br0".parse().unwrap()), ..spec() });
+    golden!("tap", VmSpec { networking: Networking::Tap("tap,0".parse().unwrap()), ..spec() });
+    golden!("no_network", VmSpec { networking: Networking::None, ..spec() });
+}
+
+#[test]
+fn what_it_shows() {
+    golden!("gui", VmSpec { display: Display::Gui, ..spec() });
+    golden!("headless", VmSpec { display: Display::Headless, ..spec() });
+    golden!("headless_s390x", VmSpec { display: Display::Headless, arch: Arch::S390x, ..spec() });
+}
+
+#[test]
+fn extras() {
+    golden!("usb", VmSpec { usb: true, ..spec() });
+    golden!("usb_on_microvm", VmSpec { usb: true, machine: Some("microvm".into()), ..spec() });
+    golden!("many_slots", VmSpec { hotplug_slots: 24, ..spec() });
+    let shares = [("/srv/a", "a"), ("/srv/b", "b,c")]
+        .map(|(directory, tag)| Share { directory: directory.into(), tag: tag.into() });
+    golden!("shares", VmSpec { shares: shares.to_vec(), ..spec() });
+    golden!("device", VmSpec { devices: vec![extra_device("edu", "e", "slot1")], ..spec() });
+}
+
+#[test]
+fn extra_arguments_come_last_and_unchanged() {
+    let odd = OsString::from_vec(vec![b'-', 0xff, b' ']);
+    let spec = VmSpec { extra: vec!["-cdrom".into(), odd.clone()], sandbox: false, ..spec() };
+    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp: Some(13), shares: vec![] };
+    let line = command_line(&spec, &kvm_x86(), &channels);
+    assert_eq!(line[line.len() - 2..], ["-cdrom".into(), odd]);
+    assert!(!line.contains(&"-sandbox".into()));
+    assert!(line.contains(&"chardev=user-qmp,mode=control".into()));
+    // it may need the AHCI controller
+    assert!(line.contains(&"q35".into()));
+}

@@ -1,0 +1,50 @@
+//! The sockets between the supervisor, its helpers and QEMU, as file descriptors that QEMU inherits.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
+use super::ids;
+
+/// File descriptors that QEMU is to find open. All but `shares` are listening Unix sockets, so nothing has to wait for QEMU to make them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channels {
+    /// The supervisor's monitor.
+    pub qmp: RawFd,
+    /// The guest's console.
+    pub serial: RawFd,
+    /// The guest agent.
+    pub agent: RawFd,
+    /// The monitor of the user's own tools (`--qmp`).
+    pub user_qmp: Option<RawFd>,
+    /// For each shared folder a socket that is *connected* to its virtiofsd.
+    pub shares: Vec<RawFd>,
+}
+
+/// Chardev of the console.
+pub(super) const SERIAL: &str = "serial";
+/// Chardev of the guest agent.
+pub(super) const AGENT: &str = "agent";
+
+impl Channels {
+    /// `-chardev` and `-mon` arguments. (`-chardev` does not take JSON; nothing here was typed by a person.)
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = monitor("qmp", self.qmp);
+        arguments.extend(self.user_qmp.into_iter().flat_map(|fd| monitor("user-qmp", fd)));
+        arguments.extend(listening(SERIAL, self.serial));
+        arguments.extend(listening(AGENT, self.agent));
+        for (number, fd) in self.shares.iter().enumerate() {
+            let id = ids::share(number);
+            arguments.extend(["-chardev".into(), format!("socket,id={id},fd={fd}").into()]);
+        }
+        arguments
+    }
+}
+
+fn listening(id: &str, fd: RawFd) -> [OsString; 2] {
+    ["-chardev".into(), format!("socket,id={id},fd={fd},server=on,wait=off").into()]
+}
+
+fn monitor(id: &str, fd: RawFd) -> Vec<OsString> {
+    let mon = ["-mon".into(), format!("chardev={id},mode=control").into()];
+    listening(id, fd).into_iter().chain(mon).collect()
+}

@@ -1,0 +1,124 @@
+//! What a description asks of a machine that does not have it. [`command_line`](super::command_line) takes a description that passed.
+
+use thiserror::Error;
+
+use super::machine::Family;
+use super::slots::MAX_SLOTS;
+use super::{HostFacts, Machine, ids};
+use crate::spec::{DiskBus, Firmware, Networking, Os, VmSpec};
+
+/// Why a VM cannot be started as described.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unsupported {
+    /// The machine has no such bus.
+    #[error("disk '{id}': a {machine} machine has no {bus} bus")]
+    DiskBus {
+        /// The disk.
+        id: String,
+        /// The machine type.
+        machine: String,
+        /// The bus, as typed.
+        bus: &'static str,
+    },
+    /// No USB controller.
+    #[error("a {0} machine has no USB")]
+    Usb(String),
+    /// No flash chips.
+    #[error("a {0} machine has no flash for UEFI firmware")]
+    Flash(String),
+    /// More than fit.
+    #[error("{0} hot-plug slots are too many: {MAX_SLOTS} fit")]
+    Slots(u8),
+    /// Only Linux hosts have it.
+    #[error("{0} needs a Linux host")]
+    LinuxOnly(&'static str),
+    /// An id that vmrun uses for something of its own.
+    #[error("id '{0}' is one that vmrun uses itself")]
+    ReservedId(String),
+    /// The same id twice.
+    #[error("id '{0}' is given twice")]
+    DuplicateId(String),
+}
+
+/// Checks a description against its machine and host.
+pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
+    let machine = Machine::of(spec);
+    for disk in &spec.disks {
+        if !machine.has_disk_bus(disk.bus) {
+            let (id, machine, bus) = (disk.id.to_string(), machine.kind().to_owned(), bus_name(disk.bus));
+            return Err(Unsupported::DiskBus { id, machine, bus });
+        }
+    }
+    if spec.usb && !machine.has_usb() {
+        return Err(Unsupported::Usb(machine.kind().to_owned()));
+    }
+    let flash = matches!(spec.firmware, Some(Firmware::Flash { .. }));
+    if flash && matches!(machine.family(), Family::Microvm | Family::Ccw) {
+        return Err(Unsupported::Flash(machine.kind().to_owned()));
+    }
+    if spec.hotplug_slots > MAX_SLOTS {
+        return Err(Unsupported::Slots(spec.hotplug_slots));
+    }
+    if host.os != Os::Linux {
+        match spec.networking {
+            Networking::Bridge(_) => return Err(Unsupported::LinuxOnly("bridge networking")),
+            Networking::Tap(_) => return Err(Unsupported::LinuxOnly("tap networking")),
+            _ if !spec.shares.is_empty() => return Err(Unsupported::LinuxOnly("a shared folder (virtiofs)")),
+            _ => {}
+        }
+    }
+    check_ids(spec)
+}
+
+fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
+    let disks = spec.disks.iter().map(|disk| disk.id.as_str());
+    let all: Vec<_> = disks.chain(spec.devices.iter().map(|device| device.id.as_str())).collect();
+    for (position, id) in all.iter().enumerate() {
+        if ids::is_reserved(id) {
+            return Err(Unsupported::ReservedId((*id).to_owned()));
+        }
+        if all[..position].contains(id) {
+            return Err(Unsupported::DuplicateId((*id).to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn bus_name(bus: DiskBus) -> &'static str {
+    match bus {
+        DiskBus::Virtio => "virtio",
+        DiskBus::Scsi => "scsi",
+        DiskBus::Sata => "sata",
+        DiskBus::Usb => "usb",
+        DiskBus::Nvme => "nvme",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::testing::{disk, kvm_x86, spec};
+    use crate::spec::Arch;
+
+    fn refusal(spec: VmSpec) -> String {
+        check(&spec, &kvm_x86()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn refuses_what_the_machine_has_not() {
+        assert_eq!(check(&spec(), &kvm_x86()), Ok(()));
+        let sata = VmSpec { disks: vec![disk("a", DiskBus::Sata)], arch: Arch::S390x, ..spec() };
+        assert_eq!(refusal(sata), "disk 'a': a s390-ccw-virtio machine has no sata bus");
+        let usb = VmSpec { usb: true, arch: Arch::S390x, ..spec() };
+        assert_eq!(refusal(usb), "a s390-ccw-virtio machine has no USB");
+        assert_eq!(refusal(VmSpec { hotplug_slots: 65, ..spec() }), "65 hot-plug slots are too many: 64 fit");
+    }
+
+    #[test]
+    fn refuses_ids_that_clash() {
+        let disks =
+            |a, b| VmSpec { disks: vec![disk(a, DiskBus::Virtio), disk(b, DiskBus::Virtio)], ..spec() };
+        assert_eq!(refusal(disks("a", "slot1")), "id 'slot1' is one that vmrun uses itself");
+        assert_eq!(refusal(disks("a", "a")), "id 'a' is given twice");
+    }
+}

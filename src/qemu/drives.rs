@@ -1,0 +1,171 @@
+//! Disks and CD-ROM drives as the guest sees them.
+
+use super::machine::Family;
+use super::{BlockNode, Device, Machine, block, ids};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, ImageFormat, VmSpec};
+
+/// virtio-mmio buses of microvm; its devices take them from the last unless told.
+const MICROVM_BUSES: usize = 24;
+
+/// The device of a disk. `bus` is a slot's for virtio and NVMe, a controller's or port's for the others.
+pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
+    let id = disk.id.as_str();
+    let driver = match disk.bus {
+        DiskBus::Virtio => machine.virtio("virtio-blk"),
+        DiskBus::Scsi => "scsi-hd".to_owned(),
+        DiskBus::Sata => "ide-hd".to_owned(),
+        DiskBus::Usb => "usb-storage".to_owned(),
+        DiskBus::Nvme => "nvme".to_owned(),
+    };
+    let device = Device::new(driver, id).on(bus).with("drive", id);
+    match (&disk.serial, disk.bus) {
+        (Some(serial), _) => device.with("serial", serial.as_str()),
+        // has no default, and QEMU insists on one; an NVMe serial number has 20 characters
+        (None, DiskBus::Nvme) => device.with("serial", id.chars().take(20).collect::<String>()),
+        (None, _) => device,
+    }
+}
+
+/// A CD-ROM drive, with the medium in block node `medium` or empty.
+fn cd(machine: &Machine, id: &str, bus: &str, medium: Option<&str>) -> Device {
+    let device = Device::new(if machine.has_ide_cd() { "ide-cd" } else { "scsi-cd" }, id).on(bus);
+    match medium {
+        Some(node) => device.with("drive", node),
+        None => device,
+    }
+}
+
+/// The SCSI controller, cold or hot.
+pub fn scsi_controller(machine: &Machine, bus: Option<&str>) -> Device {
+    Device::new(machine.virtio("virtio-scsi"), ids::SCSI).on(bus)
+}
+
+/// Everything that the drives of a starting VM need, in the order of the command line.
+#[derive(Debug, Default)]
+pub struct ColdDrives {
+    /// Block nodes.
+    pub nodes: Vec<BlockNode>,
+    /// Controllers.
+    pub controllers: Vec<Device>,
+    /// Disks, then CD-ROM drives.
+    pub devices: Vec<Device>,
+    sata: usize,
+    cds: usize,
+    mmio: usize,
+}
+
+/// The drives of a starting VM.
+pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
+    let mut drives = ColdDrives::default();
+    // first, so that it is the guest's first disk
+    if let Some(root) = squashfs(&spec.boot) {
+        drives.disk(machine, &root, None);
+    }
+    let first_index = match spec.boot {
+        Boot::Disk => Some(1),
+        Boot::Iso { .. } => Some(2),
+        Boot::Kernel { .. } | Boot::Squashfs { .. } => None,
+    };
+    for (number, disk) in spec.disks.iter().enumerate() {
+        drives.disk(machine, disk, first_index.filter(|_| number == 0));
+    }
+    if let Boot::Iso { path } = &spec.boot {
+        drives.nodes.extend(block::image(ids::BOOT_CD, path, ImageFormat::Raw, true));
+        drives.cd(machine, ids::BOOT_CD, Some(1));
+    }
+    if let Some(path) = &spec.metadata {
+        drives.nodes.extend(block::image(ids::METADATA_CD, path, ImageFormat::Raw, true));
+        drives.cd(machine, ids::METADATA_CD, None);
+    }
+    drives
+}
+
+/// The root image as a disk.
+fn squashfs(boot: &Boot) -> Option<Disk> {
+    let Boot::Squashfs { squashfs, .. } = boot else { return None };
+    let id: DeviceId = ids::SQUASHFS.parse().ok()?;
+    Some(Disk {
+        id,
+        file: squashfs.clone(),
+        format: ImageFormat::Raw,
+        bus: DiskBus::Virtio,
+        readonly: true,
+        serial: None,
+    })
+}
+
+impl ColdDrives {
+    fn disk(&mut self, machine: &Machine, disk: &Disk, bootindex: Option<u32>) {
+        let id = disk.id.as_str();
+        self.nodes.extend(block::image(id, &disk.file, disk.format, disk.readonly));
+        let bus = match disk.bus {
+            DiskBus::Virtio if machine.family() == Family::Microvm => self.mmio_bus(),
+            DiskBus::Virtio | DiskBus::Nvme => None,
+            DiskBus::Scsi => Some(machine.scsi_bus().to_owned()),
+            DiskBus::Usb => machine.usb_bus().map(str::to_owned),
+            DiskBus::Sata => Some(self.sata_port(machine)),
+        };
+        self.device(self::disk(machine, disk, bus.as_deref()), bootindex);
+    }
+
+    fn cd(&mut self, machine: &Machine, id: &str, bootindex: Option<u32>) {
+        let bus = match machine.family() {
+            Family::Q35 => self.sata_port(machine),
+            // one drive for each of the two channels
+            Family::Pc => format!("ide.{}", self.cds),
+            _ => machine.scsi_bus().to_owned(),
+        };
+        self.cds += 1;
+        self.device(cd(machine, id, &bus, Some(id)), bootindex);
+    }
+
+    fn device(&mut self, device: Device, bootindex: Option<u32>) {
+        self.devices.push(match bootindex {
+            Some(index) => device.with("bootindex", index),
+            None => device,
+        });
+    }
+
+    fn sata_port(&mut self, machine: &Machine) -> String {
+        let (port, controller) = machine.sata_port(self.sata);
+        self.controllers.extend(controller.map(|id| Device::new("ich9-ahci", id)));
+        self.sata += 1;
+        port
+    }
+
+    /// Ascending, so that the guest's `vda` is the first disk.
+    fn mmio_bus(&mut self) -> Option<String> {
+        let bus = (self.mmio < MICROVM_BUSES).then(|| format!("virtio-mmio-bus.{}", self.mmio));
+        self.mmio += 1;
+        bus
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::testing::{disk as any_disk, spec};
+
+    #[test]
+    fn nvme_always_has_a_serial_number() {
+        let machine = Machine::of(&spec());
+        let device = disk(&machine, &any_disk("a-name-of-many-letters", DiskBus::Nvme), None);
+        assert_eq!(device.properties["serial"], "a-name-of-many-lette");
+    }
+
+    #[test]
+    fn an_iso_goes_before_the_disk() {
+        let spec = VmSpec {
+            boot: Boot::Iso { path: "/i/live.iso".into() },
+            disks: vec![any_disk("disk0", DiskBus::Sata)],
+            ..spec()
+        };
+        let drives = cold(&Machine::of(&spec), &spec);
+        let places: Vec<_> = drives
+            .devices
+            .iter()
+            .map(|device| (device.bus.as_deref(), device.properties["bootindex"].as_u64()))
+            .collect();
+        assert_eq!(places, [(Some("ide.0"), Some(2)), (Some("ide.1"), Some(1))]);
+    }
+}

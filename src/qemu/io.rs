@@ -1,0 +1,110 @@
+//! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
+
+use super::channels::{AGENT, SERIAL};
+use super::controllers::uses_usb;
+use super::machine::Family;
+use super::object::Object;
+use super::{Device, Machine, ids};
+use crate::spec::{Display, Networking, VmSpec};
+
+/// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
+const SINGLE_PORTS: usize = 8;
+/// Where the places of many ports begin on the root bus; QEMU gives the lower ones to the other devices.
+const FIRST_PLACE: usize = 0x10;
+/// A PCI device has at most eight functions.
+const FUNCTIONS: usize = 8;
+
+/// Back-end of the random number device.
+const ENTROPY: &str = "entropy0";
+
+/// The spare root ports.
+pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
+    let names = machine.slot_names(spec);
+    let many = names.len() > SINGLE_PORTS;
+    names
+        .into_iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let port = Device::new("pcie-root-port", name)
+                .on("pcie.0")
+                .with("chassis", index + 1)
+                .with("slot", index + 1)
+                // port I/O is scarce (4 KiB a port, 64 KiB in all), and nothing of today needs it
+                .with("io-reserve", 0);
+            if !many {
+                return port;
+            }
+            let address = format!("{:x}.{}", FIRST_PLACE + index / FUNCTIONS, index % FUNCTIONS);
+            port.with("addr", address).with("multifunction", true)
+        })
+        .collect()
+}
+
+/// The console as a device, where `-serial` makes none.
+pub(super) fn console(machine: &Machine) -> Option<Device> {
+    (machine.family() == Family::Ccw)
+        .then(|| Device::new("sclpconsole", ids::CONSOLE).with("chardev", SERIAL))
+}
+
+/// The guest agent's port and its controller.
+pub(super) fn agent(machine: &Machine) -> [Device; 2] {
+    let port = Device::new("virtserialport", ids::AGENT)
+        .on(format!("{}.0", ids::VIRTIO_SERIAL).as_str())
+        .with("chardev", AGENT)
+        .with("name", "org.qemu.guest_agent.0");
+    [Device::new(machine.virtio("virtio-serial"), ids::VIRTIO_SERIAL), port]
+}
+
+/// Random numbers: QEMU's own source, which opens no file.
+pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
+    let device = Device::new(machine.virtio("virtio-rng"), ids::RNG).with("rng", ENTROPY);
+    (Object::new("rng-builtin", ENTROPY), device)
+}
+
+/// The network card.
+pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
+    if spec.networking == Networking::None {
+        return None;
+    }
+    let nic = Device::new(machine.virtio("virtio-net"), ids::NIC)
+        .with("netdev", ids::NETDEV)
+        .with("mac", spec.mac.to_string());
+    // no option ROM: it only serves to boot from the network, and costs the firmware time
+    Some(if machine.has_pci() { nic.with("romfile", "") } else { nic })
+}
+
+/// The panic device.
+pub(super) fn panic(machine: &Machine) -> Option<Device> {
+    machine.panic_device().map(|driver| Device::new(driver, ids::PANIC))
+}
+
+/// The USB controller, where it is a device of its own.
+pub(super) fn usb(machine: &Machine, spec: &VmSpec) -> Option<Device> {
+    (machine.has_pci() && uses_usb(machine, spec)).then(|| Device::new("qemu-xhci", ids::USB))
+}
+
+/// Video device, keyboard and pointer.
+pub(super) fn screen(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
+    if spec.display == Display::None {
+        return Vec::new();
+    }
+    let video = Device::new(machine.video_device(), ids::VIDEO);
+    let [keyboard, tablet] = match machine.usb_bus().filter(|_| machine.has_pci()) {
+        Some(bus) => [("usb-kbd", ids::KEYBOARD), ("usb-tablet", ids::TABLET)]
+            .map(|(driver, id)| Device::new(driver, id).on(bus)),
+        None => [("virtio-keyboard", ids::KEYBOARD), ("virtio-tablet", ids::TABLET)]
+            .map(|(kind, id)| Device::new(machine.virtio(kind), id)),
+    };
+    vec![video, keyboard, tablet]
+}
+
+/// The shared folders.
+pub(super) fn shares(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
+    let share = |(number, share): (usize, &crate::spec::Share)| {
+        let id = ids::share(number);
+        Device::new(machine.virtio("vhost-user-fs"), id.as_str())
+            .with("chardev", id)
+            .with("tag", share.tag.as_str())
+    };
+    spec.shares.iter().enumerate().map(share).collect()
+}

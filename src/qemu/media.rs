@@ -1,0 +1,112 @@
+//! Media of CD-ROM drives. The new medium is opened before the old one is touched, so a bad path changes nothing.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::plan::Step;
+use super::{Command, block};
+use crate::spec::ImageFormat;
+
+/// The name of the block nodes of the `number`th medium that a VM is given while it runs; the owner counts.
+/// (A drive's first medium has the drive's own id.)
+pub fn medium_node(number: u32) -> String {
+    format!("medium{number}")
+}
+
+/// Puts an image into a drive, read-only, in place of the medium `old` (the name of its nodes; none if the drive is empty).
+///
+/// Without `force`, a guest that has locked the tray is asked to open it, and the step fails ("locked").
+pub fn media_change(
+    drive: &str,
+    old: Option<&str>,
+    new: &str,
+    file: &Path,
+    format: ImageFormat,
+    force: bool,
+) -> Vec<Step> {
+    let nodes = block::image(new, file, format, true);
+    let mut steps: Vec<_> = nodes.iter().map(|node| Step::new(node.add()).undo(node.remove())).collect();
+    steps.push(open_tray(drive, force));
+    steps.extend(old.map(|old| remove_medium(drive, old)));
+    steps.push(Step::new(insert(drive, new)).undo(remove(drive)));
+    steps.push(Step::new(close(drive)).undo(open(drive, true)));
+    steps.extend(old.into_iter().flat_map(block::remove_image).map(Step::new));
+    steps
+}
+
+/// Takes the medium `old` out of a drive and leaves the tray open, as a person would.
+pub fn media_eject(drive: &str, old: Option<&str>, force: bool) -> Vec<Step> {
+    let mut steps = vec![open_tray(drive, force)];
+    if let Some(old) = old {
+        steps.push(remove_medium(drive, old));
+        steps.extend(block::remove_image(old).into_iter().map(Step::new));
+    }
+    steps
+}
+
+fn open_tray(drive: &str, force: bool) -> Step {
+    Step::new(open(drive, force)).undo(close(drive))
+}
+
+fn remove_medium(drive: &str, old: &str) -> Step {
+    Step::new(remove(drive)).undo(insert(drive, old))
+}
+
+fn open(drive: &str, force: bool) -> Command {
+    Command::new("blockdev-open-tray", json!({ "id": drive, "force": force }))
+}
+
+fn close(drive: &str) -> Command {
+    Command::new("blockdev-close-tray", json!({ "id": drive }))
+}
+
+fn remove(drive: &str) -> Command {
+    Command::new("blockdev-remove-medium", json!({ "id": drive }))
+}
+
+fn insert(drive: &str, node: &str) -> Command {
+    Command::new("blockdev-insert-medium", json!({ "id": drive, "node-name": node }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(steps: &[Step]) -> Vec<&str> {
+        steps.iter().map(|step| step.command.execute.as_str()).collect()
+    }
+
+    #[test]
+    fn the_new_one_is_opened_first_and_the_old_one_closed_last() {
+        let path = Path::new("/i/b.iso");
+        let steps = media_change("cd0", Some("cd0"), &medium_node(1), path, ImageFormat::Raw, false);
+        assert_eq!(
+            names(&steps),
+            [
+                "blockdev-add",
+                "blockdev-add",
+                "blockdev-open-tray",
+                "blockdev-remove-medium",
+                "blockdev-insert-medium",
+                "blockdev-close-tray",
+                "blockdev-del",
+                "blockdev-del"
+            ]
+        );
+        assert_eq!(steps[1].command.arguments["node-name"], "medium1");
+        assert_eq!(steps[3].undo.as_ref().unwrap().arguments["node-name"], "cd0");
+        // an empty drive has nothing to take out
+        assert_eq!(media_change("cd0", None, "medium2", path, ImageFormat::Raw, true).len(), 5);
+    }
+
+    #[test]
+    fn eject_leaves_the_tray_open() {
+        let steps = media_eject("cd0", Some("medium1"), false);
+        assert_eq!(
+            names(&steps),
+            ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-del", "blockdev-del"]
+        );
+        assert_eq!(media_eject("cd0", None, false).len(), 1);
+    }
+}

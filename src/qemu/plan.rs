@@ -1,0 +1,252 @@
+//! Changes of a running VM as lists of steps with their undo. Pure: the session runs them, the owner decides.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::{BlockNode, Command, Device, Machine, block, device, drives, ids};
+use crate::spec::vm::ExtraDevice;
+use crate::spec::{DeviceId, Disk, ImageFormat};
+
+/// One command of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What is sent.
+    pub command: Command,
+    /// What takes it back if a later step fails.
+    pub undo: Option<Command>,
+    /// How its failure shows.
+    pub check: Check,
+}
+
+/// How a step's failure shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// An error reply.
+    Qmp,
+    /// Any text at all from the human monitor (whose QMP reply is a success either way).
+    HmpSilent,
+}
+
+impl Step {
+    /// A step whose failure is an error reply.
+    pub fn new(command: Command) -> Self {
+        Self { command, undo: None, check: Check::Qmp }
+    }
+
+    /// The same step, with what takes it back.
+    pub fn undo(mut self, command: Command) -> Self {
+        self.undo = Some(command);
+        self
+    }
+
+    fn node(node: &BlockNode) -> Self {
+        Self::new(node.add()).undo(node.remove())
+    }
+
+    /// Its undo sends a request; a device that the guest holds may stay until it lets go.
+    fn device(device: &Device) -> Self {
+        Self::new(device.hot_plug()).undo(device.unplug())
+    }
+}
+
+/// A controller that other devices need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    /// `qemu-xhci` under [`ids::USB`].
+    Usb,
+    /// `virtio-scsi` under [`ids::SCSI`].
+    Scsi,
+}
+
+impl Controller {
+    /// The id that it has.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Usb => ids::USB,
+            Self::Scsi => ids::SCSI,
+        }
+    }
+}
+
+/// What to plug into USB, once a selector has been resolved on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UsbPlug {
+    /// A host device by its present address.
+    Host {
+        /// Bus number.
+        bus: u8,
+        /// Device address.
+        address: u8,
+    },
+    /// A host device by its device node, e.g. `/dev/bus/usb/001/004`.
+    HostNode {
+        /// The node's path; UTF-8.
+        path: PathBuf,
+    },
+    /// A USB stick with an image.
+    Stick {
+        /// The image's absolute path.
+        file: PathBuf,
+        /// Its format.
+        format: ImageFormat,
+        /// Attached read-only.
+        readonly: bool,
+    },
+    /// A device model of QEMU.
+    Driver {
+        /// QEMU's name of the model.
+        driver: String,
+        /// Typed properties.
+        properties: Map<String, Value>,
+    },
+}
+
+/// Plugs a disk: its two nodes, then the device. `bus` is a slot's name for virtio and NVMe, the controller's bus for SCSI and USB.
+pub fn add_disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> {
+    let nodes = block::image(disk.id.as_str(), &disk.file, disk.format, disk.readonly);
+    nodes.iter().map(Step::node).chain([Step::device(&drives::disk(machine, disk, bus))]).collect()
+}
+
+/// Plugs a controller into a slot.
+pub fn add_controller(machine: &Machine, kind: Controller, bus: Option<&str>) -> Vec<Step> {
+    let controller = match kind {
+        Controller::Usb => Device::new("qemu-xhci", ids::USB).on(bus),
+        Controller::Scsi => drives::scsi_controller(machine, bus),
+    };
+    vec![Step::device(&controller)]
+}
+
+/// Plugs something into USB; `bus` is [`Machine::usb_bus`].
+pub fn add_usb(id: &DeviceId, plug: &UsbPlug, bus: &str) -> Vec<Step> {
+    let name = id.as_str();
+    let device = |driver: &str| Device::new(driver, name).on(bus);
+    match plug {
+        UsbPlug::Host { bus, address } => {
+            vec![Step::device(&device("usb-host").with("hostbus", *bus).with("hostaddr", *address))]
+        }
+        UsbPlug::HostNode { path } => {
+            vec![Step::device(&device("usb-host").with("hostdevice", path.to_string_lossy()))]
+        }
+        UsbPlug::Stick { file, format, readonly } => {
+            let stick = device("usb-storage").with("drive", name).with("removable", true);
+            let nodes = block::image(name, file, *format, *readonly);
+            nodes.iter().map(Step::node).chain([Step::device(&stick)]).collect()
+        }
+        UsbPlug::Driver { driver, properties } => {
+            vec![Step::device(&Device { properties: properties.clone(), ..device(driver) })]
+        }
+    }
+}
+
+/// Plugs any other device. `bus` counts unless the properties name one.
+pub fn add_device(extra: &ExtraDevice, bus: Option<&str>) -> Vec<Step> {
+    vec![Step::device(&extra_device(extra, bus))]
+}
+
+/// An extra device, cold or hot.
+pub(super) fn extra_device(extra: &ExtraDevice, bus: Option<&str>) -> Device {
+    let bus = bus.filter(|_| !extra.properties.contains_key("bus"));
+    let device = Device::new(extra.driver.as_str(), extra.id.as_str()).on(bus);
+    Device { properties: extra.properties.clone(), ..device }
+}
+
+/// Asks for a device to be unplugged. It is gone with the event DEVICE_DELETED whose `device` is this id, not before.
+pub fn remove_device(id: &str) -> Vec<Step> {
+    vec![Step::new(device::unplug(id))]
+}
+
+/// Closes the image of a disk (or stick) after DEVICE_DELETED.
+pub fn remove_image(id: &str) -> Vec<Step> {
+    block::remove_image(id).into_iter().map(Step::new).collect()
+}
+
+/// Changes the size of a disk's image, in bytes.
+pub fn disk_resize(id: &str, bytes: u64) -> Vec<Step> {
+    vec![Step::new(block::resize(id, bytes))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::testing::{disk, extra_device, spec};
+    use crate::spec::{Arch, DiskBus, VmSpec};
+
+    fn lines(steps: &[Step]) -> String {
+        steps.iter().map(|step| serde_json::to_string(&step.command).unwrap() + "\n").collect()
+    }
+
+    fn undo_names(steps: &[Step]) -> Vec<&str> {
+        steps.iter().map(|step| step.undo.as_ref().map_or("-", |command| command.execute.as_str())).collect()
+    }
+
+    #[test]
+    fn a_disk_on_every_bus() {
+        let machine = Machine::of(&spec());
+        let plans: Vec<_> = [
+            (DiskBus::Virtio, Some("slot1")),
+            (DiskBus::Nvme, Some("slot2")),
+            (DiskBus::Scsi, Some(machine.scsi_bus())),
+            (DiskBus::Usb, machine.usb_bus()),
+        ]
+        .into_iter()
+        .map(|(bus, place)| lines(&add_disk(&machine, &disk("data", bus), place)))
+        .collect();
+        insta::assert_snapshot!("plan_disks", plans.join("\n"));
+    }
+
+    #[test]
+    fn a_disk_is_taken_back_in_reverse() {
+        let spec = VmSpec { arch: Arch::S390x, ..spec() };
+        let steps = add_disk(&Machine::of(&spec), &disk("data", DiskBus::Virtio), None);
+        assert_eq!(undo_names(&steps), ["blockdev-del", "blockdev-del", "device_del"]);
+        assert_eq!(steps[2].command.arguments["driver"], "virtio-blk-ccw");
+        assert_eq!(steps[2].command.arguments.get("bus"), None);
+    }
+
+    #[test]
+    fn usb_of_every_kind() {
+        let id: DeviceId = "stick".parse().unwrap();
+        let keyboard = Map::from_iter([("serial".to_owned(), "1".into())]);
+        let plans: Vec<_> = [
+            UsbPlug::Host { bus: 1, address: 4 },
+            UsbPlug::HostNode { path: "/dev/bus/usb/001/004".into() },
+            UsbPlug::Stick { file: "/i/s.img".into(), format: ImageFormat::Raw, readonly: true },
+            UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: keyboard },
+        ]
+        .iter()
+        .map(|plug| lines(&add_usb(&id, plug, "usb0.0")))
+        .collect();
+        insta::assert_snapshot!("plan_usb", plans.join("\n"));
+    }
+
+    #[test]
+    fn controllers_fit_the_machine() {
+        let q35 = Machine::of(&spec());
+        assert_eq!(add_controller(&q35, Controller::Usb, Some("slot1"))[0].command.arguments["id"], "usb0");
+        let scsi = add_controller(&q35, Controller::Scsi, Some("slot2"));
+        assert_eq!(scsi[0].command.arguments["driver"], "virtio-scsi-pci");
+    }
+
+    #[test]
+    fn the_bus_that_was_typed_wins() {
+        let bus = |typed| {
+            add_device(&extra_device("edu", "e", typed), Some("slot1"))[0].command.arguments["bus"].clone()
+        };
+        assert_eq!(bus("slot4"), "slot4");
+        let plain = ExtraDevice { properties: Map::new(), ..extra_device("edu", "e", "") };
+        assert_eq!(add_device(&plain, Some("slot1"))[0].command.arguments["bus"], "slot1");
+    }
+
+    #[test]
+    fn removal_closes_the_image_last() {
+        assert_eq!(
+            lines(&[remove_device("data"), remove_image("data"), disk_resize("data", 1 << 30)].concat()),
+            r#"{"execute":"device_del","arguments":{"id":"data"}}
+{"execute":"blockdev-del","arguments":{"node-name":"data"}}
+{"execute":"blockdev-del","arguments":{"node-name":"data.file"}}
+{"execute":"block_resize","arguments":{"node-name":"data","size":1073741824}}
+"#
+        );
+    }
+}
