@@ -1,7 +1,5 @@
 //! The `vmrun` program: all it does is in the library's `cli`.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
+fn main() -> std::process::ExitCode {
+    vmrun::cli::main()
 }

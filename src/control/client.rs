@@ -47,7 +47,7 @@ struct Method<P> {
 impl Client {
     /// Connects to the control socket in a VM's run directory.
     pub fn connect(directory: &RunClient) -> Result<Self, ClientError> {
-        let stream = directory.connect(crate::host::dirs::CONTROL).map_err(ClientError::Connect)?;
+        let stream = directory.connect(crate::host::dirs::names::CONTROL).map_err(ClientError::Connect)?;
         let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
         Ok(Self { connection: Connection::new(halves) })
     }

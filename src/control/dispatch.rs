@@ -142,25 +142,25 @@ fn remove_forward(call: wire::RemoveForward) -> Result<ForwardPattern, ChangeErr
 }
 
 fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
-    let serial = call.serial;
-    if let Some(serial) = &serial {
-        crate::spec::disk::check_serial(serial).map_err(|error| ChangeError::invalid("serial", error))?;
-    }
+    let serial = call.serial.map(crate::spec::disk::checked_serial).transpose();
     Ok(DiskSpec {
         file: Some(absolute("file", &call.file)?),
         size: call.size_bytes.map(size).transpose()?,
         format: call.format.map(|format| parse("format", &format)).transpose()?,
         bus: call.bus.map(|bus| parse("bus", &bus)).transpose()?.unwrap_or_default(),
         readonly: call.readonly.unwrap_or(false),
-        serial,
+        serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
         id: call.id.map(|id| parse("id", &id)).transpose()?,
     })
 }
 
 fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {
-    let properties = call.properties.unwrap_or_default().into_iter().collect();
     let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
-    DeviceSpec::new(&call.driver, id, properties).map_err(|error| ChangeError::invalid("driver", error))
+    let device = DeviceSpec::new(&call.driver).map_err(|error| ChangeError::invalid("driver", error))?;
+    let device = call.properties.unwrap_or_default().into_iter().try_fold(device, |device, (name, value)| {
+        device.with(&name, &value).map_err(|error| ChangeError::invalid("properties", error))
+    })?;
+    Ok(DeviceSpec { id: id.or(device.id.clone()), ..device })
 }
 
 fn remove(kind: Removable, call: wire::Remove) -> Result<Change, ChangeError> {

@@ -90,15 +90,17 @@ pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), F
             }
         }
     };
-    match RunDir::probe(root, &name) {
-        Liveness::Alive => {}
-        Liveness::Free => return Err(FindError::Stale(name)),
-        Liveness::Absent => {
+    let directory = match RunClient::open(root, &name) {
+        Ok(directory) => directory,
+        Err(DirError::Missing { .. }) => {
             let running = running(root)?;
             return Err(FindError::NoSuch { name, running });
         }
+        Err(error) => return Err(error.into()),
+    };
+    if RunDir::probe(root, &name) == Liveness::Free {
+        return Err(FindError::Stale(name));
     }
-    let directory = RunClient::open(root, &name)?;
     let client = Client::connect(&directory)?;
     Ok((name, client))
 }

@@ -32,7 +32,7 @@ impl Default for UsbRoots {
 }
 
 /// A USB device of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct HostUsb {
     /// Bus number, from 1.
     pub bus: u8,

@@ -3,7 +3,7 @@
 use crate::spec::{Accel, Arch, Os};
 
 /// The host as the command line sees it: looked at once, by the layer that may look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HostFacts {
     /// Operating system.
     pub os: Os,

@@ -39,13 +39,23 @@ pub struct Machine {
     kind: String,
 }
 
+/// The machine type of an architecture unless another is asked for.
+pub fn default_machine(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "q35",
+        Arch::Aarch64 | Arch::Riscv64 => "virt",
+        Arch::S390x => "s390-ccw-virtio",
+    }
+}
+
 impl Machine {
     /// The machine that this description asks for.
     pub fn of(spec: &VmSpec) -> Self {
-        let (default, default_family) = match spec.arch {
-            Arch::X86_64 => ("q35", Family::Q35),
-            Arch::Aarch64 | Arch::Riscv64 => ("virt", Family::Virt),
-            Arch::S390x => ("s390-ccw-virtio", Family::Ccw),
+        let default = default_machine(spec.arch);
+        let default_family = match spec.arch {
+            Arch::X86_64 => Family::Q35,
+            Arch::Aarch64 | Arch::Riscv64 => Family::Virt,
+            Arch::S390x => Family::Ccw,
         };
         let kind = spec.machine.as_deref().unwrap_or(default);
         // options may follow the type: `q35,hpet=off`

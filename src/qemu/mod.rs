@@ -43,7 +43,7 @@ pub use check::{Unsupported, check};
 pub use command::Command;
 pub use device::Device;
 pub use facts::HostFacts;
-pub use machine::{Machine, PlugTarget};
+pub use machine::{Machine, PlugTarget, default_machine};
 pub use netdev::Netdev;
 pub use plan::{Check, Step};
 pub use slots::{NoSlot, Slots};

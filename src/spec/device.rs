@@ -63,6 +63,15 @@ impl DeviceSpec {
         Ok(Self { driver: driver.to_owned(), id: None, properties: Vec::new() })
     }
 
+    /// The same with one more property.
+    ///
+    /// # Errors
+    /// Its name is not one, or is there already.
+    pub fn with(mut self, name: &str, value: &str) -> Result<Self, DeviceError> {
+        self.set(name, Some(value))?;
+        Ok(self)
+    }
+
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), DeviceError> {
         if !is_name(name, "-._") {
             return Err(DeviceError::Property(name.to_owned()));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use parse::DiskError;
+pub use parse::{DiskError, checked_serial};
 
 use super::id::DeviceId;
 use super::size::Size;

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::qemu::Command;
 use crate::qmp::{Agent, AgentError};
 
 /// How long an agent that has opened its port may take to answer its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long an error may take to come; there is no answer when it works.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// The way to the guest agent, shared by all that use it; one command at a time.
 #[derive(Clone)]
@@ -44,6 +49,7 @@ impl AgentLink {
 
     /// Asks the guest to switch itself off; there is no answer when that works.
     pub(super) async fn shut_down(&self) -> Result<(), AgentError> {
-        self.agent.lock().await.shut_down().await
+        let shutdown = Command::new("guest-shutdown", json!({ "mode": "powerdown" }));
+        self.agent.lock().await.tell(&shutdown, SHUTDOWN_GRACE).await
     }
 }

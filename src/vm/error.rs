@@ -75,13 +75,13 @@ impl ChangeError {
     }
 
     /// A parameter makes no sense.
-    pub fn invalid(parameter: &str, why: impl Why) -> Self {
-        Self::new(ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) }, why.told())
+    pub fn invalid(parameter: &str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self::new(ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) }, why.into().as_ref().told())
     }
 
     /// Something on the host is in the way.
-    pub fn host(why: impl Why) -> Self {
-        Self::new(ErrorKind::HostProblem, why.told())
+    pub fn host(why: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self::new(ErrorKind::HostProblem, why.into().as_ref().told())
     }
 
     /// The machine cannot do it.
@@ -102,25 +102,13 @@ impl ChangeError {
     }
 }
 
-/// A reason: a sentence, or an error with all its sources.
+/// An error in words, with all its sources.
 pub trait Why {
     /// In words.
     fn told(&self) -> String;
 }
 
-impl Why for &str {
-    fn told(&self) -> String {
-        (*self).to_owned()
-    }
-}
-
-impl Why for String {
-    fn told(&self) -> String {
-        self.clone()
-    }
-}
-
-impl<E: std::error::Error> Why for E {
+impl<E: std::error::Error + ?Sized> Why for E {
     fn told(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();

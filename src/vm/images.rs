@@ -38,16 +38,28 @@ pub(super) struct Images(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Where something may be written; none in a dry run.
+    folders: Option<Folders>,
+    links: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Folders {
     /// Where formats are remembered.
     state: Arc<StateDir>,
     /// Where links for names that JSON cannot hold are made.
     run: PathBuf,
-    links: AtomicU32,
 }
 
 impl Images {
     pub(super) fn new(state: Arc<StateDir>, run: &Path) -> Self {
-        Self(Arc::new(Inner { state, run: run.to_owned(), links: AtomicU32::new(0) }))
+        let folders = Some(Folders { state, run: run.to_owned() });
+        Self(Arc::new(Inner { folders, links: AtomicU32::new(0) }))
+    }
+
+    /// Looks only: nothing is made or written down.
+    pub(super) fn dry() -> Self {
+        Self(Arc::new(Inner { folders: None, links: AtomicU32::new(0) }))
     }
 
     /// Looks at an image that exists and decides its format.
@@ -77,6 +89,7 @@ impl Images {
     pub(super) fn open_or_create(&self, disk: &DiskSpec, file: &Path) -> Result<(Opened, bool), ChangeError> {
         let missing = std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let made = match (missing, disk.size) {
+            (true, Some(size)) if self.0.folders.is_none() => return Ok((not_made(disk, file, size), false)),
             (true, Some(size)) => {
                 create(file, disk.format, size)?;
                 true
@@ -106,14 +119,17 @@ impl Images {
         found: ImageFormat,
         identity: &ImageIdentity,
     ) -> Result<ImageFormat, ChangeError> {
-        let state = &self.0.state;
         if let Some(asked) = asked {
             image::check_format(file, asked, found).map_err(|error| {
                 let hint = error.hint();
                 ChangeError { hint, ..ChangeError::invalid("format", error) }
             })?;
         }
-        let remembered = state.remembered_format(identity).map_err(ChangeError::host)?;
+        let state = self.0.folders.as_ref().map(|folders| &folders.state);
+        let remembered = match state {
+            Some(state) => state.remembered_format(identity).map_err(ChangeError::host)?,
+            None => None,
+        };
         let format = match (asked, remembered) {
             (Some(asked), _) => asked,
             (None, Some(remembered)) => {
@@ -128,7 +144,7 @@ impl Images {
             }
             (None, None) => found,
         };
-        if remembered != Some(format) {
+        if let Some(state) = state.filter(|_| remembered != Some(format)) {
             state.remember_format(identity, format).map_err(ChangeError::host)?;
         }
         Ok(format)
@@ -136,13 +152,25 @@ impl Images {
 
     /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
     fn utf8(&self, file: &Path) -> Result<PathBuf, ChangeError> {
-        if file.to_str().is_some() {
+        let Some(folders) = self.0.folders.as_ref().filter(|_| file.to_str().is_none()) else {
             return Ok(file.to_owned());
-        }
+        };
         let number = self.0.links.fetch_add(1, Ordering::Relaxed);
-        let link = self.0.run.join(format!("image-{number}"));
+        let link = folders.run.join(format!("image-{number}"));
         std::os::unix::fs::symlink(file, &link).map_err(|error| unreadable(&link, &error))?;
         Ok(link)
+    }
+}
+
+/// What a dry run tells of an image that would be made.
+fn not_made(disk: &DiskSpec, file: &Path, size: Size) -> Opened {
+    Opened {
+        path: file.to_owned(),
+        shown: file.display().to_string(),
+        format: disk.format.unwrap_or_else(|| format_for_new(file)),
+        size_bytes: Some(size.bytes()),
+        identity: (0, 0),
+        writable: true,
     }
 }
 

@@ -159,7 +159,7 @@ impl Inventory {
     }
 
     fn is_taken(&self, id: &DeviceId) -> bool {
-        crate::qemu::is_reserved_id(id.as_str()) || self.devices.contains_key(id)
+        crate::qemu::ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
     /// The disk that uses this image already.

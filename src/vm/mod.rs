@@ -1,1 +1,40 @@
-//! Layer `vm`.
+//! One running VM: how it is prepared and started, its owner task, its changes, its console, its end.
+//!
+//! ```text
+//! Request ──prepare──► Prepared ──start──► Running ──run──► Outcome
+//!                                             │
+//!          Handle (requests in, replies out) ─┴─ Console (output to read, input to write)
+//! ```
+
+mod agent;
+pub mod change;
+mod changes;
+pub mod console;
+mod error;
+mod events;
+mod facts;
+mod handle;
+mod images;
+mod inventory;
+mod ladder;
+mod outcome;
+mod owner;
+mod prepare;
+mod process;
+mod signals;
+mod start;
+mod start_error;
+mod state;
+mod status;
+
+pub use change::{Change, Done, ForwardPattern, Removable};
+pub use error::{ChangeError, ErrorKind, Why};
+pub use facts::Facts;
+pub use handle::{Handle, ShutdownOptions};
+pub use inventory::{DiskFacts, Entry, Kind, Phase};
+pub use outcome::{Ending, Outcome};
+pub use prepare::{Prepared, dry_run, prepare};
+pub use start::{Launch, Running, start};
+pub use start_error::StartError;
+pub use state::RunState;
+pub use status::Status;

@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -56,20 +58,22 @@ impl Process {
     /// Starts QEMU with exactly the given descriptors, and with SIGTERM, SIGINT and SIGHUP blocked, since service
     /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
     /// `tied`: it dies with this process. Must be called on the main thread (the death signal follows the thread).
-    pub(super) fn start(program: &Path, arguments: &[OsString], keep: &[RawFd], tied: bool) -> io::Result<Self> {
+    pub(super) fn start(program: &Path, arguments: &[OsString], keep: Vec<OwnedFd>, tied: bool) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg0(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        environment::clean(&mut command);
-        let child_setup = sys::ChildSetup { keep_fds: keep.to_vec(), block_signals: true, death_signal: tied };
-        sys::prepare_child(&mut command, child_setup);
-        let mut child = command.spawn()?;
+        environment::apply(&mut command);
+        sys::prepare_child(&mut command, keep, true, tied);
+        let spawned = command.spawn();
+        // our copies of the sockets go with it: a QEMU that dies early then resets its connections
+        drop(command);
+        let mut child = spawned?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let words = LastWords::default();
         let stderr = child.stderr.take().map(|pipe| drain(OwnedFd::from(pipe), words.clone())).transpose()?;
         if let Some(pipe) = child.stdout.take() {
             drain(OwnedFd::from(pipe), words.clone())?;
         }
-        let pidfd = AsyncFd::new(sys::pidfd_open(pid)?)?;
+        let pidfd = AsyncFd::new(sys::pidfd_open(Pid::from_raw(pid))?)?;
         Ok(Self { pid, pidfd, child: Some(child), words, stderr })
     }
 
@@ -101,7 +105,7 @@ impl Process {
 
     /// SIGKILL; nothing happens if it has ended already.
     pub(super) fn kill(&self) {
-        if let Err(error) = sys::pidfd_kill(self.pidfd.get_ref()) {
+        if let Err(error) = sys::pidfd_send_signal(self.pidfd.get_ref(), Signal::SIGKILL) {
             log::debug!("QEMU (pid {}) could not be killed: {error}", self.pid);
         }
     }
@@ -115,11 +119,6 @@ impl Process {
         self.words.text()
     }
 
-    /// The descriptor that tells of its end.
-    #[allow(dead_code)]
-    pub(super) fn raw_pidfd(&self) -> RawFd {
-        self.pidfd.as_raw_fd()
-    }
 }
 
 /// Logs each line and keeps the last ones, as long as the pipe is open.

@@ -33,14 +33,18 @@ pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
 
 /// `usb-list --host`.
 pub(super) fn list_host(output: Output) -> Result<u8, Failure> {
-    let devices = host::usb::list(host::usb::SYSFS.as_ref()).map_err(Failure::other)?;
+    let mut devices = host::usb::host_devices(&host::usb::UsbRoots::default());
+    // a hub cannot be given away
+    devices.retain(|device| !device.is_hub);
     output.print(&devices, || {
-        let rows = devices.iter().filter(|device| !device.is_hub).map(|device| {
+        let rows = devices.iter().map(|device| {
+            let ports: Vec<String> = device.ports.iter().map(u8::to_string).collect();
+            let names = [&device.manufacturer, &device.name].into_iter().flatten().cloned();
             [
                 format!("{:04x}:{:04x}", device.vendor, device.product),
                 format!("{}.{}", device.bus, device.address),
-                device.port.clone(),
-                device.description(),
+                format!("{}-{}", device.bus, ports.join(".")),
+                names.collect::<Vec<_>>().join(" "),
             ]
         });
         table(["VENDOR:PRODUCT", "BUS.ADDR", "PORT", "DESCRIPTION"], rows)

@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -161,6 +161,36 @@ impl Directory {
             .and_then(|()| file.sync_all())
             .and_then(|()| Ok(renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
         written.inspect_err(|_| drop(self.unlink(&temporary)))
+    }
+
+    /// Makes a file in it (mode 0600) to be written; there must be none of this name.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn create_new(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND)
+    }
+
+    /// Gives a file another name in it, in place of what had that name.
+    ///
+    /// # Errors
+    /// Of the file system; `NotFound` if there is no such file.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Binds a socket (mode 0600) anywhere, under a path of any length; there must be nothing at the path.
+    ///
+    /// # Errors
+    /// The folder cannot be opened, or the name is taken.
+    pub fn bind_at(path: &Path) -> io::Result<UnixListener> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = File::open(folder)?;
+        let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        let listener = UnixListener::bind(&short)?;
+        std::fs::set_permissions(&short, Permissions::from_mode(0o600))?;
+        Ok(listener)
     }
 
     /// Removes a file; one that is not there is fine.

@@ -6,14 +6,14 @@ mod select;
 mod well_known;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 pub use prepare::prepare;
 pub use select::{find, given};
 
-use crate::spec::{Arch, ImageFormat};
+use crate::spec::{Arch, Firmware, ImageFormat};
 
 /// Where firmware is looked for.
 #[derive(Debug, Clone)]
@@ -55,6 +55,20 @@ pub enum FoundFirmware {
     },
     /// One image for `-bios`.
     Bios(PathBuf),
+}
+
+impl FoundFirmware {
+    /// What [`prepare`] would make of it with this state directory, which is not looked at.
+    pub fn in_folder(self, state: &Path) -> Firmware {
+        match self {
+            Self::Bios(path) => Firmware::Bios { path },
+            Self::Flash { code, code_format, template, needs_smm } => {
+                let vars_format = template.as_ref().map_or(ImageFormat::Raw, |(_, format)| *format);
+                let vars = template.map(|_| state.join(prepare::VARS_FILE));
+                Firmware::Flash { code, code_format, vars, vars_format, needs_smm }
+            }
+        }
+    }
 }
 
 /// Why there is no firmware.

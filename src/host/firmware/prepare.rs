@@ -9,7 +9,7 @@ use crate::host::dirs::StateDir;
 use crate::spec::{Firmware, ImageFormat};
 
 /// The VM's variables in the state directory.
-const VARS_FILE: &str = "uefi-vars.fd";
+pub(super) const VARS_FILE: &str = "uefi-vars.fd";
 
 /// Gives the VM its own copy of the variables: made once, kept for good, since the guest's boot entries are in it.
 ///

@@ -106,6 +106,14 @@ fn switch(text: &str) -> Result<bool, DiskError> {
     }
 }
 
+/// A serial number as it comes from a client.
+///
+/// # Errors
+/// As for `serial=` of a disk.
+pub fn checked_serial(text: String) -> Result<String, DiskError> {
+    serial(&text)
+}
+
 fn serial(text: &str) -> Result<String, DiskError> {
     let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if text.is_empty() || text.len() > MAX_SERIAL || !printable {

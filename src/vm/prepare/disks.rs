@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::qemu::{Machine, Slots, drives, ids};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Request, VmSpec};
 
-use super::super::error::ChangeError;
 use super::super::images::{Images, Opened};
 use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use super::super::start_error::{StartError, system};

@@ -1,0 +1,138 @@
+//! The escape key of an interactive console: `Ctrl-a`, then a letter. Pure.
+
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Which key escapes, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EscapeKey {
+    /// A control character.
+    Control(u8),
+    /// All keys go to the guest.
+    None,
+}
+
+impl Default for EscapeKey {
+    fn default() -> Self {
+        Self::Control(1)
+    }
+}
+
+/// Not a key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is not an escape key: ctrl-a to ctrl-z, ctrl-], ^A, or none")]
+pub struct EscapeKeyError(String);
+
+impl FromStr for EscapeKey {
+    type Err = EscapeKeyError;
+
+    fn from_str(text: &str) -> Result<Self, EscapeKeyError> {
+        let lower = text.to_ascii_lowercase();
+        if lower == "none" {
+            return Ok(Self::None);
+        }
+        let key = lower.strip_prefix("ctrl-").or_else(|| lower.strip_prefix('^'));
+        match key.map(str::as_bytes) {
+            Some([letter @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(Self::Control(letter & 0x1f)),
+            _ => Err(EscapeKeyError(text.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for EscapeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Control(code) => write!(f, "Ctrl-{}", char::from(code | 0x60)),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+/// What was typed, told apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Typed {
+    /// For the guest.
+    Bytes(Vec<u8>),
+    /// Escape, `x`: shut down.
+    Shutdown,
+    /// Escape, `d`: leave.
+    Detach,
+    /// Escape, `s`: a line of status.
+    Status,
+    /// Escape, `h` or anything unknown: help.
+    Help,
+}
+
+/// Tells keys for the guest from keys for us, across reads.
+#[derive(Debug)]
+pub(super) struct Escape {
+    key: EscapeKey,
+    pending: bool,
+}
+
+impl Escape {
+    pub(super) fn new(key: EscapeKey) -> Self {
+        Self { key, pending: false }
+    }
+
+    pub(super) fn split(&mut self, input: &[u8]) -> Vec<Typed> {
+        let EscapeKey::Control(key) = self.key else { return vec![Typed::Bytes(input.to_owned())] };
+        let mut all = Vec::new();
+        let mut plain = Vec::new();
+        for &byte in input {
+            let typed = match (std::mem::take(&mut self.pending), byte) {
+                (false, byte) if byte == key => {
+                    self.pending = true;
+                    continue;
+                }
+                (false, byte) => {
+                    plain.push(byte);
+                    continue;
+                }
+                (true, byte) if byte == key => {
+                    plain.push(byte);
+                    continue;
+                }
+                (true, b'x' | b'X') => Typed::Shutdown,
+                (true, b'd' | b'D') => Typed::Detach,
+                (true, b's' | b'S') => Typed::Status,
+                (true, _) => Typed::Help,
+            };
+            if !plain.is_empty() {
+                all.push(Typed::Bytes(std::mem::take(&mut plain)));
+            }
+            all.push(typed);
+        }
+        if !plain.is_empty() {
+            all.push(Typed::Bytes(plain));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_apart_across_reads() {
+        let mut escape = Escape::new(EscapeKey::default());
+        assert_eq!(escape.split(b"ls\x01xq"), [Typed::Bytes(b"ls".to_vec()), Typed::Shutdown, Typed::Bytes(b"q".to_vec())]);
+        assert_eq!(escape.split(b"\x01"), []);
+        assert_eq!(escape.split(b"\x01a"), [Typed::Bytes(b"\x01a".to_vec())]);
+        assert_eq!(escape.split(b"\x01d\x01?"), [Typed::Detach, Typed::Help]);
+        assert_eq!(Escape::new(EscapeKey::None).split(b"\x01x"), [Typed::Bytes(b"\x01x".to_vec())]);
+    }
+
+    #[test]
+    fn keys_have_names() {
+        assert_eq!("ctrl-a".parse(), Ok(EscapeKey::Control(1)));
+        assert_eq!("^]".parse(), Ok(EscapeKey::Control(0x1d)));
+        assert_eq!("none".parse(), Ok(EscapeKey::None));
+        assert_eq!(EscapeKey::Control(1).to_string(), "Ctrl-a");
+        for bad in ["", "a", "ctrl-", "ctrl-1", "^ab", "alt-x"] {
+            assert!(bad.parse::<EscapeKey>().is_err(), "{bad}");
+        }
+    }
+}

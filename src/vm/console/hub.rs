@@ -1,0 +1,168 @@
+//! A ring of recent output with any number of readers.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// How much recent output is kept for readers: a full boot's worth, and more than any reader that keeps up needs.
+const CAPACITY: usize = 256 << 10;
+/// The most that a reader is given at once.
+const MAX_CHUNK: usize = 16 << 10;
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With everything that is still kept.
+    Recent,
+    /// With what comes from now on.
+    Now,
+}
+
+/// Recent output; clones share it.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    ring: Arc<Mutex<Ring>>,
+    /// Bytes put in so far.
+    end: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    bytes: VecDeque<u8>,
+    /// Bytes put in so far: the position behind the last one kept.
+    end: u64,
+    closed: bool,
+}
+
+/// One reader's position.
+#[derive(Debug)]
+pub struct Reader {
+    ring: Arc<Mutex<Ring>>,
+    end: watch::Receiver<u64>,
+    position: u64,
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes before it that this reader was too slow for.
+    pub skipped: u64,
+    /// The output.
+    pub bytes: Vec<u8>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { ring: Arc::default(), end: watch::Sender::new(0) }
+    }
+}
+
+impl Hub {
+    /// Adds output; never waits for a reader.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.end += bytes.len() as u64;
+        let kept = &bytes[bytes.len().saturating_sub(CAPACITY)..];
+        let excess = (ring.bytes.len() + kept.len()).saturating_sub(CAPACITY);
+        ring.bytes.drain(..excess);
+        ring.bytes.extend(kept);
+        let end = ring.end;
+        drop(ring);
+        self.end.send_replace(end);
+    }
+
+    /// No more output will come; readers end when they have read what there is.
+    pub(super) fn close(&self) {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.end.send_modify(|_| {});
+    }
+
+    /// A new reader.
+    pub fn reader(&self, from: From) -> Reader {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = match from {
+            From::Recent => ring.end - ring.bytes.len() as u64,
+            From::Now => ring.end,
+        };
+        Reader { ring: Arc::clone(&self.ring), end: self.end.subscribe(), position }
+    }
+}
+
+impl Reader {
+    /// Waits for output; none when no more will come. Cancellation-safe.
+    pub async fn next(&mut self) -> Option<Chunk> {
+        loop {
+            // marked as seen before looking: what comes after the look wakes us
+            self.end.borrow_and_update();
+            match self.look() {
+                Look::Chunk(chunk) => return Some(chunk),
+                Look::Closed => return None,
+                Look::Nothing => self.end.changed().await.ok()?,
+            }
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = ring.end - ring.bytes.len() as u64;
+        let skipped = start.saturating_sub(self.position);
+        self.position += skipped;
+        let offset = usize::try_from(self.position - start).unwrap_or(usize::MAX);
+        let bytes: Vec<u8> = ring.bytes.iter().skip(offset).take(MAX_CHUNK).copied().collect();
+        self.position += bytes.len() as u64;
+        match (bytes.is_empty(), ring.closed) {
+            (false, _) => Look::Chunk(Chunk { skipped, bytes }),
+            (true, true) => Look::Closed,
+            (true, false) => Look::Nothing,
+        }
+    }
+}
+
+enum Look {
+    Chunk(Chunk),
+    Closed,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_reader_has_its_own_position() {
+        let hub = Hub::default();
+        let mut early = hub.reader(From::Now);
+        hub.push(b"one");
+        let mut late = hub.reader(From::Recent);
+        let mut now = hub.reader(From::Now);
+        hub.push(b"two");
+        assert_eq!(early.next().await.unwrap().bytes, b"onetwo");
+        assert_eq!(late.next().await.unwrap().bytes, b"onetwo");
+        assert_eq!(now.next().await.unwrap().bytes, b"two");
+        hub.close();
+        assert_eq!(early.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_what_it_missed() {
+        let hub = Hub::default();
+        let mut reader = hub.reader(From::Now);
+        hub.push(&vec![b'a'; CAPACITY]);
+        hub.push(b"bcd");
+        let chunk = reader.next().await.unwrap();
+        assert_eq!((chunk.skipped, chunk.bytes.len()), (3, MAX_CHUNK));
+        hub.push(&vec![b'x'; 3 * CAPACITY]);
+        assert_eq!(reader.next().await.unwrap().skipped, 2 * CAPACITY as u64 + 3 + CAPACITY as u64 - MAX_CHUNK as u64 - 3);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_is_woken() {
+        let hub = Hub::default();
+        let mut reader = hub.reader(From::Now);
+        let waiting = tokio::spawn(async move { reader.next().await });
+        tokio::task::yield_now().await;
+        hub.push(b"hello");
+        assert_eq!(waiting.await.unwrap().unwrap().bytes, b"hello");
+    }
+}

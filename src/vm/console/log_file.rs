@@ -1,0 +1,60 @@
+//! The console's log in the state directory, bounded: a guest that floods its console cannot fill the disk.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::host::dirs::StateDir;
+
+/// The log of this run.
+pub(in super::super) const CURRENT: &str = "console.log";
+/// What came before it: the older half of a long run, or the run before.
+pub(in super::super) const OLDER: &str = "console.log.1";
+/// Both together have at most this many bytes.
+pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
+
+/// A log that is written.
+#[derive(Debug)]
+pub(in super::super) struct ConsoleLog {
+    state: Arc<StateDir>,
+    file: std::fs::File,
+    written: u64,
+    half: u64,
+    /// The disk is full or gone: said once, then the console goes on without a log.
+    broken: bool,
+}
+
+impl ConsoleLog {
+    /// Starts a new log; the one of the run before becomes the older one.
+    pub(in super::super) fn start(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
+        let file = rotate(&state)?;
+        Ok(Self { state, file, written: 0, half: (cap / 2).max(1), broken: false })
+    }
+
+    /// Appends output. A failure is told once and does not stop the console.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        if self.broken {
+            return;
+        }
+        if let Err(error) = self.write(bytes) {
+            log::warn!("the console's log cannot be written any more: {error}");
+            self.broken = true;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.written + bytes.len() as u64 > self.half {
+            self.file = rotate(&self.state)?;
+            self.written = 0;
+        }
+        self.written += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+}
+
+fn rotate(state: &StateDir) -> io::Result<std::fs::File> {
+    state.rename(CURRENT, OLDER).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })?;
+    state.create_new(CURRENT)
+}

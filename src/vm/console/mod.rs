@@ -1,0 +1,19 @@
+//! The guest's serial console: always drained, kept, and given to whoever reads, each at their own speed.
+//!
+//! A console that nobody reads freezes the guest (a full pipe or socket is enough). So QEMU's end is read without
+//! a condition; readers have positions in a ring of recent output, and skip what they were too slow for.
+
+mod escape;
+mod hub;
+mod log_file;
+mod pump;
+mod stdio;
+mod terminal;
+
+pub use escape::EscapeKey;
+pub use hub::{Chunk, From, Hub, Reader};
+pub use terminal::{Attached, attach};
+
+pub(super) use log_file::{ConsoleLog, DEFAULT_CAP as DEFAULT_LOG_CAP};
+pub use pump::Console;
+pub(super) use pump::connect;

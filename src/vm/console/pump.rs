@@ -1,0 +1,57 @@
+//! Reads QEMU's end of the console without a condition, and writes to it what was typed.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::hub::Hub;
+use super::log_file::ConsoleLog;
+
+/// One read's worth; QEMU's serial port sends a few bytes at a time.
+const BUFFER: usize = 64 << 10;
+/// How many pieces of input may wait for a guest that does not read them.
+const INPUT_QUEUE: usize = 64;
+
+/// The console of a running VM: output to read, input to write.
+#[derive(Debug, Clone)]
+pub struct Console {
+    /// Recent output.
+    pub hub: Hub,
+    /// What is typed; bounded, so a guest that does not read holds the typist up and nobody else.
+    pub input: mpsc::Sender<Vec<u8>>,
+}
+
+/// Starts the two tasks of a console on its socket.
+pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> Console {
+    let (read, write) = socket.into_split();
+    let hub = Hub::default();
+    let (input, typed) = mpsc::channel(INPUT_QUEUE);
+    tokio::spawn(drain(read, hub.clone(), log));
+    tokio::spawn(feed(write, typed));
+    Console { hub, input }
+}
+
+async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match socket.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => {
+                hub.push(&buffer[..count]);
+                if let Some(log) = &mut log {
+                    log.append(&buffer[..count]);
+                }
+            }
+        }
+    }
+    hub.close();
+}
+
+async fn feed(mut socket: OwnedWriteHalf, mut typed: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = typed.recv().await {
+        if socket.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}

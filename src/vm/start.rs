@@ -1,0 +1,312 @@
+//! Starts QEMU for a prepared VM and runs it to its end.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream as StdStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::host::dirs::{RunDir, StateDir, names};
+use crate::host::sys;
+use crate::qemu::{Channels, Command, Machine, command_line};
+use crate::qmp::hmp::usernet;
+use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
+use crate::spec::{Forward, VmName, VmSpec};
+
+use super::agent::AgentLink;
+use super::console::{self, Console, ConsoleLog};
+use super::facts::Facts;
+use super::handle::{Handle, INBOX_LENGTH};
+use super::outcome::Outcome;
+use super::owner::{Owner, Parts};
+use super::prepare::{Made, Prepared, Shares, Sockets};
+use super::process::Process;
+use super::signals::Signals;
+use super::start_error::{StartError, system};
+use super::state::RunState;
+
+/// The last outcome, in the state directory.
+const OUTCOME_FILE: &str = "outcome.json";
+/// How long a QEMU whose monitor has hung up may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
+/// How a VM is launched.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// It outlives the terminal, and the death of its supervisor.
+    pub detached: bool,
+    /// Where to record what is said to QEMU.
+    pub transcript: Option<Transcript>,
+}
+
+/// A VM that runs.
+pub struct Running {
+    /// To talk to it.
+    pub handle: Handle,
+    /// Its console.
+    pub console: Console,
+    owner: Owner,
+    outcome: watch::Sender<Option<Outcome>>,
+    run: RunDir,
+    state: Arc<StateDir>,
+    shares: Shares,
+    user_qmp: Option<PathBuf>,
+}
+
+/// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
+/// Must be called on the main thread of a current-thread runtime, for QEMU's death signal follows the thread.
+pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartError> {
+    let mut prepared = prepared;
+    let made = std::mem::take(&mut prepared.made);
+    match bring_up(&mut prepared, &launch).await {
+        Ok(up) => Ok(up.into_running(prepared)),
+        Err(error) => {
+            undo(prepared, made);
+            Err(error)
+        }
+    }
+}
+
+fn undo(prepared: Prepared, made: Made) {
+    let Prepared { run, state, mut shares, user_qmp, images, .. } = prepared;
+    shares.end();
+    if let Some((path, _)) = user_qmp {
+        let _ = std::fs::remove_file(path);
+    }
+    drop((state, images));
+    made.undo();
+    let _ = run.remove_all();
+}
+
+/// Everything that lives once QEMU does.
+struct Up {
+    facts: Facts,
+    process: Process,
+    connected: Connected,
+    agent: AgentLink,
+    console: Console,
+    signals: Signals,
+    started: Instant,
+    forwards: Vec<Forward>,
+    user_qmp: Option<PathBuf>,
+}
+
+async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartError> {
+    // from here on a signal is a request and not our end
+    let signals = Signals::new().map_err(system("signals"))?;
+    let sockets = Sockets::bind(&prepared.run)?;
+    let shares = prepared.shares.start(!launch.detached)?;
+    let (user_path, user_socket) = prepared.user_qmp.take().unzip();
+    let user_socket: Option<OwnedFd> = user_socket.map(OwnedFd::from);
+    let channels = Channels {
+        qmp: sockets.qmp.as_raw_fd(),
+        serial: sockets.serial.as_raw_fd(),
+        agent: sockets.agent.as_raw_fd(),
+        user_qmp: user_socket.as_ref().map(AsRawFd::as_raw_fd),
+        shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
+    };
+    let arguments = command_line(&prepared.spec, &prepared.host, &channels);
+    log::debug!("{}", String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments)));
+    let mut keep = vec![sockets.qmp, sockets.serial, sockets.agent];
+    keep.extend(user_socket);
+    keep.extend(shares);
+    let started = Instant::now();
+    let mut process = Process::start(&prepared.qemu, &arguments, keep, !launch.detached)
+        .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
+    match speak(prepared, launch, &process, started).await {
+        Ok((facts, connected, agent, console, forwards)) => {
+            Ok(Up { facts, process, connected, agent, console, signals, started, forwards, user_qmp: user_path })
+        }
+        Err(failure) => {
+            if let Some(path) = user_path {
+                let _ = std::fs::remove_file(path);
+            }
+            Err(failure.told(&mut process).await)
+        }
+    }
+}
+
+/// Why the conversation with a fresh QEMU failed.
+enum Failure {
+    /// Its monitor hung up or made no sense: its last words tell why.
+    Monitor(String),
+    Start(StartError),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        Self::Monitor(error.to_string())
+    }
+}
+
+impl From<crate::qmp::CommandError> for Failure {
+    fn from(error: crate::qmp::CommandError) -> Self {
+        Self::Monitor(error.to_string())
+    }
+}
+
+impl Failure {
+    /// Ends QEMU and tells what it said.
+    async fn told(self, process: &mut Process) -> StartError {
+        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await.is_ok();
+        if !ended {
+            process.kill();
+            process.ended().await;
+        }
+        let words = process.last_words().await;
+        match self {
+            Self::Start(error) => error,
+            Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
+            Self::Monitor(why) => StartError::Qemu { said: why },
+        }
+    }
+}
+
+type Spoken = (Facts, Connected, AgentLink, Console, Vec<Forward>);
+
+/// Connects to everything that QEMU offers, and lets the guest run.
+async fn speak(
+    prepared: &Prepared,
+    launch: &Launch,
+    process: &Process,
+    started: Instant,
+) -> Result<Spoken, Failure> {
+    let run = &prepared.run;
+    let state = Arc::clone(&prepared.state);
+    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
+    let console = console::connect(connect(run, names::SERIAL)?, Some(log));
+    let agent = AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
+    let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
+    let connected = Session::connect(connect(run, names::QMP)?, options).await?;
+    log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
+    let facts = facts(prepared, launch, process, &connected);
+    let description = VmFile { spec: &prepared.spec, facts: &facts };
+    let description = serde_json::to_vec_pretty(&description).map_err(std::io::Error::other);
+    description
+        .and_then(|description| run.write(names::VM, &description))
+        .map_err(system("the VM's description in the run directory"))?;
+    let forwards = forwards(&prepared.spec, &connected.session).await?;
+    connected.session.run(&Command::new("cont", Value::Null)).await?;
+    Ok((facts, connected, agent, console, forwards))
+}
+
+/// What `vm.json` holds.
+#[derive(serde::Serialize)]
+struct VmFile<'a> {
+    spec: &'a VmSpec,
+    facts: &'a Facts,
+}
+
+fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
+    let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
+    stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)).map_err(system("a socket to QEMU"))
+}
+
+fn facts(prepared: &Prepared, launch: &Launch, process: &Process, connected: &Connected) -> Facts {
+    let (major, minor, micro) = connected.greeting.version;
+    let start_time = sys::process_start_time("/proc".as_ref(), Pid::from_raw(process.pid())).unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
+    Facts {
+        host: crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host },
+        accel_reason: prepared.accel_reason.clone(),
+        qemu: prepared.qemu.clone(),
+        qemu_version: format!("{major}.{minor}.{micro}"),
+        qemu_pid: process.pid(),
+        qemu_start_time: start_time,
+        run_directory: prepared.run.path().to_owned(),
+        state_directory: prepared.state.path().to_owned(),
+        detached: launch.detached,
+        stop_timeout_ms: u64::try_from(prepared.stop_timeout.as_millis()).unwrap_or(u64::MAX),
+        started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+    }
+}
+
+/// The forwards from the start, with the ports that QEMU picked.
+async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Forward>, Failure> {
+    if spec.publish.iter().all(|forward| forward.host != 0) {
+        return Ok(spec.publish.clone());
+    }
+    let lines = usernet(&session.hmp("info usernet").await?);
+    Ok(lines
+        .into_iter()
+        .map(|line| Forward {
+            address: line.address,
+            host: line.host_port,
+            guest: line.guest_port,
+            protocol: line.protocol,
+        })
+        .collect())
+}
+
+impl Up {
+    fn into_running(self, prepared: Prepared) -> Running {
+        let Prepared { spec, run, state, images, mut inventory, shares, .. } = prepared;
+        let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
+        let (outcome, ended) = watch::channel(None);
+        inventory.forwards = self.forwards;
+        inventory.run_state = RunState::Running;
+        let Connected { session, events, .. } = self.connected;
+        let owner = Owner::new(Parts {
+            machine: Machine::of(&spec),
+            spec,
+            facts: self.facts,
+            inventory,
+            session,
+            agent: self.agent,
+            images,
+            events,
+            process: self.process,
+            inbox: asks,
+            signals: self.signals,
+            started: self.started,
+        });
+        let handle = Handle { inbox, outcome: ended };
+        Running { handle, console: self.console, owner, outcome, run, state, shares, user_qmp: self.user_qmp }
+    }
+}
+
+impl Running {
+    /// The VM's name.
+    pub fn name(&self) -> &VmName {
+        self.run.name()
+    }
+
+    /// Binds the control socket.
+    pub fn bind_control(&self) -> Result<UnixListener, StartError> {
+        self.run.bind(names::CONTROL).map_err(system("the control socket"))
+    }
+
+    /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
+    pub async fn run(self) -> Outcome {
+        let Self { owner, outcome, run, state, mut shares, user_qmp, .. } = self;
+        let end = owner.run().await;
+        log::info!("{end}");
+        shares.end();
+        if let Some(path) = user_qmp {
+            let _ = std::fs::remove_file(path);
+        }
+        let written = serde_json::to_vec_pretty(&end).map_err(std::io::Error::other);
+        if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
+            log::warn!("the outcome could not be written down: {error}");
+        }
+        drop(state);
+        if let Err(error) = run.remove_all() {
+            log::warn!("the run directory could not be removed: {error}");
+        }
+        outcome.send_replace(Some(end.clone()));
+        end
+    }
+}
