@@ -52,12 +52,6 @@ impl Failure {
         self
     }
 
-    /// The same with what failed in front.
-    pub(super) fn context(mut self, what: &str) -> Self {
-        self.message = format!("{what}: {}", self.message);
-        self
-    }
-
     /// Tells it on stderr.
     #[allow(clippy::print_stderr)]
     pub(super) fn print(&self, as_json: bool) {
@@ -86,9 +80,14 @@ impl From<WireError> for Failure {
         let message = match (error.text("message"), error.name()) {
             (Some(message), _) => message.to_owned(),
             (None, "InvalidParameter") => {
-                format!("the VM's supervisor does not understand the parameter '{}'", error.text("parameter").unwrap_or("?"))
+                format!(
+                    "the VM's supervisor does not understand the parameter '{}'",
+                    error.text("parameter").unwrap_or("?")
+                )
             }
-            (None, "MethodNotFound") => "the VM's supervisor is of another version and does not know this command".to_owned(),
+            (None, "MethodNotFound") => {
+                "the VM's supervisor is of another version and does not know this command".to_owned()
+            }
             (None, _) => error.error.clone(),
         };
         Self { code: kebab(error.name()), message, hint: error.text("hint").map(str::to_owned), exit_code }

@@ -37,7 +37,8 @@ struct Brief {
 /// Lists what runs, and what a killed supervisor left.
 pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
-    let mut rows: Vec<Row> = find::all(&root)?.into_iter().filter_map(|(name, live)| row(&root, &name, live)).collect();
+    let mut rows: Vec<Row> =
+        find::all(&root)?.into_iter().filter_map(|(name, live)| row(&root, &name, live)).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
@@ -48,13 +49,17 @@ fn row(root: &std::path::Path, name: &VmName, live: Liveness) -> Option<Row> {
         Liveness::Alive => match status(root, name) {
             Ok(status) => Ok(status),
             // it has ended since the folder was read
-            Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => return None,
+            Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
+                return None;
+            }
             // it holds its lock and does not listen yet
             Err(_) => Err("starting".to_owned()),
         },
     };
     Some(match state {
-        Ok(status) => Row { name: status.name.clone(), state: status.state.clone(), status: Some(brief(status)) },
+        Ok(status) => {
+            Row { name: status.name.clone(), state: status.state.clone(), status: Some(brief(status)) }
+        }
         Err(state) => Row { name: name.to_string(), state, status: None },
     })
 }

@@ -26,8 +26,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let transcript = transcript(&args.run)?;
     let request = args.request()?;
     if is_dry_run {
-        let mut line = dry_run(&request)?;
-        line.push(b'\n');
+        let line = dry_run(&request)?;
         std::io::stdout().write_all(&line)?;
         return Ok(0);
     }
@@ -93,7 +92,9 @@ fn background(request: &Request, transcript: Option<Transcript>) -> Result<u8, F
                     writeln!(std::io::stdout(), "{name}")?;
                     Ok(0)
                 }
-                Ok(Report::Failed { code, message, hint, exit_code }) => Err(Failure { code, message, hint, exit_code }),
+                Ok(Report::Failed { code, message, hint, exit_code }) => {
+                    Err(Failure { code, message, hint, exit_code })
+                }
                 Err(_) => Err(Failure::other("the supervisor ended before it could say why")),
             }
         }
@@ -118,7 +119,11 @@ fn supervisor(request: &Request, transcript: Option<Transcript>, report: File) -
     }
 }
 
-fn supervised(request: &Request, transcript: Option<Transcript>, report: &mut Option<File>) -> Result<u8, Failure> {
+fn supervised(
+    request: &Request,
+    transcript: Option<Transcript>,
+    report: &mut Option<File>,
+) -> Result<u8, Failure> {
     nix::unistd::setsid().map_err(std::io::Error::from)?;
     let prepared = prepare(request)?;
     let supervision = Supervision {

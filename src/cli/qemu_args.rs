@@ -8,8 +8,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 
 use crate::spec::{
-    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, Request, ShareSpec, Size, VmName,
-    duration,
+    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, Request, ShareSpec, Size,
+    VmName, duration,
 };
 
 use super::failure::Failure;

@@ -79,7 +79,9 @@ fn ready<T>(future: impl Future<Output = zlink::Result<T>>) -> Result<T, ClientE
 
 fn from_zlink(error: zlink::Error) -> ClientError {
     match error {
-        zlink::Error::UnexpectedEof | zlink::Error::SocketRead | zlink::Error::SocketWrite => ClientError::Gone,
+        zlink::Error::UnexpectedEof | zlink::Error::SocketRead | zlink::Error::SocketWrite => {
+            ClientError::Gone
+        }
         zlink::Error::Io(_) => ClientError::Gone,
         other => ClientError::Protocol(other.to_string()),
     }

@@ -157,9 +157,10 @@ fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
 fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {
     let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
     let device = DeviceSpec::new(&call.driver).map_err(|error| ChangeError::invalid("driver", error))?;
-    let device = call.properties.unwrap_or_default().into_iter().try_fold(device, |device, (name, value)| {
-        device.with(&name, &value).map_err(|error| ChangeError::invalid("properties", error))
-    })?;
+    let device =
+        call.properties.unwrap_or_default().into_iter().try_fold(device, |device, (name, value)| {
+            device.with(&name, &value).map_err(|error| ChangeError::invalid("properties", error))
+        })?;
     Ok(DeviceSpec { id: id.or(device.id.clone()), ..device })
 }
 

@@ -39,7 +39,9 @@ impl From<ChangeError> for WireError {
     fn from(error: ChangeError) -> Self {
         let (name, mut parameters) = match error.kind {
             ErrorKind::NotRunning => ("NotRunning", json!({})),
-            ErrorKind::InvalidArgument { parameter } => ("InvalidArgument", json!({ "parameter": parameter })),
+            ErrorKind::InvalidArgument { parameter } => {
+                ("InvalidArgument", json!({ "parameter": parameter }))
+            }
             ErrorKind::NoSuchThing { id } => ("NoSuchThing", json!({ "id": id })),
             ErrorKind::AlreadyThere { id } => ("AlreadyThere", json!({ "id": id })),
             ErrorKind::NoFreeSlot => ("NoFreeSlot", json!({})),

@@ -65,7 +65,13 @@ fn others(running: &[VmName]) -> String {
 /// All names in the runtime folder with their liveness.
 pub fn all(root: &Path) -> Result<Vec<(VmName, Liveness)>, FindError> {
     let names = RunDir::list(root).map_err(FindError::List)?;
-    Ok(names.into_iter().map(|name| { let live = RunDir::probe(root, &name); (name, live) }).collect())
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let live = RunDir::probe(root, &name);
+            (name, live)
+        })
+        .collect())
 }
 
 /// The names of those that run.

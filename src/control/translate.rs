@@ -13,7 +13,10 @@ use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status};
 use super::wire;
 
 /// A parameter by its own grammar.
-pub(super) fn parse<T: FromStr<Err: std::error::Error + 'static>>(parameter: &str, text: &str) -> Result<T, ChangeError> {
+pub(super) fn parse<T: FromStr<Err: std::error::Error + 'static>>(
+    parameter: &str,
+    text: &str,
+) -> Result<T, ChangeError> {
     text.parse().map_err(|error: T::Err| ChangeError::invalid(parameter, error))
 }
 

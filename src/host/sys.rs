@@ -12,6 +12,8 @@ use std::process::Command;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The only version of the KVM interface there ever was (`Documentation/virt/kvm/api.rst`).
 const KVM_API_VERSION: libc::c_int = 12;
@@ -134,6 +136,23 @@ fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Descriptors that can be watched: they own what they name, for as long as they live.
+pub trait Watchable: AsRawFd + 'static {}
+
+impl Watchable for OwnedFd {}
+impl Watchable for File {}
+
+/// Registers a descriptor with the runtime, to be waited for.
+///
+/// # Errors
+/// Of `epoll`: `PermissionDenied` for what is always ready, such as a regular file.
+pub fn watch<F: Watchable>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
+    // SAFETY: the implementors of `Watchable` keep their descriptor open and the same until they are dropped, which `AsyncFd` does
+    // after it has unregistered them.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    Ok(watched?)
 }
 
 /// In which of the two processes [`fork`] returned.

@@ -21,10 +21,7 @@ impl Command {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        Self {
-            execute: execute.to_owned(),
-            arguments,
-        }
+        Self { execute: execute.to_owned(), arguments }
     }
 
     /// A command of the human monitor. Its QMP answer is a success either way; see `qmp::hmp` for the text.

@@ -52,19 +52,12 @@ pub mod optional_path {
     use super::*;
 
     /// Writes an optional path.
-    pub fn serialize<S: Serializer>(
-        path: &Option<PathBuf>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        path.as_deref()
-            .map(|path| Bytes::from(path.as_os_str()))
-            .serialize(serializer)
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_deref().map(|path| Bytes::from(path.as_os_str())).serialize(serializer)
     }
 
     /// Reads an optional path.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<PathBuf>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
         Ok(Option::<Bytes>::deserialize(deserializer)?.map(|bytes| OsString::from(bytes).into()))
     }
 }
@@ -79,12 +72,7 @@ pub mod os_strings {
     }
 
     /// Reads a list of OS strings.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<OsString>, D::Error> {
-        Ok(Vec::<Bytes>::deserialize(deserializer)?
-            .into_iter()
-            .map(OsString::from)
-            .collect())
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OsString>, D::Error> {
+        Ok(Vec::<Bytes>::deserialize(deserializer)?.into_iter().map(OsString::from).collect())
     }
 }

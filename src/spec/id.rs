@@ -26,9 +26,7 @@ pub enum IdError {
     #[error("id '{0}' must start with a letter")]
     Start(String),
     /// A character that QEMU does not allow.
-    #[error(
-        "id '{text}' has {character:?}, but only letters, digits, '-', '.' and '_' are allowed"
-    )]
+    #[error("id '{text}' has {character:?}, but only letters, digits, '-', '.' and '_' are allowed")]
     Character {
         /// The text.
         text: String,
@@ -53,10 +51,7 @@ impl FromStr for DeviceId {
             Some(_) => {}
         }
         if let Some(character) = text.chars().find(|c| !allowed(*c)) {
-            return Err(IdError::Character {
-                text: text.to_owned(),
-                character,
-            });
+            return Err(IdError::Character { text: text.to_owned(), character });
         }
         if text.len() > MAX_LENGTH {
             return Err(IdError::TooLong(text.to_owned()));

@@ -47,10 +47,7 @@ impl FromStr for MacAddress {
         for byte in &mut bytes {
             let part = parts.next().ok_or_else(syntax)?;
             let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
-            *byte = u8::from_str_radix(part, 16)
-                .ok()
-                .filter(|_| digits)
-                .ok_or_else(syntax)?;
+            *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(syntax)?;
         }
         if parts.next().is_some() {
             return Err(syntax());

@@ -26,9 +26,7 @@ pub enum NameError {
     #[error("VM name '{0}' must start with a letter or a digit")]
     Start(String),
     /// A character that is not allowed.
-    #[error(
-        "VM name '{text}' has {character:?}, but only letters, digits, '-', '_' and '.' are allowed"
-    )]
+    #[error("VM name '{text}' has {character:?}, but only letters, digits, '-', '_' and '.' are allowed")]
     Character {
         /// The text.
         text: String,
@@ -59,10 +57,7 @@ impl FromStr for VmName {
             Some(_) => {}
         }
         match text.chars().find(|c| !allowed(*c)) {
-            Some(character) => Err(NameError::Character {
-                text: text.to_owned(),
-                character,
-            }),
+            Some(character) => Err(NameError::Character { text: text.to_owned(), character }),
             None => Ok(Self(text.to_owned())),
         }
     }
@@ -73,22 +68,12 @@ text_type!(VmName, NameError);
 impl VmName {
     /// A name for the VM of an image: the file's name without its extension, other characters replaced by `-`; `vm` if nothing is left.
     pub fn from_image(image: &Path) -> Self {
-        let stem = image
-            .file_stem()
-            .map(|stem| stem.to_string_lossy())
-            .unwrap_or_default();
-        let cleaned: String = stem
-            .chars()
-            .map(|c| if allowed(c) { c } else { '-' })
-            .collect();
+        let stem = image.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+        let cleaned: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
         let trimmed = cleaned.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         // room for the suffix of `numbered`
         let short: String = trimmed.chars().take(MAX_LENGTH - 8).collect();
-        Self(if short.is_empty() {
-            "vm".to_owned()
-        } else {
-            short
-        })
+        Self(if short.is_empty() { "vm".to_owned() } else { short })
     }
 
     /// `name-2`, `name-3`, …: for when the plain name is taken.

@@ -18,9 +18,7 @@ pub struct InterfaceName(String);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InterfaceNameError {
     /// Empty, too long, or with a character that Linux does not allow (`dev_valid_name`).
-    #[error(
-        "'{0}' is not a network interface's name (1 to 15 bytes, without '/', ':' and white space)"
-    )]
+    #[error("'{0}' is not a network interface's name (1 to 15 bytes, without '/', ':' and white space)")]
     Invalid(String),
 }
 

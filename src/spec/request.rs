@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, ShareSpec, Size,
-    VmName,
+    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, ShareSpec, Size, VmName,
 };
 
 /// Memory unless `--mem` says otherwise.

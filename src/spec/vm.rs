@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, Share, Size,
-    VmName,
+    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, Share, Size, VmName,
 };
 
 /// A VM, all choices made: paths are absolute, files exist, formats are known.

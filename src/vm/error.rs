@@ -76,7 +76,10 @@ impl ChangeError {
 
     /// A parameter makes no sense.
     pub fn invalid(parameter: &str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
-        Self::new(ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) }, why.into().as_ref().told())
+        Self::new(
+            ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) },
+            why.into().as_ref().told(),
+        )
     }
 
     /// Something on the host is in the way.

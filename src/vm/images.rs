@@ -87,7 +87,8 @@ impl Images {
 
     /// The image of a disk; made if it is not there and a size is given. Tells whether it was made.
     pub(super) fn open_or_create(&self, disk: &DiskSpec, file: &Path) -> Result<(Opened, bool), ChangeError> {
-        let missing = std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let missing =
+            std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let made = match (missing, disk.size) {
             (true, Some(size)) if self.0.folders.is_none() => return Ok((not_made(disk, file, size), false)),
             (true, Some(size)) => {

@@ -136,7 +136,11 @@ impl Inventory {
 
     /// The id asked for if it is free, else the next free one of `prefix`. Numbers are not used twice,
     /// so that a script cannot mistake a new device for one that it has removed.
-    pub fn free_id(&mut self, wanted: Option<DeviceId>, prefix: &'static str) -> Result<DeviceId, ChangeError> {
+    pub fn free_id(
+        &mut self,
+        wanted: Option<DeviceId>,
+        prefix: &'static str,
+    ) -> Result<DeviceId, ChangeError> {
         if let Some(id) = wanted {
             return match self.is_taken(&id) {
                 true => Err(ChangeError::new(

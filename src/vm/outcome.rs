@@ -195,7 +195,9 @@ fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>) -> Stri
         Ending::TooManyResets => "the guest reset too often".to_owned(),
         Ending::Crashed => match exit {
             Some(Exit::Signal(number)) => format!("QEMU was ended by {}", signal_name(number)),
-            Some(Exit::Code(code)) => format!("QEMU ended with code {code} without saying why on its monitor"),
+            Some(Exit::Code(code)) => {
+                format!("QEMU ended with code {code} without saying why on its monitor")
+            }
             None => "QEMU ended without saying why on its monitor".to_owned(),
         },
     }
@@ -226,7 +228,10 @@ mod tests {
         assert_eq!(ended(|e| e.shutdown_event("host-qmp-quit", false), clean), Ending::Quit);
         assert_eq!(ended(|_| {}, clean), Ending::Crashed);
         assert_eq!(ended(|_| {}, Some(Exit::Signal(11))), Ending::Crashed);
-        assert_eq!(ended(|e| e.shutdown_event("guest-shutdown", true), Some(Exit::Signal(6))), Ending::Crashed);
+        assert_eq!(
+            ended(|e| e.shutdown_event("guest-shutdown", true), Some(Exit::Signal(6))),
+            Ending::Crashed
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 
 use crate::host::{environment, sys};
 
@@ -58,9 +58,19 @@ impl Process {
     /// Starts QEMU with exactly the given descriptors, and with SIGTERM, SIGINT and SIGHUP blocked, since service
     /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
     /// `tied`: it dies with this process. Must be called on the main thread (the death signal follows the thread).
-    pub(super) fn start(program: &Path, arguments: &[OsString], keep: Vec<OwnedFd>, tied: bool) -> io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        arguments: &[OsString],
+        keep: Vec<OwnedFd>,
+        tied: bool,
+    ) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.arg0(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg0(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         environment::apply(&mut command);
         sys::prepare_child(&mut command, keep, true, tied);
         let spawned = command.spawn();
@@ -73,13 +83,19 @@ impl Process {
         if let Some(pipe) = child.stdout.take() {
             drain(OwnedFd::from(pipe), words.clone())?;
         }
-        let pidfd = AsyncFd::new(sys::pidfd_open(Pid::from_raw(pid))?)?;
+        let pidfd = sys::watch(sys::pidfd_open(Pid::from_raw(pid))?, Interest::READABLE)?;
         Ok(Self { pid, pidfd, child: Some(child), words, stderr })
     }
 
     /// Takes over a process that somebody else started.
     pub(super) fn adopt(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pid, pidfd: AsyncFd::new(pidfd)?, child: None, words: LastWords::default(), stderr: None })
+        Ok(Self {
+            pid,
+            pidfd: sys::watch(pidfd, Interest::READABLE)?,
+            child: None,
+            words: LastWords::default(),
+            stderr: None,
+        })
     }
 
     /// Its id.
@@ -118,7 +134,6 @@ impl Process {
         }
         self.words.text()
     }
-
 }
 
 /// Logs each line and keeps the last ones, as long as the pipe is open.

@@ -112,7 +112,10 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
     };
     let arguments = command_line(&prepared.spec, &prepared.host, &channels);
-    log::debug!("{}", String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments)));
+    log::debug!(
+        "{}",
+        String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments))
+    );
     let mut keep = vec![sockets.qmp, sockets.serial, sockets.agent];
     keep.extend(user_socket);
     keep.extend(shares);
@@ -120,9 +123,17 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     let mut process = Process::start(&prepared.qemu, &arguments, keep, !launch.detached)
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
     match speak(prepared, launch, &process, started).await {
-        Ok((facts, connected, agent, console, forwards)) => {
-            Ok(Up { facts, process, connected, agent, console, signals, started, forwards, user_qmp: user_path })
-        }
+        Ok((facts, connected, agent, console, forwards)) => Ok(Up {
+            facts,
+            process,
+            connected,
+            agent,
+            console,
+            signals,
+            started,
+            forwards,
+            user_qmp: user_path,
+        }),
         Err(failure) => {
             if let Some(path) = user_path {
                 let _ = std::fs::remove_file(path);
@@ -187,7 +198,8 @@ async fn speak(
     let state = Arc::clone(&prepared.state);
     let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
     let console = console::connect(connect(run, names::SERIAL)?, Some(log));
-    let agent = AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
+    let agent =
+        AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
     let connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
@@ -211,7 +223,10 @@ struct VmFile<'a> {
 
 fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
     let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
-    stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)).map_err(system("a socket to QEMU"))
+    stream
+        .set_nonblocking(true)
+        .and_then(|()| UnixStream::from_std(stream))
+        .map_err(system("a socket to QEMU"))
 }
 
 fn facts(prepared: &Prepared, launch: &Launch, process: &Process, connected: &Connected) -> Facts {

@@ -120,7 +120,11 @@ impl StartError {
             Self::Firmware(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
-            Self::Unsupported(_) | Self::Helper { .. } | Self::Qemu { .. } | Self::System { .. } | Self::UnknownHost => None,
+            Self::Unsupported(_)
+            | Self::Helper { .. }
+            | Self::Qemu { .. }
+            | Self::System { .. }
+            | Self::UnknownHost => None,
         }
     }
 

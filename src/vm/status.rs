@@ -34,4 +34,3 @@ pub struct Status {
     /// Slots in use.
     pub slots_used: usize,
 }
-

@@ -21,9 +21,7 @@ const ALL: [Guest; 14] = [
 ];
 
 fn contains(image: &[u8], text: &str) -> bool {
-    image
-        .windows(text.len())
-        .any(|window| window == text.as_bytes())
+    image.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[test]
@@ -32,17 +30,8 @@ fn every_guest_is_one_bootable_sector_with_its_own_greeting() {
         let image = boot_sector(guest);
         assert_eq!(image.len(), 512, "{guest:?}");
         assert_eq!(image[510..], [0x55, 0xaa], "{guest:?}");
-        assert!(
-            contains(&image, &format!("{}\r\n\0", guest.greeting())),
-            "{guest:?}"
-        );
-        assert_eq!(
-            ALL.iter()
-                .filter(|other| other.greeting() == guest.greeting())
-                .count(),
-            1,
-            "{guest:?}"
-        );
+        assert!(contains(&image, &format!("{}\r\n\0", guest.greeting())), "{guest:?}");
+        assert_eq!(ALL.iter().filter(|other| other.greeting() == guest.greeting()).count(), 1, "{guest:?}");
     }
 }
 
@@ -50,16 +39,8 @@ fn every_guest_is_one_bootable_sector_with_its_own_greeting() {
 fn only_the_guests_that_say_something_carry_it() {
     for guest in ALL {
         let panics = matches!(guest, Guest::Panics | Guest::PanicsOnButton);
-        assert_eq!(
-            contains(&boot_sector(guest), says::PANIC),
-            panics,
-            "{guest:?}"
-        );
-        assert_eq!(
-            contains(&boot_sector(guest), says::ERROR),
-            guest == Guest::WritesDisk,
-            "{guest:?}"
-        );
+        assert_eq!(contains(&boot_sector(guest), says::PANIC), panics, "{guest:?}");
+        assert_eq!(contains(&boot_sector(guest), says::ERROR), guest == Guest::WritesDisk, "{guest:?}");
     }
 }
 
@@ -76,12 +57,7 @@ fn the_disk_is_written_where_it_was_asked_for() {
 #[test]
 fn jumps_count_from_the_end_of_the_instruction() {
     let mut asm = Asm::new(0x7c00);
-    asm.label("start")
-        .hlt()
-        .jmp("start")
-        .jz("end")
-        .mov_si_text("A")
-        .label("end");
+    asm.label("start").hlt().jmp("start").jz("end").mov_si_text("A").label("end");
     let expected = [
         0xf4, // 7c00 hlt
         0xe9, 0xfc, 0xff, // 7c01 jmp 7c00

@@ -47,7 +47,8 @@ pub(super) struct Add {
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let disk = self.disk;
-        let file = disk.file.ok_or_else(|| Failure::usage("a disk that is added to a running VM needs a file"))?;
+        let file =
+            disk.file.ok_or_else(|| Failure::usage("a disk that is added to a running VM needs a file"))?;
         let call = wire::AddDisk {
             file: text_path(&file)?,
             size_bytes: disk.size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
@@ -93,7 +94,9 @@ impl Change {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = wire::ChangeMedia { id: self.id, file: text_path(&self.path)? };
         let wire::DiskReply { disk } = context.client.call("ChangeMedia", call)?;
-        context.output.print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))
+        context
+            .output
+            .print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod devices;
 mod disks;
-mod power;
 mod ports;
+mod power;
 mod raw;
 mod status;
 mod usb;

@@ -14,7 +14,13 @@ pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::ForwardList { forwards } = context.client.call("ListForwards", wire::Empty {})?;
     context.output.print(&forwards, || {
         let rows = forwards.iter().map(|forward| {
-            [text(forward), forward.address.clone(), forward.host_port.to_string(), forward.guest_port.to_string(), forward.protocol.clone()]
+            [
+                text(forward),
+                forward.address.clone(),
+                forward.host_port.to_string(),
+                forward.guest_port.to_string(),
+                forward.protocol.clone(),
+            ]
         });
         table(["FORWARD", "ADDRESS", "HOST", "GUEST", "PROTOCOL"], rows)
     })
@@ -57,11 +63,17 @@ pub(super) struct Remove {
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = match self.forward.parse::<u16>() {
-            Ok(host) => wire::RemoveForward { host_port: host.into(), guest_port: None, address: None, protocol: None },
+            Ok(host) => wire::RemoveForward {
+                host_port: host.into(),
+                guest_port: None,
+                address: None,
+                protocol: None,
+            },
             Err(_) => {
                 let forward: Forward = self.forward.parse().map_err(Failure::usage)?;
                 // an address or protocol that was not typed is not a condition, as long as it is clear what is meant
-                let typed_address = self.forward.split('/').next().is_some_and(|part| part.split(':').count() == 3);
+                let typed_address =
+                    self.forward.split('/').next().is_some_and(|part| part.split(':').count() == 3);
                 wire::RemoveForward {
                     host_port: forward.host.into(),
                     guest_port: Some(forward.guest.into()),

@@ -42,9 +42,16 @@ fn as_text(status: &Status) -> String {
         text.push_str(&disks::as_table(&status.disks));
     }
     let mut devices: Vec<[String; 4]> = Vec::new();
-    devices.extend(status.usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), String::new(), usb.phase.clone()]));
+    devices.extend(
+        status.usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), String::new(), usb.phase.clone()]),
+    );
     devices.extend(status.devices.iter().map(|device| {
-        [device.id.clone(), device.driver.clone(), device.slot.clone().unwrap_or_default(), device.phase.clone()]
+        [
+            device.id.clone(),
+            device.driver.clone(),
+            device.slot.clone().unwrap_or_default(),
+            device.phase.clone(),
+        ]
     }));
     if !devices.is_empty() {
         text.push_str("\ndevices\n");

@@ -26,7 +26,9 @@ pub(super) struct List {
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::UsbList { usb } = context.client.call("ListUsb", wire::Empty {})?;
     context.output.print(&usb, || {
-        let rows = usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), usb.description.clone(), usb.phase.clone()]);
+        let rows = usb
+            .iter()
+            .map(|usb| [usb.id.clone(), usb.driver.clone(), usb.description.clone(), usb.phase.clone()]);
         table(["ID", "DRIVER", "DESCRIPTION", "STATE"], rows)
     })
 }

@@ -47,9 +47,12 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
 
 /// Asks QEMU what the driver is, since names tell it for the best known only.
 async fn wants(session: &Session, driver: &str) -> Result<Wants, ChangeError> {
-    for (family, wants) in
-        [("pci-device", Wants::Slot), ("usb-device", Wants::Usb), ("scsi-device", Wants::Scsi), ("virtio-ccw-device", Wants::Slot)]
-    {
+    for (family, wants) in [
+        ("pci-device", Wants::Slot),
+        ("usb-device", Wants::Usb),
+        ("scsi-device", Wants::Scsi),
+        ("virtio-ccw-device", Wants::Slot),
+    ] {
         let ask = Command::new("qom-list-types", json!({ "implements": family, "abstract": false }));
         let types = session.run(&ask).await?;
         if types.as_array().is_some_and(|types| types.iter().any(|kind| kind["name"] == driver)) {
@@ -59,13 +62,20 @@ async fn wants(session: &Session, driver: &str) -> Result<Wants, ChangeError> {
     Ok(Wants::Nothing)
 }
 
-fn go(owner: &mut Owner, id: DeviceId, driver: String, mut properties: Map<String, Value>, wants: Wants, reply: Reply) {
+fn go(
+    owner: &mut Owner,
+    id: DeviceId,
+    driver: String,
+    mut properties: Map<String, Value>,
+    wants: Wants,
+    reply: Reply,
+) {
     let bus = match wants {
         Wants::Slot => plug::take_slot(owner, id.as_str()),
-        Wants::Usb => plug::ensure_controller(owner, Controller::Usb).map(|()| owner.machine.usb_bus().map(str::to_owned)),
-        Wants::Scsi => {
-            plug::ensure_controller(owner, Controller::Scsi).map(|()| Some(owner.machine.scsi_bus().to_owned()))
-        }
+        Wants::Usb => plug::ensure_controller(owner, Controller::Usb)
+            .map(|()| owner.machine.usb_bus().map(str::to_owned)),
+        Wants::Scsi => plug::ensure_controller(owner, Controller::Scsi)
+            .map(|()| Some(owner.machine.scsi_bus().to_owned())),
         Wants::Nothing => named_slot(owner, &id, &properties),
     };
     let bus = match bus {
@@ -81,14 +91,26 @@ fn go(owner: &mut Owner, id: DeviceId, driver: String, mut properties: Map<Strin
 }
 
 /// A slot that the user named counts as taken; QEMU itself would accept a second device on it in silence.
-fn named_slot(owner: &mut Owner, id: &DeviceId, properties: &Map<String, Value>) -> Result<Option<String>, ChangeError> {
+fn named_slot(
+    owner: &mut Owner,
+    id: &DeviceId,
+    properties: &Map<String, Value>,
+) -> Result<Option<String>, ChangeError> {
     let Some(bus) = properties.get("bus").and_then(Value::as_str) else { return Ok(None) };
     if owner.machine.plug_target() == PlugTarget::Slots {
-        let held = owner.inventory.slots.iter().find(|(name, _)| *name == bus).map(|(_, device)| device.map(str::to_owned));
+        let held = owner
+            .inventory
+            .slots
+            .iter()
+            .find(|(name, _)| *name == bus)
+            .map(|(_, device)| device.map(str::to_owned));
         match held {
             Some(Some(device)) => {
                 let message = format!("slot '{bus}' is taken, by '{device}'");
-                return Err(ChangeError::new(super::super::error::ErrorKind::AlreadyThere { id: device }, message));
+                return Err(ChangeError::new(
+                    super::super::error::ErrorKind::AlreadyThere { id: device },
+                    message,
+                ));
             }
             Some(None) => owner.inventory.slots.restore(bus, id.as_str()),
             None => {}

@@ -13,7 +13,10 @@ use super::{answer, plug};
 /// Opens, or creates, an image and plugs it: one change, undone whole on failure.
 pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
     let Some(file) = disk.file.clone() else {
-        return answer(reply, Err(ChangeError::invalid("file", "a disk that is added to a running VM needs a file")));
+        return answer(
+            reply,
+            Err(ChangeError::invalid("file", "a disk that is added to a running VM needs a file")),
+        );
     };
     if let Err(error) = check_bus(owner, disk.bus) {
         return answer(reply, Err(error));
@@ -79,7 +82,15 @@ fn place(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String
 }
 
 /// Second half: the image is there, QEMU is asked.
-fn go(owner: &mut Owner, id: DeviceId, spec: DiskSpec, image: Opened, made: bool, bus: Option<String>, reply: Reply) {
+fn go(
+    owner: &mut Owner,
+    id: DeviceId,
+    spec: DiskSpec,
+    image: Opened,
+    made: bool,
+    bus: Option<String>,
+    reply: Reply,
+) {
     let file = spec.file.clone();
     let remove_file = move || {
         if let Some(file) = file.filter(|_| made) {

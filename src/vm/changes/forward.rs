@@ -74,11 +74,18 @@ fn found_port(values: &[Value], forward: &Forward) -> Result<Forward, ChangeErro
         line.protocol == forward.protocol
             && line.address == forward.address
             && line.guest_port == forward.guest
-            && !before.iter().any(|old| old.host_port == line.host_port && old.protocol == line.protocol && old.address == line.address)
+            && !before.iter().any(|old| {
+                old.host_port == line.host_port
+                    && old.protocol == line.protocol
+                    && old.address == line.address
+            })
     };
     after.iter().find(is_ours).map(|line| Forward { host: line.host_port, ..*forward }).ok_or_else(|| {
         let class = "GenericError".to_owned();
-        ChangeError::new(ErrorKind::RefusedByQemu { class }, "QEMU made the forward but does not list its port")
+        ChangeError::new(
+            ErrorKind::RefusedByQemu { class },
+            "QEMU made the forward but does not list its port",
+        )
     })
 }
 

@@ -58,7 +58,10 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
         Err(error) => return answer(reply, Err(error)),
     };
     if facts.node.is_none() {
-        let error = ChangeError::new(ErrorKind::NotNow { state: "empty".to_owned() }, format!("drive '{id}' is empty"));
+        let error = ChangeError::new(
+            ErrorKind::NotNow { state: "empty".to_owned() },
+            format!("drive '{id}' is empty"),
+        );
         return answer(reply, Err(error));
     }
     let steps = media_eject(&id, facts.node.as_deref(), force);
@@ -71,12 +74,19 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
             .hint("unmount the medium in the guest and try again, or use `--force`"),
             false => error,
         });
-        let facts = DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
+        let facts =
+            DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
         settle(owner, &id, result, facts, reply);
     });
 }
 
-fn settle(owner: &mut Owner, id: &str, result: Result<Vec<Value>, ChangeError>, facts: DiskFacts, reply: Reply) {
+fn settle(
+    owner: &mut Owner,
+    id: &str,
+    result: Result<Vec<Value>, ChangeError>,
+    facts: DiskFacts,
+    reply: Reply,
+) {
     let done = result.and_then(|_| {
         let entry = owner.inventory.device_mut(id).ok_or_else(|| ChangeError::no_such("CD-ROM drive", id))?;
         entry.kind = Kind::Disk(facts);

@@ -56,7 +56,8 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
             Controller::Usb => ("USB", "--usb"),
             Controller::Scsi => ("SCSI", "--disk …,bus=scsi"),
         };
-        let message = format!("a {} machine cannot be given a {what} controller while it runs", owner.machine.kind());
+        let message =
+            format!("a {} machine cannot be given a {what} controller while it runs", owner.machine.kind());
         return Err(ChangeError::unsupported(message).hint(format!("start the VM with `{flag}`")));
     }
     let device: DeviceId = id.parse().map_err(|error| ChangeError::invalid("id", error))?;
@@ -101,9 +102,12 @@ pub(super) fn plug(
             Ok(_) => {
                 commit(owner, id.as_str());
                 // it may have been unplugged since, by the guest's own doing
-                owner.inventory.device(id.as_str()).cloned().map(Done::Device).ok_or_else(|| {
-                    ChangeError::no_such("device", &id)
-                })
+                owner
+                    .inventory
+                    .device(id.as_str())
+                    .cloned()
+                    .map(Done::Device)
+                    .ok_or_else(|| ChangeError::no_such("device", &id))
             }
             Err(error) => {
                 owner.inventory.remove(id.as_str());

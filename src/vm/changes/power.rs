@@ -53,7 +53,10 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
     if owner.inventory.run_state != RunState::Running {
         let state = owner.inventory.run_state.to_string();
         let message = format!("the guest does not run (it is {state}) and would not see the power button");
-        return answer(reply, Err(ChangeError::new(ErrorKind::NotNow { state }, message).hint("`resume` first")));
+        return answer(
+            reply,
+            Err(ChangeError::new(ErrorKind::NotNow { state }, message).hint("`resume` first")),
+        );
     }
     simple(owner, "system_powerdown", reply);
 }

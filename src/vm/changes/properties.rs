@@ -19,5 +19,7 @@ pub(super) async fn typed(
     }
     let ask = Command::new("device-list-properties", json!({ "typename": driver }));
     let answer = session.run(&ask).await?;
-    Properties::from_qmp(driver, &answer).typed(properties).map_err(|error| ChangeError::invalid("properties", error))
+    Properties::from_qmp(driver, &answer)
+        .typed(properties)
+        .map_err(|error| ChangeError::invalid("properties", error))
 }

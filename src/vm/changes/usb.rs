@@ -34,7 +34,9 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
         Err(error) => return answer(reply, Err(error)),
     };
     match selector {
-        UsbSelector::Driver(device) => with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply)),
+        UsbSelector::Driver(device) => {
+            with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply))
+        }
         UsbSelector::File(file) => {
             let images = owner.images.clone();
             owner.spawn_blocking(
@@ -45,7 +47,11 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                         driver: "usb-storage".to_owned(),
                         description: format!("stick with {path}"),
                         file: Some(path),
-                        plug: UsbPlug::Stick { file: image.path, format: image.format, readonly: !image.writable },
+                        plug: UsbPlug::Stick {
+                            file: image.path,
+                            format: image.format,
+                            readonly: !image.writable,
+                        },
                     })
                 },
                 move |owner, resolved| go(owner, id, resolved, reply),

@@ -34,7 +34,9 @@ impl FromStr for EscapeKey {
         }
         let key = lower.strip_prefix("ctrl-").or_else(|| lower.strip_prefix('^'));
         match key.map(str::as_bytes) {
-            Some([letter @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(Self::Control(letter & 0x1f)),
+            Some([letter @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_')]) => {
+                Ok(Self::Control(letter & 0x1f))
+            }
             _ => Err(EscapeKeyError(text.to_owned())),
         }
     }
@@ -118,7 +120,10 @@ mod tests {
     #[test]
     fn keys_are_told_apart_across_reads() {
         let mut escape = Escape::new(EscapeKey::default());
-        assert_eq!(escape.split(b"ls\x01xq"), [Typed::Bytes(b"ls".to_vec()), Typed::Shutdown, Typed::Bytes(b"q".to_vec())]);
+        assert_eq!(
+            escape.split(b"ls\x01xq"),
+            [Typed::Bytes(b"ls".to_vec()), Typed::Shutdown, Typed::Bytes(b"q".to_vec())]
+        );
         assert_eq!(escape.split(b"\x01"), []);
         assert_eq!(escape.split(b"\x01a"), [Typed::Bytes(b"\x01a".to_vec())]);
         assert_eq!(escape.split(b"\x01d\x01?"), [Typed::Detach, Typed::Help]);

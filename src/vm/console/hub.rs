@@ -153,7 +153,10 @@ mod tests {
         let chunk = reader.next().await.unwrap();
         assert_eq!((chunk.skipped, chunk.bytes.len()), (3, MAX_CHUNK));
         hub.push(&vec![b'x'; 3 * CAPACITY]);
-        assert_eq!(reader.next().await.unwrap().skipped, 2 * CAPACITY as u64 + 3 + CAPACITY as u64 - MAX_CHUNK as u64 - 3);
+        assert_eq!(
+            reader.next().await.unwrap().skipped,
+            2 * CAPACITY as u64 + 3 + CAPACITY as u64 - MAX_CHUNK as u64 - 3
+        );
     }
 
     #[tokio::test]

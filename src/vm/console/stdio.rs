@@ -5,12 +5,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
+
+use crate::host::sys;
 
 /// What is written at once where the stream itself may block: a pipe that is ready takes this much (`PIPE_BUF`).
 const CAUTIOUS: usize = 4096;
@@ -42,16 +44,17 @@ impl Stream {
             .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOCTTY.bits())
             .open(format!("/proc/self/fd/{number}"));
         // a regular file must keep its position and O_APPEND: it is used as it is
-        let regular = || File::from(fd.try_clone_to_owned().ok()?).metadata().ok().map(|facts| facts.is_file());
+        let regular =
+            || File::from(fd.try_clone_to_owned().ok()?).metadata().ok().map(|facts| facts.is_file());
         if regular()? {
             return Some(Self::Plain(File::from(fd.try_clone_to_owned().ok()?)));
         }
         let (file, safe) = match own {
             Ok(file) => (file, true),
-            Err(_) => (File::from(OwnedFd::from(fd.try_clone_to_owned().ok()?)), false),
+            Err(_) => (File::from(fd.try_clone_to_owned().ok()?), false),
         };
         let copy = file.try_clone().ok()?;
-        match AsyncFd::with_interest(file, interest) {
+        match sys::watch(file, interest) {
             Ok(polled) => Some(Self::Polled(polled, safe)),
             // what epoll does not take (/dev/null) is always ready
             Err(_) => Some(Self::Plain(copy)),

@@ -105,7 +105,12 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Sends what is typed to the guest until the input ends.
-async fn type_in(guest: mpsc::Sender<Vec<u8>>, mut escape: Escape, terminal: bool, asked: mpsc::Sender<Attached>) {
+async fn type_in(
+    guest: mpsc::Sender<Vec<u8>>,
+    mut escape: Escape,
+    terminal: bool,
+    asked: mpsc::Sender<Attached>,
+) {
     let Some(mut stdin) = Stream::stdin() else { return };
     let mut buffer = [0; 4096];
     loop {
@@ -143,5 +148,8 @@ async fn type_in(guest: mpsc::Sender<Vec<u8>>, mut escape: Escape, terminal: boo
 
 fn help() {
     let text = "\r\n[vmrun: Ctrl-a x shut down (twice: at once), Ctrl-a d leave, Ctrl-a s status, Ctrl-a Ctrl-a the key itself]\r\n";
-    let _ = io::stderr().as_fd().try_clone_to_owned().map(|fd| std::fs::File::from(fd).write_all(text.as_bytes()));
+    let _ = io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(|fd| std::fs::File::from(fd).write_all(text.as_bytes()));
 }

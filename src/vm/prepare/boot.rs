@@ -31,7 +31,10 @@ pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
         BootMode::Auto => Err(StartError::File {
             what: "image",
             why: "there is no such file".to_owned(),
-            hint: Some(format!("nor is it a prefix: there is no {} either", with_suffix(&image, "-kernel").display())),
+            hint: Some(format!(
+                "nor is it a prefix: there is no {} either",
+                with_suffix(&image, "-kernel").display()
+            )),
             path: image,
         }),
     }
@@ -40,7 +43,11 @@ pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
 fn kernel(prefix: &Path) -> Result<Boot, StartError> {
     let initrd = with_suffix(prefix, "-initrd.img");
     let initrd = exists(&initrd).then(|| readable("initrd", initrd)).transpose()?;
-    Ok(Boot::Kernel { kernel: readable("kernel", with_suffix(prefix, "-kernel"))?, initrd, cmdline: cmdline(prefix)? })
+    Ok(Boot::Kernel {
+        kernel: readable("kernel", with_suffix(prefix, "-kernel"))?,
+        initrd,
+        cmdline: cmdline(prefix)?,
+    })
 }
 
 fn squashfs(prefix: &Path) -> Result<Boot, StartError> {
@@ -63,7 +70,10 @@ fn cmdline(prefix: &Path) -> Result<String, StartError> {
     }
     let mut text = String::new();
     let opened = File::open(&path).map_err(|error| file("kernel command line", &path, &error))?;
-    opened.take(MAX_CMDLINE).read_to_string(&mut text).map_err(|error| file("kernel command line", &path, &error))?;
+    opened
+        .take(MAX_CMDLINE)
+        .read_to_string(&mut text)
+        .map_err(|error| file("kernel command line", &path, &error))?;
     Ok(text.trim().to_owned())
 }
 
@@ -118,10 +128,12 @@ mod tests {
     fn what_exists_decides() {
         let all = ["a.img", "b.ISO", "k-kernel", "k-initrd.img", "k-cmdline", "s-kernel", "s-squashfs.img"];
         let folder = folder(&all);
-        let find = |name: &str| super::find(BootMode::Auto, &folder.path().join(name));
+        let find = |name: &str| find(BootMode::Auto, &folder.path().join(name));
         assert_eq!(find("a.img").unwrap(), Boot::Disk);
         assert!(matches!(find("b.ISO").unwrap(), Boot::Iso { .. }));
-        assert!(matches!(find("k").unwrap(), Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "quiet x=1"));
+        assert!(
+            matches!(find("k").unwrap(), Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "quiet x=1")
+        );
         assert!(matches!(find("s").unwrap(), Boot::Squashfs { cmdline, .. } if cmdline.is_empty()));
         let error = find("none").unwrap_err();
         assert!(error.to_string().ends_with("none: there is no such file"), "{error}");
@@ -134,7 +146,10 @@ mod tests {
         let image = folder.path().join("a.img");
         assert!(matches!(find(BootMode::Iso, &image).unwrap(), Boot::Iso { .. }));
         let error = find(BootMode::Kernel, &image).unwrap_err();
-        assert!(error.to_string().contains("kernel ") && error.to_string().contains("a.img-kernel"), "{error}");
+        assert!(
+            error.to_string().contains("kernel ") && error.to_string().contains("a.img-kernel"),
+            "{error}"
+        );
         let squashfs = find(BootMode::Squashfs, &folder.path().join("k")).unwrap_err();
         assert!(squashfs.to_string().contains("k-squashfs.img"), "{squashfs}");
     }

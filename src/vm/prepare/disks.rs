@@ -38,12 +38,15 @@ pub(super) fn all(
             None => free_id(position, &taken, &all.disks)?,
         };
         let file = file(&disk, &id, state)?;
-        let (opened, new) =
-            images.open_or_create(&disk, &file).map_err(|error| StartError::Image { what: what.clone(), error })?;
+        let (opened, new) = images
+            .open_or_create(&disk, &file)
+            .map_err(|error| StartError::Image { what: what.clone(), error })?;
         if new {
             made.file(&file);
         }
-        if let Some(other) = all.opened.iter().find(|other| other.identity == opened.identity && other.identity != (0, 0)) {
+        if let Some(other) =
+            all.opened.iter().find(|other| other.identity == opened.identity && other.identity != (0, 0))
+        {
             let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);
             return Err(StartError::usage(message));
         }
@@ -74,7 +77,8 @@ fn file(disk: &DiskSpec, id: &DeviceId, state: &Path) -> Result<PathBuf, StartEr
 /// `disk0` for the first and so on, past those that the user took.
 fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<DeviceId, StartError> {
     for number in position.. {
-        let id: DeviceId = format!("disk{number}").parse().map_err(|error| StartError::usage(format!("{error}")))?;
+        let id: DeviceId =
+            format!("disk{number}").parse().map_err(|error| StartError::usage(format!("{error}")))?;
         if !taken.contains(&id) && given.iter().all(|disk| disk.id != id) {
             return Ok(id);
         }
@@ -115,7 +119,8 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
 }
 
 fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
-    let (driver, bus) = if machine.has_ide_cd() { ("ide-cd", DiskBus::Sata) } else { ("scsi-cd", DiskBus::Scsi) };
+    let (driver, bus) =
+        if machine.has_ide_cd() { ("ide-cd", DiskBus::Sata) } else { ("scsi-cd", DiskBus::Scsi) };
     let Ok(device) = id.parse::<DeviceId>() else { return };
     inventory.insert(Entry {
         id: device,
@@ -157,7 +162,12 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
             false => Kind::Other,
         };
         let slot = inventory.slots.slot_of(device.id.as_str()).map(str::to_owned);
-        inventory.insert(Entry { id: device.id.clone(), driver: device.driver.clone(), slot, phase: Phase::Present, kind });
+        inventory.insert(Entry {
+            id: device.id.clone(),
+            driver: device.driver.clone(),
+            slot,
+            phase: Phase::Present,
+            kind,
+        });
     }
 }
-

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice};
 use crate::host::dirs::{
-    Directory, DirError, RunDir, RuntimeEnvironment, StateDir, names, runtime_root, state_path,
+    DirError, Directory, RunDir, RuntimeEnvironment, StateDir, names, runtime_root, state_path,
 };
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
@@ -75,16 +75,11 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     let plan = Plan::look(request)?;
     let run = claim_name(request, &plan.image)?;
     let mut made = Made::default();
-    match make(request, plan, run, &mut made) {
-        Ok(mut prepared) => {
-            prepared.made = made;
-            Ok(prepared)
-        }
-        Err((error, run)) => {
+    match make(request, plan, &run, &mut made) {
+        Ok(parts) => Ok(Prepared { made, ..parts.with(run, request.stop_timeout) }),
+        Err(error) => {
             made.undo();
-            if let Some(run) = run {
-                let _ = run.remove_all();
-            }
+            let _ = run.remove_all();
             Err(error)
         }
     }
@@ -95,12 +90,14 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let plan = Plan::look(request)?;
     let name = request.name.clone().unwrap_or_else(|| VmName::from_image(&plan.image));
     let images = Images::dry();
-    let mac = std::fs::read_to_string(plan.state.join("mac-addr")).ok().and_then(|text| text.trim().parse().ok());
+    let mac =
+        std::fs::read_to_string(plan.state.join("mac-addr")).ok().and_then(|text| text.trim().parse().ok());
     let mut scratch = Made::default();
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, &mut scratch)?;
     let firmware = plan.firmware.clone().map(|found| found.in_folder(&plan.state));
     let metadata = request.data.as_ref().map(|_| plan.state.join("metadata.iso"));
-    let parts = SpecParts { name, mac: mac.unwrap_or_else(random_mac), disks: disks.disks, firmware, metadata };
+    let parts =
+        SpecParts { name, mac: mac.unwrap_or_else(random_mac), disks: disks.disks, firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
     let user_qmp = request.qmp.as_ref().map(|_| 13);
@@ -145,7 +142,8 @@ fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
     }
     let text = accel::override_from(|name| std::env::var(name).ok());
     let parse = |text: String| {
-        text.parse().map_err(|error| StartError::usage(format!("VMRUN_ACCEL or LINUXKIT_QEMU_ACCEL: {error}")))
+        text.parse()
+            .map_err(|error| StartError::usage(format!("VMRUN_ACCEL or LINUXKIT_QEMU_ACCEL: {error}")))
     };
     text.map(parse).transpose()
 }
@@ -153,7 +151,10 @@ fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
 fn check_network(request: &Request) -> Result<(), StartError> {
     if !request.publish.is_empty() && request.networking != Networking::User {
         return Err(StartError::Usage {
-            message: format!("ports can only be published with user networking, not with '{}'", request.networking),
+            message: format!(
+                "ports can only be published with user networking, not with '{}'",
+                request.networking
+            ),
             hint: Some("leave out --publish, or --networking".to_owned()),
         });
     }
@@ -173,7 +174,10 @@ fn find_firmware(request: &Request, arch: Arch) -> Result<Option<FoundFirmware>,
     }
     // aarch64's `virt` has no firmware of its own: without a kernel to load it could not boot at all
     let needed = arch == Arch::Aarch64
-        && !matches!(boot::find(request.boot, request.image.as_deref().unwrap_or(Path::new(""))), Ok(Boot::Kernel { .. } | Boot::Squashfs { .. }));
+        && !matches!(
+            boot::find(request.boot, request.image.as_deref().unwrap_or(Path::new(""))),
+            Ok(Boot::Kernel { .. } | Boot::Squashfs { .. })
+        );
     if !request.uefi && !needed {
         return Ok(None);
     }
@@ -245,16 +249,6 @@ fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
     Err(StartError::NameTaken(plain))
 }
 
-type MakeError = (StartError, Option<RunDir>);
-
-/// Makes what is missing. The run directory comes back with an error, to be removed after everything else.
-fn make(request: &Request, plan: Plan, run: RunDir, made: &mut Made) -> Result<Prepared, MakeError> {
-    match make_files(request, plan, &run, made) {
-        Ok(parts) => Ok(parts.with(run, request.stop_timeout)),
-        Err(error) => Err((error, Some(run))),
-    }
-}
-
 /// Everything of [`Prepared`] but the run directory.
 struct Parts {
     spec: VmSpec,
@@ -287,7 +281,8 @@ impl Parts {
     }
 }
 
-fn make_files(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
+/// Makes what is missing.
+fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(system("the run directory"))?;
     let state_is_new = !plan.state.exists();
@@ -348,7 +343,8 @@ struct SpecParts {
 }
 
 fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, StartError> {
-    let usb_driver = |device: &ExtraDevice| device.driver.starts_with("usb-") && !device.properties.contains_key("bus");
+    let usb_driver =
+        |device: &ExtraDevice| device.driver.starts_with("usb-") && !device.properties.contains_key("bus");
     let spec = VmSpec {
         name: parts.name,
         uuid: Uuid::new_v4(),
@@ -391,7 +387,8 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Binds them, before QEMU is there: nothing needs to be waited for.
     pub(super) fn bind(run: &RunDir) -> Result<Self, StartError> {
-        let bind = |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
+        let bind =
+            |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
         Ok(Self { qmp: bind(names::QMP)?, serial: bind(names::SERIAL)?, agent: bind(names::AGENT)? })
     }
 }

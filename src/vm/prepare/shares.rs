@@ -61,7 +61,8 @@ impl Shares {
         }
         let program = programs::virtiofsd(virtiofsd, &SearchPath::from_env())?;
         let help = Command::new(&program).arg("--help").stdin(Stdio::null()).output();
-        let help = help.map_err(|error| StartError::Helper { program: program.display().to_string(), error })?;
+        let help =
+            help.map_err(|error| StartError::Helper { program: program.display().to_string(), error })?;
         let modern = String::from_utf8_lossy(&help.stdout).contains("--shared-dir");
         let bind = |(number, share): (usize, &Share)| {
             let name = crate::qemu::ids::share(number);
@@ -72,17 +73,21 @@ impl Shares {
             Ok((share.clone(), OwnedFd::from(listener), connected))
         };
         let shares: std::io::Result<Vec<_>> = spec.shares.iter().enumerate().map(bind).collect();
-        Ok(Self { program, modern, shares: shares.map_err(system("a shared folder's socket"))?, running: Vec::new() })
+        Ok(Self {
+            program,
+            modern,
+            shares: shares.map_err(system("a shared folder's socket"))?,
+            running: Vec::new(),
+        })
     }
 
     /// Starts the helpers and gives away QEMU's ends. They end by themselves when QEMU hangs up.
     pub(in super::super) fn start(&mut self, tied: bool) -> Result<Vec<OwnedFd>, StartError> {
         let mut ends = Vec::new();
         for (share, listener, connected) in std::mem::take(&mut self.shares) {
-            let child = self.helper(&share, listener, tied).map_err(|error| StartError::Helper {
-                program: self.program.display().to_string(),
-                error,
-            })?;
+            let child = self
+                .helper(&share, listener, tied)
+                .map_err(|error| StartError::Helper { program: self.program.display().to_string(), error })?;
             self.running.push(child);
             ends.push(OwnedFd::from(connected));
         }

@@ -32,22 +32,13 @@ enum HoleKind {
 /// Control flow.
 impl Asm {
     pub(crate) fn new(origin: u16) -> Self {
-        Self {
-            origin,
-            code: Vec::new(),
-            labels: HashMap::new(),
-            holes: Vec::new(),
-            texts: Vec::new(),
-        }
+        Self { origin, code: Vec::new(), labels: HashMap::new(), holes: Vec::new(), texts: Vec::new() }
     }
 
     /// Names the address of whatever comes next.
     pub(crate) fn label(&mut self, name: &str) -> &mut Self {
         let here = self.origin + address(self.code.len());
-        assert!(
-            self.labels.insert(name.to_owned(), here).is_none(),
-            "label `{name}` is set twice"
-        );
+        assert!(self.labels.insert(name.to_owned(), here).is_none(), "label `{name}` is set twice");
         self
     }
 
@@ -286,9 +277,7 @@ impl Asm {
     }
 
     pub(crate) fn mov_mem32(&mut self, address: u16, value: u32) -> &mut Self {
-        self.bytes(&[0x66, 0xc7, 0x06])
-            .word(address)
-            .bytes(&value.to_le_bytes())
+        self.bytes(&[0x66, 0xc7, 0x06]).word(address).bytes(&value.to_le_bytes())
     }
 
     pub(crate) fn inc_mem32(&mut self, address: u16) -> &mut Self {
@@ -329,20 +318,14 @@ impl Asm {
     }
 
     fn hole(&mut self, label: &str, kind: HoleKind) -> &mut Self {
-        self.holes.push(Hole {
-            offset: self.code.len(),
-            label: label.to_owned(),
-            kind,
-        });
+        self.holes.push(Hole { offset: self.code.len(), label: label.to_owned(), kind });
         self.word(0)
     }
 
     /// The finished code: program, then texts, with every label filled in.
     pub(crate) fn assemble(mut self) -> Vec<u8> {
         for (index, text) in std::mem::take(&mut self.texts).iter().enumerate() {
-            self.label(&text_label(index))
-                .bytes(text.as_bytes())
-                .bytes(&[0]);
+            self.label(&text_label(index)).bytes(text.as_bytes()).bytes(&[0]);
         }
         for hole in &self.holes {
             let Some(&target) = self.labels.get(&hole.label) else {

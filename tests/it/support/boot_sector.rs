@@ -107,11 +107,7 @@ pub(crate) fn boot_sector(guest: Guest) -> [u8; SECTOR] {
     behave(&mut asm, guest);
     subroutines(&mut asm);
     let code = asm.assemble();
-    assert!(
-        code.len() <= SECTOR - SIGNATURE.len(),
-        "{guest:?} does not fit: {} bytes",
-        code.len()
-    );
+    assert!(code.len() <= SECTOR - SIGNATURE.len(), "{guest:?} does not fit: {} bytes", code.len());
 
     let mut sector = [0; SECTOR];
     sector[..code.len()].copy_from_slice(&code);
@@ -256,10 +252,7 @@ fn reset_times(asm: &mut Asm, times: u8) -> &mut Asm {
 }
 
 fn flood_console(asm: &mut Asm) -> &mut Asm {
-    asm.label("next")
-        .call("count line")
-        .mov_si_label("line")
-        .call("print");
+    asm.label("next").call("count line").mov_si_label("line").call("print");
     asm.inc_mem32(COUNTER);
     asm.call("button?").jz("next").jmp("button off");
     line_with_number(asm, "line ")
@@ -268,18 +261,12 @@ fn flood_console(asm: &mut Asm) -> &mut Asm {
 fn echo_console(asm: &mut Asm) -> &mut Asm {
     // A byte that comes in should end `hlt` at once: the UART may interrupt (its modem register has the switch to the
     // interrupt line), and the BIOS's handler for interrupts that nobody wanted acknowledges it.
-    asm.out8(UART_INTERRUPTS, UART_BYTE_CAME)
-        .out8(UART_MODEM, 0x0b);
-    asm.in8(PIC_MASK)
-        .and_al(!SERIAL_INTERRUPT)
-        .out8_al(PIC_MASK);
+    asm.out8(UART_INTERRUPTS, UART_BYTE_CAME).out8(UART_MODEM, 0x0b);
+    asm.in8(PIC_MASK).and_al(!SERIAL_INTERRUPT).out8_al(PIC_MASK);
 
     asm.label("next").call("button?").jnz("button off");
     // With interrupts off between looking and sleeping, no byte can come unnoticed.
-    asm.cli()
-        .in8(UART_STATUS)
-        .test_al(UART_BYTE_CAME)
-        .jnz("byte came");
+    asm.cli().in8(UART_STATUS).test_al(UART_BYTE_CAME).jnz("byte came");
     asm.sti().hlt().jmp("next");
 
     asm.label("byte came").sti().in8(UART_DATA);
@@ -291,50 +278,26 @@ fn echo_console(asm: &mut Asm) -> &mut Asm {
 fn write_disk(asm: &mut Asm) -> &mut Asm {
     // How long is the disk? The buffer's first word says how long the buffer is; the length of the disk is at 16.
     asm.label("ask size").mov_mem16(DISK_INFO, 0x1a);
-    asm.mov_ah(0x48)
-        .mov_dl(SECOND_DISK)
-        .mov_si(DISK_INFO)
-        .int(BIOS_DISK)
-        .jc("no disk");
+    asm.mov_ah(0x48).mov_dl(SECOND_DISK).mov_si(DISK_INFO).int(BIOS_DISK).jc("no disk");
     // The packet of the extended write: its size, sectors, buffer's offset and segment, 64-bit sector number.
-    asm.mov_mem16(DISK_PACKET, 16)
-        .mov_mem32(DISK_PACKET + 4, u32::from(DISK_BUFFER));
-    asm.mov_mem32(DISK_PACKET + 8, 0)
-        .mov_mem32(DISK_PACKET + 12, 0);
+    asm.mov_mem16(DISK_PACKET, 16).mov_mem32(DISK_PACKET + 4, u32::from(DISK_BUFFER));
+    asm.mov_mem32(DISK_PACKET + 8, 0).mov_mem32(DISK_PACKET + 12, 0);
 
     asm.label("next").mov_eax_mem(COUNTER).inc_eax();
     asm.mov_di(DISK_BUFFER).mov_cx(512 / 4).rep_stosd();
     // The BIOS overwrites the number of sectors with how many it did: set it for every try.
     asm.label("again").mov_mem16(DISK_PACKET + 2, 1);
-    asm.mov_ax(0x4300)
-        .mov_dl(SECOND_DISK)
-        .mov_si(DISK_PACKET)
-        .int(BIOS_DISK)
-        .jc("failed");
+    asm.mov_ax(0x4300).mov_dl(SECOND_DISK).mov_si(DISK_PACKET).int(BIOS_DISK).jc("failed");
 
     asm.inc_mem32(COUNTER).call("count line");
-    asm.inc_mem32(DISK_PACKET + 8)
-        .mov_eax_mem(DISK_PACKET + 8)
-        .cmp_eax_mem(DISK_INFO + 16)
-        .jc("room left");
+    asm.inc_mem32(DISK_PACKET + 8).mov_eax_mem(DISK_PACKET + 8).cmp_eax_mem(DISK_INFO + 16).jc("room left");
     asm.mov_mem32(DISK_PACKET + 8, 0);
-    asm.label("room left")
-        .test_mem16(COUNTER, SECTORS_PER_REPORT - 1)
-        .jnz("reported");
+    asm.label("room left").test_mem16(COUNTER, SECTORS_PER_REPORT - 1).jnz("reported");
     asm.mov_si_label("line").call("print");
-    asm.label("reported")
-        .call("button?")
-        .jz("next")
-        .jmp("button off");
+    asm.label("reported").call("button?").jz("next").jmp("button off");
 
-    asm.label("failed")
-        .call("complain")
-        .jz("again")
-        .jmp("button off");
-    asm.label("no disk")
-        .call("complain")
-        .jz("ask size")
-        .jmp("button off");
+    asm.label("failed").call("complain").jz("again").jmp("button off");
+    asm.label("no disk").call("complain").jz("ask size").jmp("button off");
     asm.label("complain");
     say(asm, says::ERROR);
     asm.call("next tick").jmp("button?");
@@ -343,26 +306,16 @@ fn write_disk(asm: &mut Asm) -> &mut Asm {
 
 fn count(asm: &mut Asm) -> &mut Asm {
     // To ask for the button takes far longer than to count: ask now and then.
-    asm.label("next")
-        .inc_mem32(COUNTER)
-        .test_mem16(COUNTER, 0x0fff)
-        .jnz("next");
+    asm.label("next").inc_mem32(COUNTER).test_mem16(COUNTER, 0x0fff).jnz("next");
     asm.call("button?").jz("next").jmp("button off")
 }
 
 /// The data and the subroutine of a line that ends in a number: `count line` adds one to it, digit by digit.
 /// Goes wrong after 99,999,999 lines; at the 20,000 a second seen under TCG that is more than an hour.
 fn line_with_number<'a>(asm: &'a mut Asm, text: &str) -> &'a mut Asm {
-    asm.label("line")
-        .bytes(text.as_bytes())
-        .bytes(b"0000000")
-        .label("last digit")
-        .bytes(b"0\r\n\0");
+    asm.label("line").bytes(text.as_bytes()).bytes(b"0000000").label("last digit").bytes(b"0\r\n\0");
     asm.label("count line").mov_di_label("last digit");
-    asm.label("digit")
-        .inc_byte_at_di()
-        .cmp_byte_at_di(b'9' + 1)
-        .jnz("counted");
+    asm.label("digit").inc_byte_at_di().cmp_byte_at_di(b'9' + 1).jnz("counted");
     asm.mov_byte_at_di(b'0').dec_di().jmp("digit");
     asm.label("counted").ret()
 }
@@ -383,36 +336,21 @@ fn subroutines(asm: &mut Asm) {
     asm.label("halt").cli().hlt().jmp("halt");
 
     // Was the button pressed since the last time? Not zero = yes.
-    asm.label("button?")
-        .in16(PM1_STATUS)
-        .and_ax(POWER_BUTTON)
-        .jz("not pressed");
+    asm.label("button?").in16(PM1_STATUS).and_ax(POWER_BUTTON).jz("not pressed");
     asm.out16_dx_ax(); // clears this bit, and leaves the flags alone
     asm.label("not pressed").ret();
 
     // Sleeps until the timer ticks, whatever else wakes it.
     asm.label("next tick").mov_al_mem(BIOS_TICKS);
-    asm.label("same tick")
-        .hlt()
-        .cmp_al_mem(BIOS_TICKS)
-        .jz("same tick")
-        .ret();
+    asm.label("same tick").hlt().cmp_al_mem(BIOS_TICKS).jz("same tick").ret();
 
     // Prints the text at si.
-    asm.label("print")
-        .lodsb()
-        .cmp_al(0)
-        .jz("printed")
-        .call("put")
-        .jmp("print");
+    asm.label("print").lodsb().cmp_al(0).jz("printed").call("put").jmp("print");
     asm.label("printed").ret();
 
     // Sends the byte in al, once there is room: QEMU has none while nobody reads the other end.
     asm.label("put").push_ax().jmp("room?");
     asm.label("no room").pause();
-    asm.label("room?")
-        .in8(UART_STATUS)
-        .test_al(UART_CAN_SEND)
-        .jz("no room");
+    asm.label("room?").in8(UART_STATUS).test_al(UART_CAN_SEND).jz("no room");
     asm.pop_ax().out8_al(UART_DATA).ret();
 }
