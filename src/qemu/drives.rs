@@ -4,9 +4,6 @@ use super::machine::Family;
 use super::{BlockNode, Device, Machine, block, ids};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, ImageFormat, VmSpec};
 
-/// virtio-mmio buses of microvm; its devices take them from the last unless told.
-const MICROVM_BUSES: usize = 24;
-
 /// The device of a disk. `bus` is a slot's for virtio and NVMe, a controller's or port's for the others.
 pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
     let id = disk.id.as_str();
@@ -51,7 +48,6 @@ pub struct ColdDrives {
     pub devices: Vec<Device>,
     sata: usize,
     cds: usize,
-    mmio: usize,
 }
 
 /// The drives of a starting VM.
@@ -99,7 +95,7 @@ impl ColdDrives {
         let id = disk.id.as_str();
         self.nodes.extend(block::image(id, &disk.file, disk.format, disk.readonly));
         let bus = match disk.bus {
-            DiskBus::Virtio if machine.family() == Family::Microvm => self.mmio_bus(),
+            // QEMU's own choice is in the order of the command line as the guest sees it, on microvm's virtio-mmio too
             DiskBus::Virtio | DiskBus::Nvme => None,
             DiskBus::Scsi => Some(machine.scsi_bus().to_owned()),
             DiskBus::Usb => machine.usb_bus().map(str::to_owned),
@@ -131,13 +127,6 @@ impl ColdDrives {
         self.controllers.extend(controller.map(|id| Device::new("ich9-ahci", id)));
         self.sata += 1;
         port
-    }
-
-    /// Ascending, so that the guest's `vda` is the first disk.
-    fn mmio_bus(&mut self) -> Option<String> {
-        let bus = (self.mmio < MICROVM_BUSES).then(|| format!("virtio-mmio-bus.{}", self.mmio));
-        self.mmio += 1;
-        bus
     }
 }
 
