@@ -1,4 +1,5 @@
 //! Integration tests.
 
 mod boot_sectors;
+mod life;
 mod support;

@@ -1,4 +1,5 @@
-//! What the tests are made with.
+//! What the tests have in common.
 
 pub(crate) mod asm;
 pub(crate) mod boot_sector;
+pub(crate) mod sandbox;
