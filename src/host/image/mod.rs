@@ -116,7 +116,11 @@ impl ImageError {
             Self::Luks(_) => Some("give format=raw to hand it to the guest as it is".to_owned()),
             Self::Contradiction { .. } => Some("leave format= away to have it found".to_owned()),
             Self::Forbidden { .. } => Some("run as its owner, or change its permissions".to_owned()),
-            Self::Missing(_) | Self::Directory(_) | Self::Special(_) | Self::Damaged { .. } | Self::Io { .. } => None,
+            Self::Missing(_)
+            | Self::Directory(_)
+            | Self::Special(_)
+            | Self::Damaged { .. }
+            | Self::Io { .. } => None,
         }
     }
 }
