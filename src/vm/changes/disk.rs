@@ -4,7 +4,7 @@ use crate::qemu::plan::{self, Controller};
 use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Size};
 
 use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
+use super::super::error::ChangeError;
 use super::super::images::Opened;
 use super::super::inventory::{DiskFacts, Kind};
 use super::super::owner::{Owner, Reply};
@@ -97,9 +97,7 @@ fn go(
             let _ = std::fs::remove_file(file);
         }
     };
-    if let Some(user) = owner.inventory.user_of_image(image.identity) {
-        let message = format!("{} is in use already, by disk '{user}'", image.shown);
-        let error = ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message);
+    if let Err(error) = owner.inventory.check_unused(image.identity, &image.shown) {
         remove_file();
         return plug::abandon(owner, &id, reply, error);
     }
