@@ -30,6 +30,14 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
         owner.run_plan(plan::remove_device(id), move |owner, result| match result {
             // the guest is being asked already: that is what is wanted
             Err(error) if error.message.contains("already in the process of unplug") => {}
+            Err(error) if error.message.contains("does not support hotplugging") => {
+                let error = ChangeError::unsupported(format!("'{name}' is built into the machine and stays"));
+                fail(
+                    owner,
+                    &name,
+                    &error.hint("only what was added while the VM runs, or sits on USB or SCSI, can go"),
+                );
+            }
             Err(error) => fail(owner, &name, &error),
             Ok(_) => {}
         });
