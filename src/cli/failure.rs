@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
-use crate::vm::StartError;
+use crate::vm::{StartError, Why};
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
@@ -122,7 +122,7 @@ impl From<ClientError> for Failure {
 impl From<FindError> for Failure {
     fn from(error: FindError) -> Self {
         let hint = error.hint();
-        let message = error.to_string();
+        let message = error.told();
         let (code, exit_code) = match error {
             FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) => ("not-running", NOT_RUNNING),
             FindError::Several(_) => ("several-running", USAGE),
@@ -137,7 +137,8 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let hint = error.hint();
         let usage = error.is_usage();
-        let failure = if usage { Self::usage(error) } else { Self::other(error) };
+        let message = error.told();
+        let failure = if usage { Self::usage(message) } else { Self::other(message) };
         failure.hint(hint)
     }
 }

@@ -171,8 +171,9 @@ impl From<crate::qmp::CommandError> for Failure {
 impl Failure {
     /// Ends QEMU and tells what it said.
     async fn told(self, process: &mut Process) -> StartError {
-        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await.is_ok();
-        if !ended {
+        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
+        let by_itself = ended.is_ok();
+        if !by_itself {
             process.kill();
             process.ended().await;
         }
@@ -180,6 +181,9 @@ impl Failure {
         match self {
             Self::Start(error) => error,
             Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
+            Self::Monitor(_) if by_itself => {
+                StartError::Qemu { said: "it ended without a word; is the program really QEMU?".to_owned() }
+            }
             Self::Monitor(why) => StartError::Qemu { said: why },
         }
     }
@@ -221,12 +225,11 @@ struct VmFile<'a> {
     facts: &'a Facts,
 }
 
-fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
-    let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
-    stream
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(stream))
-        .map_err(system("a socket to QEMU"))
+/// QEMU holds the only listening end: a refusal means that it has ended.
+fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
+    let stream: StdStream = run.connect(name).map_err(|error| Failure::Monitor(error.to_string()))?;
+    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    stream.map_err(|error| system("a socket to QEMU")(error).into())
 }
 
 fn facts(prepared: &Prepared, launch: &Launch, process: &Process, connected: &Connected) -> Facts {

@@ -230,10 +230,10 @@ fn typed_properties(
 
 /// Takes the name that was asked for, or the first free one after the image.
 fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
-    let root = runtime_root(&RuntimeEnvironment::from_env())?;
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(StartError::RunDirectory)?;
     let claim = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
-        Err(error) => Err(StartError::from(error)),
+        Err(error) => Err(StartError::RunDirectory(error)),
         Ok(run) => Ok(Some(run)),
     };
     if let Some(name) = &request.name {
