@@ -199,9 +199,7 @@ async fn speak(
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
-    let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
-    let console = console::connect(connect(run, names::SERIAL)?, Some(log));
+    let serial = connect(run, names::SERIAL)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
@@ -214,6 +212,11 @@ async fn speak(
         .and_then(|description| run.write(names::VM, &description))
         .map_err(system("the VM's description in the run directory"))?;
     let forwards = forwards(&prepared.spec, &connected.session).await?;
+    // a start that fails must not push the log of the run before out of its place, so this comes late;
+    // nothing is said on the console before the processors run
+    let state = Arc::clone(&prepared.state);
+    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
+    let console = console::connect(serial, Some(log));
     connected.session.run(&Command::new("cont", Value::Null)).await?;
     Ok((facts, connected, agent, console, forwards))
 }

@@ -287,8 +287,9 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     run.clear().map_err(system("the run directory"))?;
     let state_is_new = !plan.state.exists();
     let state = Arc::new(StateDir::open(&plan.state)?);
-    if state_is_new {
-        made.directory(&plan.state);
+    match state_is_new {
+        true => made.directory(&plan.state),
+        false => made.into_directory(&plan.state),
     }
     let images = Images::new(Arc::clone(&state), run.path());
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
