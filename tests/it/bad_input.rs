@@ -22,8 +22,8 @@ use crate::support::sandbox::{Done, Sandbox};
 const NOBODY: u32 = 65534;
 
 /// Everything under a folder: path, type and permissions, size, and when it was last changed. The folder with the
-/// (empty) run directories may come into being, the times of folders do not count, and an image's format is written
-/// down once it was found, whatever comes of it.
+/// (empty) run directories may come into being, the times of folders do not count, an image's format is written
+/// down once it was found, whatever comes of it, and a guest that runs says what it wants.
 fn listing(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, (i64, i64))> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -34,7 +34,9 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, (i64, i64))> {
             if facts.is_dir() {
                 folders.push(path.clone());
             }
-            if path.ends_with("run/vmrun") || path.ends_with("formats.json") {
+            if path.ends_with("run/vmrun")
+                || ["formats.json", "console.log"].iter().any(|name| path.ends_with(name))
+            {
                 continue;
             }
             let changed = if facts.is_dir() { (0, 0) } else { (facts.mtime(), facts.mtime_nsec()) };

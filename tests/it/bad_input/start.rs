@@ -35,9 +35,12 @@ fn a_failed_start_leaves_an_old_state_directory_as_it_was() {
     std::fs::set_permissions(&state, PermissionsExt::from_mode(0o700)).unwrap();
     std::fs::write(state.join("mine"), "x").unwrap();
     std::fs::write(state.join("lock"), "").unwrap();
+    std::fs::write(state.join("console.log"), "said in the run before").unwrap();
     let flags = ["--disk", "size=1", "--data", "hello", "guest.img", "--", "-device", "nonsense"];
     bad.refused(&[&["qemu"], &flags[..]].concat(), 1, &["'nonsense'"]);
     bad.refused(&["qemu", "--disk", "size=1", "--disk", "none", "guest.img"], 1, &["--disk none"]);
+    let log = std::fs::read_to_string(state.join("console.log"));
+    assert_eq!(log.unwrap(), "said in the run before");
 }
 
 #[test]
