@@ -60,11 +60,23 @@ impl Failure {
             eprintln!("{}", json!({ "error": error }));
             return;
         }
-        eprintln!("vmrun: {}", self.message);
+        eprintln!("vmrun: {}", printable(&self.message));
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+            eprintln!("hint: {}", printable(hint));
         }
     }
+}
+
+/// A name in a message may hold anything, and must not steer the terminal. QEMU's own words have several lines.
+fn printable(text: &str) -> String {
+    let steers = |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
+        match steers(&letter) {
+            true => shown.extend(letter.escape_debug()),
+            false => shown.push(letter),
+        }
+        shown
+    })
 }
 
 impl From<WireError> for Failure {

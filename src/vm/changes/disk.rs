@@ -61,7 +61,9 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     let error = ChangeError::unsupported(format!("a {machine} machine takes no {bus} disk while it runs"));
     Err(match bus {
         DiskBus::Sata => error.hint("SATA takes nothing while the VM runs: use virtio, scsi, usb or nvme"),
-        _ => error.hint("start the VM with a disk on that bus, or use another bus"),
+        DiskBus::Usb => error.hint("start the VM with `--usb`"),
+        // a machine without slots: its SCSI controller takes disks, if it is there from the start
+        _ => error.hint("use bus=scsi, and start the VM with a first disk on that bus"),
     })
 }
 

@@ -25,7 +25,7 @@ impl Made {
     }
 
     /// A folder is there and vmrun is about to put files into it: those that are new are taken out again.
-    pub(super) fn into_directory(&mut self, path: &Path) {
+    pub(super) fn inside(&mut self, path: &Path) {
         // one that cannot be read is left alone
         self.before = names(path).ok().map(|names| (path.to_owned(), names));
     }

@@ -289,7 +289,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let state = Arc::new(StateDir::open(&plan.state)?);
     match state_is_new {
         true => made.directory(&plan.state),
-        false => made.into_directory(&plan.state),
+        false => made.inside(&plan.state),
     }
     let images = Images::new(Arc::clone(&state), run.path());
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
@@ -326,11 +326,14 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
 /// The socket of `--qmp`, under any path length.
 fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
-    let bound = Directory::bind_at(&path).map_err(|error| StartError::File {
-        what: "QMP socket",
-        path: path.clone(),
-        why: error.to_string(),
-        hint: None,
+    let bound = Directory::bind_at(&path).map_err(|error| {
+        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        StartError::File {
+            what: "QMP socket",
+            path: path.clone(),
+            why: if taken { "something has that name already".to_owned() } else { error.to_string() },
+            hint: taken.then(|| "remove it, or choose another path".to_owned()),
+        }
     })?;
     Ok((path, bound))
 }

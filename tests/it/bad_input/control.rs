@@ -97,7 +97,12 @@ fn a_machine_without_usb() {
     let bad = Bad::new();
     bad.sandbox.detached(["--machine", "microvm", "guest.img"]);
     bad.ctl(&["usb-add", "usb-kbd"], 4, &["microvm", "USB", "hint: "]);
-    bad.ctl(&["disk-add", "new.img,size=1"], 4, &["microvm", "hint: "]);
+    bad.ctl(&["disk-add", "new.img,size=1,bus=usb"], 4, &["microvm", "hint: ", "--usb"]);
+    bad.ctl(&["disk-add", "new.img,size=1"], 4, &["microvm", "no virtio disk", "hint: use bus=scsi"]);
+    bad.sandbox.ctl(["shutdown", "--force"]);
+    // the hint is true
+    bad.sandbox.detached(["--machine", "microvm", "--disk", "a.img,size=1,bus=scsi", "guest.img"]);
+    bad.sandbox.ctl(["disk-add", "new.img,size=1,bus=scsi"]).ok();
 }
 
 #[test]

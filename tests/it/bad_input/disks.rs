@@ -22,6 +22,7 @@ fn images_that_are_none() {
         ("dangling", &["dangling"]),
         ("loop", &["loop"]),
         ("guest.img/x", &["guest.img/x"]),
+        ("\u{1b}[31mred", &["\\u{1b}[31mred: there is no such file"]),
         ("/dev/null", &["/dev/null is neither a file nor a block device"]),
     ] {
         bad.refused(&["qemu", image], 1, words);

@@ -96,6 +96,7 @@ fn other_files_that_a_start_needs() {
         (["--virtiofs", "none"], &["shared folder", "none: there is no such folder"]),
         (["--fw", "none"], &["firmware", "none does not exist"]),
         (["--qmp", "no/where"], &["QMP socket", "no/where: "]),
+        (["--qmp", "file"], &["QMP socket", "file: something has that name", "hint: "]),
         (["--qmp-log", "no/where"], &["--qmp-log no/where: No such file"]),
         (["--qemu", "none"], &["none is not a program"]),
         (["--qemu", "./file"], &["./file is not a program"]),
