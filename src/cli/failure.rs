@@ -16,6 +16,8 @@ const NOT_RUNNING: u8 = 3;
 const REFUSED: u8 = 4;
 /// Timed out.
 const TIMED_OUT: u8 = 5;
+/// The guest panicked while something else was waited for; as `vmrun qemu`.
+const PANICKED: u8 = 10;
 
 /// What is told when something did not work.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl From<WireError> for Failure {
             "NotRunning" => NOT_RUNNING,
             "InvalidArgument" => USAGE,
             "TimedOut" => TIMED_OUT,
+            "GuestPanicked" => PANICKED,
             "NoSuchThing" | "AlreadyThere" | "NoFreeSlot" | "NotNow" | "NotSupported" | "RefusedByQemu"
             | "RefusedByGuest" => REFUSED,
             _ => FAILED,

@@ -68,6 +68,39 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
+    pub fn stream<P: Serialize + Debug, R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        parameters: P,
+        mut each: impl FnMut(R) -> bool,
+    ) -> Result<(), ClientError> {
+        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
+        let call = Call::new(method).set_more(true);
+        ready(self.connection.send_call(&call, Vec::new()))?;
+        loop {
+            let received = ready(self.connection.receive_reply::<Value, WireError>());
+            let (reply, _) = match received {
+                // the supervisor of a VM that has ended closes its connections
+                Err(ClientError::Gone) => return Ok(()),
+                other => other?,
+            };
+            let reply = reply.map_err(ClientError::Remote)?;
+            let more = reply.continues() == Some(true);
+            let value = reply.into_parameters().unwrap_or(Value::Null);
+            if !more {
+                return Ok(());
+            }
+            let value =
+                serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))?;
+            if !each(value) {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// The result of a future that a blocking socket made ready.
 fn ready<T>(future: impl Future<Output = zlink::Result<T>>) -> Result<T, ClientError> {
     match future.now_or_never() {

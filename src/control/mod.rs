@@ -9,6 +9,7 @@ mod error;
 pub mod find;
 pub mod service;
 pub mod socket;
+mod streams;
 pub mod supervise;
 mod translate;
 pub mod wire;

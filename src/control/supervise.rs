@@ -37,8 +37,8 @@ pub async fn supervise(
     });
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
-        tokio::spawn(obey(asked, handle, supervision.stop_timeout));
-        tokio::spawn(attach(running.console.clone(), escape, ask))
+        tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
+        tokio::spawn(attach(handle.console.clone(), escape, ask))
     });
     let (outcome, ()) = tokio::join!(running.run(), service);
     if let Some(console) = console {

@@ -7,6 +7,7 @@
 //! ```
 
 mod agent;
+mod bus;
 pub mod change;
 mod changes;
 pub mod console;
@@ -19,6 +20,7 @@ mod inventory;
 mod ladder;
 mod outcome;
 mod owner;
+mod port_probe;
 mod prepare;
 mod process;
 mod signals;
@@ -26,7 +28,9 @@ mod start;
 mod start_error;
 mod state;
 mod status;
+mod wait;
 
+pub use bus::{Bus, Heard, Listener, Record};
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
 pub use facts::Facts;
@@ -38,3 +42,4 @@ pub use start::{Launch, Running, start};
 pub use start_error::StartError;
 pub use state::RunState;
 pub use status::Status;
+pub use wait::{CameTrue, Wait};

@@ -105,6 +105,10 @@ impl Evidence {
         self.too_many_resets = true;
     }
 
+    pub(super) fn has_panicked(&self) -> bool {
+        self.panicked
+    }
+
     /// The guest was kept after a panic and has been reset since.
     pub(super) fn reset(&mut self) {
         self.panicked = false;

@@ -20,6 +20,7 @@ use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, VmName, VmSpec};
 
 use super::agent::AgentLink;
+use super::bus::{Bus, Pulse};
 use super::console::{self, Console, ConsoleLog};
 use super::facts::Facts;
 use super::handle::{Handle, INBOX_LENGTH};
@@ -49,8 +50,6 @@ pub struct Launch {
 pub struct Running {
     /// To talk to it.
     pub handle: Handle,
-    /// Its console.
-    pub console: Console,
     owner: Owner,
     outcome: watch::Sender<Option<Outcome>>,
     run: RunDir,
@@ -273,6 +272,10 @@ impl Up {
         let (outcome, ended) = watch::channel(None);
         inventory.forwards = self.forwards;
         inventory.run_state = RunState::Running;
+        let bus = Bus::default();
+        let (pulse, beats) =
+            watch::channel(Pulse { run_state: RunState::Running, panicked: false, stopping: false });
+        let agent = self.agent.clone();
         let Connected { session, events, .. } = self.connected;
         let owner = Owner::new(Parts {
             machine: Machine::of(&spec),
@@ -282,14 +285,16 @@ impl Up {
             session,
             agent: self.agent,
             images,
+            bus: bus.clone(),
+            pulse,
             events,
             process: self.process,
             inbox: asks,
             signals: self.signals,
             started: self.started,
         });
-        let handle = Handle { inbox, outcome: ended };
-        Running { handle, console: self.console, owner, outcome, run, state, shares, user_qmp: self.user_qmp }
+        let handle = Handle { inbox, outcome: ended, pulse: beats, agent, console: self.console, bus };
+        Running { handle, owner, outcome, run, state, shares, user_qmp: self.user_qmp }
     }
 }
 

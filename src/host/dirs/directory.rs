@@ -16,7 +16,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use super::DirError;
 
 /// No file in our directories is larger; a larger one is not ours.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// Which permissions of others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,8 @@ use super::start_error::{StartError, system};
 pub(super) use made::Made;
 pub(super) use shares::Shares;
 
+/// The oldest QEMU that is supported; newer things are used only where they are known to be there.
+const OLDEST_QEMU: (u32, u32) = (7, 2);
 /// How many numbers are tried behind a name that was not asked for.
 const MAX_NUMBERED: u32 = 1000;
 
@@ -131,7 +133,12 @@ impl Plan {
         };
         shares::check(request)?;
         let devices = extra_devices(&request.devices, &qemu)?;
-        let host = HostFacts { os: machine.os, arch: machine.arch, accel: accel.accel, qemu_version: None };
+        let host = HostFacts {
+            os: machine.os,
+            arch: machine.arch,
+            accel: accel.accel,
+            qemu_version: Some(OLDEST_QEMU),
+        };
         Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices })
     }
 }
