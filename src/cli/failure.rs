@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
-use crate::vm::{StartError, Why};
+use crate::vm::{ChangeError, StartError, Why};
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
@@ -16,6 +16,8 @@ const NOT_RUNNING: u8 = 3;
 const REFUSED: u8 = 4;
 /// Timed out.
 const TIMED_OUT: u8 = 5;
+/// The guest panicked while something else was waited for; as `vmrun qemu`.
+const PANICKED: u8 = 10;
 
 /// What is told when something did not work.
 #[derive(Debug)]
@@ -67,6 +69,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// A refusal that did not travel.
+    pub(super) fn from_change(error: ChangeError) -> Self {
+        WireError::from(error).into()
+    }
+}
+
 /// A name in a message may hold anything, and must not steer the terminal. QEMU's own words have several lines.
 fn printable(text: &str) -> String {
     let steers = |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\t');
@@ -85,6 +94,7 @@ impl From<WireError> for Failure {
             "NotRunning" => NOT_RUNNING,
             "InvalidArgument" => USAGE,
             "TimedOut" => TIMED_OUT,
+            "GuestPanicked" => PANICKED,
             "NoSuchThing" | "AlreadyThere" | "NoFreeSlot" | "NotNow" | "NotSupported" | "RefusedByQemu"
             | "RefusedByGuest" => REFUSED,
             _ => FAILED,
@@ -136,7 +146,9 @@ impl From<FindError> for Failure {
         let hint = error.hint();
         let message = error.told();
         let (code, exit_code) = match error {
-            FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) => ("not-running", NOT_RUNNING),
+            FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Orphan(_) => {
+                ("not-running", NOT_RUNNING)
+            }
             FindError::Several(_) => ("several-running", USAGE),
             FindError::Directory(_) | FindError::List(_) => ("failed", FAILED),
             FindError::Client(error) => return Self::from(error),

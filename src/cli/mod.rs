@@ -1,7 +1,10 @@
 //! What a person types and sees: arguments, tables, messages, hints, exit codes.
 
+mod adopt;
 mod args;
+mod background;
 mod completions;
+mod console;
 mod ctl;
 mod failure;
 mod logger;
@@ -15,6 +18,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
+use crate::control::client::Client;
+use crate::control::find::{self, FindError};
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::spec::VmName;
 
 use args::{Cli, Program};
 pub use failure::Failure;
@@ -33,6 +41,8 @@ pub fn main() -> ExitCode {
     let result = match cli.program {
         Program::Qemu(args) => qemu::run(*args),
         Program::Ctl(args) => ctl::run(args),
+        Program::Console(args) => console::run(&args),
+        Program::Logs(args) => console::logs(&args),
         Program::Ls(args) => ls::run(&args),
         Program::Completions(args) => completions::run(&args),
     };
@@ -45,4 +55,16 @@ pub fn main() -> ExitCode {
 fn fail(failure: &Failure, as_json: bool) -> ExitCode {
     failure.print(as_json);
     ExitCode::from(failure.exit_code)
+}
+
+/// Connects to the VM that is meant; one whose supervisor has died gets a new one first.
+fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    match find::connect(&root, name) {
+        Err(FindError::Orphan(name)) => {
+            adopt::run(&root, &name)?;
+            Ok(find::connect(&root, Some(&name))?)
+        }
+        other => Ok(other?),
+    }
 }

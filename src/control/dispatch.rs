@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
-use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions};
+use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
+use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, Wait};
 
 use super::error::WireError;
-use super::service::RawCall;
+use super::service::{Answer, RawCall};
+use super::streams;
 use super::translate::{self, absolute, parse};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
 
@@ -19,14 +22,22 @@ const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Budget of the ladder's asking unless the call says otherwise.
 const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
 
-type Answer = Result<Value, WireError>;
+type One = Result<Value, WireError>;
 
 /// Answers one call.
-pub(super) async fn dispatch(call: &RawCall, vm: &Handle) -> Answer {
+pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle) -> Answer {
+    let parameters = call.parameters.clone().unwrap_or(Value::Null);
+    if let Some(name) = call.method.strip_prefix("io.vmrun.Machine.").filter(|name| streams::is_stream(name))
+    {
+        return streams::start(name, parameters, more, vm);
+    }
+    Answer::One(one(call, parameters, vm).await)
+}
+
+async fn one(call: &RawCall, parameters: Value, vm: &Handle) -> One {
     let Some((interface, method)) = call.method.rsplit_once('.') else {
         return Err(WireError::service("InterfaceNotFound", "interface", &call.method));
     };
-    let parameters = call.parameters.clone().unwrap_or(Value::Null);
     match interface {
         INTERFACE => machine(method, parameters, vm).await,
         SERVICE_INTERFACE => service(method, parameters),
@@ -34,7 +45,7 @@ pub(super) async fn dispatch(call: &RawCall, vm: &Handle) -> Answer {
     }
 }
 
-fn service(method: &str, parameters: Value) -> Answer {
+fn service(method: &str, parameters: Value) -> One {
     match method {
         "GetInfo" => Ok(json!({
             "vendor": "vmrun",
@@ -53,7 +64,7 @@ fn service(method: &str, parameters: Value) -> Answer {
     }
 }
 
-async fn machine(method: &str, parameters: Value, vm: &Handle) -> Answer {
+async fn machine(method: &str, parameters: Value, vm: &Handle) -> One {
     match method {
         "GetStatus" => {
             let _: wire::Empty = read(parameters)?;
@@ -72,6 +83,8 @@ async fn machine(method: &str, parameters: Value, vm: &Handle) -> Answer {
             reply(wire::DiskList { disks: translate::status(&vm.status().await?).disks })
         }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
+        "Wait" => wait(read(parameters)?, vm).await,
+        "WriteConsole" => write_console(read(parameters)?, vm).await,
         _ => {
             let change = change(method, parameters)?;
             let done = vm.change(change).await?;
@@ -183,7 +196,7 @@ fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, Ch
         .map_err(|_| ChangeError::invalid("timeout_ms", "a time may not be negative"))
 }
 
-async fn shutdown(call: wire::Shutdown, vm: &Handle) -> Answer {
+async fn shutdown(call: wire::Shutdown, vm: &Handle) -> One {
     let options = ShutdownOptions {
         timeout: duration(call.timeout_ms, SHUTDOWN_BUDGET)?,
         force: call.force.unwrap_or(false),
@@ -192,7 +205,35 @@ async fn shutdown(call: wire::Shutdown, vm: &Handle) -> Answer {
     reply(wire::OutcomeReply { outcome: vm.shutdown(options).await? })
 }
 
-fn done_reply(method: &str, done: Done) -> Answer {
+async fn wait(call: wire::Wait, vm: &Handle) -> One {
+    let conditions: Result<Vec<Condition>, ChangeError> =
+        call.conditions.iter().map(|condition| parse("conditions", condition)).collect();
+    let conditions = conditions?;
+    if conditions.is_empty() {
+        return Err(ChangeError::invalid("conditions", "there is nothing to wait for").into());
+    }
+    let wait = Wait {
+        conditions,
+        all: call.all.unwrap_or(false),
+        timeout: call.timeout_ms.map(|timeout| duration(Some(timeout), Duration::ZERO)).transpose()?,
+        from_now: call.from_now.unwrap_or(false),
+    };
+    let came_true = vm.wait(wait).await?;
+    let came_true = came_true.into_iter().map(|fact| wire::CameTrue {
+        condition: fact.condition.to_string(),
+        after_ms: u64::try_from(fact.after.as_millis()).unwrap_or(u64::MAX),
+        details: fact.details,
+    });
+    reply(wire::WaitReply { came_true: came_true.collect() })
+}
+
+async fn write_console(call: wire::WriteConsole, vm: &Handle) -> One {
+    let bytes = BASE64.decode(&call.data).map_err(|error| ChangeError::invalid("data", error))?;
+    vm.console.input.send(bytes).await.map_err(|_| ChangeError::not_running())?;
+    Ok(json!({}))
+}
+
+fn done_reply(method: &str, done: Done) -> One {
     match done {
         Done::Device(entry) => match method {
             "AddUsb" => reply(wire::UsbReply { usb: translate::usb(&entry) }),
@@ -210,7 +251,7 @@ fn done_reply(method: &str, done: Done) -> Answer {
 }
 
 /// The parameters of a call; Varlink's own error names the one at fault.
-fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
+pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
     let object = match parameters {
         Value::Null => Value::Object(Map::new()),
         object => object,
@@ -225,6 +266,6 @@ fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
     })
 }
 
-fn reply(value: impl Serialize) -> Answer {
+pub(super) fn reply(value: impl Serialize) -> One {
     serde_json::to_value(value).map_err(|error| ChangeError::host(error).into())
 }

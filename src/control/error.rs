@@ -24,6 +24,11 @@ impl WireError {
         Self { error: format!("{SERVICE_INTERFACE}.{name}"), parameters }
     }
 
+    /// A method that streams was called without `more`.
+    pub(super) fn expected_more() -> Self {
+        Self { error: format!("{SERVICE_INTERFACE}.ExpectedMore"), parameters: Map::new() }
+    }
+
     /// The name without its interface.
     pub fn name(&self) -> &str {
         self.error.rsplit('.').next().unwrap_or_default()
@@ -49,6 +54,7 @@ impl From<ChangeError> for WireError {
             ErrorKind::NotSupported => ("NotSupported", json!({})),
             ErrorKind::RefusedByQemu { class } => ("RefusedByQemu", json!({ "class": class })),
             ErrorKind::RefusedByGuest { id } => ("RefusedByGuest", json!({ "id": id })),
+            ErrorKind::GuestPanicked => ("GuestPanicked", json!({})),
             ErrorKind::TimedOut => ("TimedOut", json!({})),
             ErrorKind::HostProblem => ("HostProblem", json!({})),
         };

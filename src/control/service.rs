@@ -1,22 +1,25 @@
 //! Serves the control protocol: one task a connection, each connection in the order of its calls.
 
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use zlink::{Connection, Reply};
+use zlink::connection::{ReadConnection, WriteConnection};
+use zlink::{Call, Connection, Reply};
 
 use crate::vm::Handle;
 
 use super::dispatch::dispatch;
 use super::error::WireError;
-use super::socket::Guarded;
+use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
 /// Connections that are served at once; more wait in the listening socket's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -82,39 +85,98 @@ fn is_trusted(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
+/// What a call is answered with.
+pub(super) enum Answer {
+    /// One reply.
+    One(Result<Value, WireError>),
+    /// Replies until the stream ends; its last one closes the call.
+    Stream(Pin<Box<dyn Stream<Item = Value> + Send>>),
+}
+
+type Read = ReadConnection<GuardedRead>;
+type Write = WriteConnection<GuardedWrite>;
+type Received = zlink::Result<Call<RawCall>>;
+
 /// Answers the calls of one connection until it ends, or the VM does.
 async fn converse(stream: UnixStream, handle: Handle) {
-    let mut connection = Connection::new(Guarded(stream));
+    let (mut read, mut write) = Connection::new(Guarded(stream)).split();
+    // a call that came while a stream was under way
+    let mut ahead: Option<Received> = None;
     loop {
-        let call = tokio::select! { biased;
-            call = connection.receive_call::<RawCall>() => call,
-            _ = handle.ended() => return,
+        let call = match ahead.take() {
+            Some(call) => call,
+            None => tokio::select! { biased;
+                call = receive(&mut read) => call,
+                _ = handle.ended() => return,
+            },
         };
-        let (oneway, answer) = match call {
-            Ok((call, _)) => {
-                let oneway = call.oneway();
-                (oneway, dispatch(call.method(), &handle).await)
+        let (call, answer) = match call {
+            Ok(call) => {
+                let answer = dispatch(call.method(), call.more(), &handle).await;
+                (Some(call), answer)
             }
             // the frame has been read whole, so the connection can go on
             Err(zlink::Error::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
-                (false, Err(WireError::service("InvalidParameter", "parameter", "the message itself")))
+                (
+                    None,
+                    Answer::One(Err(WireError::service(
+                        "InvalidParameter",
+                        "parameter",
+                        "the message itself",
+                    ))),
+                )
             }
             Err(error) => {
                 log::debug!("a client's connection ended: {error}");
                 return;
             }
         };
-        if oneway {
+        if call.is_some_and(|call| call.oneway()) {
             continue;
         }
         let sent = match answer {
-            Ok(value) => connection.send_reply(&Reply::new(Some(value)), Vec::new()).await,
-            Err(error) => connection.send_error(&error, Vec::new()).await,
+            Answer::One(Ok(value)) => write.send_reply(&Reply::new(Some(value)), Vec::new()).await,
+            Answer::One(Err(error)) => write.send_error(&error, Vec::new()).await,
+            Answer::Stream(stream) => send_all(&mut write, stream, &mut read, &mut ahead).await,
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
             return;
         }
     }
+}
+
+async fn receive(read: &mut Read) -> Received {
+    read.receive_call::<RawCall>().await.map(|(call, _)| call)
+}
+
+/// Sends a stream, and stops when the client has gone.
+async fn send_all(
+    write: &mut Write,
+    mut stream: Pin<Box<dyn Stream<Item = Value> + Send>>,
+    read: &mut Read,
+    ahead: &mut Option<Received>,
+) -> zlink::Result<()> {
+    loop {
+        let item = tokio::select! { biased;
+            item = stream.next() => item,
+            call = receive(read), if ahead.is_none() => {
+                let ended = matches!(call, Err(ref error) if !matches!(error, zlink::Error::Json(_)));
+                if ended {
+                    return call.map(|_| ());
+                }
+                *ahead = Some(call);
+                continue;
+            }
+        };
+        let Some(value) = item else { break };
+        write.send_reply(&Reply::new(Some(value)).set_continues(Some(true)), Vec::new()).await?;
+    }
+    write
+        .send_reply(
+            &Reply::new(Some(Value::Object(serde_json::Map::new()))).set_continues(Some(false)),
+            Vec::new(),
+        )
+        .await
 }

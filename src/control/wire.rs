@@ -168,6 +168,14 @@ parameters! {
     AddDevice { driver: String; properties: BTreeMap<String, String>, id: String }
     /// Parameters of `Shutdown`.
     Shutdown { ; timeout_ms: i64, force: bool, no_repeat: bool }
+    /// Parameters of `Wait`.
+    Wait { conditions: Vec<String>; all: bool, timeout_ms: i64, from_now: bool }
+    /// Parameters of `Events`.
+    Events { ; names: Vec<String>, since: i64 }
+    /// Parameters of `ReadConsole`.
+    ReadConsole { ; from: String, follow: bool }
+    /// Parameters of `WriteConsole`.
+    WriteConsole { data: String; }
     /// Parameters of `Qmp`.
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
@@ -193,6 +201,16 @@ parameters! {
     Removed { removed: bool; }
     /// Reply of `Shutdown`.
     OutcomeReply { outcome: Outcome; }
+    /// Reply of `Wait`.
+    WaitReply { came_true: Vec<CameTrue>; }
+    /// A condition that came true.
+    CameTrue { condition: String, after_ms: u64, details: Value; }
+    /// Reply of `Events`.
+    EventReply { ; event: Event, lost: u64 }
+    /// An event.
+    Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
+    /// Reply of `ReadConsole`.
+    ConsoleReply { data: String, skipped: u64; }
     /// Reply of `Qmp`.
     QmpReply { value: Value; }
     /// Reply of `Hmp`.

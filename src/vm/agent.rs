@@ -3,11 +3,10 @@
 //! No polling: QEMU tells by VSERPORT_CHANGE when the guest opens the agent's port; only then is it asked whether it answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::qemu::Command;
 use crate::qmp::{Agent, AgentError};
@@ -22,29 +21,34 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct AgentLink {
     agent: Arc<Mutex<Agent>>,
-    alive: Arc<AtomicBool>,
+    alive: watch::Sender<bool>,
 }
 
 impl AgentLink {
     pub(super) fn new(agent: Agent) -> Self {
-        Self { agent: Arc::new(Mutex::new(agent)), alive: Arc::new(AtomicBool::new(false)) }
+        Self { agent: Arc::new(Mutex::new(agent)), alive: watch::Sender::new(false) }
     }
 
     /// It has answered, and its port has not been closed since.
     pub(super) fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
+        *self.alive.borrow()
+    }
+
+    /// To wait for it to be alive.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.alive.subscribe()
     }
 
     /// The guest has opened the port: find out whether an agent answers.
     pub(super) async fn opened(&self) -> Result<(), AgentError> {
         let result = self.agent.lock().await.sync(FIRST_ANSWER).await;
-        self.alive.store(result.is_ok(), Ordering::Relaxed);
+        self.alive.send_replace(result.is_ok());
         result
     }
 
     /// The guest has closed the port.
     pub(super) fn closed(&self) {
-        self.alive.store(false, Ordering::Relaxed);
+        self.alive.send_replace(false);
     }
 
     /// Asks the guest to switch itself off; there is no answer when that works.

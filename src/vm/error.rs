@@ -55,6 +55,8 @@ pub enum ErrorKind {
         /// The device.
         id: String,
     },
+    /// The guest's kernel panicked while something else was waited for.
+    GuestPanicked,
     /// It did not happen in time.
     TimedOut,
     /// Something on the host is in the way.

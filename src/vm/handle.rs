@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::agent::AgentLink;
+use super::bus::{Bus, Pulse};
 use super::change::{Change, Done};
+use super::console::Console;
 use super::error::ChangeError;
 use super::outcome::Outcome;
 use super::status::Status;
@@ -35,6 +38,12 @@ pub struct ShutdownOptions {
 #[derive(Clone)]
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) pulse: watch::Receiver<Pulse>,
+    pub(super) agent: AgentLink,
+    /// The VM's console.
+    pub console: Console,
+    /// QEMU's events and our own.
+    pub bus: Bus,
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -44,6 +53,11 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Ask::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())
+    }
+
+    /// To follow its state.
+    pub fn watch(&self) -> watch::Receiver<Pulse> {
+        self.pulse.clone()
     }
 
     /// Makes a change; returns when it came true.

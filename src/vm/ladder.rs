@@ -30,6 +30,17 @@ pub(super) enum Rung {
 }
 
 impl Rung {
+    /// For programs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Acpi => "acpi",
+            Self::AcpiAgain => "acpi_again",
+            Self::Quit => "quit",
+            Self::Kill => "kill",
+        }
+    }
+
     /// For the log.
     pub(super) fn description(self) -> &'static str {
         match self {

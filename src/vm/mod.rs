@@ -6,7 +6,9 @@
 //!          Handle (requests in, replies out) ─┴─ Console (output to read, input to write)
 //! ```
 
+mod adopt;
 mod agent;
+mod bus;
 pub mod change;
 mod changes;
 pub mod console;
@@ -16,17 +18,24 @@ mod facts;
 mod handle;
 mod images;
 mod inventory;
+mod journal;
 mod ladder;
 mod outcome;
 mod owner;
+mod port_probe;
 mod prepare;
 mod process;
+mod rebuild;
+mod resets;
 mod signals;
 mod start;
 mod start_error;
 mod state;
 mod status;
+mod wait;
 
+pub use adopt::{Adopted, adopt, claim, clean, is_orphan};
+pub use bus::{Bus, Heard, Listener, Pulse, Record};
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
 pub use facts::Facts;
@@ -38,3 +47,4 @@ pub use start::{Launch, Running, start};
 pub use start_error::StartError;
 pub use state::RunState;
 pub use status::Status;
+pub use wait::{CameTrue, Wait};

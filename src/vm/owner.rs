@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::qemu::plan::{Check, Step};
@@ -18,6 +18,7 @@ use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, hmp};
 use crate::spec::VmSpec;
 
 use super::agent::AgentLink;
+use super::bus::{Bus, Pulse};
 use super::change::{Change, Done};
 use super::changes;
 use super::error::{ChangeError, ErrorKind, Why};
@@ -25,9 +26,11 @@ use super::facts::Facts;
 use super::handle::{Ask, ShutdownOptions};
 use super::images::Images;
 use super::inventory::Inventory;
+use super::journal::Journal;
 use super::ladder::{Ladder, Rung};
 use super::outcome::{Asked, Evidence, Outcome};
 use super::process::Process;
+use super::resets::Resets;
 use super::signals::Signals;
 use super::state::RunState;
 use super::status::Status;
@@ -56,9 +59,13 @@ pub(super) struct Owner {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) bus: Bus,
+    pulse: watch::Sender<Pulse>,
+    pub(super) journal: Journal,
     pub(super) media_made: u32,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
+    pub(super) resets: Resets,
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
@@ -78,6 +85,9 @@ pub(super) struct Parts {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) bus: Bus,
+    pub(super) pulse: watch::Sender<Pulse>,
+    pub(super) journal: Journal,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Ask>,
@@ -95,9 +105,13 @@ impl Owner {
             session: parts.session,
             agent: parts.agent,
             images: parts.images,
+            bus: parts.bus,
+            pulse: parts.pulse,
+            journal: parts.journal,
             media_made: 0,
             removals: HashMap::new(),
             evidence: Evidence::default(),
+            resets: Resets::default(),
             started: parts.started,
             events: parts.events,
             process: parts.process,
@@ -121,6 +135,7 @@ impl Owner {
                 name = self.signals.next() => self.on_signal(name),
                 () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.climb(),
             }
+            self.beat();
         };
         // what QEMU said before it ended may still be on its way
         while let Ok(Some(delivery)) = tokio::time::timeout(LAST_EVENTS, self.events.next()).await {
@@ -128,6 +143,19 @@ impl Owner {
         }
         let words = self.process.last_words().await;
         self.evidence.verdict(exit, words)
+    }
+
+    /// Tells those who watch, if anything changed.
+    fn beat(&mut self) {
+        let now = Pulse {
+            run_state: self.inventory.run_state,
+            panicked: self.evidence.has_panicked(),
+            stopping: self.ladder.is_some(),
+        };
+        let changed = self.pulse.send_if_modified(|pulse| std::mem::replace(pulse, now) != now);
+        if changed {
+            self.bus.tell("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
+        }
     }
 
     fn on_ask(&mut self, ask: Ask) {
@@ -234,7 +262,10 @@ impl Owner {
 
     fn on_delivery(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Event(event) => super::events::handle(self, &event),
+            Delivery::Event(event) => {
+                super::events::handle(self, &event);
+                self.bus.pass_on(&event);
+            }
             Delivery::Lost(count) => {
                 log::warn!("{count} events of QEMU were lost: more came than could be read");
             }
@@ -288,6 +319,7 @@ impl Owner {
 
     fn do_rung(&mut self, rung: Rung) {
         log::info!("shutdown: {}", rung.description());
+        self.bus.tell("VMRUN_LADDER", json!({ "step": rung.name() }));
         match rung {
             Rung::Agent => {
                 self.evidence.asked(Asked::Agent);

@@ -2,17 +2,17 @@
 
 mod devices;
 mod disks;
+mod events;
 mod ports;
 mod power;
 mod raw;
 mod status;
 mod usb;
+mod wait;
 
 use clap::{Args, Subcommand};
 
 use crate::control::client::Client;
-use crate::control::find;
-use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
 
 use super::failure::Failure;
@@ -73,6 +73,10 @@ enum Command {
     Powerdown,
     /// Shut the VM down and wait until it is off: ask, ask again, quit, kill
     Shutdown(power::Shutdown),
+    /// Wait until something has come true
+    Wait(wait::Wait),
+    /// Print events as they come, one JSON object a line, until the VM ends
+    Events(events::Events),
     /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
     Qmp(raw::Qmp),
     /// Run a command of QEMU's human monitor
@@ -94,8 +98,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Qmp(command) => Command::Qmp(command.checked()?),
         command => command,
     };
-    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(find::FindError::from)?;
-    let (_, client) = find::connect(&root, args.vm.as_ref())?;
+    let (_, client) = super::connect(args.vm.as_ref())?;
     let mut context = Context { client, output };
     match command {
         Command::Status => status::show(&mut context),
@@ -118,6 +121,8 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Reset => power::plain(&mut context, "Reset", "reset"),
         Command::Powerdown => power::plain(&mut context, "Powerdown", "the power button was pressed"),
         Command::Shutdown(shutdown) => shutdown.run(&mut context),
+        Command::Wait(wait) => wait.run(&mut context),
+        Command::Events(events) => events.run(&mut context),
         Command::Qmp(qmp) => qmp.run(&mut context),
         Command::Hmp(hmp) => hmp.run(&mut context),
     }

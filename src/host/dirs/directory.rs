@@ -16,7 +16,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use super::DirError;
 
 /// No file in our directories is larger; a larger one is not ours.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// Which permissions of others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,14 @@ impl Directory {
     /// Of the file system.
     pub fn create_new(&self, name: &str) -> io::Result<File> {
         self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND)
+    }
+
+    /// Opens a file in it to be added to, and makes it (mode 0600) if need be.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn append(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND)
     }
 
     /// Gives a file another name in it, in place of what had that name.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::qemu::plan;
 
 use super::super::change::{Done, Removable};
@@ -26,6 +28,7 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
         entry.phase = Phase::Removing;
     }
     let name = id.to_owned();
+    owner.journal.removing(id);
     if !asked_before {
         owner.run_plan(plan::remove_device(id), move |owner, result| match result {
             // the guest is being asked already: that is what is wanted
@@ -111,6 +114,8 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
 fn gone(owner: &mut Owner, id: &str) {
     log::info!("device '{id}' is gone");
     owner.inventory.remove(id);
+    owner.journal.settled(id);
+    owner.bus.tell("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Ok(Done::Removed));
     }
@@ -127,6 +132,7 @@ fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
     if let Some(entry) = owner.inventory.device_mut(id) {
         entry.phase = Phase::Present;
     }
+    owner.journal.settled(id);
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Err(error.clone()));
     }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::log_file::LogReader;
+
 /// How much recent output is kept for readers: a full boot's worth, and more than any reader that keeps up needs.
 const CAPACITY: usize = 256 << 10;
 /// The most that a reader is given at once.
@@ -17,6 +19,8 @@ pub enum From {
     Recent,
     /// With what comes from now on.
     Now,
+    /// With all that was printed since the VM's start, as far as the log still has it.
+    Start,
 }
 
 /// Recent output; clones share it.
@@ -25,6 +29,8 @@ pub struct Hub {
     ring: Arc<Mutex<Ring>>,
     /// Bytes put in so far.
     end: watch::Sender<u64>,
+    /// What the ring does not hold any more.
+    log: Option<Arc<LogReader>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +47,9 @@ pub struct Reader {
     ring: Arc<Mutex<Ring>>,
     end: watch::Receiver<u64>,
     position: u64,
+    /// What comes before the ring.
+    past: Vec<u8>,
+    past_read: usize,
 }
 
 /// A piece of output.
@@ -54,13 +63,18 @@ pub struct Chunk {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { ring: Arc::default(), end: watch::Sender::new(0) }
+        Self::new(None)
     }
 }
 
 impl Hub {
+    /// An empty hub; `log` has what is older than the ring.
+    pub(super) fn new(log: Option<Arc<LogReader>>) -> Self {
+        Self { ring: Arc::default(), end: watch::Sender::new(0), log }
+    }
+
     /// Adds output; never waits for a reader.
-    pub(super) fn push(&self, bytes: &[u8]) {
+    pub fn push(&self, bytes: &[u8]) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.end += bytes.len() as u64;
         let kept = &bytes[bytes.len().saturating_sub(CAPACITY)..];
@@ -73,7 +87,7 @@ impl Hub {
     }
 
     /// No more output will come; readers end when they have read what there is.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.end.send_modify(|_| {});
     }
@@ -81,17 +95,23 @@ impl Hub {
     /// A new reader.
     pub fn reader(&self, from: From) -> Reader {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = match from {
-            From::Recent => ring.end - ring.bytes.len() as u64,
-            From::Now => ring.end,
+        let start = ring.end - ring.bytes.len() as u64;
+        let position = if from == From::Now { ring.end } else { start };
+        let past = match (from, &self.log) {
+            // output is in the log before it is in the ring, and both are filled without a pause in between
+            (From::Start, Some(log)) if start > 0 => log.before(ring.bytes.len()),
+            _ => Vec::new(),
         };
-        Reader { ring: Arc::clone(&self.ring), end: self.end.subscribe(), position }
+        Reader { ring: Arc::clone(&self.ring), end: self.end.subscribe(), position, past, past_read: 0 }
     }
 }
 
 impl Reader {
     /// Waits for output; none when no more will come. Cancellation-safe.
     pub async fn next(&mut self) -> Option<Chunk> {
+        if let Some(bytes) = self.from_past() {
+            return Some(Chunk { skipped: 0, bytes });
+        }
         loop {
             // marked as seen before looking: what comes after the look wakes us
             self.end.borrow_and_update();
@@ -101,6 +121,30 @@ impl Reader {
                 Look::Nothing => self.end.changed().await.ok()?,
             }
         }
+    }
+
+    /// What is there already; none when that has been read.
+    pub fn try_next(&mut self) -> Option<Chunk> {
+        if let Some(bytes) = self.from_past() {
+            return Some(Chunk { skipped: 0, bytes });
+        }
+        match self.look() {
+            Look::Chunk(chunk) => Some(chunk),
+            Look::Closed | Look::Nothing => None,
+        }
+    }
+
+    fn from_past(&mut self) -> Option<Vec<u8>> {
+        if self.past.is_empty() {
+            return None;
+        }
+        let end = self.past.len().min(self.past_read + MAX_CHUNK);
+        let bytes = self.past[self.past_read..end].to_owned();
+        self.past_read = end;
+        if end == self.past.len() {
+            self.past = Vec::new();
+        }
+        Some(bytes)
     }
 
     fn look(&mut self) -> Look {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::host::dirs::StateDir;
 
@@ -21,13 +22,48 @@ pub(in super::super) struct ConsoleLog {
     half: u64,
     /// The disk is full or gone: said once, then the console goes on without a log.
     broken: bool,
+    rotated: Arc<AtomicBool>,
+}
+
+/// Reads the log of this run while it is written.
+#[derive(Debug)]
+pub(in super::super) struct LogReader {
+    state: Arc<StateDir>,
+    /// The older file is this run's, too.
+    rotated: Arc<AtomicBool>,
+}
+
+impl LogReader {
+    /// What is in the log but for its last bytes.
+    pub(super) fn before(&self, last: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        if self.rotated.load(Ordering::Relaxed) {
+            all = self.state.read(OLDER).unwrap_or_default();
+        }
+        all.extend(self.state.read(CURRENT).unwrap_or_default());
+        all.truncate(all.len().saturating_sub(last));
+        all
+    }
 }
 
 impl ConsoleLog {
     /// Starts a new log; the one of the run before becomes the older one.
     pub(in super::super) fn start(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
         let file = rotate(&state)?;
-        Ok(Self { state, file, written: 0, half: (cap / 2).max(1), broken: false })
+        let rotated = Arc::default();
+        Ok(Self { state, file, written: 0, half: (cap / 2).max(1), broken: false, rotated })
+    }
+
+    /// Goes on with the log of a run whose supervisor has died.
+    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
+        let file = state.append(CURRENT)?;
+        let written = file.metadata()?.len();
+        Ok(Self { state, file, written, half: (cap / 2).max(1), broken: false, rotated: Arc::default() })
+    }
+
+    /// A reader of it.
+    pub(super) fn reader(&self) -> LogReader {
+        LogReader { state: Arc::clone(&self.state), rotated: Arc::clone(&self.rotated) }
     }
 
     /// Appends output. A failure is told once and does not stop the console.
@@ -45,6 +81,7 @@ impl ConsoleLog {
         if self.written + bytes.len() as u64 > self.half {
             self.file = rotate(&self.state)?;
             self.written = 0;
+            self.rotated.store(true, Ordering::Relaxed);
         }
         self.written += bytes.len() as u64;
         self.file.write_all(bytes)

@@ -1,5 +1,7 @@
 //! Reads QEMU's end of the console without a condition, and writes to it what was typed.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,10 +24,18 @@ pub struct Console {
     pub input: mpsc::Sender<Vec<u8>>,
 }
 
+impl Console {
+    /// A console that is somewhere else: the caller pushes its output, and gets what is typed.
+    pub fn remote() -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let (input, typed) = mpsc::channel(INPUT_QUEUE);
+        (Self { hub: Hub::default(), input }, typed)
+    }
+}
+
 /// Starts the two tasks of a console on its socket.
 pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> Console {
     let (read, write) = socket.into_split();
-    let hub = Hub::default();
+    let hub = Hub::new(log.as_ref().map(|log| Arc::new(log.reader())));
     let (input, typed) = mpsc::channel(INPUT_QUEUE);
     tokio::spawn(drain(read, hub.clone(), log));
     tokio::spawn(feed(write, typed));
@@ -38,10 +48,10 @@ async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>)
         match socket.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
-                hub.push(&buffer[..count]);
                 if let Some(log) = &mut log {
                     log.append(&buffer[..count]);
                 }
+                hub.push(&buffer[..count]);
             }
         }
     }

@@ -44,7 +44,8 @@ fn a_stale_vm_is_told_from_one_that_runs() {
     assert!(!std::fs::exists(&folder).unwrap());
     bad.ctl(&["--vm", "vm", "status"], 3, &["'vm' is not running any more", "hint: ", "cleans it up"]);
     bad.ctl(&["status"], 3, &["no VM is running"]);
-    assert_eq!(bad.sandbox.run(["ls", "--json"]).json()[0]["state"], "stale");
+    assert_eq!(bad.sandbox.run(["ls", "--json"]).json(), json!([]));
+    assert_eq!(std::fs::read_dir(bad.sandbox.runtime()).unwrap().count(), 0);
     bad.sandbox.detached(["--name", "vm", "guest.img"]);
     assert_eq!(bad.sandbox.ctl_json(["status"])["state"], "running");
 }

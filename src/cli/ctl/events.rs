@@ -1,0 +1,41 @@
+//! `events`.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::control::wire;
+
+use super::super::failure::Failure;
+use super::Context;
+
+/// `events`: one JSON object a line.
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Only events of this name, e.g. SHUTDOWN; repeatable
+    #[arg(long, value_name = "NAME")]
+    filter: Vec<String>,
+    /// First those that are kept after this sequence number (0 = all that are kept)
+    #[arg(long, value_name = "SEQUENCE")]
+    since: Option<i64>,
+}
+
+impl Events {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call =
+            wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
+        context.client.stream("Events", call, |reply: wire::EventReply| {
+            let line: Value = match (reply.event, reply.lost) {
+                (Some(event), _) => json!(event),
+                (None, Some(lost)) => json!({ "lost": lost }),
+                // the subscription stands
+                (None, None) => return true,
+            };
+            let mut out = std::io::stdout().lock();
+            // whoever read our output has gone: nothing more to do
+            writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+        })?;
+        Ok(0)
+    }
+}

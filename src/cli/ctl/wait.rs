@@ -1,0 +1,51 @@
+//! `wait`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::control::wire;
+use crate::spec::{Condition, duration};
+
+use super::super::failure::Failure;
+use super::super::output::milliseconds;
+use super::Context;
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// running, paused, exit, agent, port=GUEST, console=REGEX or event=NAME
+    #[arg(required = true)]
+    conditions: Vec<Condition>,
+    /// Any of them is enough (the default)
+    #[arg(long, conflicts_with = "all")]
+    any: bool,
+    /// All of them must come true
+    #[arg(long)]
+    all: bool,
+    /// How long at most
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// console= does not look at what was printed before
+    #[arg(long)]
+    from_now: bool,
+}
+
+impl Wait {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::Wait {
+            conditions: self.conditions.iter().map(Condition::to_string).collect(),
+            all: Some(self.all),
+            timeout_ms: self.timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
+            from_now: Some(self.from_now),
+        };
+        let wire::WaitReply { came_true } = context.client.call("Wait", call)?;
+        context.output.print(&came_true, || came_true.iter().map(line).collect())
+    }
+}
+
+fn line(fact: &wire::CameTrue) -> String {
+    let told = fact.details["line"].as_str().or_else(|| fact.details["outcome"]["message"].as_str());
+    let told = told.map(|told| format!(": {told}")).unwrap_or_default();
+    format!("{} after {}{told}\n", fact.condition, milliseconds(fact.after_ms))
+}

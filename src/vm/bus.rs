@@ -1,0 +1,178 @@
+//! Events for whoever listens: QEMU's, and vmrun's own. A slow listener loses events and is told how many; it slows nobody.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::qmp::Event;
+
+use super::state::RunState;
+
+/// How many events are kept for late listeners, and how many a listener may be behind.
+const KEPT: usize = 1000;
+
+/// An event with its place in the order of all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Counts from 1 in the life of a supervisor.
+    pub sequence: u64,
+    /// Host time in milliseconds after the Unix epoch.
+    pub time_unix_ms: u64,
+    /// QEMU's name, e.g. `SHUTDOWN`, or one of vmrun's own, which begin with `VMRUN_`.
+    pub name: String,
+    /// What it says.
+    pub data: Map<String, Value>,
+}
+
+/// What a listener gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// The next event.
+    Record(Arc<Record>),
+    /// So many were missed: the listener was too slow.
+    Lost(u64),
+}
+
+/// All events; clones share it.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    inner: Arc<Mutex<Inner>>,
+    live: broadcast::Sender<Arc<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: u64,
+    kept: VecDeque<Arc<Record>>,
+}
+
+/// A listener: first what it asked for of the past, then the present, without a gap.
+#[derive(Debug)]
+pub struct Listener {
+    past: VecDeque<Arc<Record>>,
+    live: broadcast::Receiver<Arc<Record>>,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self { inner: Arc::default(), live: broadcast::Sender::new(KEPT) }
+    }
+}
+
+impl Bus {
+    /// Tells QEMU's event to all.
+    pub(super) fn pass_on(&self, event: &Event) {
+        let time = event.timestamp.time().unwrap_or_else(SystemTime::now);
+        self.tell_at(time, &event.name, event.data.clone());
+    }
+
+    /// Tells an event of our own.
+    pub(super) fn tell(&self, name: &str, data: Value) {
+        let data = match data {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        self.tell_at(SystemTime::now(), name, data);
+    }
+
+    fn tell_at(&self, time: SystemTime, name: &str, data: Map<String, Value>) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.last += 1;
+        let record = Arc::new(Record {
+            sequence: inner.last,
+            time_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            name: name.to_owned(),
+            data,
+        });
+        if inner.kept.len() == KEPT {
+            inner.kept.pop_front();
+        }
+        inner.kept.push_back(Arc::clone(&record));
+        // sent under the lock, so that no listener can begin between the two
+        let _ = self.live.send(record);
+    }
+
+    /// Begins to listen; with `since`, what is kept of the events after that one comes first.
+    pub fn listen(&self, since: Option<u64>) -> Listener {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = match since {
+            Some(since) => inner.kept.iter().filter(|record| record.sequence > since).cloned().collect(),
+            None => VecDeque::new(),
+        };
+        Listener { past, live: self.live.subscribe() }
+    }
+}
+
+impl Listener {
+    /// Waits for the next event; none once the VM has ended. Cancellation-safe.
+    pub async fn next(&mut self) -> Option<Heard> {
+        if let Some(record) = self.past.pop_front() {
+            return Some(Heard::Record(record));
+        }
+        match self.live.recv().await {
+            Ok(record) => Some(Heard::Record(record)),
+            Err(RecvError::Lagged(count)) => Some(Heard::Lost(count)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// What others may watch of the owner's state without asking it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// What QEMU does.
+    pub run_state: RunState,
+    /// The guest's kernel has panicked since the start (or the last reset).
+    pub panicked: bool,
+    /// A shutdown is under way.
+    pub stopping: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn names(listener: &mut Listener, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        while names.len() < count {
+            match listener.next().await {
+                Some(Heard::Record(record)) => names.push(record.name.clone()),
+                Some(Heard::Lost(count)) => names.push(format!("lost {count}")),
+                None => break,
+            }
+        }
+        names
+    }
+
+    #[tokio::test]
+    async fn the_past_comes_first_and_nothing_twice() {
+        let bus = Bus::default();
+        bus.tell("A", Value::Null);
+        bus.tell("B", Value::Null);
+        let mut all = bus.listen(Some(0));
+        let mut some = bus.listen(Some(1));
+        let mut new = bus.listen(None);
+        bus.tell("C", Value::Null);
+        drop(bus);
+        assert_eq!(names(&mut all, 9).await, ["A", "B", "C"]);
+        assert_eq!(names(&mut some, 9).await, ["B", "C"]);
+        assert_eq!(names(&mut new, 9).await, ["C"]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_is_told_what_it_lost() {
+        let bus = Bus::default();
+        let mut slow = bus.listen(None);
+        for number in 0..KEPT + 100 {
+            bus.tell(&format!("E{number}"), Value::Null);
+        }
+        let first = names(&mut slow, 1).await;
+        // tokio rounds the queue up to a power of two
+        assert!(first[0].starts_with("lost "), "{first:?}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Waiting for something to come true, driven by events; every wait also ends with the VM, a panic, or its deadline.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use regex_lite::Regex;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::spec::Condition;
+
+use super::bus::{Heard, Pulse};
+use super::console::{From, Reader};
+use super::error::{ChangeError, ErrorKind};
+use super::handle::Handle;
+use super::port_probe;
+use super::state::RunState;
+
+/// The longest piece of console output without a line's end that is matched as a line.
+const MAX_LINE: usize = 64 << 10;
+
+/// What is waited for.
+#[derive(Debug, Clone)]
+pub struct Wait {
+    /// The conditions; at least one.
+    pub conditions: Vec<Condition>,
+    /// All must come true, rather than any.
+    pub all: bool,
+    /// How long at most.
+    pub timeout: Option<Duration>,
+    /// `console=` does not look at what was printed before.
+    pub from_now: bool,
+}
+
+/// A condition that came true.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CameTrue {
+    /// Which.
+    pub condition: Condition,
+    /// After how long.
+    pub after: Duration,
+    /// What there is to tell: the matching line, the event, the outcome.
+    pub details: Value,
+}
+
+impl Handle {
+    /// Waits for conditions; tells those that came true, in their order.
+    pub async fn wait(&self, wait: Wait) -> Result<Vec<CameTrue>, ChangeError> {
+        let started = Instant::now();
+        let mut pending = FuturesUnordered::new();
+        for condition in &wait.conditions {
+            pending.push(self.one(condition.clone(), wait.from_now));
+        }
+        let wants_exit = wait.conditions.contains(&Condition::Exit);
+        let wants_panic = wait.conditions.contains(&Condition::Event("GUEST_PANICKED".to_owned()));
+        let deadline = async {
+            match wait.timeout {
+                Some(timeout) => tokio::time::sleep_until(started + timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(deadline);
+        let mut came_true = Vec::new();
+        let described = describe(&wait.conditions, wait.all);
+        loop {
+            tokio::select! { biased;
+                Some(result) = pending.next() => {
+                    let (condition, details) = result?;
+                    came_true.push(CameTrue { condition, after: started.elapsed(), details });
+                    if !wait.all || pending.is_empty() {
+                        return Ok(came_true);
+                    }
+                }
+                panicked = self.panicked(), if !wants_panic && !wants_exit => {
+                    if panicked {
+                        return Err(ChangeError::new(
+                            ErrorKind::GuestPanicked,
+                            format!("the guest's kernel panicked while {described} was waited for"),
+                        ));
+                    }
+                }
+                outcome = self.ended(), if !wants_exit => {
+                    let how = outcome.map_or_else(String::new, |outcome| format!(": {outcome}"));
+                    return Err(ChangeError::new(
+                        ErrorKind::NotRunning,
+                        format!("the VM ended before {described} came true{how}"),
+                    ));
+                }
+                () = &mut deadline => {
+                    let waited = crate::spec::duration::format(wait.timeout.unwrap_or_default());
+                    return Err(ChangeError::new(
+                        ErrorKind::TimedOut,
+                        format!("{described} did not come true within {waited}"),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Resolves when the guest panics; never, with `false`, once the VM has ended.
+    async fn panicked(&self) -> bool {
+        let mut pulse = self.pulse.clone();
+        let panicked = pulse.wait_for(|pulse| pulse.panicked).await.is_ok();
+        if !panicked {
+            std::future::pending::<()>().await;
+        }
+        panicked
+    }
+
+    async fn one(&self, condition: Condition, from_now: bool) -> Result<(Condition, Value), ChangeError> {
+        let details = match &condition {
+            Condition::Running => self.state(|pulse| pulse.run_state == RunState::Running).await,
+            Condition::Paused => {
+                let paused = |state| !matches!(state, RunState::Running | RunState::Starting | RunState::Off);
+                self.state(move |pulse| paused(pulse.run_state)).await
+            }
+            Condition::Exit => match self.ended().await {
+                Some(outcome) => json!({ "outcome": outcome }),
+                None => return Err(ChangeError::not_running()),
+            },
+            Condition::Console(pattern) => self.console_line(pattern, from_now).await?,
+            Condition::Agent => {
+                let mut alive = self.agent.watch();
+                let answers = alive.wait_for(|alive| *alive).await.is_ok();
+                if !answers {
+                    std::future::pending::<()>().await;
+                }
+                json!({})
+            }
+            Condition::Port(port) => port_probe::accepts(self, *port).await?,
+            Condition::Event(name) => self.event(name).await,
+        };
+        Ok((condition, details))
+    }
+
+    async fn state(&self, wanted: impl Fn(&Pulse) -> bool) -> Value {
+        let mut pulse = self.pulse.clone();
+        let state = pulse.wait_for(|pulse| wanted(pulse)).await.map(|pulse| pulse.run_state).ok();
+        match state {
+            Some(state) => json!({ "state": state }),
+            // the VM has ended: whoever waits for that answers
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn event(&self, name: &str) -> Value {
+        let mut listener = self.bus.listen(None);
+        loop {
+            match listener.next().await {
+                Some(Heard::Record(record)) if record.name == name => {
+                    return json!({ "event": record.name, "data": record.data });
+                }
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn console_line(&self, pattern: &str, from_now: bool) -> Result<Value, ChangeError> {
+        let regex = Regex::new(pattern).map_err(|error| ChangeError::invalid("conditions", error))?;
+        let from = if from_now { From::Now } else { From::Start };
+        let reader = self.console.hub.reader(from);
+        Ok(match find_line(reader, &regex).await {
+            Some(found) => found,
+            None => std::future::pending().await,
+        })
+    }
+}
+
+/// The first line that matches; a line that has not ended yet (a prompt) counts, too.
+async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
+    let mut line = Vec::new();
+    loop {
+        let chunk = reader.next().await?;
+        for piece in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(piece);
+            let ended = piece.ends_with(b"\n") || line.len() > MAX_LINE;
+            if ended {
+                if let Some(found) = matching(&line, regex) {
+                    return Some(found);
+                }
+                line.clear();
+            }
+        }
+        if let Some(found) = matching(&line, regex) {
+            return Some(found);
+        }
+    }
+}
+
+fn matching(line: &[u8], regex: &Regex) -> Option<Value> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches(['\r', '\n']);
+    let captures = regex.captures(text)?;
+    let groups: Vec<Option<&str>> =
+        captures.iter().skip(1).map(|group| group.map(|group| group.as_str())).collect();
+    Some(json!({ "line": text, "groups": groups }))
+}
+
+fn describe(conditions: &[Condition], all: bool) -> String {
+    let names: Vec<String> = conditions.iter().map(|condition| format!("'{condition}'")).collect();
+    names.join(if all { " and " } else { " or " })
+}
