@@ -5,5 +5,13 @@
 
 mod bad_input;
 mod boot_sectors;
+mod guest_boot;
+mod guest_changes;
+mod guest_crowd;
+mod guest_disks;
+mod guest_identity;
+mod guest_network;
+mod guest_shutdown;
+mod guest_usb;
 mod life;
 mod support;
