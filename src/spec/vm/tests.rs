@@ -114,7 +114,8 @@ prop_compose! {
         mac in any::<[u8; 6]>(),
         display in select(Display::ALL),
         hotplug_slots in any::<u8>(),
-        (usb, sandbox) in any::<(bool, bool)>(),
+        (usb, sandbox, no_reboot) in any::<(bool, bool, bool)>(),
+        on_panic in select(OnPanic::ALL),
         uuid in any::<u128>(),
     ) -> VmSpec {
         VmSpec {
@@ -131,6 +132,7 @@ prop_compose! {
             shares: Vec::new(),
             extra: Vec::new(),
             arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
+            no_reboot, on_panic,
         }
     }
 }
