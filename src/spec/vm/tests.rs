@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::spec::OnPanic;
 use crate::spec::{DiskBus, ImageFormat, Protocol};
 
 fn bytes() -> impl Strategy<Value = OsString> {
@@ -130,6 +131,8 @@ prop_compose! {
             devices: Vec::new(),
             shares: Vec::new(),
             extra: Vec::new(),
+            on_panic: if usb { OnPanic::Pause } else { OnPanic::Poweroff },
+            no_reboot: sandbox,
             arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
         }
     }
