@@ -1,5 +1,6 @@
 //! Integration tests.
 
 mod boot_sectors;
+mod examples;
 mod life;
 mod support;
