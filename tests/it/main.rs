@@ -3,4 +3,5 @@
 mod boot_sectors;
 mod examples;
 mod life;
+mod readme;
 mod support;
