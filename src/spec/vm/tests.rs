@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::spec::OnPanic;
 use crate::spec::{DiskBus, ImageFormat, Protocol};
 
 fn bytes() -> impl Strategy<Value = OsString> {
