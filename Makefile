@@ -7,6 +7,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Extra arguments for the test runner, such as: make test TESTS=spec
 TESTS ?=
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh)
 
 # What the tests and the demo are told about the guest and about Python with its clients.
@@ -19,8 +20,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
 demo: guest ## build vmrun and watch it change a running VM
-	$(CARGO) build --release --locked
-	@$(GUEST); export PATH="$(CURDIR)/target/release:$$PATH"; examples/demo.sh
+	$(CARGO) build --release --locked --target-dir $(TARGET)
+	@$(GUEST); export PATH="$(TARGET)/release:$$PATH"; examples/demo.sh
 
 test: guest ## run the whole test suite (TESTS=… passes arguments on)
 	@$(GUEST); $(PYTHON); \

@@ -52,11 +52,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn fail(failure: &Failure, as_json: bool) -> ExitCode {
-    failure.print(as_json);
-    ExitCode::from(failure.exit_code)
-}
-
 /// Connects to the VM that is meant; one whose supervisor has died gets a new one first.
 fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
@@ -67,4 +62,9 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
         }
         other => Ok(other?),
     }
+}
+
+fn fail(failure: &Failure, as_json: bool) -> ExitCode {
+    failure.print(as_json);
+    ExitCode::from(failure.exit_code)
 }

@@ -206,15 +206,14 @@ async fn speak(
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
-    // QEMU holds the only listening ends: a refusal means that it has ended
-    let connect = |name| connect(run, name).map_err(|error| Failure::Monitor(error.to_string()));
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     write_down(prepared, &facts, user_qmp)?;
-    let serial = connect(names::SERIAL)?;
-    let agent = AgentLink::new(Agent::new(connect(names::AGENT)?).with_transcript(launch.transcript.clone()));
+    let serial = connect(run, names::SERIAL)?;
+    let agent =
+        AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
-    let connected = Session::connect(connect(names::QMP)?, options).await?;
+    let connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
     let (major, minor, micro) = connected.greeting.version;
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
@@ -240,12 +239,16 @@ fn write_down(prepared: &Prepared, facts: &Facts, user_qmp: Option<&Path>) -> Re
         .map_err(system("the VM's description in the run directory"))
 }
 
-pub(super) fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
-    let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
-    stream
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(stream))
-        .map_err(system("a socket to QEMU"))
+/// QEMU holds the only listening end: a refusal means that it has ended.
+fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
+    connect_to(run, name).map_err(|error| Failure::Monitor(error.to_string()))
+}
+
+/// Connects to one of QEMU's sockets.
+pub(super) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
+    let stream: StdStream = run.connect(name)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {

@@ -42,6 +42,8 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
         owner.run_plan(plan::remove_device(id), move |owner, result| match result {
             // the guest is being asked already: that is what is wanted
             Err(error) if error.message.contains("already in the process of unplug") => {}
+            // it has gone meanwhile
+            Err(error) if is_not_found(&error) => look(owner, name, FIRST_LOOK),
             Err(error) if error.message.contains("does not support hotplugging") => {
                 let error = ChangeError::unsupported(format!("'{name}' is built into the machine and stays"));
                 fail(
@@ -50,8 +52,6 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
                     &error.hint("only what was added while the VM runs, or sits on USB or SCSI, can go"),
                 );
             }
-            // it has gone meanwhile
-            Err(error) if is_not_found(&error) => look(owner, name, FIRST_LOOK),
             Err(error) => fail(owner, &name, &error),
             Ok(_) => look_later(owner, name, FIRST_LOOK),
         });

@@ -97,7 +97,12 @@ impl Sandbox {
 
     /// `vmrun` with this sandbox's runtime directory, TCG, and a closed standard input.
     pub(crate) fn vmrun(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmrun"));
+        self.program(env!("CARGO_BIN_EXE_vmrun"))
+    }
+
+    /// Any program, in the same surroundings.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.path())
             .env("VMRUN_RUNTIME_DIR", self.dir.path().join("run"))
