@@ -114,8 +114,7 @@ prop_compose! {
         mac in any::<[u8; 6]>(),
         display in select(Display::ALL),
         hotplug_slots in any::<u8>(),
-        (usb, sandbox, no_reboot) in any::<(bool, bool, bool)>(),
-        on_panic in select(OnPanic::ALL),
+        (usb, sandbox) in any::<(bool, bool)>(),
         uuid in any::<u128>(),
     ) -> VmSpec {
         VmSpec {
@@ -134,7 +133,6 @@ prop_compose! {
             on_panic: if usb { OnPanic::Pause } else { OnPanic::Poweroff },
             no_reboot: sandbox,
             arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
-            no_reboot, on_panic,
         }
     }
 }
