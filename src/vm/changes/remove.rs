@@ -68,8 +68,10 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
         let is_listed = |list: &Value| {
             list.as_array().is_none_or(|devices| devices.iter().any(|device| device["name"] == *id))
         };
-        let removing =
-            owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
+        let removing = owner
+            .inventory
+            .device(&id)
+            .is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
         match answer {
             Ok(list) if removing && !is_listed(&list) => gone(owner, &id),
             _ => look_later(owner, id, (waited * 2).min(MAX_BETWEEN_LOOKS)),
