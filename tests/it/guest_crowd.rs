@@ -36,7 +36,8 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
     assert_eq!((devices.len(), ports.len()), (CLIENTS, CLIENTS));
 
     let status = vm.status();
-    let ids = |list: &Value| list.as_array().unwrap().iter().map(|item| text(&item["id"])).collect::<BTreeSet<_>>();
+    let ids =
+        |list: &Value| list.as_array().unwrap().iter().map(|item| text(&item["id"])).collect::<BTreeSet<_>>();
     assert_eq!(ids(&status["usb"]), devices);
     assert_eq!(ids(&status["devices"]), ["usb0".to_owned()].into());
     assert_eq!(status["slots_used"], 1);
@@ -50,7 +51,9 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
     let of_kind = |kind: &str| {
         let all = peripherals.as_array().unwrap().iter();
         let kind = format!("child<{kind}");
-        all.filter(|item| text(&item["type"]).starts_with(&kind)).map(|item| text(&item["name"])).collect::<BTreeSet<_>>()
+        all.filter(|item| text(&item["type"]).starts_with(&kind))
+            .map(|item| text(&item["name"]))
+            .collect::<BTreeSet<_>>()
     };
     assert_eq!(of_kind("usb-"), devices);
     assert_eq!(of_kind("qemu-xhci").len(), 1);
@@ -64,12 +67,17 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
 
     // and the guest's
     vm.until("the guest has all of them", |vm| {
-        vm.run("cat /sys/bus/usb/devices/*/product | grep -c 'QEMU USB'") == CLIENTS.to_string()
+        vm.sh("cat /sys/bus/usb/devices/*/product | grep -Ec 'Keyboard|Mouse|Tablet'").1
+            == CLIENTS.to_string()
     });
 
     let log = std::fs::read_to_string(vm.file("qmp.log")).unwrap();
     let messages = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let errors: Vec<Value> = messages.filter(|line| line["msg"].get("error").is_some()).collect();
+    // not of QEMU: the guest agent's answer to the byte that begins `guest-sync-delimited`
+    let is_agents =
+        |error: &Value| error["desc"].as_str().is_some_and(|desc| desc.contains("stray '\u{fffd}'"));
+    let errors: Vec<Value> =
+        messages.filter(|line| line["msg"].get("error").is_some_and(|error| !is_agents(error))).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     vm.quit();
 }
