@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::qemu_args::QemuArgs;
 
@@ -20,6 +21,10 @@ pub(super) enum Program {
     Qemu(Box<QemuArgs>),
     /// See and change a running VM
     Ctl(CtlArgs),
+    /// Attach to a VM's console
+    Console(ConsoleArgs),
+    /// Print what a VM's console has shown
+    Logs(LogsArgs),
     /// List the running VMs
     Ls(LsArgs),
     /// Print a completion script for a shell
@@ -47,7 +52,7 @@ impl Cli {
         match &self.program {
             Program::Ctl(args) => args.json,
             Program::Ls(args) => args.json,
-            Program::Qemu(_) | Program::Completions(_) => false,
+            _ => false,
         }
     }
 }

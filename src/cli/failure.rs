@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
-use crate::vm::StartError;
+use crate::vm::{ChangeError, StartError};
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
@@ -69,6 +69,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// A refusal that did not travel.
+    pub(super) fn from_change(error: ChangeError) -> Self {
+        WireError::from(error).into()
+    }
+}
+
 impl From<WireError> for Failure {
     fn from(error: WireError) -> Self {
         let exit_code = match error.name() {
@@ -127,7 +134,9 @@ impl From<FindError> for Failure {
         let hint = error.hint();
         let message = error.to_string();
         let (code, exit_code) = match error {
-            FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) => ("not-running", NOT_RUNNING),
+            FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Orphan(_) => {
+                ("not-running", NOT_RUNNING)
+            }
             FindError::Several(_) => ("several-running", USAGE),
             FindError::Directory(_) | FindError::List(_) => ("failed", FAILED),
             FindError::Client(error) => return Self::from(error),

@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use crate::control::client::ClientError;
-use crate::control::find::{self, FindError};
+use crate::control::find::{self, FindError, Standing};
 use crate::control::wire::{Empty, Status, StatusReply};
-use crate::host::dirs::{Liveness, RuntimeEnvironment, runtime_root};
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
 
+use super::adopt;
 use super::args::LsArgs;
 use super::failure::Failure;
 use super::output::{Output, bytes, milliseconds, table};
@@ -34,7 +35,7 @@ struct Brief {
     forwards: Vec<crate::control::wire::Forward>,
 }
 
-/// Lists what runs, and what a killed supervisor left.
+/// Lists what runs; what lost its supervisor gets a new one, what is dead is cleaned up.
 pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     let mut rows: Vec<Row> =
@@ -43,18 +44,29 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
 
-fn row(root: &std::path::Path, name: &VmName, live: Liveness) -> Option<Row> {
-    let state = match live {
-        Liveness::Free => Err("stale".to_owned()),
-        Liveness::Alive => match status(root, name) {
-            Ok(status) => Ok(status),
-            // it has ended since the folder was read
-            Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
-                return None;
+fn row(root: &std::path::Path, name: &VmName, standing: Standing) -> Option<Row> {
+    match standing {
+        Standing::Supervised => {}
+        // nobody else would clean up after it
+        Standing::Stale => {
+            crate::vm::clean(root, name);
+            return None;
+        }
+        Standing::Orphan => {
+            if let Err(failure) = adopt::run(root, name) {
+                log::warn!("VM '{name}' has no supervisor, and cannot be given one: {}", failure.message);
+                return Some(Row { name: name.to_string(), state: "orphan".to_owned(), status: None });
             }
-            // it holds its lock and does not listen yet
-            Err(_) => Err("starting".to_owned()),
-        },
+        }
+    }
+    let state = match status(root, name) {
+        Ok(status) => Ok(status),
+        // it has ended since the folder was read
+        Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
+            return None;
+        }
+        // it holds its lock and does not listen yet
+        Err(_) => Err("starting".to_owned()),
     };
     Some(match state {
         Ok(status) => {

@@ -1,7 +1,10 @@
 //! What a person types and sees: arguments, tables, messages, hints, exit codes.
 
+mod adopt;
 mod args;
+mod background;
 mod completions;
+mod console;
 mod ctl;
 mod failure;
 mod logger;
@@ -13,6 +16,11 @@ mod qemu_args;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use crate::control::client::Client;
+use crate::control::find::{self, FindError};
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::spec::VmName;
 
 use args::{Cli, Program};
 pub use failure::Failure;
@@ -28,6 +36,8 @@ pub fn main() -> ExitCode {
     let result = match cli.program {
         Program::Qemu(args) => qemu::run(*args),
         Program::Ctl(args) => ctl::run(args),
+        Program::Console(args) => console::run(&args),
+        Program::Logs(args) => console::logs(&args),
         Program::Ls(args) => ls::run(&args),
         Program::Completions(args) => completions::run(&args),
     };
@@ -37,5 +47,17 @@ pub fn main() -> ExitCode {
             failure.print(json);
             ExitCode::from(failure.exit_code)
         }
+    }
+}
+
+/// Connects to the VM that is meant; one whose supervisor has died gets a new one first.
+fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    match find::connect(&root, name) {
+        Err(FindError::Orphan(name)) => {
+            adopt::run(&root, &name)?;
+            Ok(find::connect(&root, Some(&name))?)
+        }
+        other => Ok(other?),
     }
 }

@@ -8,9 +8,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 
 use crate::spec::{
-    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, Request, ShareSpec, Size,
-    VmName, duration,
+    AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic,
+    Request, ShareSpec, Size, VmName, duration,
 };
+
+use crate::vm::console::EscapeKey;
 
 use super::failure::Failure;
 use super::logger::LogFormat;
@@ -82,6 +84,15 @@ struct MachineArgs {
     /// QEMU's program [default: qemu-system-<arch> from PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
+    /// What happens when the guest's kernel panics: poweroff, pause or reset
+    #[arg(long, value_name = "ACTION", default_value = "poweroff")]
+    on_panic: OnPanic,
+    /// A reset by the guest ends the VM
+    #[arg(long)]
+    no_reboot: bool,
+    /// More resets by the guest than this end the VM, with exit code 13
+    #[arg(long, value_name = "N")]
+    max_resets: Option<u32>,
     /// Run QEMU without its seccomp sandbox
     #[arg(long)]
     no_sandbox: bool,
@@ -98,6 +109,9 @@ struct StorageArgs {
     /// File with metadata for the guest
     #[arg(long, value_name = "PATH")]
     data_file: Option<PathBuf>,
+    /// Throw everything that is written away at the end
+    #[arg(long)]
+    ephemeral: bool,
     /// State directory [default: <image>-state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -147,6 +161,15 @@ pub(super) struct RunArgs {
     /// Run in the background
     #[arg(long)]
     pub(super) detached: bool,
+    /// With --detached: return when this has come true (as ctl wait); a service manager is told then, too
+    #[arg(long, value_name = "CONDITION")]
+    pub(super) wait: Option<Condition>,
+    /// How long --wait may take
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "wait")]
+    pub(super) wait_timeout: Option<Duration>,
+    /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
+    #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
+    pub(super) escape: EscapeKey,
     /// How long the guest is asked on a signal before QEMU is told to quit
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     stop_timeout: Duration,
@@ -208,6 +231,10 @@ impl QemuArgs {
             name: self.run.name,
             hotplug_slots: self.devices.hotplug_slots,
             stop_timeout: self.run.stop_timeout,
+            ephemeral: self.storage.ephemeral,
+            on_panic: self.machine.on_panic,
+            no_reboot: self.machine.no_reboot,
+            max_resets: self.machine.max_resets,
             qmp: self.run.qmp,
             sandbox: !self.machine.no_sandbox,
             extra: self.extra,

@@ -2,18 +2,21 @@
 
 use std::fmt::Debug;
 
+use std::os::unix::net::UnixStream as StdStream;
+
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::net::UnixStream;
 use zlink::{Call, Connection};
 
 use crate::host::dirs::RunClient;
 
 use super::INTERFACE;
 pub use super::error::WireError;
-use super::socket::{Blocking, BlockingPair};
+use super::socket::{Blocking, BlockingPair, Guarded};
 
 /// Why a call got no answer of the kind that was hoped for.
 #[derive(Debug, Error)]
@@ -36,6 +39,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     connection: Connection<BlockingPair>,
+    stream: StdStream,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,8 +52,14 @@ impl Client {
     /// Connects to the control socket in a VM's run directory.
     pub fn connect(directory: &RunClient) -> Result<Self, ClientError> {
         let stream = directory.connect(crate::host::dirs::names::CONTROL).map_err(ClientError::Connect)?;
+        let copy = stream.try_clone().map_err(ClientError::Connect)?;
         let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
-        Ok(Self { connection: Connection::new(halves) })
+        Ok(Self { connection: Connection::new(halves), stream: copy })
+    }
+
+    /// The connection itself, on which nothing has been said yet, for an [`AsyncClient`].
+    pub fn into_stream(self) -> Result<StdStream, ClientError> {
+        Ok(self.stream)
     }
 
     /// Calls a method of `io.vmrun.Machine` and waits for its reply.
@@ -98,6 +108,72 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A client for programs with a runtime.
+#[derive(Debug)]
+pub struct AsyncClient {
+    connection: Connection<Guarded>,
+}
+
+impl AsyncClient {
+    /// Takes a fresh connection over. Needs a running runtime.
+    pub fn new(stream: StdStream) -> Result<Self, ClientError> {
+        stream.set_nonblocking(true).map_err(ClientError::Connect)?;
+        let stream = UnixStream::from_std(stream).map_err(ClientError::Connect)?;
+        Ok(Self { connection: Connection::new(Guarded(stream)) })
+    }
+
+    /// Calls a method and waits for its reply.
+    pub async fn call<P: Serialize + Debug, R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        parameters: P,
+    ) -> Result<R, ClientError> {
+        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
+        self.connection.send_call(&Call::new(method), Vec::new()).await.map_err(from_zlink)?;
+        let (reply, _) = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
+        let reply = reply.map_err(ClientError::Remote)?;
+        let value = reply.into_parameters().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// Calls a method whose reply nobody wants.
+    pub async fn send_oneway<P: Serialize + Debug>(
+        &mut self,
+        method: &str,
+        parameters: P,
+    ) -> Result<(), ClientError> {
+        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
+        let call = Call::new(method).set_oneway(true);
+        self.connection.send_call(&call, Vec::new()).await.map_err(from_zlink)
+    }
+
+    /// Calls a method that answers with many replies; [`Self::next`] gets them.
+    pub async fn start<P: Serialize + Debug>(
+        &mut self,
+        method: &str,
+        parameters: P,
+    ) -> Result<(), ClientError> {
+        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
+        let call = Call::new(method).set_more(true);
+        self.connection.send_call(&call, Vec::new()).await.map_err(from_zlink)
+    }
+
+    /// The next reply of a stream; none after the last.
+    pub async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
+        let received = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink);
+        let (reply, _) = match received {
+            Err(ClientError::Gone) => return Ok(None),
+            other => other?,
+        };
+        let reply = reply.map_err(ClientError::Remote)?;
+        if reply.continues() != Some(true) {
+            return Ok(None);
+        }
+        let value = reply.into_parameters().unwrap_or(Value::Null);
+        serde_json::from_value(value).map(Some).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+mod notify;
 pub mod service;
 pub mod socket;
 mod streams;

@@ -1,12 +1,22 @@
 //! A VM with its control socket and, in the foreground, its console: what a supervisor process does.
 
+use std::time::Duration;
+
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
+use crate::spec::Condition;
 use crate::vm::console::{Attached, EscapeKey, attach};
-use crate::vm::{Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, start};
+use crate::vm::{
+    Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
+    adopt, start,
+};
 
+use super::notify::Notifier;
 use super::service;
+
+/// How long the last output may take to be read by whoever reads our standard output.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How a supervisor behaves.
 pub struct Supervision {
@@ -15,21 +25,55 @@ pub struct Supervision {
     /// The escape key of the console on our own standard streams; none = no console there.
     pub console: Option<EscapeKey>,
     /// Budget of the ladder when the escape key asks for a shutdown.
-    pub stop_timeout: std::time::Duration,
+    pub stop_timeout: Duration,
+    /// The VM counts as ready when this has come true.
+    pub ready: Option<Ready>,
 }
 
-/// Starts a prepared VM, calls `up` once it runs, serves it, and returns how it ended.
+/// When a VM counts as ready.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The condition.
+    pub condition: Condition,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// Starts a prepared VM, calls `up` once it is ready (or will never be), serves it, and returns how it ended.
 pub async fn supervise(
     prepared: Prepared,
     supervision: Supervision,
-    up: impl FnOnce(&Running),
+    up: impl FnOnce(&str, Result<(), ChangeError>),
 ) -> Result<Outcome, StartError> {
-    let running = start(prepared, supervision.launch).await?;
-    let listener = running.bind_control()?;
+    let running = start(prepared, supervision.launch.clone()).await?;
+    serve(running, supervision, up).await
+}
+
+/// Takes over a VM whose supervisor has died; as [`supervise`]. None if there is nothing to take over: QEMU is dead, too.
+pub async fn resume(
+    adopted: Adopted,
+    up: impl FnOnce(&str, Result<(), ChangeError>),
+) -> Result<Option<Outcome>, StartError> {
+    let Some(running) = adopt(adopted).await? else { return Ok(None) };
+    let stop_timeout = running.stop_timeout();
+    let supervision = Supervision {
+        launch: Launch { detached: true, transcript: None },
+        console: None,
+        stop_timeout,
+        ready: None,
+    };
+    serve(running, supervision, up).await.map(Some)
+}
+
+async fn serve(
+    mut running: Running,
+    supervision: Supervision,
+    up: impl FnOnce(&str, Result<(), ChangeError>),
+) -> Result<Outcome, StartError> {
     let system = |error| StartError::System { what: "the control socket", error };
-    listener.set_nonblocking(true).map_err(system)?;
+    let listener = running.take_control().map_err(system)?;
     let listener = UnixListener::from_std(listener).map_err(system)?;
-    up(&running);
+    let name = running.name().to_string();
     let handle = running.handle.clone();
     let watched = handle.clone();
     let service = service::serve(listener, handle.clone(), async move {
@@ -40,7 +84,24 @@ pub async fn supervise(
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
         tokio::spawn(attach(handle.console.clone(), escape, ask))
     });
-    let (outcome, ()) = tokio::join!(running.run(), service);
+    let notifier = Notifier::from_env();
+    let readiness = async {
+        let ready = match supervision.ready {
+            Some(Ready { condition, timeout }) => {
+                let wait = Wait { conditions: vec![condition], all: false, timeout, from_now: false };
+                handle.wait(wait).await.map(|_| ())
+            }
+            None => Ok(()),
+        };
+        if let (Some(notifier), Ok(())) = (&notifier, &ready) {
+            notifier.ready(&name);
+        }
+        up(&name, ready);
+        if let Some(notifier) = &notifier {
+            notifier.follow(&handle).await;
+        }
+    };
+    let (outcome, (), ()) = tokio::join!(running.run(), service, readiness);
     if let Some(console) = console {
         // the console ends by itself once everything is shown, unless nobody reads it
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;
@@ -48,11 +109,8 @@ pub async fn supervise(
     Ok(outcome)
 }
 
-/// How long the last output may take to be read by whoever reads our standard output.
-const LAST_OUTPUT: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Does what the person at the console asks for.
-async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: std::time::Duration) {
+async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration) {
     let mut asked_before = false;
     while let Some(request) = asked.recv().await {
         match request {

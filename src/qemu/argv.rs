@@ -8,7 +8,7 @@ use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
     plan,
 };
-use crate::spec::{Display, Networking, Os, VmSpec};
+use crate::spec::{Display, Networking, OnPanic, Os, VmSpec};
 
 const MIB: u64 = 1 << 20;
 /// The guest's memory, when helpers share it.
@@ -26,6 +26,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
     if let Some(sandbox) = sandbox(spec, host) {
         line.option("-sandbox", sandbox);
     }
+    line.0.extend(actions(spec));
     hardware(&mut line, &machine, spec, host);
     line.0.extend(channels.arguments());
     if machine.family() != Family::Ccw {
@@ -78,6 +79,18 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) 
     line.devices(io::shares(machine, spec));
     line.devices(io::screen(machine, spec));
     line.devices(spec.devices.iter().map(|extra| plan::extra_device(extra, None)));
+}
+
+/// What QEMU does by itself when the guest panics or resets. A reset after a panic is the supervisor's: QEMU has no such action.
+fn actions(spec: &VmSpec) -> Vec<OsString> {
+    let mut actions = Vec::new();
+    if spec.on_panic != OnPanic::Poweroff {
+        actions.push("panic=pause");
+    }
+    if spec.no_reboot {
+        actions.push("reboot=shutdown");
+    }
+    if actions.is_empty() { Vec::new() } else { vec!["-action".into(), actions.join(",").into()] }
 }
 
 /// Seccomp. None for bridges: any filter sets `no_new_privs`, and the setuid bridge helper then gains nothing.

@@ -23,7 +23,7 @@ pub struct Channels {
 /// Chardev of the console.
 pub(super) const SERIAL: &str = "serial";
 /// Chardev of the guest agent.
-pub(super) const AGENT: &str = "agent";
+pub(super) const AGENT: &str = ids::AGENT_CHARDEV;
 
 impl Channels {
     /// `-chardev` and `-mon` arguments. (`-chardev` does not take JSON; nothing here was typed by a person.)

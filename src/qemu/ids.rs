@@ -20,6 +20,8 @@ pub const PANIC: &str = "panic0";
 pub const VIRTIO_SERIAL: &str = "vserial0";
 /// The guest agent's port.
 pub const AGENT: &str = "agent0";
+/// The chardev behind the guest agent's port.
+pub const AGENT_CHARDEV: &str = "agent";
 /// The random number device.
 pub const RNG: &str = "rng0";
 /// The video device.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{BlockNode, Command, Device, Machine, block, device, drives, ids};
 use crate::spec::vm::ExtraDevice;
@@ -154,6 +154,11 @@ pub(super) fn extra_device(extra: &ExtraDevice, bus: Option<&str>) -> Device {
 /// Asks for a device to be unplugged. It is gone with the event DEVICE_DELETED whose `device` is this id, not before.
 pub fn remove_device(id: &str) -> Vec<Step> {
     vec![Step::new(device::unplug(id))]
+}
+
+/// Lists what has an id, as `name`s: a device that is not there any more is gone, whatever events came.
+pub fn list_devices() -> Command {
+    Command::new("qom-list", json!({ "path": "/machine/peripheral" }))
 }
 
 /// Closes the image of a disk (or stick) after DEVICE_DELETED.

@@ -63,6 +63,8 @@ pub(super) fn spec() -> VmSpec {
         devices: Vec::new(),
         shares: Vec::new(),
         hotplug_slots: 2,
+        on_panic: Default::default(),
+        no_reboot: false,
         sandbox: true,
         extra: Vec::new(),
     }

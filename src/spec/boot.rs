@@ -102,6 +102,21 @@ pub enum Display {
 
 word_type!(Display, "display", { None = "none", Gui = "gui", Headless = "headless" });
 
+/// What happens when the guest's kernel panics (`--on-panic`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPanic {
+    /// The VM ends, with its own exit code.
+    #[default]
+    Poweroff,
+    /// The VM is kept as it is, for inspection.
+    Pause,
+    /// The machine is reset.
+    Reset,
+}
+
+word_type!(OnPanic, "action on panic", { Poweroff = "poweroff", Pause = "pause", Reset = "reset" });
+
 /// Arguments after `--`, given to QEMU unchanged.
 pub type ExtraArguments = Vec<OsString>;
 

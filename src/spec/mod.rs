@@ -25,7 +25,7 @@ pub mod vm;
 pub mod words;
 
 pub use arch::{Accel, AccelList, AccelListError, Arch, Os};
-pub use boot::{Boot, BootMode, Display, Firmware};
+pub use boot::{Boot, BootMode, Display, Firmware, OnPanic};
 pub use condition::{Condition, ConditionError};
 pub use device::{DeviceError, DeviceSpec};
 pub use disk::{Disk, DiskBus, DiskError, DiskSpec, ImageFormat};

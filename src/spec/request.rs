@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, ShareSpec, Size, VmName,
+    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic, ShareSpec, Size,
+    VmName,
 };
 
 /// Memory unless `--mem` says otherwise.
@@ -66,6 +67,14 @@ pub struct Request {
     pub hotplug_slots: u8,
     /// Budget of the ladder on a signal.
     pub stop_timeout: Duration,
+    /// Writes go to overlays that are thrown away, and so does everything else of the state directory.
+    pub ephemeral: bool,
+    /// What happens when the guest's kernel panics.
+    pub on_panic: OnPanic,
+    /// A reset by the guest ends the VM.
+    pub no_reboot: bool,
+    /// More resets by the guest than this end the VM.
+    pub max_resets: Option<u32>,
     /// A QMP socket for the user's own tools.
     pub qmp: Option<PathBuf>,
     /// QEMU's seccomp sandbox.
@@ -101,6 +110,10 @@ impl Default for Request {
             name: None,
             hotplug_slots: DEFAULT_HOTPLUG_SLOTS,
             stop_timeout: DEFAULT_STOP_TIMEOUT,
+            ephemeral: false,
+            on_panic: OnPanic::default(),
+            no_reboot: false,
+            max_resets: None,
             qmp: None,
             sandbox: true,
             extra: Vec::new(),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, Share, Size, VmName,
+    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, OnPanic, Share, Size,
+    VmName,
 };
 
 /// A VM, all choices made: paths are absolute, files exist, formats are known.
@@ -64,6 +65,12 @@ pub struct VmSpec {
     pub shares: Vec<Share>,
     /// Spare slots.
     pub hotplug_slots: u8,
+    /// What happens when the guest's kernel panics.
+    #[serde(default)]
+    pub on_panic: OnPanic,
+    /// A reset by the guest ends the VM.
+    #[serde(default)]
+    pub no_reboot: bool,
     /// QEMU's seccomp sandbox.
     pub sandbox: bool,
     /// Arguments for QEMU, unchanged.

@@ -1,9 +1,15 @@
 //! What QEMU's events do to the books.
 
-use crate::qemu::ids;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::qemu::{Command, ids};
 use crate::qmp::{Event, View};
+use crate::spec::OnPanic;
 
 use super::changes::{media, remove};
+use super::handle::ShutdownOptions;
 use super::owner::Owner;
 use super::state::RunState;
 
@@ -19,7 +25,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             owner.evidence.shutdown_event(reason, guest);
             owner.inventory.run_state = RunState::Off;
         }
-        View::Reset { .. } => owner.evidence.reset(),
+        View::Reset { guest, .. } => reset(owner, guest, event),
         View::GuestPanicked { action } => panicked(owner, action),
         View::BlockIoError { device, node_name, nospace, reason, action } => {
             // with `-blockdev` only the node is named
@@ -50,10 +56,28 @@ fn resumed(owner: &mut Owner) {
     }
 }
 
+fn reset(owner: &mut Owner, guest: bool, event: &Event) {
+    owner.evidence.reset();
+    let by_guest = owner.resets.count(guest, event.timestamp.time());
+    let Some(limit) = owner.facts.max_resets else { return };
+    if by_guest > limit && !owner.evidence.has_too_many_resets() {
+        log::warn!("the guest has reset {by_guest} times: ending the VM");
+        owner.evidence.too_many_resets();
+        owner.shut_down(ShutdownOptions { timeout: Duration::ZERO, force: true, no_repeat: true });
+    }
+}
+
 fn panicked(owner: &mut Owner, action: &str) {
     owner.evidence.panicked();
     log::warn!("the guest's kernel panicked");
-    if action == "pause" {
+    if action == "pause" && owner.spec.on_panic == OnPanic::Reset {
+        log::info!("resetting it");
+        owner.command(&Command::new("system_reset", Value::Null), |owner, result| {
+            if result.is_ok() {
+                owner.command(&Command::new("cont", Value::Null), |_, _| {});
+            }
+        });
+    } else if action == "pause" {
         owner.inventory.run_state = RunState::Panicked;
         owner.inventory.reason = Some("the guest's kernel panicked".to_owned());
     }
@@ -71,7 +95,7 @@ fn block_io_error(owner: &mut Owner, disk: &str, nospace: bool, reason: &str, ac
     }
 }
 
-fn agent_port(owner: &mut Owner, open: bool) {
+pub(super) fn agent_port(owner: &mut Owner, open: bool) {
     if !open {
         owner.agent.closed();
         return;

@@ -30,6 +30,12 @@ pub struct Facts {
     pub state_directory: PathBuf,
     /// The VM outlives the terminal that started it.
     pub detached: bool,
+    /// The state directory goes with the VM.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// More resets by the guest than this end the VM.
+    #[serde(default)]
+    pub max_resets: Option<u32>,
     /// Budget of the ladder on a signal, in milliseconds.
     pub stop_timeout_ms: u64,
     /// When QEMU was started, in milliseconds after the Unix epoch.

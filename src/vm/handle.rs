@@ -55,6 +55,11 @@ impl Handle {
         answer.await.map_err(|_| ChangeError::not_running())
     }
 
+    /// To follow its state.
+    pub fn watch(&self) -> watch::Receiver<Pulse> {
+        self.pulse.clone()
+    }
+
     /// Makes a change; returns when it came true.
     pub async fn change(&self, change: Change) -> Result<Done, ChangeError> {
         let (reply, answer) = oneshot::channel();

@@ -113,6 +113,21 @@ impl Images {
         }
     }
 
+    /// Makes an overlay over an image, which then is only read.
+    pub(super) fn overlay(&self, opened: &Opened, id: &str) -> Result<Opened, ChangeError> {
+        let Some(folders) = &self.0.folders else { return Ok(opened.clone()) };
+        let path = folders.state.path().join(format!("overlay-{id}.qcow2"));
+        let qemu_img = programs::qemu_img(&SearchPath::from_env()).map_err(|error| {
+            let hint = error.hint();
+            ChangeError { hint, ..ChangeError::host(error) }
+        })?;
+        image::create_overlay(&qemu_img, &path, &opened.path, opened.format).map_err(|error| {
+            let hint = error.hint();
+            ChangeError { hint, ..ChangeError::host(error) }
+        })?;
+        Ok(Opened { path: self.utf8(&path)?, format: ImageFormat::Qcow2, writable: true, ..opened.clone() })
+    }
+
     fn format(
         &self,
         file: &Path,

@@ -6,6 +6,7 @@
 //!          Handle (requests in, replies out) ─┴─ Console (output to read, input to write)
 //! ```
 
+mod adopt;
 mod agent;
 mod bus;
 pub mod change;
@@ -17,12 +18,15 @@ mod facts;
 mod handle;
 mod images;
 mod inventory;
+mod journal;
 mod ladder;
 mod outcome;
 mod owner;
 mod port_probe;
 mod prepare;
 mod process;
+mod rebuild;
+mod resets;
 mod signals;
 mod start;
 mod start_error;
@@ -30,7 +34,8 @@ mod state;
 mod status;
 mod wait;
 
-pub use bus::{Bus, Heard, Listener, Record};
+pub use adopt::{Adopted, adopt, claim, clean, is_orphan};
+pub use bus::{Bus, Heard, Listener, Pulse, Record};
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
 pub use facts::Facts;

@@ -30,6 +30,8 @@ pub enum Ending {
     Crashed,
     /// The guest reset more often than allowed.
     TooManyResets,
+    /// Nobody watched: the supervisor had died before.
+    Unknown,
 }
 
 impl Ending {
@@ -38,7 +40,7 @@ impl Ending {
         match self {
             Self::GuestOff | Self::AskedAgent | Self::AskedAcpi | Self::GuestReset => 0,
             Self::Panicked => 10,
-            Self::Crashed | Self::HostSignal => 11,
+            Self::Crashed | Self::HostSignal | Self::Unknown => 11,
             Self::Quit | Self::Killed => 12,
             Self::TooManyResets => 13,
         }
@@ -107,6 +109,10 @@ impl Evidence {
 
     pub(super) fn has_panicked(&self) -> bool {
         self.panicked
+    }
+
+    pub(super) fn has_too_many_resets(&self) -> bool {
+        self.too_many_resets
     }
 
     /// The guest was kept after a panic and has been reset since.
@@ -197,6 +203,7 @@ fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>) -> Stri
         Ending::Panicked => "the guest's kernel panicked".to_owned(),
         Ending::HostSignal => "QEMU was ended by a signal from somebody else".to_owned(),
         Ending::TooManyResets => "the guest reset too often".to_owned(),
+        Ending::Unknown => "QEMU ended while nobody watched".to_owned(),
         Ending::Crashed => match exit {
             Some(Exit::Signal(number)) => format!("QEMU was ended by {}", signal_name(number)),
             Some(Exit::Code(code)) => {

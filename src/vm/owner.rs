@@ -26,9 +26,11 @@ use super::facts::Facts;
 use super::handle::{Ask, ShutdownOptions};
 use super::images::Images;
 use super::inventory::Inventory;
+use super::journal::Journal;
 use super::ladder::{Ladder, Rung};
 use super::outcome::{Asked, Evidence, Outcome};
 use super::process::Process;
+use super::resets::Resets;
 use super::signals::Signals;
 use super::state::RunState;
 use super::status::Status;
@@ -59,9 +61,11 @@ pub(super) struct Owner {
     pub(super) images: Images,
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
+    pub(super) journal: Journal,
     pub(super) media_made: u32,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
+    pub(super) resets: Resets,
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
@@ -83,6 +87,7 @@ pub(super) struct Parts {
     pub(super) images: Images,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
+    pub(super) journal: Journal,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Ask>,
@@ -102,9 +107,11 @@ impl Owner {
             images: parts.images,
             bus: parts.bus,
             pulse: parts.pulse,
+            journal: parts.journal,
             media_made: 0,
             removals: HashMap::new(),
             evidence: Evidence::default(),
+            resets: Resets::default(),
             started: parts.started,
             events: parts.events,
             process: parts.process,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream as StdStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,18 +12,22 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, StateDir, names};
+use crate::host::dirs::{RunDir, StateDir, names, remove_ephemeral};
 use crate::host::sys;
 use crate::qemu::{Channels, Command, Machine, command_line};
 use crate::qmp::hmp::usernet;
-use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
+use crate::qmp::{Agent, Connected, EventReceiver, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, VmName, VmSpec};
 
+use super::adopt::VmFile;
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
 use super::console::{self, Console, ConsoleLog};
 use super::facts::Facts;
-use super::handle::{Handle, INBOX_LENGTH};
+use super::handle::{Ask, Handle, INBOX_LENGTH};
+use super::images::Images;
+use super::inventory::Inventory;
+use super::journal::{Journal, Pending};
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
 use super::prepare::{Made, Prepared, Shares, Sockets};
@@ -33,7 +37,7 @@ use super::start_error::{StartError, system};
 use super::state::RunState;
 
 /// The last outcome, in the state directory.
-const OUTCOME_FILE: &str = "outcome.json";
+pub(super) const OUTCOME_FILE: &str = "outcome.json";
 /// How long a QEMU whose monitor has hung up may take to end.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
@@ -52,10 +56,11 @@ pub struct Running {
     pub handle: Handle,
     owner: Owner,
     outcome: watch::Sender<Option<Outcome>>,
-    run: RunDir,
+    run: Arc<RunDir>,
     state: Arc<StateDir>,
     shares: Shares,
     user_qmp: Option<PathBuf>,
+    control: Option<UnixListener>,
 }
 
 /// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
@@ -80,7 +85,9 @@ fn undo(prepared: Prepared, made: Made) {
     }
     drop((state, images));
     made.undo();
-    let _ = run.remove_all();
+    if let Some(run) = Arc::into_inner(run) {
+        let _ = run.remove_all();
+    }
 }
 
 /// Everything that lives once QEMU does.
@@ -121,7 +128,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     let started = Instant::now();
     let mut process = Process::start(&prepared.qemu, &arguments, keep, !launch.detached)
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
-    match speak(prepared, launch, &process, started).await {
+    match speak(prepared, launch, &process, user_path.as_deref(), started).await {
         Ok((facts, connected, agent, console, forwards)) => Ok(Up {
             facts,
             process,
@@ -191,10 +198,14 @@ async fn speak(
     prepared: &Prepared,
     launch: &Launch,
     process: &Process,
+    user_qmp: Option<&Path>,
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
     let state = Arc::clone(&prepared.state);
+    // written before the guest runs: whoever takes over needs it
+    let facts = facts(prepared, launch, process);
+    write_down(prepared, &facts, user_qmp)?;
     let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
     let console = console::connect(connect(run, names::SERIAL)?, Some(log));
     let agent =
@@ -202,25 +213,26 @@ async fn speak(
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
     let connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
-    let facts = facts(prepared, launch, process, &connected);
-    let description = VmFile { spec: &prepared.spec, facts: &facts };
-    let description = serde_json::to_vec_pretty(&description).map_err(std::io::Error::other);
-    description
-        .and_then(|description| run.write(names::VM, &description))
-        .map_err(system("the VM's description in the run directory"))?;
+    let (major, minor, micro) = connected.greeting.version;
+    let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
+    let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
+    let facts = Facts { qemu_version: format!("{major}.{minor}.{micro}"), host, ..facts };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
     connected.session.run(&Command::new("cont", Value::Null)).await?;
     Ok((facts, connected, agent, console, forwards))
 }
 
-/// What `vm.json` holds.
-#[derive(serde::Serialize)]
-struct VmFile<'a> {
-    spec: &'a VmSpec,
-    facts: &'a Facts,
+/// Writes what a new supervisor would need.
+fn write_down(prepared: &Prepared, facts: &Facts, user_qmp: Option<&Path>) -> Result<(), StartError> {
+    let file =
+        VmFile { spec: prepared.spec.clone(), facts: facts.clone(), user_qmp: user_qmp.map(Path::to_owned) };
+    serde_json::to_vec(&file)
+        .map_err(std::io::Error::other)
+        .and_then(|text| prepared.run.write(names::VM, &text))
+        .map_err(system("the VM's description in the run directory"))
 }
 
-fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
+pub(super) fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
     let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
     stream
         .set_nonblocking(true)
@@ -228,22 +240,23 @@ fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
         .map_err(system("a socket to QEMU"))
 }
 
-fn facts(prepared: &Prepared, launch: &Launch, process: &Process, connected: &Connected) -> Facts {
-    let (major, minor, micro) = connected.greeting.version;
+fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
     let start_time = sys::process_start_time("/proc".as_ref(), Pid::from_raw(process.pid())).unwrap_or(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     Facts {
-        host: crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host },
+        host: prepared.host,
         accel_reason: prepared.accel_reason.clone(),
         qemu: prepared.qemu.clone(),
-        qemu_version: format!("{major}.{minor}.{micro}"),
+        // known when it has spoken
+        qemu_version: String::new(),
         qemu_pid: process.pid(),
         qemu_start_time: start_time,
         run_directory: prepared.run.path().to_owned(),
         state_directory: prepared.state.path().to_owned(),
         detached: launch.detached,
-        stop_timeout_ms: u64::try_from(prepared.stop_timeout.as_millis()).unwrap_or(u64::MAX),
+        ephemeral: prepared.options.ephemeral,
+        max_resets: prepared.options.max_resets,
+        stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
     }
 }
@@ -267,51 +280,129 @@ async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Forward>, Fail
 
 impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
-        let Prepared { spec, run, state, images, mut inventory, shares, .. } = prepared;
+        let Prepared { spec, run, state, images, mut inventory, shares, control, .. } = prepared;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        let (outcome, ended) = watch::channel(None);
         inventory.forwards = self.forwards;
         inventory.run_state = RunState::Running;
-        let bus = Bus::default();
-        let (pulse, beats) =
-            watch::channel(Pulse { run_state: RunState::Running, panicked: false, stopping: false });
-        let agent = self.agent.clone();
         let Connected { session, events, .. } = self.connected;
-        let owner = Owner::new(Parts {
-            machine: Machine::of(&spec),
+        Running::assemble(Whole {
             spec,
             facts: self.facts,
             inventory,
             session,
-            agent: self.agent,
-            images,
-            bus: bus.clone(),
-            pulse,
             events,
+            agent: self.agent,
+            agent_open: false,
+            console: self.console,
+            images,
             process: self.process,
-            inbox: asks,
+            inbox,
+            asks,
             signals: self.signals,
             started: self.started,
-        });
-        let handle = Handle { inbox, outcome: ended, pulse: beats, agent, console: self.console, bus };
-        Running { handle, owner, outcome, run, state, shares, user_qmp: self.user_qmp }
+            journal: Journal::new(Arc::clone(&run), Pending::default()),
+            run,
+            state,
+            shares,
+            user_qmp: self.user_qmp,
+            control,
+        })
     }
 }
 
+/// All that a running VM consists of, whether it was started or taken over.
+pub(super) struct Whole {
+    pub(super) spec: VmSpec,
+    pub(super) facts: Facts,
+    pub(super) inventory: Inventory,
+    pub(super) session: Session,
+    pub(super) events: EventReceiver,
+    pub(super) agent: AgentLink,
+    /// The guest has opened the agent's port already.
+    pub(super) agent_open: bool,
+    pub(super) console: Console,
+    pub(super) images: Images,
+    pub(super) process: Process,
+    pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) signals: Signals,
+    pub(super) started: Instant,
+    pub(super) journal: Journal,
+    pub(super) run: Arc<RunDir>,
+    pub(super) state: Arc<StateDir>,
+    pub(super) shares: Shares,
+    pub(super) user_qmp: Option<PathBuf>,
+    pub(super) control: UnixListener,
+}
+
 impl Running {
+    /// Puts the owner together with those who talk to it.
+    pub(super) fn assemble(whole: Whole) -> Self {
+        let bus = Bus::default();
+        let run_state = whole.inventory.run_state;
+        let (pulse, beats) = watch::channel(Pulse { run_state, panicked: false, stopping: false });
+        let (outcome, ended) = watch::channel(None);
+        let handle = Handle {
+            inbox: whole.inbox,
+            outcome: ended,
+            pulse: beats,
+            agent: whole.agent.clone(),
+            console: whole.console,
+            bus: bus.clone(),
+        };
+        let mut owner = Owner::new(Parts {
+            machine: Machine::of(&whole.spec),
+            spec: whole.spec,
+            facts: whole.facts,
+            inventory: whole.inventory,
+            session: whole.session,
+            agent: whole.agent,
+            images: whole.images,
+            bus,
+            pulse,
+            journal: whole.journal,
+            events: whole.events,
+            process: whole.process,
+            inbox: whole.asks,
+            signals: whole.signals,
+            started: whole.started,
+        });
+        if whole.agent_open {
+            super::events::agent_port(&mut owner, true);
+        }
+        Self {
+            handle,
+            owner,
+            outcome,
+            run: whole.run,
+            state: whole.state,
+            shares: whole.shares,
+            user_qmp: whole.user_qmp,
+            control: Some(whole.control),
+        }
+    }
+
+    /// Budget of the ladder on a signal.
+    pub fn stop_timeout(&self) -> Duration {
+        Duration::from_millis(self.owner.facts.stop_timeout_ms)
+    }
+
     /// The VM's name.
     pub fn name(&self) -> &VmName {
         self.run.name()
     }
 
-    /// Binds the control socket.
-    pub fn bind_control(&self) -> Result<UnixListener, StartError> {
-        self.run.bind(names::CONTROL).map_err(system("the control socket"))
+    /// The control socket, which listens since before QEMU was started; it can be taken once.
+    pub fn take_control(&mut self) -> std::io::Result<UnixListener> {
+        let control = self.control.take().ok_or(std::io::ErrorKind::NotFound)?;
+        control.set_nonblocking(true)?;
+        Ok(control)
     }
 
     /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
     pub async fn run(self) -> Outcome {
         let Self { owner, outcome, run, state, mut shares, user_qmp, .. } = self;
+        let ephemeral = owner.facts.ephemeral;
         let end = owner.run().await;
         log::info!("{end}");
         shares.end();
@@ -322,8 +413,12 @@ impl Running {
         if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
             log::warn!("the outcome could not be written down: {error}");
         }
+        if ephemeral {
+            remove_ephemeral(&state);
+        }
         drop(state);
-        if let Err(error) = run.remove_all() {
+        // the owner, which had the other handle, is gone
+        if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {
             log::warn!("the run directory could not be removed: {error}");
         }
         outcome.send_replace(Some(end.clone()));

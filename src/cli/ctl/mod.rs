@@ -13,8 +13,6 @@ mod wait;
 use clap::{Args, Subcommand};
 
 use crate::control::client::Client;
-use crate::control::find;
-use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
 
 use super::failure::Failure;
@@ -100,8 +98,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Qmp(command) => Command::Qmp(command.checked()?),
         command => command,
     };
-    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(find::FindError::from)?;
-    let (_, client) = find::connect(&root, args.vm.as_ref())?;
+    let (_, client) = super::connect(args.vm.as_ref())?;
     let mut context = Context { client, output };
     match command {
         Command::Status => status::show(&mut context),

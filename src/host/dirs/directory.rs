@@ -171,6 +171,14 @@ impl Directory {
         self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND)
     }
 
+    /// Opens a file in it to be added to, and makes it (mode 0600) if need be.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn append(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND)
+    }
+
     /// Gives a file another name in it, in place of what had that name.
     ///
     /// # Errors

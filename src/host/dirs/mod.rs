@@ -1,6 +1,7 @@
 //! Directories: where running VMs are found ([`RunDir`]) and what outlives a run ([`StateDir`]).
 
 mod directory;
+mod ephemeral;
 mod formats;
 mod run;
 mod runtime;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use directory::Directory;
+pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use run::{Liveness, RunClient, RunDir};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use state::{StateDir, state_path};

@@ -77,9 +77,32 @@ pub fn create(qemu_img: &Path, path: &Path, format: ImageFormat, size: Size) -> 
     made.inspect_err(|_| drop(fs::remove_file(&path)))
 }
 
+/// Makes a qcow2 overlay over an image, as large as that.
+///
+/// # Errors
+/// Why not; nothing is left behind.
+pub fn create_overlay(
+    qemu_img: &Path,
+    path: &Path,
+    image: &Path,
+    image_format: ImageFormat,
+) -> Result<(), CreateError> {
+    let mut command = Command::new(qemu_img);
+    command
+        .args(["create", "-q", "-f", "qcow2", "-F", driver(image_format), "-b"])
+        .arg(image)
+        .arg("--")
+        .arg(path);
+    finish(command, qemu_img, path).inspect_err(|_| drop(fs::remove_file(path)))
+}
+
 fn run(qemu_img: &Path, path: &Path, format: ImageFormat, bytes: u64) -> Result<(), CreateError> {
     let mut command = Command::new(qemu_img);
     command.args(["create", "-q", "-f", driver(format), "--"]).arg(path).arg(bytes.to_string());
+    finish(command, qemu_img, path)
+}
+
+fn finish(mut command: Command, qemu_img: &Path, path: &Path) -> Result<(), CreateError> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     environment::apply(&mut command);
     sys::prepare_child(&mut command, Vec::new(), false, true);

@@ -18,7 +18,7 @@ use nix::libc;
 use thiserror::Error;
 
 pub use backing::{BackingError, check_backing};
-pub use create::{CreateError, create};
+pub use create::{CreateError, create, create_overlay};
 pub use header::{Found, Header, HeaderError, parse};
 
 use crate::spec::ImageFormat;

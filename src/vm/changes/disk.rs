@@ -41,6 +41,9 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
+    // with the image if it will be made: it goes again if this is never finished
+    let made = disk.size.is_some() && !file.exists();
+    owner.journal.adding(id.as_str(), made.then_some(file.as_path()));
     let images = owner.images.clone();
     owner.spawn_blocking(
         move || images.open_or_create(&disk, &file).map(|(opened, made)| (disk, opened, made)),

@@ -1,6 +1,6 @@
 //! `port-add` and `port-remove`. QEMU has forwards in its human monitor only, whose QMP reply is a success either way.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::host::ports;
 use crate::qemu::Command;
@@ -24,7 +24,10 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
         owner.inventory.forwards.push(forward);
         return owner.run_plan(add_forward(&forward), move |owner, result| {
             let result = match result {
-                Ok(_) => Ok(Done::Forward(forward)),
+                Ok(_) => {
+                    tell(owner, "VMRUN_FORWARD_ADDED", &forward);
+                    Ok(Done::Forward(forward))
+                }
                 Err(error) => {
                     owner.inventory.forwards.retain(|other| *other != forward);
                     Err(error)
@@ -42,6 +45,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
         let result = result.and_then(|values| found_port(&values, &forward));
         if let Ok(forward) = result {
             owner.inventory.forwards.push(forward);
+            tell(owner, "VMRUN_FORWARD_ADDED", &forward);
         }
         answer(reply, result.map(Done::Forward));
     });
@@ -113,7 +117,12 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
         });
         if result.is_ok() {
             owner.inventory.forwards.retain(|other| *other != forward);
+            tell(owner, "VMRUN_FORWARD_REMOVED", &forward);
         }
         answer(reply, result.map(|()| Done::Nothing));
     });
+}
+
+fn tell(owner: &Owner, name: &str, forward: &Forward) {
+    owner.bus.tell(name, json!({ "forward": forward.to_string() }));
 }

@@ -66,7 +66,7 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
     }
     let steps = media_eject(&id, facts.node.as_deref(), force);
     owner.run_plan(steps, move |owner, result| {
-        let result = result.map_err(|error| match error.message.contains("locked") {
+        let result = result.map_err(|error| match tray_is_held(&error) {
             true => ChangeError::new(
                 ErrorKind::RefusedByGuest { id: id.clone() },
                 format!("the guest has locked drive '{id}'; it has been asked to open it"),
@@ -78,6 +78,12 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
             DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
         settle(owner, &id, result, facts, reply);
     });
+}
+
+/// QEMU says "locked" of some drives; of others opening the tray succeeds as a *request* to the guest, which shows in
+/// the next step: the medium cannot be taken out of a closed tray.
+fn tray_is_held(error: &ChangeError) -> bool {
+    error.message.contains("locked") || error.message.contains("is not open")
 }
 
 fn settle(

@@ -1,5 +1,7 @@
 //! What all hot-plugs have in common: controllers, slots, booking, committing.
 
+use serde_json::json;
+
 use crate::qemu::plan::{self, Controller, Step};
 use crate::spec::DeviceId;
 
@@ -98,6 +100,7 @@ pub(super) fn plug(
     undo: impl FnOnce() + Send + 'static,
 ) {
     owner.run_plan(steps, move |owner, result| {
+        owner.journal.settled(id.as_str());
         let result = match result {
             Ok(_) => {
                 commit(owner, id.as_str());
@@ -122,11 +125,14 @@ pub(super) fn plug(
 /// Strikes a booked device off and tells why.
 pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: ChangeError) {
     owner.inventory.remove(id.as_str());
+    owner.journal.settled(id.as_str());
     answer(reply, Err(error));
 }
 
 fn commit(owner: &mut Owner, id: &str) {
     if let Some(entry) = owner.inventory.device_mut(id).filter(|entry| entry.phase == Phase::Adding) {
         entry.phase = Phase::Present;
+        let (id, driver) = (entry.id.to_string(), entry.driver.clone());
+        owner.bus.tell("VMRUN_DEVICE_ADDED", json!({ "id": id, "driver": driver }));
     }
 }

@@ -1,6 +1,11 @@
 //! Removals. `device_del` succeeds when the *request* was sent: the device is gone with DEVICE_DELETED, not before.
+//!
+//! Some devices go in silence: QEMU 7.2 never sends the event for a `qemu-xhci`, since it sends it when the last
+//! reference to the device is dropped, and that controller keeps one to itself. So QEMU is also looked at, ever more seldom.
 
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::qemu::plan;
 
@@ -14,6 +19,12 @@ use super::answer;
 /// How long a VM that does not run is waited for: what goes without the guest goes at once.
 const WITHOUT_GUEST: Duration = Duration::from_secs(1);
 
+/// When QEMU is first looked at for a device that went in silence; far later than the guest takes, as a rule.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// The longest time between two looks, for a guest that does not answer at all.
+const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+
 /// Asks for a device to go, and waits for it.
 pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration, reply: Reply) {
     if let Err(error) = check(owner, kind, id) {
@@ -26,17 +37,53 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
         entry.phase = Phase::Removing;
     }
     let name = id.to_owned();
+    owner.journal.removing(id);
     if !asked_before {
         owner.run_plan(plan::remove_device(id), move |owner, result| match result {
             // the guest is being asked already: that is what is wanted
             Err(error) if error.message.contains("already in the process of unplug") => {}
+            // it has gone meanwhile
+            Err(error) if is_not_found(&error) => look(owner, name, FIRST_LOOK),
             Err(error) => fail(owner, &name, &error),
-            Ok(_) => {}
+            Ok(_) => look_later(owner, name, FIRST_LOOK),
         });
     }
     let wait = if owner.inventory.run_state == RunState::Running { wait } else { wait.min(WITHOUT_GUEST) };
     let name = id.to_owned();
     owner.spawn(tokio::time::sleep(wait), move |owner, ()| give_up(owner, &name, ticket));
+}
+
+fn is_not_found(error: &ChangeError) -> bool {
+    matches!(&error.kind, ErrorKind::RefusedByQemu { class } if class == "DeviceNotFound")
+}
+
+/// Looks for a device that may go without an event. One with an image is left to its event: until then QEMU holds the image.
+fn look_later(owner: &mut Owner, id: String, wait: Duration) {
+    if owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry)) {
+        owner.spawn(tokio::time::sleep(wait), move |owner, ()| look(owner, id, wait));
+    }
+}
+
+fn look(owner: &mut Owner, id: String, waited: Duration) {
+    owner.command(&plan::list_devices(), move |owner, answer| {
+        let is_listed = |list: &Value| {
+            list.as_array().is_none_or(|devices| devices.iter().any(|device| device["name"] == *id))
+        };
+        let removing =
+            owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
+        match answer {
+            Ok(list) if removing && !is_listed(&list) => gone(owner, &id),
+            _ => look_later(owner, id, (waited * 2).min(MAX_BETWEEN_LOOKS)),
+        }
+    });
+}
+
+fn has_image(entry: &Entry) -> bool {
+    match &entry.kind {
+        Kind::Usb { file, .. } => file.is_some(),
+        Kind::Disk(facts) => facts.node.is_some(),
+        Kind::Other | Kind::Controller => false,
+    }
 }
 
 fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
@@ -83,13 +130,8 @@ fn in_use(owner: &Owner, controller: &Entry) -> bool {
 /// DEVICE_DELETED: it is gone from the machine; now its image is closed, and then it is gone altogether.
 pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
     let Some(entry) = owner.inventory.device(id) else { return };
-    let has_image = match &entry.kind {
-        Kind::Usb { file, .. } => file.is_some(),
-        Kind::Disk(facts) => facts.node.is_some(),
-        Kind::Other | Kind::Controller => false,
-    };
     let name = id.to_owned();
-    if !has_image {
+    if !has_image(entry) {
         return gone(owner, &name);
     }
     owner.run_plan(plan::remove_image(id), move |owner, result| {
@@ -103,6 +145,8 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
 fn gone(owner: &mut Owner, id: &str) {
     log::info!("device '{id}' is gone");
     owner.inventory.remove(id);
+    owner.journal.settled(id);
+    owner.bus.tell("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Ok(Done::Removed));
     }
@@ -119,6 +163,7 @@ fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
     if let Some(entry) = owner.inventory.device_mut(id) {
         entry.phase = Phase::Present;
     }
+    owner.journal.settled(id);
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Err(error.clone()));
     }

@@ -38,6 +38,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply))
         }
         UsbSelector::File(file) => {
+            owner.journal.adding(id.as_str(), None);
             let images = owner.images.clone();
             owner.spawn_blocking(
                 move || {

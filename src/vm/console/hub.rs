@@ -74,7 +74,7 @@ impl Hub {
     }
 
     /// Adds output; never waits for a reader.
-    pub(super) fn push(&self, bytes: &[u8]) {
+    pub fn push(&self, bytes: &[u8]) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.end += bytes.len() as u64;
         let kept = &bytes[bytes.len().saturating_sub(CAPACITY)..];
@@ -87,7 +87,7 @@ impl Hub {
     }
 
     /// No more output will come; readers end when they have read what there is.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.end.send_modify(|_| {});
     }

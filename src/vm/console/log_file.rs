@@ -54,6 +54,13 @@ impl ConsoleLog {
         Ok(Self { state, file, written: 0, half: (cap / 2).max(1), broken: false, rotated })
     }
 
+    /// Goes on with the log of a run whose supervisor has died.
+    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
+        let file = state.append(CURRENT)?;
+        let written = file.metadata()?.len();
+        Ok(Self { state, file, written, half: (cap / 2).max(1), broken: false, rotated: Arc::default() })
+    }
+
     /// A reader of it.
     pub(super) fn reader(&self) -> LogReader {
         LogReader { state: Arc::clone(&self.state), rotated: Arc::clone(&self.rotated) }

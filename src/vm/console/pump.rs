@@ -24,6 +24,14 @@ pub struct Console {
     pub input: mpsc::Sender<Vec<u8>>,
 }
 
+impl Console {
+    /// A console that is somewhere else: the caller pushes its output, and gets what is typed.
+    pub fn remote() -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let (input, typed) = mpsc::channel(INPUT_QUEUE);
+        (Self { hub: Hub::default(), input }, typed)
+    }
+}
+
 /// Starts the two tasks of a console on its socket.
 pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> Console {
     let (read, write) = socket.into_split();

@@ -50,6 +50,12 @@ pub(super) fn all(
             let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);
             return Err(StartError::usage(message));
         }
+        let opened = match request.ephemeral && !disk.readonly {
+            true => {
+                images.overlay(&opened, id.as_str()).map_err(|error| StartError::Image { what, error })?
+            }
+            false => opened,
+        };
         all.disks.push(Disk {
             id,
             file: opened.path.clone(),

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice};
 use crate::host::dirs::{
-    DirError, Directory, RunDir, RuntimeEnvironment, StateDir, names, runtime_root, state_path,
+    DirError, Directory, RunDir, RuntimeEnvironment, StateDir, names, open_ephemeral, runtime_root,
+    state_path,
 };
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
@@ -24,6 +25,7 @@ use crate::qemu::{self, Channels, HostFacts, Machine};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{AccelList, Arch, Boot, DeviceSpec, MacAddress, Networking, Request, VmName, VmSpec};
 
+use super::adopt;
 use super::images::Images;
 use super::inventory::Inventory;
 use super::start_error::{StartError, system};
@@ -42,14 +44,24 @@ pub struct Prepared {
     pub(super) host: HostFacts,
     pub(super) accel_reason: String,
     pub(super) qemu: PathBuf,
-    pub(super) run: RunDir,
+    pub(super) run: Arc<RunDir>,
+    /// Listens from now on: clients wait rather than fail while QEMU starts.
+    pub(super) control: UnixListener,
     pub(super) state: Arc<StateDir>,
     pub(super) images: Images,
     pub(super) inventory: Inventory,
     pub(super) shares: Shares,
     pub(super) user_qmp: Option<(PathBuf, UnixListener)>,
     pub(super) made: Made,
+    pub(super) options: RunOptions,
+}
+
+/// What the supervisor itself, rather than QEMU, is told of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunOptions {
     pub(super) stop_timeout: std::time::Duration,
+    pub(super) ephemeral: bool,
+    pub(super) max_resets: Option<u32>,
 }
 
 impl Prepared {
@@ -77,8 +89,13 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     let plan = Plan::look(request)?;
     let run = claim_name(request, &plan.image)?;
     let mut made = Made::default();
+    let options = RunOptions {
+        stop_timeout: request.stop_timeout,
+        ephemeral: request.ephemeral,
+        max_resets: request.max_resets,
+    };
     match make(request, plan, &run, &mut made) {
-        Ok(parts) => Ok(Prepared { made, ..parts.with(run, request.stop_timeout) }),
+        Ok(parts) => Ok(Prepared { made, ..parts.with(run, options) }),
         Err(error) => {
             made.undo();
             let _ = run.remove_all();
@@ -241,7 +258,9 @@ fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
     let claim = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
         Err(error) => Err(StartError::from(error)),
-        Ok(run) => Ok(Some(run)),
+        // its supervisor has died, but the VM lives: the next `vmrun ls` takes it over
+        Ok(run) if adopt::is_alive(&run) => Ok(None),
+        Ok(run) => Ok(Some(adopt::bury_in(run))),
     };
     if let Some(name) = &request.name {
         return claim(name)?.ok_or_else(|| StartError::NameTaken(name.clone()));
@@ -262,6 +281,7 @@ struct Parts {
     host: HostFacts,
     accel_reason: String,
     qemu: PathBuf,
+    control: UnixListener,
     state: Arc<StateDir>,
     images: Images,
     inventory: Inventory,
@@ -270,20 +290,21 @@ struct Parts {
 }
 
 impl Parts {
-    fn with(self, run: RunDir, stop_timeout: std::time::Duration) -> Prepared {
+    fn with(self, run: RunDir, options: RunOptions) -> Prepared {
         Prepared {
             spec: self.spec,
             host: self.host,
             accel_reason: self.accel_reason,
             qemu: self.qemu,
-            run,
+            run: Arc::new(run),
+            control: self.control,
             state: self.state,
             images: self.images,
             inventory: self.inventory,
             shares: self.shares,
             user_qmp: self.user_qmp,
             made: Made::default(),
-            stop_timeout,
+            options,
         }
     }
 }
@@ -292,11 +313,19 @@ impl Parts {
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(system("the run directory"))?;
+    let control = run.bind(names::CONTROL).map_err(system("the control socket"))?;
     let state_is_new = !plan.state.exists();
-    let state = Arc::new(StateDir::open(&plan.state)?);
+    let state = match request.ephemeral {
+        true => Arc::new(open_ephemeral(&plan.state, run.name())?),
+        false => Arc::new(StateDir::open(&plan.state)?),
+    };
+    if request.ephemeral {
+        made.directory(state.path());
+    }
     if state_is_new {
         made.directory(&plan.state);
     }
+    let plan = Plan { state: state.path().to_owned(), ..plan };
     let images = Images::new(Arc::clone(&state), run.path());
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
     let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
@@ -321,6 +350,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         host: plan.host,
         accel_reason: plan.accel.reason,
         qemu: plan.qemu,
+        control,
         state,
         images,
         inventory,
@@ -372,6 +402,8 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         devices: plan.devices.clone(),
         shares: shares::resolve(request)?,
         hotplug_slots: request.hotplug_slots,
+        on_panic: request.on_panic,
+        no_reboot: request.no_reboot,
         sandbox: request.sandbox,
         extra: request.extra.clone(),
     };

@@ -201,6 +201,16 @@ impl Foreground {
         panic!("no '{text}' in the output {seen:#?}, stderr {errors:#?}");
     }
 
+    /// The next line of output; none at the deadline or at the end.
+    pub(crate) fn next_line(&self, deadline: Instant) -> Option<String> {
+        self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+    }
+
+    /// What it has written to stderr since this was last asked.
+    pub(crate) fn errors_so_far(&self) -> Vec<String> {
+        self.errors.try_iter().collect()
+    }
+
     /// Types into its console.
     pub(crate) fn type_in(&mut self, text: &str) {
         self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();

@@ -1,0 +1,33 @@
+//! Gives a VM whose supervisor has died a new one, in the background.
+
+use std::path::Path;
+
+use crate::control::find::FindError;
+use crate::control::supervise::resume;
+use crate::host::dirs::DirError;
+use crate::spec::VmName;
+use crate::vm::{StartError, claim};
+
+use super::background::{Reporter, in_background};
+use super::failure::Failure;
+use super::qemu::runtime;
+
+/// Takes the VM over; returns when its new supervisor serves it. That somebody else was faster is fine, too.
+pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
+    in_background(|reporter| supervisor(root, name, reporter)).map(drop)
+}
+
+fn supervisor(root: &Path, name: &VmName, reporter: &mut Reporter) -> Result<u8, Failure> {
+    let adopted = match claim(root, name) {
+        Err(StartError::Directory(DirError::Taken { .. })) => {
+            reporter.up(name.as_str());
+            return Ok(0);
+        }
+        other => other?,
+    };
+    let outcome = runtime()?.block_on(resume(adopted, |name, _| reporter.up(name)))?;
+    match outcome {
+        Some(outcome) => Ok(outcome.exit_code),
+        None => Err(FindError::Stale(name.clone()).into()),
+    }
+}

@@ -1,0 +1,139 @@
+//! `vmrun console` and `vmrun logs`.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use clap::Args;
+use tokio::sync::mpsc;
+
+use crate::control::client::AsyncClient;
+use crate::control::wire;
+use crate::spec::VmName;
+use crate::vm::console::{Attached, Console, EscapeKey, attach};
+
+use super::connect;
+use super::failure::Failure;
+use super::qemu::runtime;
+
+/// `vmrun console`.
+#[derive(Debug, Args)]
+pub(super) struct ConsoleArgs {
+    /// The VM's name; may be left out while exactly one VM runs
+    name: Option<VmName>,
+    /// Show only: nothing that is typed goes to the guest
+    #[arg(long)]
+    read_only: bool,
+    /// Escape key: ctrl-a to ctrl-z, ctrl-], or none
+    #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
+    escape: EscapeKey,
+}
+
+/// `vmrun logs`.
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// The VM's name; may be left out while exactly one VM runs
+    name: Option<VmName>,
+    /// Go on with what comes, until the VM ends
+    #[arg(long, short)]
+    follow: bool,
+    /// Everything since the VM's start, as far as the log has it, rather than the recent output
+    #[arg(long)]
+    since_start: bool,
+}
+
+/// Prints the console's output.
+pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
+    let (_, mut client) = connect(args.name.as_ref())?;
+    let from = if args.since_start { "start" } else { "recent" };
+    let call = wire::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
+    client.stream("ReadConsole", call, |reply: wire::ConsoleReply| {
+        let mut out = std::io::stdout().lock();
+        let mark = skipped_mark(reply.skipped);
+        let bytes = BASE64.decode(&reply.data).unwrap_or_default();
+        out.write_all(mark.as_bytes()).and_then(|()| out.write_all(&bytes)).and_then(|()| out.flush()).is_ok()
+    })?;
+    Ok(0)
+}
+
+fn skipped_mark(skipped: u64) -> String {
+    match skipped {
+        0 => String::new(),
+        count => format!("\n[vmrun: {count} bytes of output skipped]\n"),
+    }
+}
+
+/// A console on our terminal, until the VM ends or the person leaves.
+pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
+    let (name, client) = connect(args.name.as_ref())?;
+    let (_, second) = connect(Some(&name))?;
+    let (output, typing) = (client.into_stream()?, second.into_stream()?);
+    let runtime = runtime()?;
+    let read_only = args.read_only;
+    let escape = args.escape;
+    let result = runtime.block_on(async {
+        let (console, input) = Console::remote();
+        let (ask, asked) = mpsc::channel(4);
+        let terminal = attach(console.clone(), escape, ask);
+        let typing = AsyncClient::new(typing)?;
+        let output = AsyncClient::new(output)?;
+        tokio::select! {
+            result = follow(output, &console) => result.map_err(Failure::from)?,
+            result = type_in(input, asked, typing, read_only) => result?,
+            () = terminal => {}
+        }
+        Ok::<(), Failure>(())
+    });
+    // a read of standard input that never ends must not hold us
+    runtime.shutdown_background();
+    result.map(|()| 0)
+}
+
+async fn follow(
+    mut client: AsyncClient,
+    console: &Console,
+) -> Result<(), crate::control::client::ClientError> {
+    let call = wire::ReadConsole { from: Some("recent".to_owned()), follow: Some(true) };
+    client.start("ReadConsole", call).await?;
+    while let Some(reply) = client.next::<wire::ConsoleReply>().await? {
+        console.hub.push(skipped_mark(reply.skipped).as_bytes());
+        console.hub.push(&BASE64.decode(&reply.data).unwrap_or_default());
+    }
+    console.hub.close();
+    // let the terminal show the rest: it ends when it has
+    std::future::pending().await
+}
+
+/// Sends what is typed, and does what the escape key asks for; returns when the person leaves.
+async fn type_in(
+    mut input: mpsc::Receiver<Vec<u8>>,
+    mut asked: mpsc::Receiver<Attached>,
+    mut client: AsyncClient,
+    read_only: bool,
+) -> Result<(), Failure> {
+    let mut asked_before = false;
+    loop {
+        tokio::select! { biased;
+            Some(request) = asked.recv() => match request {
+                Attached::Detach => return Ok(()),
+                Attached::Status => {
+                    let reply: wire::StatusReply = client.call("GetStatus", wire::Empty {}).await?;
+                    let status = reply.status;
+                    log::warn!("{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
+                }
+                Attached::Shutdown => {
+                    let call = wire::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };
+                    asked_before = true;
+                    // its reply comes when the VM has ended, and with it this console
+                    client.send_oneway("Shutdown", call).await?;
+                }
+            },
+            Some(bytes) = input.recv() => {
+                if !read_only {
+                    let _: wire::Empty = client.call("WriteConsole", wire::WriteConsole { data: BASE64.encode(&bytes) }).await?;
+                }
+            }
+            else => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Tells a service manager what happens (`sd_notify(3)`): ready, stopping, and that stopping takes its time.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use crate::vm::Handle;
+
+/// How much more time is asked for, and how often, while the ladder climbs.
+const EXTENSION: Duration = Duration::from_secs(10);
+
+/// The way to the service manager.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    socket: UnixDatagram,
+}
+
+impl Notifier {
+    /// None unless `NOTIFY_SOCKET` is set and leads somewhere.
+    pub(super) fn from_env() -> Option<Self> {
+        let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())?;
+        match Self::connect(path.as_bytes()) {
+            Ok(notifier) => Some(notifier),
+            Err(error) => {
+                log::warn!("the service manager cannot be told anything: {error}");
+                None
+            }
+        }
+    }
+
+    fn connect(path: &[u8]) -> io::Result<Self> {
+        let address = match path.strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(std::path::Path::new(std::ffi::OsStr::from_bytes(path)))?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        // a manager that does not read must not hold us up
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    fn send(&self, message: &str) {
+        if let Err(error) = self.socket.send(message.as_bytes()) {
+            log::debug!("the service manager was not told: {error}");
+        }
+    }
+
+    /// The VM is ready.
+    pub(super) fn ready(&self, name: &str) {
+        self.send(&format!("READY=1\nSTATUS={name} is running\nMAINPID={}", std::process::id()));
+    }
+
+    /// Follows the VM to its end.
+    pub(super) async fn follow(&self, vm: &Handle) {
+        let mut pulse = vm.watch();
+        let mut told = false;
+        loop {
+            let now = *pulse.borrow_and_update();
+            if now.stopping && !told {
+                told = true;
+                self.send("STOPPING=1\nSTATUS=shutting down");
+            } else if !told {
+                self.send(&format!("STATUS={}", now.run_state));
+            }
+            if told {
+                self.send(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
+            }
+            tokio::select! {
+                changed = pulse.changed() => if changed.is_err() { return },
+                _ = vm.ended() => return,
+                () = tokio::time::sleep(EXTENSION / 2), if told => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Takes over a VM whose supervisor has died, or cleans up what is left of it.
+//!
+//! Whose QEMU it is, is proved by three things: the process has the id *and* the start time that were written down, is held by a
+//! pidfd from then on, and what answers on the monitor's socket has the VM's UUID.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::host::dirs::{Directory, RunClient, RunDir, StateDir, names, remove_ephemeral};
+use crate::host::sys;
+use crate::qemu::{Command, ids};
+use crate::qmp::{Agent, Connected, Options, Session};
+use crate::spec::{VmName, VmSpec};
+
+use super::agent::AgentLink;
+use super::console::{self, ConsoleLog};
+use super::facts::Facts;
+use super::handle::INBOX_LENGTH;
+use super::images::Images;
+use super::journal::{Journal, Pending};
+use super::outcome::{Ending, Outcome};
+use super::process::Process;
+use super::rebuild::rebuild;
+use super::signals::Signals;
+use super::start::{OUTCOME_FILE, Running, Whole, connect};
+use super::start_error::{StartError, system};
+use super::state::RunState;
+
+/// How long a QEMU that was never given a guest may take to quit.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `vm.json` holds: all that a new supervisor must know and cannot ask QEMU.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct VmFile {
+    pub(super) spec: VmSpec,
+    pub(super) facts: Facts,
+    /// The socket of `--qmp`, which goes with the VM.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub(super) user_qmp: Option<PathBuf>,
+}
+
+impl VmFile {
+    fn read(directory: &Directory) -> Option<Self> {
+        serde_json::from_slice(&directory.read(names::VM).ok()?).ok()
+    }
+
+    /// The process that was written down, if it still is that one.
+    fn process(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.facts.qemu_pid);
+        let pidfd = sys::pidfd_open(pid).ok()?;
+        // looked at after the pidfd was opened: what has this start time now is what the pidfd holds
+        let started = sys::process_start_time("/proc".as_ref(), pid).ok()?;
+        (started == self.facts.qemu_start_time).then_some(pidfd)
+    }
+}
+
+/// Whether there is a living QEMU behind a run directory that nobody holds.
+pub fn is_orphan(directory: &RunClient) -> bool {
+    VmFile::read(directory).is_some_and(|file| file.process().is_some())
+}
+
+/// A run directory whose supervisor is dead, now ours.
+pub struct Adopted {
+    run: RunDir,
+    control: std::os::unix::net::UnixListener,
+}
+
+/// Takes the lock of a dead supervisor.
+pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
+    let run = RunDir::create(root, name)?;
+    // from now on clients wait rather than fail
+    let control = run.bind(names::CONTROL).map_err(system("the control socket"))?;
+    Ok(Adopted { run, control })
+}
+
+/// Takes the VM over; none if its QEMU is dead, too: then everything is cleaned up.
+pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
+    let Adopted { run, control } = adopted;
+    let Some(file) = VmFile::read(&run) else {
+        quit_unborn(&run).await;
+        let _ = run.remove_all();
+        return Ok(None);
+    };
+    let Some(pidfd) = file.process() else {
+        bury(run, &file);
+        return Ok(None);
+    };
+    log::info!("taking over VM '{}', whose supervisor has died", run.name());
+    let run = Arc::new(run);
+    take_over(run, control, file, pidfd).await.map(Some)
+}
+
+async fn take_over(
+    run: Arc<RunDir>,
+    control: std::os::unix::net::UnixListener,
+    file: VmFile,
+    pidfd: OwnedFd,
+) -> Result<Running, StartError> {
+    let signals = Signals::new().map_err(system("signals"))?;
+    let VmFile { spec, mut facts, user_qmp } = file;
+    let unusable = |why: String| StartError::Qemu { said: why };
+    let connected = Session::connect(connect(&run, names::QMP)?, Options::default())
+        .await
+        .map_err(|error| unusable(error.to_string()))?;
+    let session = connected.session.clone();
+    let failed = |error: crate::qmp::CommandError| unusable(error.to_string());
+    let uuid = session.run(&Command::new("query-uuid", Value::Null)).await.map_err(failed)?;
+    if uuid["UUID"] != json!(spec.uuid.to_string()) {
+        return Err(unusable("what answers on the monitor's socket is another VM".to_owned()));
+    }
+    let (major, minor, micro) = connected.greeting.version;
+    facts.qemu_version = format!("{major}.{minor}.{micro}");
+    let state = Arc::new(StateDir::open(&facts.state_directory)?);
+    let log = ConsoleLog::go_on(Arc::clone(&state), console::DEFAULT_LOG_CAP)
+        .map_err(system("the console's log"))?;
+    let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
+    let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
+    let pending = Pending::read(&run);
+    let mut inventory = rebuild(&session, &spec, &pending).await.map_err(failed)?;
+    if inventory.run_state == RunState::Starting {
+        // the supervisor died before the guest had run
+        session.run(&Command::new("cont", Value::Null)).await.map_err(failed)?;
+        inventory.run_state = RunState::Running;
+    }
+    let agent_open = agent_port_is_open(&session).await;
+    let process = Process::adopt(facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
+    let mut journal = Journal::new(Arc::clone(&run), pending.clone());
+    // what was being added is there or was taken back; removals go on until the guest has answered
+    for id in pending.adding.keys() {
+        journal.settled(id);
+    }
+    for id in pending.removing.iter().filter(|id| inventory.device(id).is_none()) {
+        journal.settled(id);
+    }
+    let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
+    let images = Images::new(Arc::clone(&state), run.path());
+    let since = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(facts.started_unix_ms);
+    let started =
+        Instant::now().checked_sub(since.elapsed().unwrap_or_default()).unwrap_or_else(Instant::now);
+    let Connected { events, .. } = connected;
+    Ok(Running::assemble(Whole {
+        spec,
+        facts,
+        inventory,
+        session,
+        events,
+        agent,
+        agent_open,
+        console,
+        images,
+        process,
+        inbox,
+        asks,
+        signals,
+        started,
+        journal,
+        run,
+        state,
+        shares: super::prepare::Shares::default(),
+        user_qmp,
+        control,
+    }))
+}
+
+/// Whether the guest has opened the agent's port.
+async fn agent_port_is_open(session: &Session) -> bool {
+    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
+    let agent = |chardev: &&Value| chardev["label"] == ids::AGENT_CHARDEV;
+    chardevs
+        .as_array()
+        .and_then(|all| all.iter().find(agent).map(|agent| agent["frontend-open"] == true))
+        .unwrap_or(false)
+}
+
+/// A QEMU that was started and not yet written down has never run its guest: it is told to quit.
+async fn quit_unborn(run: &RunDir) {
+    let Ok(stream) = connect(run, names::QMP) else { return };
+    let quit = async {
+        if let Ok(connected) = Session::connect(stream, Options::default()).await {
+            let _ = connected.session.run(&Command::new("quit", Value::Null)).await;
+            connected.session.closed().await;
+        }
+    };
+    if tokio::time::timeout(QUIT_TIMEOUT, quit).await.is_err() {
+        log::warn!("a QEMU that was just being started does not quit");
+    }
+}
+
+/// Whether a living QEMU belongs to a run directory that is ours now.
+pub(super) fn is_alive(run: &RunDir) -> bool {
+    VmFile::read(run).is_some_and(|file| file.process().is_some())
+}
+
+/// Takes away what a dead VM left elsewhere; its run directory is to be used again.
+pub(super) fn bury_in(run: RunDir) -> RunDir {
+    if let Some(file) = VmFile::read(&run) {
+        clear_up(&run, &file);
+    }
+    run
+}
+
+/// Removes what a VM left whose supervisor and QEMU are both dead.
+fn bury(run: RunDir, file: &VmFile) {
+    clear_up(&run, file);
+    if let Err(error) = run.remove_all() {
+        log::warn!("a run directory could not be removed: {error}");
+    }
+}
+
+fn clear_up(run: &RunDir, file: &VmFile) {
+    log::info!("cleaning up after VM '{}', whose supervisor and QEMU are dead", run.name());
+    if let Some(path) = &file.user_qmp {
+        let _ = std::fs::remove_file(path);
+    }
+    if let Ok(state) = StateDir::open(&file.facts.state_directory) {
+        let outcome = Outcome {
+            ending: Ending::Unknown,
+            exit_code: Ending::Unknown.exit_code(),
+            message: "QEMU ended while nobody watched: its supervisor had died".to_owned(),
+            after_ms: None,
+            stderr: None,
+        };
+        if let Ok(text) = serde_json::to_vec_pretty(&outcome) {
+            let _ = state.write(OUTCOME_FILE, &text);
+        }
+        if file.facts.ephemeral {
+            remove_ephemeral(&state);
+        }
+    }
+    for made in Pending::read(run).adding.into_values().flatten() {
+        let _ = std::fs::remove_file(made);
+    }
+}
+
+/// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over.
+pub fn clean(root: &Path, name: &VmName) {
+    let Ok(run) = RunDir::create(root, name) else { return };
+    match VmFile::read(&run) {
+        Some(file) if file.process().is_some() => {}
+        Some(file) => bury(run, &file),
+        None => {
+            let _ = run.remove_all();
+        }
+    }
+}

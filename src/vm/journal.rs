@@ -1,0 +1,78 @@
+//! What is half-done: written to the run directory before a change that could leave something behind, so that a supervisor that
+//! takes over after a `kill -9` can finish it or take it back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::dirs::RunDir;
+
+/// The file in the run directory; not there while nothing is half-done.
+const FILE: &str = "pending.json";
+
+/// What was half-done when a supervisor died.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// Devices with an image that are being added, by id; with the image if the change makes it.
+    #[serde(default)]
+    pub(super) adding: BTreeMap<String, Option<PathBuf>>,
+    /// Devices that the guest has been asked to release.
+    #[serde(default)]
+    pub(super) removing: BTreeSet<String>,
+}
+
+impl Pending {
+    /// What the file says; nothing if it is not there or makes no sense.
+    pub(super) fn read(run: &RunDir) -> Self {
+        run.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+}
+
+/// Keeps the file up to date.
+#[derive(Debug)]
+pub(super) struct Journal {
+    run: Arc<RunDir>,
+    pending: Pending,
+}
+
+impl Journal {
+    pub(super) fn new(run: Arc<RunDir>, pending: Pending) -> Self {
+        Self { run, pending }
+    }
+
+    /// A device with an image is about to be added; `made`: the change makes the image.
+    pub(super) fn adding(&mut self, id: &str, made: Option<&Path>) {
+        self.pending.adding.insert(id.to_owned(), made.map(Path::to_owned));
+        self.write();
+    }
+
+    /// A device is about to be removed.
+    pub(super) fn removing(&mut self, id: &str) {
+        if self.pending.removing.insert(id.to_owned()) {
+            self.write();
+        }
+    }
+
+    /// Whatever was half-done with a device is done, or undone.
+    pub(super) fn settled(&mut self, id: &str) {
+        let added = self.pending.adding.remove(id).is_some();
+        let removed = self.pending.removing.remove(id);
+        if added || removed {
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        let written = match self.pending == Pending::default() {
+            true => self.run.unlink(FILE),
+            false => serde_json::to_vec(&self.pending)
+                .map_err(std::io::Error::other)
+                .and_then(|text| self.run.write(FILE, &text)),
+        };
+        if let Err(error) = written {
+            log::warn!("what is half-done could not be written down: {error}");
+        }
+    }
+}

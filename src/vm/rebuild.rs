@@ -1,0 +1,228 @@
+//! The books of a VM that was taken over, rebuilt from what QEMU says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::{Value, json};
+
+use crate::qemu::plan::remove_image;
+use crate::qemu::{Command, Machine, Slots, ids};
+use crate::qmp::hmp::usernet;
+use crate::qmp::{CommandError, Session};
+use crate::spec::{DeviceId, DiskBus, Forward, Networking, VmSpec};
+
+use super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::journal::Pending;
+use super::state::RunState;
+
+/// What is there from the start and is nobody's to change.
+fn is_fixture(id: &str) -> bool {
+    ids::is_reserved(id) && ![ids::USB, ids::SCSI, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
+}
+
+/// Asks QEMU for everything, finishes or takes back what was half-done, and returns the books.
+pub(super) async fn rebuild(
+    session: &Session,
+    spec: &VmSpec,
+    pending: &Pending,
+) -> Result<Inventory, CommandError> {
+    let machine = Machine::of(spec);
+    let mut inventory = Inventory::new(Slots::of(&machine, spec));
+    let nodes = Nodes::query(session).await?;
+    let mut present = BTreeSet::new();
+    let mut in_use = BTreeSet::new();
+    for (id, driver) in peripherals(session).await? {
+        present.insert(id.clone());
+        let Ok(device) = id.parse::<DeviceId>() else { continue };
+        if is_fixture(&id) {
+            continue;
+        }
+        let asked = Asked { session, id: &id };
+        let slot = slot(&asked.text("parent_bus").await);
+        if let Some(slot) = &slot {
+            inventory.slots.restore(slot, &id);
+        }
+        let kind = kind(&asked, &driver, &nodes).await;
+        if let Kind::Disk(DiskFacts { node: Some(node), .. }) = &kind {
+            in_use.insert(node.clone());
+        }
+        let slot = inventory.slots.slot_of(&id).map(str::to_owned);
+        let phase = if pending.removing.contains(&id) { Phase::Removing } else { Phase::Present };
+        inventory.insert(Entry { id: device, driver, slot, phase, kind });
+    }
+    take_back(session, pending, &present, &nodes, &in_use).await;
+    inventory.run_state = run_state(session).await?;
+    if spec.networking == Networking::User {
+        inventory.forwards = forwards(session).await?;
+    }
+    Ok(inventory)
+}
+
+/// Ids and device models of everything that has an id.
+async fn peripherals(session: &Session) -> Result<Vec<(String, String)>, CommandError> {
+    let list = session.run(&Command::new("qom-list", json!({ "path": "/machine/peripheral" }))).await?;
+    let entry = |item: &Value| {
+        let kind = item["type"].as_str()?.strip_prefix("child<")?.strip_suffix('>')?;
+        Some((item["name"].as_str()?.to_owned(), kind.to_owned()))
+    };
+    Ok(list.as_array().into_iter().flatten().filter_map(entry).collect())
+}
+
+struct Asked<'a> {
+    session: &'a Session,
+    id: &'a str,
+}
+
+impl Asked<'_> {
+    /// A property; null if the device has none of this name.
+    async fn property(&self, name: &str) -> Value {
+        let path = format!("/machine/peripheral/{}", self.id);
+        let get = Command::new("qom-get", json!({ "path": path, "property": name }));
+        self.session.run(&get).await.unwrap_or(Value::Null)
+    }
+
+    async fn text(&self, name: &str) -> String {
+        self.property(name).await.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The slot in the path of a bus such as `/machine/peripheral/slot3/slot3`.
+fn slot(bus: &str) -> Option<String> {
+    let port = bus.strip_prefix("/machine/peripheral/")?.split('/').next()?;
+    port.starts_with("slot").then(|| port.to_owned())
+}
+
+async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
+    let stick = driver == "usb-storage" && asked.property("removable").await == json!(true);
+    let bus = match driver {
+        _ if stick => None,
+        "usb-storage" => Some(DiskBus::Usb),
+        "scsi-hd" | "scsi-cd" => Some(DiskBus::Scsi),
+        "ide-hd" | "ide-cd" => Some(DiskBus::Sata),
+        "nvme" => Some(DiskBus::Nvme),
+        _ if driver.starts_with("virtio-blk") => Some(DiskBus::Virtio),
+        _ => None,
+    };
+    if let Some(bus) = bus {
+        let serial = asked.text("serial").await;
+        return disk(nodes, &asked.text("drive").await, bus, driver.ends_with("-cd"), serial);
+    }
+    match driver {
+        "usb-storage" => {
+            let file = nodes.0.get(asked.id).map(|node| node.file.clone()).unwrap_or_default();
+            Kind::Usb { description: format!("stick with {file}"), file: Some(file) }
+        }
+        "usb-host" => {
+            let (bus, address) = (asked.property("hostbus").await, asked.property("hostaddr").await);
+            Kind::Usb { description: format!("host device {bus}.{address}"), file: None }
+        }
+        _ if driver.starts_with("usb-") => Kind::Usb { description: driver.to_owned(), file: None },
+        _ if asked.id == ids::USB || asked.id == ids::SCSI => Kind::Controller,
+        _ => Kind::Other,
+    }
+}
+
+fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: String) -> Kind {
+    let node = nodes.0.get(drive);
+    let identity =
+        node.and_then(|node| std::fs::metadata(&node.file).ok()).map(|facts| (facts.dev(), facts.ino()));
+    Kind::Disk(DiskFacts {
+        file: node.map(|node| node.file.clone()),
+        format: node.and_then(|node| node.driver.parse().ok()),
+        bus,
+        size_bytes: node.and_then(|node| node.size),
+        readonly: node.is_some_and(|node| node.readonly),
+        removable,
+        serial: Some(serial).filter(|serial| !serial.is_empty()),
+        node: node.map(|_| drive.to_owned()),
+        identity: identity.filter(|_| !removable),
+    })
+}
+
+struct Node {
+    driver: String,
+    file: String,
+    readonly: bool,
+    size: Option<u64>,
+}
+
+/// All named block nodes.
+struct Nodes(BTreeMap<String, Node>);
+
+impl Nodes {
+    async fn query(session: &Session) -> Result<Self, CommandError> {
+        let list = session.run(&Command::new("query-named-block-nodes", json!({ "flat": true }))).await?;
+        let node = |item: &Value| {
+            let node = Node {
+                driver: item["drv"].as_str()?.to_owned(),
+                file: item["file"].as_str().unwrap_or_default().to_owned(),
+                readonly: item["ro"].as_bool().unwrap_or(false),
+                size: item["image"]["virtual-size"].as_u64(),
+            };
+            Some((item["node-name"].as_str()?.to_owned(), node))
+        };
+        Ok(Self(list.as_array().into_iter().flatten().filter_map(node).collect()))
+    }
+
+    /// Whether any of the two nodes of an image is there.
+    fn has_image(&self, id: &str) -> bool {
+        self.0.contains_key(id) || self.0.contains_key(&format!("{id}.file"))
+    }
+}
+
+/// Closes the images of changes that were not finished, and removes those that they made.
+async fn take_back(
+    session: &Session,
+    pending: &Pending,
+    present: &BTreeSet<String>,
+    nodes: &Nodes,
+    in_use: &BTreeSet<String>,
+) {
+    let orphaned_media = nodes
+        .0
+        .keys()
+        .filter(|name| name.starts_with("medium") && !name.ends_with(".file") && !in_use.contains(*name));
+    let half_done = pending.adding.keys().chain(&pending.removing).chain(orphaned_media);
+    for id in half_done.filter(|id| !present.contains(*id)) {
+        if nodes.has_image(id) {
+            log::info!("closing the image of '{id}', whose change was not finished");
+            for step in remove_image(id) {
+                let name = step.command.arguments["node-name"].as_str().unwrap_or_default().to_owned();
+                if nodes.0.contains_key(&name) {
+                    // the next supervisor would try again
+                    let _ = session.run(&step.command).await;
+                }
+            }
+        }
+        if let Some(Some(made)) = pending.adding.get(id) {
+            let _ = std::fs::remove_file(made);
+        }
+    }
+}
+
+async fn run_state(session: &Session) -> Result<RunState, CommandError> {
+    let status = session.run(&Command::new("query-status", Value::Null)).await?;
+    Ok(RunState::from_qmp(status["status"].as_str().unwrap_or_default()))
+}
+
+async fn forwards(session: &Session) -> Result<Vec<Forward>, CommandError> {
+    let forward = |line: crate::qmp::hmp::ForwardLine| Forward {
+        address: line.address,
+        host: line.host_port,
+        guest: line.guest_port,
+        protocol: line.protocol,
+    };
+    Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(forward).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_found_in_the_path_of_a_bus() {
+        assert_eq!(slot("/machine/peripheral/slot3/slot3").as_deref(), Some("slot3"));
+        assert_eq!(slot("/machine/q35/pcihost/pcie.0"), None);
+        assert_eq!(slot("/machine/peripheral/usb0/usb0.0"), None);
+    }
+}
