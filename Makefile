@@ -53,8 +53,12 @@ guest: setup ## build the small Linux guest of the tests as target/guest
 bench-setup: guest ## get what the benchmarks compare with
 	@$(PYTHON); echo "$$VMRUN_TEST_PYTHON" > /dev/null
 
-bench: bench-setup ## measure
-	@$(GUEST); $(PYTHON); $(CARGO) bench --locked
+bench: $(if $(wildcard benches),bench-setup) ## measure
+ifneq ($(wildcard benches),)
+	@$(GUEST); $(PYTHON); $(CARGO) bench --locked --benches
+else
+	@echo "there are no benchmarks yet"
+endif
 
 fuzz: setup ## run each parser's property tests for much longer
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --locked --release --lib
