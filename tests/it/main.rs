@@ -5,10 +5,7 @@
 
 mod bad_input;
 mod boot_sectors;
-<<<<<<< HEAD
-=======
 mod examples;
->>>>>>> h-docs
 mod guest_boot;
 mod guest_changes;
 mod guest_crowd;
@@ -17,10 +14,7 @@ mod guest_identity;
 mod guest_network;
 mod guest_shutdown;
 mod guest_usb;
-<<<<<<< HEAD
 mod examples;
-=======
->>>>>>> h-docs
 mod life;
 mod readme;
 mod support;
