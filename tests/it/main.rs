@@ -14,7 +14,6 @@ mod guest_identity;
 mod guest_network;
 mod guest_shutdown;
 mod guest_usb;
-mod examples;
 mod life;
 mod readme;
 mod support;
