@@ -9,6 +9,7 @@ mod error;
 pub mod find;
 mod notify;
 pub mod service;
+pub mod shared_qmp;
 pub mod socket;
 mod streams;
 pub mod supervise;

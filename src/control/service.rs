@@ -38,6 +38,15 @@ pub(super) struct RawCall {
 
 /// Serves clients until `ended`; then those that wait for an answer get it, and all are let go.
 pub async fn serve(listener: UnixListener, handle: Handle, ended: impl Future<Output = ()>) {
+    serve_each(listener, ended, move |stream| converse(stream, handle.clone())).await;
+}
+
+/// Gives each connection a task, until `ended`.
+pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
+    listener: UnixListener,
+    ended: impl Future<Output = ()>,
+    converse: impl Fn(UnixStream) -> F,
+) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     tokio::pin!(ended);
@@ -45,11 +54,10 @@ pub async fn serve(listener: UnixListener, handle: Handle, ended: impl Future<Ou
         tokio::select! { biased;
             () = &mut ended => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            stream = accept(&listener, &permits) => {
-                let (stream, permit) = stream;
-                let handle = handle.clone();
+            (stream, permit) = accept(&listener, &permits) => {
+                let conversation = converse(stream);
                 connections.spawn(async move {
-                    converse(stream, handle).await;
+                    conversation.await;
                     drop(permit);
                 });
             }

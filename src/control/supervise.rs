@@ -13,7 +13,7 @@ use crate::vm::{
 };
 
 use super::notify::Notifier;
-use super::service;
+use super::{service, shared_qmp};
 
 /// How long the last output may take to be read by whoever reads our standard output.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -71,14 +71,17 @@ async fn serve(
     up: impl FnOnce(&str, Result<(), ChangeError>),
 ) -> Result<Outcome, StartError> {
     let system = |error| StartError::System { what: "the control socket", error };
-    let listener = running.take_control().map_err(system)?;
-    let listener = UnixListener::from_std(listener).map_err(system)?;
+    let doors = running.take_doors().map_err(system)?;
+    let control = UnixListener::from_std(doors.control).map_err(system)?;
+    let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
     let name = running.name().to_string();
     let handle = running.handle.clone();
     let watched = handle.clone();
-    let service = service::serve(listener, handle.clone(), async move {
+    let ended = || async {
         watched.ended().await;
-    });
+    };
+    let service = service::serve(control, handle.clone(), ended());
+    let shared_qmp = shared_qmp::serve(qmp, handle.clone(), ended());
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
@@ -101,7 +104,7 @@ async fn serve(
             notifier.follow(&handle).await;
         }
     };
-    let (outcome, (), ()) = tokio::join!(running.run(), service, readiness);
+    let (outcome, (), (), ()) = tokio::join!(running.run(), service, shared_qmp, readiness);
     if let Some(console) = console {
         // the console ends by itself once everything is shown, unless nobody reads it
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;

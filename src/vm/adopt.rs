@@ -29,6 +29,7 @@ use super::handle::INBOX_LENGTH;
 use super::images::Images;
 use super::journal::{Journal, Pending};
 use super::outcome::{Ending, Outcome};
+use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild::rebuild;
 use super::signals::Signals;
@@ -84,14 +85,14 @@ pub fn is_orphan(directory: &RunClient) -> bool {
 /// A run directory whose supervisor is dead, now ours.
 pub struct Adopted {
     run: RunDir,
-    control: std::os::unix::net::UnixListener,
+    control: Doors,
 }
 
 /// Takes the lock of a dead supervisor.
 pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
     let run = RunDir::create(root, name).map_err(StartError::RunDirectory)?;
     // from now on clients wait rather than fail
-    let control = run.bind(names::CONTROL).map_err(system("the control socket"))?;
+    let control = Doors::open(&run)?;
     Ok(Adopted { run, control })
 }
 
@@ -114,7 +115,7 @@ pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
 
 async fn take_over(
     run: Arc<RunDir>,
-    control: std::os::unix::net::UnixListener,
+    control: Doors,
     file: VmFile,
     pidfd: OwnedFd,
 ) -> Result<Running, StartError> {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::qmp::Event;
 
@@ -22,6 +22,8 @@ pub struct Record {
     pub sequence: u64,
     /// Host time in milliseconds after the Unix epoch.
     pub time_unix_ms: u64,
+    /// The same in microseconds, as precisely as QEMU tells it.
+    pub time_unix_us: u64,
     /// QEMU's name, e.g. `SHUTDOWN`, or one of vmrun's own, which begin with `VMRUN_`.
     pub name: String,
     /// What it says.
@@ -86,6 +88,7 @@ impl Bus {
         let record = Arc::new(Record {
             sequence: inner.last,
             time_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            time_unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
             name: name.to_owned(),
             data,
         });
@@ -118,6 +121,20 @@ impl Listener {
             Ok(record) => Some(Heard::Record(record)),
             Err(RecvError::Lagged(count)) => Some(Heard::Lost(count)),
             Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Listener {
+    /// An event that is there already.
+    pub fn try_next(&mut self) -> Option<Heard> {
+        if let Some(record) = self.past.pop_front() {
+            return Some(Heard::Record(record));
+        }
+        match self.live.try_recv() {
+            Ok(record) => Some(Heard::Record(record)),
+            Err(TryRecvError::Lagged(count)) => Some(Heard::Lost(count)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }
 }

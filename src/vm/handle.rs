@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::qemu::Command;
+use crate::qmp::CommandError;
 
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
@@ -19,6 +23,7 @@ pub(super) const INBOX_LENGTH: usize = 256;
 pub(super) enum Ask {
     Status(oneshot::Sender<Status>),
     Change(Change, oneshot::Sender<Result<Done, ChangeError>>),
+    Raw(Command, oneshot::Sender<Result<Value, CommandError>>),
     Shutdown(ShutdownOptions),
 }
 
@@ -65,6 +70,13 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Ask::Change(change, reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())?
+    }
+
+    /// Any command of QEMU's monitor, with QEMU's own error.
+    pub async fn qmp(&self, command: Command) -> Result<Value, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Ask::Raw(command, reply)).await.map_err(|_| CommandError::Disconnected)?;
+        answer.await.unwrap_or(Err(CommandError::Disconnected))
     }
 
     /// Climbs the ladder; returns when QEMU has ended.

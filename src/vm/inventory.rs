@@ -168,6 +168,27 @@ impl Inventory {
         crate::qemu::ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
+    /// Takes in what was found in QEMU and is not known yet; what is known stays as it is, since it may be on its way in or out.
+    /// `forwards_went`: forwards that were not found are gone.
+    pub fn take_in(&mut self, found: Self, forwards_went: bool) {
+        for (id, entry) in found.devices {
+            if !self.devices.contains_key(&id) {
+                if let Some(slot) = &entry.slot {
+                    self.slots.restore(slot, id.as_str());
+                }
+                self.devices.insert(id, entry);
+            }
+        }
+        if forwards_went {
+            self.forwards.retain(|forward| found.forwards.contains(forward));
+        }
+        for forward in found.forwards {
+            if !self.forwards.contains(&forward) {
+                self.forwards.push(forward);
+            }
+        }
+    }
+
     /// The disk or stick that uses this image already.
     fn user_of_image(&self, identity: (u64, u64)) -> Option<&DeviceId> {
         self.devices.values().find_map(|entry| match &entry.kind {

@@ -166,6 +166,7 @@ impl Owner {
                 Ok(()) => changes::start(self, change, reply),
                 Err(refused) => drop(reply.send(Err(refused))),
             },
+            Ask::Raw(command, reply) => changes::raw(self, &command, |result| drop(reply.send(result))),
             Ask::Shutdown(options) => self.shut_down(options),
         }
     }

@@ -26,6 +26,37 @@ pub(super) async fn rebuild(
     spec: &VmSpec,
     pending: &Pending,
 ) -> Result<Inventory, CommandError> {
+    let Found { mut inventory, nodes, present, in_use } = devices(session, spec).await?;
+    for id in &pending.removing {
+        if let Some(entry) = inventory.device_mut(id) {
+            entry.phase = Phase::Removing;
+        }
+    }
+    take_back(session, pending, &present, &nodes, &in_use).await;
+    inventory.run_state = run_state(session).await?;
+    inventory.reason = match inventory.run_state {
+        RunState::IoError => io_error(session).await,
+        RunState::Panicked => Some("the guest's kernel panicked".to_owned()),
+        _ => None,
+    };
+    Ok(inventory)
+}
+
+/// Asks QEMU for devices and forwards, and changes nothing.
+pub(super) async fn look(session: &Session, spec: &VmSpec) -> Result<Inventory, CommandError> {
+    Ok(devices(session, spec).await?.inventory)
+}
+
+struct Found {
+    inventory: Inventory,
+    nodes: Nodes,
+    /// Ids of all devices, fixtures too.
+    present: BTreeSet<String>,
+    /// Block nodes that are media of drives.
+    in_use: BTreeSet<String>,
+}
+
+async fn devices(session: &Session, spec: &VmSpec) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
     let nodes = Nodes::query(session).await?;
@@ -47,20 +78,12 @@ pub(super) async fn rebuild(
             in_use.insert(node.clone());
         }
         let slot = inventory.slots.slot_of(&id).map(str::to_owned);
-        let phase = if pending.removing.contains(&id) { Phase::Removing } else { Phase::Present };
-        inventory.insert(Entry { id: device, driver, slot, phase, kind });
+        inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, kind });
     }
-    take_back(session, pending, &present, &nodes, &in_use).await;
-    inventory.run_state = run_state(session).await?;
-    inventory.reason = match inventory.run_state {
-        RunState::IoError => io_error(session).await,
-        RunState::Panicked => Some("the guest's kernel panicked".to_owned()),
-        _ => None,
-    };
     if spec.networking == Networking::User {
         inventory.forwards = forwards(session).await?;
     }
-    Ok(inventory)
+    Ok(Found { inventory, nodes, present, in_use })
 }
 
 /// Ids and device models of everything that has an id.

@@ -1,7 +1,7 @@
 //! Starts QEMU for a prepared VM and runs it to its end.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream as StdStream};
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ use super::inventory::Inventory;
 use super::journal::{Journal, Pending};
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
-use super::prepare::{Made, Prepared, Shares, Sockets};
+use super::prepare::{Doors, Made, Prepared, Shares, Sockets};
 use super::process::Process;
 use super::signals::Signals;
 use super::start_error::{StartError, system};
@@ -60,7 +60,7 @@ pub struct Running {
     state: Arc<StateDir>,
     shares: Shares,
     user_qmp: Option<PathBuf>,
-    control: Option<UnixListener>,
+    control: Option<Doors>,
 }
 
 /// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
@@ -344,7 +344,7 @@ pub(super) struct Whole {
     pub(super) state: Arc<StateDir>,
     pub(super) shares: Shares,
     pub(super) user_qmp: Option<PathBuf>,
-    pub(super) control: UnixListener,
+    pub(super) control: Doors,
 }
 
 impl Running {
@@ -408,11 +408,9 @@ impl Running {
         self.run.name()
     }
 
-    /// The control socket, which listens since before QEMU was started; it can be taken once.
-    pub fn take_control(&mut self) -> std::io::Result<UnixListener> {
-        let control = self.control.take().ok_or(std::io::ErrorKind::NotFound)?;
-        control.set_nonblocking(true)?;
-        Ok(control)
+    /// The sockets for clients, which listen since before QEMU was started; they can be taken once.
+    pub fn take_doors(&mut self) -> std::io::Result<Doors> {
+        self.control.take().ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 
     /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.

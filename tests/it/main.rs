@@ -16,4 +16,5 @@ mod guest_shutdown;
 mod guest_usb;
 mod life;
 mod readme;
+mod shared_qmp;
 mod support;

@@ -34,6 +34,8 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
     }
 }
 
+pub(super) use power::raw;
+
 /// Answers; whoever asked may have gone, which changes nothing.
 fn answer(reply: Reply, result: Result<super::change::Done, super::error::ChangeError>) {
     drop(reply.send(result));

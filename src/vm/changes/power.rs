@@ -3,10 +3,12 @@
 use serde_json::Value;
 
 use crate::qemu::Command;
+use crate::qmp::CommandError;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::owner::{Owner, Reply};
+use super::super::rebuild;
 use super::super::state::RunState;
 use super::answer;
 
@@ -63,12 +65,52 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
 
 /// Any command of QEMU's monitor.
 pub(super) fn qmp(owner: &mut Owner, command: &Command, reply: Reply) {
-    owner.command(command, |_, result| answer(reply, result.map(Done::Value).map_err(ChangeError::from)));
+    raw(owner, command, |result| answer(reply, result.map(Done::Value).map_err(ChangeError::from)));
+}
+
+/// The same with QEMU's own error. What it changed behind our back is looked at before the answer is given.
+pub(in super::super) fn raw(
+    owner: &mut Owner,
+    command: &Command,
+    then: impl FnOnce(Result<Value, CommandError>) + Send + 'static,
+) {
+    let changes_books = may_change_books(command);
+    let forwards_went = hmp_line(command).starts_with("hostfwd_remove");
+    owner.command(command, move |owner, result| match result {
+        Ok(value) if changes_books => resync(owner, forwards_went, move || then(Ok(value))),
+        result => then(result),
+    });
+}
+
+/// Commands after which there may be devices or forwards that are not in the books. Unplugging has events.
+fn may_change_books(command: &Command) -> bool {
+    let line = hmp_line(command);
+    match command.execute.as_str() {
+        "device_add" => true,
+        "human-monitor-command" => line.starts_with("device_add") || line.starts_with("hostfwd_"),
+        _ => false,
+    }
+}
+
+fn hmp_line(command: &Command) -> &str {
+    command.arguments.get("command-line").and_then(Value::as_str).unwrap_or_default().trim_start()
+}
+
+/// Takes what is in QEMU and not in the books into the books.
+fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + 'static) {
+    let (session, spec) = (owner.session.clone(), owner.spec.clone());
+    owner.spawn(async move { rebuild::look(&session, &spec).await }, move |owner, result| {
+        match result {
+            Ok(found) => owner.inventory.take_in(found, forwards_went),
+            Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),
+        }
+        then();
+    });
 }
 
 /// A line of the human monitor.
 pub(super) fn hmp(owner: &mut Owner, line: &str, reply: Reply) {
-    owner.command(&Command::hmp(line), |_, result| {
+    raw(owner, &Command::hmp(line), |result| {
         let text = result.map(|text| Done::Text(text.as_str().unwrap_or_default().to_owned()));
         answer(reply, text.map_err(ChangeError::from));
     });

@@ -47,7 +47,7 @@ pub struct Prepared {
     pub(super) qemu: PathBuf,
     pub(super) run: Arc<RunDir>,
     /// Listens from now on: clients wait rather than fail while QEMU starts.
-    pub(super) control: UnixListener,
+    pub(super) control: Doors,
     pub(super) state: Arc<StateDir>,
     pub(super) images: Images,
     pub(super) inventory: Inventory,
@@ -284,7 +284,7 @@ struct Parts {
     host: HostFacts,
     accel_reason: String,
     qemu: PathBuf,
-    control: UnixListener,
+    control: Doors,
     state: Arc<StateDir>,
     images: Images,
     inventory: Inventory,
@@ -316,7 +316,7 @@ impl Parts {
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(system("the run directory"))?;
-    let control = run.bind(names::CONTROL).map_err(system("the control socket"))?;
+    let control = Doors::open(run)?;
     let state_is_new = !plan.state.exists();
     let state = match request.ephemeral {
         true => Arc::new(open_ephemeral(&plan.state, run.name())?),
@@ -420,6 +420,29 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
 
 fn random_mac() -> MacAddress {
     MacAddress::from_random(rand::random())
+}
+
+/// The sockets that clients connect to.
+#[derive(Debug)]
+pub struct Doors {
+    /// The control protocol.
+    pub control: UnixListener,
+    /// Plain QMP, shared.
+    pub qmp: UnixListener,
+}
+
+impl Doors {
+    pub(super) fn open(run: &RunDir) -> Result<Self, StartError> {
+        let bind = |name: &str| {
+            let listener = run.bind(name)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        Ok(Self {
+            control: bind(names::CONTROL).map_err(system("the control socket"))?,
+            qmp: bind(names::QMP_SHARED).map_err(system("the shared QMP socket"))?,
+        })
+    }
 }
 
 /// The listening sockets of a VM's run directory.

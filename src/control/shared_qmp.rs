@@ -1,0 +1,231 @@
+//! The shared QMP socket: plain QMP for any number of clients at once, over the supervisor's one session.
+//!
+//! Each client gets a greeting, negotiates, has its own ids, gets its answers in order and every event of QEMU. One that does not
+//! read is dropped; it slows nobody.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use crate::qemu::Command;
+use crate::qmp::CommandError;
+use crate::vm::{Handle, Heard, Listener, Record};
+
+use super::service::serve_each;
+use super::socket::MAX_MESSAGE;
+
+/// How long a client may refuse to read before it is dropped.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Serves clients until `ended`.
+pub async fn serve(listener: UnixListener, vm: Handle, ended: impl Future<Output = ()>) {
+    serve_each(listener, ended, move |stream| converse(stream, vm.clone())).await;
+}
+
+/// What came from a client.
+enum Input {
+    Command(Value),
+    Garbage(String),
+}
+
+/// Takes JSON values out of a stream of bytes, however they are cut.
+struct Reader {
+    socket: OwnedReadHalf,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// The next value; none at the end, or when the client sends more than anybody should. Cancellation-safe.
+    async fn next(&mut self) -> Option<Input> {
+        loop {
+            if let Some(input) = self.parsed() {
+                return Some(input);
+            }
+            if self.buffer.len() > MAX_MESSAGE || self.socket.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    fn parsed(&mut self) -> Option<Input> {
+        let mut values = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();
+        let (input, used) = match values.next()? {
+            Ok(value) => (Input::Command(value), values.byte_offset()),
+            Err(error) if error.is_eof() => return None,
+            Err(error) => {
+                // what follows the next line's end may make sense again
+                let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
+                (Input::Garbage(error.to_string()), end + 1)
+            }
+        };
+        self.buffer.drain(..used);
+        Some(input)
+    }
+}
+
+struct Client {
+    vm: Handle,
+    write: OwnedWriteHalf,
+    negotiated: bool,
+}
+
+async fn converse(stream: UnixStream, vm: Handle) {
+    let (socket, write) = stream.into_split();
+    let mut reader = Reader { socket, buffer: Vec::new() };
+    let mut client = Client { vm, write, negotiated: false };
+    let Some(greeting) = client.greeting().await else { return };
+    if client.send(&greeting).await.is_none() {
+        return;
+    }
+    // before negotiation QEMU sends no events, and neither do we
+    let mut events: Option<Listener> = None;
+    loop {
+        let step = tokio::select! { biased;
+            heard = hear(&mut events) => client.pass_on(heard).await,
+            input = reader.next() => match input {
+                Some(input) => {
+                    let answer = client.answer(input, &mut events).await;
+                    client.send(&answer).await
+                }
+                None => None,
+            },
+            _ = client.vm.ended() => {
+                client.say_goodbye(&mut events).await;
+                None
+            }
+        };
+        if step.is_none() {
+            return;
+        }
+    }
+}
+
+async fn hear(events: &mut Option<Listener>) -> Option<Heard> {
+    match events {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Client {
+    async fn greeting(&self) -> Option<Value> {
+        let status = self.vm.status().await.ok()?;
+        let mut parts = status.facts.qemu_version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+        let mut part = || parts.next().unwrap_or(0);
+        let version = json!({ "major": part(), "minor": part(), "micro": part() });
+        Some(json!({ "QMP": { "version": { "qemu": version, "package": "" }, "capabilities": [] } }))
+    }
+
+    async fn send(&mut self, value: &Value) -> Option<()> {
+        let mut line = serde_json::to_vec(value).ok()?;
+        line.extend_from_slice(b"\r\n");
+        match timeout(WRITE_DEADLINE, self.write.write_all(&line)).await {
+            Ok(Ok(())) => Some(()),
+            Ok(Err(_)) => None,
+            Err(_) => {
+                log::info!("a client of the shared QMP socket does not read, and is dropped");
+                None
+            }
+        }
+    }
+
+    async fn pass_on(&mut self, heard: Option<Heard>) -> Option<()> {
+        match heard? {
+            // of vmrun's own events plain QMP knows nothing
+            Heard::Record(record) if record.name.starts_with("VMRUN_") => Some(()),
+            Heard::Record(record) => self.send(&event(&record)).await,
+            Heard::Lost(count) => {
+                log::info!("a client of the shared QMP socket was {count} events behind, and is dropped");
+                None
+            }
+        }
+    }
+
+    /// The last events, SHUTDOWN among them.
+    async fn say_goodbye(&mut self, events: &mut Option<Listener>) {
+        while let Some(heard) = events.as_mut().and_then(Listener::try_next) {
+            if self.pass_on(Some(heard)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&mut self, input: Input, events: &mut Option<Listener>) -> Value {
+        let mut fields = match input {
+            Input::Command(Value::Object(fields)) => fields,
+            Input::Command(_) => return refusal("GenericError", "QMP input must be a JSON object", None),
+            Input::Garbage(why) => return refusal("GenericError", &format!("JSON parse error, {why}"), None),
+        };
+        let id = fields.remove("id");
+        match self.carry_out(fields, events).await {
+            Ok(value) => with_id(json!({ "return": value }), id),
+            Err((class, desc)) => refusal(&class, &desc, id),
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        mut fields: Map<String, Value>,
+        events: &mut Option<Listener>,
+    ) -> Result<Value, (String, String)> {
+        let generic = |desc: &str| ("GenericError".to_owned(), desc.to_owned());
+        let Some(Value::String(execute)) = fields.remove("execute") else {
+            return Err(generic("QMP input lacks member 'execute'"));
+        };
+        let arguments = match fields.remove("arguments") {
+            None => Map::new(),
+            Some(Value::Object(arguments)) => arguments,
+            Some(_) => return Err(generic("QMP input member 'arguments' must be an object")),
+        };
+        if let Some(member) = fields.keys().next() {
+            return Err(generic(&format!("QMP input member '{member}' is unexpected")));
+        }
+        let not_found = |desc: &str| ("CommandNotFound".to_owned(), desc.to_owned());
+        match (execute.as_str(), self.negotiated) {
+            ("qmp_capabilities", false) => {
+                self.negotiated = true;
+                *events = Some(self.vm.bus.listen(None));
+                return Ok(json!({}));
+            }
+            ("qmp_capabilities", true) => {
+                return Err(not_found("Capabilities negotiation is already complete, command ignored"));
+            }
+            (_, false) => {
+                return Err(not_found("Expecting capabilities negotiation with 'qmp_capabilities'"));
+            }
+            (_, true) => {}
+        }
+        self.vm.qmp(Command { execute, arguments }).await.map_err(|error| match error {
+            CommandError::Refused { class, desc, .. } => (class, desc),
+            other => generic(&other.to_string()),
+        })
+    }
+}
+
+fn event(record: &Record) -> Value {
+    let (seconds, microseconds) = (record.time_unix_us / 1_000_000, record.time_unix_us % 1_000_000);
+    let mut event = json!({
+        "timestamp": { "seconds": seconds, "microseconds": microseconds },
+        "event": record.name,
+    });
+    if !record.data.is_empty() {
+        event["data"] = Value::Object(record.data.clone());
+    }
+    event
+}
+
+fn refusal(class: &str, desc: &str, id: Option<Value>) -> Value {
+    with_id(json!({ "error": { "class": class, "desc": desc } }), id)
+}
+
+/// The client's own id, whatever it is, goes back with the answer.
+fn with_id(mut answer: Value, id: Option<Value>) -> Value {
+    if let Some(id) = id {
+        answer["id"] = id;
+    }
+    answer
+}
