@@ -100,7 +100,7 @@ fn go(
     if let Some(user) = owner.inventory.user_of_image(image.identity) {
         let message = format!("{} is in use already, by disk '{user}'", image.shown);
         let error = ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message);
-        remove_file();
+        // if it was made for this disk, another has taken it since: it stays
         return plug::abandon(owner, &id, reply, error);
     }
     let disk = Disk {
