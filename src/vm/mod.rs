@@ -26,6 +26,8 @@ mod start;
 mod start_error;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
