@@ -7,6 +7,7 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+mod places;
 pub mod service;
 pub mod socket;
 pub mod supervise;
