@@ -1,5 +1,8 @@
 //! Integration tests.
 
+#![allow(clippy::unwrap_used)] // a test that finds no value has failed
+
 mod boot_sectors;
+mod layers;
 mod life;
 mod support;
