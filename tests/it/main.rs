@@ -5,4 +5,5 @@
 mod boot_sectors;
 mod layers;
 mod life;
+mod protocol;
 mod support;

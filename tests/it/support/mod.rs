@@ -3,3 +3,4 @@
 pub(crate) mod asm;
 pub(crate) mod boot_sector;
 pub(crate) mod sandbox;
+pub(crate) mod varlink;
