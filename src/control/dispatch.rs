@@ -254,7 +254,9 @@ fn done_reply(method: &str, done: Done) -> One {
 pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
     let object = match parameters {
         Value::Null => Value::Object(Map::new()),
-        object => object,
+        object @ Value::Object(_) => object,
+        // a derived struct would also take its fields from an array
+        _ => return Err(WireError::service("InvalidParameter", "parameter", "parameters")),
     };
     serde_path_to_error::deserialize(object).map_err(|error| {
         let path = error.path().to_string();

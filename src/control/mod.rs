@@ -8,6 +8,7 @@ mod dispatch;
 mod error;
 pub mod find;
 mod notify;
+mod places;
 pub mod service;
 pub mod shared_qmp;
 pub mod socket;

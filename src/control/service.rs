@@ -1,27 +1,28 @@
 //! Serves the control protocol: one task a connection, each connection in the order of its calls.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use nix::sys::socket::{getsockopt, sockopt};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use zlink::connection::{ReadConnection, WriteConnection};
+use zlink::connection::ReadConnection;
+use zlink::connection::socket::WriteHalf;
 use zlink::{Call, Connection, Reply};
 
 use crate::vm::Handle;
 
 use super::dispatch::dispatch;
 use super::error::WireError;
+use super::places::{Place, Places};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
-/// Connections that are served at once; more wait in the listening socket's queue.
+/// Connections that are served at once. One more takes the place of that which has said nothing for longest.
 const MAX_CONNECTIONS: usize = 512;
 /// When descriptors have run out, the next try to accept comes after this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -38,45 +39,54 @@ pub(super) struct RawCall {
 
 /// Serves clients until `ended`; then those that wait for an answer get it, and all are let go.
 pub async fn serve(listener: UnixListener, handle: Handle, ended: impl Future<Output = ()>) {
-    serve_each(listener, ended, move |stream| converse(stream, handle.clone())).await;
+    serve_each(listener, ended, move |stream, place| converse(stream, handle.clone(), place)).await;
 }
 
 /// Gives each connection a task, until `ended`.
 pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     listener: UnixListener,
     ended: impl Future<Output = ()>,
-    converse: impl Fn(UnixStream) -> F,
+    converse: impl Fn(UnixStream, Arc<Place>) -> F,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     tokio::pin!(ended);
+    // not made anew in each turn: a client that is accepted and waits for a place must not be lost
+    let mut next = Box::pin(seated(&listener, &places));
     loop {
         tokio::select! { biased;
             () = &mut ended => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (stream, permit) = accept(&listener, &permits) => {
-                let conversation = converse(stream);
+            (stream, place) = &mut next => {
+                next.set(seated(&listener, &places));
+                let place = Arc::new(place);
+                let conversation = converse(stream, Arc::clone(&place));
                 connections.spawn(async move {
-                    conversation.await;
-                    drop(permit);
+                    tokio::select! { biased;
+                        () = place.given_up() => log::debug!("a silent client made place for another"),
+                        () = conversation => {}
+                    }
                 });
             }
         }
     }
+    drop(next);
     drop(listener);
     let finished = async { while connections.join_next().await.is_some() {} };
     // a client that neither reads nor leaves does not keep the supervisor alive
     let _ = tokio::time::timeout(LAST_REPLIES, finished).await;
 }
 
-async fn accept(
-    listener: &UnixListener,
-    permits: &Arc<Semaphore>,
-) -> (UnixStream, Option<tokio::sync::OwnedSemaphorePermit>) {
-    let permit = Arc::clone(permits).acquire_owned().await.ok();
+/// The next connection, once there is a place for it; meanwhile more wait in the listening socket's queue.
+async fn seated(listener: &UnixListener, places: &Places) -> (UnixStream, Place) {
+    let stream = accept(listener).await;
+    (stream, places.take().await)
+}
+
+async fn accept(listener: &UnixListener) -> UnixStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if is_trusted(&stream) => return (stream, permit),
+            Ok((stream, _)) if is_trusted(&stream) => return stream,
             Ok(_) => log::warn!("a connection of another user was refused"),
             Err(error) => {
                 log::warn!("a connection could not be accepted: {error}");
@@ -98,55 +108,55 @@ pub(super) enum Answer {
     /// One reply.
     One(Result<Value, WireError>),
     /// Replies until the stream ends; its last one closes the call.
-    Stream(Pin<Box<dyn Stream<Item = Value> + Send>>),
+    Stream(Replies),
 }
 
-type Read = ReadConnection<GuardedRead>;
-type Write = WriteConnection<GuardedWrite>;
+pub(super) type Replies = Pin<Box<dyn Stream<Item = Value> + Send>>;
+type Calls = ReadConnection<GuardedRead>;
 type Received = zlink::Result<Call<RawCall>>;
 
 /// Answers the calls of one connection until it ends, or the VM does.
-async fn converse(stream: UnixStream, handle: Handle) {
-    let (mut read, mut write) = Connection::new(Guarded(stream)).split();
+async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
+    let (mut calls, replies) = Connection::new(Guarded(stream)).split();
+    let mut replies = replies.into_write_half();
     // a call that came while a stream was under way
     let mut ahead: Option<Received> = None;
     loop {
+        place.silent();
         let call = match ahead.take() {
             Some(call) => call,
             None => tokio::select! { biased;
-                call = receive(&mut read) => call,
+                call = receive(&mut calls) => call,
                 _ = handle.ended() => return,
             },
         };
-        let (call, answer) = match call {
-            Ok(call) => {
-                let answer = dispatch(call.method(), call.more(), &handle).await;
-                (Some(call), answer)
-            }
+        place.busy();
+        let (oneway, answer) = match call {
+            Ok(call) => (call.oneway(), dispatch(call.method(), call.more(), &handle).await),
             // the frame has been read whole, so the connection can go on
             Err(zlink::Error::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
-                (
-                    None,
-                    Answer::One(Err(WireError::service(
-                        "InvalidParameter",
-                        "parameter",
-                        "the message itself",
-                    ))),
-                )
+                let error = WireError::service("InvalidParameter", "parameter", "the message itself");
+                (false, Answer::One(Err(error)))
             }
             Err(error) => {
                 log::debug!("a client's connection ended: {error}");
                 return;
             }
         };
-        if call.is_some_and(|call| call.oneway()) {
+        if oneway {
             continue;
         }
         let sent = match answer {
-            Answer::One(Ok(value)) => write.send_reply(&Reply::new(Some(value)), Vec::new()).await,
-            Answer::One(Err(error)) => write.send_error(&error, Vec::new()).await,
-            Answer::Stream(stream) => send_all(&mut write, stream, &mut read, &mut ahead).await,
+            Answer::One(answer) => {
+                place.silent();
+                match answer {
+                    Ok(value) => send(&mut replies, &Reply::new(Some(value))).await,
+                    Err(error) => send(&mut replies, &error).await,
+                }
+            }
+            // busy as long as it lasts: a quiet subscriber keeps its place
+            Answer::Stream(stream) => send_all(&mut replies, stream, &mut calls, &mut ahead).await,
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
@@ -155,21 +165,21 @@ async fn converse(stream: UnixStream, handle: Handle) {
     }
 }
 
-async fn receive(read: &mut Read) -> Received {
-    read.receive_call::<RawCall>().await.map(|(call, _)| call)
+async fn receive(calls: &mut Calls) -> Received {
+    calls.receive_call::<RawCall>().await.map(|(call, _)| call)
 }
 
 /// Sends a stream, and stops when the client has gone.
 async fn send_all(
-    write: &mut Write,
-    mut stream: Pin<Box<dyn Stream<Item = Value> + Send>>,
-    read: &mut Read,
+    replies: &mut GuardedWrite,
+    mut stream: Replies,
+    calls: &mut Calls,
     ahead: &mut Option<Received>,
 ) -> zlink::Result<()> {
     loop {
         let item = tokio::select! { biased;
             item = stream.next() => item,
-            call = receive(read), if ahead.is_none() => {
+            call = receive(calls), if ahead.is_none() => {
                 let ended = matches!(call, Err(ref error) if !matches!(error, zlink::Error::Json(_)));
                 if ended {
                     return call.map(|_| ());
@@ -179,12 +189,16 @@ async fn send_all(
             }
         };
         let Some(value) = item else { break };
-        write.send_reply(&Reply::new(Some(value)).set_continues(Some(true)), Vec::new()).await?;
+        send(replies, &Reply::new(Some(value)).set_continues(Some(true))).await?;
     }
-    write
-        .send_reply(
-            &Reply::new(Some(Value::Object(serde_json::Map::new()))).set_continues(Some(false)),
-            Vec::new(),
-        )
-        .await
+    let nothing = Value::Object(serde_json::Map::new());
+    send(replies, &Reply::new(Some(nothing)).set_continues(Some(false))).await
+}
+
+/// Writes one frame. Not by zlink's own sender (0.8), which grows its buffer by 256 bytes and begins anew each time:
+/// 100 KiB took it seconds, in which nobody else was served.
+async fn send(replies: &mut GuardedWrite, message: &impl Serialize) -> zlink::Result<()> {
+    let mut frame = serde_json::to_vec(message)?;
+    frame.push(0);
+    replies.write(&frame, &[] as &[OwnedFd], None).await
 }

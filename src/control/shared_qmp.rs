@@ -3,6 +3,7 @@
 //! Each client gets a greeting, negotiates, has its own ids, gets its answers in order and every event of QEMU. One that does not
 //! read is dropped; it slows nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -15,6 +16,7 @@ use crate::qemu::Command;
 use crate::qmp::CommandError;
 use crate::vm::{Handle, Heard, Listener, Record};
 
+use super::places::Place;
 use super::service::serve_each;
 use super::socket::MAX_MESSAGE;
 
@@ -23,7 +25,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves clients until `ended`.
 pub async fn serve(listener: UnixListener, vm: Handle, ended: impl Future<Output = ()>) {
-    serve_each(listener, ended, move |stream| converse(stream, vm.clone())).await;
+    serve_each(listener, ended, move |stream, place| converse(stream, vm.clone(), place)).await;
 }
 
 /// What came from a client.
@@ -73,7 +75,7 @@ struct Client {
     negotiated: bool,
 }
 
-async fn converse(stream: UnixStream, vm: Handle) {
+async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
     let (socket, write) = stream.into_split();
     let mut reader = Reader { socket, buffer: Vec::new() };
     let mut client = Client { vm, write, negotiated: false };
@@ -81,6 +83,7 @@ async fn converse(stream: UnixStream, vm: Handle) {
     if client.send(&greeting).await.is_none() {
         return;
     }
+    place.silent();
     // before negotiation QEMU sends no events, and neither do we
     let mut events: Option<Listener> = None;
     loop {
@@ -88,6 +91,8 @@ async fn converse(stream: UnixStream, vm: Handle) {
             heard = hear(&mut events) => client.pass_on(heard).await,
             input = reader.next() => match input {
                 Some(input) => {
+                    // one that has spoken keeps its place
+                    place.busy();
                     let answer = client.answer(input, &mut events).await;
                     client.send(&answer).await
                 }

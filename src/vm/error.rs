@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::qmp::CommandError;
 
 /// Why a change of a running VM was refused or failed. The message never needs its source to be understood.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct ChangeError {
     /// What kind of failure; decides the protocol's error and the exit code.

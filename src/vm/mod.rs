@@ -32,6 +32,8 @@ mod start;
 mod start_error;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use adopt::{Adopted, adopt, claim, clean, is_orphan};

@@ -239,7 +239,7 @@ impl Owner {
         then: impl FnOnce(&mut Self, Result<Vec<Value>, ChangeError>) + Send + 'static,
     ) {
         let commands: Vec<Command> = steps.iter().map(|step| step.command.clone()).collect();
-        let answers = self.session.submit_all(&commands);
+        let answers = self.session.submit_all(&commands).into_iter().map(to_the_end).collect();
         let session = self.session.clone();
         self.spawn(run_steps(session, steps, answers), then);
     }
@@ -250,7 +250,7 @@ impl Owner {
         command: &Command,
         then: impl FnOnce(&mut Self, Result<Value, CommandError>) + Send + 'static,
     ) {
-        let answer = self.session.submit(command);
+        let answer = to_the_end(self.session.submit(command));
         self.spawn(answer, then);
     }
 
@@ -351,6 +351,12 @@ impl Owner {
     }
 }
 
+/// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
+/// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
+fn to_the_end(answer: Pending) -> Pending {
+    answer.within(Duration::MAX)
+}
+
 /// Collects the answers of a plan; undoes the finished steps in reverse if one failed.
 async fn run_steps(
     session: Session,
@@ -373,7 +379,7 @@ async fn run_steps(
     }
     let Some(error) = failure else { return Ok(values) };
     for command in undo.iter().rev() {
-        if let Err(error) = session.run(command).await {
+        if let Err(error) = to_the_end(session.submit(command)).await {
             log::warn!("a change could not be undone whole: {}: {error}", command.execute);
         }
     }

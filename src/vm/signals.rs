@@ -3,31 +3,55 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+#[cfg(test)]
+use tokio::sync::mpsc;
 
 /// SIGTERM, SIGINT and SIGHUP as a stream; once made, they no longer end the process.
 #[derive(Debug)]
-pub struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
+pub struct Signals(Source);
+
+#[derive(Debug)]
+enum Source {
+    Process {
+        term: Signal,
+        int: Signal,
+        hup: Signal,
+    },
+    /// A test's own, since real signals would reach every test of the process.
+    #[cfg(test)]
+    Test(mpsc::Receiver<&'static str>),
 }
 
 impl Signals {
     /// Takes the signals over. Needs a running runtime.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
+        Ok(Self(Source::Process {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
-        })
+        }))
+    }
+
+    /// Signals that a test sends by their names.
+    #[cfg(test)]
+    pub(super) fn of_test() -> (mpsc::Sender<&'static str>, Self) {
+        let (send, receive) = mpsc::channel(4);
+        (send, Self(Source::Test(receive)))
     }
 
     /// Waits for the next one and tells its name. Cancellation-safe.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-            _ = self.hup.recv() => "SIGHUP",
+        match &mut self.0 {
+            Source::Process { term, int, hup } => tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+                _ = hup.recv() => "SIGHUP",
+            },
+            #[cfg(test)]
+            Source::Test(names) => match names.recv().await {
+                Some(name) => name,
+                None => std::future::pending().await,
+            },
         }
     }
 }

@@ -17,4 +17,9 @@ mod guest_usb;
 mod life;
 mod readme;
 mod shared_qmp;
+
+mod attack;
+mod interop;
+mod layers;
+mod protocol;
 mod support;

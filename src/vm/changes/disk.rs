@@ -103,7 +103,7 @@ fn go(
         }
     };
     if let Err(error) = owner.inventory.check_unused(image.identity, &image.shown) {
-        remove_file();
+        // if it was made for this disk, another has taken it since: it stays
         return plug::abandon(owner, &id, reply, error);
     }
     let disk = Disk {

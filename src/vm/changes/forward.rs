@@ -6,7 +6,7 @@ use crate::host::ports;
 use crate::qemu::Command;
 use crate::qemu::forward::{add_forward, forward_remove};
 use crate::qemu::plan::Step;
-use crate::qmp::hmp::{ForwardLine, hostfwd_removed, usernet};
+use crate::qmp::hmp::{ForwardLine, HostfwdError, hostfwd_removed, usernet};
 use crate::spec::{Forward, Networking};
 
 use super::super::change::{Done, ForwardPattern};
@@ -119,11 +119,18 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     };
     owner.command(&forward_remove(&forward), move |owner, result| {
         let result = result.map_err(ChangeError::from).and_then(|text| {
-            hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| {
-                ChangeError::new(ErrorKind::RefusedByQemu { class: "GenericError".to_owned() }, error.told())
+            hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| match error {
+                // somebody else was first: another client, or a line of the human monitor
+                HostfwdError::NotFound => ChangeError::no_such("forward", forward),
+                error => ChangeError::new(
+                    ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
+                    error.told(),
+                ),
             })
         });
-        if result.is_ok() {
+        let gone =
+            result.as_ref().err().is_none_or(|error| matches!(error.kind, ErrorKind::NoSuchThing { .. }));
+        if gone {
             owner.inventory.forwards.retain(|other| *other != forward);
             tell(owner, "VMRUN_FORWARD_REMOVED", &forward);
         }

@@ -10,11 +10,21 @@ mod properties;
 pub(super) mod remove;
 mod usb;
 
-use super::change::Change;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::change::{Change, Done};
+use super::error::{ChangeError, ErrorKind};
 use super::owner::{Owner, Reply};
+use crate::qmp::session::COMMAND_TIMEOUT;
+
+/// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
+const WITH_FILES: Duration = Duration::from_secs(60);
 
 /// Starts a change that was admitted; the reply comes when it came true.
 pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
+    let reply = within(owner, patience(&change), reply);
     match change {
         Change::AddUsb { selector, id } => usb::add(owner, selector, id, reply),
         Change::AddDisk(disk) => disk::add(owner, disk, reply),
@@ -36,7 +46,37 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
 
 pub(super) use power::raw;
 
+/// How long whoever asked is kept waiting by a QEMU that does not answer.
+fn patience(change: &Change) -> Duration {
+    match change {
+        Change::Remove { wait, .. } => wait.saturating_add(COMMAND_TIMEOUT),
+        Change::AddDisk(_) | Change::AddUsb { .. } | Change::ChangeMedia { .. } => WITH_FILES,
+        _ => COMMAND_TIMEOUT,
+    }
+}
+
+/// A way back that gives up after a time. The change itself goes on: what was sent to QEMU cannot be taken back, so the
+/// books wait for its end.
+fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
+    let (inner, answer) = oneshot::channel();
+    let relay = async move {
+        let result = match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(ChangeError::not_running())),
+            Err(_) => {
+                let message = format!("QEMU did not answer within {} s", patience.as_secs());
+                Err(ChangeError::new(ErrorKind::TimedOut, message).hint(
+                    "QEMU is stopped or overloaded; what was asked for may still happen, `status` shows it",
+                ))
+            }
+        };
+        // whoever asked may have gone, which changes nothing
+        drop(reply.send(result));
+    };
+    owner.spawn(relay, |_, ()| {});
+    inner
+}
+
 /// Answers; whoever asked may have gone, which changes nothing.
-fn answer(reply: Reply, result: Result<super::change::Done, super::error::ChangeError>) {
+fn answer(reply: Reply, result: Result<Done, ChangeError>) {
     drop(reply.send(result));
 }

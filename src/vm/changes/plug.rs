@@ -46,8 +46,15 @@ pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, C
 /// Makes sure that a controller is there or on its way: QEMU carries out commands in order, so what is sent after it finds it.
 pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Result<(), ChangeError> {
     let id = controller.id();
-    if owner.inventory.device(id).is_some() {
-        return Ok(());
+    match owner.inventory.device(id).map(|entry| entry.phase) {
+        None => {}
+        // whatever is plugged into it now goes with it
+        Some(Phase::Removing) => {
+            let kind = ErrorKind::NotNow { state: "removing".to_owned() };
+            let error = ChangeError::new(kind, format!("controller '{id}' is being removed"));
+            return Err(error.hint("try again when the guest has released it"));
+        }
+        Some(_) => return Ok(()),
     }
     let possible = match controller {
         Controller::Usb => owner.machine.hot_usb(),

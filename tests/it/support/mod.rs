@@ -6,3 +6,4 @@ pub(crate) mod cd;
 pub(crate) mod http;
 pub(crate) mod linux;
 pub(crate) mod sandbox;
+pub(crate) mod varlink;

@@ -1,0 +1,147 @@
+//! Who may be connected at once. Clients that connect and say nothing must not keep others out: when every place is
+//! taken, the one that has been silent for longest gives its place up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// All places.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Inner>);
+
+struct Inner {
+    permits: Arc<Semaphore>,
+    silent: Mutex<Silent>,
+    /// Somebody has fallen silent.
+    news: Notify,
+}
+
+/// Who says nothing, in the order in which they fell silent.
+#[derive(Default)]
+struct Silent {
+    next: u64,
+    waiting: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// One connection's place, given back when it is dropped.
+pub(super) struct Place {
+    places: Places,
+    give_up: Arc<Notify>,
+    since: Mutex<Option<u64>>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    pub(super) fn new(count: usize) -> Self {
+        Self(Arc::new(Inner {
+            permits: Arc::new(Semaphore::new(count)),
+            silent: Mutex::default(),
+            news: Notify::new(),
+        }))
+    }
+
+    /// A place; waits only while everybody is being served.
+    pub(super) async fn take(&self) -> Place {
+        let permit = match Arc::clone(&self.0.permits).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => self.vacate().await,
+        };
+        Place { places: self.clone(), give_up: Arc::default(), since: Mutex::default(), _permit: permit }
+    }
+
+    async fn vacate(&self) -> Option<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.0.permits).acquire_owned();
+        tokio::pin!(free);
+        let mut asked = false;
+        loop {
+            if !asked && let Some((_, longest)) = lock(&self.0.silent).waiting.pop_first() {
+                longest.notify_one();
+                asked = true;
+            }
+            tokio::select! { biased;
+                // the semaphore is never closed
+                permit = &mut free => return permit.ok(),
+                () = self.0.news.notified(), if !asked => {}
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Its connection waits for its client from now on: for a call, or for an answer to be read.
+    pub(super) fn silent(&self) {
+        self.busy();
+        let mut silent = lock(&self.places.0.silent);
+        silent.next += 1;
+        let ticket = silent.next;
+        silent.waiting.insert(ticket, self.give_up.clone());
+        *lock(&self.since) = Some(ticket);
+        drop(silent);
+        self.places.0.news.notify_one();
+    }
+
+    /// Its client has said something.
+    pub(super) fn busy(&self) {
+        if let Some(ticket) = lock(&self.since).take() {
+            lock(&self.places.0.silent).waiting.remove(&ticket);
+        }
+    }
+
+    /// Resolves when the place is needed for somebody else.
+    pub(super) async fn given_up(&self) {
+        self.give_up.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.busy();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_silent_for_longest_goes_first() {
+        let places = Places::new(2);
+        let (first, second) = (places.take().await, places.take().await);
+        first.silent();
+        second.silent();
+        // the first says something, and falls silent again
+        first.busy();
+        first.silent();
+        let third = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await }
+        });
+        second.given_up().await;
+        assert!(!third.is_finished());
+        drop(second);
+        third.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_served_keeps_the_place() {
+        let places = Places::new(1);
+        let only = places.take().await;
+        let waiting = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!waiting.is_finished());
+        only.silent();
+        only.given_up().await;
+        drop(only);
+        waiting.await.unwrap();
+    }
+}

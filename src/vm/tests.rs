@@ -1,0 +1,10 @@
+//! The owner against a QEMU that is a model: what it holds can be compared with the books at any time.
+
+mod fake_qemu;
+mod fake_vm;
+mod faults;
+mod forwards;
+mod plugs;
+mod power;
+mod removals;
+mod sequences;

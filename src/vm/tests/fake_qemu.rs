@@ -1,0 +1,355 @@
+//! A QEMU that is a few maps behind a real monitor socket. It keeps QEMU's order (commands one after the other, events
+//! before or after the reply as QEMU 7.2 sends them) and refuses what QEMU refuses.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+/// What the guest does when it is asked to release a PCI device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// Releases it at once.
+    #[default]
+    Obeys,
+    /// DEVICE_UNPLUG_GUEST_ERROR.
+    Refuses,
+    /// Nothing, until `FakeQemu::release`.
+    Ignores,
+}
+
+/// What goes wrong with the next command of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// QEMU answers with this error.
+    Refuse(&'static str),
+    /// The human monitor prints this and does nothing.
+    Say(&'static str),
+    /// QEMU is gone before it has looked at the command.
+    HangUp,
+    /// QEMU has carried it out and is gone before it answers.
+    HangUpAfter,
+}
+
+/// A plugged device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plugged {
+    pub(super) driver: String,
+    pub(super) bus: String,
+    pub(super) drive: Option<String>,
+}
+
+/// What QEMU holds.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) nodes: BTreeMap<String, Option<String>>,
+    pub(super) devices: BTreeMap<String, Plugged>,
+    /// Host side (`tcp:127.0.0.1:80`) → guest port.
+    pub(super) forwards: BTreeMap<String, u16>,
+    pub(super) guest: Guest,
+    pub(super) faults: VecDeque<(&'static str, Fault)>,
+    pub(super) seen: Vec<String>,
+    /// Commands that were refused although no fault was planned.
+    pub(super) refused: Vec<String>,
+    pub(super) gone: bool,
+    unplugging: BTreeSet<String>,
+    next_port: u16,
+}
+
+/// The handle of a test on its QEMU.
+#[derive(Clone)]
+pub(super) struct FakeQemu {
+    model: Arc<Mutex<Model>>,
+    events: mpsc::UnboundedSender<Value>,
+    frozen: Arc<watch::Sender<bool>>,
+}
+
+type Answer = Result<Value, String>;
+
+impl FakeQemu {
+    /// Starts it; the other end of its monitor.
+    pub(super) fn start() -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (events, asked) = mpsc::unbounded_channel();
+        let fake = Self {
+            model: Arc::new(Mutex::new(Model { next_port: 40_000, ..Model::default() })),
+            events,
+            frozen: Arc::new(watch::Sender::new(false)),
+        };
+        tokio::spawn(fake.clone().serve(ours, asked));
+        (fake, theirs)
+    }
+
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap()
+    }
+
+    /// Plans a fault for the next command of this name.
+    pub(super) fn fault(&self, command: &'static str, fault: Fault) {
+        self.model().faults.push_back((command, fault));
+    }
+
+    /// As SIGSTOP and SIGCONT do: commands wait.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    /// An event out of the blue.
+    pub(super) fn event(&self, name: &str, data: Value) {
+        let _ = self.events.send(event(name, data));
+    }
+
+    /// Its process ends, and the monitor with it.
+    pub(super) fn hang_up(&self) {
+        self.model().gone = true;
+        self.event("STOP", json!({}));
+    }
+
+    /// The guest releases what it was asked for.
+    pub(super) fn release(&self, id: &str) {
+        let mut events = Vec::new();
+        self.model().delete(id, &mut events);
+        events.into_iter().for_each(|event| drop(self.events.send(event)));
+    }
+
+    /// The names of the commands it saw, those of the start left out.
+    pub(super) fn seen(&self) -> Vec<String> {
+        self.model().seen.clone()
+    }
+
+    async fn serve(self, stream: UnixStream, mut asked: mpsc::UnboundedReceiver<Value>) -> Option<()> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        let mut frozen = self.frozen.subscribe();
+        write.write_all(format!("{}\r\n", crate::qmp::fake::GREETING).as_bytes()).await.ok()?;
+        loop {
+            let messages = tokio::select! { biased;
+                Some(event) = asked.recv() => vec![event],
+                line = lines.next_line() => {
+                    let command: Value = serde_json::from_str(&line.ok()??).unwrap();
+                    frozen.wait_for(|frozen| !frozen).await.ok()?;
+                    self.model().answer(&command)
+                }
+            };
+            let gone = self.model().gone;
+            for message in messages {
+                write.write_all(format!("{message}\r\n").as_bytes()).await.ok()?;
+            }
+            if gone {
+                return None;
+            }
+        }
+    }
+}
+
+fn event(name: &str, data: Value) -> Value {
+    json!({ "event": name, "data": data, "timestamp": { "seconds": 1, "microseconds": 0 } })
+}
+
+impl Model {
+    /// What QEMU writes on a command.
+    fn answer(&mut self, command: &Value) -> Vec<Value> {
+        let name = command["execute"].as_str().unwrap().to_owned();
+        let arguments = &command["arguments"];
+        if name != "qmp_capabilities" {
+            self.seen.push(name.clone());
+        }
+        let planned = self.faults.iter().position(|(planned, _)| *planned == name);
+        let fault = planned.and_then(|position| self.faults.remove(position)).map(|(_, fault)| fault);
+        let mut events = Vec::new();
+        let mut late = Vec::new();
+        let result = match &fault {
+            Some(Fault::Refuse(why)) => Err((*why).to_owned()),
+            Some(Fault::Say(text)) => Ok(json!(text)),
+            Some(Fault::HangUp) => {
+                self.gone = true;
+                return Vec::new();
+            }
+            Some(Fault::HangUpAfter) => {
+                self.gone = true;
+                let _ = self.carry_out(&name, arguments, &mut events, &mut late);
+                return Vec::new();
+            }
+            None => self.carry_out(&name, arguments, &mut events, &mut late),
+        };
+        if let (Err(why), None) = (&result, &fault) {
+            self.refused.push(format!("{command}: {why}"));
+        }
+        let reply = match result {
+            Ok(value) => json!({ "return": value, "id": command["id"] }),
+            Err(why) => {
+                let class = if why.ends_with("not found") { "DeviceNotFound" } else { "GenericError" };
+                json!({ "error": { "class": class, "desc": why }, "id": command["id"] })
+            }
+        };
+        events.push(reply);
+        events.extend(late);
+        events
+    }
+
+    fn carry_out(
+        &mut self,
+        name: &str,
+        arguments: &Value,
+        events: &mut Vec<Value>,
+        late: &mut Vec<Value>,
+    ) -> Answer {
+        let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
+        match name {
+            "blockdev-add" => self.add_node(&text("node-name"), arguments["file"].as_str()),
+            "blockdev-del" => self.delete_node(&text("node-name")),
+            "device_add" => {
+                let drive = arguments["drive"].as_str().map(str::to_owned);
+                self.plug(&text("id"), Plugged { driver: text("driver"), bus: text("bus"), drive })
+            }
+            "device_del" => self.unplug(&text("id"), late),
+            "human-monitor-command" => Ok(json!(self.hmp(&text("command-line")))),
+            "device-list-properties" => Ok(json!([{ "name": "serial", "type": "str" }])),
+            "qom-list-types" if text("implements") == "pci-device" => {
+                Ok(json!([{ "name": "edu" }, { "name": "virtio-rng-pci" }]))
+            }
+            "qom-list-types" => Ok(json!([])),
+            "stop" => {
+                events.push(event("STOP", json!({})));
+                Ok(json!({}))
+            }
+            "cont" => {
+                events.push(event("RESUME", json!({})));
+                Ok(json!({}))
+            }
+            "system_reset" => {
+                late.push(event("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" })));
+                for id in std::mem::take(&mut self.unplugging) {
+                    self.delete(&id, late);
+                }
+                Ok(json!({}))
+            }
+            "quit" => {
+                self.gone = true;
+                late.push(event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })));
+                Ok(json!({}))
+            }
+            _ => Ok(json!({})),
+        }
+    }
+
+    fn add_node(&mut self, name: &str, below: Option<&str>) -> Answer {
+        if self.nodes.contains_key(name) {
+            return Err(format!("Duplicate nodes with node-name='{name}'"));
+        }
+        if let Some(below) = below.filter(|below| !self.nodes.contains_key(*below)) {
+            return Err(format!("Cannot find device='' nor node-name='{below}'"));
+        }
+        self.nodes.insert(name.to_owned(), below.map(str::to_owned));
+        Ok(json!({}))
+    }
+
+    fn delete_node(&mut self, name: &str) -> Answer {
+        if !self.nodes.contains_key(name) {
+            return Err(format!("Failed to find node with node-name='{name}'"));
+        }
+        let held = self.devices.values().any(|device| device.drive.as_deref() == Some(name))
+            || self.nodes.values().any(|below| below.as_deref() == Some(name));
+        if held {
+            return Err(format!("Node {name} is in use"));
+        }
+        self.nodes.remove(name);
+        Ok(json!({}))
+    }
+
+    fn plug(&mut self, id: &str, device: Plugged) -> Answer {
+        if self.devices.contains_key(id) {
+            return Err(format!("Duplicate device ID '{id}'"));
+        }
+        let bus = device.bus.as_str();
+        let controller = bus.strip_suffix(".0");
+        match controller {
+            Some(controller) if !self.devices.contains_key(controller) => {
+                return Err(format!("Bus '{bus}' not found"));
+            }
+            None if self.devices.values().any(|other| other.bus == bus) => {
+                return Err("slot 0 function 0 already occupied".to_owned());
+            }
+            _ => {}
+        }
+        if let Some(drive) = device.drive.as_deref().filter(|drive| !self.nodes.contains_key(*drive)) {
+            return Err(format!("Property '{}.drive' can't find value '{drive}'", device.driver));
+        }
+        self.devices.insert(id.to_owned(), device);
+        Ok(json!({}))
+    }
+
+    fn unplug(&mut self, id: &str, late: &mut Vec<Value>) -> Answer {
+        let Some(device) = self.devices.get(id) else { return Err(format!("Device '{id}' not found")) };
+        let asks = !device.bus.ends_with(".0");
+        if self.unplugging.contains(id) {
+            return Err(format!("Device {id} is already in the process of unplug"));
+        }
+        match self.guest {
+            Guest::Obeys => self.delete(id, late),
+            _ if !asks => self.delete(id, late),
+            Guest::Refuses => {
+                let path = format!("/machine/peripheral/{id}");
+                late.push(event("DEVICE_UNPLUG_GUEST_ERROR", json!({ "device": id, "path": path })));
+            }
+            Guest::Ignores => {
+                self.unplugging.insert(id.to_owned());
+            }
+        }
+        Ok(json!({}))
+    }
+
+    /// Two events where there is a child, as for virtio-pci and usb-storage: the child's comes first and has no id.
+    fn delete(&mut self, id: &str, events: &mut Vec<Value>) {
+        self.unplugging.remove(id);
+        let Some(device) = self.devices.remove(id) else { return };
+        let path = format!("/machine/peripheral/{id}");
+        if device.driver.starts_with("virtio") || device.driver == "usb-storage" {
+            events.push(event("DEVICE_DELETED", json!({ "path": format!("{path}/virtio-backend") })));
+        }
+        events.push(event("DEVICE_DELETED", json!({ "device": id, "path": path })));
+    }
+
+    fn hmp(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["hostfwd_add", "net0", rule] => self.add_forward(rule),
+            ["hostfwd_remove", "net0", rule] => match self.forwards.remove(*rule) {
+                Some(_) => format!("host forwarding rule for {rule} removed\r\n"),
+                None => format!("host forwarding rule for {rule} not found\r\n"),
+            },
+            ["info", "usernet"] => self.usernet(),
+            _ => format!("unknown command: '{line}'\r\n"),
+        }
+    }
+
+    fn add_forward(&mut self, rule: &str) -> String {
+        let (host, guest) = rule.split_once("-:").unwrap();
+        let host = match host.strip_suffix(":0") {
+            Some(address) => {
+                self.next_port += 1;
+                format!("{address}:{}", self.next_port)
+            }
+            None => host.to_owned(),
+        };
+        if self.forwards.contains_key(&host) {
+            return format!("Could not set up host forwarding rule '{rule}'\r\n");
+        }
+        self.forwards.insert(host, guest.parse().unwrap());
+        String::new()
+    }
+
+    fn usernet(&self) -> String {
+        let mut text = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n".to_owned();
+        for (host, guest) in &self.forwards {
+            let parts: Vec<&str> = host.split(':').collect();
+            let protocol = parts[0].to_uppercase();
+            let line = format!("{} {}       10.0.2.15 {guest}     0     0", parts[1], parts[2]);
+            text.push_str(&format!("  {protocol}[HOST_FORWARD]  15       {line}\r\n"));
+        }
+        text
+    }
+}

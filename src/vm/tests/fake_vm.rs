@@ -1,0 +1,252 @@
+//! An owner with a fake QEMU: the monitor is a model, the process a shell that ends when it is told to.
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::host::dirs::{RunDir, StateDir};
+use crate::qemu::slots::Slots;
+use crate::qemu::{HostFacts, Machine};
+use crate::qmp::{Agent, Connected, Options, Session};
+use crate::spec::{
+    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, Networking, Os, Protocol, Size, VmSpec, request,
+};
+use crate::vm::agent::AgentLink;
+use crate::vm::bus::{Bus, Pulse};
+use crate::vm::console::Console;
+use crate::vm::facts::Facts;
+use crate::vm::handle::{Ask, INBOX_LENGTH};
+use crate::vm::images::Images;
+use crate::vm::inventory::Inventory;
+use crate::vm::journal::{Journal, Pending};
+use crate::vm::owner::{Owner, Parts};
+use crate::vm::process::Process;
+use crate::vm::signals::Signals;
+use crate::vm::{Change, ChangeError, Done, Handle, Outcome, RunState, Status};
+
+use super::fake_qemu::FakeQemu;
+
+/// A process that stands for QEMU: it ends with the code that it is told, or by SIGKILL.
+pub(super) struct Stand {
+    tell: std::io::PipeWriter,
+}
+
+impl Stand {
+    fn start() -> (Self, Process) {
+        let (told, tell) = std::io::pipe().unwrap();
+        let told = OwnedFd::from(told);
+        let script = format!("read code < /dev/fd/{}; exit $code", told.as_raw_fd());
+        let process =
+            Process::start(Path::new("/bin/sh"), &["-c".into(), script.into()], vec![told], false).unwrap();
+        (Self { tell }, process)
+    }
+
+    /// Ends it. The shell lives in real time, so from here on the test does too.
+    pub(super) fn exit(&mut self, code: i32) {
+        tokio::time::resume();
+        let _ = writeln!(self.tell, "{code}");
+    }
+}
+
+/// A VM that runs.
+pub(super) struct FakeVm {
+    pub(super) qemu: FakeQemu,
+    pub(super) handle: Handle,
+    pub(super) signals: mpsc::Sender<&'static str>,
+    pub(super) process: Stand,
+    /// The guest's end of the agent's port.
+    pub(super) agent: UnixStream,
+    owner: JoinHandle<Outcome>,
+    dir: TempDir,
+}
+
+pub(super) fn spec() -> VmSpec {
+    VmSpec {
+        name: "test".parse().unwrap(),
+        uuid: uuid::Uuid::nil(),
+        arch: Arch::X86_64,
+        machine: None,
+        cpu: None,
+        cpus: 1,
+        memory: request::DEFAULT_MEMORY,
+        boot: Boot::Disk,
+        firmware: None,
+        display: Display::None,
+        disks: Vec::new(),
+        metadata: None,
+        networking: Networking::User,
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        publish: Vec::new(),
+        usb: false,
+        devices: Vec::new(),
+        shares: Vec::new(),
+        hotplug_slots: 3,
+        on_panic: crate::spec::OnPanic::Poweroff,
+        no_reboot: false,
+        sandbox: true,
+        extra: Vec::new(),
+    }
+}
+
+fn facts(process: &Process, dir: &Path) -> Facts {
+    Facts {
+        host: HostFacts { os: Os::Linux, arch: Arch::X86_64, accel: Accel::Tcg, qemu_version: Some((7, 2)) },
+        accel_reason: "a test".to_owned(),
+        qemu: "/bin/sh".into(),
+        qemu_version: "7.2.22".to_owned(),
+        qemu_pid: process.pid(),
+        qemu_start_time: 0,
+        run_directory: dir.join("run"),
+        state_directory: dir.join("state"),
+        detached: false,
+        ephemeral: false,
+        max_resets: None,
+        log_bytes: 1 << 20,
+        stop_timeout_ms: 30_000,
+        started_unix_ms: 0,
+    }
+}
+
+impl FakeVm {
+    pub(super) async fn start() -> Self {
+        Self::start_with(spec()).await
+    }
+
+    pub(super) async fn start_with(spec: VmSpec) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
+        let (qemu, stream) = FakeQemu::start();
+        let Connected { session, events, .. } = Session::connect(stream, Options::default()).await.unwrap();
+        let (stand, process) = Stand::start();
+        let (agent, ours) = UnixStream::pair().unwrap();
+        let (signals, signalled) = Signals::of_test();
+        let (inbox, asks) = mpsc::channel::<Ask>(INBOX_LENGTH);
+        let (outcome, ended) = watch::channel(None);
+        let machine = Machine::of(&spec);
+        let mut inventory = Inventory::new(Slots::of(&machine, &spec));
+        inventory.run_state = RunState::Running;
+        let run = RunDir::create(dir.path(), &spec.name).unwrap();
+        let bus = Bus::default();
+        let pulse = Pulse { run_state: RunState::Running, panicked: false, stopping: false };
+        let (pulse, beats) = watch::channel(pulse);
+        let link = AgentLink::new(Agent::new(ours));
+        let owner = Owner::new(Parts {
+            bus: bus.clone(),
+            pulse,
+            journal: Journal::new(Arc::new(run), Pending::default()),
+            facts: facts(&process, dir.path()),
+            machine,
+            inventory,
+            session,
+            agent: link.clone(),
+            images: Images::new(state, &dir.path().join("run")),
+            events,
+            process,
+            inbox: asks,
+            signals: signalled,
+            started: Instant::now(),
+            spec,
+        });
+        let owner = tokio::spawn(async move {
+            let end = owner.run().await;
+            outcome.send_replace(Some(end.clone()));
+            end
+        });
+        let (console, _) = Console::remote();
+        let handle = Handle { inbox, outcome: ended, pulse: beats, agent: link, console, bus };
+        Self { qemu, handle, signals, process: stand, agent, owner, dir }
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) async fn change(&self, change: Change) -> Result<Done, ChangeError> {
+        self.handle.change(change).await
+    }
+
+    /// A change that goes on while the test does something else.
+    pub(super) fn begin(&self, change: Change) -> JoinHandle<Result<Done, ChangeError>> {
+        let handle = self.handle.clone();
+        tokio::spawn(async move { handle.change(change).await })
+    }
+
+    pub(super) async fn status(&self) -> Status {
+        self.handle.status().await.unwrap()
+    }
+
+    /// Ids with their phase, and the number of slots in use.
+    pub(super) async fn books(&self) -> (Vec<String>, usize) {
+        let status = self.status().await;
+        let devices = status.devices.iter().map(|entry| format!("{} {:?}", entry.id, entry.phase));
+        (devices.collect(), status.slots_used)
+    }
+
+    /// Waits until QEMU has seen a command of this name.
+    pub(super) async fn sees(&self, command: &str) {
+        let wait = async {
+            while !self.qemu.seen().iter().any(|seen| seen == command) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        wait.await;
+    }
+
+    /// How it ended, once it has.
+    pub(super) async fn ended(self) -> Outcome {
+        self.owner.await.unwrap()
+    }
+
+    /// QEMU has ended: its process too.
+    pub(super) async fn exits(mut self, code: i32) -> Outcome {
+        self.qemu.hang_up();
+        self.process.exit(code);
+        let outcome = self.ended().await;
+        tokio::time::pause();
+        outcome
+    }
+}
+
+/// `disk-add`, made with 1 MiB if it is not there.
+pub(super) fn disk(file: PathBuf, bus: DiskBus, id: Option<&str>) -> Change {
+    Change::AddDisk(DiskSpec {
+        file: Some(file),
+        size: Size::from_bytes(1 << 20),
+        format: None,
+        bus,
+        readonly: false,
+        serial: None,
+        id: id.map(|id| id.parse().unwrap()),
+    })
+}
+
+/// `usb-add usb-kbd`.
+pub(super) fn keyboard(id: Option<&str>) -> Change {
+    Change::AddUsb { selector: "usb-kbd".parse().unwrap(), id: id.map(|id| id.parse().unwrap()) }
+}
+
+/// `device-add DRIVER`.
+pub(super) fn device(driver: &str, id: &str) -> Change {
+    Change::AddDevice(format!("{driver},id={id}").parse().unwrap())
+}
+
+/// `port-add`.
+pub(super) fn forward(host: u16, guest: u16) -> Change {
+    let address = std::net::Ipv4Addr::LOCALHOST;
+    Change::AddForward(Forward { address, host, guest, protocol: Protocol::Tcp })
+}
+
+/// `device-remove`, waiting 30 s.
+pub(super) fn remove(id: &str) -> Change {
+    use crate::vm::Removable;
+    Change::Remove { kind: Removable::Any, id: id.to_owned(), wait: Duration::from_secs(30) }
+}

@@ -1,0 +1,161 @@
+//! Plugging: what is booked, what QEMU holds, what is taken back.
+
+use std::time::Duration;
+
+use crate::spec::DiskBus;
+use crate::vm::{Done, ErrorKind};
+
+use super::fake_qemu::{Fault, Guest};
+use super::fake_vm::{FakeVm, device, disk, keyboard};
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_gets_a_slot_and_two_nodes() {
+    let vm = FakeVm::start().await;
+    let file = vm.file("data.img");
+    let done = vm.change(disk(file.clone(), DiskBus::Virtio, Some("data"))).await.unwrap();
+    let Done::Device(entry) = done else { panic!("{done:?}") };
+    assert_eq!((entry.id.as_str(), entry.driver.as_str()), ("data", "virtio-blk-pci"));
+    assert_eq!(entry.slot.as_deref(), Some("slot1"));
+    assert_eq!(vm.books().await, (vec!["data Present".to_owned()], 1));
+    assert_eq!(vm.qemu.seen(), ["blockdev-add", "blockdev-add", "device_add"]);
+    assert!(file.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_usb_device_and_the_first_scsi_disk_bring_a_controller() {
+    let vm = FakeVm::start().await;
+    vm.change(keyboard(None)).await.unwrap();
+    vm.change(keyboard(None)).await.unwrap();
+    vm.change(disk(vm.file("a.img"), DiskBus::Scsi, None)).await.unwrap();
+    vm.change(disk(vm.file("b.img"), DiskBus::Scsi, None)).await.unwrap();
+    let (devices, slots) = vm.books().await;
+    let present = ["disk0", "disk1", "scsi0", "usb0", "usb1", "usb2"].map(|id| format!("{id} Present"));
+    assert_eq!(devices, present);
+    assert_eq!(slots, 2);
+    assert_eq!(vm.qemu.model().devices["usb1"].bus, "usb0.0");
+    assert_eq!(vm.qemu.model().devices["disk1"].bus, "scsi0.0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_any_step_is_undone_whole() {
+    for (command, skipped) in [("blockdev-add", 0), ("blockdev-add", 1), ("device_add", 0)] {
+        let vm = FakeVm::start().await;
+        let file = vm.file("new.qcow2.img");
+        for _ in 0..skipped {
+            // the first of that name works: its fault is to answer as always
+            vm.qemu.fault(command, Fault::Say("fine"));
+        }
+        if skipped == 1 {
+            vm.qemu.model().nodes.insert("data.file".to_owned(), None);
+        }
+        vm.qemu.fault(command, Fault::Refuse("no such luck"));
+        let error = vm.change(disk(file.clone(), DiskBus::Virtio, Some("data"))).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::RefusedByQemu { class: "GenericError".to_owned() });
+        assert!(error.message.contains("no such luck"), "{error}");
+        assert!(!file.exists(), "{command} {skipped}");
+        assert_eq!(vm.books().await, (Vec::new(), 0), "{command} {skipped}");
+        let model = vm.qemu.model();
+        assert!(model.nodes.is_empty(), "{command} {skipped}: {:?}", model.nodes);
+        assert!(model.devices.is_empty(), "{command} {skipped}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_existing_image_is_left_when_its_disk_fails() {
+    let vm = FakeVm::start().await;
+    let file = vm.file("precious.img");
+    std::fs::write(&file, [1; 512]).unwrap();
+    vm.qemu.fault("device_add", Fault::Refuse("no"));
+    vm.change(disk(file.clone(), DiskBus::Virtio, None)).await.unwrap_err();
+    assert_eq!(std::fs::read(&file).unwrap(), [1; 512]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_fails_takes_its_device_with_it() {
+    let vm = FakeVm::start().await;
+    vm.qemu.fault("device_add", Fault::Refuse("no controller today"));
+    let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::RefusedByQemu { .. }), "{error:?}");
+    assert_eq!(vm.books().await, (Vec::new(), 0));
+    vm.change(keyboard(Some("k"))).await.unwrap();
+    assert_eq!(vm.books().await.0, ["k Present", "usb0 Present"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_run_out_and_come_back() {
+    let vm = FakeVm::start().await;
+    for id in ["a", "b", "c"] {
+        vm.change(device("edu", id)).await.unwrap();
+    }
+    let file = vm.file("late.img");
+    let error = vm.change(disk(file.clone(), DiskBus::Virtio, None)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoFreeSlot);
+    assert!(error.hint.unwrap().contains("--hotplug-slots"));
+    assert!(!file.exists());
+    vm.change(super::fake_vm::remove("b")).await.unwrap();
+    vm.change(device("edu", "d")).await.unwrap();
+    assert_eq!(vm.qemu.model().devices["d"].bus, "slot2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_taken_while_its_device_is_only_on_its_way() {
+    let vm = FakeVm::start().await;
+    vm.qemu.freeze(true);
+    let first = vm.begin(device("edu", "a"));
+    while vm.books().await.0.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let error = vm.change(device("edu", "a")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "a".to_owned() });
+    // status is answered from the books while QEMU stands still
+    assert_eq!(vm.books().await.0, ["a Adding"]);
+    vm.qemu.freeze(false);
+    first.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_image_is_one_disk() {
+    let vm = FakeVm::start().await;
+    let file = vm.file("data.img");
+    vm.change(disk(file.clone(), DiskBus::Virtio, Some("one"))).await.unwrap();
+    let error = vm.change(disk(file.clone(), DiskBus::Virtio, Some("two"))).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "one".to_owned() });
+    assert!(file.exists());
+    assert_eq!(vm.books().await, (vec!["one Present".to_owned()], 1));
+}
+
+/// Both see that it is not there yet; whoever loses must not delete the file that the other uses.
+#[tokio::test(start_paused = true)]
+async fn two_disks_that_want_to_make_the_same_file() {
+    for _ in 0..20 {
+        let vm = FakeVm::start().await;
+        let file = vm.file("data.img");
+        let both = [
+            vm.begin(disk(file.clone(), DiskBus::Virtio, Some("one"))),
+            vm.begin(disk(file.clone(), DiskBus::Virtio, Some("two"))),
+        ];
+        let mut made = 0;
+        for add in both {
+            made += usize::from(add.await.unwrap().is_ok());
+        }
+        assert_eq!(made, 1);
+        assert!(file.exists());
+        assert_eq!(vm.books().await.1, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
+    let vm = FakeVm::start().await;
+    vm.change(keyboard(Some("k"))).await.unwrap();
+    vm.change(super::fake_vm::remove("k")).await.unwrap();
+    vm.qemu.model().guest = Guest::Ignores;
+    assert_eq!(vm.change(super::fake_vm::remove("usb0")).await, Ok(Done::RemovalPending));
+    let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotNow { state: "removing".to_owned() }, "{error}");
+    vm.qemu.release("usb0");
+    while vm.books().await.1 > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    vm.change(keyboard(Some("k"))).await.unwrap();
+}

@@ -1,0 +1,260 @@
+//! The control socket under attack. Each attack is of our own user: the supervisor must outlive it, stay small, and go on
+//! serving others.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::boot_sector::Guest;
+use crate::support::sandbox::Sandbox;
+use crate::support::varlink::Raw;
+
+const STATUS: &str = "io.vmrun.Machine.GetStatus";
+/// What the supervisor may grow by: 512 connections of 1 MiB at worst would be more, none of these attacks needs it.
+const GROWTH_KIB: u64 = 48 << 10;
+/// What a good client may wait while the attack goes on; two busy cores are allowed for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Target {
+    sandbox: Sandbox,
+    socket: PathBuf,
+    supervisor: u64,
+    before: u64,
+}
+
+impl Target {
+    fn start() -> Self {
+        let sandbox = Sandbox::new();
+        let image = sandbox.boot_sector(Guest::Halted);
+        let name = sandbox.detached([&image]);
+        let socket = sandbox.runtime().join(&name).join("control");
+        let status = Raw::connect(&socket).call(STATUS, json!({}));
+        let supervisor = status["parameters"]["status"]["supervisor_pid"].as_u64().unwrap();
+        let before = resident_kib(supervisor);
+        Self { sandbox, socket, supervisor, before }
+    }
+
+    fn connect(&self) -> Raw {
+        Raw::connect(&self.socket)
+    }
+
+    /// A good client is served, the supervisor is small.
+    #[track_caller]
+    fn is_well(&self) {
+        let start = Instant::now();
+        let status = self.connect().call(STATUS, json!({}));
+        assert_eq!(status["parameters"]["status"]["state"], "running", "{status}");
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        let now = resident_kib(self.supervisor);
+        assert!(now < self.before + GROWTH_KIB, "grew from {} to {now} KiB", self.before);
+    }
+
+    fn end(self) {
+        self.is_well();
+        self.sandbox.ctl(["shutdown", "--force"]);
+    }
+}
+
+fn resident_kib(pid: u64) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_frame_of_a_gigabyte_is_cut_off_at_a_mebibyte() {
+    let target = Target::start();
+    let mut raw = target.connect();
+    raw.stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    let block = vec![b'x'; 1 << 16];
+    let mut sent = 0u64;
+    while sent < 1 << 30 {
+        match raw.stream.write(&block) {
+            Ok(count) => sent += count as u64,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < 4 << 20, "{sent} bytes were taken");
+    // a call of nearly that size is answered (by us: QEMU would read it byte by byte)
+    let mut raw = target.connect();
+    let answer = raw.call("io.vmrun.Machine.AddUsb", json!({ "selector": "x".repeat((1 << 20) - 4096) }));
+    assert_eq!(answer["error"], "io.vmrun.Machine.InvalidArgument");
+    target.end();
+}
+
+#[test]
+fn wrong_frames_are_answered_by_name() {
+    let target = Target::start();
+    let deep = |depth: usize| {
+        format!("{{\"method\":\"{STATUS}\",\"parameters\":{}1{}}}", "[".repeat(depth), "]".repeat(depth))
+    };
+    let call =
+        |method: &str, parameters: &str| format!("{{\"method\":\"{method}\",\"parameters\":{parameters}}}");
+    let invalid = "org.varlink.service.InvalidParameter";
+    let frames: Vec<(Vec<u8>, &str, &str)> = vec![
+        (b"".to_vec(), invalid, ""),
+        (b"hello".to_vec(), invalid, ""),
+        (b"{\"method\":\"\xff\xfe\"}".to_vec(), invalid, ""),
+        (b"{\"method\":5}".to_vec(), invalid, ""),
+        (b"{}".to_vec(), invalid, ""),
+        (b"[1,2]".to_vec(), invalid, ""),
+        (deep(100).into_bytes(), invalid, "parameters"),
+        (deep(100_000).into_bytes(), invalid, ""),
+        (call("nonsense", "{}").into_bytes(), "org.varlink.service.InterfaceNotFound", ""),
+        (call("io.vmrun.Machine.Fly", "{}").into_bytes(), "org.varlink.service.MethodNotFound", ""),
+        (call("org.varlink.service.Fly", "{}").into_bytes(), "org.varlink.service.MethodNotFound", ""),
+        (call("com.example.Fly", "{}").into_bytes(), "org.varlink.service.InterfaceNotFound", ""),
+        (call(STATUS, "5").into_bytes(), invalid, "parameters"),
+        (call(STATUS, "[]").into_bytes(), invalid, "parameters"),
+        (call("io.vmrun.Machine.AddUsb", "[\"usb-kbd\", null]").into_bytes(), invalid, "parameters"),
+        (call("io.vmrun.Machine.AddUsb", "{}").into_bytes(), invalid, "selector"),
+        (call("io.vmrun.Machine.AddUsb", "{\"selector\":5}").into_bytes(), invalid, "selector"),
+        (
+            call("io.vmrun.Machine.AddForward", "{\"host_port\":\"x\",\"guest_port\":1}").into_bytes(),
+            invalid,
+            "host_port",
+        ),
+        (
+            call("io.vmrun.Machine.AddForward", "{\"host_port\":99999,\"guest_port\":1}").into_bytes(),
+            "io.vmrun.Machine.InvalidArgument",
+            "host_port",
+        ),
+    ];
+    let mut raw = target.connect();
+    for (frame, error, parameter) in &frames {
+        raw.send(frame);
+        let shown = String::from_utf8_lossy(&frame[..frame.len().min(80)]).into_owned();
+        let answer = raw.receive().unwrap_or_else(|| panic!("{shown}: hung up"));
+        assert_eq!(answer["error"], *error, "{shown}: {answer}");
+        if !parameter.is_empty() {
+            assert_eq!(answer["parameters"]["parameter"], *parameter, "{shown}: {answer}");
+        }
+    }
+    // the same connection still serves
+    assert!(raw.call(STATUS, json!({}))["error"].is_null());
+    target.end();
+}
+
+#[test]
+fn a_thousand_connections_that_say_nothing_or_half_keep_nobody_out() {
+    let target = Target::start();
+    let mut idle: Vec<UnixStream> = Vec::new();
+    for number in 0..1000 {
+        let mut stream = UnixStream::connect(&target.socket).unwrap();
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"{\"method\":\"io.vmrun.Mach");
+        }
+        idle.push(stream);
+        if number % 250 == 0 {
+            target.is_well();
+        }
+    }
+    for _ in 0..10 {
+        target.is_well();
+    }
+    drop(idle);
+    target.end();
+}
+
+#[test]
+fn clients_that_never_read_or_vanish_slow_nobody() {
+    let target = Target::start();
+    let call = format!("{{\"method\":\"{STATUS}\"}}\0").repeat(500);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut stream = UnixStream::connect(&target.socket).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        // until neither side takes any more
+        while stream.write_all(call.as_bytes()).is_ok() {}
+        silent.push(stream);
+    }
+    for _ in 0..200 {
+        let mut stream = UnixStream::connect(&target.socket).unwrap();
+        let _ = stream.write_all(&call.as_bytes()[..call.len() / 10]);
+    }
+    target.is_well();
+    drop(silent);
+    target.end();
+}
+
+#[test]
+fn many_tiny_calls_are_all_answered() {
+    const CALLS: usize = 20_000;
+    let target = Target::start();
+    let mut raw = target.connect();
+    let mut writer = raw.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        let call = b"{\"method\":\"org.varlink.service.GetInfo\"}\0".repeat(100);
+        for _ in 0..CALLS / 100 {
+            writer.write_all(&call).unwrap();
+        }
+    });
+    for number in 0..CALLS {
+        if number % 5000 == 0 {
+            target.is_well();
+        }
+        assert_eq!(raw.receive().unwrap()["parameters"]["product"], "vmrun");
+    }
+    writing.join().unwrap();
+    target.end();
+}
+
+#[test]
+fn garbage_of_every_kind_ends_nothing() {
+    let target = Target::start();
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for _ in 0..200 {
+        let mut stream = UnixStream::connect(&target.socket).unwrap();
+        let length = random() % 4000;
+        let bytes: Vec<u8> = (0..length).flat_map(|_| random().to_le_bytes()).collect();
+        let _ = stream.write_all(&bytes);
+        if random() % 2 == 0 {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+    target.end();
+}
+
+#[test]
+fn another_user_gets_nowhere() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let target = Target::start();
+    // even if somebody opens all the doors, the peer's uid counts
+    let open = |path: &std::path::Path| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.settimeout(10)\ntry:\n s.connect(sys.argv[1])\n s.sendall(b'{\"method\":\"org.varlink.service.GetInfo\"}\\0')\n sys.exit(1 if s.recv(100) else 0)\nexcept OSError as e:\n sys.exit(0)\n";
+    let try_it = || {
+        let output =
+            Command::new("python3").args(["-c", script]).arg(&target.socket).uid(65534).gid(65534).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "another user was answered: {output:?}");
+    };
+    try_it();
+    for path in [target.sandbox.path(), &target.sandbox.file("run"), &target.sandbox.runtime()] {
+        open(path);
+    }
+    open(target.socket.parent().unwrap());
+    open(&target.socket);
+    try_it();
+    let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(target.sandbox.runtime(), own).unwrap();
+    let status: Value = target.connect().call(STATUS, json!({}));
+    assert!(status["error"].is_null());
+}

@@ -1,0 +1,176 @@
+//! The architecture, held by reading the sources: imports point down, the pure layers do no I/O, `unsafe` is in one file.
+
+use std::path::{Path, PathBuf};
+
+const LAYERS: [(&str, u8); 7] =
+    [("cli", 5), ("control", 4), ("vm", 3), ("qmp", 2), ("qemu", 2), ("host", 2), ("spec", 1)];
+
+fn layer(name: &str) -> Option<u8> {
+    LAYERS.iter().find(|(layer, _)| *layer == name).map(|(_, level)| *level)
+}
+
+struct Source {
+    /// Relative to `src`.
+    path: PathBuf,
+    /// Without comments, strings and test modules.
+    code: String,
+}
+
+impl Source {
+    /// Its module path without the crate, e.g. `["vm", "changes", "plug"]`.
+    fn module(&self) -> Vec<String> {
+        let mut parts: Vec<String> =
+            self.path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        if parts.last().is_some_and(|last| last == "mod") {
+            parts.pop();
+        }
+        parts
+    }
+
+    fn is_test(&self) -> bool {
+        let parts = self.module();
+        parts
+            .iter()
+            .any(|part| part == "tests" || part == "testing" || part == "fake" || part.ends_with("_tests"))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<Source>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let code = without_noise(&std::fs::read_to_string(&path).unwrap());
+                found.push(Source { path: path.strip_prefix(root).unwrap().to_owned(), code });
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &root, &mut found);
+    found.retain(|source| !source.is_test());
+    assert!(found.len() > 50, "where are the sources?");
+    found
+}
+
+/// Cuts comments, the contents of strings, and what follows `#[cfg(test)] mod … {`, which is last by convention.
+fn without_noise(text: &str) -> String {
+    let mut code = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let module = lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
+        if line == "#[cfg(test)]" && module {
+            break;
+        }
+        let line = line.split("//").next().unwrap_or_default();
+        let outside: Vec<&str> = line.split('"').step_by(2).collect();
+        code.push_str(&outside.join("\"\""));
+        code.push('\n');
+    }
+    code
+}
+
+/// The top-level modules that a source names, by `crate::x`, `crate::{x, y}` and `super::…`.
+fn imports(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for (position, _) in source.code.match_indices("crate::") {
+        let rest = &source.code[position + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                let list = list.split(';').next().unwrap_or_default();
+                found.extend(list.split(',').map(first_word));
+            }
+            None => found.push(first_word(rest)),
+        }
+    }
+    let depth = source.module().len();
+    for (position, _) in source.code.match_indices("super::") {
+        if source.code[..position].ends_with("super::") {
+            continue;
+        }
+        let mut rest = &source.code[position..];
+        let mut up = 0;
+        while let Some(after) = rest.strip_prefix("super::") {
+            (rest, up) = (after, up + 1);
+        }
+        // as many steps up as the module is deep leave the layer
+        if up >= depth {
+            found.push(first_word(rest));
+        }
+    }
+    found
+}
+
+fn first_word(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+#[test]
+fn imports_point_down() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        let Some(own) = module.first().and_then(|name| layer(name)) else {
+            assert!(matches!(module[0].as_str(), "lib" | "main"), "{module:?} is in no layer");
+            continue;
+        };
+        for name in imports(&source) {
+            // siblings of layer 2 may use each other's data, which is how `qmp` knows what a command is
+            if layer(&name).is_some_and(|other| other > own) {
+                wrong.push(format!("{} uses {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn spec_and_qemu_are_pure() {
+    let forbidden = [
+        "tokio",
+        "std::fs",
+        "std::process",
+        "File::open",
+        "UnixStream",
+        "UnixListener",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        " nix::",
+        "libc::",
+        "std::env::var",
+        "SystemTime::now",
+        "Instant::now",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| matches!(source.module()[0].as_str(), "spec" | "qemu")) {
+        for word in forbidden.iter().filter(|word| source.code.contains(*word)) {
+            wrong.push(format!("{} has {word}", source.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_is_in_one_file() {
+    for source in sources() {
+        let unsafe_code = source.code.lines().any(|line| {
+            line.contains("unsafe ") || line.contains("unsafe{") || line.contains("allow(unsafe_code)")
+        });
+        let allowed = source.path == Path::new("host/sys.rs");
+        assert!(allowed || !unsafe_code, "{}", source.path.display());
+    }
+}
+
+#[test]
+fn the_reader_of_imports_sees_what_is_there() {
+    let code = "use crate::spec::Size;\nuse crate::{vm::Handle, cli};\nuse super::super::control::x;\nuse super::y;\n";
+    let source = Source { path: "vm/handle.rs".into(), code: code.to_owned() };
+    assert_eq!(imports(&source), ["spec", "vm", "cli", "control"]);
+    assert_eq!(
+        without_noise("a // crate::cli\nb(\"crate::cli\")\n#[cfg(test)]\nmod tests {\ncrate::cli"),
+        "a \nb(\"\")\n"
+    );
+}
