@@ -19,7 +19,7 @@ pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
 
 fn supervisor(root: &Path, name: &VmName, reporter: &mut Reporter) -> Result<u8, Failure> {
     let adopted = match claim(root, name) {
-        Err(StartError::Directory(DirError::Taken { .. })) => {
+        Err(StartError::RunDirectory(DirError::Taken { .. })) => {
             reporter.up(name.as_str());
             return Ok(0);
         }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
-use crate::vm::{ChangeError, StartError};
+use crate::vm::{ChangeError, StartError, Why};
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
@@ -62,9 +62,9 @@ impl Failure {
             eprintln!("{}", json!({ "error": error }));
             return;
         }
-        eprintln!("vmrun: {}", self.message);
+        eprintln!("vmrun: {}", printable(&self.message));
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+            eprintln!("hint: {}", printable(hint));
         }
     }
 }
@@ -74,6 +74,18 @@ impl Failure {
     pub(super) fn from_change(error: ChangeError) -> Self {
         WireError::from(error).into()
     }
+}
+
+/// A name in a message may hold anything, and must not steer the terminal. QEMU's own words have several lines.
+fn printable(text: &str) -> String {
+    let steers = |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
+        match steers(&letter) {
+            true => shown.extend(letter.escape_debug()),
+            false => shown.push(letter),
+        }
+        shown
+    })
 }
 
 impl From<WireError> for Failure {
@@ -132,7 +144,7 @@ impl From<ClientError> for Failure {
 impl From<FindError> for Failure {
     fn from(error: FindError) -> Self {
         let hint = error.hint();
-        let message = error.to_string();
+        let message = error.told();
         let (code, exit_code) = match error {
             FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Orphan(_) => {
                 ("not-running", NOT_RUNNING)
@@ -149,7 +161,8 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let hint = error.hint();
         let usage = error.is_usage();
-        let failure = if usage { Self::usage(error) } else { Self::other(error) };
+        let message = error.told();
+        let failure = if usage { Self::usage(message) } else { Self::other(message) };
         failure.hint(hint)
     }
 }

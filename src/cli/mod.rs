@@ -12,10 +12,12 @@ mod ls;
 mod output;
 mod qemu;
 mod qemu_args;
+mod usage;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 use crate::control::client::Client;
 use crate::control::find::{self, FindError};
@@ -29,8 +31,11 @@ pub use failure::Failure;
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // help and version go to stdout with 0, mistakes to stderr with 2
-        Err(error) => error.exit(),
+        // help and version go to stdout with 0; a bare `vmrun` shows its help, too
+        Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.exit()
+        }
+        Err(error) => return fail(&error.into(), usage::wants_json(std::env::args_os())),
     };
     let json = cli.wants_json();
     let result = match cli.program {
@@ -43,10 +48,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            failure.print(json);
-            ExitCode::from(failure.exit_code)
-        }
+        Err(failure) => fail(&failure, json),
     }
 }
 
@@ -60,4 +62,9 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
         }
         other => Ok(other?),
     }
+}
+
+fn fail(failure: &Failure, as_json: bool) -> ExitCode {
+    failure.print(as_json);
+    ExitCode::from(failure.exit_code)
 }

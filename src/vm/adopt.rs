@@ -30,7 +30,7 @@ use super::outcome::{Ending, Outcome};
 use super::process::Process;
 use super::rebuild::rebuild;
 use super::signals::Signals;
-use super::start::{OUTCOME_FILE, Running, Whole, connect};
+use super::start::{OUTCOME_FILE, Running, Whole, connect_to};
 use super::start_error::{StartError, system};
 use super::state::RunState;
 
@@ -75,7 +75,7 @@ pub struct Adopted {
 
 /// Takes the lock of a dead supervisor.
 pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
-    let run = RunDir::create(root, name)?;
+    let run = RunDir::create(root, name).map_err(StartError::RunDirectory)?;
     // from now on clients wait rather than fail
     let control = run.bind(names::CONTROL).map_err(system("the control socket"))?;
     Ok(Adopted { run, control })
@@ -170,6 +170,10 @@ async fn take_over(
     }))
 }
 
+fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartError> {
+    connect_to(run, name).map_err(system("a socket to QEMU"))
+}
+
 /// Whether the guest has opened the agent's port.
 async fn agent_port_is_open(session: &Session) -> bool {
     let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
@@ -182,7 +186,7 @@ async fn agent_port_is_open(session: &Session) -> bool {
 
 /// A QEMU that was started and not yet written down has never run its guest: it is told to quit.
 async fn quit_unborn(run: &RunDir) {
-    let Ok(stream) = connect(run, names::QMP) else { return };
+    let Ok(stream) = connect_to(run, names::QMP) else { return };
     let quit = async {
         if let Ok(connected) = Session::connect(stream, Options::default()).await {
             let _ = connected.session.run(&Command::new("quit", Value::Null)).await;

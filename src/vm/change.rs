@@ -106,6 +106,20 @@ impl ForwardPattern {
     }
 }
 
+impl std::fmt::Display for ForwardPattern {
+    /// As it is typed: `8080`, `8080:80`, `127.0.0.1:8080:80/udp`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}:")?;
+        }
+        write!(f, "{}", self.host)?;
+        if let Some(guest) = self.guest {
+            write!(f, ":{guest}")?;
+        }
+        self.protocol.map_or(Ok(()), |protocol| write!(f, "/{protocol}"))
+    }
+}
+
 /// What came true.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {

@@ -47,6 +47,8 @@ pub enum Kind {
         description: String,
         /// Its image, if it is a stick: its block nodes are deleted with it.
         file: Option<String>,
+        /// Identity (device, inode) of that image.
+        identity: Option<(u64, u64)>,
     },
     /// A disk or CD-ROM drive.
     Disk(DiskFacts),
@@ -166,12 +168,21 @@ impl Inventory {
         crate::qemu::ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
-    /// The disk that uses this image already.
-    pub fn user_of_image(&self, identity: (u64, u64)) -> Option<&DeviceId> {
+    /// The disk or stick that uses this image already.
+    fn user_of_image(&self, identity: (u64, u64)) -> Option<&DeviceId> {
         self.devices.values().find_map(|entry| match &entry.kind {
-            Kind::Disk(facts) if facts.identity == Some(identity) => Some(&entry.id),
-            _ => None,
+            Kind::Disk(DiskFacts { identity: used, .. }) | Kind::Usb { identity: used, .. } => {
+                (*used == Some(identity)).then_some(&entry.id)
+            }
+            Kind::Other | Kind::Controller => None,
         })
+    }
+
+    /// Refuses a second use of an image: two writers would corrupt it.
+    pub fn check_unused(&self, identity: (u64, u64), shown: &str) -> Result<(), ChangeError> {
+        let Some(user) = self.user_of_image(identity) else { return Ok(()) };
+        let message = format!("{shown} is in use already, by '{user}'");
+        Err(ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message))
     }
 
     /// The forward that a new one would collide with.

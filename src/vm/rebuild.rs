@@ -110,13 +110,19 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
     match driver {
         "usb-storage" => {
             let file = nodes.0.get(asked.id).map(|node| node.file.clone()).unwrap_or_default();
-            Kind::Usb { description: format!("stick with {file}"), file: Some(file) }
+            Kind::Usb {
+                description: format!("stick with {file}"),
+                file: Some(file.clone()),
+                identity: identity_of(&file),
+            }
         }
         "usb-host" => {
             let (bus, address) = (asked.property("hostbus").await, asked.property("hostaddr").await);
-            Kind::Usb { description: format!("host device {bus}.{address}"), file: None }
+            Kind::Usb { description: format!("host device {bus}.{address}"), file: None, identity: None }
         }
-        _ if driver.starts_with("usb-") => Kind::Usb { description: driver.to_owned(), file: None },
+        _ if driver.starts_with("usb-") => {
+            Kind::Usb { description: driver.to_owned(), file: None, identity: None }
+        }
         _ if asked.id == ids::USB || asked.id == ids::SCSI => Kind::Controller,
         _ => Kind::Other,
     }
@@ -124,8 +130,7 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
 
 fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: String) -> Kind {
     let node = nodes.0.get(drive);
-    let identity =
-        node.and_then(|node| std::fs::metadata(&node.file).ok()).map(|facts| (facts.dev(), facts.ino()));
+    let identity = node.and_then(|node| identity_of(&node.file));
     Kind::Disk(DiskFacts {
         file: node.map(|node| node.file.clone()),
         format: node.and_then(|node| node.driver.parse().ok()),
@@ -137,6 +142,11 @@ fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: Strin
         node: node.map(|_| drive.to_owned()),
         identity: identity.filter(|_| !removable),
     })
+}
+
+/// Device and inode of an image.
+fn identity_of(file: &str) -> Option<(u64, u64)> {
+    std::fs::metadata(file).ok().map(|facts| (facts.dev(), facts.ino()))
 }
 
 struct Node {

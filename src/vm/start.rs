@@ -177,8 +177,9 @@ impl From<crate::qmp::CommandError> for Failure {
 impl Failure {
     /// Ends QEMU and tells what it said.
     async fn told(self, process: &mut Process) -> StartError {
-        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await.is_ok();
-        if !ended {
+        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
+        let by_itself = ended.is_ok();
+        if !by_itself {
             process.kill();
             process.ended().await;
         }
@@ -186,6 +187,9 @@ impl Failure {
         match self {
             Self::Start(error) => error,
             Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
+            Self::Monitor(_) if by_itself => {
+                StartError::Qemu { said: "it ended without a word; is the program really QEMU?".to_owned() }
+            }
             Self::Monitor(why) => StartError::Qemu { said: why },
         }
     }
@@ -202,12 +206,10 @@ async fn speak(
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
-    let state = Arc::clone(&prepared.state);
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     write_down(prepared, &facts, user_qmp)?;
-    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
-    let console = console::connect(connect(run, names::SERIAL)?, Some(log));
+    let serial = connect(run, names::SERIAL)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
@@ -218,6 +220,11 @@ async fn speak(
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
     let facts = Facts { qemu_version: format!("{major}.{minor}.{micro}"), host, ..facts };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
+    // a start that fails must not push the log of the run before out of its place, so this comes late;
+    // nothing is said on the console before the processors run
+    let state = Arc::clone(&prepared.state);
+    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
+    let console = console::connect(serial, Some(log));
     connected.session.run(&Command::new("cont", Value::Null)).await?;
     Ok((facts, connected, agent, console, forwards))
 }
@@ -232,12 +239,16 @@ fn write_down(prepared: &Prepared, facts: &Facts, user_qmp: Option<&Path>) -> Re
         .map_err(system("the VM's description in the run directory"))
 }
 
-pub(super) fn connect(run: &RunDir, name: &str) -> Result<UnixStream, StartError> {
-    let stream: StdStream = run.connect(name).map_err(system("a socket to QEMU"))?;
-    stream
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(stream))
-        .map_err(system("a socket to QEMU"))
+/// QEMU holds the only listening end: a refusal means that it has ended.
+fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
+    connect_to(run, name).map_err(|error| Failure::Monitor(error.to_string()))
+}
+
+/// Connects to one of QEMU's sockets.
+pub(super) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
+    let stream: StdStream = run.connect(name)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {

@@ -58,17 +58,20 @@ pub enum StartError {
     /// None of the accelerators asked for works.
     #[error(transparent)]
     Accel(#[from] AccelError),
-    /// A directory cannot be used.
-    #[error(transparent)]
-    Directory(#[from] DirError),
+    /// The folder of running VMs, or the VM's in it, cannot be used.
+    #[error("run directory")]
+    RunDirectory(#[source] DirError),
+    /// The state directory cannot be used.
+    #[error("state directory")]
+    StateDirectory(#[from] DirError),
     /// There is no firmware, or it cannot be copied.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
     /// The metadata CD could not be made.
-    #[error("metadata: {0}")]
+    #[error("metadata for the guest")]
     Metadata(#[from] IsoError),
     /// A host port cannot be listened on.
-    #[error("--publish: {0}")]
+    #[error("--publish")]
     Port(#[from] PortError),
     /// The machine cannot have what was asked for.
     #[error(transparent)]
@@ -116,7 +119,13 @@ impl StartError {
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Program(error) => error.hint(),
             Self::Accel(error) => error.hint(),
-            Self::Directory(error) => error.hint(),
+            Self::RunDirectory(error) => error.hint(),
+            Self::StateDirectory(DirError::InUse { .. }) => {
+                Some("`vmrun ls` lists the running VMs; this image has one already".to_owned())
+            }
+            Self::StateDirectory(error) => {
+                error.hint().or(Some("choose another with `--state DIR`".to_owned()))
+            }
             Self::Firmware(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
@@ -133,6 +142,8 @@ impl StartError {
         match self {
             Self::Usage { .. } => true,
             Self::Image { error, .. } => matches!(error.kind, ErrorKind::InvalidArgument { .. }),
+            // another host could; any other description could be known to be wrong without looking at one
+            Self::Unsupported(why) => !matches!(why, Unsupported::LinuxOnly(_)),
             _ => false,
         }
     }

@@ -73,7 +73,10 @@ fn shared_folder_screen_and_own_monitor() {
 
     assert!(vm.run("cat /sys/bus/pci/devices/*/class").lines().any(|class| class.starts_with("0x03")));
     let shot = vm.file("screen.ppm");
-    vm.ctl(["qmp", &serde_json::json!({ "execute": "screendump", "arguments": { "filename": shot } }).to_string()]);
+    vm.ctl([
+        "qmp",
+        &serde_json::json!({ "execute": "screendump", "arguments": { "filename": shot } }).to_string(),
+    ]);
     assert!(std::fs::read(&shot).unwrap().starts_with(b"P6"));
 
     // vmrun's own session goes on beside a client of the user's
@@ -92,7 +95,8 @@ fn shared_folder_screen_and_own_monitor() {
         assert!(line["at"].is_number() && (line["dir"] == "in" || line["dir"] == "out"), "{line}");
         assert!(line["msg"].is_object(), "{line}");
     }
-    let executed = |name: &str| lines.iter().any(|line| line["msg"]["execute"] == name && line["dir"] == "out");
+    let executed =
+        |name: &str| lines.iter().any(|line| line["msg"]["execute"] == name && line["dir"] == "out");
     assert!(executed("qmp_capabilities") && executed("screendump") && executed("stop"));
     assert!(!executed("query-status"), "that was on the other monitor");
     let own = vm.file("own.sock");

@@ -75,7 +75,8 @@ fn other_devices_come_and_go_and_slots_are_accounted() {
     assert_eq!((&status["slots_used"], &status["slots_total"]), (&2.into(), &2.into()));
 
     // full: nothing is made, and the way out is told
-    vm.try_ctl(["disk-add", "new.img,size=1M"]).fails(4, &["2 hot-plug slots", "--hotplug-slots", "bus=scsi"]);
+    vm.try_ctl(["disk-add", "new.img,size=1M"])
+        .fails(4, &["2 hot-plug slots", "--hotplug-slots", "bus=scsi"]);
     vm.try_ctl(["device-add", "virtio-rng-pci"]).fails(4, &["slots", "--hotplug-slots"]);
     vm.try_ctl(["usb-add", "usb-kbd"]).fails(4, &["slots"]);
     assert!(!vm.file("new.img").exists());

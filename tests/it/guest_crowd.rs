@@ -36,7 +36,8 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
     assert_eq!((devices.len(), ports.len()), (CLIENTS, CLIENTS));
 
     let status = vm.status();
-    let ids = |list: &Value| list.as_array().unwrap().iter().map(|item| text(&item["id"])).collect::<BTreeSet<_>>();
+    let ids =
+        |list: &Value| list.as_array().unwrap().iter().map(|item| text(&item["id"])).collect::<BTreeSet<_>>();
     assert_eq!(ids(&status["usb"]), devices);
     assert_eq!(ids(&status["devices"]), ["usb0".to_owned()].into());
     assert_eq!(status["slots_used"], 1);
@@ -50,7 +51,9 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
     let of_kind = |kind: &str| {
         let all = peripherals.as_array().unwrap().iter();
         let kind = format!("child<{kind}");
-        all.filter(|item| text(&item["type"]).starts_with(&kind)).map(|item| text(&item["name"])).collect::<BTreeSet<_>>()
+        all.filter(|item| text(&item["type"]).starts_with(&kind))
+            .map(|item| text(&item["name"]))
+            .collect::<BTreeSet<_>>()
     };
     assert_eq!(of_kind("usb-"), devices);
     assert_eq!(of_kind("qemu-xhci").len(), 1);

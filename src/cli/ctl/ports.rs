@@ -1,9 +1,12 @@
 //! `port-list`, `port-add`, `port-remove`.
 
+use std::str::FromStr;
+
 use clap::Args;
 
 use crate::control::wire;
 use crate::spec::Forward;
+use crate::spec::forward::ForwardError;
 
 use super::super::failure::Failure;
 use super::super::output::table;
@@ -53,36 +56,51 @@ impl Add {
     }
 }
 
+/// Which forward to end: what was not typed is not a condition, as long as it is clear what is meant.
+#[derive(Debug, Clone)]
+struct Pattern {
+    typed: String,
+    call: wire::RemoveForward,
+}
+
+impl FromStr for Pattern {
+    type Err = ForwardError;
+
+    fn from_str(text: &str) -> Result<Self, ForwardError> {
+        let host_port_alone = |host: u16| wire::RemoveForward {
+            host_port: host.into(),
+            guest_port: None,
+            address: None,
+            protocol: None,
+        };
+        let call = match text.parse() {
+            Ok(host) => host_port_alone(host),
+            Err(_) => {
+                let forward: Forward = text.parse()?;
+                let typed_address = text.split('/').next().is_some_and(|part| part.split(':').count() == 3);
+                wire::RemoveForward {
+                    guest_port: Some(forward.guest.into()),
+                    address: typed_address.then(|| forward.address.to_string()),
+                    protocol: text.contains('/').then(|| forward.protocol.to_string()),
+                    ..host_port_alone(forward.host)
+                }
+            }
+        };
+        Ok(Self { typed: text.to_owned(), call })
+    }
+}
+
 /// `port-remove`.
 #[derive(Debug, Args)]
 pub(super) struct Remove {
     /// As port-list prints it; a host port alone is enough if only one forward has it
-    forward: String,
+    forward: Pattern,
 }
 
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = match self.forward.parse::<u16>() {
-            Ok(host) => wire::RemoveForward {
-                host_port: host.into(),
-                guest_port: None,
-                address: None,
-                protocol: None,
-            },
-            Err(_) => {
-                let forward: Forward = self.forward.parse().map_err(Failure::usage)?;
-                // an address or protocol that was not typed is not a condition, as long as it is clear what is meant
-                let typed_address =
-                    self.forward.split('/').next().is_some_and(|part| part.split(':').count() == 3);
-                wire::RemoveForward {
-                    host_port: forward.host.into(),
-                    guest_port: Some(forward.guest.into()),
-                    address: typed_address.then(|| forward.address.to_string()),
-                    protocol: self.forward.contains('/').then(|| forward.protocol.to_string()),
-                }
-            }
-        };
+        let Pattern { typed, call } = self.forward;
         let _: wire::Empty = context.client.call("RemoveForward", call)?;
-        context.output.print(&serde_json::json!({}), || format!("removed {}", self.forward))
+        context.output.print(&serde_json::json!({}), || format!("removed {typed}"))
     }
 }

@@ -27,11 +27,12 @@ impl Qmp {
         if bare {
             return Ok(json!({ "execute": text }));
         }
+        let hint = || Some("for example '{\"execute\": \"query-block\"}', or just query-block".to_owned());
         let value: Value = serde_json::from_str(text)
-            .map_err(|error| Failure::usage(format!("the QMP command is not JSON: {error}")))?;
+            .map_err(|error| Failure::usage(format!("the QMP command is not JSON: {error}")).hint(hint()))?;
         match value.get("execute") {
             Some(Value::String(_)) => Ok(value),
-            _ => Err(Failure::usage("a QMP command is an object such as {\"execute\": \"query-block\"}")),
+            _ => Err(Failure::usage("a QMP command is an object with a string 'execute'").hint(hint())),
         }
     }
 

@@ -118,14 +118,16 @@ impl DirError {
             Self::Missing { .. } => Some("create it first".to_owned()),
             Self::Open { path, .. } => Some(format!("chmod go-rwx '{}'", path.display())),
             Self::Taken { .. } => Some("choose another --name, or see `vmrun ls`".to_owned()),
-            Self::InUse { .. } | Self::Symlink { .. } | Self::Foreign { .. } | Self::NotWritable { .. } => {
-                Some(
-                    "choose another directory (--state for a VM's state, $VMRUN_RUNTIME_DIR for sockets)"
-                        .to_owned(),
-                )
-            }
+            Self::InUse { .. }
+            | Self::Symlink { .. }
+            | Self::Foreign { .. }
+            | Self::NotWritable { .. }
+            | Self::NotADirectory { .. } => Some(
+                "choose another directory (--state for a VM's state, $VMRUN_RUNTIME_DIR for sockets)"
+                    .to_owned(),
+            ),
             Self::Damaged { path, .. } => Some(format!("delete '{}' to have it made anew", path.display())),
-            Self::NotADirectory { .. } | Self::Io { .. } => None,
+            Self::Io { .. } => None,
         }
     }
 }

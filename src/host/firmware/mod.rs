@@ -75,7 +75,7 @@ impl FoundFirmware {
 #[derive(Debug, Error)]
 pub enum FirmwareError {
     /// None for this architecture and machine.
-    #[error("no UEFI firmware for {arch:?} machines of type '{machine}' is installed")]
+    #[error("no UEFI firmware for {arch} machines of type '{machine}' is installed")]
     NotFound {
         /// The guest's architecture.
         arch: Arch,
@@ -86,7 +86,7 @@ pub enum FirmwareError {
     #[error("firmware {} does not exist", .0.display())]
     Missing(PathBuf),
     /// The folder given has none.
-    #[error("{} has no firmware for {arch:?} under a known name", folder.display())]
+    #[error("{} has no firmware for {arch} under a known name", folder.display())]
     NoneInFolder {
         /// The folder.
         folder: PathBuf,

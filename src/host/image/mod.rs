@@ -87,7 +87,7 @@ pub enum ImageError {
         source: HeaderError,
     },
     /// It is not what was said.
-    #[error("{} is {found:?}, not {asked:?}", path.display())]
+    #[error("{} is {found}, not {asked}", path.display())]
     Contradiction {
         /// The image.
         path: PathBuf,
@@ -110,14 +110,17 @@ impl ImageError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing(_) => Some("give a size (size=10G) to have it created".to_owned()),
             Self::Empty(path) => {
                 Some(format!("was it interrupted while it was made? remove '{}'", path.display()))
             }
             Self::Luks(_) => Some("give format=raw to hand it to the guest as it is".to_owned()),
             Self::Contradiction { .. } => Some("leave format= away to have it found".to_owned()),
             Self::Forbidden { .. } => Some("run as its owner, or change its permissions".to_owned()),
-            Self::Directory(_) | Self::Special(_) | Self::Damaged { .. } | Self::Io { .. } => None,
+            Self::Missing(_)
+            | Self::Directory(_)
+            | Self::Special(_)
+            | Self::Damaged { .. }
+            | Self::Io { .. } => None,
         }
     }
 }
@@ -276,6 +279,6 @@ mod tests {
         check_format(path, ImageFormat::Raw, ImageFormat::Qcow2).unwrap();
         check_format(path, ImageFormat::Vpc, ImageFormat::Raw).unwrap();
         let error = check_format(path, ImageFormat::Qcow2, ImageFormat::Raw).unwrap_err();
-        assert_eq!(error.to_string(), "a is Raw, not Qcow2");
+        assert_eq!(error.to_string(), "a is raw, not qcow2");
     }
 }

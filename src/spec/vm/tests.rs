@@ -130,6 +130,8 @@ prop_compose! {
             devices: Vec::new(),
             shares: Vec::new(),
             extra: Vec::new(),
+            on_panic: if usb { OnPanic::Pause } else { OnPanic::Poweroff },
+            no_reboot: sandbox,
             arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
         }
     }

@@ -4,7 +4,7 @@ use crate::qemu::plan::{self, Controller};
 use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Size};
 
 use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
+use super::super::error::ChangeError;
 use super::super::images::Opened;
 use super::super::inventory::{DiskFacts, Kind};
 use super::super::owner::{Owner, Reply};
@@ -64,7 +64,9 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     let error = ChangeError::unsupported(format!("a {machine} machine takes no {bus} disk while it runs"));
     Err(match bus {
         DiskBus::Sata => error.hint("SATA takes nothing while the VM runs: use virtio, scsi, usb or nvme"),
-        _ => error.hint("start the VM with a disk on that bus, or use another bus"),
+        DiskBus::Usb => error.hint("start the VM with `--usb`"),
+        // a machine without slots: its SCSI controller takes disks, if it is there from the start
+        _ => error.hint("use bus=scsi, and start the VM with a first disk on that bus"),
     })
 }
 
@@ -100,9 +102,7 @@ fn go(
             let _ = std::fs::remove_file(file);
         }
     };
-    if let Some(user) = owner.inventory.user_of_image(image.identity) {
-        let message = format!("{} is in use already, by disk '{user}'", image.shown);
-        let error = ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message);
+    if let Err(error) = owner.inventory.check_unused(image.identity, &image.shown) {
         remove_file();
         return plug::abandon(owner, &id, reply, error);
     }

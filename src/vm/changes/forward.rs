@@ -102,7 +102,15 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
         owner.inventory.forwards.iter().filter(|forward| pattern.matches(forward)).copied().collect();
     let forward = match meant.as_slice() {
         [only] => *only,
-        [] => return answer(reply, Err(ChangeError::no_such("forward from host port", pattern.host))),
+        [] => {
+            let list: Vec<String> = owner.inventory.forwards.iter().map(Forward::to_string).collect();
+            let has = if list.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("it has {}", list.join(", "))
+            };
+            return answer(reply, Err(ChangeError::no_such("forward", pattern).hint(has)));
+        }
         several => {
             let list: Vec<String> = several.iter().map(Forward::to_string).collect();
             let message = format!("host port {} has several forwards: {}", pattern.host, list.join(", "));

@@ -44,6 +44,14 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
             Err(error) if error.message.contains("already in the process of unplug") => {}
             // it has gone meanwhile
             Err(error) if is_not_found(&error) => look(owner, name, FIRST_LOOK),
+            Err(error) if error.message.contains("does not support hotplugging") => {
+                let error = ChangeError::unsupported(format!("'{name}' is built into the machine and stays"));
+                fail(
+                    owner,
+                    &name,
+                    &error.hint("only what was added while the VM runs, or sits on USB or SCSI, can go"),
+                );
+            }
             Err(error) => fail(owner, &name, &error),
             Ok(_) => look_later(owner, name, FIRST_LOOK),
         });
@@ -69,8 +77,10 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
         let is_listed = |list: &Value| {
             list.as_array().is_none_or(|devices| devices.iter().any(|device| device["name"] == *id))
         };
-        let removing =
-            owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
+        let removing = owner
+            .inventory
+            .device(&id)
+            .is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
         match answer {
             Ok(list) if removing && !is_listed(&list) => gone(owner, &id),
             _ => look_later(owner, id, (waited * 2).min(MAX_BETWEEN_LOOKS)),

@@ -14,6 +14,7 @@ struct Resolved {
     driver: String,
     description: String,
     file: Option<String>,
+    identity: Option<(u64, u64)>,
     plug: UsbPlug,
 }
 
@@ -28,7 +29,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
         UsbSelector::Driver(device) => id.or_else(|| device.id.clone()),
         _ => id,
     };
-    let kind = Kind::Usb { description, file: None };
+    let kind = Kind::Usb { description, file: None, identity: None };
     let id = match plug::book(owner, id, "usb", "usb", kind) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
@@ -48,6 +49,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                         driver: "usb-storage".to_owned(),
                         description: format!("stick with {path}"),
                         file: Some(path),
+                        identity: Some(image.identity),
                         plug: UsbPlug::Stick {
                             file: image.path,
                             format: image.format,
@@ -68,6 +70,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                     driver: "usb-host".to_owned(),
                     description: device.to_string(),
                     file: None,
+                    identity: None,
                     plug: UsbPlug::Host { bus: device.bus, address: device.address },
                 })
             },
@@ -90,6 +93,7 @@ fn with_typed(
             Ok(Resolved {
                 description: driver.clone(),
                 file: None,
+                identity: None,
                 plug: UsbPlug::Driver { driver: driver.clone(), properties: known },
                 driver,
             })
@@ -104,14 +108,19 @@ fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, 
         Ok(resolved) => resolved,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
-    if let Err(error) = plug::ensure_controller(owner, Controller::Usb) {
+    let unused = match (resolved.identity, &resolved.file) {
+        (Some(identity), Some(file)) => owner.inventory.check_unused(identity, file),
+        _ => Ok(()),
+    };
+    if let Err(error) = unused.and_then(|()| plug::ensure_controller(owner, Controller::Usb)) {
         return plug::abandon(owner, &id, reply, error);
     }
+    let Resolved { driver, description, file, identity, plug: plug_as } = resolved;
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
-        entry.driver = resolved.driver;
-        entry.kind = Kind::Usb { description: resolved.description, file: resolved.file };
+        entry.driver = driver;
+        entry.kind = Kind::Usb { description, file, identity };
     }
     let bus = owner.machine.usb_bus().unwrap_or_default();
-    let steps = plan::add_usb(&id, &resolved.plug, bus);
+    let steps = plan::add_usb(&id, &plug_as, bus);
     plug::plug(owner, id, steps, reply, || {});
 }

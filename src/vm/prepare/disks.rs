@@ -164,7 +164,7 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
     }
     for device in &spec.devices {
         let kind = match device.driver.starts_with("usb-") {
-            true => Kind::Usb { description: device.driver.clone(), file: None },
+            true => Kind::Usb { description: device.driver.clone(), file: None, identity: None },
             false => Kind::Other,
         };
         let slot = inventory.slots.slot_of(device.id.as_str()).map(str::to_owned);

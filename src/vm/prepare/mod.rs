@@ -254,10 +254,10 @@ fn typed_properties(
 
 /// Takes the name that was asked for, or the first free one after the image.
 fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
-    let root = runtime_root(&RuntimeEnvironment::from_env())?;
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(StartError::RunDirectory)?;
     let claim = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
-        Err(error) => Err(StartError::from(error)),
+        Err(error) => Err(StartError::RunDirectory(error)),
         // its supervisor has died, but the VM lives: the next `vmrun ls` takes it over
         Ok(run) if adopt::is_alive(&run) => Ok(None),
         Ok(run) => Ok(Some(adopt::bury_in(run))),
@@ -322,8 +322,9 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     if request.ephemeral {
         made.directory(state.path());
     }
-    if state_is_new {
-        made.directory(&plan.state);
+    match state_is_new {
+        true => made.directory(&plan.state),
+        false => made.inside(&plan.state),
     }
     let plan = Plan { state: state.path().to_owned(), ..plan };
     let images = Images::new(Arc::clone(&state), run.path());
@@ -362,11 +363,14 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
 /// The socket of `--qmp`, under any path length.
 fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
-    let bound = Directory::bind_at(&path).map_err(|error| StartError::File {
-        what: "QMP socket",
-        path: path.clone(),
-        why: error.to_string(),
-        hint: None,
+    let bound = Directory::bind_at(&path).map_err(|error| {
+        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        StartError::File {
+            what: "QMP socket",
+            path: path.clone(),
+            why: if taken { "something has that name already".to_owned() } else { error.to_string() },
+            hint: taken.then(|| "remove it, or choose another path".to_owned()),
+        }
     })?;
     Ok((path, bound))
 }

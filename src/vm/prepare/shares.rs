@@ -39,8 +39,9 @@ pub(super) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
         if !directory.is_dir() {
             return Err(StartError::File {
                 what: "shared folder",
+                why: if directory.exists() { "it is not a folder" } else { "there is no such folder" }
+                    .to_owned(),
                 path: directory,
-                why: "it is not a folder".to_owned(),
                 hint: None,
             });
         }
