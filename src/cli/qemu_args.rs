@@ -173,6 +173,9 @@ pub(super) struct RunArgs {
     /// How long the guest is asked on a signal before QEMU is told to quit
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     stop_timeout: Duration,
+    /// The most that the console's log takes on the disk [default: 16M]
+    #[arg(long, value_name = "SIZE")]
+    log_size: Option<Size>,
     /// A second, separate QMP socket for your own tools
     #[arg(long, value_name = "PATH")]
     qmp: Option<PathBuf>,
@@ -235,6 +238,7 @@ impl QemuArgs {
             on_panic: self.machine.on_panic,
             no_reboot: self.machine.no_reboot,
             max_resets: self.machine.max_resets,
+            log_size: self.run.log_size,
             qmp: self.run.qmp,
             sandbox: !self.machine.no_sandbox,
             extra: self.extra,

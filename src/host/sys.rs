@@ -164,6 +164,26 @@ pub enum Fork {
     Child,
 }
 
+/// Whether some process has locked a part of a file (`fcntl` locks, as QEMU puts on its images), for reading or writing.
+///
+/// # Errors
+/// A file system without such locks.
+#[cfg(target_os = "linux")]
+pub fn is_range_locked(file: &File) -> io::Result<bool> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        // 0 = to the end of the file, however long
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // this asks only: it locks nothing
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
 /// Splits the process in two.
 ///
 /// Only for a process with a single thread (checked on Linux): in the child of any other, every lock that another thread held would stay held.

@@ -1,6 +1,6 @@
 //! Which controllers a VM starts with, from what is to hang on them.
 
-use super::Machine;
+use super::{Device, Machine, ids};
 use crate::spec::{Boot, DiskBus, Display, VmSpec};
 
 /// Whether the VM starts with a USB controller.
@@ -9,6 +9,15 @@ pub fn uses_usb(machine: &Machine, spec: &VmSpec) -> bool {
     // keyboard and pointer of a VM with a screen, unless they are virtio ones
     let for_screen = spec.display != Display::None && machine.has_pci();
     machine.has_usb() && (asked || for_screen)
+}
+
+/// As many as `qemu-xhci` can have, of each speed; unasked it has four.
+const USB_PORTS: u32 = 15;
+
+/// The USB controller, cold or hot. A device that finds no free port ends up behind a hub which QEMU plugs in by itself:
+/// that has full speed only, and Linux does not see what hangs on it.
+pub(super) fn usb() -> Device {
+    Device::new("qemu-xhci", ids::USB).with("p2", USB_PORTS).with("p3", USB_PORTS)
 }
 
 /// Whether the VM starts with a SCSI controller.

@@ -1,7 +1,7 @@
 //! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
 
 use super::channels::{AGENT, SERIAL};
-use super::controllers::uses_usb;
+use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::{Device, Machine, ids};
@@ -80,7 +80,7 @@ pub(super) fn panic(machine: &Machine) -> Option<Device> {
 
 /// The USB controller, where it is a device of its own.
 pub(super) fn usb(machine: &Machine, spec: &VmSpec) -> Option<Device> {
-    (machine.has_pci() && uses_usb(machine, spec)).then(|| Device::new("qemu-xhci", ids::USB))
+    (machine.has_pci() && uses_usb(machine, spec)).then(controllers::usb)
 }
 
 /// Video device, keyboard and pointer.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{BlockNode, Command, Device, Machine, block, device, drives, ids};
+use super::{BlockNode, Command, Device, Machine, block, controllers, device, drives, ids};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, Disk, ImageFormat};
 
@@ -111,7 +111,7 @@ pub fn add_disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> 
 /// Plugs a controller into a slot.
 pub fn add_controller(machine: &Machine, kind: Controller, bus: Option<&str>) -> Vec<Step> {
     let controller = match kind {
-        Controller::Usb => Device::new("qemu-xhci", ids::USB).on(bus),
+        Controller::Usb => controllers::usb().on(bus),
         Controller::Scsi => drives::scsi_controller(machine, bus),
     };
     vec![Step::device(&controller)]

@@ -75,6 +75,8 @@ pub struct Request {
     pub no_reboot: bool,
     /// More resets by the guest than this end the VM.
     pub max_resets: Option<u32>,
+    /// The console's log has at most this many bytes; none = the default.
+    pub log_size: Option<Size>,
     /// A QMP socket for the user's own tools.
     pub qmp: Option<PathBuf>,
     /// QEMU's seccomp sandbox.
@@ -114,6 +116,7 @@ impl Default for Request {
             on_panic: OnPanic::default(),
             no_reboot: false,
             max_resets: None,
+            log_size: None,
             qmp: None,
             sandbox: true,
             extra: Vec::new(),

@@ -3,11 +3,13 @@
 //! Whose QEMU it is, is proved by three things: the process has the id *and* the start time that were written down, is held by a
 //! pidfd from then on, and what answers on the monitor's socket has the VM's UUID.
 
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,6 +38,10 @@ use super::state::RunState;
 
 /// How long a QEMU that was never given a guest may take to quit.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most that it can have to say until then.
+const QUIT_WORDS: u64 = 64 << 10;
+/// How long a QEMU of the foreground, which dies with its supervisor, may take to be gone, in milliseconds.
+const DYING: u16 = 2000;
 
 /// What `vm.json` holds: all that a new supervisor must know and cannot ask QEMU.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,14 +58,22 @@ impl VmFile {
         serde_json::from_slice(&directory.read(names::VM).ok()?).ok()
     }
 
-    /// The process that was written down, if it still is that one.
+    /// The process that was written down, if it still is that one and lives.
     fn process(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.facts.qemu_pid);
         let pidfd = sys::pidfd_open(pid).ok()?;
         // looked at after the pidfd was opened: what has this start time now is what the pidfd holds
         let started = sys::process_start_time("/proc".as_ref(), pid).ok()?;
-        (started == self.facts.qemu_start_time).then_some(pidfd)
+        // one that has ended and that nobody has reaped is there, too
+        let patience = if self.facts.detached { 0 } else { DYING };
+        (started == self.facts.qemu_start_time && !ends_within(&pidfd, patience)).then_some(pidfd)
     }
+}
+
+fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
+    // readable = ended; where it cannot be told, it counts as alive
+    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(patience_ms))
+        .is_ok_and(|ready| ready > 0)
 }
 
 /// Whether there is a living QEMU behind a run directory that nobody holds.
@@ -85,7 +99,7 @@ pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
 pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     let Adopted { run, control } = adopted;
     let Some(file) = VmFile::read(&run) else {
-        quit_unborn(&run).await;
+        quit_unborn(&run);
         let _ = run.remove_all();
         return Ok(None);
     };
@@ -119,8 +133,9 @@ async fn take_over(
     let (major, minor, micro) = connected.greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
     let state = Arc::new(StateDir::open(&facts.state_directory)?);
-    let log = ConsoleLog::go_on(Arc::clone(&state), console::DEFAULT_LOG_CAP)
-        .map_err(system("the console's log"))?;
+    let since = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(facts.started_unix_ms);
+    let log =
+        ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, since).map_err(system("the console's log"))?;
     let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
     let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
     let pending = Pending::read(&run);
@@ -142,7 +157,6 @@ async fn take_over(
     }
     let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
     let images = Images::new(Arc::clone(&state), run.path());
-    let since = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(facts.started_unix_ms);
     let started =
         Instant::now().checked_sub(since.elapsed().unwrap_or_default()).unwrap_or_else(Instant::now);
     let Connected { events, .. } = connected;
@@ -184,17 +198,21 @@ async fn agent_port_is_open(session: &Session) -> bool {
         .unwrap_or(false)
 }
 
-/// A QEMU that was started and not yet written down has never run its guest: it is told to quit.
-async fn quit_unborn(run: &RunDir) {
-    let Ok(stream) = connect_to(run, names::QMP) else { return };
-    let quit = async {
-        if let Ok(connected) = Session::connect(stream, Options::default()).await {
-            let _ = connected.session.run(&Command::new("quit", Value::Null)).await;
-            connected.session.closed().await;
-        }
+/// A QEMU that was started and not yet written down has never run its guest: it is told to quit, and waited for.
+fn quit_unborn(run: &RunDir) {
+    // nobody but QEMU can listen there: a refusal means that there is none
+    let Ok(mut monitor) = run.connect(names::QMP) else { return };
+    let mut quit = || {
+        monitor.set_read_timeout(Some(QUIT_TIMEOUT))?;
+        monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
+        // it hangs up after it has closed its images
+        io::copy(&mut (&monitor).take(QUIT_WORDS), &mut io::sink())
     };
-    if tokio::time::timeout(QUIT_TIMEOUT, quit).await.is_err() {
-        log::warn!("a QEMU that was just being started does not quit");
+    match quit() {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
+            log::warn!("a QEMU that was just being started does not quit: {error}");
+        }
+        _ => log::info!("a QEMU that was just being started has been told to quit"),
     }
 }
 
@@ -205,8 +223,9 @@ pub(super) fn is_alive(run: &RunDir) -> bool {
 
 /// Takes away what a dead VM left elsewhere; its run directory is to be used again.
 pub(super) fn bury_in(run: RunDir) -> RunDir {
-    if let Some(file) = VmFile::read(&run) {
-        clear_up(&run, &file);
+    match VmFile::read(&run) {
+        Some(file) => clear_up(&run, &file),
+        None => quit_unborn(&run),
     }
     run
 }
@@ -251,6 +270,7 @@ pub fn clean(root: &Path, name: &VmName) {
         Some(file) if file.process().is_some() => {}
         Some(file) => bury(run, &file),
         None => {
+            quit_unborn(&run);
             let _ = run.remove_all();
         }
     }

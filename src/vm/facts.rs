@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::qemu::HostFacts;
 
+use super::console::DEFAULT_LOG_CAP;
+
 /// Decided at the start; part of `vm.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Facts {
@@ -36,8 +38,16 @@ pub struct Facts {
     /// More resets by the guest than this end the VM.
     #[serde(default)]
     pub max_resets: Option<u32>,
+    /// The most that the console's log has.
+    #[serde(default = "default_log_bytes")]
+    pub log_bytes: u64,
     /// Budget of the ladder on a signal, in milliseconds.
     pub stop_timeout_ms: u64,
     /// When QEMU was started, in milliseconds after the Unix epoch.
     pub started_unix_ms: u64,
+}
+
+/// For descriptions that were written before the limit could be chosen.
+fn default_log_bytes() -> u64 {
+    DEFAULT_LOG_CAP
 }

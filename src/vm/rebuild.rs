@@ -52,6 +52,11 @@ pub(super) async fn rebuild(
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
     inventory.run_state = run_state(session).await?;
+    inventory.reason = match inventory.run_state {
+        RunState::IoError => io_error(session).await,
+        RunState::Panicked => Some("the guest's kernel panicked".to_owned()),
+        _ => None,
+    };
     if spec.networking == Networking::User {
         inventory.forwards = forwards(session).await?;
     }
@@ -213,6 +218,21 @@ async fn take_back(
 async fn run_state(session: &Session) -> Result<RunState, CommandError> {
     let status = session.run(&Command::new("query-status", Value::Null)).await?;
     Ok(RunState::from_qmp(status["status"].as_str().unwrap_or_default()))
+}
+
+/// Which disk has stopped the VM, and why.
+async fn io_error(session: &Session) -> Option<String> {
+    let list = session.run(&Command::new("query-block", Value::Null)).await.ok()?;
+    list.as_array()?.iter().find_map(|block| {
+        // `disk1`, or `/machine/peripheral/disk1/virtio-backend`
+        let device = block["qdev"].as_str()?;
+        let id = device.strip_prefix("/machine/peripheral/").unwrap_or(device).split('/').next()?;
+        match block["io-status"].as_str()? {
+            "nospace" => Some(format!("no space left on the host for '{id}'")),
+            "failed" => Some(format!("'{id}' has an I/O error")),
+            _ => None,
+        }
+    })
 }
 
 async fn forwards(session: &Session) -> Result<Vec<Forward>, CommandError> {

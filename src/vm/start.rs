@@ -223,7 +223,7 @@ async fn speak(
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, console::DEFAULT_LOG_CAP).map_err(system("the console's log"))?;
+    let log = ConsoleLog::start(state, facts.log_bytes).map_err(system("the console's log"))?;
     let console = console::connect(serial, Some(log));
     connected.session.run(&Command::new("cont", Value::Null)).await?;
     Ok((facts, connected, agent, console, forwards))
@@ -267,6 +267,7 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         detached: launch.detached,
         ephemeral: prepared.options.ephemeral,
         max_resets: prepared.options.max_resets,
+        log_bytes: prepared.options.log_bytes,
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
     }
@@ -351,7 +352,8 @@ impl Running {
     pub(super) fn assemble(whole: Whole) -> Self {
         let bus = Bus::default();
         let run_state = whole.inventory.run_state;
-        let (pulse, beats) = watch::channel(Pulse { run_state, panicked: false, stopping: false });
+        let panicked = run_state == RunState::Panicked;
+        let (pulse, beats) = watch::channel(Pulse { run_state, panicked, stopping: false });
         let (outcome, ended) = watch::channel(None);
         let handle = Handle {
             inbox: whole.inbox,
@@ -378,6 +380,9 @@ impl Running {
             signals: whole.signals,
             started: whole.started,
         });
+        if panicked {
+            owner.evidence.panicked();
+        }
         if whole.agent_open {
             super::events::agent_port(&mut owner, true);
         }

@@ -93,7 +93,8 @@ fn shared_folder_screen_and_own_monitor() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &lines {
         assert!(line["at"].is_number() && (line["dir"] == "in" || line["dir"] == "out"), "{line}");
-        assert!(line["msg"].is_object(), "{line}");
+        // the guest agent marks the beginning of its first answer with a byte that is no JSON
+        assert!(line["msg"].is_object() || line["msg"].is_string(), "{line}");
     }
     let executed =
         |name: &str| lines.iter().any(|line| line["msg"]["execute"] == name && line["dir"] == "out");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::support::linux::Linux;
 
+const MOUNT: &str = "mount -t iso9660 -o ro /dev/sr0 /metadata";
+
 #[test]
 fn pause_holds_the_guest_and_reset_starts_it_anew() {
     let vm = Linux::boot::<&str>([]);
@@ -45,17 +47,20 @@ fn media_are_changed_and_ejected() {
     vm.run("umount /metadata");
     vm.ctl(["media-change", &drive, other.to_str().unwrap()]);
     assert_eq!(vm.list("disk-list")[0]["file"], other.to_str().unwrap());
-    assert_eq!(vm.run("mount -t iso9660 -o ro /dev/sr0 /metadata && cat /metadata/config"), "first");
+    // the drive answers the first request with "the medium may have changed", and this guest polls no drives
+    vm.until("the new medium is mounted", |vm| vm.sh(MOUNT).0 == 0);
+    assert_eq!(vm.run("cat /metadata/config"), "first");
 
     vm.ctl(["media-eject", &drive, "--force"]);
     assert!(vm.list("disk-list")[0]["file"].is_null());
     vm.run("umount /metadata");
-    assert_ne!(vm.sh("mount -t iso9660 -o ro /dev/sr0 /metadata").0, 0, "there is no medium");
+    assert_ne!(vm.sh(MOUNT).0, 0, "there is no medium");
     vm.try_ctl(["media-eject", &drive]).fails(4, &["empty"]);
     vm.try_ctl(["media-change", &drive, "missing.iso"]).fails(1, &["missing.iso"]);
     vm.try_ctl(["disk-remove", &drive]).fails(4, &["CD-ROM", "media-eject"]);
     vm.ctl(["media-change", &drive, other.to_str().unwrap()]);
-    assert_eq!(vm.run("mount -t iso9660 -o ro /dev/sr0 /metadata && cat /metadata/config"), "first");
+    vm.until("the medium is mounted again", |vm| vm.sh(MOUNT).0 == 0);
+    assert_eq!(vm.run("cat /metadata/config"), "first");
     vm.quit();
 }
 

@@ -67,12 +67,17 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
 
     // and the guest's
     vm.until("the guest has all of them", |vm| {
-        vm.run("cat /sys/bus/usb/devices/*/product | grep -c 'QEMU USB'") == CLIENTS.to_string()
+        vm.sh("cat /sys/bus/usb/devices/*/product | grep -Ec 'Keyboard|Mouse|Tablet'").1
+            == CLIENTS.to_string()
     });
 
     let log = std::fs::read_to_string(vm.file("qmp.log")).unwrap();
     let messages = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let errors: Vec<Value> = messages.filter(|line| line["msg"].get("error").is_some()).collect();
+    // not of QEMU: the guest agent's answer to the byte that begins `guest-sync-delimited`
+    let is_agents =
+        |error: &Value| error["desc"].as_str().is_some_and(|desc| desc.contains("stray '\u{fffd}'"));
+    let errors: Vec<Value> =
+        messages.filter(|line| line["msg"].get("error").is_some_and(|error| !is_agents(error))).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     vm.quit();
 }

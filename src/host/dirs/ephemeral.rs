@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 use super::directory::{Directory, Privacy};
-use super::{DirError, StateDir};
+use super::{DirError, StateDir, names};
+use crate::host::sys;
 use crate::spec::VmName;
 
 /// Held while directories are made or removed.
@@ -75,10 +76,22 @@ fn sweep(base: &Path) {
         }
         // whoever lives holds the lock
         if let Ok(dead) = StateDir::open(&entry.path()) {
+            if is_in_use(dead.path()) {
+                continue;
+            }
             log::info!("removing what a killed run left: {}", entry.path().display());
             let _ = fs::remove_dir_all(dead.path());
         }
     }
+}
+
+/// Whether a QEMU still has an image in this directory: its supervisor may have died, and a new one will want it.
+fn is_in_use(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return false };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name() != names::LOCK)
+        .any(|entry| File::open(entry.path()).is_ok_and(|file| sys::is_range_locked(&file).unwrap_or(false)))
 }
 
 #[cfg(test)]

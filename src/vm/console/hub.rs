@@ -70,7 +70,12 @@ impl Default for Hub {
 impl Hub {
     /// An empty hub; `log` has what is older than the ring.
     pub(super) fn new(log: Option<Arc<LogReader>>) -> Self {
-        Self { ring: Arc::default(), end: watch::Sender::new(0), log }
+        let hub = Self { ring: Arc::default(), end: watch::Sender::new(0), log };
+        if let Some(log) = &hub.log {
+            // of a run that is taken over; nothing at a run's start
+            hub.push(&log.before(0));
+        }
+        hub
     }
 
     /// Adds output; never waits for a reader.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use crate::host::dirs::StateDir;
 
@@ -51,14 +52,24 @@ impl ConsoleLog {
     pub(in super::super) fn start(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
         let file = rotate(&state)?;
         let rotated = Arc::default();
-        Ok(Self { state, file, written: 0, half: (cap / 2).max(1), broken: false, rotated })
+        Ok(Self { state, file, written: 0, half: half_of(cap), broken: false, rotated })
     }
 
-    /// Goes on with the log of a run whose supervisor has died.
-    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
+    /// Goes on with the log of a run that began at `since` and whose supervisor has died.
+    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64, since: SystemTime) -> io::Result<Self> {
+        // a file that was last written before is of the run before
+        let is_ours = |name| {
+            let written = std::fs::metadata(state.path().join(name)).and_then(|facts| facts.modified());
+            written.is_ok_and(|written| written >= since)
+        };
+        let rotated = is_ours(OLDER);
+        if !is_ours(CURRENT) && !rotated {
+            return Self::start(state, cap);
+        }
         let file = state.append(CURRENT)?;
         let written = file.metadata()?.len();
-        Ok(Self { state, file, written, half: (cap / 2).max(1), broken: false, rotated: Arc::default() })
+        let rotated = Arc::new(AtomicBool::new(rotated));
+        Ok(Self { state, file, written, half: half_of(cap), broken: false, rotated })
     }
 
     /// A reader of it.
@@ -86,6 +97,11 @@ impl ConsoleLog {
         self.written += bytes.len() as u64;
         self.file.write_all(bytes)
     }
+}
+
+/// What each of the two files may have; a piece of output is never split between them.
+fn half_of(cap: u64) -> u64 {
+    (cap / 2).max(super::pump::BUFFER as u64)
 }
 
 fn rotate(state: &StateDir) -> io::Result<std::fs::File> {

@@ -11,7 +11,7 @@ use super::hub::Hub;
 use super::log_file::ConsoleLog;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
-const BUFFER: usize = 64 << 10;
+pub(super) const BUFFER: usize = 64 << 10;
 /// How many pieces of input may wait for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 

@@ -26,6 +26,7 @@ use crate::spec::vm::ExtraDevice;
 use crate::spec::{AccelList, Arch, Boot, DeviceSpec, MacAddress, Networking, Request, VmName, VmSpec};
 
 use super::adopt;
+use super::console::DEFAULT_LOG_CAP;
 use super::images::Images;
 use super::inventory::Inventory;
 use super::start_error::{StartError, system};
@@ -62,6 +63,7 @@ pub(super) struct RunOptions {
     pub(super) stop_timeout: std::time::Duration,
     pub(super) ephemeral: bool,
     pub(super) max_resets: Option<u32>,
+    pub(super) log_bytes: u64,
 }
 
 impl Prepared {
@@ -93,6 +95,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         stop_timeout: request.stop_timeout,
         ephemeral: request.ephemeral,
         max_resets: request.max_resets,
+        log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
     };
     match make(request, plan, &run, &mut made) {
         Ok(parts) => Ok(Prepared { made, ..parts.with(run, options) }),

@@ -1,6 +1,8 @@
 //! Shared folders: a virtiofsd for each, on a socket that is bound before either program starts.
 
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,12 +100,12 @@ impl Shares {
     fn helper(&self, share: &Share, listener: OwnedFd, tied: bool) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.arg(format!("--fd={}", listener.as_raw_fd()));
-        // the folder is the working directory: its name never stands in an option
-        command.current_dir(&share.directory);
+        // absolute, not `.`: the old one mounts the folder over itself, of which a working directory sees nothing
+        // ("pivot_root(., .): Device or resource busy")
         if self.modern {
-            command.args(["--shared-dir", "."]);
+            command.arg("--shared-dir").arg(&share.directory);
         } else {
-            command.args(["-o", "source=."]);
+            command.arg("-o").arg(source_option(&share.directory));
         }
         environment::apply(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -117,5 +119,29 @@ impl Shares {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// The old virtiofsd's option, in which commas part and backslashes escape (libfuse's `fuse_opt_parse`).
+fn source_option(directory: &Path) -> OsString {
+    let mut option = b"source=".to_vec();
+    for byte in directory.as_os_str().as_bytes() {
+        if matches!(byte, b',' | b'\\') {
+            option.push(b'\\');
+        }
+        option.push(*byte);
+    }
+    OsString::from_vec(option)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_ends_the_option() {
+        let option = |name: &str| source_option(Path::new(name)).into_string().unwrap();
+        assert_eq!(option("/srv/files"), "source=/srv/files");
+        assert_eq!(option(r"/a,sandbox=none\b"), r"source=/a\,sandbox=none\\b");
     }
 }
