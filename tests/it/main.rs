@@ -3,8 +3,11 @@
 // clippy knows only functions marked #[test] as tests, not what they call
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod bad_input;
 mod boot_sectors;
+mod ends;
+mod examples;
 mod guest_boot;
 mod guest_changes;
 mod guest_crowd;
@@ -13,7 +16,6 @@ mod guest_identity;
 mod guest_network;
 mod guest_shutdown;
 mod guest_usb;
-mod examples;
 mod life;
 mod readme;
 mod support;
