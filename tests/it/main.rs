@@ -6,6 +6,7 @@
 mod adopt;
 mod bad_input;
 mod boot_sectors;
+mod console;
 mod ends;
 mod examples;
 mod guest_boot;
@@ -19,3 +20,4 @@ mod guest_usb;
 mod life;
 mod readme;
 mod support;
+mod terminal;

@@ -36,10 +36,8 @@ pub(crate) fn of(folder: &Path) -> Vec<Process> {
         let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
         let command = read("cmdline");
         // one that has ended and was not reaped has neither
-        (has(&command) || has(&read("environ"))).then(|| Process {
-            pid,
-            command: String::from_utf8_lossy(&command).replace('\0', " "),
-        })
+        (has(&command) || has(&read("environ")))
+            .then(|| Process { pid, command: String::from_utf8_lossy(&command).replace('\0', " ") })
     });
     processes.collect()
 }
