@@ -54,6 +54,11 @@ fn row(root: &std::path::Path, name: &VmName, standing: Standing) -> Option<Row>
         }
         Standing::Orphan => {
             if let Err(failure) = adopt::run(root, name) {
+                // QEMU has ended in this moment
+                if find::standing(root, name) == Standing::Stale {
+                    crate::vm::clean(root, name);
+                    return None;
+                }
                 log::warn!("VM '{name}' has no supervisor, and cannot be given one: {}", failure.message);
                 return Some(Row { name: name.to_string(), state: "orphan".to_owned(), status: None });
             }

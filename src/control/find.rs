@@ -91,7 +91,8 @@ pub fn all(root: &Path) -> Result<Vec<(VmName, Standing)>, FindError> {
         .collect())
 }
 
-fn standing(root: &Path, name: &VmName) -> Standing {
+/// How one is doing.
+pub fn standing(root: &Path, name: &VmName) -> Standing {
     if RunDir::probe(root, name) == Liveness::Alive {
         return Standing::Supervised;
     }

@@ -23,11 +23,15 @@ pub(super) fn is_stream(method: &str) -> bool {
 /// Starts a stream: it is subscribed when this returns.
 pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) -> Answer {
     let stream = match method {
-        _ if !more => return Answer::One(Err(WireError::expected_more())),
         "Events" => events(parameters, vm),
         _ => console(parameters, vm),
     };
-    stream.unwrap_or_else(|error| Answer::One(Err(error)))
+    match stream {
+        // wrong parameters are told of first, as of any other method
+        Ok(_) if !more => Answer::One(Err(WireError::expected_more())),
+        Ok(stream) => stream,
+        Err(error) => Answer::One(Err(error)),
+    }
 }
 
 struct Events {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::qemu::plan::{Check, Step};
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, hmp};
-use crate::spec::VmSpec;
+use crate::spec::{Forward, VmSpec};
 
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
@@ -98,6 +98,7 @@ pub(super) struct Parts {
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
+            resets: Resets::of(&parts.spec),
             spec: parts.spec,
             facts: parts.facts,
             machine: parts.machine,
@@ -111,7 +112,6 @@ impl Owner {
             media_made: 0,
             removals: HashMap::new(),
             evidence: Evidence::default(),
-            resets: Resets::default(),
             started: parts.started,
             events: parts.events,
             process: parts.process,
@@ -194,11 +194,18 @@ impl Owner {
             reason: self.inventory.reason.clone(),
             uptime: self.started.elapsed(),
             devices: self.inventory.devices().cloned().collect(),
-            forwards: self.inventory.forwards.clone(),
+            forwards: self.forwards(),
             slots,
             slots_used: used,
             slots_total: total,
         }
+    }
+
+    /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
+    fn forwards(&self) -> Vec<Forward> {
+        let mut forwards = self.inventory.forwards.clone();
+        forwards.sort_by_key(|forward| (forward.guest, forward.protocol.to_string(), forward.host));
+        forwards
     }
 
     fn slots(&self) -> (Vec<(String, Option<String>)>, usize, usize) {

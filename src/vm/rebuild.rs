@@ -133,7 +133,9 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
     };
     if let Some(bus) = bus {
         let serial = asked.text("serial").await;
-        return disk(nodes, &asked.text("drive").await, bus, driver.ends_with("-cd"), serial);
+        // usb-storage has handed its drive on to a disk of its own, which has no id
+        let drive = if bus == DiskBus::Usb { asked.id.to_owned() } else { asked.text("drive").await };
+        return disk(nodes, &drive, bus, driver.ends_with("-cd"), serial);
     }
     match driver {
         "usb-storage" => {

@@ -3,8 +3,12 @@
 // clippy knows only functions marked #[test] as tests, not what they call
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
+mod attack;
 mod bad_input;
 mod boot_sectors;
+mod console;
+mod ends;
 mod examples;
 mod guest_boot;
 mod guest_changes;
@@ -14,12 +18,11 @@ mod guest_identity;
 mod guest_network;
 mod guest_shutdown;
 mod guest_usb;
-mod life;
-mod readme;
-mod shared_qmp;
-
-mod attack;
 mod interop;
 mod layers;
+mod life;
 mod protocol;
+mod readme;
+mod shared_qmp;
 mod support;
+mod terminal;

@@ -63,6 +63,10 @@ static METHODS: &[(&str, Codec, Codec)] = table! {
     Reset: Empty => Empty,
     Powerdown: Empty => Empty,
     Shutdown: Shutdown => OutcomeReply,
+    Wait: Wait => WaitReply,
+    Events: Events => EventReply,
+    ReadConsole: ReadConsole => ConsoleReply,
+    WriteConsole: WriteConsole => Empty,
     Qmp: Qmp => QmpReply,
     Hmp: Hmp => HmpReply,
 };
@@ -70,6 +74,8 @@ static METHODS: &[(&str, Codec, Codec)] = table! {
 /// The named types of the file.
 static TYPES: &[(&str, Codec)] = &[
     ("Outcome", Codec::of::<Outcome>()),
+    ("CameTrue", Codec::of::<wire::CameTrue>()),
+    ("Event", Codec::of::<wire::Event>()),
     ("Forward", Codec::of::<wire::Forward>()),
     ("Usb", Codec::of::<wire::Usb>()),
     ("Disk", Codec::of::<wire::Disk>()),
@@ -228,6 +234,7 @@ fn every_kind_of_failure_is_an_error_of_the_file() {
         ErrorKind::NotSupported,
         ErrorKind::RefusedByQemu { class: text() },
         ErrorKind::RefusedByGuest { id: text() },
+        ErrorKind::GuestPanicked,
         ErrorKind::TimedOut,
         ErrorKind::HostProblem,
     ];
@@ -348,6 +355,8 @@ fn record_examples() {
         ("Powerdown", json!({})),
         ("Qmp", json!({ "command": { "execute": "query-status" } })),
         ("Hmp", json!({ "line": "info status" })),
+        ("Wait", json!({ "conditions": ["running"], "timeout_ms": 1000 })),
+        ("WriteConsole", json!({ "data": "Cg==" })),
         ("Shutdown", json!({ "timeout_ms": 1000, "force": true })),
     ];
     let place = sandbox.path().to_string_lossy().into_owned();

@@ -3,7 +3,10 @@
 pub(crate) mod asm;
 pub(crate) mod boot_sector;
 pub(crate) mod cd;
+pub(crate) mod chance;
 pub(crate) mod http;
 pub(crate) mod linux;
+pub(crate) mod processes;
+pub(crate) mod pty;
 pub(crate) mod sandbox;
 pub(crate) mod varlink;

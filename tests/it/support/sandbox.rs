@@ -130,6 +130,37 @@ impl Sandbox {
         Done::of(self.vmrun().args(["ctl", "--json"]).args(arguments).output().unwrap()).json()
     }
 
+    /// The outcome that was written down for the guest of [`Self::boot_sector`].
+    #[track_caller]
+    pub(crate) fn outcome(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.file("guest-state/outcome.json")).unwrap()).unwrap()
+    }
+
+    /// Checks that no process and no run directory is left.
+    #[track_caller]
+    pub(crate) fn is_clean(&self) {
+        // whoever waited for the end was told before the supervisor's very last step
+        super::processes::eventually("no process is left", || super::processes::of(self.path()).is_empty());
+        let left: Vec<_> = std::fs::read_dir(self.runtime()).into_iter().flatten().flatten().collect();
+        assert!(left.is_empty(), "run directories are left: {left:#?}");
+    }
+
+    /// Waits until the boot sector has been loaded, which is a moment before the guest's greeting.
+    #[track_caller]
+    pub(crate) fn booted(&self, name: &str) {
+        super::processes::eventually("the guest boots", || {
+            self.ctl(["--vm", name, "hmp", "xp /2bx 0x7dfe"]).ok().stdout.contains("0x55 0xaa")
+        });
+    }
+
+    /// The counter of the guests that count.
+    #[track_caller]
+    pub(crate) fn counter(&self) -> u64 {
+        let text = self.ctl(["hmp", &format!("xp /1wx {}", boot_sector::COUNTER)]).line();
+        let number = text.rsplit("0x").next().unwrap();
+        u64::from_str_radix(number, 16).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
     /// A disk with a boot-sector guest.
     pub(crate) fn boot_sector(&self, guest: Guest) -> PathBuf {
         let path = self.file("guest.img");
@@ -216,6 +247,20 @@ impl Foreground {
         self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    /// Waits for a line on stderr that has this text.
+    #[track_caller]
+    pub(crate) fn wait_for_error(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no '{text}' in stderr {seen:#?}");
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
@@ -256,7 +301,7 @@ impl Ended {
 
 /// Waits for a child without polling it: a thread waits, this one has the deadline.
 #[track_caller]
-fn wait_with_patience(child: &mut Child) -> ExitStatus {
+pub(crate) fn wait_with_patience(child: &mut Child) -> ExitStatus {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (tell, told) = mpsc::channel();
     let watcher = std::thread::spawn(move || {

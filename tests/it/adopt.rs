@@ -1,0 +1,422 @@
+//! What happens when a supervisor is killed.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::boot_sector::Guest;
+use crate::support::chance::{Chance, repetitions};
+use crate::support::processes::{self, Process, eventually, send, within};
+use crate::support::sandbox::{Done, Foreground, Sandbox, wait_with_patience};
+
+/// Until this long after its start a VM is killed at random: about when the guest has greeted.
+const START: Duration = Duration::from_millis(1200);
+
+/// A detached VM that has booted.
+fn detached(guest: Guest, options: &[&str]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(guest);
+    let mut arguments = vec!["--name", "orphan"];
+    arguments.extend(options);
+    arguments.push(image.to_str().unwrap());
+    assert_eq!(sandbox.detached(arguments), "orphan");
+    sandbox.booted("orphan");
+    sandbox
+}
+
+/// Kills the supervisor; returns its id.
+#[track_caller]
+fn kill_supervisor(sandbox: &Sandbox) -> i32 {
+    let supervisor = i32::try_from(sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap()).unwrap();
+    kill(supervisor);
+    supervisor
+}
+
+fn kill(pid: i32) {
+    send(pid, Signal::SIGKILL);
+    eventually("the killed process is gone", || {
+        // nobody may be there to reap it
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
+}
+
+/// What stays the same when a VM is taken over.
+fn lasting(mut status: Value) -> Value {
+    for changing in ["uptime_ms", "supervisor_pid"] {
+        status.as_object_mut().unwrap().remove(changing).unwrap();
+    }
+    status
+}
+
+#[track_caller]
+fn shuts_down_clean(sandbox: &Sandbox) {
+    let outcome = sandbox.ctl_json(["shutdown", "--timeout", "30s"]);
+    assert_eq!(outcome["ending"], "asked_acpi", "{outcome}");
+    sandbox.is_clean();
+    assert_eq!(sandbox.outcome(), outcome);
+}
+
+/// Uses all kinds of changes; leaves a keyboard, a disk and a forward.
+fn drive(sandbox: &Sandbox) {
+    sandbox.ctl(["usb-add", "usb-kbd", "--id", "keys"]).ok();
+    sandbox.ctl(["disk-add", "data.qcow2,size=1M,id=data"]).ok();
+    let port: u16 = sandbox.ctl(["port-add", "0:80"]).line().parse().unwrap();
+    assert!(port > 0);
+    sandbox.ctl(["pause"]).ok();
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "paused");
+    sandbox.ctl(["resume"]).ok();
+    let status = sandbox.ctl_json(["status"]);
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["slots_used"], 2, "the USB controller and the disk: {status}");
+}
+
+#[test]
+fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
+    let mut chance = Chance::new();
+    let (mut taken_over, mut unborn) = (0, 0);
+    for round in 0..repetitions(6) {
+        let delay = chance.delay(START);
+        println!("round {round}: killed after {delay:?}");
+        let sandbox = Sandbox::new();
+        let image = sandbox.boot_sector(Guest::ReactsToButton);
+        let arguments = ["qemu", "--detached", "--name", "orphan", "--publish", "0:22"];
+        let start = |stdio: fn() -> Stdio| {
+            let mut command = sandbox.vmrun();
+            command.args(arguments).arg(&image).stdout(stdio()).stderr(stdio());
+            command.spawn().unwrap()
+        };
+        let mut launcher = start(Stdio::piped);
+        let began = Instant::now();
+        while began.elapsed() < delay {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // the supervisor leads a session of its own; before it exists there is nothing to kill
+        let leads = |process: &Process| {
+            let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(process.pid)));
+            !process.is_qemu() && session.is_ok_and(|session| session.as_raw() == process.pid)
+        };
+        let supervisor = || {
+            processes::of(sandbox.path()).into_iter().find(|process| leads(process)).map(|found| found.pid)
+        };
+        let mut found = None;
+        eventually("there is a supervisor", || {
+            found = supervisor();
+            found.is_some()
+        });
+        kill(found.unwrap());
+        let launched = wait_with_patience(&mut launcher).success();
+        let log = std::fs::read_to_string(sandbox.file("guest-state/console.log")).unwrap_or_default();
+        let listed = sandbox.run(["ls", "--json"]).json();
+        match listed[0]["name"].as_str() {
+            Some(name) => {
+                assert_eq!(name, "orphan");
+                taken_over += 1;
+            }
+            None => {
+                assert!(!launched && log.is_empty(), "a guest was lost: {launched} {log:?}");
+                unborn += 1;
+                sandbox.is_clean();
+                let mut again = start(Stdio::null);
+                assert!(wait_with_patience(&mut again).success());
+            }
+        }
+        sandbox.booted("orphan");
+        drive(&sandbox);
+        // once more, with everything in the books
+        let before = lasting(sandbox.ctl_json(["status"]));
+        kill_supervisor(&sandbox);
+        assert_eq!(lasting(sandbox.ctl_json(["status"])), before);
+        sandbox.ctl(["usb-remove", "keys"]).ok();
+        shuts_down_clean(&sandbox);
+        let state: Vec<String> = std::fs::read_dir(sandbox.file("guest-state"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(!state.iter().any(|name| name.contains("overlay")), "{state:?}");
+    }
+    println!("taken over {taken_over}, nothing to take over {unborn}");
+}
+
+#[test]
+fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
+    let mut chance = Chance::new();
+    for round in 0..repetitions(6) {
+        let delay = chance.delay(START);
+        println!("round {round}: killed after {delay:?}");
+        let sandbox = Sandbox::new();
+        let image = sandbox.boot_sector(Guest::IgnoresButton);
+        let mut command = sandbox.vmrun();
+        command.args(["qemu", "--ephemeral", "--name", "front"]).arg(&image);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut vm = command.spawn().unwrap();
+        std::thread::sleep(delay);
+        vm.kill().unwrap();
+        vm.wait().unwrap();
+        let gone = within(Duration::from_secs(1), || processes::of(sandbox.path()).is_empty());
+        assert!(gone, "{:#?}", processes::of(sandbox.path()));
+        if round % 2 == 0 {
+            // the next start finds the name and the image free
+            let mut command = sandbox.vmrun();
+            command.args(["qemu", "--ephemeral", "--name", "front"]).arg(&image);
+            let next = Foreground::start(command);
+            next.wait_for(Guest::IgnoresButton.greeting());
+            sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+            next.end();
+            assert!(!sandbox.file("guest-state").exists(), "the overlay is gone");
+        }
+        assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
+        sandbox.is_clean();
+    }
+}
+
+#[test]
+fn the_books_are_the_same_after_a_takeover() {
+    let sandbox = detached(Guest::ReactsToButton, &["--publish", "0:22", "--publish", "0:53/udp"]);
+    std::fs::write(sandbox.file("stick.img"), [0; 4096]).unwrap();
+    for change in [
+        &["usb-add", "usb-kbd,serial=abc", "--id", "keys"][..],
+        &["usb-add", "file=stick.img", "--id", "stick"],
+        &["disk-add", "one.qcow2,size=2M,id=one,serial=S1"],
+        &["disk-add", "two.raw,size=1M,id=two,bus=scsi,format=raw"],
+        &["disk-add", "three.qcow2,size=1M,id=three,bus=usb,readonly=off"],
+        &["device-add", "virtio-rng-pci,id=rng"],
+        &["port-add", "0:80"],
+        &["pause"],
+    ] {
+        sandbox.ctl(change).ok();
+    }
+    let before = lasting(sandbox.ctl_json(["status"]));
+    for _ in 0..2 {
+        let killed = kill_supervisor(&sandbox);
+        let status = sandbox.ctl_json(["status"]);
+        assert_ne!(status["supervisor_pid"], killed);
+        assert_eq!(lasting(status), before);
+    }
+    // everything can still be changed
+    for change in [
+        &["usb-remove", "keys"][..],
+        &["usb-remove", "stick"],
+        &["disk-remove", "two"],
+        &["disk-remove", "three"],
+        &["disk-resize", "one", "3M"],
+        &["resume"],
+        &["disk-add", "two.raw,id=two,bus=scsi"],
+    ] {
+        sandbox.ctl(change).ok();
+    }
+    let forwards = sandbox.ctl_json(["port-list"]);
+    let forwards = forwards.as_array().unwrap();
+    assert_eq!(forwards.len(), 3);
+    for forward in forwards {
+        sandbox
+            .ctl([
+                "port-remove",
+                &format!(
+                    "{}:{}/{}",
+                    forward["host_port"],
+                    forward["guest_port"],
+                    forward["protocol"].as_str().unwrap()
+                ),
+            ])
+            .ok();
+    }
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn a_disk_that_was_half_added_is_taken_back() {
+    let mut chance = Chance::new();
+    for round in 0..repetitions(4) {
+        let sandbox = detached(Guest::ReactsToButton, &[]);
+        let before = lasting(sandbox.ctl_json(["status"]));
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let mut adding = sandbox.vmrun();
+        adding
+            .args(["ctl", "disk-add", "new.qcow2,size=4M,id=new"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut adding = adding.spawn().unwrap();
+        let delay = chance.delay(Duration::from_millis(80));
+        println!("round {round}: killed after {delay:?}");
+        std::thread::sleep(delay);
+        kill(i32::try_from(supervisor).unwrap());
+        let told = wait_with_patience(&mut adding).success();
+        let after = lasting(sandbox.ctl_json(["status"]));
+        let has_disk = after["disks"].as_array().unwrap().iter().any(|disk| disk["id"] == "new");
+        assert!(has_disk || !told, "it was told that the disk is there: {after}");
+        if !has_disk {
+            assert_eq!(after, before);
+            assert!(!sandbox.file("new.qcow2").exists(), "the image was taken back");
+            let nodes = sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout;
+            assert!(!nodes.contains("new.qcow2"), "{nodes}");
+            sandbox.ctl(["disk-add", "new.qcow2,size=4M,id=new"]).ok();
+        }
+        shuts_down_clean(&sandbox);
+    }
+}
+
+#[test]
+fn a_removal_that_waits_for_the_guest_outlives_the_supervisor() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    sandbox.ctl(["disk-add", "data.qcow2,size=1M,id=data"]).ok();
+    // this guest never answers
+    sandbox.ctl(["disk-remove", "data", "--timeout", "100ms"]).fails(5, &["data"]);
+    let before = lasting(sandbox.ctl_json(["status"]));
+    kill_supervisor(&sandbox);
+    let after = lasting(sandbox.ctl_json(["status"]));
+    assert_eq!(after, before);
+    let data = after["disks"].as_array().unwrap().iter().find(|disk| disk["id"] == "data").unwrap();
+    assert_eq!(data["phase"], "removing");
+    // a reset takes the device away without asking
+    let mut events = sandbox.vmrun();
+    events.args(["ctl", "events", "--since", "0", "--filter", "VMRUN_DEVICE_REMOVED"]);
+    let events = Foreground::start(events);
+    sandbox.ctl(["reset"]).ok();
+    events.wait_for("data");
+    let disks = sandbox.ctl_json(["disk-list"]);
+    assert!(!disks.as_array().unwrap().iter().any(|disk| disk["id"] == "data"), "{disks}");
+    assert!(!sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout.contains("data.qcow2"));
+    sandbox.booted("orphan");
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn an_orphan_gets_one_supervisor_however_many_ask() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    for _ in 0..3 {
+        kill_supervisor(&sandbox);
+        let asking: Vec<Foreground> = (0..4)
+            .map(|number| {
+                let mut command = sandbox.vmrun();
+                match number {
+                    0 => command.args(["ls", "--json"]),
+                    _ => command.args(["ctl", "--vm", "orphan", "--json", "status"]),
+                };
+                Foreground::start(command)
+            })
+            .collect();
+        for asker in asking {
+            let ended = asker.end();
+            assert_eq!(ended.code(), 0, "{ended:#?}");
+            let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+            let status = if told.is_array() { &told[0] } else { &told };
+            assert_eq!(status["state"], "running", "{told}");
+        }
+        let supervisors = processes::of(sandbox.path()).into_iter().filter(|process| !process.is_qemu());
+        assert_eq!(supervisors.count(), 1);
+    }
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn when_qemu_is_dead_too_the_leftovers_go() {
+    for way in ["ls", "ctl", "start"] {
+        let sandbox = detached(Guest::ReactsToButton, &["--ephemeral"]);
+        let qemu = processes::qemu_of(sandbox.path());
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        kill(i32::try_from(supervisor).unwrap());
+        kill(qemu);
+        match way {
+            "ls" => assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([])),
+            "ctl" => {
+                sandbox.ctl(["--vm", "orphan", "status"]).fails(3, &["not running any more"]);
+                assert_eq!(sandbox.run(["ls"]).line(), "");
+            }
+            _ => {
+                let image = sandbox.file("guest.img");
+                sandbox.detached(["--name", "orphan", "--ephemeral", image.to_str().unwrap()]);
+                sandbox.booted("orphan");
+                sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
+            }
+        }
+        sandbox.is_clean();
+        assert!(!sandbox.file("guest-state").exists(), "{way}: the overlay is gone");
+    }
+}
+
+#[test]
+fn a_vm_that_died_unwatched_has_an_outcome() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    let qemu = processes::qemu_of(sandbox.path());
+    kill_supervisor(&sandbox);
+    kill(qemu);
+    assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
+    let outcome = sandbox.outcome();
+    assert_eq!((&outcome["ending"], &outcome["exit_code"]), (&"unknown".into(), &11.into()), "{outcome}");
+}
+
+#[test]
+fn an_end_after_a_takeover_is_told_as_ever() {
+    for (guest, code, ending) in [(Guest::PanicsOnButton, 10, "panicked"), (Guest::IgnoresButton, 12, "quit")]
+    {
+        let sandbox = detached(guest, &[]);
+        kill_supervisor(&sandbox);
+        let done = sandbox.ctl(["--json", "shutdown", "--timeout", "1s"]);
+        assert_eq!(done.code, code, "{done:#?}");
+        assert_eq!(sandbox.outcome()["ending"], ending);
+        sandbox.is_clean();
+    }
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    let qemu = processes::qemu_of(sandbox.path());
+    kill_supervisor(&sandbox);
+    let mut waiting = sandbox.vmrun();
+    waiting.args(["ctl", "--vm", "orphan", "--json", "wait", "exit"]);
+    let waiting = Foreground::start(waiting);
+    eventually("the waiting one has taken it over", || {
+        let list = sandbox.run(["ls", "--json"]).json();
+        list[0]["state"] == "running"
+    });
+    send(qemu, Signal::SIGSEGV);
+    let _ = waiting.end();
+    let outcome = sandbox.outcome();
+    assert_eq!(outcome["ending"], "crashed", "{outcome}");
+    sandbox.is_clean();
+}
+
+#[test]
+fn what_was_kept_after_a_panic_stays_so() {
+    let sandbox = detached(Guest::PanicsOnButton, &["--on-panic", "pause"]);
+    sandbox.ctl(["powerdown"]).ok();
+    sandbox.ctl(["wait", "paused", "--timeout", "60s"]);
+    eventually("it panics", || sandbox.ctl_json(["status"])["state"] == "panicked");
+    let before = lasting(sandbox.ctl_json(["status"]));
+    kill_supervisor(&sandbox);
+    assert_eq!(lasting(sandbox.ctl_json(["status"])), before);
+    let done = sandbox.ctl(["--json", "shutdown", "--force"]);
+    assert_eq!(done.code, 10, "{done:#?}");
+    sandbox.is_clean();
+}
+
+#[test]
+fn an_orphans_name_is_taken_and_its_image_safe() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    kill_supervisor(&sandbox);
+    let image = sandbox.file("guest.img");
+    let image = image.to_str().unwrap();
+    let again = sandbox.run(["qemu", "--detached", "--name", "orphan", image]);
+    again.fails(1, &["orphan"]);
+    let other = sandbox.run(["qemu", "--detached", "--name", "other", image]);
+    assert_eq!(other.code, 1, "{other:#?}");
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn the_overlay_of_an_orphan_is_not_swept_away() {
+    let sandbox = detached(Guest::ReactsToButton, &["--ephemeral"]);
+    let state = sandbox.ctl_json(["status"])["state_directory"].as_str().unwrap().to_owned();
+    kill_supervisor(&sandbox);
+    let image = sandbox.file("guest.img");
+    sandbox.detached(["--name", "other", "--ephemeral", image.to_str().unwrap()]);
+    assert!(std::fs::exists(&state).unwrap(), "{state}");
+    for name in ["orphan", "other"] {
+        sandbox.booted(name);
+        let done: Done = sandbox.ctl(["--vm", name, "shutdown", "--timeout", "30s"]);
+        done.ok();
+    }
+    sandbox.is_clean();
+    assert!(!sandbox.file("guest-state").exists());
+}

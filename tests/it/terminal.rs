@@ -1,0 +1,180 @@
+//! The console on a real terminal: keys, and that the terminal is afterwards as it was before.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::support::boot_sector::{Guest, says};
+use crate::support::processes::{qemu_of, send};
+use crate::support::pty::OnTerminal;
+use crate::support::sandbox::Sandbox;
+
+const CTRL_A: &str = "\x01";
+
+/// A foreground VM on a terminal that has greeted.
+fn on_terminal(guest: Guest, options: &[&str]) -> (Sandbox, OnTerminal) {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(guest);
+    let mut command = sandbox.vmrun();
+    command.arg("qemu").args(options).arg(image);
+    let mut vm = OnTerminal::start(&command);
+    vm.shows(guest.greeting());
+    (sandbox, vm)
+}
+
+#[track_caller]
+fn ends(sandbox: &Sandbox, vm: OnTerminal, code: i32) {
+    assert_eq!(vm.end().code(), Some(code));
+    sandbox.is_clean();
+}
+
+#[test]
+fn the_terminal_is_restored_when_the_guest_goes_off() {
+    let (sandbox, vm) = on_terminal(Guest::PowersOff, &[]);
+    ends(&sandbox, vm, 0);
+    let (sandbox, vm) = on_terminal(Guest::Panics, &[]);
+    ends(&sandbox, vm, 10);
+}
+
+#[test]
+fn the_terminal_is_restored_after_signals() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let (sandbox, vm) = on_terminal(Guest::ReactsToButton, &[]);
+        assert!(vm.is_raw());
+        send(vm.pid(), signal);
+        ends(&sandbox, vm, 0);
+    }
+}
+
+#[test]
+fn the_terminal_is_restored_when_qemu_crashes() {
+    for signal in [Signal::SIGSEGV, Signal::SIGKILL] {
+        let (sandbox, vm) = on_terminal(Guest::IgnoresButton, &[]);
+        send(qemu_of(sandbox.path()), signal);
+        ends(&sandbox, vm, 11);
+    }
+}
+
+#[test]
+fn the_terminal_is_left_alone_when_the_start_fails() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::PowersOff);
+    let mut command = sandbox.vmrun();
+    command.args(["qemu", "--machine", "no-such-machine"]).arg(image);
+    let mut vm = OnTerminal::start(&command);
+    vm.shows("no-such-machine");
+    ends(&sandbox, vm, 1);
+}
+
+#[test]
+fn the_escape_key_shuts_down_and_the_second_time_at_once() {
+    let (sandbox, mut vm) = on_terminal(Guest::ReactsToButton, &[]);
+    vm.press("\x01x");
+    vm.shows(says::BUTTON);
+    ends(&sandbox, vm, 0);
+    let (sandbox, mut vm) = on_terminal(Guest::IgnoresButton, &[]);
+    vm.press("\x01x");
+    sandbox.ctl(["wait", "event=VMRUN_LADDER", "--timeout", "100ms"]);
+    vm.press("\x01x");
+    ends(&sandbox, vm, 12);
+}
+
+#[test]
+fn keys_tell_help_status_and_what_leaving_means() {
+    let (sandbox, mut vm) = on_terminal(Guest::EchoesConsole, &[]);
+    // interrupt, end of file and suspend are the guest's keys, too
+    vm.press("ab\x03\x04\x1ac\r");
+    vm.shows("AB\x03\x04\x1aC");
+    vm.press("\x01h");
+    vm.shows("shut down");
+    vm.press("\x01s");
+    vm.shows("running");
+    vm.press("\x01d");
+    vm.shows("--detached");
+    vm.press(CTRL_A);
+    vm.press(CTRL_A);
+    vm.press("z");
+    vm.shows("\x01Z");
+    vm.press("\x01x");
+    ends(&sandbox, vm, 0);
+}
+
+#[test]
+fn the_escape_key_can_be_another_or_none() {
+    let (sandbox, mut vm) = on_terminal(Guest::EchoesConsole, &["--escape", "ctrl-]"]);
+    vm.press("\x01x");
+    vm.shows("\x01X");
+    vm.press("\x1dx");
+    ends(&sandbox, vm, 0);
+    let (sandbox, mut vm) = on_terminal(Guest::EchoesConsole, &["--escape", "none"]);
+    vm.press("\x01x\x1d");
+    vm.shows("\x01X\x1d");
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    ends(&sandbox, vm, 0);
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_the_vm_through_the_guest() {
+    let (sandbox, mut vm) = on_terminal(Guest::ReactsToButton, &[]);
+    vm.press("\x01h");
+    vm.shows("shut down");
+    send(vm.pid(), Signal::SIGHUP);
+    ends(&sandbox, vm, 0);
+}
+
+#[test]
+fn a_console_is_left_with_a_key_and_the_vm_goes_on() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    let name = sandbox.detached([&image]);
+    let greeting = Guest::EchoesConsole.greeting();
+    sandbox.ctl(["wait", &format!("console={greeting}")]).ok();
+    let console = |options: &[&str]| {
+        let mut command: Command = sandbox.vmrun();
+        command.arg("console").args(options);
+        let mut console = OnTerminal::start(&command);
+        // what was printed before comes first
+        console.shows(greeting);
+        console
+    };
+    let mut first = console(&[]);
+    assert!(first.is_raw());
+    first.press("q");
+    first.shows("Q");
+    let mut second = console(&["--read-only", &name]);
+    second.shows("Q");
+    second.press("n");
+    second.press("\x01s");
+    second.shows("running");
+    first.press("w");
+    // had the read-only one's key come through, it would be before this
+    first.shows("W");
+    second.shows("W");
+    first.press("\x01h");
+    first.shows("leave");
+    first.press("\x01d");
+    assert_eq!(first.end().code(), Some(0));
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+    let mut third = console(&[]);
+    third.shows("QW");
+    third.press("\x01x");
+    assert_eq!(third.end().code(), Some(0));
+    assert_eq!(second.end().code(), Some(0));
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_killed_consoles_vm_goes_on() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    sandbox.detached([&image]);
+    let mut command = sandbox.vmrun();
+    command.arg("console");
+    let mut console = OnTerminal::start(&command);
+    console.shows(Guest::EchoesConsole.greeting());
+    send(console.pid(), Signal::SIGTERM);
+    let _ = console.end();
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    sandbox.is_clean();
+}
