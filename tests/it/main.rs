@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopt;
+mod background;
 mod bad_input;
 mod boot_sectors;
 mod console;
 mod ends;
+mod ephemeral;
 mod examples;
+mod flood;
 mod guest_boot;
 mod guest_changes;
 mod guest_crowd;
@@ -18,6 +21,7 @@ mod guest_network;
 mod guest_shutdown;
 mod guest_usb;
 mod life;
+mod notify;
 mod readme;
 mod support;
 mod terminal;
