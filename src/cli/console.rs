@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use crate::control::client::AsyncClient;
 use crate::control::wire;
 use crate::spec::VmName;
+use crate::vm::Signals;
 use crate::vm::console::{Attached, Console, EscapeKey, attach};
 
 use super::connect;
 use super::failure::Failure;
+use super::output::end_with_reader;
 use super::qemu::runtime;
 
 /// `vmrun console`.
@@ -45,6 +47,9 @@ pub(super) struct LogsArgs {
 /// Prints the console's output.
 pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     let (_, mut client) = connect(args.name.as_ref())?;
+    if args.follow {
+        end_with_reader();
+    }
     let from = if args.since_start { "start" } else { "recent" };
     let call = wire::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
     client.stream("ReadConsole", call, |reply: wire::ConsoleReply| {
@@ -72,6 +77,7 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     let read_only = args.read_only;
     let escape = args.escape;
     let result = runtime.block_on(async {
+        let mut signals = Signals::new()?;
         let (console, input) = Console::remote();
         let (ask, asked) = mpsc::channel(4);
         let terminal = attach(console.clone(), escape, ask);
@@ -81,6 +87,8 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
             result = follow(output, &console) => result.map_err(Failure::from)?,
             result = type_in(input, asked, typing, read_only) => result?,
             () = terminal => {}
+            // as an error, so that the terminal is restored on the way
+            name = signals.next() => return Err(Failure::other(format!("{name}: left the console; the VM goes on"))),
         }
         Ok::<(), Failure>(())
     });

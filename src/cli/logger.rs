@@ -1,6 +1,6 @@
 //! vmrun's own messages: to stderr, as text or as one JSON object a line.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -18,6 +18,8 @@ pub(super) enum LogFormat {
 
 struct Logger {
     format: LogFormat,
+    /// A terminal may be in raw mode, where the end of a line needs a carriage return; elsewhere that does no harm.
+    end: &'static str,
 }
 
 /// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more everything it says to QEMU.
@@ -29,8 +31,9 @@ pub(super) fn install(verbosity: i8, format: LogFormat) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
+    let end = if std::io::stderr().is_terminal() { "\r\n" } else { "\n" };
     // a second call, from a test, changes nothing
-    if log::set_boxed_logger(Box::new(Logger { format })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { format, end })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -45,14 +48,14 @@ impl Log for Logger {
             return;
         }
         let line = match self.format {
-            LogFormat::Text => text(record),
+            LogFormat::Text => text(record) + self.end,
             LogFormat::Json => {
                 let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
                 let level = record.level().as_str().to_lowercase();
-                format!("{}\n", json!({ "time": time, "level": level, "message": record.args().to_string() }))
+                json!({ "time": time, "level": level, "message": record.args().to_string() }).to_string()
+                    + self.end
             }
         };
-        // a raw terminal needs carriage returns; elsewhere they do no harm that lines of a log would feel
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
@@ -65,5 +68,5 @@ fn text(record: &Record<'_>) -> String {
         Level::Warn => "vmrun: warning: ",
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };
-    format!("{prefix}{}\n", record.args())
+    format!("{prefix}{}", record.args())
 }

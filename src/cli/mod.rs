@@ -38,6 +38,10 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into(), usage::wants_json(std::env::args_os())),
     };
     let json = cli.wants_json();
+    if !matches!(cli.program, Program::Qemu(_)) {
+        // what went wrong beside the matter is told here, too
+        logger::install(0, logger::LogFormat::Text);
+    }
     let result = match cli.program {
         Program::Qemu(args) => qemu::run(*args),
         Program::Ctl(args) => ctl::run(args),

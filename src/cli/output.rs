@@ -1,7 +1,10 @@
 //! Tables and JSON on stdout.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -26,6 +29,22 @@ impl Output {
         let _ = std::io::stdout().write_all(out.as_bytes());
         Ok(0)
     }
+}
+
+/// Ends the program when whoever reads our output has gone: one that waits for more to print would not notice.
+pub(super) fn end_with_reader() {
+    std::thread::spawn(|| {
+        let stdout = std::io::stdout();
+        // asked for nothing, poll tells of errors: the other end of a pipe or socket is closed
+        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        loop {
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) => std::process::exit(0),
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    });
 }
 
 /// A table with a heading, columns as wide as their widest cell. Empty cells show as `-`.

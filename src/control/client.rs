@@ -161,13 +161,9 @@ impl AsyncClient {
         self.connection.send_call(&call, Vec::new()).await.map_err(from_zlink)
     }
 
-    /// The next reply of a stream; none after the last.
+    /// The next reply of a stream; none after the last, which comes when the VM has ended.
     pub async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
-        let received = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink);
-        let (reply, _) = match received {
-            Err(ClientError::Gone) => return Ok(None),
-            other => other?,
-        };
+        let (reply, _) = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
         let reply = reply.map_err(ClientError::Remote)?;
         if reply.continues() != Some(true) {
             return Ok(None);

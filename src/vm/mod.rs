@@ -45,6 +45,7 @@ pub use handle::{Handle, ShutdownOptions};
 pub use inventory::{DiskFacts, Entry, Kind, Phase};
 pub use outcome::{Ending, Outcome};
 pub use prepare::{Doors, Prepared, dry_run, prepare};
+pub use signals::Signals;
 pub use start::{Launch, Running, start};
 pub use start_error::StartError;
 pub use state::RunState;

@@ -98,7 +98,6 @@ pub(super) struct Parts {
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
-            resets: Resets::of(&parts.spec),
             spec: parts.spec,
             facts: parts.facts,
             machine: parts.machine,
@@ -117,6 +116,7 @@ impl Owner {
             process: parts.process,
             inbox: parts.inbox,
             signals: parts.signals,
+            resets: Resets::default(),
             ladder: None,
             work: FuturesUnordered::new(),
             next_ticket: 0,

@@ -120,9 +120,7 @@ fn a_panic_can_reset_the_guest() {
 #[test]
 fn too_many_resets_end_with_13() {
     let (sandbox, vm) = greeted(Guest::ResetsForEver, &["--max-resets", "3"]);
-    for _ in 0..3 {
-        vm.wait_for(Guest::ResetsForEver.greeting());
-    }
+    vm.wait_for(Guest::ResetsForEver.greeting());
     ends(&sandbox, vm, 13, "too_many_resets", "reset too often");
 }
 

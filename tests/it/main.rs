@@ -5,11 +5,14 @@
 
 mod adopt;
 mod attack;
+mod background;
 mod bad_input;
 mod boot_sectors;
 mod console;
 mod ends;
+mod ephemeral;
 mod examples;
+mod flood;
 mod guest_boot;
 mod guest_changes;
 mod guest_crowd;
@@ -21,6 +24,7 @@ mod guest_usb;
 mod interop;
 mod layers;
 mod life;
+mod notify;
 mod protocol;
 mod readme;
 mod shared_qmp;

@@ -62,7 +62,7 @@ fn the_terminal_is_left_alone_when_the_start_fails() {
     let mut command = sandbox.vmrun();
     command.args(["qemu", "--machine", "no-such-machine"]).arg(image);
     let mut vm = OnTerminal::start(&command);
-    vm.shows("no-such-machine");
+    vm.shows("unsupported machine type");
     ends(&sandbox, vm, 1);
 }
 

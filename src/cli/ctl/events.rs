@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::control::wire;
 
 use super::super::failure::Failure;
+use super::super::output::end_with_reader;
 use super::Context;
 
 /// `events`: one JSON object a line.
@@ -25,6 +26,7 @@ impl Events {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call =
             wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
+        end_with_reader();
         context.client.stream("Events", call, |reply: wire::EventReply| {
             let line: Value = match (reply.event, reply.lost) {
                 (Some(event), _) => json!(event),

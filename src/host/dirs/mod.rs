@@ -16,7 +16,7 @@ pub use directory::Directory;
 pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use run::{Liveness, RunClient, RunDir};
 pub use runtime::{RuntimeEnvironment, runtime_root};
-pub use state::{StateDir, state_path};
+pub use state::{StateDir, state_path, state_path_in};
 
 /// File names in a run directory.
 pub mod names {

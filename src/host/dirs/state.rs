@@ -1,9 +1,10 @@
 //! The state directory: what must outlive a run of a VM.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
@@ -25,14 +26,24 @@ const IMAGE_EXTENSIONS: [&str; 9] = ["qcow2", "raw", "img", "iso", "vmdk", "vdi"
 
 /// Where the state of an image's VM is unless `--state` says otherwise: `foo-state` beside `foo.qcow2` or the prefix `foo`.
 pub fn state_path(image: &Path) -> PathBuf {
-    let known = |extension: &std::ffi::OsStr| {
-        IMAGE_EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
-    };
+    let known =
+        |extension: &OsStr| IMAGE_EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known));
     let prefix =
         if image.extension().is_some_and(known) { image.with_extension("") } else { image.to_owned() };
     let mut path = OsString::from(prefix);
     path.push("-state");
     path.into()
+}
+
+/// The same under a service manager: in the folder that it gives (`$STATE_DIRECTORY`, the first of a colon list) rather than
+/// beside the image.
+pub fn state_path_in(given: Option<OsString>, image: &Path) -> PathBuf {
+    let beside = state_path(image);
+    let first = given.as_deref().and_then(|list| list.as_bytes().split(|byte| *byte == b':').next());
+    match (first.filter(|folder| !folder.is_empty()), beside.file_name()) {
+        (Some(folder), Some(name)) => Path::new(OsStr::from_bytes(folder)).join(name),
+        _ => beside,
+    }
 }
 
 /// A state directory that is ours while we run. Reading and writing: see [`Directory`].
@@ -152,6 +163,15 @@ mod tests {
         ] {
             assert_eq!(state_path(Path::new(image)), Path::new(state));
         }
+    }
+
+    #[test]
+    fn a_service_manager_gives_the_folder() {
+        let in_folder = |given: &str| state_path_in(Some(given.into()), Path::new("/images/foo.qcow2"));
+        assert_eq!(in_folder("/var/lib/vm"), Path::new("/var/lib/vm/foo-state"));
+        assert_eq!(in_folder("/var/lib/vm:/var/lib/other"), Path::new("/var/lib/vm/foo-state"));
+        assert_eq!(in_folder(""), Path::new("/images/foo-state"));
+        assert_eq!(state_path_in(None, Path::new("/images/foo")), Path::new("/images/foo-state"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::host::accel::{self, AccelChoice};
 use crate::host::dirs::{
     DirError, Directory, RunDir, RuntimeEnvironment, StateDir, names, open_ephemeral, runtime_root,
-    state_path,
+    state_path_in,
 };
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
@@ -149,7 +149,7 @@ impl Plan {
         let firmware = find_firmware(request, arch)?;
         let state = match &request.state {
             Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
-            None => state_path(&image),
+            None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
         };
         shares::check(request)?;
         let devices = extra_devices(&request.devices, &qemu)?;
