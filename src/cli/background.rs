@@ -40,6 +40,14 @@ impl Reporter {
         });
     }
 
+    /// It is up, but not as it was meant to be: the caller is told, and let go.
+    pub(super) fn up_but_failed(&mut self, failure: &Failure) {
+        if let Err(error) = leave_streams() {
+            log::warn!("the caller's streams could not be let go: {error}");
+        }
+        self.failed(failure);
+    }
+
     /// Writes the report and closes it, which is what the caller waits for.
     fn tell(&mut self, what: &Report) {
         if let (Some(mut report), Ok(text)) = (self.0.take(), serde_json::to_vec(what)) {

@@ -86,7 +86,7 @@ fn supervisor(request: &Request, supervision: Supervision, reporter: &mut Report
     let prepared = prepare(request)?;
     let outcome = runtime()?.block_on(supervise(prepared, supervision, |name, ready| match ready {
         Ok(()) => reporter.up(name),
-        Err(error) => reporter.failed(&Failure::from_change(error)),
+        Err(error) => reporter.up_but_failed(&Failure::from_change(error)),
     }))?;
     Ok(outcome.exit_code)
 }
