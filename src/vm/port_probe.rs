@@ -53,10 +53,9 @@ impl Drop for Temporary {
 async fn probe(vm: &Handle, forward: Forward) -> Result<Value, ChangeError> {
     loop {
         // the connection, and with it the guest's side of it, ends with the look
-        if let Ok(_connection) = TcpStream::connect(SocketAddrV4::new(forward.address, forward.host)).await {
-            if established(vm, forward).await? {
-                return Ok(json!({ "port": forward.guest }));
-            }
+        let connection = TcpStream::connect(SocketAddrV4::new(forward.address, forward.host)).await;
+        if connection.is_ok() && established(vm, forward).await? {
+            return Ok(json!({ "port": forward.guest }));
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -1,7 +1,7 @@
 //! Integration tests.
 
 // clippy knows only functions marked #[test] as tests, not what they call
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod adopt;
 mod attack;

@@ -293,7 +293,7 @@ fn recorded_frames_still_parse() {
             .unwrap_or_else(|_| panic!("{name} has no example: see record_examples"));
         let frames: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let Some((parameters, reply)) = codecs(&name) else { panic!("{name} has no row in METHODS") };
-        assert!(frames.len() >= 2 && frames.len() % 2 == 0, "{}", path.display());
+        assert!(frames.len() >= 2 && frames.len().is_multiple_of(2), "{}", path.display());
         for pair in frames.chunks(2) {
             assert_eq!(pair[0]["method"], format!("{INTERFACE}.{name}"));
             (parameters.round_trip)(pair[0]["parameters"].clone())

@@ -114,7 +114,7 @@ impl Hub {
 impl Reader {
     /// Waits for output; none when no more will come. Cancellation-safe.
     pub async fn next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.from_past() {
+        if let Some(bytes) = self.take_past() {
             return Some(Chunk { skipped: 0, bytes });
         }
         loop {
@@ -130,7 +130,7 @@ impl Reader {
 
     /// What is there already; none when that has been read.
     pub fn try_next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.from_past() {
+        if let Some(bytes) = self.take_past() {
             return Some(Chunk { skipped: 0, bytes });
         }
         match self.look() {
@@ -139,7 +139,7 @@ impl Reader {
         }
     }
 
-    fn from_past(&mut self) -> Option<Vec<u8>> {
+    fn take_past(&mut self) -> Option<Vec<u8>> {
         if self.past.is_empty() {
             return None;
         }
