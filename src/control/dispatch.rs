@@ -189,7 +189,7 @@ fn size(bytes: i64) -> Result<Size, ChangeError> {
         .ok_or_else(|| ChangeError::invalid("size_bytes", "a size must be more than 0 bytes"))
 }
 
-fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, ChangeError> {
+pub(super) fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, ChangeError> {
     let Some(milliseconds) = milliseconds else { return Ok(default) };
     u64::try_from(milliseconds)
         .map(Duration::from_millis)

@@ -7,6 +7,7 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+mod guest;
 mod notify;
 pub mod service;
 pub mod socket;
@@ -14,6 +15,8 @@ mod streams;
 pub mod supervise;
 mod translate;
 pub mod wire;
+
+pub(crate) use guest::MAX_STDIN;
 
 /// The interface that every supervisor serves.
 pub const INTERFACE: &str = "io.vmrun.Machine";

@@ -85,12 +85,15 @@ fn is_trusted(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
+/// The replies of a stream; an error ends it.
+pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<Value, WireError>> + Send>>;
+
 /// What a call is answered with.
 pub(super) enum Answer {
     /// One reply.
     One(Result<Value, WireError>),
     /// Replies until the stream ends; its last one closes the call.
-    Stream(Pin<Box<dyn Stream<Item = Value> + Send>>),
+    Stream(Replies),
 }
 
 type Read = ReadConnection<GuardedRead>;
@@ -154,7 +157,7 @@ async fn receive(read: &mut Read) -> Received {
 /// Sends a stream, and stops when the client has gone.
 async fn send_all(
     write: &mut Write,
-    mut stream: Pin<Box<dyn Stream<Item = Value> + Send>>,
+    mut stream: Replies,
     read: &mut Read,
     ahead: &mut Option<Received>,
 ) -> zlink::Result<()> {
@@ -170,7 +173,11 @@ async fn send_all(
                 continue;
             }
         };
-        let Some(value) = item else { break };
+        let value = match item {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return write.send_error(&error, Vec::new()).await,
+            None => break,
+        };
         write.send_reply(&Reply::new(Some(value)).set_continues(Some(true)), Vec::new()).await?;
     }
     write

@@ -176,6 +176,8 @@ parameters! {
     ReadConsole { ; from: String, follow: bool }
     /// Parameters of `WriteConsole`.
     WriteConsole { data: String; }
+    /// Parameters of `Exec`.
+    Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64 }
     /// Parameters of `Qmp`.
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
@@ -211,6 +213,8 @@ parameters! {
     Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
     /// Reply of `ReadConsole`.
     ConsoleReply { data: String, skipped: u64; }
+    /// Replies of `Exec`.
+    ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
     /// Reply of `Qmp`.
     QmpReply { value: Value; }
     /// Reply of `Hmp`.

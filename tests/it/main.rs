@@ -10,6 +10,7 @@ mod guest_boot;
 mod guest_changes;
 mod guest_crowd;
 mod guest_disks;
+mod guest_exec;
 mod guest_identity;
 mod guest_network;
 mod guest_shutdown;

@@ -3,6 +3,7 @@
 mod devices;
 mod disks;
 mod events;
+mod exec;
 mod ports;
 mod power;
 mod raw;
@@ -77,6 +78,8 @@ enum Command {
     Wait(wait::Wait),
     /// Print events as they come, one JSON object a line, until the VM ends
     Events(events::Events),
+    /// Run a command in the guest, through its agent; exits with the command's own code
+    Exec(exec::Exec),
     /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
     Qmp(raw::Qmp),
     /// Run a command of QEMU's human monitor
@@ -123,6 +126,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Shutdown(shutdown) => shutdown.run(&mut context),
         Command::Wait(wait) => wait.run(&mut context),
         Command::Events(events) => events.run(&mut context),
+        Command::Exec(exec) => exec.run(&mut context),
         Command::Qmp(qmp) => qmp.run(&mut context),
         Command::Hmp(hmp) => hmp.run(&mut context),
     }
