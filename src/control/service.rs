@@ -19,6 +19,7 @@ use crate::vm::Handle;
 
 use super::dispatch::dispatch;
 use super::error::WireError;
+use super::guest::Uploads;
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
 /// Connections that are served at once; more wait in the listening socket's queue.
@@ -103,6 +104,7 @@ type Received = zlink::Result<Call<RawCall>>;
 /// Answers the calls of one connection until it ends, or the VM does.
 async fn converse(stream: UnixStream, handle: Handle) {
     let (mut read, mut write) = Connection::new(Guarded(stream)).split();
+    let mut uploads = Uploads::new();
     // a call that came while a stream was under way
     let mut ahead: Option<Received> = None;
     loop {
@@ -115,7 +117,7 @@ async fn converse(stream: UnixStream, handle: Handle) {
         };
         let (call, answer) = match call {
             Ok(call) => {
-                let answer = dispatch(call.method(), call.more(), &handle).await;
+                let answer = dispatch(call.method(), call.more(), &handle, &mut uploads).await;
                 (Some(call), answer)
             }
             // the frame has been read whole, so the connection can go on

@@ -18,7 +18,7 @@ use super::wire;
 
 /// Whether a method of ours is to be called with `more`.
 pub(super) fn is_stream(method: &str) -> bool {
-    matches!(method, "Events" | "Exec" | "ReadConsole")
+    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile")
 }
 
 /// Starts a stream: it is subscribed when this returns.
@@ -27,6 +27,7 @@ pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) ->
         _ if !more => return Answer::One(Err(WireError::expected_more())),
         "Events" => events(parameters, vm),
         "Exec" => guest::exec(parameters, vm),
+        "ReadGuestFile" => guest::read_file(parameters, vm),
         _ => console(parameters, vm),
     };
     stream.unwrap_or_else(|error| Answer::One(Err(error)))

@@ -178,6 +178,14 @@ parameters! {
     WriteConsole { data: String; }
     /// Parameters of `Exec`.
     Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64 }
+    /// Parameters of `StartGuestFile`.
+    StartGuestFile { path: String; name: String }
+    /// Parameters of `WriteGuestFile`.
+    WriteGuestFile { handle: i64, data: String; }
+    /// Parameters of `FinishGuestFile`.
+    FinishGuestFile { handle: i64; mode: i64, sha256: String }
+    /// Parameters of `ReadGuestFile`.
+    ReadGuestFile { path: String; }
     /// Parameters of `Qmp`.
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
@@ -215,6 +223,12 @@ parameters! {
     ConsoleReply { data: String, skipped: u64; }
     /// Replies of `Exec`.
     ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
+    /// Reply of `StartGuestFile`.
+    GuestFileReply { handle: i64, path: String; }
+    /// Reply of `FinishGuestFile`.
+    FinishedReply { checked: String; }
+    /// Replies of `ReadGuestFile`.
+    ReadGuestFileReply { ; size_bytes: u64, mode: u32, data: String, sha256: String }
     /// Reply of `Qmp`.
     QmpReply { value: Value; }
     /// Reply of `Hmp`.

@@ -41,6 +41,7 @@ pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
 pub use facts::Facts;
 pub use guest::exec::{Exec, Executed};
+pub use guest::files::{Checked, Download, Upload, WRITE_PIECE};
 pub use handle::{Handle, ShutdownOptions};
 pub use inventory::{DiskFacts, Entry, Kind, Phase};
 pub use outcome::{Ending, Outcome};

@@ -8,6 +8,7 @@ mod boot_sectors;
 mod examples;
 mod guest_boot;
 mod guest_changes;
+mod guest_copy;
 mod guest_crowd;
 mod guest_disks;
 mod guest_exec;

@@ -1,5 +1,6 @@
 //! `vmrun ctl`: each command is a method of the control protocol and a way to show its reply.
 
+mod copy;
 mod devices;
 mod disks;
 mod events;
@@ -80,6 +81,10 @@ enum Command {
     Events(events::Events),
     /// Run a command in the guest, through its agent; exits with the command's own code
     Exec(exec::Exec),
+    /// Copy a file into the guest, through its agent
+    CopyTo(copy::CopyTo),
+    /// Copy a file out of the guest, through its agent
+    CopyFrom(copy::CopyFrom),
     /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
     Qmp(raw::Qmp),
     /// Run a command of QEMU's human monitor
@@ -127,6 +132,8 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Wait(wait) => wait.run(&mut context),
         Command::Events(events) => events.run(&mut context),
         Command::Exec(exec) => exec.run(&mut context),
+        Command::CopyTo(copy) => copy.run(&mut context),
+        Command::CopyFrom(copy) => copy.run(&mut context),
         Command::Qmp(qmp) => qmp.run(&mut context),
         Command::Hmp(hmp) => hmp.run(&mut context),
     }

@@ -3,6 +3,7 @@
 //! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
 
 pub mod exec;
+pub mod files;
 
 use std::time::Duration;
 
