@@ -13,6 +13,7 @@ use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, Sh
 
 use super::error::WireError;
 use super::guest::{self, Uploads};
+use super::screen;
 use super::service::{Answer, RawCall};
 use super::streams;
 use super::translate::{self, absolute, parse};
@@ -88,6 +89,9 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
         "StartGuestFile" => guest::start_file(parameters, vm, uploads).await,
         "WriteGuestFile" => guest::write_file(parameters, uploads).await,
         "FinishGuestFile" => guest::finish_file(parameters, uploads).await,
+        "Screenshot" => screen::screenshot(parameters, vm).await,
+        "SendKeys" => screen::send_keys(parameters, vm).await,
+        "TypeText" => screen::type_text(parameters, vm).await,
         "WriteConsole" => write_console(read(parameters)?, vm).await,
         _ => {
             let change = change(method, parameters)?;

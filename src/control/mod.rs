@@ -9,6 +9,7 @@ mod error;
 pub mod find;
 mod guest;
 mod notify;
+mod screen;
 pub mod service;
 pub mod socket;
 mod streams;

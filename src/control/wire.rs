@@ -186,6 +186,10 @@ parameters! {
     FinishGuestFile { handle: i64; mode: i64, sha256: String }
     /// Parameters of `ReadGuestFile`.
     ReadGuestFile { path: String; }
+    /// Parameters of `SendKeys`.
+    SendKeys { keys: Vec<String>; delay_ms: i64 }
+    /// Parameters of `TypeText`.
+    TypeText { text: String; delay_ms: i64 }
     /// Parameters of `Qmp`.
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
@@ -229,6 +233,8 @@ parameters! {
     FinishedReply { checked: String; }
     /// Replies of `ReadGuestFile`.
     ReadGuestFileReply { ; size_bytes: u64, mode: u32, data: String, sha256: String }
+    /// Reply of `Screenshot`.
+    ScreenshotReply { png: String, width: u32, height: u32; }
     /// Reply of `Qmp`.
     QmpReply { value: Value; }
     /// Reply of `Hmp`.

@@ -8,6 +8,7 @@ mod exec;
 mod ports;
 mod power;
 mod raw;
+mod screen;
 mod status;
 mod usb;
 mod wait;
@@ -85,6 +86,12 @@ enum Command {
     CopyTo(copy::CopyTo),
     /// Copy a file out of the guest, through its agent
     CopyFrom(copy::CopyFrom),
+    /// Take a picture of the guest's display, as a PNG file
+    Screenshot(screen::Screenshot),
+    /// Press keys
+    SendKey(screen::SendKey),
+    /// Type a text on a US keyboard
+    Type(screen::Type),
     /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
     Qmp(raw::Qmp),
     /// Run a command of QEMU's human monitor
@@ -134,6 +141,9 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Exec(exec) => exec.run(&mut context),
         Command::CopyTo(copy) => copy.run(&mut context),
         Command::CopyFrom(copy) => copy.run(&mut context),
+        Command::Screenshot(screenshot) => screenshot.run(&mut context),
+        Command::SendKey(keys) => keys.run(&mut context),
+        Command::Type(text) => text.run(&mut context),
         Command::Qmp(qmp) => qmp.run(&mut context),
         Command::Hmp(hmp) => hmp.run(&mut context),
     }

@@ -20,6 +20,12 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 const KILL: &str =
     "end() { for c in $(cat /proc/$1/task/*/children 2>/dev/null); do end $c; done; kill -9 $1; }; end $0";
 
+/// The most that is handed over with the command itself. Measured: the agent needs 0.1 s for 16 KiB, 1.2 s for 64 KiB,
+/// 70 s for 512 KiB; as a file they are there in a third of a second.
+const DIRECT_STDIN: usize = 16 << 10;
+/// Runs the rest of its arguments with the file as standard input, which goes before they begin.
+const WITH_STDIN: &str = "f=$1; shift; exec < \"$f\" && rm -f \"$f\" && exec \"$@\"";
+
 /// A command for the guest.
 #[derive(Debug, Clone)]
 pub struct Exec {
@@ -75,7 +81,7 @@ impl Handle {
         let timeout = exec.timeout;
         self.in_guest(async {
             let started = tokio::time::Instant::now();
-            let pid = self.start(exec).await?;
+            let pid = self.start(self.with_stdin(exec).await?).await?;
             let mut guard = KillOnDrop { vm: self, pid, armed: true };
             let finished = async {
                 match timeout {
@@ -96,6 +102,21 @@ impl Handle {
             }
         })
         .await
+    }
+
+    /// Puts a large standard input into a file, if the guest has a shell that can read it from there.
+    async fn with_stdin(&self, exec: Exec) -> Result<Exec, ChangeError> {
+        let Some(stdin) = exec.stdin.as_ref().filter(|stdin| stdin.len() > DIRECT_STDIN) else {
+            return Ok(exec);
+        };
+        let path = format!("/tmp/vmrun-stdin-{:08x}", rand::random::<u32>());
+        // boxed: an upload runs commands of its own
+        let mut upload = Box::pin(self.upload(&path, None)).await?;
+        upload.write(stdin).await?;
+        Box::pin(upload.finish(None, None)).await?;
+        let shell = ["/bin/sh", "-c", WITH_STDIN, "sh", &path].map(str::to_owned);
+        let command = shell.into_iter().chain(exec.command).collect();
+        Ok(Exec { command, stdin: None, ..exec })
     }
 
     /// Starts a command; its process id in the guest.

@@ -68,6 +68,8 @@ pub struct Upload {
     open: bool,
     /// Where it is written, if that is not its place.
     part: Option<String>,
+    /// What is there is not a file, and does not tell how much it has got.
+    is_device: bool,
     path: String,
     size: u64,
 }
@@ -92,19 +94,19 @@ impl Handle {
     pub async fn upload(&self, path: &str, name: Option<&str>) -> Result<Upload, ChangeError> {
         let suffix = format!("{:08x}", rand::random::<u32>());
         let arguments = [path, name.unwrap_or_default(), &suffix];
-        let (path, part) = match self.shell(PREPARE, &arguments, path).await? {
-            None => (path.to_owned(), None),
+        let (path, part, is_device) = match self.shell(PREPARE, &arguments, path).await? {
+            None => (path.to_owned(), None, false),
             Some(done) => {
                 let answer = String::from_utf8_lossy(&done.stdout).into_owned();
                 let path = answer.get(1..).unwrap_or(path).to_owned();
                 let part = answer.starts_with('P').then(|| format!("{path}.{suffix}.part"));
-                (path, part)
+                (path, part, answer.starts_with('D'))
             }
         };
         let call = json!({ "path": part.as_ref().unwrap_or(&path), "mode": "w" });
         let opened = self.in_guest(self.ask_agent("guest-file-open", call)).await;
         let handle = opened.map_err(|error| about(error, &path))?.as_i64().unwrap_or_default();
-        Ok(Upload { vm: self.clone(), handle, open: true, part, path, size: 0 })
+        Ok(Upload { vm: self.clone(), handle, open: true, part, is_device, path, size: 0 })
     }
 
     /// Begins to read a file.
@@ -193,7 +195,7 @@ impl Upload {
     pub async fn finish(mut self, mode: Option<u32>, sha256: Option<&str>) -> Result<Checked, ChangeError> {
         // what the agent still holds back may be what does not fit
         self.ask("guest-file-flush", json!({})).await?;
-        if self.part.is_none() {
+        if self.part.is_none() && !self.is_device {
             let at = self.ask("guest-file-seek", json!({ "offset": 0, "whence": "cur" })).await?;
             let arrived = at["position"].as_u64();
             if arrived.is_some_and(|arrived| arrived != self.size) {
