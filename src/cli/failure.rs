@@ -96,7 +96,7 @@ impl From<WireError> for Failure {
             "TimedOut" => TIMED_OUT,
             "GuestPanicked" => PANICKED,
             "NoSuchThing" | "AlreadyThere" | "NoFreeSlot" | "NotNow" | "NotSupported" | "RefusedByQemu"
-            | "RefusedByGuest" => REFUSED,
+            | "RefusedByGuest" | "NoGuestAgent" => REFUSED,
             _ => FAILED,
         };
         let message = match (error.text("message"), error.name()) {

@@ -12,6 +12,8 @@ use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
 use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, Wait};
 
 use super::error::WireError;
+use super::guest::{self, Uploads};
+use super::screen;
 use super::service::{Answer, RawCall};
 use super::streams;
 use super::translate::{self, absolute, parse};
@@ -22,24 +24,24 @@ const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Budget of the ladder's asking unless the call says otherwise.
 const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
 
-type One = Result<Value, WireError>;
+pub(super) type One = Result<Value, WireError>;
 
 /// Answers one call.
-pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle) -> Answer {
+pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, uploads: &mut Uploads) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
     if let Some(name) = call.method.strip_prefix("io.vmrun.Machine.").filter(|name| streams::is_stream(name))
     {
         return streams::start(name, parameters, more, vm);
     }
-    Answer::One(one(call, parameters, vm).await)
+    Answer::One(one(call, parameters, vm, uploads).await)
 }
 
-async fn one(call: &RawCall, parameters: Value, vm: &Handle) -> One {
+async fn one(call: &RawCall, parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
     let Some((interface, method)) = call.method.rsplit_once('.') else {
         return Err(WireError::service("InterfaceNotFound", "interface", &call.method));
     };
     match interface {
-        INTERFACE => machine(method, parameters, vm).await,
+        INTERFACE => machine(method, parameters, vm, uploads).await,
         SERVICE_INTERFACE => service(method, parameters),
         _ => Err(WireError::service("InterfaceNotFound", "interface", interface)),
     }
@@ -64,7 +66,7 @@ fn service(method: &str, parameters: Value) -> One {
     }
 }
 
-async fn machine(method: &str, parameters: Value, vm: &Handle) -> One {
+async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
     match method {
         "GetStatus" => {
             let _: wire::Empty = read(parameters)?;
@@ -84,6 +86,12 @@ async fn machine(method: &str, parameters: Value, vm: &Handle) -> One {
         }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
         "Wait" => wait(read(parameters)?, vm).await,
+        "StartGuestFile" => guest::start_file(parameters, vm, uploads).await,
+        "WriteGuestFile" => guest::write_file(parameters, uploads).await,
+        "FinishGuestFile" => guest::finish_file(parameters, uploads).await,
+        "Screenshot" => screen::screenshot(parameters, vm).await,
+        "SendKeys" => screen::send_keys(parameters, vm).await,
+        "TypeText" => screen::type_text(parameters, vm).await,
         "WriteConsole" => write_console(read(parameters)?, vm).await,
         _ => {
             let change = change(method, parameters)?;
@@ -189,7 +197,7 @@ fn size(bytes: i64) -> Result<Size, ChangeError> {
         .ok_or_else(|| ChangeError::invalid("size_bytes", "a size must be more than 0 bytes"))
 }
 
-fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, ChangeError> {
+pub(super) fn duration(milliseconds: Option<i64>, default: Duration) -> Result<Duration, ChangeError> {
     let Some(milliseconds) = milliseconds else { return Ok(default) };
     u64::try_from(milliseconds)
         .map(Duration::from_millis)

@@ -54,6 +54,7 @@ impl From<ChangeError> for WireError {
             ErrorKind::NotSupported => ("NotSupported", json!({})),
             ErrorKind::RefusedByQemu { class } => ("RefusedByQemu", json!({ "class": class })),
             ErrorKind::RefusedByGuest { id } => ("RefusedByGuest", json!({ "id": id })),
+            ErrorKind::NoGuestAgent => ("NoGuestAgent", json!({})),
             ErrorKind::GuestPanicked => ("GuestPanicked", json!({})),
             ErrorKind::TimedOut => ("TimedOut", json!({})),
             ErrorKind::HostProblem => ("HostProblem", json!({})),

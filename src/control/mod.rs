@@ -7,8 +7,10 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+mod guest;
 mod notify;
 mod places;
+mod screen;
 pub mod service;
 pub mod shared_qmp;
 pub mod socket;
@@ -16,6 +18,8 @@ mod streams;
 pub mod supervise;
 mod translate;
 pub mod wire;
+
+pub(crate) use guest::MAX_STDIN;
 
 /// The interface that every supervisor serves.
 pub const INTERFACE: &str = "io.vmrun.Machine";

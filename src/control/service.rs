@@ -19,6 +19,7 @@ use crate::vm::Handle;
 
 use super::dispatch::dispatch;
 use super::error::WireError;
+use super::guest::Uploads;
 use super::places::{Place, Places};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
@@ -103,6 +104,9 @@ fn is_trusted(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
+/// The replies of a stream; an error ends it.
+pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<Value, WireError>> + Send>>;
+
 /// What a call is answered with.
 pub(super) enum Answer {
     /// One reply.
@@ -111,7 +115,6 @@ pub(super) enum Answer {
     Stream(Replies),
 }
 
-pub(super) type Replies = Pin<Box<dyn Stream<Item = Value> + Send>>;
 type Calls = ReadConnection<GuardedRead>;
 type Received = zlink::Result<Call<RawCall>>;
 
@@ -119,6 +122,7 @@ type Received = zlink::Result<Call<RawCall>>;
 async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
     let (mut calls, replies) = Connection::new(Guarded(stream)).split();
     let mut replies = replies.into_write_half();
+    let mut uploads = Uploads::new();
     // a call that came while a stream was under way
     let mut ahead: Option<Received> = None;
     loop {
@@ -132,7 +136,7 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
         };
         place.busy();
         let (oneway, answer) = match call {
-            Ok(call) => (call.oneway(), dispatch(call.method(), call.more(), &handle).await),
+            Ok(call) => (call.oneway(), dispatch(call.method(), call.more(), &handle, &mut uploads).await),
             // the frame has been read whole, so the connection can go on
             Err(zlink::Error::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
@@ -188,7 +192,11 @@ async fn send_all(
                 continue;
             }
         };
-        let Some(value) = item else { break };
+        let value = match item {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return send(replies, &error).await,
+            None => break,
+        };
         send(replies, &Reply::new(Some(value)).set_continues(Some(true))).await?;
     }
     let nothing = Value::Object(serde_json::Map::new());

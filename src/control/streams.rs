@@ -12,18 +12,21 @@ use crate::vm::{ChangeError, Handle, Heard, Listener};
 
 use super::dispatch::read;
 use super::error::WireError;
+use super::guest;
 use super::service::Answer;
 use super::wire;
 
 /// Whether a method of ours is to be called with `more`.
 pub(super) fn is_stream(method: &str) -> bool {
-    matches!(method, "Events" | "ReadConsole")
+    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile")
 }
 
 /// Starts a stream: it is subscribed when this returns.
 pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) -> Answer {
     let stream = match method {
         "Events" => events(parameters, vm),
+        "Exec" => guest::exec(parameters, vm),
+        "ReadGuestFile" => guest::read_file(parameters, vm),
         _ => console(parameters, vm),
     };
     match stream {
@@ -47,7 +50,7 @@ fn events(parameters: Value, vm: &Handle) -> Result<Answer, WireError> {
     let state = Events { listener: vm.bus.listen(since), names, vm: vm.clone(), begun: false };
     Ok(Answer::Stream(Box::pin(stream::unfold(state, |mut state| async move {
         let reply = state.next().await?;
-        Some((reply, state))
+        Some((Ok(reply), state))
     }))))
 }
 
@@ -91,13 +94,13 @@ fn console(parameters: Value, vm: &Handle) -> Result<Answer, WireError> {
     if follow.unwrap_or(true) {
         return Ok(Answer::Stream(Box::pin(stream::unfold(reader, |mut reader: Reader| async move {
             let chunk = reader.next().await?;
-            Some((piece(&chunk.bytes, chunk.skipped), reader))
+            Some((Ok(piece(&chunk.bytes, chunk.skipped)), reader))
         }))));
     }
     let mut reader = reader;
     let mut there = VecDeque::new();
     while let Some(chunk) = reader.try_next() {
-        there.push_back(piece(&chunk.bytes, chunk.skipped));
+        there.push_back(Ok(piece(&chunk.bytes, chunk.skipped)));
     }
     Ok(Answer::Stream(Box::pin(stream::iter(there))))
 }

@@ -176,6 +176,20 @@ parameters! {
     ReadConsole { ; from: String, follow: bool }
     /// Parameters of `WriteConsole`.
     WriteConsole { data: String; }
+    /// Parameters of `Exec`.
+    Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64 }
+    /// Parameters of `StartGuestFile`.
+    StartGuestFile { path: String; name: String }
+    /// Parameters of `WriteGuestFile`.
+    WriteGuestFile { handle: i64, data: String; }
+    /// Parameters of `FinishGuestFile`.
+    FinishGuestFile { handle: i64; mode: i64, sha256: String }
+    /// Parameters of `ReadGuestFile`.
+    ReadGuestFile { path: String; }
+    /// Parameters of `SendKeys`.
+    SendKeys { keys: Vec<String>; delay_ms: i64 }
+    /// Parameters of `TypeText`.
+    TypeText { text: String; delay_ms: i64 }
     /// Parameters of `Qmp`.
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
@@ -211,6 +225,16 @@ parameters! {
     Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
     /// Reply of `ReadConsole`.
     ConsoleReply { data: String, skipped: u64; }
+    /// Replies of `Exec`.
+    ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
+    /// Reply of `StartGuestFile`.
+    GuestFileReply { handle: i64, path: String; }
+    /// Reply of `FinishGuestFile`.
+    FinishedReply { checked: String; }
+    /// Replies of `ReadGuestFile`.
+    ReadGuestFileReply { ; size_bytes: u64, mode: u32, data: String, sha256: String }
+    /// Reply of `Screenshot`.
+    ScreenshotReply { png: String, width: u32, height: u32; }
     /// Reply of `Qmp`.
     QmpReply { value: Value; }
     /// Reply of `Hmp`.

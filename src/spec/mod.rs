@@ -12,6 +12,7 @@ pub mod duration;
 pub mod fields;
 pub mod forward;
 pub mod id;
+pub mod keys;
 pub mod mac;
 pub mod name;
 pub mod network;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
 use crate::qemu::Command;
@@ -49,6 +49,11 @@ impl AgentLink {
     /// The guest has closed the port.
     pub(super) fn closed(&self) {
         self.alive.send_replace(false);
+    }
+
+    /// Runs a command and returns its answer.
+    pub(super) async fn run(&self, command: &Command) -> Result<Value, AgentError> {
+        self.agent.lock().await.run(command).await
     }
 
     /// Asks the guest to switch itself off; there is no answer when that works.

@@ -55,6 +55,8 @@ pub enum ErrorKind {
         /// The device.
         id: String,
     },
+    /// No guest agent answers.
+    NoGuestAgent,
     /// The guest's kernel panicked while something else was waited for.
     GuestPanicked,
     /// It did not happen in time.

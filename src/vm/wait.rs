@@ -98,7 +98,7 @@ impl Handle {
     }
 
     /// Resolves when the guest panics; never, with `false`, once the VM has ended.
-    async fn panicked(&self) -> bool {
+    pub(super) async fn panicked(&self) -> bool {
         let mut pulse = self.pulse.clone();
         let panicked = pulse.wait_for(|pulse| pulse.panicked).await.is_ok();
         if !panicked {

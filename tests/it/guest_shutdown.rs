@@ -10,7 +10,7 @@ use crate::support::sandbox::{Sandbox, linux_guest};
 
 /// Not politely: qemu-ga loses a SIGTERM that comes before its main loop runs.
 /// Nobody takes the agent's exit status in this guest: what is left of it is a process without a program.
-const KILL_AGENT: &str =
+pub(crate) const KILL_AGENT: &str =
     "kill -9 $(cat /run/agent.pid) && while readlink /proc/$(cat /run/agent.pid)/exe > /dev/null; do :; done";
 
 /// The guest with more options on the kernel's command line.

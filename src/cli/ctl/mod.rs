@@ -1,11 +1,14 @@
 //! `vmrun ctl`: each command is a method of the control protocol and a way to show its reply.
 
+mod copy;
 mod devices;
 mod disks;
 mod events;
+mod exec;
 mod ports;
 mod power;
 mod raw;
+mod screen;
 mod status;
 mod usb;
 mod wait;
@@ -77,6 +80,18 @@ enum Command {
     Wait(wait::Wait),
     /// Print events as they come, one JSON object a line, until the VM ends
     Events(events::Events),
+    /// Run a command in the guest, through its agent; exits with the command's own code
+    Exec(exec::Exec),
+    /// Copy a file into the guest, through its agent
+    CopyTo(copy::CopyTo),
+    /// Copy a file out of the guest, through its agent
+    CopyFrom(copy::CopyFrom),
+    /// Take a picture of the guest's display, as a PNG file
+    Screenshot(screen::Screenshot),
+    /// Press keys
+    SendKey(screen::SendKey),
+    /// Type a text on a US keyboard
+    Type(screen::Type),
     /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
     Qmp(raw::Qmp),
     /// Run a command of QEMU's human monitor
@@ -123,6 +138,12 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Shutdown(shutdown) => shutdown.run(&mut context),
         Command::Wait(wait) => wait.run(&mut context),
         Command::Events(events) => events.run(&mut context),
+        Command::Exec(exec) => exec.run(&mut context),
+        Command::CopyTo(copy) => copy.run(&mut context),
+        Command::CopyFrom(copy) => copy.run(&mut context),
+        Command::Screenshot(screenshot) => screenshot.run(&mut context),
+        Command::SendKey(keys) => keys.run(&mut context),
+        Command::Type(text) => text.run(&mut context),
         Command::Qmp(qmp) => qmp.run(&mut context),
         Command::Hmp(hmp) => hmp.run(&mut context),
     }

@@ -1,0 +1,79 @@
+//! `screenshot`, `send-key`, `type`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use clap::Args;
+use serde_json::json;
+
+use crate::control::wire;
+use crate::spec::duration;
+use crate::spec::keys::KeyCombo;
+
+use super::super::failure::Failure;
+use super::Context;
+
+/// `screenshot`.
+#[derive(Debug, Args)]
+pub(super) struct Screenshot {
+    /// Where the picture is to be written
+    file: PathBuf,
+}
+
+impl Screenshot {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let shown = self.file.display();
+        let wire::ScreenshotReply { png, width, height } =
+            context.client.call("Screenshot", wire::Empty {})?;
+        let png = BASE64.decode(png).map_err(Failure::other)?;
+        std::fs::write(&self.file, &png).map_err(|error| Failure::other(format!("{shown}: {error}")))?;
+        let facts = json!({ "path": self.file, "width": width, "height": height, "size_bytes": png.len() });
+        context.output.print(&facts, || format!("{shown}: {width} x {height}"))
+    }
+}
+
+/// `send-key`.
+#[derive(Debug, Args)]
+pub(super) struct SendKey {
+    /// Keys to press one after the other; with hyphens, together: ctrl-alt-delete
+    #[arg(required = true)]
+    keys: Vec<KeyCombo>,
+    /// Between two of them
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "100ms")]
+    delay: Duration,
+}
+
+impl SendKey {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let keys = self.keys.iter().map(KeyCombo::to_string).collect();
+        let call = wire::SendKeys { keys, delay_ms: milliseconds(self.delay) };
+        let _: wire::Empty = context.client.call("SendKeys", call)?;
+        context.output.print(&json!({}), String::new)
+    }
+}
+
+/// `type`.
+#[derive(Debug, Args)]
+pub(super) struct Type {
+    /// What a US keyboard has; a line's end presses Enter
+    #[arg(allow_hyphen_values = true)]
+    text: String,
+    /// Between two keys
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "50ms")]
+    delay: Duration,
+}
+
+impl Type {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        KeyCombo::typing(&self.text).map_err(Failure::usage)?;
+        let call = wire::TypeText { text: self.text, delay_ms: milliseconds(self.delay) };
+        let _: wire::Empty = context.client.call("TypeText", call)?;
+        context.output.print(&json!({}), String::new)
+    }
+}
+
+fn milliseconds(delay: Duration) -> Option<i64> {
+    Some(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,97 @@
+//! What the guest shows, and what is typed: QEMU's own display and keyboard.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::qemu::Command;
+use crate::spec::keys::KeyCombo;
+
+use super::change::Change;
+use super::error::{ChangeError, ErrorKind};
+use super::handle::Handle;
+
+/// A key is down for half of the time between two keys, and not longer than this.
+const LONGEST_HOLD: Duration = Duration::from_millis(100);
+
+/// A picture of the guest's display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Screenshot {
+    /// A PNG file.
+    pub png: Vec<u8>,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+}
+
+impl Handle {
+    /// Takes a picture of the guest's display.
+    ///
+    /// # Errors
+    /// `NotSupported`: the machine has no display.
+    pub async fn screenshot(&self) -> Result<Screenshot, ChangeError> {
+        let directory = self.status().await?.facts.run_directory;
+        let file = Temporary::new(&directory).map_err(ChangeError::host)?;
+        let arguments = json!({ "filename": file.0, "format": "png" });
+        let done = self.change(Change::Qmp(Command::new("screendump", arguments))).await;
+        done.map_err(|error| match error.message.contains("no console") {
+            true => ChangeError::unsupported("this VM has no display to take a picture of")
+                .hint("start it with `--display headless`, which is a video device without a window"),
+            false => error,
+        })?;
+        let png = tokio::task::spawn_blocking(move || std::fs::read(&file.0)).await;
+        let png = png.map_err(ChangeError::host)?.map_err(ChangeError::host)?;
+        let [width, height] = size(&png).ok_or_else(|| {
+            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+            ChangeError::new(kind, "QEMU's picture is not a PNG file")
+        })?;
+        Ok(Screenshot { png, width, height })
+    }
+
+    /// Presses one combination after the other, `delay` apart; returns when the last has been released.
+    ///
+    /// # Errors
+    /// QEMU does not know a key.
+    pub async fn press(&self, combos: &[KeyCombo], delay: Duration) -> Result<(), ChangeError> {
+        let hold = (delay / 2).min(LONGEST_HOLD).as_millis();
+        for combo in combos {
+            let keys: Vec<Value> =
+                combo.keys().iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
+            let hold = u64::try_from(hold).unwrap_or(1).max(1);
+            let arguments = json!({ "keys": keys, "hold-time": hold });
+            self.change(Change::Qmp(Command::new("send-key", arguments))).await?;
+            // QEMU answers at once, and its keyboards' queues are short
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
+    }
+}
+
+/// A file that QEMU writes to; only the owner may read it, and it goes in the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(directory: &Path) -> std::io::Result<Self> {
+        let path = directory.join(format!("screenshot-{:08x}.png", rand::random::<u32>()));
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.flush()?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Width and height, from the chunk that every PNG file begins with.
+fn size(png: &[u8]) -> Option<[u32; 2]> {
+    let number = |at: usize| png.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+    (png.starts_with(b"\x89PNG\r\n\x1a\n") && png.get(12..16) == Some(b"IHDR"))
+        .then(|| Some([number(16)?, number(20)?]))
+        .flatten()
+}

@@ -1,0 +1,107 @@
+//! Commands inside the guest, through its agent.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::guest_shutdown::KILL_AGENT;
+use crate::support::linux::Linux;
+use crate::support::sandbox::Done;
+
+/// A guest whose agent answers.
+pub(crate) fn with_agent(options: &[&str]) -> Linux {
+    let vm = Linux::boot(options);
+    vm.ctl(["wait", "agent", "--timeout", "60s"]);
+    vm
+}
+
+fn exec_command(vm: &Linux, arguments: &[&str]) -> Command {
+    let mut command = vm.sandbox.vmrun();
+    command.args(["ctl", "exec"]).args(arguments);
+    command
+}
+
+fn sleeps(vm: &Linux, seconds: &str) -> bool {
+    vm.run("ps").lines().any(|line| line.ends_with(&format!("sleep {seconds}")))
+}
+
+#[test]
+fn exec_is_as_if_it_ran_here() {
+    let vm = with_agent(&[]);
+    let exec = |arguments: &[&str]| Done::of(exec_command(&vm, arguments).output().unwrap());
+
+    // large output, byte for byte
+    let numbers: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+    assert!(exec(&["seq", "1", "200000"]).ok().stdout == numbers);
+    // all bytes, the streams apart, the code
+    let done = exec_command(&vm, &["--", "sh", "-c", r"printf '\0\377\n\200'; printf err >&2; exit 42"]);
+    let output = { done }.output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"\0\xff\n\x80"[..], &b"err"[..]));
+    assert_eq!(output.status.code(), Some(42));
+    // arguments are not looked at by a shell; flags after the command are the command's
+    assert_eq!(exec(&["echo", "--json", "$HOME *", ""]).ok().stdout, "--json $HOME * \n");
+
+    exec(&["--", "sh", "-c", "kill -15 $$"]).fails(143, &[]);
+    exec(&["no-such-command"]).fails(127, &["no-such-command"]);
+    exec(&["/etc"]).fails(126, &["/etc"]);
+    exec(&["false"]).fails(1, &[]);
+
+    // the environment, standard input
+    let env = exec(&["--env", "A=1=2", "--env", "B=", "env"]).ok().stdout;
+    assert!(env.contains("A=1=2\n") && env.contains("B=\n") && env.contains("PATH="), "{env}");
+    let mut cat = exec_command(&vm, &["--stdin", "sha256sum"]);
+    let mut child = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&vec![b'x'; 512 << 10]).unwrap();
+    let sum = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(
+        sum.split(' ').next(),
+        Some("ec8bb338811bbf800a8b5e507d06e08a1d9d05bde74294f6f7388f3bbfba82e5")
+    );
+    assert_eq!(exec(&["cat"]).ok().stdout, "", "without --stdin there is nothing to read");
+
+    let facts = vm.sandbox.ctl_json(["exec", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((&facts["stdout"], &facts["stderr"]), (&"out\n".into(), &"err\n".into()), "{facts}");
+
+    // over the time: killed, with what it has started
+    exec(&["--timeout", "300ms", "--", "sh", "-c", "sleep 4321 & sleep 4322"]).fails(5, &["300ms", "killed"]);
+    vm.until("both are killed", |vm| !sleeps(vm, "4321") && !sleeps(vm, "4322"));
+    // the caller hung up
+    let mut child = exec_command(&vm, &["sleep", "4323"]).spawn().unwrap();
+    vm.until("it runs", |vm| sleeps(vm, "4323"));
+    // others have their turn meanwhile
+    exec(&["true"]).ok();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    vm.until("it is killed", |vm| !sleeps(vm, "4323"));
+
+    // bad usage needs no guest
+    exec(&["--env", "=1", "true"]).fails(2, &["NAME=VALUE"]);
+    exec(&["--timeout", "0", "true"]).fails(2, &["more than 0"]);
+    exec(&[]).fails(2, &[]);
+
+    // a guest that stands still, and one without an agent
+    vm.ctl(["pause"]);
+    exec(&["true"]).fails(4, &["paused", "resume"]);
+    vm.ctl(["resume"]);
+    let mut waiting = exec_command(&vm, &["sleep", "4324"]);
+    let waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
+    vm.until("it runs", |vm| sleeps(vm, "4324"));
+    vm.run(KILL_AGENT);
+    Done::of(waiting.wait_with_output().unwrap()).fails(4, &["agent has ended"]);
+    exec(&["true"]).fails(4, &["no guest agent", "hint: ", "qemu-guest-agent", "ctl wait agent"]);
+    vm.quit();
+}
+
+#[test]
+fn exec_ends_with_qemu() {
+    let vm = with_agent(&["--name", "doomed"]);
+    let mut waiting = exec_command(&vm, &["sleep", "4325"]);
+    let waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
+    vm.until("it runs", |vm| sleeps(vm, "4325"));
+    let qemu = i32::try_from(vm.status()["qemu_pid"].as_i64().unwrap()).unwrap();
+    let killed = Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(qemu), nix::sys::signal::Signal::SIGKILL).unwrap();
+    Done::of(waiting.wait_with_output().unwrap()).fails(3, &["ended"]);
+    eprintln!("exec ended {:?} after QEMU", killed.elapsed());
+    vm.end();
+}
