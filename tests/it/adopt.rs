@@ -11,8 +11,10 @@ use crate::support::chance::{Chance, repetitions};
 use crate::support::processes::{self, Process, eventually, send, within};
 use crate::support::sandbox::{Done, Foreground, Sandbox, wait_with_patience};
 
-/// Until this long after its start a VM is killed at random: about when the guest has greeted.
+/// Until this long after its start a VM is killed at random: about when the guest has greeted on a busy machine.
 const START: Duration = Duration::from_millis(1200);
+/// Every other time until this: about when the guest's processors begin to run.
+const EARLY: Duration = Duration::from_millis(150);
 
 /// A detached VM that has booted.
 fn detached(guest: Guest, options: &[&str]) -> Sandbox {
@@ -80,7 +82,7 @@ fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
     let mut chance = Chance::new();
     let (mut taken_over, mut unborn) = (0, 0);
     for round in 0..repetitions(6) {
-        let delay = chance.delay(START);
+        let delay = chance.delay(if round % 2 == 0 { EARLY } else { START });
         println!("round {round}: killed after {delay:?}");
         let sandbox = Sandbox::new();
         let image = sandbox.boot_sector(Guest::ReactsToButton);
@@ -151,7 +153,7 @@ fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
 fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
     let mut chance = Chance::new();
     for round in 0..repetitions(6) {
-        let delay = chance.delay(START);
+        let delay = chance.delay(if round % 2 == 0 { EARLY } else { START });
         println!("round {round}: killed after {delay:?}");
         let sandbox = Sandbox::new();
         let image = sandbox.boot_sector(Guest::IgnoresButton);
@@ -164,7 +166,7 @@ fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
         vm.wait().unwrap();
         let gone = within(Duration::from_secs(1), || processes::of(sandbox.path()).is_empty());
         assert!(gone, "{:#?}", processes::of(sandbox.path()));
-        if round % 2 == 0 {
+        if round % 4 < 2 {
             // the next start finds the name and the image free
             let mut command = sandbox.vmrun();
             command.args(["qemu", "--ephemeral", "--name", "front"]).arg(&image);

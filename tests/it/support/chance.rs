@@ -6,6 +6,7 @@ use std::time::Duration;
 pub(crate) struct Chance(u64);
 
 impl Chance {
+    #[allow(clippy::print_stdout)]
     pub(crate) fn new() -> Self {
         let seed = std::env::var("VMRUN_SEED").ok().and_then(|text| text.parse().ok());
         let seed = seed.unwrap_or_else(|| {
