@@ -243,6 +243,7 @@ fn every_kind_of_failure_is_an_error_of_the_file() {
         ErrorKind::RefusedByQemu { class: text() },
         ErrorKind::RefusedByGuest { id: text() },
         ErrorKind::GuestPanicked,
+        ErrorKind::NoGuestAgent,
         ErrorKind::TimedOut,
         ErrorKind::HostProblem,
     ];
