@@ -13,6 +13,7 @@ use super::bus::{Heard, Pulse};
 use super::console::{From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
+use super::outcome::Ending;
 use super::port_probe;
 use super::state::RunState;
 
@@ -80,11 +81,12 @@ impl Handle {
                     }
                 }
                 outcome = self.ended(), if !wants_exit => {
+                    // a panic may end the VM before anybody has looked
+                    let panicked = outcome.as_ref().is_some_and(|outcome| outcome.ending == Ending::Panicked);
+                    let kind = if panicked { ErrorKind::GuestPanicked } else { ErrorKind::NotRunning };
                     let how = outcome.map_or_else(String::new, |outcome| format!(": {outcome}"));
-                    return Err(ChangeError::new(
-                        ErrorKind::NotRunning,
-                        format!("the VM ended before {described} came true{how}"),
-                    ));
+                    let message = format!("the VM ended before {described} came true{how}");
+                    return Err(ChangeError::new(kind, message));
                 }
                 () = &mut deadline => {
                     let waited = crate::spec::duration::format(wait.timeout.unwrap_or_default());
