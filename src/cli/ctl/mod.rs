@@ -25,7 +25,7 @@ use super::output::Output;
 #[derive(Debug, Args)]
 pub(super) struct CtlArgs {
     /// The VM's name; may be left out while exactly one VM runs
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     vm: Option<VmName>,
     /// Print JSON
     #[arg(long, global = true)]
