@@ -38,7 +38,7 @@ impl BlockNode {
     /// The format over the file, as node `<name>`: what a device's `drive` refers to.
     pub fn format(name: &str, format: ImageFormat, readonly: bool) -> Self {
         let description = json!({
-            "driver": driver(format),
+            "driver": format.as_str(),
             "node-name": name,
             "file": file_node(name),
             "read-only": readonly,
@@ -89,19 +89,6 @@ fn remove(node: &str) -> Command {
 
 fn file_node(name: &str) -> String {
     format!("{name}.file")
-}
-
-/// QEMU's name of the format's driver.
-fn driver(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
-        ImageFormat::Vmdk => "vmdk",
-        ImageFormat::Vdi => "vdi",
-        ImageFormat::Vhdx => "vhdx",
-        ImageFormat::Vpc => "vpc",
-        ImageFormat::Qed => "qed",
-    }
 }
 
 #[cfg(test)]

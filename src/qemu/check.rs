@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
 use super::{HostFacts, Machine, ids};
-use crate::spec::{DiskBus, Firmware, Networking, Os, VmSpec};
+use crate::spec::{Firmware, Networking, Os, VmSpec};
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -45,7 +45,7 @@ pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
     let machine = Machine::of(spec);
     for disk in &spec.disks {
         if !machine.has_disk_bus(disk.bus) {
-            let (id, machine, bus) = (disk.id.to_string(), machine.kind().to_owned(), bus_name(disk.bus));
+            let (id, machine, bus) = (disk.id.to_string(), machine.kind().to_owned(), disk.bus.as_str());
             return Err(Unsupported::DiskBus { id, machine, bus });
         }
     }
@@ -84,21 +84,12 @@ fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
     Ok(())
 }
 
-fn bus_name(bus: DiskBus) -> &'static str {
-    match bus {
-        DiskBus::Virtio => "virtio",
-        DiskBus::Scsi => "scsi",
-        DiskBus::Sata => "sata",
-        DiskBus::Usb => "usb",
-        DiskBus::Nvme => "nvme",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, kvm_x86, spec};
     use crate::spec::Arch;
+    use crate::spec::DiskBus;
 
     fn refusal(spec: VmSpec) -> String {
         check(&spec, &kvm_x86()).unwrap_err().to_string()

@@ -89,7 +89,7 @@ pub fn create_overlay(
 ) -> Result<(), CreateError> {
     let mut command = Command::new(qemu_img);
     command
-        .args(["create", "-q", "-f", "qcow2", "-F", driver(image_format), "-b"])
+        .args(["create", "-q", "-f", "qcow2", "-F", image_format.as_str(), "-b"])
         .arg(image)
         .arg("--")
         .arg(path);
@@ -98,7 +98,7 @@ pub fn create_overlay(
 
 fn run(qemu_img: &Path, path: &Path, format: ImageFormat, bytes: u64) -> Result<(), CreateError> {
     let mut command = Command::new(qemu_img);
-    command.args(["create", "-q", "-f", driver(format), "--"]).arg(path).arg(bytes.to_string());
+    command.args(["create", "-q", "-f", format.as_str(), "--"]).arg(path).arg(bytes.to_string());
     finish(command, qemu_img, path)
 }
 
@@ -119,19 +119,6 @@ fn finish(mut command: Command, qemu_img: &Path, path: &Path) -> Result<(), Crea
         message.to_owned()
     };
     Err(CreateError::Refused { path: path.to_owned(), message })
-}
-
-/// QEMU's name of a format.
-fn driver(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
-        ImageFormat::Vmdk => "vmdk",
-        ImageFormat::Vdi => "vdi",
-        ImageFormat::Vhdx => "vhdx",
-        ImageFormat::Vpc => "vpc",
-        ImageFormat::Qed => "qed",
-    }
 }
 
 #[cfg(test)]
