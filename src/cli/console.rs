@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use crate::control::client::AsyncClient;
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::spec::VmName;
 use crate::vm::Signals;
 use crate::vm::console::{Attached, Console, EscapeKey, attach};
@@ -52,7 +52,7 @@ pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     }
     let from = if args.since_start { "start" } else { "recent" };
     let call = wire::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
-    client.stream("ReadConsole", call, |reply: wire::ConsoleReply| {
+    client.stream(methods::ReadConsole, call, |reply: wire::ConsoleReply| {
         let mut out = std::io::stdout().lock();
         let mark = skipped_mark(reply.skipped);
         let bytes = BASE64.decode(&reply.data).unwrap_or_default();
@@ -72,7 +72,7 @@ fn skipped_mark(skipped: u64) -> String {
 pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     let (name, client) = connect(args.name.as_ref())?;
     let (_, second) = connect(Some(&name))?;
-    let (output, typing) = (client.into_stream()?, second.into_stream()?);
+    let (output, typing) = (client.into_stream(), second.into_stream());
     let runtime = runtime()?;
     let read_only = args.read_only;
     let escape = args.escape;
@@ -97,13 +97,10 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     result.map(|()| 0)
 }
 
-async fn follow(
-    mut client: AsyncClient,
-    console: &Console,
-) -> Result<(), crate::control::client::ClientError> {
+async fn follow(client: AsyncClient, console: &Console) -> Result<(), crate::control::client::ClientError> {
     let call = wire::ReadConsole { from: Some("recent".to_owned()), follow: Some(true) };
-    client.start("ReadConsole", call).await?;
-    while let Some(reply) = client.next::<wire::ConsoleReply>().await? {
+    let mut output = client.start(methods::ReadConsole, call).await?;
+    while let Some(reply) = output.next().await? {
         console.hub.push(skipped_mark(reply.skipped).as_bytes());
         console.hub.push(&BASE64.decode(&reply.data).unwrap_or_default());
     }
@@ -125,7 +122,7 @@ async fn type_in(
             Some(request) = asked.recv() => match request {
                 Attached::Detach => return Ok(()),
                 Attached::Status => {
-                    let reply: wire::StatusReply = client.call("GetStatus", wire::Empty {}).await?;
+                    let reply: wire::StatusReply = client.call(methods::GetStatus, wire::Empty {}).await?;
                     let status = reply.status;
                     log::warn!("{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
                 }
@@ -133,12 +130,12 @@ async fn type_in(
                     let call = wire::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };
                     asked_before = true;
                     // its reply comes when the VM has ended, and with it this console
-                    client.send_oneway("Shutdown", call).await?;
+                    client.send_oneway(methods::Shutdown, call).await?;
                 }
             },
             Some(bytes) = input.recv() => {
                 if !read_only {
-                    let _: wire::Empty = client.call("WriteConsole", wire::WriteConsole { data: BASE64.encode(&bytes) }).await?;
+                    client.call(methods::WriteConsole, wire::WriteConsole { data: BASE64.encode(&bytes) }).await?;
                 }
             }
             else => std::future::pending().await,

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::control::client::ClientError;
 use crate::control::find::{self, FindError, Standing};
+use crate::control::methods;
 use crate::control::wire::{Empty, Status, StatusReply};
 use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
@@ -83,7 +84,7 @@ fn row(root: &std::path::Path, name: &VmName, standing: Standing) -> Option<Row>
 
 fn status(root: &std::path::Path, name: &VmName) -> Result<Status, FindError> {
     let (_, mut client) = find::connect(root, Some(name))?;
-    let reply: StatusReply = client.call("GetStatus", Empty {})?;
+    let reply: StatusReply = client.call(methods::GetStatus, Empty {})?;
     Ok(reply.status)
 }
 

@@ -1,21 +1,25 @@
-//! The one-shot client: blocking, one call at a time, no runtime.
+//! Clients of the control socket: a blocking one for a process that makes one call and needs no runtime, and one for
+//! programs that have a runtime. Both are the same conversation over another kind of socket.
 
-use std::fmt::Debug;
-
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::net::UnixStream;
+use zlink::connection::ReadConnection;
+use zlink::connection::socket::{Socket, WriteHalf};
 use zlink::{Call, Connection};
 
 use crate::host::dirs::RunClient;
 
 use super::INTERFACE;
 pub use super::error::WireError;
+use super::methods::{Method, Stream};
 use super::socket::{Blocking, BlockingPair, Guarded};
 
 /// Why a call got no answer of the kind that was hoped for.
@@ -35,17 +39,76 @@ pub enum ClientError {
     Protocol(String),
 }
 
-/// A connection to one VM's supervisor.
-#[derive(Debug)]
-pub struct Client {
-    connection: Connection<BlockingPair>,
-    stream: StdStream,
-}
-
 #[derive(Debug, Serialize)]
-struct Method<P> {
+struct Message<P> {
     method: String,
     parameters: P,
+}
+
+fn message<M: Method>(_: M, parameters: M::Parameters) -> Call<Message<M::Parameters>> {
+    Call::new(Message { method: format!("{INTERFACE}.{}", M::NAME), parameters })
+}
+
+/// A conversation over any kind of socket.
+#[derive(Debug)]
+struct Line<S: Socket> {
+    replies: ReadConnection<S::ReadHalf>,
+    calls: S::WriteHalf,
+}
+
+impl<S: Socket> Line<S> {
+    fn new(socket: S) -> Self {
+        let (replies, calls) = Connection::new(socket).split();
+        Self { replies, calls: calls.into_write_half() }
+    }
+
+    /// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
+    async fn send(&mut self, call: &impl Serialize) -> Result<(), ClientError> {
+        let mut frame = serde_json::to_vec(call).map_err(unclear)?;
+        frame.push(0);
+        self.calls.write(&frame, &[] as &[OwnedFd], None).await.map_err(from_zlink)
+    }
+
+    /// The next reply, and whether it is one of many.
+    async fn receive(&mut self) -> Result<(Option<Value>, bool), ClientError> {
+        let (reply, _) = self.replies.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
+        let reply = reply.map_err(ClientError::Remote)?;
+        let more = reply.continues() == Some(true);
+        Ok((reply.into_parameters(), more))
+    }
+
+    async fn call<M: Method>(
+        &mut self,
+        method: M,
+        parameters: M::Parameters,
+    ) -> Result<M::Reply, ClientError> {
+        self.send(&message(method, parameters)).await?;
+        let (value, _) = self.receive().await?;
+        decode(value)
+    }
+
+    /// The next reply of a stream; none for the empty one that closes it.
+    async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
+        match self.receive().await? {
+            (value, true) => decode(value).map(Some),
+            (_, false) => Ok(None),
+        }
+    }
+}
+
+fn decode<R: DeserializeOwned>(value: Option<Value>) -> Result<R, ClientError> {
+    serde_json::from_value(value.unwrap_or_else(|| Value::Object(Map::new()))).map_err(unclear)
+}
+
+fn unclear(error: serde_json::Error) -> ClientError {
+    ClientError::Protocol(error.to_string())
+}
+
+/// The one-shot client: blocking, one call at a time, no runtime.
+#[derive(Debug)]
+pub struct Client {
+    line: Line<BlockingPair>,
+    stream: StdStream,
 }
 
 impl Client {
@@ -54,57 +117,36 @@ impl Client {
         let stream = directory.connect(crate::host::dirs::names::CONTROL).map_err(ClientError::Connect)?;
         let copy = stream.try_clone().map_err(ClientError::Connect)?;
         let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
-        Ok(Self { connection: Connection::new(halves), stream: copy })
+        Ok(Self { line: Line::new(halves), stream: copy })
     }
 
     /// The connection itself, on which nothing has been said yet, for an [`AsyncClient`].
-    pub fn into_stream(self) -> Result<StdStream, ClientError> {
-        Ok(self.stream)
+    pub fn into_stream(self) -> StdStream {
+        self.stream
     }
 
-    /// Calls a method of `io.vmrun.Machine` and waits for its reply.
-    pub fn call<P: Serialize + Debug, R: DeserializeOwned>(
-        &mut self,
-        method: &str,
-        parameters: P,
-    ) -> Result<R, ClientError> {
-        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
-        let call = Call::new(method);
-        ready(self.connection.send_call(&call, Vec::new()))?;
-        let (reply, _) = ready(self.connection.receive_reply::<Value, WireError>())?;
-        let reply = reply.map_err(ClientError::Remote)?;
-        let value = reply.into_parameters().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))
+    /// Calls a method and waits for its reply.
+    pub fn call<M: Method>(&mut self, method: M, parameters: M::Parameters) -> Result<M::Reply, ClientError> {
+        ready(self.line.call(method, parameters))
     }
-}
 
-impl Client {
     /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
-    pub fn stream<P: Serialize + Debug, R: DeserializeOwned>(
+    /// A stream ends with the VM at the latest.
+    pub fn stream<M: Stream>(
         &mut self,
-        method: &str,
-        parameters: P,
-        mut each: impl FnMut(R) -> bool,
+        method: M,
+        parameters: M::Parameters,
+        mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
-        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
-        let call = Call::new(method).set_more(true);
-        ready(self.connection.send_call(&call, Vec::new()))?;
+        ready(self.line.send(&message(method, parameters).set_more(true)))?;
         loop {
-            let received = ready(self.connection.receive_reply::<Value, WireError>());
-            let (reply, _) = match received {
+            let reply = match ready(self.line.next()) {
+                Ok(reply) => reply,
                 // the supervisor of a VM that has ended closes its connections
-                Err(ClientError::Gone) => return Ok(()),
-                other => other?,
+                Err(ClientError::Gone) => None,
+                Err(error) => return Err(error),
             };
-            let reply = reply.map_err(ClientError::Remote)?;
-            let more = reply.continues() == Some(true);
-            let value = reply.into_parameters().unwrap_or(Value::Null);
-            if !more {
-                return Ok(());
-            }
-            let value =
-                serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))?;
-            if !each(value) {
+            if !reply.is_some_and(&mut each) {
                 return Ok(());
             }
         }
@@ -114,7 +156,7 @@ impl Client {
 /// A client for programs with a runtime.
 #[derive(Debug)]
 pub struct AsyncClient {
-    connection: Connection<Guarded>,
+    line: Line<Guarded>,
 }
 
 impl AsyncClient {
@@ -122,64 +164,57 @@ impl AsyncClient {
     pub fn new(stream: StdStream) -> Result<Self, ClientError> {
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         let stream = UnixStream::from_std(stream).map_err(ClientError::Connect)?;
-        Ok(Self { connection: Connection::new(Guarded(stream)) })
+        Ok(Self { line: Line::new(Guarded(stream)) })
     }
 
-    /// Calls a method and waits for its reply.
-    pub async fn call<P: Serialize + Debug, R: DeserializeOwned>(
+    /// Calls a method and waits for its reply. A call that is given up leaves the connection unusable: drop it, too.
+    pub async fn call<M: Method>(
         &mut self,
-        method: &str,
-        parameters: P,
-    ) -> Result<R, ClientError> {
-        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
-        self.connection.send_call(&Call::new(method), Vec::new()).await.map_err(from_zlink)?;
-        let (reply, _) = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
-        let reply = reply.map_err(ClientError::Remote)?;
-        let value = reply.into_parameters().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        serde_json::from_value(value).map_err(|error| ClientError::Protocol(error.to_string()))
+        method: M,
+        parameters: M::Parameters,
+    ) -> Result<M::Reply, ClientError> {
+        self.line.call(method, parameters).await
     }
 
     /// Calls a method whose reply nobody wants.
-    pub async fn send_oneway<P: Serialize + Debug>(
+    pub async fn send_oneway<M: Method>(
         &mut self,
-        method: &str,
-        parameters: P,
+        method: M,
+        parameters: M::Parameters,
     ) -> Result<(), ClientError> {
-        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
-        let call = Call::new(method).set_oneway(true);
-        self.connection.send_call(&call, Vec::new()).await.map_err(from_zlink)
+        self.line.send(&message(method, parameters).set_oneway(true)).await
     }
 
-    /// Calls a method that answers with many replies; [`Self::next`] gets them.
-    pub async fn start<P: Serialize + Debug>(
-        &mut self,
-        method: &str,
-        parameters: P,
-    ) -> Result<(), ClientError> {
-        let method = Method { method: format!("{INTERFACE}.{method}"), parameters };
-        let call = Call::new(method).set_more(true);
-        self.connection.send_call(&call, Vec::new()).await.map_err(from_zlink)
+    /// Calls a method that answers with many replies.
+    pub async fn start<M: Stream>(
+        mut self,
+        method: M,
+        parameters: M::Parameters,
+    ) -> Result<Replies<M>, ClientError> {
+        self.line.send(&message(method, parameters).set_more(true)).await?;
+        Ok(Replies { line: self.line, method: PhantomData })
     }
+}
 
-    /// The next reply of a stream; none after the last, which comes when the VM has ended.
-    pub async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
-        let (reply, _) = self.connection.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
-        let reply = reply.map_err(ClientError::Remote)?;
-        if reply.continues() != Some(true) {
-            return Ok(None);
-        }
-        let value = reply.into_parameters().unwrap_or(Value::Null);
-        serde_json::from_value(value).map(Some).map_err(|error| ClientError::Protocol(error.to_string()))
+/// The replies of a stream.
+#[derive(Debug)]
+pub struct Replies<M> {
+    line: Line<Guarded>,
+    method: PhantomData<fn() -> M>,
+}
+
+impl<M: Stream> Replies<M> {
+    /// The next reply; none after the last, which comes when the VM has ended at the latest.
+    pub async fn next(&mut self) -> Result<Option<M::Reply>, ClientError> {
+        self.line.next().await
     }
 }
 
 /// The result of a future that a blocking socket made ready.
-fn ready<T>(future: impl Future<Output = zlink::Result<T>>) -> Result<T, ClientError> {
-    match future.now_or_never() {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(from_zlink(error)),
-        None => Err(ClientError::Protocol("the socket would not block".to_owned())),
-    }
+fn ready<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    future
+        .now_or_never()
+        .unwrap_or_else(|| Err(ClientError::Protocol("the socket would not block".to_owned())))
 }
 
 fn from_zlink(error: zlink::Error) -> ClientError {

@@ -8,6 +8,7 @@ mod dispatch;
 mod error;
 pub mod find;
 mod guest;
+pub mod methods;
 mod notify;
 mod places;
 mod screen;

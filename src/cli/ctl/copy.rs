@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::control::client::ClientError;
-use crate::control::wire;
+use crate::control::{methods, wire};
 
 use super::super::failure::Failure;
 use super::super::output;
@@ -39,7 +39,7 @@ impl CopyTo {
         let (mut file, facts) = open(&self.source).map_err(|error| about(&shown, &error))?;
         let name = self.source.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         let start = wire::StartGuestFile { path: self.destination, name };
-        let wire::GuestFileReply { handle, path } = context.client.call("StartGuestFile", start)?;
+        let wire::GuestFileReply { handle, path } = context.client.call(methods::StartGuestFile, start)?;
 
         let mut progress = Progress::new(Some(facts.len()));
         let mut sum = Sha256::new();
@@ -51,7 +51,7 @@ impl CopyTo {
             }
             sum.update(&piece[..count]);
             let call = wire::WriteGuestFile { handle, data: BASE64.encode(&piece[..count]) };
-            let _: wire::Empty = context.client.call("WriteGuestFile", call)?;
+            context.client.call(methods::WriteGuestFile, call)?;
             progress.add(count);
         }
         let finish = wire::FinishGuestFile {
@@ -59,7 +59,7 @@ impl CopyTo {
             mode: Some((facts.permissions().mode() & PERMISSIONS).into()),
             sha256: Some(hexadecimal(sum)),
         };
-        let wire::FinishedReply { checked } = context.client.call("FinishGuestFile", finish)?;
+        let wire::FinishedReply { checked } = context.client.call(methods::FinishGuestFile, finish)?;
         progress.report(context, &path, &checked)
     }
 }
@@ -84,7 +84,7 @@ impl CopyFrom {
         let mut ended = false;
         let mut failure = None;
         let call = wire::ReadGuestFile { path: self.source.clone() };
-        context.client.stream("ReadGuestFile", call, |reply: wire::ReadGuestFileReply| {
+        context.client.stream(methods::ReadGuestFile, call, |reply: wire::ReadGuestFileReply| {
             let Some(data) = reply.data else {
                 // the first reply has the facts, the last the checksum
                 ended = target.file.is_some();

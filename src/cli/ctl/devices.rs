@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::control::methods::{self, Method};
 use crate::control::wire;
 use crate::spec::{DeviceSpec, duration};
 
@@ -23,7 +24,7 @@ impl Add {
         let DeviceSpec { driver, id, properties } = self.device;
         let properties = properties.into_iter().collect();
         let call = wire::AddDevice { driver, properties: Some(properties), id: id.map(String::from) };
-        let wire::DeviceReply { device } = context.client.call("AddDevice", call)?;
+        let wire::DeviceReply { device } = context.client.call(methods::AddDevice, call)?;
         context.output.print(&device, || device.id.clone())
     }
 }
@@ -39,7 +40,10 @@ pub(super) struct Remove {
 }
 
 impl Remove {
-    pub(super) fn run(self, context: &mut Context, method: &str, what: &str) -> Result<u8, Failure> {
+    pub(super) fn run<M>(self, context: &mut Context, method: M, what: &str) -> Result<u8, Failure>
+    where
+        M: Method<Parameters = wire::Remove, Reply = wire::Removed>,
+    {
         let timeout_ms = Some(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
         let call = wire::Remove { id: self.id.clone(), timeout_ms };
         let wire::Removed { removed } = context.client.call(method, call)?;

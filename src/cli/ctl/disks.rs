@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::spec::{DiskSpec, Size};
 
 use super::super::failure::Failure;
@@ -15,7 +15,7 @@ use super::{Context, text_path};
 
 /// `disk-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::DiskList { disks } = context.client.call("ListDisks", wire::Empty {})?;
+    let wire::DiskList { disks } = context.client.call(methods::ListDisks, wire::Empty {})?;
     context.output.print(&disks, || as_table(&disks))
 }
 
@@ -58,7 +58,7 @@ impl Add {
             serial: disk.serial,
             id: disk.id.map(String::from),
         };
-        let wire::DiskReply { disk } = context.client.call("AddDisk", call)?;
+        let wire::DiskReply { disk } = context.client.call(methods::AddDisk, call)?;
         context.output.print(&disk, || disk.id.clone())
     }
 }
@@ -76,7 +76,7 @@ impl Resize {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let size_bytes = i64::try_from(self.size.bytes()).unwrap_or(i64::MAX);
         let call = wire::ResizeDisk { id: self.id, size_bytes };
-        let wire::DiskReply { disk } = context.client.call("ResizeDisk", call)?;
+        let wire::DiskReply { disk } = context.client.call(methods::ResizeDisk, call)?;
         context.output.print(&disk, || format!("{} has {} now", disk.id, bytes(disk.size_bytes.unwrap_or(0))))
     }
 }
@@ -93,7 +93,7 @@ pub(super) struct Change {
 impl Change {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = wire::ChangeMedia { id: self.id, file: text_path(&self.path)? };
-        let wire::DiskReply { disk } = context.client.call("ChangeMedia", call)?;
+        let wire::DiskReply { disk } = context.client.call(methods::ChangeMedia, call)?;
         context
             .output
             .print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))
@@ -113,7 +113,7 @@ pub(super) struct Eject {
 impl Eject {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = wire::EjectMedia { id: self.id, force: Some(self.force) };
-        let wire::DiskReply { disk } = context.client.call("EjectMedia", call)?;
+        let wire::DiskReply { disk } = context.client.call(methods::EjectMedia, call)?;
         context.output.print(&disk, || format!("{} is empty now", disk.id))
     }
 }

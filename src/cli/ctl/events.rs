@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 
 use super::super::failure::Failure;
 use super::super::output::end_with_reader;
@@ -27,7 +27,7 @@ impl Events {
         let call =
             wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
         end_with_reader();
-        context.client.stream("Events", call, |reply: wire::EventReply| {
+        context.client.stream(methods::Events, call, |reply: wire::EventReply| {
             let line: Value = match (reply.event, reply.lost) {
                 (Some(event), _) => json!(event),
                 (None, Some(lost)) => json!({ "lost": lost }),

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::client::ClientError;
-use crate::control::{MAX_STDIN, wire};
+use crate::control::{MAX_STDIN, methods, wire};
 use crate::spec::duration;
 
 use super::super::failure::Failure;
@@ -69,7 +69,7 @@ impl Exec {
         let mut got = Got::default();
         context
             .client
-            .stream("Exec", call, |reply: wire::ExecReply| got.take(reply, as_json))
+            .stream(methods::Exec, call, |reply: wire::ExecReply| got.take(reply, as_json))
             .map_err(failed)?;
         // the stream also ends, without a word, when the VM does
         let Some(code) = got.code() else { return Err(ClientError::Gone.into()) };

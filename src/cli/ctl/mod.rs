@@ -16,6 +16,7 @@ mod wait;
 use clap::{Args, Subcommand};
 
 use crate::control::client::Client;
+use crate::control::methods;
 use crate::spec::VmName;
 
 use super::failure::Failure;
@@ -125,16 +126,16 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::PortRemove(remove) => remove.run(&mut context),
         Command::DiskList => disks::list(&mut context),
         Command::DiskAdd(add) => add.run(&mut context),
-        Command::DiskRemove(remove) => remove.run(&mut context, "RemoveDisk", "disk"),
+        Command::DiskRemove(remove) => remove.run(&mut context, methods::RemoveDisk, "disk"),
         Command::DiskResize(resize) => resize.run(&mut context),
         Command::MediaChange(change) => change.run(&mut context),
         Command::MediaEject(eject) => eject.run(&mut context),
         Command::DeviceAdd(add) => add.run(&mut context),
-        Command::DeviceRemove(remove) => remove.run(&mut context, "RemoveDevice", "device"),
-        Command::Pause => power::plain(&mut context, "Pause", "paused"),
-        Command::Resume => power::plain(&mut context, "Resume", "running"),
-        Command::Reset => power::plain(&mut context, "Reset", "reset"),
-        Command::Powerdown => power::plain(&mut context, "Powerdown", "the power button was pressed"),
+        Command::DeviceRemove(remove) => remove.run(&mut context, methods::RemoveDevice, "device"),
+        Command::Pause => power::plain(&mut context, methods::Pause, "paused"),
+        Command::Resume => power::plain(&mut context, methods::Resume, "running"),
+        Command::Reset => power::plain(&mut context, methods::Reset, "reset"),
+        Command::Powerdown => power::plain(&mut context, methods::Powerdown, "the power button was pressed"),
         Command::Shutdown(shutdown) => shutdown.run(&mut context),
         Command::Wait(wait) => wait.run(&mut context),
         Command::Events(events) => events.run(&mut context),

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::spec::Forward;
 use crate::spec::forward::ForwardError;
 
@@ -14,7 +14,7 @@ use super::Context;
 
 /// `port-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::ForwardList { forwards } = context.client.call("ListForwards", wire::Empty {})?;
+    let wire::ForwardList { forwards } = context.client.call(methods::ListForwards, wire::Empty {})?;
     context.output.print(&forwards, || {
         let rows = forwards.iter().map(|forward| {
             [
@@ -50,7 +50,7 @@ impl Add {
             address: Some(forward.address.to_string()),
             protocol: Some(forward.protocol.to_string()),
         };
-        let wire::ForwardReply { forward } = context.client.call("AddForward", call)?;
+        let wire::ForwardReply { forward } = context.client.call(methods::AddForward, call)?;
         // the port alone, for scripts: port=$(vmrun ctl port-add 0:80)
         context.output.print(&forward, || forward.host_port.to_string())
     }
@@ -100,7 +100,7 @@ pub(super) struct Remove {
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Pattern { typed, call } = self.forward;
-        let _: wire::Empty = context.client.call("RemoveForward", call)?;
+        context.client.call(methods::RemoveForward, call)?;
         context.output.print(&serde_json::json!({}), || format!("removed {typed}"))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::control::methods::{self, Method};
 use crate::control::wire;
 use crate::spec::duration;
 
@@ -12,8 +13,11 @@ use super::super::failure::Failure;
 use super::Context;
 
 /// A command without parameters and without a reply.
-pub(super) fn plain(context: &mut Context, method: &str, done: &str) -> Result<u8, Failure> {
-    let _: wire::Empty = context.client.call(method, wire::Empty {})?;
+pub(super) fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
+where
+    M: Method<Parameters = wire::Empty, Reply = wire::Empty>,
+{
+    context.client.call(method, wire::Empty {})?;
     context.output.print(&json!({}), || done.to_owned())
 }
 
@@ -38,7 +42,7 @@ impl Shutdown {
             force: Some(self.force),
             no_repeat: Some(self.no_repeat),
         };
-        let wire::OutcomeReply { outcome } = context.client.call("Shutdown", call)?;
+        let wire::OutcomeReply { outcome } = context.client.call(methods::Shutdown, call)?;
         context.output.print(&outcome, || outcome.message.clone())?;
         Ok(outcome.exit_code)
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 
 use super::super::failure::Failure;
 use super::Context;
@@ -38,7 +38,7 @@ impl Qmp {
 
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let command = self.parsed()?;
-        let wire::QmpReply { value } = context.client.call("Qmp", wire::Qmp { command })?;
+        let wire::QmpReply { value } = context.client.call(methods::Qmp, wire::Qmp { command })?;
         // what QEMU says is JSON already: with --json on one line
         context.output.print(&value, || serde_json::to_string_pretty(&value).unwrap_or_default())
     }
@@ -54,7 +54,8 @@ pub(super) struct Hmp {
 
 impl Hmp {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let wire::HmpReply { text } = context.client.call("Hmp", wire::Hmp { line: self.line.join(" ") })?;
+        let wire::HmpReply { text } =
+            context.client.call(methods::Hmp, wire::Hmp { line: self.line.join(" ") })?;
         context.output.print(&json!({ "text": text }), || text.replace("\r\n", "\n"))
     }
 }

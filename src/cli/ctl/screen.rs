@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Args;
 use serde_json::json;
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::spec::duration;
 use crate::spec::keys::KeyCombo;
 
@@ -26,7 +26,7 @@ impl Screenshot {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let shown = self.file.display();
         let wire::ScreenshotReply { png, width, height } =
-            context.client.call("Screenshot", wire::Empty {})?;
+            context.client.call(methods::Screenshot, wire::Empty {})?;
         let png = BASE64.decode(png).map_err(Failure::other)?;
         std::fs::write(&self.file, &png).map_err(|error| Failure::other(format!("{shown}: {error}")))?;
         let facts = json!({ "path": self.file, "width": width, "height": height, "size_bytes": png.len() });
@@ -49,7 +49,7 @@ impl SendKey {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let keys = self.keys.iter().map(KeyCombo::to_string).collect();
         let call = wire::SendKeys { keys, delay_ms: milliseconds(self.delay) };
-        let _: wire::Empty = context.client.call("SendKeys", call)?;
+        context.client.call(methods::SendKeys, call)?;
         context.output.print(&json!({}), String::new)
     }
 }
@@ -69,7 +69,7 @@ impl Type {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         KeyCombo::typing(&self.text).map_err(Failure::usage)?;
         let call = wire::TypeText { text: self.text, delay_ms: milliseconds(self.delay) };
-        let _: wire::Empty = context.client.call("TypeText", call)?;
+        context.client.call(methods::TypeText, call)?;
         context.output.print(&json!({}), String::new)
     }
 }

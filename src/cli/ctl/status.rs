@@ -1,5 +1,6 @@
 //! `status`.
 
+use crate::control::methods;
 use crate::control::wire::{self, Status, StatusReply};
 
 use super::super::failure::Failure;
@@ -8,7 +9,7 @@ use super::{Context, disks};
 
 /// `status`.
 pub(super) fn show(context: &mut Context) -> Result<u8, Failure> {
-    let StatusReply { status } = context.client.call("GetStatus", wire::Empty {})?;
+    let StatusReply { status } = context.client.call(methods::GetStatus, wire::Empty {})?;
     context.output.print(&status, || as_text(&status))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::host;
 use crate::spec::{DeviceId, UsbSelector};
 
@@ -24,7 +24,7 @@ pub(super) struct List {
 
 /// `usb-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::UsbList { usb } = context.client.call("ListUsb", wire::Empty {})?;
+    let wire::UsbList { usb } = context.client.call(methods::ListUsb, wire::Empty {})?;
     context.output.print(&usb, || {
         let rows = usb
             .iter()
@@ -71,7 +71,7 @@ impl Add {
             selector => selector,
         };
         let call = wire::AddUsb { selector: selector.to_string(), id: self.id.map(String::from) };
-        let wire::UsbReply { usb } = context.client.call("AddUsb", call)?;
+        let wire::UsbReply { usb } = context.client.call(methods::AddUsb, call)?;
         context.output.print(&usb, || usb.id.clone())
     }
 }
@@ -85,7 +85,7 @@ pub(super) struct Remove {
 
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let _: wire::Empty = context.client.call("RemoveUsb", wire::RemoveUsb { id: self.id.clone() })?;
+        context.client.call(methods::RemoveUsb, wire::RemoveUsb { id: self.id.clone() })?;
         context.output.print(&serde_json::json!({}), || format!("removed {}", self.id))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::control::wire;
+use crate::control::{methods, wire};
 use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
@@ -39,7 +39,7 @@ impl Wait {
             timeout_ms: self.timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
             from_now: Some(self.from_now),
         };
-        let wire::WaitReply { came_true } = context.client.call("Wait", call)?;
+        let wire::WaitReply { came_true } = context.client.call(methods::Wait, call)?;
         context.output.print(&came_true, || came_true.iter().map(line).collect())
     }
 }

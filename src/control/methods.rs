@@ -1,0 +1,74 @@
+//! The methods of the protocol with the types that travel, so that no caller can mix them up.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::wire;
+
+/// A method of `io.vmrun.Machine`.
+pub trait Method {
+    /// Its name without the interface.
+    const NAME: &'static str;
+    /// What it takes.
+    type Parameters: Serialize + Debug + Send;
+    /// What it answers with, once or as a stream.
+    type Reply: DeserializeOwned + Send;
+}
+
+/// A method that is called with `more` and answers with many replies.
+pub trait Stream: Method {}
+
+macro_rules! methods {
+    ($($(#[$kind:ident])? $name:ident($parameters:ident) -> $reply:ident;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`, as the protocol's description has it.")]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+
+        impl Method for $name {
+            const NAME: &'static str = stringify!($name);
+            type Parameters = wire::$parameters;
+            type Reply = wire::$reply;
+        }
+
+        $(impl $kind for $name {})?
+    )*};
+}
+
+methods! {
+    GetStatus(Empty) -> StatusReply;
+    ListUsb(Empty) -> UsbList;
+    AddUsb(AddUsb) -> UsbReply;
+    RemoveUsb(RemoveUsb) -> Empty;
+    ListForwards(Empty) -> ForwardList;
+    AddForward(AddForward) -> ForwardReply;
+    RemoveForward(RemoveForward) -> Empty;
+    ListDisks(Empty) -> DiskList;
+    AddDisk(AddDisk) -> DiskReply;
+    RemoveDisk(Remove) -> Removed;
+    ResizeDisk(ResizeDisk) -> DiskReply;
+    ChangeMedia(ChangeMedia) -> DiskReply;
+    EjectMedia(EjectMedia) -> DiskReply;
+    AddDevice(AddDevice) -> DeviceReply;
+    RemoveDevice(Remove) -> Removed;
+    Pause(Empty) -> Empty;
+    Resume(Empty) -> Empty;
+    Reset(Empty) -> Empty;
+    Powerdown(Empty) -> Empty;
+    Shutdown(Shutdown) -> OutcomeReply;
+    Wait(Wait) -> WaitReply;
+    #[Stream] Events(Events) -> EventReply;
+    #[Stream] ReadConsole(ReadConsole) -> ConsoleReply;
+    WriteConsole(WriteConsole) -> Empty;
+    #[Stream] Exec(Exec) -> ExecReply;
+    StartGuestFile(StartGuestFile) -> GuestFileReply;
+    WriteGuestFile(WriteGuestFile) -> Empty;
+    FinishGuestFile(FinishGuestFile) -> FinishedReply;
+    #[Stream] ReadGuestFile(ReadGuestFile) -> ReadGuestFileReply;
+    Screenshot(Empty) -> ScreenshotReply;
+    SendKeys(SendKeys) -> Empty;
+    TypeText(TypeText) -> Empty;
+    Qmp(Qmp) -> QmpReply;
+    Hmp(Hmp) -> HmpReply;
+}
