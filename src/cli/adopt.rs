@@ -25,7 +25,7 @@ fn supervisor(root: &Path, name: &VmName, reporter: &mut Reporter) -> Result<u8,
         }
         other => other?,
     };
-    let outcome = runtime()?.block_on(resume(adopted, |name, _| reporter.up(name)))?;
+    let outcome = runtime()?.block_on(resume(adopted, |up| reporter.up(up.name.as_str())))?;
     match outcome {
         Some(outcome) => Ok(outcome.exit_code),
         None => Err(FindError::Stale(name.clone()).into()),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
+use crate::machine;
 use crate::vm::{ChangeError, StartError, Why};
 
 /// Failed for another reason.
@@ -154,6 +155,20 @@ impl From<FindError> for Failure {
             FindError::Client(error) => return Self::from(error),
         };
         Self { code: code.to_owned(), message, hint, exit_code }
+    }
+}
+
+impl From<machine::Error> for Failure {
+    fn from(error: machine::Error) -> Self {
+        let (message, hint) = (error.to_string(), error.hint());
+        match error {
+            machine::Error::Start(error) => (*error).into(),
+            machine::Error::Find(error) => error.into(),
+            machine::Error::Call(error) => error.into(),
+            machine::Error::Invalid(_) | machine::Error::Path(_) => Self::usage(message).hint(hint),
+            machine::Error::NotReleased { .. } => Self::timed_out(message).hint(hint),
+            machine::Error::File { .. } | machine::Error::Damaged { .. } => Self::other(message).hint(hint),
+        }
     }
 }
 

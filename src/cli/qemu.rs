@@ -28,7 +28,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     let supervision = Supervision {
-        launch: Launch { detached, transcript },
+        launch: Launch { detached, transcript, owns_process: true },
         console: (!detached).then_some(escape),
         stop_timeout: request.stop_timeout,
         ready,
@@ -60,8 +60,8 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure> {
     let prepared = prepare(request)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(supervise(prepared, supervision, |_, ready| {
-        if let Err(error) = ready {
+    let outcome = runtime.block_on(supervise(prepared, supervision, |up| {
+        if let Err(error) = up.ready {
             log::warn!("{error}");
         }
     }))?;
@@ -84,8 +84,8 @@ fn told(outcome: &Outcome) -> u8 {
 /// The supervisor's whole life in the background.
 fn supervisor(request: &Request, supervision: Supervision, reporter: &mut Reporter) -> Result<u8, Failure> {
     let prepared = prepare(request)?;
-    let outcome = runtime()?.block_on(supervise(prepared, supervision, |name, ready| match ready {
-        Ok(()) => reporter.up(name),
+    let outcome = runtime()?.block_on(supervise(prepared, supervision, |up| match up.ready {
+        Ok(()) => reporter.up(up.name.as_str()),
         Err(error) => reporter.up_but_failed(&Failure::from_change(error)),
     }))?;
     Ok(outcome.exit_code)

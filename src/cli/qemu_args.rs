@@ -231,6 +231,8 @@ impl QemuArgs {
             shares: self.devices.virtiofs,
             virtiofsd: self.devices.virtiofsd,
             state: self.storage.state,
+            // the environment says it
+            runtime: None,
             name: self.run.name,
             hotplug_slots: self.devices.hotplug_slots,
             stop_timeout: self.run.stop_timeout,

@@ -108,6 +108,13 @@ pub fn running(root: &Path) -> Result<Vec<VmName>, FindError> {
 
 /// Connects to the VM that is meant: the named one, or the only one.
 pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), FindError> {
+    let (name, directory) = open(root, name)?;
+    let client = connect_to(&directory)?;
+    Ok((name, client))
+}
+
+/// The run directory of the VM that is meant, which has a supervisor.
+pub fn open(root: &Path, name: Option<&VmName>) -> Result<(VmName, RunClient), FindError> {
     let name = match name {
         Some(name) => name.clone(),
         None => {
@@ -133,8 +140,7 @@ pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), F
     if RunDir::probe(root, &name) == Liveness::Free {
         return Err(if is_orphan(&directory) { FindError::Orphan(name) } else { FindError::Stale(name) });
     }
-    let client = connect_to(&directory)?;
-    Ok((name, client))
+    Ok((name, directory))
 }
 
 /// A supervisor that has just taken its lock binds its socket a moment later.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-use crate::spec::Condition;
+use crate::spec::{Condition, VmName};
 use crate::vm::console::{Attached, EscapeKey, attach};
 use crate::vm::{
     Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
@@ -39,25 +39,32 @@ pub struct Ready {
     pub timeout: Option<Duration>,
 }
 
+/// A VM that is ready, or will never be.
+pub struct Up {
+    /// Its name.
+    pub name: VmName,
+    /// To talk to it.
+    pub handle: Handle,
+    /// Why it did not get ready, if it did not.
+    pub ready: Result<(), ChangeError>,
+}
+
 /// Starts a prepared VM, calls `up` once it is ready (or will never be), serves it, and returns how it ended.
 pub async fn supervise(
     prepared: Prepared,
     supervision: Supervision,
-    up: impl FnOnce(&str, Result<(), ChangeError>),
+    up: impl FnOnce(Up),
 ) -> Result<Outcome, StartError> {
     let running = start(prepared, supervision.launch.clone()).await?;
     serve(running, supervision, up).await
 }
 
 /// Takes over a VM whose supervisor has died; as [`supervise`]. None if there is nothing to take over: QEMU is dead, too.
-pub async fn resume(
-    adopted: Adopted,
-    up: impl FnOnce(&str, Result<(), ChangeError>),
-) -> Result<Option<Outcome>, StartError> {
+pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outcome>, StartError> {
     let Some(running) = adopt(adopted).await? else { return Ok(None) };
     let stop_timeout = running.stop_timeout();
     let supervision = Supervision {
-        launch: Launch { detached: true, transcript: None },
+        launch: Launch { detached: true, transcript: None, owns_process: true },
         console: None,
         stop_timeout,
         ready: None,
@@ -68,13 +75,13 @@ pub async fn resume(
 async fn serve(
     mut running: Running,
     supervision: Supervision,
-    up: impl FnOnce(&str, Result<(), ChangeError>),
+    up: impl FnOnce(Up),
 ) -> Result<Outcome, StartError> {
     let system = |error| StartError::System { what: "the control socket", error };
     let doors = running.take_doors().map_err(system)?;
     let control = UnixListener::from_std(doors.control).map_err(system)?;
     let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
-    let name = running.name().to_string();
+    let name = running.name().clone();
     let handle = running.handle.clone();
     let watched = handle.clone();
     let ended = || async {
@@ -87,7 +94,7 @@ async fn serve(
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
         tokio::spawn(attach(handle.console.clone(), escape, ask))
     });
-    let notifier = Notifier::from_env();
+    let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
     let readiness = async {
         let ready = match supervision.ready {
             Some(Ready { condition, timeout }) => {
@@ -97,9 +104,9 @@ async fn serve(
             None => Ok(()),
         };
         if let (Some(notifier), Ok(())) = (&notifier, &ready) {
-            notifier.ready(&name);
+            notifier.ready(name.as_str());
         }
-        up(&name, ready);
+        up(Up { name, handle: handle.clone(), ready });
         if let Some(notifier) = &notifier {
             notifier.follow(&handle).await;
         }

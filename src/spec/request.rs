@@ -61,6 +61,8 @@ pub struct Request {
     pub virtiofsd: Option<PathBuf>,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,
+    /// Runtime directory, in the place of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
+    pub runtime: Option<PathBuf>,
     /// The VM's name; none = from the image's name, made unique.
     pub name: Option<VmName>,
     /// Spare slots.
@@ -83,6 +85,13 @@ pub struct Request {
     pub sandbox: bool,
     /// Arguments for QEMU, unchanged.
     pub extra: Vec<OsString>,
+}
+
+impl Request {
+    /// The request for a VM that boots an image, or a kernel by its prefix, with everything else as usual.
+    pub fn of(image: impl Into<PathBuf>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
 }
 
 impl Default for Request {
@@ -109,6 +118,7 @@ impl Default for Request {
             shares: Vec::new(),
             virtiofsd: None,
             state: None,
+            runtime: None,
             name: None,
             hotplug_slots: DEFAULT_HOTPLUG_SLOTS,
             stop_timeout: DEFAULT_STOP_TIMEOUT,

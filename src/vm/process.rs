@@ -57,7 +57,7 @@ pub(super) struct Process {
 impl Process {
     /// Starts QEMU with exactly the given descriptors, and with SIGTERM, SIGINT and SIGHUP blocked, since service
     /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
-    /// `tied`: it dies with this process. Must be called on the main thread (the death signal follows the thread).
+    /// `tied`: it dies with this process. Must be called on a thread that lives as long (the death signal follows it).
     pub(super) fn start(
         program: &Path,
         arguments: &[OsString],

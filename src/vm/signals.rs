@@ -17,6 +17,8 @@ enum Source {
         int: Signal,
         hup: Signal,
     },
+    /// Somebody else's process: its signals are not for us.
+    None,
     /// A test's own, since real signals would reach every test of the process.
     #[cfg(test)]
     Test(mpsc::Receiver<&'static str>),
@@ -30,6 +32,11 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         }))
+    }
+
+    /// No signals.
+    pub(super) fn none() -> Self {
+        Self(Source::None)
     }
 
     /// Signals that a test sends by their names.
@@ -47,6 +54,7 @@ impl Signals {
                 _ = int.recv() => "SIGINT",
                 _ = hup.recv() => "SIGHUP",
             },
+            Source::None => std::future::pending().await,
             #[cfg(test)]
             Source::Test(names) => match names.recv().await {
                 Some(name) => name,

@@ -48,6 +48,8 @@ pub struct Launch {
     pub detached: bool,
     /// Where to record what is said to QEMU.
     pub transcript: Option<Transcript>,
+    /// This process is there for the VM: its signals ask for the VM's end, and its service manager is told of the VM.
+    pub owns_process: bool,
 }
 
 /// A VM that runs.
@@ -64,7 +66,7 @@ pub struct Running {
 }
 
 /// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
-/// Must be called on the main thread of a current-thread runtime, for QEMU's death signal follows the thread.
+/// Must be called on the thread of a current-thread runtime that lives as long, for QEMU's death signal follows the thread.
 pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartError> {
     let mut prepared = prepared;
     let made = std::mem::take(&mut prepared.made);
@@ -105,7 +107,10 @@ struct Up {
 
 async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartError> {
     // from here on a signal is a request and not our end
-    let signals = Signals::new().map_err(system("signals"))?;
+    let signals = match launch.owns_process {
+        true => Signals::new().map_err(system("signals"))?,
+        false => Signals::none(),
+    };
     let sockets = Sockets::bind(&prepared.run)?;
     let shares = prepared.shares.start(!launch.detached)?;
     let (user_path, user_socket) = prepared.user_qmp.take().unzip();

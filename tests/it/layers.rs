@@ -2,8 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-const LAYERS: [(&str, u8); 7] =
-    [("cli", 5), ("control", 4), ("vm", 3), ("qmp", 2), ("qemu", 2), ("host", 2), ("spec", 1)];
+const LAYERS: [(&str, u8); 8] = [
+    ("cli", 6),
+    ("machine", 5),
+    ("control", 4),
+    ("vm", 3),
+    ("qmp", 2),
+    ("qemu", 2),
+    ("host", 2),
+    ("spec", 1),
+];
 
 fn layer(name: &str) -> Option<u8> {
     LAYERS.iter().find(|(layer, _)| *layer == name).map(|(_, level)| *level)

@@ -26,6 +26,7 @@ mod guest_shutdown;
 mod guest_usb;
 mod interop;
 mod layers;
+mod library;
 mod life;
 mod notify;
 mod protocol;

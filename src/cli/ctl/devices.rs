@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::control::methods::{self, Method};
 use crate::control::wire;
+use crate::machine;
 use crate::spec::{DeviceSpec, duration};
 
 use super::super::failure::Failure;
@@ -21,9 +22,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let DeviceSpec { driver, id, properties } = self.device;
-        let properties = properties.into_iter().collect();
-        let call = wire::AddDevice { driver, properties: Some(properties), id: id.map(String::from) };
+        let call = machine::add_device(self.device);
         let wire::DeviceReply { device } = context.client.call(methods::AddDevice, call)?;
         context.output.print(&device, || device.id.clone())
     }
@@ -44,7 +43,7 @@ impl Remove {
     where
         M: Method<Parameters = wire::Remove, Reply = wire::Removed>,
     {
-        let timeout_ms = Some(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
+        let timeout_ms = Some(machine::milliseconds(self.timeout));
         let call = wire::Remove { id: self.id.clone(), timeout_ms };
         let wire::Removed { removed } = context.client.call(method, call)?;
         if removed {

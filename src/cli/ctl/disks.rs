@@ -7,11 +7,12 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::{DiskSpec, Size};
 
 use super::super::failure::Failure;
 use super::super::output::{bytes, table};
-use super::{Context, text_path};
+use super::Context;
 
 /// `disk-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
@@ -46,18 +47,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let disk = self.disk;
-        let file =
-            disk.file.ok_or_else(|| Failure::usage("a disk that is added to a running VM needs a file"))?;
-        let call = wire::AddDisk {
-            file: text_path(&file)?,
-            size_bytes: disk.size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
-            format: disk.format.map(|format| format.to_string()),
-            bus: Some(disk.bus.to_string()),
-            readonly: Some(disk.readonly),
-            serial: disk.serial,
-            id: disk.id.map(String::from),
-        };
+        let call = machine::add_disk(self.disk)?;
         let wire::DiskReply { disk } = context.client.call(methods::AddDisk, call)?;
         context.output.print(&disk, || disk.id.clone())
     }
@@ -92,7 +82,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::ChangeMedia { id: self.id, file: text_path(&self.path)? };
+        let call = wire::ChangeMedia { id: self.id, file: machine::absolute_text(&self.path)? };
         let wire::DiskReply { disk } = context.client.call(methods::ChangeMedia, call)?;
         context
             .output

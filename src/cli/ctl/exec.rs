@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Args;
 use serde_json::json;
 
 use crate::control::client::ClientError;
-use crate::control::{MAX_STDIN, methods, wire};
+use crate::control::{MAX_STDIN, methods};
+use crate::machine;
 use crate::spec::duration;
+use crate::vm::Executed;
 
 use super::super::failure::Failure;
 use super::Context;
@@ -46,33 +46,29 @@ fn variable(text: &str) -> Result<String, String> {
     }
 }
 
-/// What has come so far.
-#[derive(Default)]
-struct Got {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    exit_code: Option<i64>,
-    signal: Option<i64>,
-    truncated: bool,
-}
-
 impl Exec {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let stdin = if self.stdin { Some(BASE64.encode(read_stdin()?)) } else { None };
-        let call = wire::Exec {
+        let call = machine::exec_call(crate::vm::Exec {
             command: self.command,
-            env: (!self.env.is_empty()).then_some(self.env),
-            stdin,
-            timeout_ms: self.timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
-        };
+            env: self.env,
+            stdin: self.stdin.then(read_stdin).transpose()?,
+            timeout: self.timeout,
+        });
         let as_json = context.output.json;
-        let mut got = Got::default();
-        context
-            .client
-            .stream(methods::Exec, call, |reply: wire::ExecReply| got.take(reply, as_json))
-            .map_err(failed)?;
+        let mut output = machine::Output::default();
+        let each = |reply| {
+            output.take(reply);
+            if !as_json {
+                let (stdout, stderr) = output.pieces();
+                // whoever closed our output does not want it; the exit code still counts
+                let _ = std::io::stdout().write_all(&stdout).and_then(|()| std::io::stdout().flush());
+                let _ = std::io::stderr().write_all(&stderr);
+            }
+            true
+        };
+        context.client.stream(methods::Exec, call, each).map_err(failed)?;
         // the stream also ends, without a word, when the VM does
-        let Some(code) = got.code() else { return Err(ClientError::Gone.into()) };
+        let Some(got) = output.ended() else { return Err(ClientError::Gone.into()) };
         if got.truncated {
             let _ = writeln!(
                 std::io::stderr(),
@@ -90,34 +86,14 @@ impl Exec {
             });
             context.output.print(&facts, String::new)?;
         }
-        Ok(code)
+        Ok(code(&got))
     }
 }
 
-impl Got {
-    /// Passes a piece on, or keeps it for the JSON; wants more.
-    fn take(&mut self, reply: wire::ExecReply, keep: bool) -> bool {
-        let bytes = |data: Option<String>| BASE64.decode(data.unwrap_or_default()).unwrap_or_default();
-        let (stdout, stderr) = (bytes(reply.stdout), bytes(reply.stderr));
-        if keep {
-            self.stdout.extend(stdout);
-            self.stderr.extend(stderr);
-        } else {
-            // whoever closed our output does not want it; the exit code still counts
-            let _ = std::io::stdout().write_all(&stdout).and_then(|()| std::io::stdout().flush());
-            let _ = std::io::stderr().write_all(&stderr);
-        }
-        self.exit_code = self.exit_code.or(reply.exit_code);
-        self.signal = self.signal.or(reply.signal);
-        self.truncated |= reply.truncated.unwrap_or(false);
-        true
-    }
-
-    fn code(&self) -> Option<u8> {
-        let code = self.signal.map(|signal| SIGNALLED + signal).or(self.exit_code)?;
-        // a guest that is not Linux may have others: never 0 for what was not 0
-        Some(u8::try_from(code).unwrap_or(u8::MAX))
-    }
+fn code(got: &Executed) -> u8 {
+    let code = got.signal.map(|signal| SIGNALLED + signal).or(got.exit_code);
+    // a guest that is not Linux may have others: never 0 for what was not 0
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
 fn failed(error: ClientError) -> Failure {

@@ -149,12 +149,3 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Hmp(hmp) => hmp.run(&mut context),
     }
 }
-
-/// A path for the protocol: absolute, since the supervisor's working directory is another, and as text, since it is JSON.
-fn text_path(path: &std::path::Path) -> Result<String, Failure> {
-    let absolute = std::path::absolute(path).map_err(Failure::other)?;
-    absolute.into_os_string().into_string().map_err(|path| {
-        Failure::usage(format!("the path {} is not UTF-8", path.display()))
-            .hint(Some("make a symbolic link to it with a plain name, and use that".to_owned()))
-    })
-}

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::Forward;
 use crate::spec::forward::ForwardError;
 
@@ -43,13 +44,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let forward = self.forward;
-        let call = wire::AddForward {
-            host_port: forward.host.into(),
-            guest_port: forward.guest.into(),
-            address: Some(forward.address.to_string()),
-            protocol: Some(forward.protocol.to_string()),
-        };
+        let call = machine::add_forward(&self.forward);
         let wire::ForwardReply { forward } = context.client.call(methods::AddForward, call)?;
         // the port alone, for scripts: port=$(vmrun ctl port-add 0:80)
         context.output.print(&forward, || forward.host_port.to_string())

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::control::methods::{self, Method};
 use crate::control::wire;
+use crate::machine;
 use crate::spec::duration;
 
 use super::super::failure::Failure;
@@ -38,7 +39,7 @@ pub(super) struct Shutdown {
 impl Shutdown {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = wire::Shutdown {
-            timeout_ms: Some(i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX)),
+            timeout_ms: Some(machine::milliseconds(self.timeout)),
             force: Some(self.force),
             no_repeat: Some(self.no_repeat),
         };

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::duration;
 use crate::spec::keys::KeyCombo;
 
@@ -75,5 +76,5 @@ impl Type {
 }
 
 fn milliseconds(delay: Duration) -> Option<i64> {
-    Some(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+    Some(machine::milliseconds(delay))
 }

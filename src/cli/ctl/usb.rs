@@ -1,18 +1,18 @@
 //! `usb-list`, `usb-add`, `usb-remove`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::control::{methods, wire};
 use crate::host;
+use crate::machine;
 use crate::spec::{DeviceId, UsbSelector};
 
 use super::super::failure::Failure;
 use super::super::output::{Output, table};
-use super::{Context, text_path};
+use super::Context;
 
 /// `usb-list`.
 #[derive(Debug, Args)]
@@ -66,11 +66,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let selector = match self.selector {
-            UsbSelector::File(path) => UsbSelector::File(PathBuf::from(text_path(&path)?)),
-            selector => selector,
-        };
-        let call = wire::AddUsb { selector: selector.to_string(), id: self.id.map(String::from) };
+        let call = machine::add_usb(self.selector, self.id)?;
         let wire::UsbReply { usb } = context.client.call(methods::AddUsb, call)?;
         context.output.print(&usb, || usb.id.clone())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
@@ -36,7 +37,7 @@ impl Wait {
         let call = wire::Wait {
             conditions: self.conditions.iter().map(Condition::to_string).collect(),
             all: Some(self.all),
-            timeout_ms: self.timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
+            timeout_ms: self.timeout.map(machine::milliseconds),
             from_now: Some(self.from_now),
         };
         let wire::WaitReply { came_true } = context.client.call(methods::Wait, call)?;

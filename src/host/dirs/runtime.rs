@@ -38,6 +38,13 @@ impl RuntimeEnvironment {
             tmp: "/tmp".into(),
         }
     }
+
+    /// This process's, but for a runtime directory that is given in the place of `$VMRUN_RUNTIME_DIR`.
+    pub fn from_env_or(given: Option<&Path>) -> Self {
+        let environment = Self::from_env();
+        let given = given.map(|given| given.as_os_str().to_owned());
+        Self { vmrun_runtime_dir: given.or(environment.vmrun_runtime_dir), ..environment }
+    }
 }
 
 /// `<runtime>/vmrun`, made if need be: the first that is set of `$VMRUN_RUNTIME_DIR` (made, too), `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR`;

@@ -40,7 +40,7 @@ pub struct Exec {
 }
 
 /// How a command in the guest ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Executed {
     /// What it wrote to its standard output.
     pub stdout: Vec<u8>,

@@ -257,7 +257,8 @@ fn typed_properties(
 
 /// Takes the name that was asked for, or the first free one after the image.
 fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
-    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(StartError::RunDirectory)?;
+    let environment = RuntimeEnvironment::from_env_or(request.runtime.as_deref());
+    let root = runtime_root(&environment).map_err(StartError::RunDirectory)?;
     let claim = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
         Err(error) => Err(StartError::RunDirectory(error)),

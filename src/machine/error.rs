@@ -1,0 +1,110 @@
+//! Why something with a [`super::Machine`] did not work.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error as ThisError;
+
+use crate::control::client::{ClientError, WireError};
+use crate::control::find::FindError;
+use crate::spec::duration;
+use crate::vm::{StartError, Why};
+
+/// Why something did not work. The message says what and why; [`Self::hint`] what to do about it.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// The VM could not be started; nothing is left of it.
+    #[error("{}", .0.told())]
+    Start(Box<StartError>),
+    /// The VM was not found.
+    #[error("{}", .0.told())]
+    Find(#[from] FindError),
+    /// The VM refused, has ended, or was too late; see [`Self::refusal`], [`Self::is_gone`], [`Self::is_timeout`].
+    #[error(transparent)]
+    Call(#[from] ClientError),
+    /// A parameter makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// A path that cannot be said in the protocol, which is JSON.
+    #[error("the path {} is not UTF-8", .0.display())]
+    Path(PathBuf),
+    /// A file of this machine could not be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// What has arrived of a copied file is not what was sent.
+    #[error("{path}: {why}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What differs.
+        why: &'static str,
+    },
+    /// The guest has not let go of a device in time; the request stands.
+    #[error("the guest has not released '{id}' within {}", duration::format(*.waited))]
+    NotReleased {
+        /// The device.
+        id: String,
+        /// How long it was given.
+        waited: Duration,
+    },
+}
+
+impl Error {
+    pub(super) fn invalid(why: impl std::error::Error) -> Self {
+        Self::Invalid(why.told())
+    }
+
+    pub(super) fn unclear(why: &str) -> Self {
+        Self::Call(ClientError::Protocol(why.to_owned()))
+    }
+
+    pub(super) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::File { path, error }
+    }
+
+    /// The protocol's error, if the VM answered with one: its name (such as `NoFreeSlot`) is for programs.
+    pub fn refusal(&self) -> Option<&WireError> {
+        match self {
+            Self::Call(ClientError::Remote(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The VM has ended.
+    pub fn is_gone(&self) -> bool {
+        let refused = self.refusal().is_some_and(|error| error.name() == "NotRunning");
+        refused || matches!(self, Self::Call(ClientError::Gone))
+    }
+
+    /// It did not come true in time.
+    pub fn is_timeout(&self) -> bool {
+        let refused = self.refusal().is_some_and(|error| error.name() == "TimedOut");
+        refused || matches!(self, Self::NotReleased { .. })
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Start(error) => error.hint(),
+            Self::Find(error) => error.hint(),
+            Self::Call(_) => self.refusal()?.text("hint").map(str::to_owned),
+            Self::Path(_) => Some("make a symbolic link to it with a plain name, and use that".to_owned()),
+            Self::File { error, .. } if error.kind() == std::io::ErrorKind::IsADirectory => {
+                Some("one file at a time: make an archive of a directory with `tar`".to_owned())
+            }
+            Self::Invalid(_) | Self::File { .. } | Self::Damaged { .. } | Self::NotReleased { .. } => None,
+        }
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        Self::Start(Box::new(error))
+    }
+}

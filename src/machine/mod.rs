@@ -1,0 +1,366 @@
+//! A VM as a value: what the `vmrun` commands do, for programs.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use vmrun::{Machine, Request};
+//!
+//! # async fn test() -> Result<(), vmrun::Error> {
+//! let vm = Machine::launch(Request { ephemeral: true, ..Request::of("disk.qcow2") }).await?;
+//! vm.wait("agent", Duration::from_secs(60)).await?;
+//! let stick = vm.add_usb("file=stick.img").await?;
+//! let listed = vm.exec(["lsblk", "--noheadings"]).await?;
+//! assert_eq!(listed.exit_code, Some(0));
+//! vm.remove_usb(&stick.id).await?;
+//! let outcome = vm.shutdown(Duration::from_secs(30)).await?;
+//! assert_eq!(outcome.exit_code, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A VM that was launched here has its supervisor in this process, on a thread of its own: no daemon, no other program
+//! but QEMU. It is a VM like any other, which `vmrun ls` shows and `vmrun ctl` changes. It ends with its [`Machine`],
+//! and with this process, however that ends.
+//!
+//! Each method is one call of the control protocol, over a connection of its own, so they can run side by side, and
+//! one that is given up harms no other. What text means is what it means to the `vmrun` commands.
+
+mod copy;
+mod error;
+mod exec;
+mod requests;
+mod supervisor;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::control::client::{AsyncClient, Client, ClientError, Replies};
+use crate::control::find;
+use crate::control::methods::{self, Method, Stream};
+use crate::control::wire;
+use crate::host::dirs::{RunClient, RuntimeEnvironment, runtime_root};
+use crate::spec::{Condition, Request, Size, VmName};
+use crate::vm::{Exec, Executed, Outcome, Screenshot};
+
+pub use copy::{Copied, copy_from, copy_to};
+pub use error::Error;
+pub use exec::Output;
+pub use requests::{
+    absolute_text, add_device, add_disk, add_forward, add_usb, exec as exec_call, milliseconds,
+};
+use supervisor::Supervisor;
+
+/// A running VM.
+#[derive(Debug)]
+pub struct Machine {
+    name: VmName,
+    directory: RunClient,
+    supervisor: Option<Supervisor>,
+}
+
+impl Machine {
+    /// Starts a VM in this process; returns when its guest runs. It is killed when the [`Machine`] is dropped, and
+    /// nothing of it is left then but its state directory (nor that, with [`Request::ephemeral`]).
+    ///
+    /// Signals to this process are left alone, and so is its standard input and output.
+    ///
+    /// # Errors
+    /// [`Error::Start`]; nothing is left then.
+    pub async fn launch(request: Request) -> Result<Self, Error> {
+        let root = root(request.runtime.as_deref())?;
+        let (supervisor, name) = Supervisor::start(request).await?;
+        let directory = RunClient::open(&root, &name).map_err(find::FindError::from)?;
+        Ok(Self { name, directory, supervisor: Some(supervisor) })
+    }
+
+    /// Takes hold of a VM that runs already, wherever it was started. It lives on when the [`Machine`] is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Find`] if there is no such VM.
+    pub fn attach(name: &str) -> Result<Self, Error> {
+        Self::find(&root(None)?, name)
+    }
+
+    /// The same with another runtime directory than the usual one; see [`Request::runtime`].
+    pub fn attach_in(runtime: &Path, name: &str) -> Result<Self, Error> {
+        Self::find(&root(Some(runtime))?, name)
+    }
+
+    fn find(root: &Path, name: &str) -> Result<Self, Error> {
+        let name = name.parse().map_err(Error::invalid)?;
+        let (name, directory) = find::open(root, Some(&name))?;
+        Ok(Self { name, directory, supervisor: None })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Lets the VM live when this is dropped: until its guest or somebody else ends it, or this process ends.
+    pub fn keep(mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.keep();
+        }
+    }
+
+    /// Any method of the protocol; those of [`methods`] that have no function of their own here, too.
+    pub async fn call<M: Method>(&self, method: M, parameters: M::Parameters) -> Result<M::Reply, Error> {
+        Ok(self.connect()?.call(method, parameters).await?)
+    }
+
+    /// Any method that answers with many replies.
+    pub async fn stream<M: Stream>(&self, method: M, parameters: M::Parameters) -> Result<Replies<M>, Error> {
+        Ok(self.connect()?.start(method, parameters).await?)
+    }
+
+    fn connect(&self) -> Result<AsyncClient, ClientError> {
+        AsyncClient::new(self.client()?.into_stream())
+    }
+
+    /// A VM whose socket is gone has ended.
+    fn client(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.directory).map_err(|error| match error {
+            ClientError::Connect(why)
+                if matches!(
+                    why.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                ClientError::Gone
+            }
+            other => other,
+        })
+    }
+}
+
+/// What it is, and how it runs.
+impl Machine {
+    /// Everything that is known of it.
+    pub async fn status(&self) -> Result<wire::Status, Error> {
+        Ok(self.call(methods::GetStatus, wire::Empty {}).await?.status)
+    }
+
+    /// Waits for `running`, `paused`, `exit`, `console=REGEX`, `agent`, `port=GUEST` or `event=NAME`, at most for the
+    /// given time. `console=` also finds what was printed before.
+    ///
+    /// # Errors
+    /// At once, and each its own, if the VM ends or its guest panics; [`Error::is_timeout`] after the time.
+    pub async fn wait(&self, condition: &str, timeout: Duration) -> Result<wire::CameTrue, Error> {
+        let condition: Condition = condition.parse().map_err(Error::invalid)?;
+        let call = wire::Wait {
+            conditions: vec![condition.to_string()],
+            all: None,
+            timeout_ms: Some(milliseconds(timeout)),
+            from_now: None,
+        };
+        let mut came_true = self.call(methods::Wait, call).await?.came_true;
+        came_true.pop().ok_or_else(|| Error::unclear("nothing came true"))
+    }
+
+    /// QEMU's events and vmrun's own from now on: what is done after this returned is among them.
+    pub async fn events(&self) -> Result<Events, Error> {
+        let call = wire::Events { names: None, since: None };
+        let mut replies = self.stream(methods::Events, call).await?;
+        // the first reply says that the subscription stands
+        replies.next().await?;
+        Ok(Events { replies })
+    }
+
+    /// Stops the guest's processors.
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.call(methods::Pause, wire::Empty {}).await.map(|_| ())
+    }
+
+    /// Lets them run again.
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.call(methods::Resume, wire::Empty {}).await.map(|_| ())
+    }
+
+    /// Resets the machine.
+    pub async fn reset(&self) -> Result<(), Error> {
+        self.call(methods::Reset, wire::Empty {}).await.map(|_| ())
+    }
+
+    /// Asks the guest to switch itself off for as long as is said, then makes QEMU end; returns when it has.
+    pub async fn shutdown(self, budget: Duration) -> Result<Outcome, Error> {
+        let call = wire::Shutdown { timeout_ms: Some(milliseconds(budget)), force: None, no_repeat: None };
+        Ok(self.call(methods::Shutdown, call).await?.outcome)
+    }
+
+    /// Ends it without asking the guest; returns when it has ended.
+    pub async fn kill(self) -> Result<Outcome, Error> {
+        let call = wire::Shutdown { timeout_ms: None, force: Some(true), no_repeat: None };
+        Ok(self.call(methods::Shutdown, call).await?.outcome)
+    }
+}
+
+/// Its devices.
+impl Machine {
+    /// Plugs a USB device in: `VID:PID`, `BUS.ADDR`, `BUS-PORT`, `file=PATH` (a stick) or a driver such as `usb-kbd`.
+    pub async fn add_usb(&self, selector: &str) -> Result<wire::Usb, Error> {
+        let call = add_usb(selector.parse().map_err(Error::invalid)?, None)?;
+        Ok(self.call(methods::AddUsb, call).await?.usb)
+    }
+
+    /// Unplugs one.
+    pub async fn remove_usb(&self, id: &str) -> Result<(), Error> {
+        self.call(methods::RemoveUsb, wire::RemoveUsb { id: id.to_owned() }).await.map(|_| ())
+    }
+
+    /// Leads a host port to a guest port, as `[ADDR:]HOST:GUEST[/tcp|udp]`; host port 0 takes a free one, which the
+    /// reply tells.
+    pub async fn add_forward(&self, forward: &str) -> Result<wire::Forward, Error> {
+        let call = add_forward(&forward.parse().map_err(Error::invalid)?);
+        Ok(self.call(methods::AddForward, call).await?.forward)
+    }
+
+    /// Ends a forward.
+    pub async fn remove_forward(&self, forward: &wire::Forward) -> Result<(), Error> {
+        let call = wire::RemoveForward {
+            host_port: forward.host_port.into(),
+            guest_port: Some(forward.guest_port.into()),
+            address: Some(forward.address.clone()),
+            protocol: Some(forward.protocol.clone()),
+        };
+        self.call(methods::RemoveForward, call).await.map(|_| ())
+    }
+
+    /// Plugs a disk in: `[file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
+    pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
+        let call = add_disk(disk.parse().map_err(Error::invalid)?)?;
+        Ok(self.call(methods::AddDisk, call).await?.disk)
+    }
+
+    /// Unplugs one; the guest is asked, and has as long as is said.
+    ///
+    /// # Errors
+    /// [`Error::is_timeout`] if it has not let go of it by then; the request stands.
+    pub async fn remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
+        let call = wire::Remove { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)) };
+        let removed = self.call(methods::RemoveDisk, call).await?.removed;
+        if removed { Ok(()) } else { Err(Error::NotReleased { id: id.to_owned(), waited: timeout }) }
+    }
+
+    /// Gives a disk more room, in bytes.
+    pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
+        let size_bytes = i64::try_from(size.bytes()).unwrap_or(i64::MAX);
+        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes };
+        Ok(self.call(methods::ResizeDisk, call).await?.disk)
+    }
+
+    /// Plugs any other device in: `DRIVER[,PROP=VALUE…]` as QEMU's `-device`.
+    pub async fn add_device(&self, device: &str) -> Result<wire::Device, Error> {
+        let call = add_device(device.parse().map_err(Error::invalid)?);
+        Ok(self.call(methods::AddDevice, call).await?.device)
+    }
+}
+
+/// Its guest, through the agent; and its screen and keyboard.
+impl Machine {
+    /// Runs a command in the guest; no shell looks at it. Needs the guest agent.
+    pub async fn exec<S: Into<String>>(
+        &self,
+        command: impl IntoIterator<Item = S>,
+    ) -> Result<Executed, Error> {
+        let command = command.into_iter().map(Into::into).collect();
+        self.exec_with(Exec { command, env: Vec::new(), stdin: None, timeout: None }).await
+    }
+
+    /// The same with an environment, standard input and a deadline.
+    pub async fn exec_with(&self, exec: Exec) -> Result<Executed, Error> {
+        let mut replies = self.stream(methods::Exec, exec_call(exec)).await?;
+        let mut output = Output::default();
+        while let Some(reply) = replies.next().await? {
+            output.take(reply);
+        }
+        output.ended().ok_or_else(|| ClientError::Gone.into())
+    }
+
+    /// Copies a file of this machine into the guest, mode kept, checksum compared.
+    pub async fn copy_to(&self, source: impl AsRef<Path>, destination: &str) -> Result<Copied, Error> {
+        let (mut client, source) = (self.client()?, source.as_ref().to_owned());
+        let destination = destination.to_owned();
+        blocking(move || copy_to(&mut client, &source, &destination, &mut |_, _| {})).await
+    }
+
+    /// Copies a file of the guest to this machine, mode kept, checksum compared.
+    pub async fn copy_from(&self, source: &str, destination: impl AsRef<Path>) -> Result<Copied, Error> {
+        let (mut client, source) = (self.client()?, source.to_owned());
+        let destination = destination.as_ref().to_owned();
+        blocking(move || copy_from(&mut client, &source, &destination, &mut |_, _| {})).await
+    }
+
+    /// What its screen shows, as a PNG.
+    pub async fn screenshot(&self) -> Result<Screenshot, Error> {
+        let shot = self.call(methods::Screenshot, wire::Empty {}).await?;
+        let png = requests::bytes(&shot.png)?;
+        Ok(Screenshot { png, width: shot.width, height: shot.height })
+    }
+
+    /// Presses keys, one after the other; those joined by hyphens together, such as `ctrl-alt-delete`.
+    pub async fn send_keys<S: Into<String>>(&self, keys: impl IntoIterator<Item = S>) -> Result<(), Error> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        self.call(methods::SendKeys, wire::SendKeys { keys, delay_ms: None }).await.map(|_| ())
+    }
+
+    /// Types a text on a US keyboard.
+    pub async fn type_text(&self, text: &str) -> Result<(), Error> {
+        let call = wire::TypeText { text: text.to_owned(), delay_ms: None };
+        self.call(methods::TypeText, call).await.map(|_| ())
+    }
+
+    /// Any command of QEMU's monitor: `{"execute": …, "arguments": …}`.
+    pub async fn qmp(&self, command: Value) -> Result<Value, Error> {
+        Ok(self.call(methods::Qmp, wire::Qmp { command }).await?.value)
+    }
+}
+
+/// What happens in a VM, in order. One that is not read loses its oldest, and is told how many.
+pub struct Events {
+    replies: Replies<methods::Events>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// What [`Events`] tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// An event.
+    Event(wire::Event),
+    /// So many were lost before the next one, since they were not read in time.
+    Lost(u64),
+}
+
+impl Events {
+    /// The next one; none when the VM has ended.
+    pub async fn next(&mut self) -> Result<Option<Heard>, Error> {
+        loop {
+            let Some(reply) = self.replies.next().await? else { return Ok(None) };
+            match (reply.event, reply.lost) {
+                (Some(event), _) => return Ok(Some(Heard::Event(event))),
+                (None, Some(lost)) => return Ok(Some(Heard::Lost(lost))),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::unclear(&error.to_string())),
+    }
+}
+
+fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
+    runtime_root(&RuntimeEnvironment::from_env_or(given)).map_err(|error| find::FindError::from(error).into())
+}

@@ -1,0 +1,80 @@
+//! From what a program or a person means to what travels.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+
+use crate::control::client::ClientError;
+use crate::control::wire;
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, UsbSelector};
+use crate::vm::Exec;
+
+use super::Error;
+
+/// A path for the protocol: absolute, since the supervisor's working directory is another, and as text, since it is JSON.
+pub fn absolute_text(path: &Path) -> Result<String, Error> {
+    let absolute = std::path::absolute(path).map_err(Error::file(path))?;
+    absolute.into_os_string().into_string().map_err(|path| Error::Path(path.into()))
+}
+
+/// A time for the protocol.
+pub fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn bytes(text: &str) -> Result<Vec<u8>, Error> {
+    BASE64.decode(text).map_err(|error| ClientError::Protocol(error.to_string()).into())
+}
+
+/// Parameters of `AddUsb`.
+pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<wire::AddUsb, Error> {
+    let selector = match selector {
+        UsbSelector::File(path) => UsbSelector::File(absolute_text(&path)?.into()),
+        selector => selector,
+    };
+    Ok(wire::AddUsb { selector: selector.to_string(), id: id.map(String::from) })
+}
+
+/// Parameters of `AddForward`.
+pub fn add_forward(forward: &Forward) -> wire::AddForward {
+    wire::AddForward {
+        host_port: forward.host.into(),
+        guest_port: forward.guest.into(),
+        address: Some(forward.address.to_string()),
+        protocol: Some(forward.protocol.to_string()),
+    }
+}
+
+/// Parameters of `AddDisk`.
+pub fn add_disk(disk: DiskSpec) -> Result<wire::AddDisk, Error> {
+    let file = disk
+        .file
+        .ok_or_else(|| Error::Invalid("a disk that is added to a running VM needs a file".to_owned()))?;
+    Ok(wire::AddDisk {
+        file: absolute_text(&file)?,
+        size_bytes: disk.size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
+        format: disk.format.map(|format| format.to_string()),
+        bus: Some(disk.bus.to_string()),
+        readonly: Some(disk.readonly),
+        serial: disk.serial,
+        id: disk.id.map(String::from),
+    })
+}
+
+/// Parameters of `AddDevice`.
+pub fn add_device(device: DeviceSpec) -> wire::AddDevice {
+    let DeviceSpec { driver, id, properties } = device;
+    wire::AddDevice { driver, properties: Some(properties.into_iter().collect()), id: id.map(String::from) }
+}
+
+/// Parameters of `Exec`.
+pub fn exec(exec: Exec) -> wire::Exec {
+    wire::Exec {
+        command: exec.command,
+        env: (!exec.env.is_empty()).then_some(exec.env),
+        stdin: exec.stdin.map(|stdin| BASE64.encode(stdin)),
+        timeout_ms: exec.timeout.map(milliseconds),
+    }
+}

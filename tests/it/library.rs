@@ -1,0 +1,207 @@
+//! `vmrun::Machine`, the library that other people's tests use.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::task::JoinSet;
+use vmrun::spec::{AccelList, Size};
+use vmrun::vm::Ending;
+use vmrun::{Heard, Machine, Request};
+
+use crate::support::boot_sector::Guest;
+use crate::support::processes::{self, Process, qemu_of};
+use crate::support::sandbox::{PATIENCE, Sandbox};
+
+/// A request for the guest of a boot sector, in this sandbox and nowhere else.
+fn request(sandbox: &Sandbox, guest: Guest) -> Request {
+    Request {
+        runtime: Some(sandbox.path().join("run")),
+        accel: Some("tcg".parse::<AccelList>().unwrap()),
+        memory: "64M".parse::<Size>().unwrap(),
+        ..Request::of(sandbox.boot_sector(guest))
+    }
+}
+
+fn qemus(folder: &Path) -> usize {
+    processes::of(folder).into_iter().filter(Process::is_qemu).count()
+}
+
+/// That the guest of this boot sector is up.
+async fn greeted(vm: &Machine, guest: Guest) {
+    let line = vm.wait(&format!("console={}", guest.greeting()), PATIENCE).await.unwrap();
+    assert!(line.details["line"].as_str().unwrap().contains(guest.greeting()), "{line:?}");
+}
+
+#[tokio::test]
+async fn a_test_launches_changes_and_ends_a_vm() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::ReactsToButton)).await.unwrap();
+    let mut events = vm.events().await.unwrap();
+    greeted(&vm, Guest::ReactsToButton).await;
+
+    let keyboard = vm.add_usb("usb-kbd").await.unwrap();
+    let forward = vm.add_forward("0:80").await.unwrap();
+    assert_ne!(forward.host_port, 0);
+    let disk = sandbox.file("data.qcow2");
+    let disk = vm.add_disk(&format!("{},size=1M", disk.display())).await.unwrap();
+    let status = vm.status().await.unwrap();
+    assert_eq!(status.usb, std::slice::from_ref(&keyboard));
+    assert_eq!(status.forwards, std::slice::from_ref(&forward));
+    assert!(status.disks.contains(&disk), "{status:#?}");
+
+    // the command line sees the same VM
+    let listed = sandbox.ctl_json(["--vm", vm.name(), "usb-list"]);
+    assert_eq!(listed[0]["id"], keyboard.id);
+
+    vm.remove_usb(&keyboard.id).await.unwrap();
+    vm.remove_forward(&forward).await.unwrap();
+    let again = vm.remove_usb(&keyboard.id).await.unwrap_err();
+    assert_eq!(again.refusal().unwrap().name(), "NoSuchThing", "{again}");
+    vm.pause().await.unwrap();
+    assert_eq!(vm.status().await.unwrap().state, "paused");
+    vm.resume().await.unwrap();
+    let version = vm.qmp(serde_json::json!({ "execute": "query-version" })).await.unwrap();
+    assert!(version["qemu"]["major"].is_u64(), "{version}");
+
+    let outcome = vm.shutdown(PATIENCE).await.unwrap();
+    assert_eq!((outcome.ending, outcome.exit_code), (Ending::AskedAcpi, 0), "{outcome}");
+    let mut names = Vec::new();
+    while let Some(heard) = events.next().await.unwrap() {
+        let Heard::Event(event) = heard else { panic!("{heard:?}") };
+        names.push(event.name);
+    }
+    for name in ["DEVICE_DELETED", "STOP", "RESUME", "POWERDOWN", "SHUTDOWN"] {
+        assert!(names.iter().any(|heard| heard == name), "no {name} in {names:?}");
+    }
+    sandbox.is_clean();
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_vm_that_is_dropped() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::IgnoresButton)).await.unwrap();
+    greeted(&vm, Guest::IgnoresButton).await;
+    assert_eq!(qemus(sandbox.path()), 1);
+    drop(vm);
+    // not eventually: now
+    assert_eq!(qemus(sandbox.path()), 0);
+    assert_eq!(std::fs::read_dir(sandbox.runtime()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_launch_that_is_given_up_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let launch = Machine::launch(request(&sandbox, Guest::IgnoresButton));
+    // polled once: the thread is on its way
+    let given_up = tokio::time::timeout(Duration::ZERO, launch).await;
+    assert!(given_up.is_err());
+    assert_eq!(qemus(sandbox.path()), 0);
+    assert_eq!(std::fs::read_dir(sandbox.runtime()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let sandbox = Sandbox::new();
+    let missing =
+        Request { image: Some(sandbox.file("missing.img")), ..request(&sandbox, Guest::IgnoresButton) };
+    let error = Machine::launch(missing).await.unwrap_err();
+    assert!(error.to_string().contains("missing.img"), "{error}");
+    let refused = Request {
+        extra: vec!["-device".into(), "no-such-device".into()],
+        ..request(&sandbox, Guest::IgnoresButton)
+    };
+    let error = Machine::launch(refused).await.unwrap_err();
+    assert!(error.to_string().contains("no-such-device"), "{error}");
+    assert_eq!(std::fs::read_dir(sandbox.runtime()).into_iter().flatten().count(), 0);
+}
+
+#[tokio::test]
+async fn a_vm_of_another_process_lives_on_when_it_is_let_go() {
+    let sandbox = Sandbox::new();
+    let name = sandbox.detached([sandbox.boot_sector(Guest::ReactsToButton)]);
+    let runtime = sandbox.path().join("run");
+    let vm = Machine::attach_in(&runtime, &name).unwrap();
+    greeted(&vm, Guest::ReactsToButton).await;
+    drop(vm);
+    let vm = Machine::attach_in(&runtime, &name).unwrap();
+    assert_eq!(vm.status().await.unwrap().state, "running");
+    let other = Machine::attach_in(&runtime, &name).unwrap();
+    assert_eq!(vm.kill().await.unwrap().exit_code, 12);
+    let error = other.status().await.unwrap_err();
+    assert!(error.is_gone(), "{error}");
+    let error = Machine::attach_in(&runtime, &name).unwrap_err();
+    assert!(error.to_string().contains("no VM"), "{error}");
+}
+
+#[tokio::test]
+async fn a_vm_that_is_kept_lives_on_in_this_process() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::ReactsToButton)).await.unwrap();
+    greeted(&vm, Guest::ReactsToButton).await;
+    let name = vm.name().to_owned();
+    vm.keep();
+    sandbox.ctl(["--vm", &name, "status"]).ok();
+    sandbox.ctl(["--vm", &name, "shutdown"]).ok();
+    sandbox.is_clean();
+}
+
+#[tokio::test]
+async fn what_is_awaited_ends_with_the_vm_and_with_its_time() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::IgnoresButton)).await.unwrap();
+    let late = vm.wait("console=never", Duration::from_millis(50)).await.unwrap_err();
+    assert!(late.is_timeout(), "{late}");
+    let wrong = vm.wait("console=(", PATIENCE).await.unwrap_err();
+    assert!(!wrong.is_timeout() && !wrong.is_gone(), "{wrong}");
+    let waiting = vm.wait("console=never", PATIENCE);
+    let killing = async {
+        vm.wait("running", PATIENCE).await.unwrap();
+        processes::send(qemu_of(sandbox.path()), Signal::SIGKILL);
+    };
+    let (ended, ()) = tokio::join!(waiting, killing);
+    let ended = ended.unwrap_err();
+    assert!(ended.is_gone(), "{ended}");
+}
+
+/// Twenty VMs of one image at once, nothing agreed between them.
+#[tokio::test]
+async fn twenty_at_once() {
+    let sandbox = Sandbox::new();
+    let guest = Guest::ReactsToButton;
+    let request = Request { ephemeral: true, ..request(&sandbox, guest) };
+    let before = std::fs::read(request.image.as_ref().unwrap()).unwrap();
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let request = request.clone();
+        tasks.spawn(async move {
+            let vm = Machine::launch(request).await.unwrap();
+            greeted(&vm, guest).await;
+            let port = vm.add_forward("0:22").await.unwrap().host_port;
+            let keyboard = vm.add_usb("usb-kbd").await.unwrap();
+            assert_eq!(vm.status().await.unwrap().usb, [keyboard]);
+            (vm, port)
+        });
+    }
+    let all = tasks.join_all().await;
+    println!("20 VMs up and changed after {} ms", started.elapsed().as_millis());
+    let mut names: Vec<&str> = all.iter().map(|(vm, _)| vm.name()).collect();
+    let mut ports: Vec<u16> = all.iter().map(|(_, port)| *port).collect();
+    names.sort_unstable();
+    names.dedup();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!((names.len(), ports.len()), (20, 20), "{names:?} {ports:?}");
+    assert_eq!(sandbox.run(["ls", "--json"]).json().as_array().unwrap().len(), 20);
+
+    let mut endings = JoinSet::new();
+    for (vm, _) in all {
+        endings.spawn(async move { vm.shutdown(PATIENCE).await.unwrap() });
+    }
+    for outcome in endings.join_all().await {
+        assert_eq!(outcome.exit_code, 0, "{outcome}");
+    }
+    sandbox.is_clean();
+    assert_eq!(std::fs::read(sandbox.file("guest.img")).unwrap(), before);
+}
