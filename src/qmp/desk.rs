@@ -1,6 +1,7 @@
 //! Commands on their way: those that wait for an answer, and the bytes that wait for the writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -30,8 +31,28 @@ struct Waiter {
 struct State {
     next_id: u64,
     waiters: HashMap<u64, Waiter>,
-    outgoing: Vec<u8>,
+    outgoing: VecDeque<Batch>,
     open: bool,
+}
+
+/// What is written in one go.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    /// A descriptor that goes with it, and the command that takes it. QEMU keeps only the last one that it has received,
+    /// so nothing may follow before that command was answered.
+    pub(super) descriptor: Option<(OwnedFd, u64)>,
+}
+
+impl State {
+    fn queue(&mut self, bytes: Vec<u8>, descriptor: Option<(OwnedFd, u64)>) {
+        match self.outgoing.back_mut() {
+            Some(last) if descriptor.is_none() && last.descriptor.is_none() => {
+                last.bytes.extend_from_slice(&bytes);
+            }
+            _ => self.outgoing.push_back(Batch { bytes, descriptor }),
+        }
+    }
 }
 
 /// What the handles, the reader and the writer of a session share.
@@ -39,6 +60,8 @@ pub(super) struct Desk {
     state: Mutex<State>,
     /// There is something to write.
     pub(super) work: Notify,
+    /// A command was answered.
+    answered: Notify,
     /// This side wants to end the session.
     pub(super) hang_up: Notify,
     end: watch::Sender<Option<SessionError>>,
@@ -49,10 +72,11 @@ impl Desk {
     pub(super) fn new(limits: Limits) -> Self {
         // QEMU may still answer commands of a client before this one, so ids do not begin at 1.
         let next_id = u64::from(rand::random::<u32>()) << 16;
-        let state = State { next_id, waiters: HashMap::new(), outgoing: Vec::new(), open: true };
+        let state = State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true };
         Self {
             state: Mutex::new(state),
             work: Notify::new(),
+            answered: Notify::new(),
             hang_up: Notify::new(),
             end: watch::Sender::new(None),
             limits,
@@ -67,12 +91,14 @@ impl Desk {
     pub(super) fn submit<A: Serialize>(
         &self,
         commands: &[(&str, Option<A>)],
+        descriptor: Option<OwnedFd>,
     ) -> Vec<oneshot::Receiver<Answer>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
         let mut state = self.lock();
         match self.encode(&state, commands) {
             Ok(bytes) => {
-                state.outgoing.extend_from_slice(&bytes);
+                let taken_by = state.next_id;
+                state.queue(bytes, descriptor.map(|descriptor| (descriptor, taken_by)));
                 for ((name, _), reply) in commands.iter().zip(senders) {
                     let id = state.next_id;
                     state.next_id += 1;
@@ -117,20 +143,29 @@ impl Desk {
                 });
             }
         }
-        if state.outgoing.len() + bytes.len() > self.limits.queued_bytes {
+        let queued: usize = state.outgoing.iter().map(|batch| batch.bytes.len()).sum();
+        if queued + bytes.len() > self.limits.queued_bytes {
             return Err(CommandError::Busy);
         }
         Ok(bytes)
     }
 
-    /// Swaps what is queued into the writer's empty buffer.
-    pub(super) fn take_outgoing(&self, batch: &mut Vec<u8>) {
-        std::mem::swap(batch, &mut self.lock().outgoing);
+    /// The next that is to be written, if there is anything.
+    pub(super) fn take_outgoing(&self) -> Option<Batch> {
+        self.lock().outgoing.pop_front()
+    }
+
+    /// Resolves when a command has been answered.
+    pub(super) async fn answered(&self, id: u64) {
+        while self.lock().waiters.contains_key(&id) {
+            self.answered.notified().await;
+        }
     }
 
     /// Hands an answer to whoever waits for it; if nobody does any more, it is dropped here.
     pub(super) fn answer(&self, id: Option<u64>, result: Result<Value, Refusal>) {
         let waiter = id.and_then(|id| self.lock().waiters.remove(&id));
+        self.answered.notify_one();
         match waiter {
             Some(Waiter { command, reply }) => {
                 let _ = reply.send(result.map_err(|Refusal { class, desc }| CommandError::Refused {
@@ -160,7 +195,7 @@ impl Desk {
         let waiters = {
             let mut state = self.lock();
             state.open = false;
-            state.outgoing = Vec::new();
+            state.outgoing = VecDeque::new();
             std::mem::take(&mut state.waiters)
         };
         self.end.send_if_modified(|end| {

@@ -8,11 +8,12 @@
 //! ```
 //! Callers may be cancelled at any point: only the writer task writes, only the reader task reads.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 pub use super::error::{CommandError, SessionError};
@@ -128,24 +129,31 @@ impl Session {
     /// # Errors
     /// As `run`; `Decode` if the answer does not fit its type.
     pub async fn execute<C: qapi::qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
-        let answer = self.queue(&[(C::NAME, Some(&command))]).remove(0).await?;
+        let answer = self.queue(&[(C::NAME, Some(&command))], None).remove(0).await?;
         serde_json::from_value(answer)
             .map_err(|error| CommandError::Decode { command: C::NAME.to_owned(), why: error.to_string() })
     }
 
     /// Queues a command without waiting; commands are written in the order of these calls.
     pub fn submit(&self, command: &Command) -> Pending {
-        self.queue(&[request(command)]).remove(0)
+        self.queue(&[request(command)], None).remove(0)
     }
 
     /// Queues commands without waiting, to be written in one go. If they do not all fit, none is sent.
     pub fn submit_all(&self, commands: &[Command]) -> Vec<Pending> {
-        self.queue(&commands.iter().map(request).collect::<Vec<_>>())
+        self.queue(&commands.iter().map(request).collect::<Vec<_>>(), None)
     }
 
     /// Queues a command whose arguments are passed on as they are, right or wrong.
     pub fn submit_raw(&self, execute: &str, arguments: Option<Value>) -> Pending {
-        self.queue(&[(execute, arguments)]).remove(0)
+        self.queue(&[(execute, arguments)], None).remove(0)
+    }
+
+    /// Queues `getfd`, which makes a descriptor known to QEMU under a name; `fd:NAME` uses it, `closefd` gives it up.
+    /// What is queued after it is written only once QEMU has answered: it takes the last descriptor that came.
+    pub fn pass(&self, name: &str, descriptor: OwnedFd) -> Pending {
+        let arguments = Some(json!({ "fdname": name }));
+        self.queue(&[("getfd", arguments)], Some(descriptor)).remove(0)
     }
 
     /// Runs a command of the human monitor and gives the text it printed. An error is such a text too: see `hmp`.
@@ -183,8 +191,12 @@ impl Session {
         self.0.desk.outstanding()
     }
 
-    fn queue<A: Serialize>(&self, commands: &[(&str, Option<A>)]) -> Vec<Pending> {
-        let replies = self.0.desk.submit(commands);
+    fn queue<A: Serialize>(
+        &self,
+        commands: &[(&str, Option<A>)],
+        descriptor: Option<OwnedFd>,
+    ) -> Vec<Pending> {
+        let replies = self.0.desk.submit(commands, descriptor);
         let pending = |((name, _), reply): (&(&str, _), _)| {
             Pending::new(name, reply, self.0.command_timeout, self.0.clone())
         };

@@ -1,11 +1,15 @@
 //! The two tasks of a session: one reads, one writes.
 
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::desk::Desk;
+use super::desk::{Batch, Desk};
 use super::error::SessionError;
 use super::lines::Lines;
 use super::message::{Greeting, Message};
@@ -92,20 +96,37 @@ async fn keep_writing(
     desk: &Desk,
     transcript: Option<Transcript>,
 ) -> std::io::Error {
-    let mut batch = Vec::new();
     loop {
-        desk.take_outgoing(&mut batch);
-        if batch.is_empty() {
+        let Some(Batch { bytes, descriptor }) = desk.take_outgoing() else {
             desk.work.notified().await;
             continue;
-        }
+        };
         if let Some(transcript) = &transcript {
-            let lines = batch.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
             lines.for_each(|line| transcript.record(Direction::Out, line));
         }
-        if let Err(error) = write.write_all(&batch).await {
+        let written = match &descriptor {
+            Some((descriptor, _)) => write_with(&mut write, &bytes, descriptor).await,
+            None => write.write_all(&bytes).await,
+        };
+        if let Err(error) = written {
             return error;
         }
-        batch = Vec::new();
+        if let Some((_, taken_by)) = descriptor {
+            desk.answered(taken_by).await;
+        }
     }
+}
+
+/// Writes with a descriptor beside the first bytes.
+async fn write_with(write: &mut OwnedWriteHalf, bytes: &[u8], descriptor: &OwnedFd) -> std::io::Result<()> {
+    let socket: &UnixStream = write.as_ref();
+    let send = || {
+        let descriptors = [descriptor.as_raw_fd()];
+        let beside = [ControlMessage::ScmRights(&descriptors)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &beside, flags, None)?)
+    };
+    let sent = socket.async_io(Interest::WRITABLE, send).await?;
+    write.write_all(&bytes[sent..]).await
 }
