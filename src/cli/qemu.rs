@@ -32,6 +32,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         console: (!detached).then_some(escape),
         stop_timeout: request.stop_timeout,
         ready,
+        notify: true,
     };
     match detached {
         false => foreground(&request, supervision),

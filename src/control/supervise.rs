@@ -9,7 +9,7 @@ use crate::spec::Condition;
 use crate::vm::console::{Attached, EscapeKey, attach};
 use crate::vm::{
     Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
-    adopt, start,
+    Wrapping, adopt, start,
 };
 
 use super::notify::Notifier;
@@ -28,6 +28,8 @@ pub struct Supervision {
     pub stop_timeout: Duration,
     /// The VM counts as ready when this has come true.
     pub ready: Option<Ready>,
+    /// A service manager that waits for us is told.
+    pub notify: bool,
 }
 
 /// When a VM counts as ready.
@@ -61,8 +63,19 @@ pub async fn resume(
         console: None,
         stop_timeout,
         ready: None,
+        notify: true,
     };
     serve(running, supervision, up).await.map(Some)
+}
+
+/// Supervises a QEMU that somebody else is starting, until it has ended.
+pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
+    let Some(running) = wrapping.follow().await? else { return Ok(None) };
+    let launch = Launch { detached: false, transcript: None };
+    // what a service manager waits for is QEMU, which has nothing to tell it
+    let supervision =
+        Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None, notify: false };
+    serve(running, supervision, |_, _| {}).await.map(Some)
 }
 
 async fn serve(
@@ -87,7 +100,7 @@ async fn serve(
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
         tokio::spawn(attach(handle.console.clone(), escape, ask))
     });
-    let notifier = Notifier::from_env();
+    let notifier = Notifier::from_env().filter(|_| supervision.notify);
     let readiness = async {
         let ready = match supervision.ready {
             Some(Ready { condition, timeout }) => {

@@ -17,6 +17,10 @@ enum Source {
         int: Signal,
         hup: Signal,
     },
+    /// Nobody's business.
+    Ignored {
+        _signals: [Signal; 3],
+    },
     /// A test's own, since real signals would reach every test of the process.
     #[cfg(test)]
     Test(mpsc::Receiver<&'static str>),
@@ -30,6 +34,13 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         }))
+    }
+
+    /// Takes them over, too, but nothing comes of them: this process has nothing to end.
+    pub(super) fn ignored() -> io::Result<Self> {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [term, int, hup] = kinds.map(signal);
+        Ok(Self(Source::Ignored { _signals: [term?, int?, hup?] }))
     }
 
     /// Signals that a test sends by their names.
@@ -47,6 +58,7 @@ impl Signals {
                 _ = int.recv() => "SIGINT",
                 _ = hup.recv() => "SIGHUP",
             },
+            Source::Ignored { .. } => std::future::pending().await,
             #[cfg(test)]
             Source::Test(names) => match names.recv().await {
                 Some(name) => name,
