@@ -6,6 +6,7 @@ use clap_complete::Shell;
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::qemu_args::QemuArgs;
+use super::wrap::WrapArgs;
 
 /// Starts QEMU virtual machines and changes them while they run.
 #[derive(Debug, Parser)]
@@ -19,6 +20,8 @@ pub(super) struct Cli {
 pub(super) enum Program {
     /// Start a VM from an image
     Qemu(Box<QemuArgs>),
+    /// Start a VM by a QEMU command line as it is, and make it one of vmrun's
+    Wrap(WrapArgs),
     /// See and change a running VM
     Ctl(CtlArgs),
     /// Attach to a VM's console

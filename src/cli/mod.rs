@@ -13,6 +13,7 @@ mod output;
 mod qemu;
 mod qemu_args;
 mod usage;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,11 @@ pub use failure::Failure;
 
 /// The whole program: parses this process's arguments, does what they say, returns the exit code.
 pub fn main() -> ExitCode {
+    // under the name of a QEMU, this is one
+    if let Some(result) = wrap::by_name(std::env::args_os().collect()) {
+        logger::install(0, logger::LogFormat::Text);
+        return result.map_or_else(|failure| fail(&failure, false), ExitCode::from);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // help and version go to stdout with 0; a bare `vmrun` shows its help, too
@@ -44,6 +50,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.program {
         Program::Qemu(args) => qemu::run(*args),
+        Program::Wrap(args) => wrap::run(args),
         Program::Ctl(args) => ctl::run(args),
         Program::Console(args) => console::run(&args),
         Program::Logs(args) => console::logs(&args),

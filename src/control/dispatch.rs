@@ -237,6 +237,7 @@ async fn wait(call: wire::Wait, vm: &Handle) -> One {
 
 async fn write_console(call: wire::WriteConsole, vm: &Handle) -> One {
     let bytes = BASE64.decode(&call.data).map_err(|error| ChangeError::invalid("data", error))?;
+    vm.console.check()?;
     vm.console.input.send(bytes).await.map_err(|_| ChangeError::not_running())?;
     Ok(json!({}))
 }

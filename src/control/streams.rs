@@ -90,6 +90,7 @@ fn console(parameters: Value, vm: &Handle) -> Result<Answer, WireError> {
         Some("now") => From::Now,
         Some(_) => return Err(ChangeError::invalid("from", "from must be start, recent or now").into()),
     };
+    vm.console.check()?;
     let reader = vm.console.hub.reader(from);
     if follow.unwrap_or(true) {
         return Ok(Answer::Stream(Box::pin(stream::unfold(reader, |mut reader: Reader| async move {

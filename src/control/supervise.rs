@@ -9,7 +9,7 @@ use crate::spec::{Condition, VmName};
 use crate::vm::console::{Attached, EscapeKey, attach};
 use crate::vm::{
     Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
-    adopt, start,
+    Wrapping, adopt, start,
 };
 
 use super::notify::Notifier;
@@ -70,6 +70,15 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
         ready: None,
     };
     serve(running, supervision, up).await.map(Some)
+}
+
+/// Supervises a QEMU that somebody else is starting, until it has ended.
+pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
+    let Some(running) = wrapping.follow().await? else { return Ok(None) };
+    let launch = Launch::default();
+    // what a service manager waits for is QEMU, which has nothing to tell it
+    let supervision = Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None };
+    serve(running, supervision, |_| {}).await.map(Some)
 }
 
 async fn serve(

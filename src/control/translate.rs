@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::qemu::Command;
 use crate::spec::{DiskBus, Forward};
-use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status};
+use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status, Wrapped};
 
 use super::wire;
 
@@ -80,6 +80,8 @@ pub(super) fn status(status: &Status) -> wire::Status {
     };
     let machine = status.spec.machine.clone();
     let devices = status.devices.iter();
+    let wrapped = status.facts.wrapped.as_ref();
+    let or_own = |of_wrapped: fn(&Wrapped) -> String, own: String| wrapped.map_or(own, of_wrapped);
     wire::Status {
         name: status.spec.name.to_string(),
         state,
@@ -87,7 +89,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         outcome: None,
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         uuid: status.spec.uuid.to_string(),
-        arch: status.spec.arch.to_string(),
+        arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),
         machine: machine.unwrap_or_else(|| crate::qemu::default_machine(status.spec.arch).to_owned()),
         cpus: status.spec.cpus,
         memory_bytes: status.spec.memory.bytes(),
@@ -101,8 +103,8 @@ pub(super) fn status(status: &Status) -> wire::Status {
         detached: status.facts.detached,
         run_directory: status.facts.run_directory.to_string_lossy().into_owned(),
         state_directory: status.facts.state_directory.to_string_lossy().into_owned(),
-        networking: status.spec.networking.to_string(),
-        mac: status.spec.mac.to_string(),
+        networking: or_own(|wrapped| wrapped.networking.clone(), status.spec.networking.to_string()),
+        mac: or_own(|wrapped| wrapped.mac.clone().unwrap_or_default(), status.spec.mac.to_string()),
         usb: devices.clone().filter(|entry| matches!(entry.kind, Kind::Usb { .. })).map(usb).collect(),
         disks: devices.clone().filter(|entry| matches!(entry.kind, Kind::Disk(_))).map(disk).collect(),
         forwards: status.forwards.iter().map(wire_forward).collect(),

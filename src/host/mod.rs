@@ -12,4 +12,5 @@ pub mod iso;
 pub mod ports;
 pub mod programs;
 pub mod sys;
+pub mod terminal;
 pub mod usb;

@@ -40,6 +40,12 @@ pub enum ProgramError {
         /// Debian's package with it.
         package: &'static str,
     },
+    /// There is no such program, or it is vmrun itself.
+    #[error("there is no program {} (other than vmrun itself)", program.display())]
+    NotFound {
+        /// Its name, or a path.
+        program: OsString,
+    },
     /// The path given does not lead to a program.
     #[error("{} is not a program that can be run", path.display())]
     NotAProgram {
@@ -61,6 +67,10 @@ impl ProgramError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotInstalled { package, .. } => Some(format!("apt-get install {package}")),
+            Self::NotFound { .. } => Some(
+                "install it, or name it with $VMRUN_WRAP_QEMU (a program, or a folder with programs)"
+                    .to_owned(),
+            ),
             Self::NotAProgram { .. } | Self::Unreadable { .. } => None,
         }
     }
@@ -120,6 +130,27 @@ fn lookup(name: &OsStr, search: &SearchPath) -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     let found = which::which_in(name, Some(&search.path), here).ok()?;
     std::path::absolute(found).ok()
+}
+
+/// The first program of this name in `PATH` that is not this very program, under whatever name it is there. A name with a slash
+/// is that file, as for a shell.
+///
+/// # Errors
+/// There is none.
+pub fn not_us(name: &OsStr, search: &SearchPath) -> Result<PathBuf, ProgramError> {
+    let own = std::env::current_exe().ok().and_then(|own| identity(&own).ok());
+    let is_other = |found: &PathBuf| {
+        let theirs = identity(found).ok();
+        own.is_none()
+            || theirs.is_some_and(|theirs| {
+                Some((theirs.device, theirs.inode)) != own.map(|own| (own.device, own.inode))
+            })
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    let mut all = which::which_in_all(name, Some(&search.path), &here).into_iter().flatten();
+    all.find(is_other)
+        .and_then(|found| std::path::absolute(found).ok())
+        .ok_or_else(|| ProgramError::NotFound { program: name.to_owned() })
 }
 
 /// Says whether a program is still the same file: changes with every upgrade.

@@ -1,9 +1,11 @@
 //! The system calls that no safe wrapper covers: the crate's only module with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -136,6 +138,73 @@ fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Becomes another program: the same process, with the same parent, streams, descriptors, environment, folder and signal mask.
+/// Returns only if that fails. What has no `FD_CLOEXEC` goes with it; see [`give_away`].
+pub fn become_program(program: &Path, name: &OsStr, arguments: &[OsString]) -> io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes());
+    let words = std::iter::once(name).chain(arguments.iter().map(OsString::as_os_str)).map(text).collect();
+    let (Ok(program), Ok(words)) = (text(program.as_os_str()), words) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    let words: Vec<CString> = words;
+    // Rust's start-up code ignores SIGPIPE, which would outlive the exec
+    // SAFETY: the default action is no handler, so nothing of ours can run in a signal's context.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    match nix::unistd::execv(&program, &words) {
+        Err(error) => error.into(),
+    }
+}
+
+/// Where descriptors begin that are given to a program whose own may have any number: far above what anybody writes by hand.
+const FIRST_GIVEN: RawFd = 200;
+
+/// A copy of a descriptor under a number that nobody who counts from 3 comes to; not inherited by other programs until it is
+/// [given away](give_away).
+///
+/// # Errors
+/// The limit of open files is below that number, or reached.
+pub fn out_of_the_way(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use std::os::fd::FromRawFd;
+
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_GIVEN))?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Lets a descriptor survive [`become_program`].
+///
+/// # Errors
+/// Of `fcntl`.
+pub fn give_away(fd: &OwnedFd) -> io::Result<()> {
+    keep_on_exec(fd)
+}
+
+/// Closes what this process has got from its parent, except for the standard streams, which become `/dev/null`: a process that
+/// lives on by itself must not hold anybody's pipes open. What is our own is told from that by its `FD_CLOEXEC`.
+///
+/// # Errors
+/// `/dev/null` or `/proc` cannot be opened.
+pub fn let_go_of_inherited() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    let numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in numbers {
+        // SAFETY: asks for flags and touches no memory; the number may be closed by now (it was the listing's own).
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+            // SAFETY: everything that Rust or we have opened has FD_CLOEXEC, so no object of ours owns this one.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
 }
 
 /// Descriptors that can be watched: they own what they name, for as long as they live.

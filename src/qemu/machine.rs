@@ -31,12 +31,24 @@ pub enum PlugTarget {
     None,
 }
 
+/// What a VM that somebody else put together turned out to have; the rest is as the family has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// The bus that USB devices go into; none if there is no controller.
+    pub usb_bus: Option<String>,
+    /// The bus that SCSI disks go into; none if there is no controller.
+    pub scsi_bus: Option<String>,
+    /// The back-end of user networking; none if there is no such network.
+    pub netdev: Option<String>,
+}
+
 /// The machine type of a VM. A type that is not known counts as the architecture's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     arch: Arch,
     family: Family,
     kind: String,
+    found: Option<Found>,
 }
 
 /// The machine type of an architecture unless another is asked for.
@@ -66,7 +78,12 @@ impl Machine {
             (Arch::X86_64, name) if name.starts_with("pc-i440fx-") => Family::Pc,
             _ => default_family,
         };
-        Self { arch: spec.arch, family, kind: kind.to_owned() }
+        Self { arch: spec.arch, family, kind: kind.to_owned(), found: None }
+    }
+
+    /// A machine that was looked at rather than asked for.
+    pub fn found(arch: Arch, family: Family, kind: &str, found: Found) -> Self {
+        Self { arch, family, kind: kind.to_owned(), found: Some(found) }
     }
 
     /// The guest's architecture.
@@ -120,7 +137,10 @@ impl Machine {
     }
 
     /// The bus of the USB controller, if there is or were one; none where no controller exists (Debian's s390x build).
-    pub fn usb_bus(&self) -> Option<&'static str> {
+    pub fn usb_bus(&self) -> Option<&str> {
+        if let Some(Found { usb_bus: Some(bus), .. }) = &self.found {
+            return Some(bus);
+        }
         match self.family {
             Family::Q35 | Family::Pc | Family::Virt => Some("usb0.0"),
             // microvm's own controller, which `-machine usb=on` switches on
@@ -135,8 +155,23 @@ impl Machine {
     }
 
     /// The bus of the SCSI controller, if there is or were one.
-    pub fn scsi_bus(&self) -> &'static str {
-        "scsi0.0"
+    pub fn scsi_bus(&self) -> &str {
+        self.found.as_ref().and_then(|found| found.scsi_bus.as_deref()).unwrap_or("scsi0.0")
+    }
+
+    /// Whether there is a USB controller that vmrun did not put there.
+    pub fn came_with_usb(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.usb_bus.is_some())
+    }
+
+    /// Whether there is a SCSI controller that vmrun did not put there.
+    pub fn came_with_scsi(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.scsi_bus.is_some())
+    }
+
+    /// The back-end that forwards hang on.
+    pub fn netdev(&self) -> &str {
+        self.found.as_ref().and_then(|found| found.netdev.as_deref()).unwrap_or(ids::NETDEV)
     }
 
     /// Whether a disk can be on this bus from the start.

@@ -7,6 +7,7 @@
 //! | [`device`], [`block`], [`netdev`], [`object`] | one description each for the cold argument and the hot-plug command |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
 //! | [`slots`] | the account of what can still be plugged |
+//! | [`wrapped`] | somebody else's command line: what it is for, and a monitor for vmrun |
 //! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
 
 mod accel;
@@ -35,6 +36,7 @@ pub mod slots;
 #[cfg(test)]
 mod testing;
 pub mod typed;
+pub mod wrapped;
 
 pub use argv::command_line;
 pub use block::BlockNode;
@@ -43,7 +45,7 @@ pub use check::{Unsupported, check};
 pub use command::Command;
 pub use device::Device;
 pub use facts::HostFacts;
-pub use machine::{Machine, PlugTarget, default_machine};
+pub use machine::{Family, Found, Machine, PlugTarget, default_machine};
 pub use netdev::Netdev;
 pub use plan::{Check, Step};
 pub use slots::{NoSlot, Slots};

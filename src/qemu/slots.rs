@@ -64,6 +64,12 @@ impl Slots {
         account
     }
 
+    /// The slots of a machine that was looked at: the names of the buses, and what is in them.
+    pub fn found(target: PlugTarget, slots: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
+        let slots = slots.into_iter().map(|(name, device)| Slot { name, device }).collect();
+        Self { target, slots }
+    }
+
     /// Takes a slot for a device. The answer is the `bus` to plug it into; none means that no bus is to be named.
     pub fn take(&mut self, device: &str) -> Result<Option<String>, NoSlot> {
         let total = self.total();

@@ -103,6 +103,11 @@ pub fn usernet(text: &str) -> Vec<ForwardLine> {
     forwards
 }
 
+/// The ids of the user networks in the text of `info usernet`, those without a forward included.
+pub fn user_networks(text: &str) -> Vec<&str> {
+    text.lines().filter_map(hub_header).collect()
+}
+
 /// `Hub -1 (net0):` → `net0`.
 fn hub_header(line: &str) -> Option<&str> {
     let (_, rest) = line.strip_prefix("Hub ")?.split_once(" (")?;
@@ -167,6 +172,12 @@ Hub 3 (n3):\r
                 "n3 Tcp 127.0.0.1:42321 10.0.2.99:80",
             ]
         );
+    }
+
+    #[test]
+    fn names_the_networks() {
+        assert_eq!(user_networks(TEXT), ["net0", "n3"]);
+        assert_eq!(user_networks("Hub 0 (#net199):\r\n  Protocol[State]    FD"), ["#net199"]);
     }
 
     #[test]

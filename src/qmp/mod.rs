@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod event;
 pub mod hmp;
+pub mod qtree;
 pub mod session;
 pub mod transcript;
 

@@ -1,5 +1,6 @@
 //! Names of VMs.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -68,7 +69,12 @@ text_type!(VmName, NameError);
 impl VmName {
     /// A name for the VM of an image: the file's name without its extension, other characters replaced by `-`; `vm` if nothing is left.
     pub fn from_image(image: &Path) -> Self {
-        let stem = image.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+        Self::from_text(image.file_stem().unwrap_or_default())
+    }
+
+    /// A name that is as near to a text as can be: other characters replaced by `-`; `vm` if nothing is left.
+    pub fn from_text(text: &OsStr) -> Self {
+        let stem = text.to_string_lossy();
         let cleaned: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
         let trimmed = cleaned.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         // room for the suffix of `numbered`

@@ -59,6 +59,14 @@ impl VmFile {
         serde_json::from_slice(&directory.read(names::VM).ok()?).ok()
     }
 
+    /// Writes it to a run directory.
+    pub(super) fn write(&self, run: &RunDir) -> Result<(), StartError> {
+        serde_json::to_vec(self)
+            .map_err(io::Error::other)
+            .and_then(|text| run.write(names::VM, &text))
+            .map_err(system("the VM's description in the run directory"))
+    }
+
     /// The process that was written down, if it still is that one and lives.
     fn process(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.facts.qemu_pid);
@@ -66,7 +74,8 @@ impl VmFile {
         // looked at after the pidfd was opened: what has this start time now is what the pidfd holds
         let started = sys::process_start_time("/proc".as_ref(), pid).ok()?;
         // one that has ended and that nobody has reaped is there, too
-        let patience = if self.facts.detached { 0 } else { DYING };
+        let dies_with_it = !self.facts.detached && self.facts.wrapped.is_none();
+        let patience = if dies_with_it { DYING } else { 0 };
         (started == self.facts.qemu_start_time && !ends_within(&pidfd, patience)).then_some(pidfd)
     }
 }
@@ -75,6 +84,15 @@ fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
     // readable = ended; where it cannot be told, it counts as alive
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(patience_ms))
         .is_ok_and(|ready| ready > 0)
+}
+
+/// Whether a VM's QEMU has ended, and its supervisor is about to.
+pub(super) fn has_ended(root: &Path, name: &VmName) -> bool {
+    let file = RunClient::open(root, name).ok().and_then(|directory| VmFile::read(&directory));
+    file.is_some_and(|file| {
+        let process = sys::pidfd_open(Pid::from_raw(file.facts.qemu_pid));
+        process.map_or(true, |process| ends_within(&process, 0))
+    })
 }
 
 /// Whether there is a living QEMU behind a run directory that nobody holds.
@@ -110,6 +128,9 @@ pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     };
     log::info!("taking over VM '{}', whose supervisor has died", run.name());
     let run = Arc::new(run);
+    if file.facts.wrapped.is_some() {
+        return super::wrap::take_over(run, control, file, pidfd).await;
+    }
     take_over(run, control, file, pidfd).await.map(Some)
 }
 
@@ -163,6 +184,7 @@ async fn take_over(
     let Connected { events, .. } = connected;
     Ok(Running::assemble(Whole {
         spec,
+        machine: None,
         facts,
         inventory,
         session,

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::UnixStream;
 use tokio::sync::{Mutex, watch};
 
 use crate::qemu::Command;
 use crate::qmp::{Agent, AgentError};
+
+use super::error::ChangeError;
 
 /// How long an agent that has opened its port may take to answer its first call.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
@@ -22,11 +25,29 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 pub(super) struct AgentLink {
     agent: Arc<Mutex<Agent>>,
     alive: watch::Sender<bool>,
+    /// There is no way at all.
+    absent: bool,
 }
 
 impl AgentLink {
     pub(super) fn new(agent: Agent) -> Self {
-        Self { agent: Arc::new(Mutex::new(agent)), alive: watch::Sender::new(false) }
+        Self { agent: Arc::new(Mutex::new(agent)), alive: watch::Sender::new(false), absent: false }
+    }
+
+    /// None: the VM was put together by somebody else, without a channel for vmrun.
+    pub(super) fn absent() -> std::io::Result<Self> {
+        let (agent, _) = UnixStream::pair()?;
+        Ok(Self { absent: true, ..Self::new(Agent::new(agent)) })
+    }
+
+    /// Whether there is a way to an agent, should there be one.
+    pub(super) fn check(&self) -> Result<(), ChangeError> {
+        match self.absent {
+            false => Ok(()),
+            true => Err(ChangeError::unsupported(
+                "this VM was not started by `vmrun qemu`, so there is no channel to an agent in its guest",
+            )),
+        }
     }
 
     /// It has answered, and its port has not been closed since.

@@ -50,7 +50,8 @@ fn stopped(owner: &mut Owner) {
 }
 
 fn resumed(owner: &mut Owner) {
-    if owner.inventory.run_state != RunState::Off {
+    // one that was started with `-no-shutdown` can go on after its end
+    if owner.inventory.run_state != RunState::Off || owner.is_wrapped() {
         owner.inventory.run_state = RunState::Running;
         owner.inventory.reason = None;
     }

@@ -45,6 +45,23 @@ pub struct Facts {
     pub stop_timeout_ms: u64,
     /// When QEMU was started, in milliseconds after the Unix epoch.
     pub started_unix_ms: u64,
+    /// The VM was put together by somebody else, who called `vmrun wrap`.
+    #[serde(default)]
+    pub wrapped: Option<Wrapped>,
+}
+
+/// What is known of a VM that somebody else has put together, and has no place in a description of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrapped {
+    /// QEMU's name of the architecture, of which it has more than vmrun.
+    pub target: String,
+    /// `user`, `none`, or `other`: a network that vmrun knows nothing of.
+    pub networking: String,
+    /// Address of the first network card.
+    pub mac: Option<String>,
+    /// Ids of the devices that were there when vmrun first looked.
+    #[serde(default)]
+    pub from_start: Vec<String>,
 }
 
 /// For descriptions that were written before the limit could be chosen.

@@ -1,7 +1,7 @@
 //! The books of one VM: what is plugged, forwarded, reserved. Only the owner task writes them;
 //! every question that they can answer costs no round trip to QEMU.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,15 @@ pub struct DiskFacts {
     pub node: Option<String>,
     /// Identity (device, inode) of the image, to refuse a second use of it.
     pub identity: Option<(u64, u64)>,
+    /// The medium's block nodes are somebody else's: they stay when the device or the medium goes.
+    pub foreign: bool,
+}
+
+impl DiskFacts {
+    /// The block nodes that go with the medium.
+    pub fn own_node(&self) -> Option<&str> {
+        self.node.as_deref().filter(|_| !self.foreign)
+    }
 }
 
 /// The books.
@@ -93,6 +102,8 @@ pub struct Inventory {
     pub forwards: Vec<Forward>,
     /// The account of slots.
     pub slots: Slots,
+    /// Devices without an id of their own in QEMU, by the one that they have here, with their path in QEMU's object tree.
+    pub anonymous: BTreeMap<String, String>,
     counters: BTreeMap<&'static str, u32>,
 }
 
@@ -105,6 +116,7 @@ impl Inventory {
             devices: BTreeMap::new(),
             forwards: Vec::new(),
             slots,
+            anonymous: BTreeMap::new(),
             counters: BTreeMap::new(),
         }
     }
@@ -187,6 +199,49 @@ impl Inventory {
                 self.forwards.push(forward);
             }
         }
+    }
+
+    /// How QEMU is told of a device.
+    pub fn qemu_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.anonymous.get(id).map_or(id, String::as_str)
+    }
+
+    /// Ids of the devices that are neither on their way in nor out.
+    pub fn settled(&self) -> BTreeSet<DeviceId> {
+        self.devices().filter(|entry| entry.phase == Phase::Present).map(|entry| entry.id.clone()).collect()
+    }
+
+    /// Takes in what was found in a VM that others change, too, without telling. `settled`: what was there when the look began; of
+    /// that, what was not found is gone.
+    pub fn renew(&mut self, found: Self, settled: &BTreeSet<DeviceId>) {
+        let is_gone = |entry: &Entry| {
+            entry.phase == Phase::Present
+                && settled.contains(&entry.id)
+                && !found.devices.contains_key(&entry.id)
+        };
+        self.devices.retain(|_, entry| !is_gone(entry));
+        self.slots = found.slots.clone();
+        for entry in self.devices.values_mut() {
+            // what is on its way in has its place already
+            match (&entry.slot, self.slots.slot_of(entry.id.as_str())) {
+                (Some(slot), None) => self.slots.restore(slot, entry.id.as_str()),
+                (_, Some(slot)) => entry.slot = Some(slot.to_owned()),
+                (None, None) => {}
+            }
+        }
+        self.run_state = found.run_state;
+        self.anonymous = found.anonymous.clone();
+        for (id, entry) in &found.devices {
+            if let (Kind::Disk(now), Some(Entry { kind: Kind::Disk(known), .. })) =
+                (&entry.kind, self.devices.get_mut(id))
+            {
+                // somebody else may have changed the medium
+                if known.foreign {
+                    known.clone_from(now);
+                }
+            }
+        }
+        self.take_in(found, true);
     }
 
     /// The disk or stick that uses this image already.

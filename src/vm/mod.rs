@@ -37,12 +37,13 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod wrap;
 
 pub use adopt::{Adopted, adopt, claim, clean, is_orphan};
 pub use bus::{Bus, Heard, Listener, Pulse, Record};
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};
-pub use facts::Facts;
+pub use facts::{Facts, Wrapped};
 pub use guest::exec::{Exec, Executed};
 pub use guest::files::{Checked, Download, Upload, WRITE_PIECE};
 pub use handle::{Handle, ShutdownOptions};
@@ -56,3 +57,4 @@ pub use start_error::StartError;
 pub use state::RunState;
 pub use status::Status;
 pub use wait::{CameTrue, Wait};
+pub use wrap::{Naming, Wrapping, wrap};

@@ -34,6 +34,7 @@ use super::resets::Resets;
 use super::signals::Signals;
 use super::state::RunState;
 use super::status::Status;
+use super::wrap;
 
 /// How long the events that QEMU wrote before its end may take to be read after it.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -161,14 +162,26 @@ impl Owner {
     fn on_ask(&mut self, ask: Ask) {
         match ask {
             // the asker may have gone: nothing to do then
-            Ask::Status(reply) => drop(reply.send(self.status())),
-            Ask::Change(change, reply) => match self.admit(&change) {
-                Ok(()) => changes::start(self, change, reply),
-                Err(refused) => drop(reply.send(Err(refused))),
-            },
+            Ask::Status(reply) => wrap::refreshed(self, |owner| drop(reply.send(owner.status()))),
+            Ask::Change(change, reply) if changes::needs_fresh_books(&change) => {
+                wrap::refreshed(self, |owner| owner.start_change(change, reply));
+            }
+            Ask::Change(change, reply) => self.start_change(change, reply),
             Ask::Raw(command, reply) => changes::raw(self, &command, |result| drop(reply.send(result))),
             Ask::Shutdown(options) => self.shut_down(options),
         }
+    }
+
+    fn start_change(&mut self, change: Change, reply: Reply) {
+        match self.admit(&change) {
+            Ok(()) => changes::start(self, change, reply),
+            Err(refused) => drop(reply.send(Err(refused))),
+        }
+    }
+
+    /// Somebody else has put this VM together, and may change it, too.
+    pub(super) fn is_wrapped(&self) -> bool {
+        self.facts.wrapped.is_some()
     }
 
     /// Whether a change makes sense in the present state; asks nobody.

@@ -171,6 +171,7 @@ fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: Strin
         serial: Some(serial).filter(|serial| !serial.is_empty()),
         node: node.map(|_| drive.to_owned()),
         identity: identity.filter(|_| !removable),
+        foreign: false,
     })
 }
 
@@ -208,6 +209,28 @@ impl Nodes {
     fn has_image(&self, id: &str) -> bool {
         self.0.contains_key(id) || self.0.contains_key(&format!("{id}.file"))
     }
+}
+
+/// What a new supervisor finishes or takes back in a VM that somebody else has put together.
+pub(super) async fn tidy(
+    session: &Session,
+    pending: &Pending,
+    inventory: &mut Inventory,
+) -> Result<(), CommandError> {
+    let nodes = Nodes::query(session).await?;
+    let present: BTreeSet<String> = inventory.devices().map(|entry| entry.id.to_string()).collect();
+    let media = inventory.devices().filter_map(|entry| match &entry.kind {
+        Kind::Disk(facts) => facts.node.clone(),
+        _ => None,
+    });
+    let in_use = media.collect();
+    for id in &pending.removing {
+        if let Some(entry) = inventory.device_mut(id) {
+            entry.phase = Phase::Removing;
+        }
+    }
+    take_back(session, pending, &present, &nodes, &in_use).await;
+    Ok(())
 }
 
 /// Closes the images of changes that were not finished, and removes those that they made.

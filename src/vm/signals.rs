@@ -19,6 +19,10 @@ enum Source {
     },
     /// Somebody else's process: its signals are not for us.
     None,
+    /// Nobody's business.
+    Ignored {
+        _signals: [Signal; 3],
+    },
     /// A test's own, since real signals would reach every test of the process.
     #[cfg(test)]
     Test(mpsc::Receiver<&'static str>),
@@ -39,6 +43,13 @@ impl Signals {
         Self(Source::None)
     }
 
+    /// Takes them over, too, but nothing comes of them: this process has nothing to end.
+    pub(super) fn ignored() -> io::Result<Self> {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [term, int, hup] = kinds.map(signal);
+        Ok(Self(Source::Ignored { _signals: [term?, int?, hup?] }))
+    }
+
     /// Signals that a test sends by their names.
     #[cfg(test)]
     pub(super) fn of_test() -> (mpsc::Sender<&'static str>, Self) {
@@ -55,6 +66,7 @@ impl Signals {
                 _ = hup.recv() => "SIGHUP",
             },
             Source::None => std::future::pending().await,
+            Source::Ignored { .. } => std::future::pending().await,
             #[cfg(test)]
             Source::Test(names) => match names.recv().await {
                 Some(name) => name,

@@ -236,12 +236,8 @@ async fn speak(
 
 /// Writes what a new supervisor would need.
 fn write_down(prepared: &Prepared, facts: &Facts, user_qmp: Option<&Path>) -> Result<(), StartError> {
-    let file =
-        VmFile { spec: prepared.spec.clone(), facts: facts.clone(), user_qmp: user_qmp.map(Path::to_owned) };
-    serde_json::to_vec(&file)
-        .map_err(std::io::Error::other)
-        .and_then(|text| prepared.run.write(names::VM, &text))
-        .map_err(system("the VM's description in the run directory"))
+    let user_qmp = user_qmp.map(Path::to_owned);
+    VmFile { spec: prepared.spec.clone(), facts: facts.clone(), user_qmp }.write(&prepared.run)
 }
 
 /// QEMU holds the only listening end: a refusal means that it has ended.
@@ -275,6 +271,7 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         log_bytes: prepared.options.log_bytes,
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        wrapped: None,
     }
 }
 
@@ -304,6 +301,7 @@ impl Up {
         let Connected { session, events, .. } = self.connected;
         Running::assemble(Whole {
             spec,
+            machine: None,
             facts: self.facts,
             inventory,
             session,
@@ -330,6 +328,8 @@ impl Up {
 /// All that a running VM consists of, whether it was started or taken over.
 pub(super) struct Whole {
     pub(super) spec: VmSpec,
+    /// Where it is not the one that the description asks for.
+    pub(super) machine: Option<Machine>,
     pub(super) facts: Facts,
     pub(super) inventory: Inventory,
     pub(super) session: Session,
@@ -369,7 +369,7 @@ impl Running {
             bus: bus.clone(),
         };
         let mut owner = Owner::new(Parts {
-            machine: Machine::of(&whole.spec),
+            machine: whole.machine.unwrap_or_else(|| Machine::of(&whole.spec)),
             spec: whole.spec,
             facts: whole.facts,
             inventory: whole.inventory,

@@ -122,6 +122,7 @@ impl Handle {
             },
             Condition::Console(pattern) => self.console_line(pattern, from_now).await?,
             Condition::Agent => {
+                self.agent.check()?;
                 let mut alive = self.agent.watch();
                 let answers = alive.wait_for(|alive| *alive).await.is_ok();
                 if !answers {
@@ -160,6 +161,7 @@ impl Handle {
 
     async fn console_line(&self, pattern: &str, from_now: bool) -> Result<Value, ChangeError> {
         let regex = Regex::new(pattern).map_err(|error| ChangeError::invalid("conditions", error))?;
+        self.console.check()?;
         let from = if from_now { From::Now } else { From::Start };
         let reader = self.console.hub.reader(from);
         Ok(match find_line(reader, &regex).await {

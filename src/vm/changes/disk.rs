@@ -31,6 +31,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
         serial: disk.serial.clone(),
         node: None,
         identity: None,
+        foreign: false,
     });
     let id = match plug::book(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
         Ok(id) => id,
@@ -56,7 +57,8 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
 
 fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     let has = |id: &str| owner.inventory.device(id).is_some();
-    let (usb, scsi) = (has(Controller::Usb.id()), has(Controller::Scsi.id()));
+    let usb = has(Controller::Usb.id()) || owner.machine.came_with_usb();
+    let scsi = has(Controller::Scsi.id()) || owner.machine.came_with_scsi();
     if owner.machine.can_hot_plug(bus, usb, scsi) {
         return Ok(());
     }

@@ -22,7 +22,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
     if forward.host != 0 {
         // booked at once, so that a second request for it is refused
         owner.inventory.forwards.push(forward);
-        return owner.run_plan(add_forward(&forward), move |owner, result| {
+        return owner.run_plan(add_forward(owner.machine.netdev(), &forward), move |owner, result| {
             let result = match result {
                 Ok(_) => {
                     tell(owner, "VMRUN_FORWARD_ADDED", &forward);
@@ -39,7 +39,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
     // what is there after it and was not there before is the port: the three commands go out in one write
     let look = || Step::new(Command::hmp("info usernet"));
     let mut steps = vec![look()];
-    steps.extend(add_forward(&forward));
+    steps.extend(add_forward(owner.machine.netdev(), &forward));
     steps.push(look());
     owner.run_plan(steps, move |owner, result| {
         let result = result.and_then(|values| found_port(&values, &forward));
@@ -64,6 +64,10 @@ fn check(owner: &Owner, forward: &Forward) -> Result<(), ChangeError> {
 }
 
 fn require_user_networking(owner: &Owner) -> Result<(), ChangeError> {
+    if owner.is_wrapped() && owner.spec.networking != Networking::User {
+        let error = ChangeError::unsupported("this VM has no user networking, so no port forwards");
+        return Err(error.hint("it can have one from the start: `-nic user` on QEMU's command line"));
+    }
     match &owner.spec.networking {
         Networking::User => Ok(()),
         other => Err(ChangeError::unsupported(format!("a VM with {other} networking has no port forwards"))
@@ -117,7 +121,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
             return answer(reply, Err(ChangeError::invalid("host_port", message).hint("say which, whole")));
         }
     };
-    owner.command(&forward_remove(&forward), move |owner, result| {
+    owner.command(&forward_remove(owner.machine.netdev(), &forward), move |owner, result| {
         let result = result.map_err(ChangeError::from).and_then(|text| {
             hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| match error {
                 // somebody else was first: another client, or a line of the human monitor

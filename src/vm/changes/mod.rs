@@ -46,6 +46,14 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
 
 pub(super) use power::raw;
 
+/// Whether a change goes by the books, so that they must be true if others change the VM, too.
+pub(super) fn needs_fresh_books(change: &Change) -> bool {
+    !matches!(
+        change,
+        Change::Pause | Change::Resume | Change::Reset | Change::Powerdown | Change::Qmp(_) | Change::Hmp(_)
+    )
+}
+
 /// How long whoever asked is kept waiting by a QEMU that does not answer.
 fn patience(change: &Change) -> Duration {
     match change {

@@ -33,8 +33,10 @@ pub(super) fn book(
 /// Takes a slot for a device that is booked; the answer is the bus to name.
 pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, ChangeError> {
     let bus = owner.inventory.slots.take(id).map_err(|none| {
-        ChangeError::new(ErrorKind::NoFreeSlot, none.to_string())
-            .hint("start the VM with more of them (`--hotplug-slots N`), or add disks with `bus=scsi`, which share one slot")
+        ChangeError::new(ErrorKind::NoFreeSlot, none.to_string()).hint(match owner.is_wrapped() {
+            true => "each `-device pcie-root-port,id=ID,chassis=N` on QEMU's command line is one",
+            false => "start the VM with more of them (`--hotplug-slots N`), or add disks with `bus=scsi`, which share one slot",
+        })
     })?;
     let slot = owner.inventory.slots.slot_of(id).map(str::to_owned);
     if let Some(entry) = owner.inventory.device_mut(id) {
@@ -46,6 +48,13 @@ pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, C
 /// Makes sure that a controller is there or on its way: QEMU carries out commands in order, so what is sent after it finds it.
 pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Result<(), ChangeError> {
     let id = controller.id();
+    let came_with_one = match controller {
+        Controller::Usb => owner.machine.came_with_usb(),
+        Controller::Scsi => owner.machine.came_with_scsi(),
+    };
+    if came_with_one {
+        return Ok(());
+    }
     match owner.inventory.device(id).map(|entry| entry.phase) {
         None => {}
         // whatever is plugged into it now goes with it
@@ -67,7 +76,11 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
         };
         let message =
             format!("a {} machine cannot be given a {what} controller while it runs", owner.machine.kind());
-        return Err(ChangeError::unsupported(message).hint(format!("start the VM with `{flag}`")));
+        let error = ChangeError::unsupported(message);
+        return Err(match owner.is_wrapped() {
+            true => error.hint("it can have one from the start, by QEMU's command line"),
+            false => error.hint(format!("start the VM with `{flag}`")),
+        });
     }
     let device: DeviceId = id.parse().map_err(|error| ChangeError::invalid("id", error))?;
     owner.inventory.insert(Entry {

@@ -10,6 +10,7 @@ use super::super::error::{ChangeError, ErrorKind};
 use super::super::owner::{Owner, Reply};
 use super::super::rebuild;
 use super::super::state::RunState;
+use super::super::wrap;
 use super::answer;
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
@@ -98,6 +99,9 @@ fn hmp_line(command: &Command) -> &str {
 
 /// Takes what is in QEMU and not in the books into the books.
 fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + 'static) {
+    if owner.is_wrapped() {
+        return wrap::refreshed(owner, |_| then());
+    }
     let (session, spec) = (owner.session.clone(), owner.spec.clone());
     owner.spawn(async move { rebuild::look(&session, &spec).await }, move |owner, result| {
         match result {

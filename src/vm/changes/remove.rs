@@ -91,7 +91,7 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
 fn has_image(entry: &Entry) -> bool {
     match &entry.kind {
         Kind::Usb { file, .. } => file.is_some(),
-        Kind::Disk(facts) => facts.node.is_some(),
+        Kind::Disk(facts) => facts.own_node().is_some(),
         Kind::Other | Kind::Controller => false,
     }
 }
@@ -109,6 +109,11 @@ fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
         Removable::Any => "device",
     };
     let entry = entry.filter(fits).ok_or_else(|| ChangeError::no_such(what, id))?;
+    if owner.inventory.anonymous.contains_key(id) {
+        let error =
+            ChangeError::unsupported(format!("'{id}' was given no id, by which QEMU could remove it"));
+        return Err(error.hint("give it one on QEMU's command line: `-device …,id=ID`"));
+    }
     match (&entry.kind, entry.phase) {
         (Kind::Controller, _) if in_use(owner, entry) => Err(ChangeError::new(
             ErrorKind::NotNow { state: "in-use".to_owned() },

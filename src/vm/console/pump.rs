@@ -7,6 +7,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
+use super::super::error::ChangeError;
 use super::hub::Hub;
 use super::log_file::ConsoleLog;
 
@@ -22,13 +23,35 @@ pub struct Console {
     pub hub: Hub,
     /// What is typed; bounded, so a guest that does not read holds the typist up and nobody else.
     pub input: mpsc::Sender<Vec<u8>>,
+    /// There is none: nothing comes of it, and nothing goes to it.
+    absent: bool,
 }
 
 impl Console {
     /// A console that is somewhere else: the caller pushes its output, and gets what is typed.
     pub fn remote() -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (input, typed) = mpsc::channel(INPUT_QUEUE);
-        (Self { hub: Hub::default(), input }, typed)
+        (Self { hub: Hub::default(), input, absent: false }, typed)
+    }
+
+    /// None: the VM was put together by somebody else, who has its serial ports.
+    pub(in super::super) fn absent() -> Self {
+        let (console, _) = Self::remote();
+        console.hub.close();
+        Self { absent: true, ..console }
+    }
+
+    /// Whether there is one.
+    ///
+    /// # Errors
+    /// `NotSupported`, with the reason.
+    pub fn check(&self) -> Result<(), ChangeError> {
+        match self.absent {
+            false => Ok(()),
+            true => Err(ChangeError::unsupported(
+                "this VM was not started by `vmrun qemu`: its serial ports are where its own command line has them",
+            )),
+        }
     }
 }
 
@@ -39,7 +62,7 @@ pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> 
     let (input, typed) = mpsc::channel(INPUT_QUEUE);
     tokio::spawn(drain(read, hub.clone(), log));
     tokio::spawn(feed(write, typed));
-    Console { hub, input }
+    Console { hub, input, absent: false }
 }
 
 async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>) {

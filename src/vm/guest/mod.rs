@@ -49,6 +49,7 @@ impl Handle {
             let message = format!("the guest does not run (it is {state}), so its agent cannot answer");
             return Err(ChangeError::new(kind, message).hint("`resume` first"));
         }
+        self.agent.check()?;
         match self.agent.is_alive() {
             true => Ok(()),
             false => Err(no_agent("no guest agent answers")),

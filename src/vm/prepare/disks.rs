@@ -111,6 +111,7 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
                 serial: disk.serial.clone(),
                 node: Some(disk.id.to_string()),
                 identity: Some(opened.identity),
+                foreign: false,
             }),
         });
     }
@@ -143,6 +144,7 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
             serial: None,
             node: Some(id.to_owned()),
             identity: None,
+            foreign: false,
         }),
     });
 }

@@ -112,6 +112,7 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         log_bytes: 1 << 20,
         stop_timeout_ms: 30_000,
         started_unix_ms: 0,
+        wrapped: None,
     }
 }
 

@@ -1,0 +1,362 @@
+//! What a VM has that somebody else has put together: the books, from QEMU's own answers.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::{Value, json};
+
+use crate::qemu::machine::Family;
+use crate::qemu::plan::Controller;
+use crate::qemu::{Command, Found, Machine, PlugTarget, Slots};
+use crate::qmp::hmp::{ForwardLine, user_networks, usernet};
+use crate::qmp::qtree::{Dev, Tree};
+use crate::qmp::{CommandError, Session};
+use crate::spec::{Accel, Arch, DeviceId, DiskBus, Forward, Networking, Size, VmSpec};
+
+use super::super::facts::Facts;
+use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::super::state::RunState;
+
+/// Places of a PCI bus.
+const PCI_PLACES: u8 = 32;
+/// The channel subsystem has room for more than anybody wants.
+const CCW_ROOM: usize = 200;
+
+/// What was found.
+pub(super) struct Seen {
+    pub(super) machine: Machine,
+    pub(super) inventory: Inventory,
+    uuid: Option<uuid::Uuid>,
+    target: String,
+    cpus: u32,
+    memory_bytes: u64,
+    kvm: bool,
+    networking: &'static str,
+    mac: Option<String>,
+}
+
+impl Seen {
+    /// Takes what has a place in a description, and in the facts, there.
+    pub(super) fn tell(&self, spec: &mut VmSpec, facts: &mut Facts) {
+        spec.arch = self.machine.arch();
+        spec.machine = Some(self.machine.kind().to_owned());
+        spec.uuid = self.uuid.unwrap_or_default();
+        // none yet in `-preconfig`: not to be taken for a VM that was never looked at
+        spec.cpus = self.cpus.max(1);
+        spec.memory = Size::from_bytes(self.memory_bytes).unwrap_or(spec.memory);
+        spec.networking = if self.networking == "user" { Networking::User } else { Networking::None };
+        facts.host.accel = if self.kvm { Accel::Kvm } else { Accel::Tcg };
+        if let Some(wrapped) = &mut facts.wrapped {
+            wrapped.target.clone_from(&self.target);
+            self.networking.clone_into(&mut wrapped.networking);
+            wrapped.mac.clone_from(&self.mac);
+        }
+    }
+}
+
+/// What vmrun takes one of QEMU's many architectures for.
+pub(super) fn arch(target: &str) -> Arch {
+    match target {
+        "aarch64" | "arm" => Arch::Aarch64,
+        "riscv64" | "riscv32" => Arch::Riscv64,
+        "s390x" => Arch::S390x,
+        _ => Arch::X86_64,
+    }
+}
+
+/// Asks for everything in one go. `from_start`: a VM that is taken over again had these devices from the start; what came later and
+/// looks as if vmrun had plugged it was. With none, nothing was plugged by vmrun.
+pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Result<Seen, CommandError> {
+    let plain = |name: &str| Command::new(name, Value::Null);
+    let commands = [
+        plain("query-status"),
+        Command::hmp("info qtree"),
+        Command::hmp("info usernet"),
+        plain("query-block"),
+        Command::new("query-named-block-nodes", json!({ "flat": true })),
+        plain("query-target"),
+        plain("query-kvm"),
+        plain("query-uuid"),
+        plain("query-cpus-fast"),
+        plain("query-memory-size-summary"),
+        Command::new("qom-get", json!({ "path": "/machine", "property": "type" })),
+    ];
+    let mut answers = Vec::with_capacity(commands.len());
+    for answer in session.submit_all(&commands) {
+        answers.push(match answer.await {
+            // in `-preconfig` QEMU answers few questions yet
+            Err(CommandError::Refused { .. }) => Value::Null,
+            other => other?,
+        });
+    }
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Null);
+    let (status, tree, usernet_text, blocks, nodes) = (next(), next(), next(), next(), next());
+    let (target, kvm, uuid, cpus, memory, kind) = (next(), next(), next(), next(), next(), next());
+    let tree = Tree::parse(tree.as_str().unwrap_or_default());
+    let usernet_text = usernet_text.as_str().unwrap_or_default();
+    let target = target["arch"].as_str().unwrap_or_default().to_owned();
+    let view = View { tree: &tree, blocks: Blocks::new(&blocks, &nodes), from_start };
+    let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default(), usernet_text);
+    let mut inventory = Inventory::new(slots);
+    inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
+    view.devices(&mut inventory);
+    inventory.forwards = usernet(usernet_text).into_iter().map(forward).collect();
+    let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
+    Ok(Seen {
+        networking: match (user_networks(usernet_text).is_empty(), &mac) {
+            (false, _) => "user",
+            (true, Some(_)) => "other",
+            (true, None) => "none",
+        },
+        machine,
+        inventory,
+        uuid: uuid["UUID"].as_str().and_then(|text| text.parse().ok()),
+        target,
+        cpus: cpus.as_array().map_or(0, |all| u32::try_from(all.len()).unwrap_or(u32::MAX)),
+        memory_bytes: ["base-memory", "plugged-memory"].iter().filter_map(|key| memory[*key].as_u64()).sum(),
+        kvm: kvm["enabled"] == true,
+        mac,
+    })
+}
+
+fn forward(line: ForwardLine) -> Forward {
+    Forward { address: line.address, host: line.host_port, guest: line.guest_port, protocol: line.protocol }
+}
+
+/// What QEMU says of its block devices.
+struct Blocks<'a> {
+    /// By the name of their back-end, or of its first node.
+    devices: BTreeMap<&'a str, &'a Value>,
+    nodes: Vec<&'a str>,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(blocks: &'a Value, nodes: &'a Value) -> Self {
+        let mut devices = BTreeMap::new();
+        for block in blocks.as_array().into_iter().flatten() {
+            let names = [&block["device"], &block["inserted"]["node-name"]];
+            let named = names.into_iter().filter_map(Value::as_str).filter(|name| !name.is_empty());
+            devices.extend(named.map(|name| (name, block)));
+        }
+        let nodes =
+            nodes.as_array().into_iter().flatten().filter_map(|node| node["node-name"].as_str()).collect();
+        Self { devices, nodes }
+    }
+
+    fn has_node(&self, name: &str) -> bool {
+        self.nodes.contains(&name)
+    }
+}
+
+struct View<'a> {
+    tree: &'a Tree,
+    blocks: Blocks<'a>,
+    from_start: Option<&'a [String]>,
+}
+
+impl View<'_> {
+    /// What the machine's type and its buses decide.
+    fn machine(&self, arch: Arch, kind: &str, usernet: &str) -> (Machine, Slots) {
+        let has_bus =
+            |name: &str, kind: &str| self.tree.buses.iter().any(|bus| bus.name == name && bus.kind == kind);
+        let (family, target, slots): (_, _, Vec<_>) = if has_bus("pcie.0", "PCIE") {
+            let family = if arch == Arch::X86_64 { Family::Q35 } else { Family::Virt };
+            (family, PlugTarget::Slots, self.root_ports().collect())
+        } else if has_bus("pci.0", "PCI") {
+            (Family::Pc, PlugTarget::Bus("pci.0"), self.pci_places())
+        } else if has_bus("virtual-css", "virtual-css-bus") || arch == Arch::S390x {
+            (Family::Ccw, PlugTarget::Direct, vec![("ccw".to_owned(), None); CCW_ROOM])
+        } else {
+            (Family::Microvm, PlugTarget::None, Vec::new())
+        };
+        let found = Found {
+            usb_bus: self.usb_bus(),
+            scsi_bus: self.scsi_bus(),
+            netdev: user_networks(usernet).first().map(|name| (*name).to_owned()),
+        };
+        let kind = kind.strip_suffix("-machine").unwrap_or(kind);
+        (Machine::found(arch, family, kind, found), Slots::found(target, slots))
+    }
+
+    /// Ports that take one device each while the VM runs. Those whose bus shares its name with another cannot be named.
+    fn root_ports(&self) -> impl Iterator<Item = (String, Option<String>)> {
+        self.tree.buses.iter().enumerate().filter_map(|(index, bus)| {
+            let port = self.tree.devices.get(bus.parent?)?;
+            let is_port = port.driver.ends_with("root-port") || port.driver == "xio3130-downstream";
+            let can = port.properties.get("hotplug").is_none_or(|value| value == "true");
+            (is_port && can && self.tree.is_unique(&bus.name))
+                .then(|| (bus.name.clone(), self.tree.on(index).next().map(|dev| name_of(dev).to_owned())))
+        })
+    }
+
+    /// The places of `pci.0`.
+    fn pci_places(&self) -> Vec<(String, Option<String>)> {
+        let Some(bus) = self.tree.buses.iter().position(|bus| bus.name == "pci.0") else { return Vec::new() };
+        let mut places = BTreeMap::new();
+        for dev in self.tree.on(bus) {
+            let place = dev.properties.get("addr").and_then(|addr| addr.split('.').next());
+            if let Some(place) = place.and_then(|place| u8::from_str_radix(place, 16).ok()) {
+                places.entry(place).or_insert_with(|| name_of(dev).to_owned());
+            }
+        }
+        (0..PCI_PLACES).map(|place| ("pci.0".to_owned(), places.remove(&place))).collect()
+    }
+
+    /// The bus that takes the fastest devices, of those that can be named.
+    fn usb_bus(&self) -> Option<String> {
+        let rank = |driver: &str| match driver {
+            _ if driver.contains("xhci") => 0,
+            _ if driver.contains("ehci") => 1,
+            _ => 2,
+        };
+        let buses =
+            self.tree.buses.iter().filter(|bus| bus.kind == "usb-bus" && self.tree.is_unique(&bus.name));
+        let controllers = buses.filter_map(|bus| Some((self.tree.devices.get(bus.parent?)?, bus)));
+        let best = controllers.min_by_key(|(controller, _)| rank(&controller.driver));
+        best.map(|(_, bus)| bus.name.clone())
+    }
+
+    /// The bus of a virtio controller: others do not take disks while the VM runs, or a few only.
+    fn scsi_bus(&self) -> Option<String> {
+        let is_virtio =
+            |dev: usize| self.tree.devices.get(dev).is_some_and(|dev| dev.driver.starts_with("virtio-scsi"));
+        let mut buses =
+            self.tree.buses.iter().filter(|bus| bus.kind == "SCSI" && self.tree.is_unique(&bus.name));
+        buses.find(|bus| bus.parent.is_some_and(is_virtio)).map(|bus| bus.name.clone())
+    }
+
+    /// Everything that has an id, and disks and USB devices without one.
+    fn devices(&self, inventory: &mut Inventory) {
+        for (index, dev) in self.tree.devices.iter().enumerate() {
+            let disk = self.disk(index);
+            let is_usb = self.tree.bus_of(index).is_some_and(|bus| bus.kind == "usb-bus");
+            if dev.id.is_empty() && disk.is_none() && !is_usb {
+                continue;
+            }
+            let name = match (&disk, dev.id.is_empty()) {
+                (_, false) => dev.id.clone(),
+                (Some((drive, _)), true) => drive.clone(),
+                (None, true) => free_name(inventory, &dev.driver),
+            };
+            let Ok(id) = plain(&name).parse::<DeviceId>() else { continue };
+            let kind = match disk {
+                Some((drive, facts)) => self.disk_or_stick(dev, &drive, facts),
+                None if is_usb => usb(dev),
+                None if is_our_controller(dev) => Kind::Controller,
+                None => Kind::Other,
+            };
+            if dev.id.is_empty() {
+                let path = self.path(index, &kind);
+                inventory.anonymous.insert(id.to_string(), path);
+            }
+            let slot = self.tree.bus_of(index).map(|bus| bus.name.clone());
+            let slot = slot.filter(|bus| inventory.slots.iter().any(|(name, _)| name == bus));
+            inventory.insert(Entry { id, driver: dev.driver.clone(), slot, phase: Phase::Present, kind });
+        }
+    }
+
+    /// The drive of a device, if it is a disk: its own, or its child's (the back half of virtio, the disk of a USB stick).
+    fn disk(&self, index: usize) -> Option<(String, DiskFacts)> {
+        let dev = self.tree.devices.get(index)?;
+        let bus = disk_bus(&dev.driver)?;
+        let own = dev.properties.get("drive").filter(|drive| !drive.is_empty());
+        let of_child = || {
+            let is_child = |child: &usize| self.tree.parent(*child) == Some(index);
+            let mut children = (0..self.tree.devices.len()).filter(is_child);
+            children.find_map(|child| {
+                self.tree.devices[child].properties.get("drive").filter(|drive| !drive.is_empty())
+            })
+        };
+        // the disk of a USB stick belongs to the stick
+        let parent = self.tree.parent(index).and_then(|parent| self.tree.devices.get(parent));
+        if parent.is_some_and(|parent| parent.driver == "usb-storage") {
+            return None;
+        }
+        let drive = own.or_else(of_child)?;
+        let facts = self.facts(drive, bus, dev.driver.ends_with("-cd"), dev.properties.get("serial"));
+        Some((drive.clone(), facts))
+    }
+
+    fn facts(&self, drive: &str, bus: DiskBus, is_cd: bool, serial: Option<&String>) -> DiskFacts {
+        let inserted = self.blocks.devices.get(drive).map_or(&Value::Null, |block| &block["inserted"]);
+        let text = |key: &str| inserted[key].as_str().map(str::to_owned);
+        let file = text("file");
+        let identity = file.as_ref().and_then(|file| std::fs::metadata(file).ok());
+        DiskFacts {
+            format: text("drv").and_then(|driver| driver.parse().ok()),
+            bus,
+            size_bytes: inserted["image"]["virtual-size"].as_u64(),
+            readonly: inserted["ro"].as_bool().unwrap_or(is_cd),
+            removable: is_cd,
+            serial: serial.filter(|serial| !serial.is_empty()).cloned(),
+            node: text("node-name"),
+            identity: identity.map(|facts| (facts.dev(), facts.ino())).filter(|_| !is_cd),
+            foreign: true,
+            file,
+        }
+    }
+
+    /// Tells what vmrun has plugged in an earlier life from what others have.
+    fn disk_or_stick(&self, dev: &Dev, drive: &str, facts: DiskFacts) -> Kind {
+        let id = dev.id.as_str();
+        let was_there = self.from_start.is_none_or(|all| all.iter().any(|other| other == id));
+        let like_ours = self.blocks.has_node(id) && self.blocks.has_node(&format!("{id}.file"));
+        let ours = !was_there && like_ours && [id, ""].contains(&facts.node.as_deref().unwrap_or(drive));
+        let is_stick = dev.driver == "usb-storage"
+            && dev.properties.get("removable").is_some_and(|value| value == "true");
+        match ours && is_stick {
+            true => Kind::Usb {
+                description: format!("stick with {}", facts.file.as_deref().unwrap_or_default()),
+                identity: facts.identity,
+                file: facts.file,
+            },
+            false => Kind::Disk(DiskFacts { foreign: !ours, ..facts }),
+        }
+    }
+
+    /// The path of a device without an id, as far as it is needed: that of a drive.
+    fn path(&self, index: usize, kind: &Kind) -> String {
+        let drive = matches!(kind, Kind::Disk(_)).then(|| self.disk(index)).flatten();
+        let block = drive.and_then(|(drive, _)| self.blocks.devices.get(drive.as_str()).copied());
+        block.and_then(|block| block["qdev"].as_str()).unwrap_or_default().to_owned()
+    }
+}
+
+fn name_of(dev: &Dev) -> &str {
+    if dev.id.is_empty() { &dev.driver } else { &dev.id }
+}
+
+/// A name that is an id: node names that QEMU makes up begin with `#`.
+fn plain(name: &str) -> String {
+    name.trim_start_matches('#').chars().take(26).collect()
+}
+
+fn free_name(inventory: &Inventory, driver: &str) -> String {
+    let numbered = |number: u32| format!("{driver}.{number}");
+    (0..).map(numbered).find(|name| inventory.device(name).is_none()).unwrap_or_default()
+}
+
+fn disk_bus(driver: &str) -> Option<DiskBus> {
+    Some(match driver {
+        "usb-storage" => DiskBus::Usb,
+        "scsi-hd" | "scsi-cd" => DiskBus::Scsi,
+        "ide-hd" | "ide-cd" => DiskBus::Sata,
+        "nvme" => DiskBus::Nvme,
+        // its back half is a device of its own in the tree
+        "virtio-blk-device" => return None,
+        _ if driver.starts_with("virtio-blk") => DiskBus::Virtio,
+        _ => return None,
+    })
+}
+
+/// What vmrun plugs when a device needs a controller.
+fn is_our_controller(dev: &Dev) -> bool {
+    (dev.id == Controller::Usb.id() && dev.driver == "qemu-xhci")
+        || (dev.id == Controller::Scsi.id() && dev.driver.starts_with("virtio-scsi"))
+}
+
+fn usb(dev: &Dev) -> Kind {
+    let told = dev.notes.iter().find_map(|note| note.split_once(", name ")?.1.split(',').next());
+    Kind::Usb { description: told.unwrap_or(&dev.driver).to_owned(), file: None, identity: None }
+}
