@@ -136,7 +136,18 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
         };
         place.busy();
         let (oneway, answer) = match call {
-            Ok(call) => (call.oneway(), dispatch(call.method(), call.more(), &handle, &mut uploads).await),
+            Ok(call) => {
+                let answer = dispatch(call.method(), call.more(), &handle, &mut uploads);
+                let answer = tokio::select! { biased;
+                    answer = answer => answer,
+                    // what was sent to the owner still happens; what was only awaited need not be any more
+                    () = hung_up(&mut calls, &mut ahead, &replies), if !call.oneway() => {
+                        log::debug!("a client left without its answer");
+                        return;
+                    }
+                };
+                (call.oneway(), answer)
+            }
             // the frame has been read whole, so the connection can go on
             Err(zlink::Error::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
@@ -167,6 +178,19 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
             return;
         }
     }
+}
+
+/// Waits until the client has closed its connection, and keeps one call that comes meanwhile. One that has only said its
+/// last word (as `nc` does at the end of its input) still wants its answer.
+async fn hung_up(calls: &mut Calls, ahead: &mut Option<Received>, replies: &GuardedWrite) {
+    if ahead.is_none() {
+        let call = receive(calls).await;
+        if matches!(call, Err(ref error) if !matches!(error, zlink::Error::Json(_))) && replies.is_closed() {
+            return;
+        }
+        *ahead = Some(call);
+    }
+    std::future::pending().await
 }
 
 async fn receive(calls: &mut Calls) -> Received {

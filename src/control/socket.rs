@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -68,6 +69,17 @@ impl ReadHalf for GuardedRead {
             }
         }
         Ok(ReadResult::new(count))
+    }
+}
+
+impl GuardedWrite {
+    /// Whether the other side has closed its socket, rather than only ended what it says.
+    pub fn is_closed(&self) -> bool {
+        let socket: &UnixStream = self.0.as_ref();
+        let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+        let answered = poll(&mut asked, PollTimeout::ZERO);
+        let [asked] = asked;
+        answered.is_ok() && asked.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 }
 

@@ -65,7 +65,10 @@ impl Handle {
             let arguments = json!({ "keys": keys, "hold-time": hold });
             self.change(Change::Qmp(Command::new("send-key", arguments))).await?;
             // QEMU answers at once, and its keyboards' queues are short
-            tokio::time::sleep(delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = self.ended() => return Err(ChangeError::not_running()),
+            }
         }
         Ok(())
     }

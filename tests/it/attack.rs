@@ -183,6 +183,28 @@ fn clients_that_never_read_or_vanish_slow_nobody() {
 }
 
 #[test]
+fn clients_that_gave_up_waiting_keep_nobody_out() {
+    let target = Target::start();
+    let wait = br#"{"method":"io.vmrun.Machine.Wait","parameters":{"conditions":["console=never"]}}"#;
+    // more than are served at once
+    for _ in 0..1500 {
+        target.connect().send(wait);
+    }
+    target.is_well();
+    target.end();
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_gets_its_answer() {
+    let target = Target::start();
+    let mut raw = target.connect();
+    raw.send(br#"{"method":"io.vmrun.Machine.Wait","parameters":{"conditions":["console=never"],"timeout_ms":300}}"#);
+    raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(raw.receive().unwrap()["error"], "io.vmrun.Machine.TimedOut");
+    target.end();
+}
+
+#[test]
 fn many_tiny_calls_are_all_answered() {
     const CALLS: usize = 20_000;
     let target = Target::start();

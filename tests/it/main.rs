@@ -9,6 +9,7 @@ mod background;
 mod bad_input;
 mod boot_sectors;
 mod console;
+mod deaths;
 mod ends;
 mod ephemeral;
 mod examples;
