@@ -1,10 +1,10 @@
 //! `copy-to` and `copy-from`. Files of this machine are read and written here, with the permissions of whoever typed this.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -219,25 +219,18 @@ struct Progress {
     total: Option<u64>,
     done: u64,
     started: Instant,
-    shown: Option<Instant>,
-    on_terminal: bool,
+    shown: output::Line,
 }
 
 impl Progress {
-    /// Between two looks of the line.
-    const PAUSE: Duration = Duration::from_millis(100);
-
     fn new(total: Option<u64>) -> Self {
-        Self { total, done: 0, started: Instant::now(), shown: None, on_terminal: io::stderr().is_terminal() }
+        Self { total, done: 0, started: Instant::now(), shown: output::Line::new() }
     }
 
     fn add(&mut self, count: usize) {
         self.done += u64::try_from(count).unwrap_or_default();
-        let due = self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE);
-        if self.on_terminal && due {
-            self.shown = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r\x1b[K{}", self.line());
-        }
+        let line = self.line();
+        self.shown.show(&line);
     }
 
     fn line(&self) -> String {
@@ -257,13 +250,5 @@ impl Progress {
         let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let facts = json!({ "path": path, "size_bytes": self.done, "took_ms": took_ms, "checked": checked });
         context.output.print(&facts, || path.to_owned())
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }
