@@ -1,7 +1,8 @@
 //! Tables and JSON on stdout.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,6 +46,39 @@ pub(super) fn end_with_reader() {
             }
         }
     });
+}
+
+/// One line on the terminal that is written over and over, and gone at the end.
+#[derive(Debug)]
+pub(super) struct Line {
+    on_terminal: bool,
+    shown: Option<Instant>,
+}
+
+impl Line {
+    /// Between two looks of the line.
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    /// On stderr, if that is a terminal.
+    pub(super) fn new() -> Self {
+        Self { on_terminal: std::io::stderr().is_terminal(), shown: None }
+    }
+
+    /// Shows a text, unless it follows too soon on the one before.
+    pub(super) fn show(&mut self, text: &str) {
+        if self.on_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE) {
+            self.shown = Some(Instant::now());
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 /// A table with a heading, columns as wide as their widest cell. Empty cells show as `-`.
@@ -92,7 +126,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 /// A time for people: `2m 5s`.
 pub(super) fn milliseconds(milliseconds: u64) -> String {
     let whole = if milliseconds >= 1000 { milliseconds / 1000 * 1000 } else { milliseconds };
-    humantime::format_duration(std::time::Duration::from_millis(whole)).to_string()
+    humantime::format_duration(Duration::from_millis(whole)).to_string()
 }
 
 #[cfg(test)]

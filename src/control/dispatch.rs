@@ -8,13 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
-use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, Wait};
+use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, SnapshotName, UsbSelector};
+use crate::vm::{
+    Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, SnapshotChange, Wait,
+};
 
 use super::error::WireError;
 use super::guest::{self, Uploads};
 use super::screen;
 use super::service::{Answer, RawCall};
+use super::snapshots;
 use super::streams;
 use super::translate::{self, absolute, parse};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
@@ -127,6 +130,9 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
             Change::EjectMedia { id, force: force.unwrap_or(false) }
         }
         "AddDevice" => Change::AddDevice(add_device(read(parameters)?)?),
+        "LoadSnapshot" => Change::Snapshot(SnapshotChange::Load(named(read(parameters)?)?)),
+        "DeleteSnapshot" => Change::Snapshot(SnapshotChange::Delete(named(read(parameters)?)?)),
+        "ListSnapshots" => plain(Change::Snapshot(SnapshotChange::List), parameters)?,
         "Pause" => plain(Change::Pause, parameters)?,
         "Resume" => plain(Change::Resume, parameters)?,
         "Reset" => plain(Change::Reset, parameters)?,
@@ -142,6 +148,10 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
 
 fn plain(change: Change, parameters: Value) -> Result<Change, WireError> {
     read::<wire::Empty>(parameters).map(|_| change)
+}
+
+fn named(call: wire::NamedSnapshot) -> Result<SnapshotName, ChangeError> {
+    parse("name", &call.name)
 }
 
 fn add_usb(call: wire::AddUsb) -> Result<Change, ChangeError> {
@@ -255,6 +265,10 @@ fn done_reply(method: &str, done: Done) -> One {
         Done::RemovalPending => reply(wire::Removed { removed: false }),
         Done::Value(value) => reply(wire::QmpReply { value }),
         Done::Text(text) => reply(wire::HmpReply { text }),
+        Done::Snapshot(snapshot) => reply(wire::SnapshotReply { snapshot: snapshots::translated(&snapshot) }),
+        Done::Snapshots(all) => {
+            reply(wire::SnapshotList { snapshots: all.iter().map(snapshots::translated).collect() })
+        }
         Done::Nothing => Ok(json!({})),
     }
 }

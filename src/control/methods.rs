@@ -66,6 +66,10 @@ methods! {
     WriteGuestFile(WriteGuestFile) -> Empty;
     FinishGuestFile(FinishGuestFile) -> FinishedReply;
     #[Stream] ReadGuestFile(ReadGuestFile) -> ReadGuestFileReply;
+    #[Stream] SaveSnapshot(SaveSnapshot) -> SaveSnapshotReply;
+    LoadSnapshot(NamedSnapshot) -> SnapshotReply;
+    DeleteSnapshot(NamedSnapshot) -> SnapshotReply;
+    ListSnapshots(Empty) -> SnapshotList;
     Screenshot(Empty) -> ScreenshotReply;
     SendKeys(SendKeys) -> Empty;
     TypeText(TypeText) -> Empty;

@@ -14,6 +14,7 @@ mod places;
 mod screen;
 pub mod service;
 pub mod shared_qmp;
+mod snapshots;
 pub mod socket;
 mod streams;
 pub mod supervise;

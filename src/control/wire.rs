@@ -87,6 +87,20 @@ pub struct Slot {
     pub device: Option<String>,
 }
 
+/// A snapshot. Fields as in the protocol's description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Snapshot {
+    pub name: String,
+    pub id: String,
+    pub created_unix_ms: u64,
+    pub vm_clock_ms: u64,
+    pub state_bytes: u64,
+    pub disks: Vec<String>,
+    pub missing: Vec<String>,
+    pub loadable: bool,
+}
+
 /// Everything that is known of a VM. Fields as in the protocol's description.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -166,6 +180,10 @@ parameters! {
     EjectMedia { id: String; force: bool }
     /// Parameters of `AddDevice`.
     AddDevice { driver: String; properties: BTreeMap<String, String>, id: String }
+    /// Parameters of `SaveSnapshot`.
+    SaveSnapshot { name: String; overwrite: bool }
+    /// Parameters of `LoadSnapshot` and `DeleteSnapshot`.
+    NamedSnapshot { name: String; }
     /// Parameters of `Shutdown`.
     Shutdown { ; timeout_ms: i64, force: bool, no_repeat: bool }
     /// Parameters of `Wait`.
@@ -213,6 +231,12 @@ parameters! {
     DeviceReply { device: Device; }
     /// Reply of `RemoveDisk` and `RemoveDevice`.
     Removed { removed: bool; }
+    /// Replies of `SaveSnapshot`.
+    SaveSnapshotReply { ; done_bytes: u64, total_bytes: u64, snapshot: Snapshot }
+    /// Reply of `LoadSnapshot` and `DeleteSnapshot`.
+    SnapshotReply { snapshot: Snapshot; }
+    /// Reply of `ListSnapshots`.
+    SnapshotList { snapshots: Vec<Snapshot>; }
     /// Reply of `Shutdown`.
     OutcomeReply { outcome: Outcome; }
     /// Reply of `Wait`.

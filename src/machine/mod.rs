@@ -258,6 +258,37 @@ impl Machine {
     }
 }
 
+/// Snapshots, which its qcow2 disks hold.
+impl Machine {
+    /// Saves its memory, devices and disks under a name that is not taken yet; it goes on from there.
+    pub async fn save_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
+        let call = wire::SaveSnapshot { name: name.to_owned(), overwrite: None };
+        let mut replies = self.stream(methods::SaveSnapshot, call).await?;
+        let mut made = None;
+        while let Some(reply) = replies.next().await? {
+            made = reply.snapshot;
+        }
+        Ok(made.ok_or(ClientError::Gone)?)
+    }
+
+    /// Takes all of it back to a snapshot.
+    pub async fn load_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
+        let call = wire::NamedSnapshot { name: name.to_owned() };
+        Ok(self.call(methods::LoadSnapshot, call).await?.snapshot)
+    }
+
+    /// Its snapshots.
+    pub async fn snapshots(&self) -> Result<Vec<wire::Snapshot>, Error> {
+        Ok(self.call(methods::ListSnapshots, wire::Empty {}).await?.snapshots)
+    }
+
+    /// Deletes one.
+    pub async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
+        let call = wire::NamedSnapshot { name: name.to_owned() };
+        self.call(methods::DeleteSnapshot, call).await.map(|_| ())
+    }
+}
+
 /// Its guest, through the agent; and its screen and keyboard.
 impl Machine {
     /// Runs a command in the guest; no shell looks at it. Needs the guest agent.

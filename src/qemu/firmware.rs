@@ -8,7 +8,7 @@ use crate::spec::{Firmware, VmSpec};
 /// Read-only code.
 const CODE: &str = "pflash0";
 /// The VM's own variables.
-const VARS: &str = "pflash1";
+pub(super) const VARS: &str = "pflash1";
 
 /// The nodes behind the flash chips.
 pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {

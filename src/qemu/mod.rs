@@ -33,6 +33,7 @@ pub mod plan;
 pub mod properties;
 pub mod quote;
 pub mod slots;
+pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod typed;

@@ -138,6 +138,17 @@ fn address(text: &str) -> Option<Ipv4Addr> {
     if text == "*" { Some(Ipv4Addr::UNSPECIFIED) } else { text.parse().ok() }
 }
 
+/// The ports of USB devices that have an id, from `info usb`: `Device 0.1, Port 1, Speed 12 Mb/s, Product QEMU USB Keyboard, ID: keys`.
+/// A port of a hub is `1.2`.
+pub fn usb_ports(text: &str) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let (_, id) = line.trim_end().rsplit_once(", ID: ")?;
+        let port = line.split(", ").find_map(|part| part.strip_prefix("Port "))?;
+        Some((id.to_owned(), port.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -211,5 +222,14 @@ Hub 3 (n3):\r
         fn no_text_panics(text: String, line in r"(Hub |  TCP\[HOST_FORWARD\])[ -~]{0,60}\n?") {
             let _ = (usernet(&text), usernet(&line), hostfwd_added(&text), hostfwd_removed(&text));
         }
+    }
+
+    #[test]
+    fn the_ports_of_usb_devices() {
+        let text = "  Device 0.1, Port 1, Speed 12 Mb/s, Product QEMU USB Keyboard, ID: keys\r\n  Device 0.2, Port 2.1, Speed \
+                    480 Mb/s, Product A, ID: x, ID: pen\r\n  Device 0.3, Port 3, Speed 12 Mb/s, Product QEMU USB Hub\r\n";
+        let expected = [("keys", "1"), ("pen", "2.1")].map(|(id, port)| (id.to_owned(), port.to_owned()));
+        assert_eq!(usb_ports(text), expected);
+        assert!(usb_ports("USB support not enabled\r\n").is_empty());
     }
 }

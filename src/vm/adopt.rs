@@ -33,6 +33,7 @@ use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild::rebuild;
 use super::signals::Signals;
+use super::snapshots::take_back;
 use super::start::{OUTCOME_FILE, Running, Whole, connect_to};
 use super::start_error::{StartError, system};
 use super::state::RunState;
@@ -161,6 +162,9 @@ async fn take_over(
     let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
     let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
     let pending = Pending::read(&run);
+    if let Some(job) = &pending.job {
+        take_back(&session, job).await.map_err(failed)?;
+    }
     let mut inventory = rebuild(&session, &spec, &pending).await.map_err(failed)?;
     if inventory.run_state == RunState::Starting {
         // the supervisor died before the guest had run
@@ -174,6 +178,7 @@ async fn take_over(
     for id in pending.adding.keys() {
         journal.settled(id);
     }
+    journal.job(None);
     for id in pending.removing.iter().filter(|id| inventory.device(id).is_none()) {
         journal.settled(id);
     }

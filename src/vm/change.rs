@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::qemu::Command;
+use crate::qemu::snapshot::Snapshot;
 use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Protocol, Size, UsbSelector};
 
 use super::inventory::Entry;
+use super::snapshots::SnapshotChange;
 
 /// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
 #[derive(Debug, Clone)]
@@ -58,6 +60,8 @@ pub enum Change {
         /// Even if the guest has locked it.
         force: bool,
     },
+    /// Make, load, delete or list snapshots.
+    Snapshot(SnapshotChange),
     /// Stop the processors.
     Pause,
     /// Let the processors run.
@@ -135,6 +139,10 @@ pub enum Done {
     Value(Value),
     /// What a line of the human monitor printed.
     Text(String),
+    /// A snapshot was made, loaded or deleted.
+    Snapshot(Snapshot),
+    /// The snapshots that there are.
+    Snapshots(Vec<Snapshot>),
     /// Nothing to tell.
     Nothing,
 }

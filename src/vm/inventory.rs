@@ -148,6 +148,17 @@ impl Inventory {
         self.devices.remove(&key)
     }
 
+    /// A disk's medium has this many bytes now.
+    pub fn set_size(&mut self, node: &str, size_bytes: u64) {
+        for entry in self.devices.values_mut() {
+            if let Kind::Disk(facts) = &mut entry.kind
+                && facts.node.as_deref() == Some(node)
+            {
+                facts.size_bytes = Some(size_bytes);
+            }
+        }
+    }
+
     /// The id asked for if it is free, else the next free one of `prefix`. Numbers are not used twice,
     /// so that a script cannot mistake a new device for one that it has removed.
     pub fn free_id(

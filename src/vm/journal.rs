@@ -21,6 +21,21 @@ pub(super) struct Pending {
     /// Devices that the guest has been asked to release.
     #[serde(default)]
     pub(super) removing: BTreeSet<String>,
+    /// A snapshot, or the saving of the whole VM.
+    #[serde(default)]
+    pub(super) job: Option<Job>,
+}
+
+/// Something during which nothing else is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Job {
+    /// For people.
+    pub(super) what: String,
+    /// The guest ran before it.
+    pub(super) resume: bool,
+    /// A file that is not whole yet.
+    #[serde(default)]
+    pub(super) file: Option<PathBuf>,
 }
 
 impl Pending {
@@ -53,6 +68,12 @@ impl Journal {
         if self.pending.removing.insert(id.to_owned()) {
             self.write();
         }
+    }
+
+    /// A job begins, or has ended.
+    pub(super) fn job(&mut self, job: Option<Job>) {
+        self.pending.job = job;
+        self.write();
     }
 
     /// Whatever was half-done with a device is done, or undone.

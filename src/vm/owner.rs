@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::host::dirs::StateDir;
 use crate::qemu::plan::{Check, Step};
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, hmp};
@@ -32,6 +34,7 @@ use super::outcome::{Asked, Evidence, Outcome};
 use super::process::Process;
 use super::resets::Resets;
 use super::signals::Signals;
+use super::snapshots::SnapshotChange;
 use super::state::RunState;
 use super::status::Status;
 use super::wrap;
@@ -60,10 +63,13 @@ pub(super) struct Owner {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
     pub(super) media_made: u32,
+    /// What is going on that nothing may come in between of.
+    pub(super) busy: Option<String>,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
     pub(super) resets: Resets,
@@ -86,6 +92,7 @@ pub(super) struct Parts {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
@@ -106,10 +113,12 @@ impl Owner {
             session: parts.session,
             agent: parts.agent,
             images: parts.images,
+            state: parts.state,
             bus: parts.bus,
             pulse: parts.pulse,
             journal: parts.journal,
             media_made: 0,
+            busy: None,
             removals: HashMap::new(),
             evidence: Evidence::default(),
             started: parts.started,
@@ -194,7 +203,14 @@ impl Owner {
             );
             return Err(refused);
         }
-        Ok(())
+        let asks = matches!(change, Change::Qmp(_) | Change::Hmp(_) | Change::Snapshot(SnapshotChange::List));
+        match &self.busy {
+            Some(busy) if !asks => {
+                let kind = ErrorKind::NotNow { state: "busy".to_owned() };
+                Err(ChangeError::new(kind, busy.clone()).hint("try again when that is done"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn status(&self) -> Status {

@@ -376,6 +376,7 @@ impl Running {
             session: whole.session,
             agent: whole.agent,
             images: whole.images,
+            state: Arc::clone(&whole.state),
             bus,
             pulse,
             journal: whole.journal,

@@ -24,6 +24,7 @@ mod guest_identity;
 mod guest_network;
 mod guest_screen;
 mod guest_shutdown;
+mod guest_snapshots;
 mod guest_usb;
 mod interop;
 mod layers;

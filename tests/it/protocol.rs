@@ -58,6 +58,10 @@ static METHODS: &[(&str, Codec, Codec)] = table! {
     EjectMedia: EjectMedia => DiskReply,
     AddDevice: AddDevice => DeviceReply,
     RemoveDevice: Remove => Removed,
+    SaveSnapshot: SaveSnapshot => SaveSnapshotReply,
+    LoadSnapshot: NamedSnapshot => SnapshotReply,
+    DeleteSnapshot: NamedSnapshot => SnapshotReply,
+    ListSnapshots: Empty => SnapshotList,
     Pause: Empty => Empty,
     Resume: Empty => Empty,
     Reset: Empty => Empty,
@@ -89,6 +93,7 @@ static TYPES: &[(&str, Codec)] = &[
     ("Disk", Codec::of::<wire::Disk>()),
     ("Device", Codec::of::<wire::Device>()),
     ("Slot", Codec::of::<wire::Slot>()),
+    ("Snapshot", Codec::of::<wire::Snapshot>()),
     ("Status", Codec::of::<wire::Status>()),
 ];
 

@@ -1,8 +1,7 @@
 //! `copy-to` and `copy-from`.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
@@ -54,24 +53,17 @@ impl CopyFrom {
 /// How far it has got, as one line on the terminal that is written over and over.
 struct Progress {
     started: Instant,
-    shown: Option<Instant>,
-    on_terminal: bool,
+    shown: output::Line,
 }
 
 impl Progress {
-    /// Between two looks of the line.
-    const PAUSE: Duration = Duration::from_millis(100);
-
     fn new() -> Self {
-        Self { started: Instant::now(), shown: None, on_terminal: io::stderr().is_terminal() }
+        Self { started: Instant::now(), shown: output::Line::new() }
     }
 
     fn show(&mut self, done: u64, total: Option<u64>) {
-        let due = self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE);
-        if self.on_terminal && due {
-            self.shown = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r\x1b[K{}", self.line(done, total));
-        }
+        let line = self.line(done, total);
+        self.shown.show(&line);
     }
 
     fn line(&self, done: u64, total: Option<u64>) -> String {
@@ -92,13 +84,5 @@ impl Progress {
         let Copied { path, size_bytes, checked } = copied;
         let facts = json!({ "path": path, "size_bytes": size_bytes, "took_ms": took_ms, "checked": checked });
         context.output.print(&facts, || path.clone())
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }

@@ -9,6 +9,7 @@ mod ports;
 mod power;
 mod raw;
 mod screen;
+mod snapshot;
 mod status;
 mod usb;
 mod wait;
@@ -67,6 +68,14 @@ enum Command {
     DeviceAdd(devices::Add),
     /// Unplug a device
     DeviceRemove(devices::Remove),
+    /// Put memory, devices and disks into a snapshot, in the VM's qcow2 images
+    SnapshotSave(snapshot::Save),
+    /// Go back to a snapshot
+    SnapshotLoad(snapshot::Named),
+    /// List the snapshots
+    SnapshotList,
+    /// Delete a snapshot
+    SnapshotDelete(snapshot::Named),
     /// Stop the guest's processors
     Pause,
     /// Let the guest's processors run again
@@ -132,6 +141,10 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::MediaEject(eject) => eject.run(&mut context),
         Command::DeviceAdd(add) => add.run(&mut context),
         Command::DeviceRemove(remove) => remove.run(&mut context, methods::RemoveDevice, "device"),
+        Command::SnapshotSave(save) => save.run(&mut context),
+        Command::SnapshotLoad(named) => named.run(&mut context, methods::LoadSnapshot, "loaded"),
+        Command::SnapshotList => snapshot::list(&mut context),
+        Command::SnapshotDelete(named) => named.run(&mut context, methods::DeleteSnapshot, "deleted"),
         Command::Pause => power::plain(&mut context, methods::Pause, "paused"),
         Command::Resume => power::plain(&mut context, methods::Resume, "running"),
         Command::Reset => power::plain(&mut context, methods::Reset, "reset"),

@@ -149,6 +149,7 @@ impl FakeVm {
             inventory,
             session,
             agent: link.clone(),
+            state: Arc::clone(&state),
             images: Images::new(state, &dir.path().join("run")),
             events,
             process,

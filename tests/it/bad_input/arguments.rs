@@ -45,6 +45,23 @@ fn values_that_make_no_sense() {
 }
 
 #[test]
+fn names_that_no_snapshot_can_have() {
+    let bad = Bad::new();
+    for command in ["snapshot-save", "snapshot-load", "snapshot-delete"] {
+        for (name, words) in [
+            ("", &["may not be empty"][..]),
+            // qcow2 would take it for the number of another one
+            ("1", &["'1' must start with a letter"]),
+            ("a/b", &["'/'", "only letters"]),
+            ("a b", &["' '", "only letters"]),
+        ] {
+            bad.refused(&["ctl", command, name], 2, words);
+        }
+        bad.refused(&["ctl", command], 2, &["NAME"]);
+    }
+}
+
+#[test]
 fn what_contradicts_itself() {
     let bad = Bad::new();
     let twice = ["--publish", "8080:80", "--publish", "8080:81"];

@@ -1,0 +1,93 @@
+//! `snapshot-save`, `snapshot-load`, `snapshot-list`, `snapshot-delete`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use crate::control::client::ClientError;
+use crate::control::methods::{self, Method};
+use crate::control::wire;
+use crate::spec::SnapshotName;
+
+use super::super::failure::Failure;
+use super::super::output::{Line, bytes, milliseconds, table};
+use super::Context;
+
+/// `snapshot-save`.
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    /// The new snapshot's name
+    name: SnapshotName,
+    /// Replace a snapshot of this name
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Save {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
+        let mut made = None;
+        let mut line = Line::new();
+        context.client.stream(methods::SaveSnapshot, call, |reply| {
+            if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
+                line.show(&format!("{} of at most {}", bytes(done), bytes(total)));
+            }
+            made = reply.snapshot;
+            true
+        })?;
+        drop(line);
+        // the stream also ends, without a word, when the VM does
+        let made = made.ok_or(ClientError::Gone)?;
+        context.output.print(&made, || made.name.clone())
+    }
+}
+
+/// `snapshot-load` and `snapshot-delete`.
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// As snapshot-list prints it
+    name: SnapshotName,
+}
+
+impl Named {
+    pub(super) fn run<M>(self, context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
+    where
+        M: Method<Parameters = wire::NamedSnapshot, Reply = wire::SnapshotReply>,
+    {
+        let call = wire::NamedSnapshot { name: self.name.into() };
+        let wire::SnapshotReply { snapshot } = context.client.call(method, call)?;
+        context.output.print(&snapshot, || format!("{done} {}", snapshot.name))
+    }
+}
+
+/// `snapshot-list`.
+pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+    let wire::SnapshotList { snapshots } = context.client.call(methods::ListSnapshots, wire::Empty {})?;
+    context.output.print(&snapshots, || {
+        let rows = snapshots.iter().map(|snapshot| {
+            [
+                snapshot.name.clone(),
+                snapshot.id.clone(),
+                date(snapshot.created_unix_ms),
+                milliseconds(snapshot.vm_clock_ms),
+                bytes(snapshot.state_bytes),
+                snapshot.disks.join(","),
+                status(snapshot),
+            ]
+        });
+        table(["NAME", "ID", "DATE", "UPTIME", "STATE", "DISKS", "LOADABLE"], rows)
+    })
+}
+
+fn status(snapshot: &wire::Snapshot) -> String {
+    match (snapshot.loadable, snapshot.missing.is_empty()) {
+        (true, _) => "yes".to_owned(),
+        (false, false) => format!("no: not on {}", snapshot.missing.join(",")),
+        (false, true) => "no: disks only".to_owned(),
+    }
+}
+
+fn date(unix_ms: u64) -> String {
+    let time: SystemTime = UNIX_EPOCH + Duration::from_millis(unix_ms / 1000 * 1000);
+    humantime::format_rfc3339_seconds(time).to_string()
+}

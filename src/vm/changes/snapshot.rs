@@ -1,0 +1,138 @@
+//! `snapshot-save`, `snapshot-load`, `snapshot-delete`, `snapshot-list`.
+
+use serde_json::json;
+
+use crate::qemu::snapshot::{self as qemu, Snapshot};
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::events;
+use super::super::inventory::Phase;
+use super::super::journal::Job;
+use super::super::owner::{Owner, Reply};
+use super::super::snapshots::{Failed, SnapshotChange, Snapshots};
+use super::super::state::RunState;
+use super::answer;
+
+/// Starts one; nothing else is changed until it has ended.
+pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
+    let memory = owner.spec.memory.bytes();
+    let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, memory);
+    if matches!(change, SnapshotChange::List) {
+        let listed = async move { snapshots.list().await.map(Done::Snapshots) };
+        return owner.spawn(listed, |_, result| answer(reply, result));
+    }
+    if let Err(error) = check(owner, &change) {
+        return answer(reply, Err(error));
+    }
+    let description = change.description();
+    log::info!("{description}");
+    let resume = owner.inventory.run_state == RunState::Running;
+    owner.journal.job(Some(Job { what: description.clone(), resume, file: None }));
+    owner.busy = Some(description);
+    let loads = matches!(change, SnapshotChange::Load(_));
+    let work = async move {
+        match change {
+            SnapshotChange::Save { name, overwrite, progress } => {
+                snapshots.save(&name, overwrite, &progress).await
+            }
+            SnapshotChange::Load(name) => snapshots.load(&name).await,
+            SnapshotChange::Delete(name) => snapshots.delete(&name).await,
+            SnapshotChange::List => Err(ChangeError::unsupported("a list is no change").into()),
+        }
+    };
+    owner.spawn(work, move |owner, result| {
+        if !loads {
+            return ended(owner, result, reply);
+        }
+        match result {
+            Ok(snapshot) => loaded(owner, snapshot, reply),
+            failed => ended(owner, failed, reply),
+        }
+    });
+}
+
+fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
+    let state = owner.inventory.run_state;
+    let saves = matches!(change, SnapshotChange::Save { .. });
+    if saves && !matches!(state, RunState::Running | RunState::Paused) {
+        let kind = ErrorKind::NotNow { state: state.to_string() };
+        return Err(ChangeError::new(kind, format!("a VM that is {state} cannot be put into a snapshot")));
+    }
+    settled(owner)
+}
+
+/// Devices that are on their way in or out belong to no state that could be come back to.
+pub(super) fn settled(owner: &Owner) -> Result<(), ChangeError> {
+    match owner.inventory.devices().find(|entry| entry.phase != Phase::Present) {
+        None => Ok(()),
+        Some(entry) => {
+            let way = if entry.phase == Phase::Adding { "plugged" } else { "unplugged" };
+            let kind = ErrorKind::NotNow { state: "changing".to_owned() };
+            Err(ChangeError::new(kind, format!("'{}' is just being {way}", entry.id))
+                .hint("try again after that"))
+        }
+    }
+}
+
+fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
+    owner.busy = None;
+    owner.journal.job(None);
+    let result = result.map(Done::Snapshot).map_err(|Failed { error, broken }| {
+        if broken {
+            owner.inventory.run_state = RunState::Paused;
+            owner.inventory.reason =
+                Some("a snapshot was loaded half: the guest's memory is not whole".to_owned());
+        }
+        error
+    });
+    answer(reply, result);
+}
+
+/// The machine has another past now: what is known of it is asked for again.
+fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
+    let resync = resync(owner.session.clone());
+    owner.spawn(resync, move |owner, found| {
+        if let Some(Found { sizes, running, agent }) = found {
+            for (node, size) in sizes {
+                owner.inventory.set_size(&node, size);
+            }
+            if !running {
+                owner.inventory.run_state = RunState::Paused;
+            }
+            owner.inventory.reason = None;
+            owner.evidence.reset();
+            // the agent of then knows nothing of what was said since
+            events::agent_port(owner, false);
+            if agent {
+                events::agent_port(owner, true);
+            }
+        }
+        owner.bus.tell("VMRUN_SNAPSHOT_LOADED", json!({ "name": snapshot.name }));
+        ended(owner, Ok(snapshot), reply);
+    });
+}
+
+struct Found {
+    sizes: Vec<(String, u64)>,
+    running: bool,
+    agent: bool,
+}
+
+async fn resync(session: crate::qmp::Session) -> Option<Found> {
+    use crate::qemu::{Command, ids};
+    use serde_json::Value;
+    let drives = session.run(&qemu::query()).await.ok()?;
+    let size = |drive: &Value| {
+        let medium = &drive["inserted"];
+        Some((medium["node-name"].as_str()?.to_owned(), medium["image"]["virtual-size"].as_u64()?))
+    };
+    let status = session.run(&Command::new("query-status", Value::Null)).await.ok()?;
+    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.ok()?;
+    let open = |chardev: &Value| chardev["label"] == ids::AGENT_CHARDEV && chardev["frontend-open"] == true;
+    Some(Found {
+        sizes: drives.as_array()?.iter().filter_map(size).collect(),
+        running: status["running"] == true,
+        agent: chardevs.as_array()?.iter().any(open),
+    })
+}

@@ -1,0 +1,157 @@
+//! One job of QEMU's, from its command to its end.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::qemu::Command;
+use crate::qemu::snapshot::{self as qemu, JobState};
+use crate::qmp::{CommandError, Session};
+
+use super::super::bus::{Heard, Listener, Record};
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::journal::Job;
+use super::{Progress, Snapshots};
+
+/// Between two looks at an image that grows; only while somebody wants to know.
+const LOOK: Duration = Duration::from_millis(250);
+/// `st_blocks` counts in these.
+const BLOCK: u64 = 512;
+
+/// An image that grows while a snapshot is written into it.
+pub(super) struct Growing<'a> {
+    file: PathBuf,
+    before: u64,
+    total_bytes: u64,
+    progress: &'a watch::Sender<Progress>,
+}
+
+impl<'a> Growing<'a> {
+    pub(super) fn new(file: PathBuf, total_bytes: u64, progress: &'a watch::Sender<Progress>) -> Self {
+        let mut growing = Self { file, before: 0, total_bytes, progress };
+        growing.before = growing.size();
+        growing
+    }
+
+    fn size(&self) -> u64 {
+        std::fs::metadata(&self.file).map_or(0, |facts| facts.blocks() * BLOCK)
+    }
+
+    fn look(&self) {
+        if self.progress.receiver_count() > 0 {
+            let done_bytes = self.size().saturating_sub(self.before);
+            self.progress.send_replace(Progress { done_bytes, total_bytes: self.total_bytes });
+        }
+    }
+}
+
+impl Snapshots {
+    /// Runs a job and returns when it has ended, well or not.
+    pub(super) async fn job(
+        &self,
+        command: &Command,
+        growing: Option<Growing<'_>>,
+    ) -> Result<(), ChangeError> {
+        let mut events = self.bus.listen(None);
+        let started = self.session.submit(command).within(Duration::MAX);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let growing = growing.as_ref();
+        // QEMU answers when the job exists, but its monitor may be silent until the job has ended
+        tokio::pin!(started);
+        loop {
+            tokio::select! { biased;
+                answer = &mut started => break answer.map(drop)?,
+                () = tick(&mut look, growing) => {}
+            }
+        }
+        loop {
+            tokio::select! { biased;
+                () = concluded(&mut events) => {}
+                () = self.session.closed() => return Err(ChangeError::not_running()),
+                () = tick(&mut look, growing) => continue,
+            }
+            match state(&self.session).await? {
+                JobState::UnderWay => {}
+                JobState::Gone => return Ok(()),
+                JobState::Concluded(error) => {
+                    dismiss(&self.session).await;
+                    return error.map_or(Ok(()), |error| Err(refused(command, &error)));
+                }
+            }
+        }
+    }
+}
+
+async fn tick(look: &mut Interval, growing: Option<&Growing<'_>>) {
+    match growing {
+        Some(growing) => {
+            look.tick().await;
+            growing.look();
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when our job may have ended.
+async fn concluded(events: &mut Listener) {
+    let ended = |record: &Record| {
+        let text = |key: &str| record.data.get(key).and_then(Value::as_str);
+        record.name == "JOB_STATUS_CHANGE"
+            && text("id") == Some(qemu::JOB)
+            && matches!(text("status"), Some("concluded" | "null"))
+    };
+    loop {
+        match events.next().await {
+            Some(Heard::Record(record)) if !ended(&record) => {}
+            Some(Heard::Record(_) | Heard::Lost(_)) => return,
+            // the owner is gone, and whoever waits for this with it
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// QEMU does a job in its main loop, so when its monitor answers, there is no more than the job's end to come.
+const LAST_STEPS: usize = 100;
+
+/// Ends what a supervisor that died has begun: its job, and the standstill of the guest.
+pub(in super::super) async fn take_back(session: &Session, job: &Job) -> Result<(), CommandError> {
+    for _ in 0..LAST_STEPS {
+        match state(session).await? {
+            JobState::UnderWay => continue,
+            JobState::Gone => log::info!("{} when the supervisor died; that is over", job.what),
+            JobState::Concluded(error) => {
+                match error {
+                    None => log::info!("{} when the supervisor died; that has succeeded", job.what),
+                    Some(error) => log::warn!("{} when the supervisor died: {error}", job.what),
+                }
+                dismiss(session).await;
+            }
+        }
+        break;
+    }
+    let status = session.run(&Command::new("query-status", Value::Null)).await?;
+    if job.resume && status["running"] == false {
+        session.run(&Command::new("cont", Value::Null)).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn state(session: &Session) -> Result<JobState, CommandError> {
+    Ok(qemu::job(&session.run(&Command::new("query-jobs", Value::Null)).await?))
+}
+
+pub(super) async fn dismiss(session: &Session) {
+    if let Err(error) = session.run(&Command::new("job-dismiss", json!({ "id": qemu::JOB }))).await {
+        log::warn!("a job of QEMU's could not be dismissed: {error}");
+    }
+}
+
+fn refused(command: &Command, error: &str) -> ChangeError {
+    let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+    ChangeError::new(kind, format!("QEMU refused {}: {error}", command.execute))
+}

@@ -1,0 +1,217 @@
+//! Snapshots of a running VM, in its qcow2 images: memory, devices and disks as they were at one moment.
+//!
+//! QEMU does it in its main loop, all at once: up to 11.1 its monitor does not answer meanwhile, and the progress that it tells
+//! is 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
+
+mod check;
+mod job;
+mod remembered;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::host::dirs::StateDir;
+use crate::qemu::Command;
+use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
+use crate::qmp::Session;
+use crate::spec::SnapshotName;
+
+use super::bus::Bus;
+use super::error::{ChangeError, ErrorKind};
+use super::inventory::Inventory;
+use super::state::RunState;
+pub(super) use check::check_blockers;
+pub(super) use job::take_back;
+pub(super) use remembered::Present;
+
+/// How far something is that takes long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes written so far.
+    pub done_bytes: u64,
+    /// The most that it can become: the guest's memory. What is empty or equal takes no room.
+    pub total_bytes: u64,
+}
+
+/// What is to be done with a snapshot.
+#[derive(Debug, Clone)]
+pub enum SnapshotChange {
+    /// Make one.
+    Save {
+        /// Its name.
+        name: SnapshotName,
+        /// One of this name is deleted first.
+        overwrite: bool,
+        /// To follow it.
+        progress: watch::Sender<Progress>,
+    },
+    /// Go back to one.
+    Load(SnapshotName),
+    /// Delete one.
+    Delete(SnapshotName),
+    /// Tell which there are.
+    List,
+}
+
+impl SnapshotChange {
+    /// While it is under way.
+    pub(super) fn description(&self) -> String {
+        match self {
+            Self::Save { name, .. } => format!("snapshot '{name}' is being made"),
+            Self::Load(name) => format!("snapshot '{name}' is being loaded"),
+            Self::Delete(name) => format!("snapshot '{name}' is being deleted"),
+            Self::List => "the snapshots are being listed".to_owned(),
+        }
+    }
+}
+
+/// What all of this needs of the owner.
+pub(super) struct Snapshots {
+    session: Session,
+    bus: Bus,
+    state: Arc<StateDir>,
+    present: Vec<Present>,
+    memory_bytes: u64,
+    run_state: RunState,
+}
+
+/// A failure, and whether the guest's memory is not whole after it.
+pub(super) struct Failed {
+    pub(super) error: ChangeError,
+    pub(super) broken: bool,
+}
+
+impl<E: Into<ChangeError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), broken: false }
+    }
+}
+
+impl Snapshots {
+    pub(super) fn new(
+        session: &Session,
+        bus: &Bus,
+        state: &Arc<StateDir>,
+        inventory: &Inventory,
+        memory_bytes: u64,
+    ) -> Self {
+        Self {
+            session: session.clone(),
+            bus: bus.clone(),
+            state: Arc::clone(state),
+            present: remembered::present(inventory),
+            memory_bytes,
+            run_state: inventory.run_state,
+        }
+    }
+
+    /// All snapshots, oldest first.
+    pub(super) async fn list(self) -> Result<Vec<Snapshot>, ChangeError> {
+        Ok(qemu::list(&self.disks().await?))
+    }
+
+    /// Makes one; the guest stands still meanwhile, and goes on after it if it ran before.
+    pub(super) async fn save(
+        mut self,
+        name: &SnapshotName,
+        overwrite: bool,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Snapshot, Failed> {
+        let disks = self.disks().await?;
+        check::can_hold(&disks)?;
+        let there = qemu::list(&disks).into_iter().find(|snapshot| snapshot.name == name.as_str());
+        if there.is_some() && !overwrite {
+            let kind = ErrorKind::AlreadyThere { id: name.to_string() };
+            let error = ChangeError::new(kind, format!("there is a snapshot '{name}' already"));
+            return Err(error.hint("choose another name, or replace it with `--overwrite`").into());
+        }
+        check_blockers(&self.session, &self.present, "a snapshot").await?;
+        remembered::complete(&self.session, &mut self.present).await?;
+        if let Some(there) = there {
+            self.drop_from(name, &there.disks).await?;
+        }
+        let state = qemu::state_node(&disks, name.as_str()).ok_or_else(check::no_disk)?;
+        let nodes = nodes(&disks);
+        let growing = job::Growing::new(PathBuf::from(&state.file), self.memory_bytes, progress);
+        let saved = self.job(&qemu::save(name.as_str(), &state.node, &nodes), Some(growing)).await;
+        self.go_on().await;
+        saved?;
+        let made = qemu::list(&self.disks().await?);
+        let made = made.into_iter().find(|snapshot| snapshot.name == name.as_str());
+        let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
+        remembered::remember(&self.state, &made, &self.present);
+        Ok(made)
+    }
+
+    /// Goes back to one: the guest runs after it if it ran before.
+    pub(super) async fn load(mut self, name: &SnapshotName) -> Result<Snapshot, Failed> {
+        let disks = self.disks().await?;
+        let wanted = find(&disks, name)?;
+        check::loadable(&wanted, &disks)?;
+        check_blockers(&self.session, &self.present, "a snapshot").await?;
+        remembered::complete(&self.session, &mut self.present).await?;
+        remembered::check(&self.state, &wanted, &self.present)?;
+        let state = qemu::state_node(&disks, name.as_str()).ok_or_else(check::no_disk)?;
+        match self.job(&qemu::load(name.as_str(), &state.node, &nodes(&disks)), None).await {
+            Ok(()) => {
+                self.go_on().await;
+                Ok(wanted)
+            }
+            Err(error) if check::is_half_loaded(&error) => {
+                let hint =
+                    "load another snapshot, or `reset` the VM; its disks may already be as in the snapshot";
+                let message = format!("{}; the VM is stopped, since its memory is not whole", error.message);
+                Err(Failed { error: ChangeError { message, ..error }.hint(hint), broken: true })
+            }
+            Err(error) => {
+                self.go_on().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Deletes one from all disks that have it.
+    pub(super) async fn delete(self, name: &SnapshotName) -> Result<Snapshot, Failed> {
+        let there = find(&self.disks().await?, name)?;
+        self.drop_from(name, &there.disks).await?;
+        Ok(there)
+    }
+
+    async fn drop_from(&self, name: &SnapshotName, disks: &[String]) -> Result<(), ChangeError> {
+        let nodes: Vec<&str> = disks.iter().map(String::as_str).collect();
+        self.job(&qemu::delete(name.as_str(), &nodes), None).await?;
+        remembered::forget(&self.state, name.as_str());
+        Ok(())
+    }
+
+    async fn disks(&self) -> Result<Vec<Writable>, ChangeError> {
+        Ok(qemu::writable(&self.session.run(&qemu::query()).await?))
+    }
+
+    /// The guest is to run as it did: QEMU leaves it stopped after some failures.
+    async fn go_on(&self) {
+        if self.run_state != RunState::Running {
+            return;
+        }
+        let status = self.session.run(&Command::new("query-status", Value::Null)).await;
+        if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
+            // an error means that QEMU is gone, or that it says so by itself
+            let _ = self.session.run(&Command::new("cont", Value::Null)).await;
+        }
+    }
+}
+
+fn nodes(disks: &[Writable]) -> Vec<&str> {
+    disks.iter().map(|disk| disk.node.as_str()).collect()
+}
+
+fn find(disks: &[Writable], name: &SnapshotName) -> Result<Snapshot, ChangeError> {
+    let mut all = qemu::list(disks);
+    match all.iter().position(|snapshot| snapshot.name == name.as_str()) {
+        Some(position) => Ok(all.swap_remove(position)),
+        None => Err(check::unknown(name, &all)),
+    }
+}
