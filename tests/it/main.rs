@@ -33,3 +33,5 @@ mod readme;
 mod shared_qmp;
 mod support;
 mod terminal;
+mod wrap;
+mod wrap_changes;

@@ -181,7 +181,8 @@ impl View<'_> {
 
     /// Ports that take one device each while the VM runs. Those whose bus shares its name with another cannot be named.
     fn root_ports(&self) -> impl Iterator<Item = (String, Option<String>)> {
-        self.tree.buses.iter().enumerate().filter_map(|(index, bus)| {
+        // QEMU lists the last one first
+        self.tree.buses.iter().enumerate().rev().filter_map(|(index, bus)| {
             let port = self.tree.devices.get(bus.parent?)?;
             let is_port = port.driver.ends_with("root-port") || port.driver == "xio3130-downstream";
             let can = port.properties.get("hotplug").is_none_or(|value| value == "true");
