@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::termios::{InputFlags, LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -20,7 +20,7 @@ impl Terminal {
     pub fn of_stdin() -> Option<Self> {
         let stdin = io::stdin();
         let settings = tcgetattr(&stdin).ok()?;
-        let terminal = File::from(OwnedFd::from(stdin.as_fd().try_clone_to_owned().ok()?));
+        let terminal = File::from(stdin.as_fd().try_clone_to_owned().ok()?);
         let flags = OFlag::from_bits_retain(fcntl(&terminal, FcntlArg::F_GETFL).ok()?);
         Some(Self { terminal, settings, flags })
     }

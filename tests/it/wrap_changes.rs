@@ -179,7 +179,7 @@ fn what_it_has_is_found_and_has_its_own_names() {
     assert!(vm.ctl(&["hmp", "info qtree"]).contains(&format!("dev: usb-mouse, id \"{mouse}\"")));
     assert_eq!(vm.sandbox.ctl_json(["status"])["slots_used"], 1);
     vm.ctl(&["usb-remove", "pen"]);
-    assert_eq!(vm.ids("usb-list"), [mouse.as_str(), "usb-kbd.0"]);
+    assert_eq!(vm.ids("usb-list"), ["usb-kbd.0", mouse.as_str()]);
     vm.sandbox.ctl(["usb-remove", "usb-kbd.0"]).fails(4, &["'usb-kbd.0' was given no id", "id=ID"]);
     vm.sandbox.ctl(["disk-remove", "virtio0"]).fails(4, &["'virtio0' was given no id"]);
 
@@ -192,7 +192,7 @@ fn what_it_has_is_found_and_has_its_own_names() {
     // the one spare slot takes one, and the drive another medium
     assert_eq!(vm.ctl(&["disk-add", "new.img,size=1M,id=new"]), "new");
     vm.sandbox.ctl(["disk-add", "more.img,size=1M"]).fails(4, &["all 2 hot-plug slots", "pcie-root-port"]);
-    vm.sandbox.ctl(["disk-add", "file=named.img"]).fails(4, &["in use already, by 'named'"]);
+    vm.sandbox.ctl(["disk-add", "file=named.img,bus=usb"]).fails(4, &["in use already, by 'named'"]);
     image(&vm.sandbox, "other.iso");
     vm.ctl(&["media-change", "ide2-cd0", "other.iso"]);
     let disks = vm.sandbox.ctl_json(["disk-list"]);
