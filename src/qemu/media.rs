@@ -14,12 +14,30 @@ pub fn medium_node(number: u32) -> String {
     format!("medium{number}")
 }
 
-/// Puts an image into a drive, read-only, in place of the medium `old` (the name of its nodes; none if the drive is empty).
+/// The medium in a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Medium<'a> {
+    /// The name of its block nodes.
+    pub node: &'a str,
+    /// They are somebody else's, and stay when the medium is taken out.
+    pub foreign: bool,
+}
+
+impl Medium<'_> {
+    fn discard(&self) -> Vec<Step> {
+        match self.foreign {
+            true => Vec::new(),
+            false => block::remove_image(self.node).into_iter().map(Step::new).collect(),
+        }
+    }
+}
+
+/// Puts an image into a drive, read-only, in place of the medium `old` (none if the drive is empty).
 ///
 /// Without `force`, a guest that has locked the tray is asked to open it, and the step fails ("locked").
 pub fn media_change(
     drive: &str,
-    old: Option<&str>,
+    old: Option<Medium>,
     new: &str,
     file: &Path,
     format: ImageFormat,
@@ -28,19 +46,19 @@ pub fn media_change(
     let nodes = block::image(new, file, format, true);
     let mut steps: Vec<_> = nodes.iter().map(|node| Step::new(node.add()).undo(node.remove())).collect();
     steps.push(open_tray(drive, force));
-    steps.extend(old.map(|old| remove_medium(drive, old)));
+    steps.extend(old.map(|old| remove_medium(drive, old.node)));
     steps.push(Step::new(insert(drive, new)).undo(remove(drive)));
     steps.push(Step::new(close(drive)).undo(open(drive, true)));
-    steps.extend(old.into_iter().flat_map(block::remove_image).map(Step::new));
+    steps.extend(old.iter().flat_map(Medium::discard));
     steps
 }
 
 /// Takes the medium `old` out of a drive and leaves the tray open, as a person would.
-pub fn media_eject(drive: &str, old: Option<&str>, force: bool) -> Vec<Step> {
+pub fn media_eject(drive: &str, old: Option<Medium>, force: bool) -> Vec<Step> {
     let mut steps = vec![open_tray(drive, force)];
     if let Some(old) = old {
-        steps.push(remove_medium(drive, old));
-        steps.extend(block::remove_image(old).into_iter().map(Step::new));
+        steps.push(remove_medium(drive, old.node));
+        steps.extend(old.discard());
     }
     steps
 }
@@ -77,10 +95,23 @@ mod tests {
         steps.iter().map(|step| step.command.execute.as_str()).collect()
     }
 
+    fn ours(node: &str) -> Medium<'_> {
+        Medium { node, foreign: false }
+    }
+
+    #[test]
+    fn a_foreign_medium_is_taken_out_and_left_alone() {
+        let theirs = Medium { node: "theirs", foreign: true };
+        assert_eq!(
+            names(&media_eject("cd0", Some(theirs), true)),
+            ["blockdev-open-tray", "blockdev-remove-medium"]
+        );
+    }
+
     #[test]
     fn the_new_one_is_opened_first_and_the_old_one_closed_last() {
         let path = Path::new("/i/b.iso");
-        let steps = media_change("cd0", Some("cd0"), &medium_node(1), path, ImageFormat::Raw, false);
+        let steps = media_change("cd0", Some(ours("cd0")), &medium_node(1), path, ImageFormat::Raw, false);
         assert_eq!(
             names(&steps),
             [
@@ -102,7 +133,7 @@ mod tests {
 
     #[test]
     fn eject_leaves_the_tray_open() {
-        let steps = media_eject("cd0", Some("medium1"), false);
+        let steps = media_eject("cd0", Some(ours("medium1")), false);
         assert_eq!(
             names(&steps),
             ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-del", "blockdev-del"]

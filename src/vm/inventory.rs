@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::qemu::media::Medium;
 use crate::qemu::slots::Slots;
 use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat};
 
@@ -84,6 +85,11 @@ pub struct DiskFacts {
 }
 
 impl DiskFacts {
+    /// What is in the drive.
+    pub fn medium(&self) -> Option<Medium<'_>> {
+        self.node.as_deref().map(|node| Medium { node, foreign: self.foreign })
+    }
+
     /// The block nodes that go with the medium.
     pub fn own_node(&self) -> Option<&str> {
         self.node.as_deref().filter(|_| !self.foreign)

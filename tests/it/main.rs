@@ -36,3 +36,5 @@ mod readme;
 mod shared_qmp;
 mod support;
 mod terminal;
+mod wrap;
+mod wrap_changes;

@@ -36,7 +36,7 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, reply: Reply)
             owner.media_made += 1;
             let node = medium_node(owner.media_made);
             let drive = owner.inventory.qemu_name(&id);
-            let steps = media_change(drive, facts.own_node(), &node, &image.path, image.format, true);
+            let steps = media_change(drive, facts.medium(), &node, &image.path, image.format, true);
             owner.run_plan(steps, move |owner, result| {
                 let facts = DiskFacts {
                     file: Some(image.shown),
@@ -66,7 +66,7 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
         );
         return answer(reply, Err(error));
     }
-    let steps = media_eject(owner.inventory.qemu_name(&id), facts.own_node(), force);
+    let steps = media_eject(owner.inventory.qemu_name(&id), facts.medium(), force);
     owner.run_plan(steps, move |owner, result| {
         let result = result.map_err(|error| match tray_is_held(&error) {
             true => ChangeError::new(

@@ -181,7 +181,8 @@ impl View<'_> {
 
     /// Ports that take one device each while the VM runs. Those whose bus shares its name with another cannot be named.
     fn root_ports(&self) -> impl Iterator<Item = (String, Option<String>)> {
-        self.tree.buses.iter().enumerate().filter_map(|(index, bus)| {
+        // QEMU lists the last one first
+        self.tree.buses.iter().enumerate().rev().filter_map(|(index, bus)| {
             let port = self.tree.devices.get(bus.parent?)?;
             let is_port = port.driver.ends_with("root-port") || port.driver == "xio3130-downstream";
             let can = port.properties.get("hotplug").is_none_or(|value| value == "true");
@@ -260,21 +261,18 @@ impl View<'_> {
     fn disk(&self, index: usize) -> Option<(String, DiskFacts)> {
         let dev = self.tree.devices.get(index)?;
         let bus = disk_bus(&dev.driver)?;
-        let own = dev.properties.get("drive").filter(|drive| !drive.is_empty());
-        let of_child = || {
-            let is_child = |child: &usize| self.tree.parent(*child) == Some(index);
-            let mut children = (0..self.tree.devices.len()).filter(is_child);
-            children.find_map(|child| {
-                self.tree.devices[child].properties.get("drive").filter(|drive| !drive.is_empty())
-            })
-        };
         // the disk of a USB stick belongs to the stick
         let parent = self.tree.parent(index).and_then(|parent| self.tree.devices.get(parent));
         if parent.is_some_and(|parent| parent.driver == "usb-storage") {
             return None;
         }
-        let drive = own.or_else(of_child)?;
-        let facts = self.facts(drive, bus, dev.driver.ends_with("-cd"), dev.properties.get("serial"));
+        let children =
+            self.tree.devices.iter().enumerate().filter(|(child, _)| self.tree.parent(*child) == Some(index));
+        let halves: Vec<&Dev> = std::iter::once(dev).chain(children.map(|(_, child)| child)).collect();
+        let property =
+            |name| halves.iter().find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()));
+        let drive = property("drive")?;
+        let facts = self.facts(drive, bus, dev.driver.ends_with("-cd"), property("serial"));
         Some((drive.clone(), facts))
     }
 
@@ -289,7 +287,7 @@ impl View<'_> {
             size_bytes: inserted["image"]["virtual-size"].as_u64(),
             readonly: inserted["ro"].as_bool().unwrap_or(is_cd),
             removable: is_cd,
-            serial: serial.filter(|serial| !serial.is_empty()).cloned(),
+            serial: serial.cloned(),
             node: text("node-name"),
             identity: identity.map(|facts| (facts.dev(), facts.ino())).filter(|_| !is_cd),
             foreign: true,
