@@ -8,13 +8,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
+use crate::spec::nic::checked_id;
+use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, NicSpec, Size, UsbSelector};
 use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, Wait};
 
 use super::error::WireError;
 use super::guest::{self, Uploads};
 use super::screen;
 use super::service::{Answer, RawCall};
+use super::stats;
 use super::streams;
 use super::translate::{self, absolute, parse};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
@@ -84,6 +86,15 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
             let _: wire::Empty = read(parameters)?;
             reply(wire::DiskList { disks: translate::status(&vm.status().await?).disks })
         }
+        "ListNics" => {
+            let _: wire::Empty = read(parameters)?;
+            let nics = translate::status(&vm.status().await?).nics;
+            reply(wire::NicList { nics: nics.unwrap_or_default() })
+        }
+        "GetStats" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(stats::reply(&vm.stats().await?))
+        }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
         "Wait" => wait(read(parameters)?, vm).await,
         "StartGuestFile" => guest::start_file(parameters, vm, uploads).await,
@@ -117,6 +128,16 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
         "ResizeDisk" => {
             let wire::ResizeDisk { id, size_bytes } = read(parameters)?;
             Change::ResizeDisk { id, size: size(size_bytes)? }
+        }
+        "ThrottleDisk" => {
+            let call: wire::ThrottleDisk = read(parameters)?;
+            Change::ThrottleDisk { limits: translate::limits(&call)?, id: call.id }
+        }
+        "AddNic" => Change::AddNic(add_nic(read(parameters)?)?),
+        "RemoveNic" => remove(Removable::Nic, read(parameters)?)?,
+        "SetLink" => {
+            let wire::SetLink { up, nic } = read(parameters)?;
+            Change::SetLink { nic, up }
         }
         "ChangeMedia" => {
             let wire::ChangeMedia { id, file } = read(parameters)?;
@@ -172,6 +193,18 @@ fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
         readonly: call.readonly.unwrap_or(false),
         serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
         id: call.id.map(|id| parse("id", &id)).transpose()?,
+    })
+}
+
+fn add_nic(call: wire::AddNic) -> Result<NicSpec, ChangeError> {
+    let network = parse("network", &call.network)?;
+    let nic = NicSpec::on(network).map_err(|error| ChangeError::invalid("network", error))?;
+    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
+    Ok(NicSpec {
+        mac: call.mac.map(|mac| parse("mac", &mac)).transpose()?,
+        model: call.model.map(|model| parse("model", &model)).transpose()?.unwrap_or_default(),
+        id: id.map(checked_id).transpose().map_err(|error| ChangeError::invalid("id", error))?,
+        ..nic
     })
 }
 
@@ -246,6 +279,7 @@ fn done_reply(method: &str, done: Done) -> One {
         Done::Device(entry) => match method {
             "AddUsb" => reply(wire::UsbReply { usb: translate::usb(&entry) }),
             "AddDevice" => reply(wire::DeviceReply { device: translate::device(&entry) }),
+            "AddNic" | "SetLink" => reply(wire::NicReply { nic: translate::nic(&entry) }),
             _ => reply(wire::DiskReply { disk: translate::disk(&entry) }),
         },
         Done::Forward(forward) => reply(wire::ForwardReply { forward: translate::wire_forward(&forward) }),

@@ -14,6 +14,7 @@ mod screen;
 pub mod service;
 pub mod shared_qmp;
 pub mod socket;
+mod stats;
 mod streams;
 pub mod supervise;
 mod translate;

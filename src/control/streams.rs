@@ -14,11 +14,12 @@ use super::dispatch::read;
 use super::error::WireError;
 use super::guest;
 use super::service::Answer;
+use super::stats;
 use super::wire;
 
 /// Whether a method of ours is to be called with `more`.
 pub(super) fn is_stream(method: &str) -> bool {
-    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile")
+    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "WatchStats")
 }
 
 /// Starts a stream: it is subscribed when this returns.
@@ -27,6 +28,7 @@ pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) ->
         "Events" => events(parameters, vm),
         "Exec" => guest::exec(parameters, vm),
         "ReadGuestFile" => guest::read_file(parameters, vm),
+        "WatchStats" => stats::watch(parameters, vm),
         _ => console(parameters, vm),
     };
     match stream {

@@ -12,4 +12,6 @@ pub mod iso;
 pub mod ports;
 pub mod programs;
 pub mod sys;
+pub mod tap;
+pub mod usage;
 pub mod usb;

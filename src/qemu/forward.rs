@@ -1,7 +1,7 @@
 //! Port forwards of user networking. QEMU (up to 11.1) has them in its human monitor only.
 
+use super::Command;
 use super::plan::{Check, Step};
-use super::{Command, ids};
 use crate::spec::{Forward, Protocol};
 
 fn protocol(forward: &Forward) -> &'static str {
@@ -18,21 +18,21 @@ pub(super) fn rule(forward: &Forward) -> String {
 
 /// `hostfwd_add`: an empty text is success, any other says what is wrong.
 /// With host port 0, `info usernet` tells the port.
-pub fn forward_add(forward: &Forward) -> Command {
-    Command::hmp(&format!("hostfwd_add {} {}", ids::NETDEV, rule(forward)))
+pub fn forward_add(netdev: &str, forward: &Forward) -> Command {
+    Command::hmp(&format!("hostfwd_add {netdev} {}", rule(forward)))
 }
 
 /// `hostfwd_remove`, which goes by the host's side only: the host port must be the real one, not 0.
 /// Answers `host forwarding rule for … removed` or `… not found`.
-pub fn forward_remove(forward: &Forward) -> Command {
+pub fn forward_remove(netdev: &str, forward: &Forward) -> Command {
     let Forward { address, host, .. } = forward;
-    Command::hmp(&format!("hostfwd_remove {} {}:{address}:{host}", ids::NETDEV, protocol(forward)))
+    Command::hmp(&format!("hostfwd_remove {netdev} {}:{address}:{host}", protocol(forward)))
 }
 
 /// The plan of a forward. The undo is there only if the host port is known beforehand.
-pub fn add_forward(forward: &Forward) -> Vec<Step> {
-    let undo = (forward.host != 0).then(|| forward_remove(forward));
-    vec![Step { command: forward_add(forward), undo, check: Check::HmpSilent }]
+pub fn add_forward(netdev: &str, forward: &Forward) -> Vec<Step> {
+    let undo = (forward.host != 0).then(|| forward_remove(netdev, forward));
+    vec![Step { command: forward_add(netdev, forward), undo, check: Check::HmpSilent }]
 }
 
 #[cfg(test)]
@@ -48,15 +48,15 @@ mod tests {
     #[test]
     fn speaks_hmp() {
         let web = forward(8080, 80);
-        assert_eq!(line(forward_add(&web)), "hostfwd_add net0 tcp:127.0.0.1:8080-:80");
-        assert_eq!(line(forward_remove(&web)), "hostfwd_remove net0 tcp:127.0.0.1:8080");
+        assert_eq!(line(forward_add("net0", &web)), "hostfwd_add net0 tcp:127.0.0.1:8080-:80");
+        assert_eq!(line(forward_remove("net0", &web)), "hostfwd_remove net0 tcp:127.0.0.1:8080");
         let dns = Forward { protocol: Protocol::Udp, address: [0, 0, 0, 0].into(), ..forward(0, 53) };
-        assert_eq!(line(forward_add(&dns)), "hostfwd_add net0 udp:0.0.0.0:0-:53");
+        assert_eq!(line(forward_add("lan.net", &dns)), "hostfwd_add lan.net udp:0.0.0.0:0-:53");
     }
 
     #[test]
     fn an_unknown_port_cannot_be_undone() {
-        assert!(add_forward(&forward(0, 22))[0].undo.is_none());
-        assert!(add_forward(&forward(8080, 80))[0].undo.is_some());
+        assert!(add_forward("net0", &forward(0, 22))[0].undo.is_none());
+        assert!(add_forward("net0", &forward(8080, 80))[0].undo.is_some());
     }
 }

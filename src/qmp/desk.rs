@@ -1,6 +1,7 @@
 //! Commands on their way: those that wait for an answer, and the bytes that wait for the writer.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -27,11 +28,32 @@ struct Waiter {
     reply: oneshot::Sender<Answer>,
 }
 
+/// Bytes for the writer; a descriptor goes with the first of them.
+#[derive(Default)]
+pub(super) struct Parcel {
+    pub(super) bytes: Vec<u8>,
+    pub(super) descriptor: Option<OwnedFd>,
+}
+
 struct State {
     next_id: u64,
     waiters: HashMap<u64, Waiter>,
-    outgoing: Vec<u8>,
+    outgoing: Vec<Parcel>,
     open: bool,
+}
+
+impl State {
+    fn queued_bytes(&self) -> usize {
+        self.outgoing.iter().map(|parcel| parcel.bytes.len()).sum()
+    }
+
+    /// Puts bytes behind those that wait, so that they go out in one write; a descriptor begins a parcel of its own.
+    fn queue(&mut self, bytes: Vec<u8>, descriptor: Option<OwnedFd>) {
+        match self.outgoing.last_mut().filter(|_| descriptor.is_none()) {
+            Some(last) => last.bytes.extend_from_slice(&bytes),
+            None => self.outgoing.push(Parcel { bytes, descriptor }),
+        }
+    }
 }
 
 /// What the handles, the reader and the writer of a session share.
@@ -63,16 +85,17 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues commands that belong together, in their order: all of them, or none if they do not fit.
+    /// Queues commands that belong together, in their order: all of them, or none if they do not fit. A descriptor goes with the first.
     pub(super) fn submit<A: Serialize>(
         &self,
         commands: &[(&str, Option<A>)],
+        descriptor: Option<OwnedFd>,
     ) -> Vec<oneshot::Receiver<Answer>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
         let mut state = self.lock();
         match self.encode(&state, commands) {
             Ok(bytes) => {
-                state.outgoing.extend_from_slice(&bytes);
+                state.queue(bytes, descriptor);
                 for ((name, _), reply) in commands.iter().zip(senders) {
                     let id = state.next_id;
                     state.next_id += 1;
@@ -117,15 +140,15 @@ impl Desk {
                 });
             }
         }
-        if state.outgoing.len() + bytes.len() > self.limits.queued_bytes {
+        if state.queued_bytes() + bytes.len() > self.limits.queued_bytes {
             return Err(CommandError::Busy);
         }
         Ok(bytes)
     }
 
-    /// Swaps what is queued into the writer's empty buffer.
-    pub(super) fn take_outgoing(&self, batch: &mut Vec<u8>) {
-        std::mem::swap(batch, &mut self.lock().outgoing);
+    /// What is queued, for the writer.
+    pub(super) fn take_outgoing(&self) -> Vec<Parcel> {
+        std::mem::take(&mut self.lock().outgoing)
     }
 
     /// Hands an answer to whoever waits for it; if nobody does any more, it is dropped here.

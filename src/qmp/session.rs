@@ -8,12 +8,14 @@
 //! ```
 //! Callers may be cancelled at any point: only the writer task writes, only the reader task reads.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 
 pub use super::error::{CommandError, SessionError};
 pub use super::limits::{COMMAND_TIMEOUT, GREETING_TIMEOUT, Limits};
@@ -71,6 +73,8 @@ pub struct Session(Arc<Handle>);
 pub(super) struct Handle {
     desk: Arc<Desk>,
     command_timeout: Duration,
+    /// Whose turn it is to send a descriptor.
+    descriptors: Mutex<()>,
 }
 
 impl Drop for Handle {
@@ -104,7 +108,7 @@ impl Session {
 
         tokio::spawn(reader.run());
         tokio::spawn(write_all(write, desk.clone(), transcript));
-        let session = Self(Arc::new(Handle { desk, command_timeout }));
+        let session = Self(Arc::new(Handle { desk, command_timeout, descriptors: Mutex::new(()) }));
         let negotiated = session.submit_raw("qmp_capabilities", None).within(greeting_timeout).await;
         match (negotiated, session.end()) {
             (Ok(_), _) => Ok(Connected { session, events, greeting }),
@@ -148,6 +152,15 @@ impl Session {
         self.queue(&[(execute, arguments)]).remove(0)
     }
 
+    /// Runs a command that takes a descriptor (`getfd`). One at a time: QEMU keeps only the last descriptor that came.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn run_with(&self, command: &Command, descriptor: OwnedFd) -> Result<Value, CommandError> {
+        let _turn = self.0.descriptors.lock().await;
+        self.queue_with(&[request(command)], Some(descriptor)).remove(0).await
+    }
+
     /// Runs a command of the human monitor and gives the text it printed. An error is such a text too: see `hmp`.
     ///
     /// # Errors
@@ -184,7 +197,15 @@ impl Session {
     }
 
     fn queue<A: Serialize>(&self, commands: &[(&str, Option<A>)]) -> Vec<Pending> {
-        let replies = self.0.desk.submit(commands);
+        self.queue_with(commands, None)
+    }
+
+    fn queue_with<A: Serialize>(
+        &self,
+        commands: &[(&str, Option<A>)],
+        descriptor: Option<OwnedFd>,
+    ) -> Vec<Pending> {
+        let replies = self.0.desk.submit(commands, descriptor);
         let pending = |((name, _), reply): (&(&str, _), _)| {
             Pending::new(name, reply, self.0.command_timeout, self.0.clone())
         };

@@ -1,11 +1,15 @@
 //! The two tasks of a session: one reads, one writes.
 
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::desk::Desk;
+use super::desk::{Desk, Parcel};
 use super::error::SessionError;
 use super::lines::Lines;
 use super::message::{Greeting, Message};
@@ -92,20 +96,43 @@ async fn keep_writing(
     desk: &Desk,
     transcript: Option<Transcript>,
 ) -> std::io::Error {
-    let mut batch = Vec::new();
     loop {
-        desk.take_outgoing(&mut batch);
-        if batch.is_empty() {
+        let parcels = desk.take_outgoing();
+        if parcels.is_empty() {
             desk.work.notified().await;
             continue;
         }
-        if let Some(transcript) = &transcript {
-            let lines = batch.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-            lines.for_each(|line| transcript.record(Direction::Out, line));
+        for parcel in parcels {
+            if let Some(transcript) = &transcript {
+                let lines = parcel.bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+                lines.for_each(|line| transcript.record(Direction::Out, line));
+            }
+            if let Err(error) = write_parcel(&mut write, parcel).await {
+                return error;
+            }
         }
-        if let Err(error) = write.write_all(&batch).await {
-            return error;
-        }
-        batch = Vec::new();
     }
+}
+
+async fn write_parcel(write: &mut OwnedWriteHalf, parcel: Parcel) -> std::io::Result<()> {
+    let Parcel { bytes, descriptor } = parcel;
+    let sent = match descriptor {
+        Some(descriptor) => send_with(write, &bytes, &descriptor).await?,
+        None => 0,
+    };
+    write.write_all(&bytes[sent..]).await
+}
+
+/// Sends the beginning of `bytes` with a descriptor; how much of it.
+async fn send_with(write: &OwnedWriteHalf, bytes: &[u8], descriptor: &OwnedFd) -> std::io::Result<usize> {
+    let stream: &UnixStream = write.as_ref();
+    let descriptors = [descriptor.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    stream
+        .async_io(Interest::WRITABLE, || {
+            let data = [IoSlice::new(bytes)];
+            sendmsg::<()>(stream.as_raw_fd(), &data, &rights, flags, None).map_err(std::io::Error::from)
+        })
+        .await
 }

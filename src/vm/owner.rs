@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::host::dirs::StateDir;
 use crate::qemu::plan::{Check, Step};
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, hmp};
@@ -59,6 +61,7 @@ pub(super) struct Owner {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
@@ -85,6 +88,7 @@ pub(super) struct Parts {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
@@ -105,6 +109,7 @@ impl Owner {
             session: parts.session,
             agent: parts.agent,
             images: parts.images,
+            state: parts.state,
             bus: parts.bus,
             pulse: parts.pulse,
             journal: parts.journal,
@@ -203,7 +208,7 @@ impl Owner {
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
     fn forwards(&self) -> Vec<Forward> {
-        let mut forwards = self.inventory.forwards.clone();
+        let mut forwards: Vec<Forward> = self.inventory.forwards.iter().map(|bound| bound.forward).collect();
         forwards.sort_by_key(|forward| (forward.guest, forward.protocol.to_string(), forward.host));
         forwards
     }
