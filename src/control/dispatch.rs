@@ -8,8 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::spec::nic::checked_id;
-use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, NicSpec, Size, UsbSelector};
+use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, UsbSelector};
 use crate::vm::{Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, Wait};
 
 use super::error::WireError;
@@ -133,7 +132,7 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
             let call: wire::ThrottleDisk = read(parameters)?;
             Change::ThrottleDisk { limits: translate::limits(&call)?, id: call.id }
         }
-        "AddNic" => Change::AddNic(add_nic(read(parameters)?)?),
+        "AddNic" => Change::AddNic(translate::nic_spec(read(parameters)?)?),
         "RemoveNic" => remove(Removable::Nic, read(parameters)?)?,
         "SetLink" => {
             let wire::SetLink { up, nic } = read(parameters)?;
@@ -193,18 +192,6 @@ fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
         readonly: call.readonly.unwrap_or(false),
         serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
         id: call.id.map(|id| parse("id", &id)).transpose()?,
-    })
-}
-
-fn add_nic(call: wire::AddNic) -> Result<NicSpec, ChangeError> {
-    let network = parse("network", &call.network)?;
-    let nic = NicSpec::on(network).map_err(|error| ChangeError::invalid("network", error))?;
-    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
-    Ok(NicSpec {
-        mac: call.mac.map(|mac| parse("mac", &mac)).transpose()?,
-        model: call.model.map(|model| parse("model", &model)).transpose()?.unwrap_or_default(),
-        id: id.map(checked_id).transpose().map_err(|error| ChangeError::invalid("id", error))?,
-        ..nic
     })
 }
 

@@ -9,7 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::vm::stats::{DiskStats, NicStats, Source, Stats, VcpuStats};
 use crate::vm::{ChangeError, ErrorKind, Handle};
 
-use super::dispatch::{duration, read};
+use super::dispatch::read;
 use super::error::WireError;
 use super::service::Answer;
 use super::wire;
@@ -96,11 +96,11 @@ struct Watch {
 /// `WatchStats`.
 pub(super) fn watch(parameters: serde_json::Value, vm: &Handle) -> Result<Answer, WireError> {
     let wire::WatchStats { interval_ms } = read(parameters)?;
-    let interval = duration(interval_ms, INTERVAL)?;
-    if !(SHORTEST..=LONGEST).contains(&interval) {
+    let interval = interval_ms.map_or(Some(INTERVAL), |ms| u64::try_from(ms).ok().map(Duration::from_millis));
+    let Some(interval) = interval.filter(|interval| (SHORTEST..=LONGEST).contains(interval)) else {
         let message = format!("an interval is {} ms to a year", SHORTEST.as_millis());
         return Err(ChangeError::invalid("interval_ms", message).into());
-    }
+    };
     let mut clock = tokio::time::interval(interval);
     // a reader that was slow gets the next look, and not all those that he missed
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);

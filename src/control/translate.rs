@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::qemu::Command;
-use crate::spec::{DiskBus, Forward, LimitError, Limits, Rates};
+use crate::spec::nic::checked_id;
+use crate::spec::{DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
 use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status};
 
 use super::wire;
@@ -210,6 +211,19 @@ pub(super) fn limits(call: &wire::ThrottleDisk) -> Result<Option<Limits>, Change
         (true, false) => Err(ChangeError::invalid("off", "limits are either set or taken away")),
         (false, _) => limits.checked().map(Some).map_err(|error| ChangeError::invalid("limits", error)),
     }
+}
+
+/// The card that `AddNic` asks for.
+pub(super) fn nic_spec(call: wire::AddNic) -> Result<NicSpec, ChangeError> {
+    let network = parse("network", &call.network)?;
+    let nic = NicSpec::on(network).map_err(|error| ChangeError::invalid("network", error))?;
+    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
+    Ok(NicSpec {
+        mac: call.mac.map(|mac| parse("mac", &mac)).transpose()?,
+        model: call.model.map(|model| parse("model", &model)).transpose()?.unwrap_or_default(),
+        id: id.map(checked_id).transpose().map_err(|error| ChangeError::invalid("id", error))?,
+        ..nic
+    })
 }
 
 /// A network card.

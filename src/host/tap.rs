@@ -97,7 +97,7 @@ impl TapError {
             }
             Self::Helper(error) => error.hint(),
             Self::Refused { bridge, .. } => Some(format!(
-                "it must be root's and setuid, and /etc/qemu/bridge.conf must have `allow {bridge}`"
+                "/etc/qemu/bridge.conf must have `allow {bridge}`; for others than root the helper must be setuid, too"
             )),
             _ => None,
         }

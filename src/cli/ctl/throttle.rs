@@ -33,13 +33,13 @@ struct Flags {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     iops_write: Option<OperationRate>,
     /// Bytes a second, read and written together, such as 10M
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["bps_read", "bps_write"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["bps_read", "bps_write"], allow_hyphen_values = true)]
     bps: Option<ByteRate>,
     /// Bytes read a second
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     bps_read: Option<ByteRate>,
     /// Bytes written a second
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     bps_write: Option<ByteRate>,
     /// Take all limits away
     #[arg(long, conflicts_with_all = ["iops", "iops_read", "iops_write", "bps", "bps_read", "bps_write"])]

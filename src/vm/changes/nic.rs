@@ -44,8 +44,10 @@ pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
     let (network, wanted) = (nic.network.clone(), nic.mac);
     owner.spawn_blocking(
         move || {
+            let tap = open(&network)?;
+            // last, since it writes: what is refused leaves nothing
             let mac = wanted.map_or_else(|| state.mac_of(&card).map_err(ChangeError::host), Ok)?;
-            Ok(Ready { mac, tap: open(&network)? })
+            Ok(Ready { mac, tap })
         },
         move |owner, ready| match ready {
             Ok(ready) => hand_over(owner, id, nic, ready, bus, reply),
