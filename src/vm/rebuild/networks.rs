@@ -56,7 +56,8 @@ pub(super) async fn take_back(
     present: &BTreeSet<String>,
     inventory: &mut Inventory,
 ) {
-    for id in pending.cards.keys().filter(|id| !present.contains(*id)) {
+    // the card from the start is in the journal only if it was being removed, or its cable was ever pulled
+    for id in pending.cards.keys().chain(&pending.removing).filter(|id| !present.contains(*id)) {
         let netdev = ids::netdev(id);
         // where there is nothing to close, QEMU says so and nobody minds
         for command in [remove_netdev(&netdev), Command::new("closefd", json!({ "fdname": netdev }))] {
