@@ -17,10 +17,10 @@ use super::error::WireError;
 use super::guest::{self, Uploads};
 use super::screen;
 use super::service::{Answer, RawCall};
-use super::snapshots;
 use super::streams;
 use super::translate::{self, absolute, parse};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
+use super::{snapshots, stats};
 
 /// How long a removal waits for the guest unless the call says otherwise.
 const REMOVAL_WAIT: Duration = Duration::from_secs(30);
@@ -87,6 +87,15 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
             let _: wire::Empty = read(parameters)?;
             reply(wire::DiskList { disks: translate::status(&vm.status().await?).disks })
         }
+        "ListNics" => {
+            let _: wire::Empty = read(parameters)?;
+            let nics = translate::status(&vm.status().await?).nics;
+            reply(wire::NicList { nics: nics.unwrap_or_default() })
+        }
+        "GetStats" => {
+            let _: wire::Empty = read(parameters)?;
+            reply(stats::reply(&vm.stats().await?))
+        }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
         "Wait" => wait(read(parameters)?, vm).await,
         "StartGuestFile" => guest::start_file(parameters, vm, uploads).await,
@@ -120,6 +129,16 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
         "ResizeDisk" => {
             let wire::ResizeDisk { id, size_bytes } = read(parameters)?;
             Change::ResizeDisk { id, size: size(size_bytes)? }
+        }
+        "ThrottleDisk" => {
+            let call: wire::ThrottleDisk = read(parameters)?;
+            Change::ThrottleDisk { limits: translate::limits(&call)?, id: call.id }
+        }
+        "AddNic" => Change::AddNic(translate::nic_spec(read(parameters)?)?),
+        "RemoveNic" => remove(Removable::Nic, read(parameters)?)?,
+        "SetLink" => {
+            let wire::SetLink { up, nic } = read(parameters)?;
+            Change::SetLink { nic, up }
         }
         "ChangeMedia" => {
             let wire::ChangeMedia { id, file } = read(parameters)?;
@@ -257,6 +276,7 @@ fn done_reply(method: &str, done: Done) -> One {
         Done::Device(entry) => match method {
             "AddUsb" => reply(wire::UsbReply { usb: translate::usb(&entry) }),
             "AddDevice" => reply(wire::DeviceReply { device: translate::device(&entry) }),
+            "AddNic" | "SetLink" => reply(wire::NicReply { nic: translate::nic(&entry) }),
             _ => reply(wire::DiskReply { disk: translate::disk(&entry) }),
         },
         Done::Forward(forward) => reply(wire::ForwardReply { forward: translate::wire_forward(&forward) }),

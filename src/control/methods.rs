@@ -50,6 +50,13 @@ methods! {
     ResizeDisk(ResizeDisk) -> DiskReply;
     ChangeMedia(ChangeMedia) -> DiskReply;
     EjectMedia(EjectMedia) -> DiskReply;
+    ThrottleDisk(ThrottleDisk) -> DiskReply;
+    ListNics(Empty) -> NicList;
+    AddNic(AddNic) -> NicReply;
+    RemoveNic(Remove) -> Removed;
+    SetLink(SetLink) -> NicReply;
+    GetStats(Empty) -> StatsReply;
+    #[Stream] WatchStats(WatchStats) -> StatsReply;
     AddDevice(AddDevice) -> DeviceReply;
     RemoveDevice(Remove) -> Removed;
     Pause(Empty) -> Empty;

@@ -16,6 +16,7 @@ pub mod service;
 pub mod shared_qmp;
 mod snapshots;
 pub mod socket;
+mod stats;
 mod streams;
 pub mod supervise;
 mod translate;

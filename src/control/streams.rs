@@ -14,12 +14,12 @@ use super::dispatch::read;
 use super::error::WireError;
 use super::guest;
 use super::service::Answer;
-use super::snapshots;
 use super::wire;
+use super::{snapshots, stats};
 
 /// Whether a method of ours is to be called with `more`.
 pub(super) fn is_stream(method: &str) -> bool {
-    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "SaveSnapshot")
+    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "SaveSnapshot" | "WatchStats")
 }
 
 /// Starts a stream: it is subscribed when this returns.
@@ -29,6 +29,7 @@ pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) ->
         "Exec" => guest::exec(parameters, vm),
         "ReadGuestFile" => guest::read_file(parameters, vm),
         "SaveSnapshot" => snapshots::save(parameters, vm),
+        "WatchStats" => stats::watch(parameters, vm),
         _ => console(parameters, vm),
     };
     match stream {

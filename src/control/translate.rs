@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::qemu::Command;
-use crate::spec::{DiskBus, Forward};
+use crate::spec::nic::checked_id;
+use crate::spec::{DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
 use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status, Wrapped};
 
 use super::wire;
@@ -112,6 +113,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
             .filter(|entry| matches!(entry.kind, Kind::Other | Kind::Controller))
             .map(device)
             .collect(),
+        nics: Some(status.nics().map(|(entry, _)| nic(entry)).collect()),
         slots_total: status.slots_total,
         slots_used: status.slots_used,
         slots: status
@@ -170,6 +172,76 @@ pub(super) fn disk(entry: &Entry) -> wire::Disk {
         readonly: facts.is_some_and(|facts| facts.readonly),
         removable: facts.is_some_and(|facts| facts.removable),
         serial: facts.and_then(|facts| facts.serial.clone()),
+        slot: entry.slot.clone(),
+        phase: phase(entry.phase),
+        limits: facts.map(|facts| facts.limits).filter(|limits| !limits.is_empty()).map(wire_limits),
+    }
+}
+
+fn wire_limits(limits: Limits) -> wire::Limits {
+    let Limits { operations, bytes } = limits;
+    wire::Limits {
+        iops: operations.total,
+        iops_read: operations.read,
+        iops_write: operations.write,
+        bytes_per_s: bytes.total,
+        bytes_per_s_read: bytes.read,
+        bytes_per_s_write: bytes.write,
+    }
+}
+
+/// The limits that `ThrottleDisk` asks for; none = no limits any more.
+pub(super) fn limits(call: &wire::ThrottleDisk) -> Result<Option<Limits>, ChangeError> {
+    let limit = |parameter: &str, limit: Option<i64>| {
+        let why = || ChangeError::invalid(parameter, LimitError::Zero);
+        limit.map(|limit| u64::try_from(limit).map_err(|_| why())).transpose()
+    };
+    let limits = Limits {
+        operations: Rates {
+            total: limit("iops", call.iops)?,
+            read: limit("iops_read", call.iops_read)?,
+            write: limit("iops_write", call.iops_write)?,
+        },
+        bytes: Rates {
+            total: limit("bytes_per_s", call.bytes_per_s)?,
+            read: limit("bytes_per_s_read", call.bytes_per_s_read)?,
+            write: limit("bytes_per_s_write", call.bytes_per_s_write)?,
+        },
+    };
+    match (call.off.unwrap_or(false), limits.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(ChangeError::invalid("off", "limits are either set or taken away")),
+        (false, _) => limits.checked().map(Some).map_err(|error| ChangeError::invalid("limits", error)),
+    }
+}
+
+/// The card that `AddNic` asks for.
+pub(super) fn nic_spec(call: wire::AddNic) -> Result<NicSpec, ChangeError> {
+    let network = parse("network", &call.network)?;
+    let nic = NicSpec::on(network).map_err(|error| ChangeError::invalid("network", error))?;
+    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
+    Ok(NicSpec {
+        mac: call.mac.map(|mac| parse("mac", &mac)).transpose()?,
+        model: call.model.map(|model| parse("model", &model)).transpose()?.unwrap_or_default(),
+        id: id.map(checked_id).transpose().map_err(|error| ChangeError::invalid("id", error))?,
+        ..nic
+    })
+}
+
+/// A network card.
+pub(super) fn nic(entry: &Entry) -> wire::Nic {
+    let facts = match &entry.kind {
+        Kind::Nic(facts) => Some(facts),
+        _ => None,
+    };
+    let network = facts.and_then(|facts| facts.network.as_ref());
+    wire::Nic {
+        id: entry.id.to_string(),
+        driver: entry.driver.clone(),
+        network: network.map_or_else(|| "other".to_owned(), ToString::to_string),
+        interface: facts.and_then(|facts| facts.interface.clone()),
+        mac: facts.and_then(|facts| facts.mac).map(|mac| mac.to_string()),
+        link_up: facts.is_none_or(|facts| facts.link_up),
         slot: entry.slot.clone(),
         phase: phase(entry.phase),
     }

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::vm::Outcome;
 
+mod records;
+
+pub use records::{DiskStats, Limits, Nic, NicStats, Stats, VcpuStats};
+
 /// A forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
@@ -61,6 +65,9 @@ pub struct Disk {
     pub slot: Option<String>,
     /// `adding`, `present` or `removing`.
     pub phase: String,
+    /// What it may do per second; none = as much as it can.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limits: Option<Limits>,
 }
 
 /// Any other device.
@@ -133,6 +140,8 @@ pub struct Status {
     pub disks: Vec<Disk>,
     pub forwards: Vec<Forward>,
     pub devices: Vec<Device>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nics: Option<Vec<Nic>>,
     pub slots_total: usize,
     pub slots_used: usize,
     pub slots: Vec<Slot>,
@@ -170,10 +179,22 @@ parameters! {
         file: String;
         size_bytes: i64, format: String, bus: String, readonly: bool, serial: String, id: String
     }
-    /// Parameters of `RemoveDisk` and `RemoveDevice`.
+    /// Parameters of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
     Remove { id: String; timeout_ms: i64 }
     /// Parameters of `ResizeDisk`.
     ResizeDisk { id: String, size_bytes: i64; }
+    /// Parameters of `ThrottleDisk`.
+    ThrottleDisk {
+        id: String;
+        iops: i64, iops_read: i64, iops_write: i64,
+        bytes_per_s: i64, bytes_per_s_read: i64, bytes_per_s_write: i64, off: bool
+    }
+    /// Parameters of `AddNic`.
+    AddNic { network: String; mac: String, model: String, id: String }
+    /// Parameters of `SetLink`.
+    SetLink { up: bool; nic: String }
+    /// Parameters of `WatchStats`.
+    WatchStats { ; interval_ms: i64 }
     /// Parameters of `ChangeMedia`.
     ChangeMedia { id: String, file: String; }
     /// Parameters of `EjectMedia`.
@@ -227,9 +248,15 @@ parameters! {
     DiskList { disks: Vec<Disk>; }
     /// Reply of `AddDisk` and others.
     DiskReply { disk: Disk; }
+    /// Reply of `ListNics`.
+    NicList { nics: Vec<Nic>; }
+    /// Reply of `AddNic` and `SetLink`.
+    NicReply { nic: Nic; }
+    /// Reply of `GetStats` and `WatchStats`.
+    StatsReply { stats: Stats; }
     /// Reply of `AddDevice`.
     DeviceReply { device: Device; }
-    /// Reply of `RemoveDisk` and `RemoveDevice`.
+    /// Reply of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
     Removed { removed: bool; }
     /// Replies of `SaveSnapshot`.
     SaveSnapshotReply { ; done_bytes: u64, total_bytes: u64, snapshot: Snapshot }

@@ -12,5 +12,7 @@ pub mod iso;
 pub mod ports;
 pub mod programs;
 pub mod sys;
+pub mod tap;
 pub mod terminal;
+pub mod usage;
 pub mod usb;

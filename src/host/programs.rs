@@ -13,6 +13,13 @@ use crate::spec::Arch;
 const VIRTIOFSD_PLACES: [&str; 3] =
     ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
 
+/// Where distributions and QEMU's own build put the bridge helper.
+const BRIDGE_HELPER_PLACES: [&str; 3] = [
+    "/usr/lib/qemu/qemu-bridge-helper",
+    "/usr/libexec/qemu-bridge-helper",
+    "/usr/local/libexec/qemu-bridge-helper",
+];
+
 /// Where programs are looked for.
 #[derive(Debug, Clone)]
 pub struct SearchPath {
@@ -106,6 +113,14 @@ pub fn qemu_img(search: &SearchPath) -> Result<PathBuf, ProgramError> {
 pub fn virtiofsd(given: Option<&Path>, search: &SearchPath) -> Result<PathBuf, ProgramError> {
     let package = "virtiofsd (Debian 12: qemu-system-common)";
     find("virtiofsd", package, given, &VIRTIOFSD_PLACES, search)
+}
+
+/// QEMU's bridge helper, which distributions hide.
+///
+/// # Errors
+/// It is not there; the hint names the package.
+pub fn bridge_helper(search: &SearchPath) -> Result<PathBuf, ProgramError> {
+    find("qemu-bridge-helper", "qemu-system-common", None, &BRIDGE_HELPER_PLACES, search)
 }
 
 fn find(

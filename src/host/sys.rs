@@ -58,6 +58,66 @@ pub fn try_kvm(_device: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+// <linux/if_tun.h>, which libc has for some platforms only: _IOW('T', 202, int), _IOR('T', 210, unsigned int)
+#[cfg(target_os = "linux")]
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+#[cfg(target_os = "linux")]
+const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
+
+/// Attaches an open `/dev/net/tun` to the tap device `name`, for packets with virtio's header and no other: what QEMU wants.
+///
+/// # Errors
+/// `EBUSY`: somebody else has it. `EPERM`: it is not for this user. `InvalidInput`: no device can have this name.
+#[cfg(target_os = "linux")]
+pub fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // its last byte stays 0
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the descriptor is open, and this ioctl reads and writes one ifreq, which lives until it returns.
+    match unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETIFF, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The name of the tap device that a descriptor is attached to.
+///
+/// # Errors
+/// It is no tap device.
+#[cfg(target_os = "linux")]
+pub fn tap_name(tap: &OwnedFd) -> io::Result<String> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and this ioctl writes one ifreq, which lives until it returns.
+    if unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETIFF, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name: Vec<u8> =
+        request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+/// A descriptor that came in a message.
+///
+/// # Errors
+/// The number is none.
+pub fn received(fd: RawFd) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+
+    if fd < 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // SAFETY: the kernel made it for us when it received the message, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Takes the exclusive lock (`flock`) on a file without waiting; `false` if someone else holds it.
 ///
 /// It belongs to the open file, not the process: it lasts until the last copy of the descriptor is closed, so it survives a `fork`

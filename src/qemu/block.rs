@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Command;
-use crate::spec::ImageFormat;
+use crate::spec::{ImageFormat, Limits};
 
 /// One node of QEMU's block graph. An image is two: the file, and the format over it.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +81,20 @@ pub fn remove_image(name: &str) -> [Command; 2] {
 /// `block_resize` of an image to `bytes`.
 pub fn resize(name: &str, bytes: u64) -> Command {
     Command::new("block_resize", json!({ "node-name": name, "size": bytes }))
+}
+
+/// `block_set_io_throttle`. `device` is what `query-block` calls `qdev`: the id of a device, or the path of its part that has the drive.
+pub fn throttle(device: &str, limits: &Limits) -> Command {
+    let none = |limit: Option<u64>| limit.unwrap_or(0);
+    let (operations, bytes) = (limits.operations, limits.bytes);
+    Command::new(
+        "block_set_io_throttle",
+        json!({
+            "id": device,
+            "iops": none(operations.total), "iops_rd": none(operations.read), "iops_wr": none(operations.write),
+            "bps": none(bytes.total), "bps_rd": none(bytes.read), "bps_wr": none(bytes.write),
+        }),
+    )
 }
 
 fn remove(node: &str) -> Command {

@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(line(forward_add("net0", &web)), "hostfwd_add net0 tcp:127.0.0.1:8080-:80");
         assert_eq!(line(forward_remove("net0", &web)), "hostfwd_remove net0 tcp:127.0.0.1:8080");
         let dns = Forward { protocol: Protocol::Udp, address: [0, 0, 0, 0].into(), ..forward(0, 53) };
-        assert_eq!(line(forward_add("net0", &dns)), "hostfwd_add net0 udp:0.0.0.0:0-:53");
+        assert_eq!(line(forward_add("lan.net", &dns)), "hostfwd_add lan.net udp:0.0.0.0:0-:53");
     }
 
     #[test]

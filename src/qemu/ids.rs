@@ -1,8 +1,8 @@
 //! The names that vmrun itself gives to devices, block nodes and back-ends of a VM.
 
-/// The only netdev; forwards hang on it.
+/// The back-end of [`NIC`].
 pub const NETDEV: &str = "net0";
-/// The network card.
+/// The network card from the start.
 pub const NIC: &str = "nic0";
 /// The USB controller, cold or hot-plugged.
 pub const USB: &str = "usb0";
@@ -79,6 +79,14 @@ pub fn slot(number: usize) -> String {
 /// The id of shared folder `number` (from 0): of its device and of its chardev.
 pub fn share(number: usize) -> String {
     format!("share{number}")
+}
+
+/// The id of the back-end of the network card `card`.
+pub fn netdev(card: &str) -> String {
+    match card {
+        NIC => NETDEV.to_owned(),
+        card => format!("{card}{}", crate::spec::nic::BACKEND_SUFFIX),
+    }
 }
 
 #[cfg(test)]

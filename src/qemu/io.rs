@@ -5,7 +5,7 @@ use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::{Device, Machine, ids};
-use crate::spec::{Display, Networking, VmSpec};
+use crate::spec::{Display, MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
@@ -61,16 +61,33 @@ pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
     (Object::new("rng-builtin", ENTROPY), device)
 }
 
-/// The network card.
+/// The network card from the start.
 pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
-    if spec.networking == Networking::None {
-        return None;
-    }
-    let nic = Device::new(machine.virtio("virtio-net"), ids::NIC)
-        .with("netdev", ids::NETDEV)
-        .with("mac", spec.mac.to_string());
+    (spec.networking != Networking::None)
+        .then(|| card(machine, &Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio }))
+}
+
+/// What the guest sees of a network card.
+#[derive(Debug, Clone, Copy)]
+pub struct Card<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its address.
+    pub mac: MacAddress,
+    /// What kind of card it is; others than virtio need PCI.
+    pub model: NicModel,
+}
+
+/// A network card on its back-end.
+pub(super) fn card(machine: &Machine, card: &Card<'_>) -> Device {
+    let driver = match card.model {
+        NicModel::Virtio => machine.virtio("virtio-net"),
+        model => model.as_str().to_owned(),
+    };
+    let nic =
+        Device::new(driver, card.id).with("netdev", ids::netdev(card.id)).with("mac", card.mac.to_string());
     // no option ROM: it only serves to boot from the network, and costs the firmware time
-    Some(if machine.has_pci() { nic.with("romfile", "") } else { nic })
+    if machine.has_pci() { nic.with("romfile", "") } else { nic }
 }
 
 /// The panic device.

@@ -24,7 +24,7 @@ pub mod facts;
 mod firmware;
 pub mod forward;
 pub mod ids;
-mod io;
+pub mod io;
 pub mod machine;
 pub mod media;
 pub mod netdev;

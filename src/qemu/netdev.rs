@@ -8,9 +8,10 @@ use super::forward::rule;
 use super::{Command, HostFacts, ids};
 use crate::spec::{Forward, Networking};
 
-/// The VM's network back-end; its id is always [`ids::NETDEV`].
+/// The network back-end of a card: of the VM's own ([`ids::NETDEV`]), or of one that is plugged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netdev {
+    id: String,
     kind: &'static str,
     /// Option and value; an option that comes again (`hostfwd`) is a list.
     options: Vec<(&'static str, String)>,
@@ -18,7 +19,7 @@ pub struct Netdev {
 }
 
 impl Netdev {
-    /// The back-end for this mode, with forwards from the start (which only user networking has); none without a network.
+    /// The cold card's back-end for this mode, with forwards from the start (which only user networking has); none without a network.
     pub fn of(networking: &Networking, forwards: &[Forward]) -> Option<Self> {
         let (kind, options) = match networking {
             Networking::User => ("user", vec![]),
@@ -38,7 +39,18 @@ impl Netdev {
             Networking::User => forwards.iter().map(rule).collect(),
             _ => Vec::new(),
         };
-        Some(Self { kind, options, forwards })
+        Some(Self { id: ids::NETDEV.to_owned(), kind, options, forwards })
+    }
+
+    /// The back-end of a card that is plugged into user networking; without forwards.
+    pub fn user(id: &str) -> Self {
+        Self { id: id.to_owned(), kind: "user", options: Vec::new(), forwards: Vec::new() }
+    }
+
+    /// A tap device that QEMU was given as a descriptor of this name (`getfd`): opened by itself it would need what its sandbox denies.
+    pub fn tap_descriptor(id: &str, descriptor: &str) -> Self {
+        let options = vec![("fd", descriptor.to_owned())];
+        Self { id: id.to_owned(), kind: "tap", options, forwards: Vec::new() }
     }
 
     /// `-netdev`. JSON since QEMU 7.2; before, options with their commas doubled.
@@ -54,11 +66,11 @@ impl Netdev {
 
     /// `netdev_del`.
     pub fn remove(&self) -> Command {
-        Command::new("netdev_del", json!({ "id": ids::NETDEV }))
+        remove(&self.id)
     }
 
     fn description(&self) -> Value {
-        let mut description = json!({ "type": self.kind, "id": ids::NETDEV });
+        let mut description = json!({ "type": self.kind, "id": self.id });
         for (name, value) in &self.options {
             description[*name] = value.as_str().into();
         }
@@ -71,10 +83,20 @@ impl Netdev {
     fn text(&self) -> String {
         let forwards = self.forwards.iter().map(|rule| ("hostfwd", rule));
         let options = self.options.iter().map(|(name, value)| (*name, value)).chain(forwards);
-        options.fold(format!("{},id={}", self.kind, ids::NETDEV), |text, (name, value)| {
+        options.fold(format!("{},id={}", self.kind, self.id), |text, (name, value)| {
             format!("{text},{name}={}", value.replace(',', ",,"))
         })
     }
+}
+
+/// `netdev_del` of a back-end of which only the id is known. Its forwards go with it.
+pub fn remove(id: &str) -> Command {
+    Command::new("netdev_del", json!({ "id": id }))
+}
+
+/// `set_link`: plugs or pulls the cable of a card.
+pub fn set_link(card: &str, up: bool) -> Command {
+    Command::new("set_link", json!({ "name": card, "up": up }))
 }
 
 #[cfg(test)]
@@ -102,5 +124,7 @@ mod tests {
         assert_eq!(cold, Value::Object(user.add().arguments));
         assert_eq!(user.remove().arguments["id"], "net0");
         assert_eq!(Netdev::of(&Networking::None, &[]), None);
+        let tap = Netdev::tap_descriptor("nic1.net", "nic1.net").add();
+        assert_eq!(Value::Object(tap.arguments), json!({"type": "tap", "id": "nic1.net", "fd": "nic1.net"}));
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{BlockNode, Command, Device, Machine, block, controllers, device, drives, ids};
+use super::io::{self, Card};
+use super::{BlockNode, Command, Device, Machine, Netdev, block, controllers, device, drives, ids, netdev};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, Disk, ImageFormat};
 
@@ -151,6 +152,17 @@ pub(super) fn extra_device(extra: &ExtraDevice, bus: Option<&str>) -> Device {
     Device { properties: extra.properties.clone(), ..device }
 }
 
+/// Plugs a network card: its back-end, then the device.
+pub fn add_nic(machine: &Machine, nic: &Card<'_>, backend: &Netdev, bus: Option<&str>) -> Vec<Step> {
+    let card = io::card(machine, nic).on(bus);
+    vec![Step::new(backend.add()).undo(backend.remove()), Step::device(&card)]
+}
+
+/// Takes away the back-end of a network card after DEVICE_DELETED.
+pub fn remove_netdev(id: &str) -> Vec<Step> {
+    vec![Step::new(netdev::remove(id))]
+}
+
 /// Asks for a device to be unplugged. It is gone with the event DEVICE_DELETED whose `device` is this id, not before.
 pub fn remove_device(id: &str) -> Vec<Step> {
     vec![Step::new(device::unplug(id))]
@@ -175,7 +187,7 @@ pub fn disk_resize(id: &str, bytes: u64) -> Vec<Step> {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, extra_device, spec};
-    use crate::spec::{Arch, DiskBus, VmSpec};
+    use crate::spec::{Arch, DiskBus, NicModel, VmSpec};
 
     fn lines(steps: &[Step]) -> String {
         steps.iter().map(|step| serde_json::to_string(&step.command).unwrap() + "\n").collect()
@@ -207,6 +219,19 @@ mod tests {
         assert_eq!(undo_names(&steps), ["blockdev-del", "blockdev-del", "device_del"]);
         assert_eq!(steps[2].command.arguments["driver"], "virtio-blk-ccw");
         assert_eq!(steps[2].command.arguments.get("bus"), None);
+    }
+
+    #[test]
+    fn a_card_is_a_back_end_and_a_device() {
+        let card = Card { id: "lan", mac: "52:54:00:00:00:01".parse().unwrap(), model: NicModel::E1000e };
+        let steps = add_nic(&Machine::of(&spec()), &card, &Netdev::user(&ids::netdev("lan")), Some("slot1"));
+        assert_eq!(undo_names(&steps), ["netdev_del", "device_del"]);
+        assert_eq!(
+            lines(&steps),
+            r#"{"execute":"netdev_add","arguments":{"id":"lan.net","type":"user"}}
+{"execute":"device_add","arguments":{"bus":"slot1","driver":"e1000e","id":"lan","mac":"52:54:00:00:00:01","netdev":"lan.net","romfile":""}}
+"#
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues commands that belong together, in their order: all of them, or none if they do not fit.
+    /// Queues commands that belong together, in their order: all of them, or none if they do not fit. A descriptor goes with the first.
     pub(super) fn submit<A: Serialize>(
         &self,
         commands: &[(&str, Option<A>)],

@@ -134,6 +134,37 @@ fn forward_line(netdev: &str, line: &str) -> Option<ForwardLine> {
     })
 }
 
+/// A network back-end or card as `info network` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkLine {
+    /// Its id.
+    pub id: String,
+    /// `nic`, `user`, `tap`…
+    pub kind: String,
+    info: String,
+}
+
+impl NetworkLine {
+    /// What it says of an option, such as `ifname` or `br`. Options of QEMU's own making: a value ends at the next comma.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.info.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// Cards and back-ends in the text of `info network` (7.2, `print_net_client` in net/net.c); of those with several queues, the first.
+pub fn network(text: &str) -> Vec<NetworkLine> {
+    let mut found: Vec<NetworkLine> = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start().trim_start_matches("\\ ").trim_end();
+        let parts = line.split_once(": index=").and_then(|(id, rest)| {
+            let (kind, info) = rest.split_once("type=")?.1.split_once(',')?;
+            Some(NetworkLine { id: id.to_owned(), kind: kind.to_owned(), info: info.to_owned() })
+        });
+        found.extend(parts.filter(|line| found.iter().all(|other| other.id != line.id)));
+    }
+    found
+}
+
 fn address(text: &str) -> Option<Ipv4Addr> {
     if text == "*" { Some(Ipv4Addr::UNSPECIFIED) } else { text.parse().ok() }
 }
@@ -192,6 +223,22 @@ Hub 3 (n3):\r
     }
 
     #[test]
+    fn lists_cards_and_back_ends() {
+        let text = "nic0: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:12:34:56\r
+ \\ net0: index=0,type=user,net=10.0.2.0,restrict=off\r
+nic1: index=0,type=nic,model=virtio-net-pci,macaddr=02:00:00:00:00:01\r
+ \\ nic1.net: index=0,type=tap,ifname=vt0,script=no,downscript=no\r
+br.net: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0\r
+fd.net: index=0,type=tap,fd=87\r
+";
+        let lines = network(text);
+        let seen: Vec<_> = lines.iter().map(|line| format!("{} {}", line.id, line.kind)).collect();
+        assert_eq!(seen, ["nic0 nic", "net0 user", "nic1 nic", "nic1.net tap", "br.net tap", "fd.net tap"]);
+        assert_eq!(lines[3].option("ifname"), Some("vt0"));
+        assert_eq!((lines[4].option("br"), lines[5].option("br")), (Some("br0"), None));
+    }
+
+    #[test]
     fn answers_of_qemu_7_2() {
         assert_eq!(hostfwd_added(""), Ok(()));
         let taken = hostfwd_added("Could not set up host forwarding rule 'tcp:1.2.3.4:80-:22'\r\n");
@@ -219,8 +266,9 @@ Hub 3 (n3):\r
 
     proptest! {
         #[test]
-        fn no_text_panics(text: String, line in r"(Hub |  TCP\[HOST_FORWARD\])[ -~]{0,60}\n?") {
+        fn no_text_panics(text: String, line in r"(Hub |  TCP\[HOST_FORWARD\])[ -~]{0,60}\n?", near in r"( \\)?[a-z]{0,3}: index=[ -~]{0,40}") {
             let _ = (usernet(&text), usernet(&line), hostfwd_added(&text), hostfwd_removed(&text));
+            let _ = (network(&text), network(&near));
         }
     }
 

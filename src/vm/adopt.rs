@@ -182,6 +182,9 @@ async fn take_over(
     for id in pending.removing.iter().filter(|id| inventory.device(id).is_none()) {
         journal.settled(id);
     }
+    for id in pending.cards.keys().filter(|id| inventory.device(id).is_none()) {
+        journal.card_gone(id);
+    }
     let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
     let images = Images::new(Arc::clone(&state), run.path());
     let started =

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::qemu::Command;
 use crate::qemu::snapshot::Snapshot;
-use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Protocol, Size, UsbSelector};
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Limits, NicSpec, Protocol, Size, UsbSelector};
 
 use super::inventory::Entry;
 use super::snapshots::SnapshotChange;
@@ -24,6 +24,15 @@ pub enum Change {
     },
     /// Open (or create) an image and plug it as a disk.
     AddDisk(DiskSpec),
+    /// Plug a network card.
+    AddNic(NicSpec),
+    /// Plug or pull a network card's cable.
+    SetLink {
+        /// The card's id; none = the only one.
+        nic: Option<String>,
+        /// Plug it.
+        up: bool,
+    },
     /// Plug any device.
     AddDevice(DeviceSpec),
     /// Unplug a device and wait for it.
@@ -45,6 +54,13 @@ pub enum Change {
         id: String,
         /// The new size.
         size: Size,
+    },
+    /// Limit what a disk does per second.
+    ThrottleDisk {
+        /// Its id.
+        id: String,
+        /// New limits, of which a kind may be left out; none = no limits any more.
+        limits: Option<Limits>,
     },
     /// Put another image into a CD-ROM drive.
     ChangeMedia {
@@ -83,6 +99,8 @@ pub enum Removable {
     Usb,
     /// `disk-remove`.
     Disk,
+    /// `nic-remove`.
+    Nic,
     /// `device-remove`: whatever has the id.
     Any,
 }
@@ -128,7 +146,7 @@ impl std::fmt::Display for ForwardPattern {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {
     /// A device is in the machine, or its facts changed.
-    Device(Entry),
+    Device(Box<Entry>),
     /// A forward listens; its host port is never 0.
     Forward(Forward),
     /// A device is gone.

@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::qemu::ids;
 use crate::qemu::media::Medium;
 use crate::qemu::slots::Slots;
-use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat};
+use crate::qmp::hmp::ForwardLine;
+use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat, Limits, MacAddress, Networking};
 
 use super::error::{ChangeError, ErrorKind};
 use super::state::RunState;
+
+/// How many letters of an id may be wrong for it to be recognised.
+const ALIKE: usize = 1;
 
 /// Where a device is on its way in or out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +60,61 @@ pub enum Kind {
     Disk(DiskFacts),
     /// Anything else that was asked for by name.
     Other,
+    /// A network card.
+    Nic(NicFacts),
     /// Made by vmrun for others to be plugged into (USB or SCSI controller).
     Controller,
+}
+
+/// The facts of a network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicFacts {
+    /// What it is connected to; none = something that was made by hand in QEMU's monitor.
+    pub network: Option<Networking>,
+    /// The host's interface behind it, where there is one and it is known.
+    pub interface: Option<String>,
+    /// Its address; none = it could not be made out.
+    pub mac: Option<MacAddress>,
+    /// QEMU's id of its back-end.
+    pub netdev: String,
+    /// Its cable is plugged.
+    pub link_up: bool,
+    /// The back-end is somebody else's: it stays when the card goes.
+    pub foreign: bool,
+}
+
+impl NicFacts {
+    /// The facts of a new card.
+    pub fn new(id: &str, network: Networking, mac: MacAddress) -> Self {
+        let interface = match &network {
+            Networking::Tap(name) => Some(name.to_string()),
+            _ => None,
+        };
+        Self {
+            network: Some(network),
+            interface,
+            mac: Some(mac),
+            netdev: ids::netdev(id),
+            link_up: true,
+            foreign: false,
+        }
+    }
+}
+
+/// A forward and the back-end that it hangs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The forward; its host port is not 0.
+    pub forward: Forward,
+    /// QEMU's id of the back-end.
+    pub netdev: String,
+}
+
+impl From<ForwardLine> for Bound {
+    fn from(line: ForwardLine) -> Self {
+        let ForwardLine { address, host_port: host, guest_port: guest, protocol, netdev, .. } = line;
+        Self { forward: Forward { address, host, guest, protocol }, netdev }
+    }
 }
 
 /// The facts of a disk or drive.
@@ -82,6 +140,8 @@ pub struct DiskFacts {
     pub identity: Option<(u64, u64)>,
     /// The medium's block nodes are somebody else's: they stay when the device or the medium goes.
     pub foreign: bool,
+    /// What it may do per second.
+    pub limits: Limits,
 }
 
 impl DiskFacts {
@@ -96,6 +156,19 @@ impl DiskFacts {
     }
 }
 
+/// The network cards among devices: the one from the start, then the others in the order of their ids.
+pub(super) fn cards_first<'a>(
+    devices: impl Iterator<Item = &'a Entry> + Clone,
+) -> impl Iterator<Item = (&'a Entry, &'a NicFacts)> {
+    let of = move |first: bool| {
+        devices.clone().filter_map(move |entry| match &entry.kind {
+            Kind::Nic(facts) if (entry.id.as_str() == ids::NIC) == first => Some((entry, facts)),
+            _ => None,
+        })
+    };
+    of(true).chain(of(false))
+}
+
 /// The books.
 #[derive(Debug)]
 pub struct Inventory {
@@ -104,8 +177,8 @@ pub struct Inventory {
     /// Why it is in this state, where that is not obvious.
     pub reason: Option<String>,
     devices: BTreeMap<DeviceId, Entry>,
-    /// Forwards in the order they were made; none has host port 0.
-    pub forwards: Vec<Forward>,
+    /// Forwards in the order they were made.
+    pub forwards: Vec<Bound>,
     /// The account of slots.
     pub slots: Slots,
     /// Devices without an id of their own in QEMU, by the one that they have here, with their path in QEMU's object tree.
@@ -128,7 +201,7 @@ impl Inventory {
     }
 
     /// All devices, in the order of their ids.
-    pub fn devices(&self) -> impl Iterator<Item = &Entry> {
+    pub fn devices(&self) -> impl Iterator<Item = &Entry> + Clone {
         self.devices.values()
     }
 
@@ -194,14 +267,19 @@ impl Inventory {
     }
 
     fn is_taken(&self, id: &DeviceId) -> bool {
-        crate::qemu::ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
+        ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
-    /// Takes in what was found in QEMU and is not known yet; what is known stays as it is, since it may be on its way in or out.
+    /// Takes in what was found in QEMU and is not known yet; what is known stays as it is (but for the limits of disks), since it
+    /// may be on its way in or out.
     /// `forwards_went`: forwards that were not found are gone.
     pub fn take_in(&mut self, found: Self, forwards_went: bool) {
         for (id, entry) in found.devices {
-            if !self.devices.contains_key(&id) {
+            if let Some(known) = self.devices.get_mut(&id) {
+                if let (Kind::Disk(known), Kind::Disk(found)) = (&mut known.kind, &entry.kind) {
+                    known.limits = found.limits;
+                }
+            } else {
                 if let Some(slot) = &entry.slot {
                     self.slots.restore(slot, id.as_str());
                 }
@@ -267,8 +345,36 @@ impl Inventory {
             Kind::Disk(DiskFacts { identity: used, .. }) | Kind::Usb { identity: used, .. } => {
                 (*used == Some(identity)).then_some(&entry.id)
             }
-            Kind::Other | Kind::Controller => None,
+            Kind::Nic(_) | Kind::Other | Kind::Controller => None,
         })
+    }
+
+    /// The network cards, in the order in which people think of them: the one from the start first.
+    pub fn nics(&self) -> impl Iterator<Item = (&Entry, &NicFacts)> {
+        cards_first(self.devices())
+    }
+
+    /// The back-end that a forward is hung on: of the first card with user networking that is to stay.
+    pub fn user_netdev(&self) -> Option<&str> {
+        self.nics()
+            .find(|(entry, nic)| entry.phase == Phase::Present && nic.network == Some(Networking::User))
+            .map(|(_, nic)| nic.netdev.as_str())
+    }
+
+    /// There is no such device; with what was probably meant instead.
+    pub fn no_such(&self, what: &str, id: &str, fits: impl Fn(&Entry) -> bool) -> ChangeError {
+        let alike = |entry: &Entry| strsim::damerau_levenshtein(entry.id.as_str(), id);
+        let all: Vec<&Entry> = self.devices().filter(|entry| fits(entry)).collect();
+        let near = all.iter().min_by_key(|entry| alike(entry)).filter(|entry| alike(entry) <= ALIKE);
+        let error = ChangeError::no_such(what, id);
+        match near {
+            Some(near) => error.hint(format!("did you mean '{}'?", near.id)),
+            None if all.is_empty() => error,
+            None => {
+                let ids: Vec<&str> = all.iter().map(|entry| entry.id.as_str()).collect();
+                error.hint(format!("it has {}", ids.join(", ")))
+            }
+        }
     }
 
     /// Refuses a second use of an image: two writers would corrupt it.
@@ -280,6 +386,6 @@ impl Inventory {
 
     /// The forward that a new one would collide with.
     pub fn conflicting_forward(&self, forward: &Forward) -> Option<&Forward> {
-        self.forwards.iter().find(|other| other.conflicts(forward))
+        self.forwards.iter().map(|bound| &bound.forward).find(|other| other.conflicts(forward))
     }
 }

@@ -1,5 +1,5 @@
 //! What is half-done: written to the run directory before a change that could leave something behind, so that a supervisor that
-//! takes over after a `kill -9` can finish it or take it back.
+//! takes over after a `kill -9` can finish it or take it back. And what a new supervisor cannot ask QEMU for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::RunDir;
+use crate::spec::Networking;
 
-/// The file in the run directory; not there while nothing is half-done.
+use super::inventory::NicFacts;
+
+/// The file in the run directory; not there while there is nothing to tell.
 const FILE: &str = "pending.json";
 
 /// What was half-done when a supervisor died.
@@ -24,6 +27,9 @@ pub(super) struct Pending {
     /// A snapshot, or the saving of the whole VM.
     #[serde(default)]
     pub(super) job: Option<Job>,
+    /// Network cards, as far as QEMU does not tell of them: those that were plugged, and those whose cable was ever pulled.
+    #[serde(default)]
+    pub(super) cards: BTreeMap<String, Card>,
 }
 
 /// Something during which nothing else is changed.
@@ -36,6 +42,23 @@ pub(super) struct Job {
     /// A file that is not whole yet.
     #[serde(default)]
     pub(super) file: Option<PathBuf>,
+}
+
+/// What QEMU does not tell of a network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Card {
+    /// What it is connected to: QEMU only knows the number of a descriptor that it was given.
+    pub(super) network: Option<Networking>,
+    /// The host's interface.
+    pub(super) interface: Option<String>,
+    /// Its cable is plugged.
+    pub(super) link_up: bool,
+}
+
+impl From<&NicFacts> for Card {
+    fn from(nic: &NicFacts) -> Self {
+        Self { network: nic.network.clone(), interface: nic.interface.clone(), link_up: nic.link_up }
+    }
 }
 
 impl Pending {
@@ -74,6 +97,24 @@ impl Journal {
     pub(super) fn job(&mut self, job: Option<Job>) {
         self.pending.job = job;
         self.write();
+    }
+
+    /// A network card is about to be added, or is another now.
+    pub(super) fn card(&mut self, id: &str, nic: &NicFacts) {
+        self.pending.cards.insert(id.to_owned(), nic.into());
+        self.write();
+    }
+
+    /// A network card is gone.
+    pub(super) fn card_gone(&mut self, id: &str) {
+        if self.pending.cards.remove(id).is_some() {
+            self.write();
+        }
+    }
+
+    /// What QEMU does not tell of the network cards.
+    pub(super) fn cards(&self) -> &BTreeMap<String, Card> {
+        &self.pending.cards
     }
 
     /// Whatever was half-done with a device is done, or undone.

@@ -232,7 +232,7 @@ impl Owner {
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
     fn forwards(&self) -> Vec<Forward> {
-        let mut forwards = self.inventory.forwards.clone();
+        let mut forwards: Vec<Forward> = self.inventory.forwards.iter().map(|bound| bound.forward).collect();
         forwards.sort_by_key(|forward| (forward.guest, forward.protocol.to_string(), forward.host));
         forwards
     }

@@ -1,5 +1,8 @@
 //! The books of a VM that was taken over, rebuilt from what QEMU says.
 
+mod drives;
+mod networks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
@@ -9,15 +12,19 @@ use crate::qemu::plan::remove_image;
 use crate::qemu::{Command, Machine, Slots, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{CommandError, Session};
-use crate::spec::{DeviceId, DiskBus, Forward, Networking, VmSpec};
+use crate::spec::{DeviceId, DiskBus, Limits, VmSpec};
 
-use super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
 use super::journal::Pending;
 use super::state::RunState;
+use drives::device_of;
+use networks::{Cards, Networks};
+
+pub(super) use drives::{drive_of, limits_of};
 
 /// What is there from the start and is nobody's to change.
 fn is_fixture(id: &str) -> bool {
-    ids::is_reserved(id) && ![ids::USB, ids::SCSI, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
+    ids::is_reserved(id) && ![ids::NIC, ids::USB, ids::SCSI, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
 }
 
 /// Asks QEMU for everything, finishes or takes back what was half-done, and returns the books.
@@ -26,13 +33,14 @@ pub(super) async fn rebuild(
     spec: &VmSpec,
     pending: &Pending,
 ) -> Result<Inventory, CommandError> {
-    let Found { mut inventory, nodes, present, in_use } = devices(session, spec).await?;
+    let Found { mut inventory, nodes, present, in_use } = devices(session, spec, &pending.cards).await?;
     for id in &pending.removing {
         if let Some(entry) = inventory.device_mut(id) {
             entry.phase = Phase::Removing;
         }
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
+    networks::take_back(session, pending, &present, &mut inventory).await;
     inventory.run_state = run_state(session).await?;
     inventory.reason = match inventory.run_state {
         RunState::IoError => io_error(session).await,
@@ -43,8 +51,8 @@ pub(super) async fn rebuild(
 }
 
 /// Asks QEMU for devices and forwards, and changes nothing.
-pub(super) async fn look(session: &Session, spec: &VmSpec) -> Result<Inventory, CommandError> {
-    Ok(devices(session, spec).await?.inventory)
+pub(super) async fn look(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Inventory, CommandError> {
+    Ok(devices(session, spec, cards).await?.inventory)
 }
 
 struct Found {
@@ -56,10 +64,12 @@ struct Found {
     in_use: BTreeSet<String>,
 }
 
-async fn devices(session: &Session, spec: &VmSpec) -> Result<Found, CommandError> {
+async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
     let nodes = Nodes::query(session).await?;
+    let networks = Networks::query(session, cards).await?;
+    let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     let mut present = BTreeSet::new();
     let mut in_use = BTreeSet::new();
     for (id, driver) in peripherals(session).await? {
@@ -73,16 +83,15 @@ async fn devices(session: &Session, spec: &VmSpec) -> Result<Found, CommandError
         if let Some(slot) = &slot {
             inventory.slots.restore(slot, &id);
         }
-        let kind = kind(&asked, &driver, &nodes).await;
-        if let Kind::Disk(DiskFacts { node: Some(node), .. }) = &kind {
-            in_use.insert(node.clone());
+        let mut kind = kind(&asked, &driver, &nodes, &networks).await;
+        if let Kind::Disk(facts) = &mut kind {
+            in_use.extend(facts.node.clone());
+            facts.limits = drive_of(&blocks, &id).map(limits_of).unwrap_or_default();
         }
         let slot = inventory.slots.slot_of(&id).map(str::to_owned);
         inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, kind });
     }
-    if spec.networking == Networking::User {
-        inventory.forwards = forwards(session).await?;
-    }
+    inventory.forwards = usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect();
     Ok(Found { inventory, nodes, present, in_use })
 }
 
@@ -120,7 +129,7 @@ fn slot(bus: &str) -> Option<String> {
     port.starts_with("slot").then(|| port.to_owned())
 }
 
-async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
+async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes, networks: &Networks<'_>) -> Kind {
     let stick = driver == "usb-storage" && asked.property("removable").await == json!(true);
     let bus = match driver {
         _ if stick => None,
@@ -154,7 +163,10 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes) -> Kind {
             Kind::Usb { description: driver.to_owned(), file: None, identity: None }
         }
         _ if asked.id == ids::USB || asked.id == ids::SCSI => Kind::Controller,
-        _ => Kind::Other,
+        _ => match asked.text("netdev").await {
+            netdev if netdev.is_empty() => Kind::Other,
+            netdev => Kind::Nic(networks.nic(asked.id, netdev, asked.text("mac").await.parse().ok())),
+        },
     }
 }
 
@@ -172,6 +184,7 @@ fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: Strin
         node: node.map(|_| drive.to_owned()),
         identity: identity.filter(|_| !removable),
         foreign: false,
+        limits: Limits::default(),
     })
 }
 
@@ -272,25 +285,13 @@ async fn run_state(session: &Session) -> Result<RunState, CommandError> {
 async fn io_error(session: &Session) -> Option<String> {
     let list = session.run(&Command::new("query-block", Value::Null)).await.ok()?;
     list.as_array()?.iter().find_map(|block| {
-        // `disk1`, or `/machine/peripheral/disk1/virtio-backend`
-        let device = block["qdev"].as_str()?;
-        let id = device.strip_prefix("/machine/peripheral/").unwrap_or(device).split('/').next()?;
+        let id = device_of(block["qdev"].as_str()?)?;
         match block["io-status"].as_str()? {
             "nospace" => Some(format!("no space left on the host for '{id}'")),
             "failed" => Some(format!("'{id}' has an I/O error")),
             _ => None,
         }
     })
-}
-
-async fn forwards(session: &Session) -> Result<Vec<Forward>, CommandError> {
-    let forward = |line: crate::qmp::hmp::ForwardLine| Forward {
-        address: line.address,
-        host: line.host_port,
-        guest: line.guest_port,
-        protocol: line.protocol,
-    };
-    Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(forward).collect())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::host::dirs::{RunDir, StateDir, names, remove_ephemeral};
 use crate::host::sys;
-use crate::qemu::{Channels, Command, Machine, command_line};
+use crate::qemu::{Channels, Command, Machine, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, EventReceiver, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, VmName, VmSpec};
@@ -26,7 +26,7 @@ use super::console::{self, Console, ConsoleLog};
 use super::facts::Facts;
 use super::handle::{Ask, Handle, INBOX_LENGTH};
 use super::images::Images;
-use super::inventory::Inventory;
+use super::inventory::{Bound, Inventory};
 use super::journal::{Journal, Pending};
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
@@ -101,7 +101,7 @@ struct Up {
     console: Console,
     signals: Signals,
     started: Instant,
-    forwards: Vec<Forward>,
+    forwards: Vec<Bound>,
     user_qmp: Option<PathBuf>,
 }
 
@@ -200,7 +200,7 @@ impl Failure {
     }
 }
 
-type Spoken = (Facts, Connected, AgentLink, Console, Vec<Forward>);
+type Spoken = (Facts, Connected, AgentLink, Console, Vec<Bound>);
 
 /// Connects to everything that QEMU offers, and lets the guest run.
 async fn speak(
@@ -276,20 +276,12 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
 }
 
 /// The forwards from the start, with the ports that QEMU picked.
-async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Forward>, Failure> {
+async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failure> {
     if spec.publish.iter().all(|forward| forward.host != 0) {
-        return Ok(spec.publish.clone());
+        let bound = |forward: &Forward| Bound { forward: *forward, netdev: ids::NETDEV.to_owned() };
+        return Ok(spec.publish.iter().map(bound).collect());
     }
-    let lines = usernet(&session.hmp("info usernet").await?);
-    Ok(lines
-        .into_iter()
-        .map(|line| Forward {
-            address: line.address,
-            host: line.host_port,
-            guest: line.guest_port,
-            protocol: line.protocol,
-        })
-        .collect())
+    Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect())
 }
 
 impl Up {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::spec::{Forward, VmSpec};
 
 use super::facts::Facts;
-use super::inventory::Entry;
+use super::inventory::{Entry, NicFacts, cards_first};
 use super::state::RunState;
 
 /// A copy of everything that is known of a VM.
@@ -33,4 +33,11 @@ pub struct Status {
     pub slots_total: usize,
     /// Slots in use.
     pub slots_used: usize,
+}
+
+impl Status {
+    /// The network cards, the one from the start first.
+    pub fn nics(&self) -> impl Iterator<Item = (&Entry, &NicFacts)> {
+        cards_first(self.devices.iter())
+    }
 }

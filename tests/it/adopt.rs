@@ -192,6 +192,13 @@ fn the_books_are_the_same_after_a_takeover() {
         &["disk-add", "two.raw,size=1M,id=two,bus=scsi,format=raw"],
         &["disk-add", "three.qcow2,size=1M,id=three,bus=usb,readonly=off"],
         &["device-add", "virtio-rng-pci,id=rng"],
+        &["nic-add", "user,id=lan"],
+        &["nic-add", "user,id=wan,model=e1000e"],
+        &["link", "down", "lan"],
+        &["link", "down", "nic0"],
+        &["disk-throttle", "one", "--iops", "100"],
+        &["disk-throttle", "two", "--bps-read", "5M"],
+        &["disk-throttle", "three", "--bps", "7M", "--iops-write", "3"],
         &["port-add", "0:80"],
         &["pause"],
     ] {
@@ -213,6 +220,8 @@ fn the_books_are_the_same_after_a_takeover() {
         &["disk-resize", "one", "3M"],
         &["resume"],
         &["disk-add", "two.raw,id=two,bus=scsi"],
+        &["disk-throttle", "one", "--off"],
+        &["link", "up", "lan"],
     ] {
         sandbox.ctl(change).ok();
     }
@@ -232,6 +241,55 @@ fn the_books_are_the_same_after_a_takeover() {
             ])
             .ok();
     }
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn a_card_that_was_half_added_is_taken_back() {
+    let mut chance = Chance::new();
+    for round in 0..repetitions(4) {
+        let sandbox = detached(Guest::ReactsToButton, &[]);
+        let before = lasting(sandbox.ctl_json(["status"]));
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let mut adding = sandbox.vmrun();
+        adding.args(["ctl", "nic-add", "user,id=lan"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut adding = adding.spawn().unwrap();
+        let delay = chance.delay(Duration::from_millis(40));
+        println!("round {round}: killed after {delay:?}");
+        std::thread::sleep(delay);
+        kill(i32::try_from(supervisor).unwrap());
+        let told = wait_with_patience(&mut adding).success();
+        let after = lasting(sandbox.ctl_json(["status"]));
+        let has_card = after["nics"].as_array().unwrap().len() == 2;
+        assert!(has_card || !told, "it was told that the card is there: {after}");
+        let network = sandbox.ctl(["hmp", "info", "network"]).line();
+        assert_eq!(network.contains("lan.net"), has_card, "{network}");
+        if !has_card {
+            assert_eq!(after, before);
+            sandbox.ctl(["nic-add", "user,id=lan"]).ok();
+        }
+        shuts_down_clean(&sandbox);
+    }
+}
+
+/// As if the supervisor had died between the two steps of a plug.
+#[test]
+fn a_back_end_without_its_card_is_closed() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    let pending = sandbox.runtime().join("orphan/pending.json");
+    sandbox.ctl(["link", "down"]).ok();
+    let mut journal: Value = serde_json::from_slice(&std::fs::read(&pending).unwrap()).unwrap();
+    journal["cards"]["lan"] = json!({ "network": { "mode": "user" }, "interface": null, "link_up": true });
+    std::fs::write(&pending, journal.to_string()).unwrap();
+    sandbox.ctl(["qmp", r#"{"execute":"netdev_add","arguments":{"type":"user","id":"lan.net"}}"#]).ok();
+    kill_supervisor(&sandbox);
+    let status = sandbox.ctl_json(["status"]);
+    assert_eq!(status["nics"].as_array().unwrap().len(), 1, "{status}");
+    assert_eq!(status["nics"][0]["link_up"], false);
+    assert!(!sandbox.ctl(["hmp", "info", "network"]).line().contains("lan.net"));
+    // and forgotten
+    let journal: Value = serde_json::from_slice(&std::fs::read(&pending).unwrap()).unwrap();
+    assert_eq!(journal["cards"].as_object().unwrap().len(), 1, "{journal}");
     shuts_down_clean(&sandbox);
 }
 

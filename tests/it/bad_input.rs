@@ -6,6 +6,7 @@ mod control;
 mod disks;
 mod host;
 mod names;
+mod nics;
 mod start;
 
 use std::collections::BTreeMap;

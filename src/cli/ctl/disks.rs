@@ -12,7 +12,7 @@ use crate::spec::{DiskSpec, Size};
 
 use super::super::failure::Failure;
 use super::super::output::{bytes, table};
-use super::Context;
+use super::{Context, throttle};
 
 /// `disk-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
@@ -22,6 +22,10 @@ pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
 
 /// Disks as a table.
 pub(super) fn as_table(disks: &[wire::Disk]) -> String {
+    // most disks have no limits: their column is there for those that have
+    let limits: Vec<String> =
+        disks.iter().map(|disk| disk.limits.as_ref().map(throttle::shown).unwrap_or_default()).collect();
+    let limited = limits.iter().any(|limits| !limits.is_empty());
     let rows = disks.iter().map(|disk| {
         [
             disk.id.clone(),
@@ -34,7 +38,13 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> String {
             disk.file.clone().unwrap_or_default(),
         ]
     });
-    table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "FILE"], rows)
+    if !limited {
+        return table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "FILE"], rows);
+    }
+    let rows = rows.zip(limits).map(|([id, bus, size, format, mode, slot, phase, file], limits)| {
+        [id, bus, size, format, mode, slot, phase, limits, file]
+    });
+    table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "LIMITS", "FILE"], rows)
 }
 
 /// `disk-add`.

@@ -5,12 +5,15 @@ mod devices;
 mod disks;
 mod events;
 mod exec;
+mod nics;
 mod ports;
 mod power;
 mod raw;
 mod screen;
 mod snapshot;
+mod stats;
 mod status;
+mod throttle;
 mod usb;
 mod wait;
 
@@ -40,6 +43,8 @@ pub(super) struct CtlArgs {
 enum Command {
     /// Everything that is known of the VM
     Status,
+    /// What it uses: processor time, memory, what went through its disks and network cards
+    Stats(stats::Stats),
     /// List the VM's USB devices, or with --host those of this machine
     UsbList(usb::List),
     /// Plug a USB device
@@ -52,6 +57,14 @@ enum Command {
     PortAdd(ports::Add),
     /// End a port forward
     PortRemove(ports::Remove),
+    /// List the network cards
+    NicList,
+    /// Plug a network card: user|tap,NAME|bridge,NAME[,mac=A][,model=M][,id=ID]
+    NicAdd(nics::Add),
+    /// Ask the guest to release a network card, and unplug it
+    NicRemove(devices::Remove),
+    /// Plug or pull a network card's cable
+    Link(nics::Link),
     /// List the disks and CD-ROM drives
     DiskList,
     /// Plug a disk: [file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
@@ -60,6 +73,8 @@ enum Command {
     DiskRemove(devices::Remove),
     /// Make a disk larger
     DiskResize(disks::Resize),
+    /// Limit what a disk does per second
+    DiskThrottle(throttle::Throttle),
     /// Put another image into a CD-ROM drive
     MediaChange(disks::Change),
     /// Take the medium out of a CD-ROM drive
@@ -127,16 +142,22 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
     let mut context = Context { client, output };
     match command {
         Command::Status => status::show(&mut context),
+        Command::Stats(stats) => stats.run(&mut context),
         Command::UsbList(_) => usb::list(&mut context),
         Command::UsbAdd(add) => add.run(&mut context),
         Command::UsbRemove(remove) => remove.run(&mut context),
         Command::PortList => ports::list(&mut context),
         Command::PortAdd(add) => add.run(&mut context),
         Command::PortRemove(remove) => remove.run(&mut context),
+        Command::NicList => nics::list(&mut context),
+        Command::NicAdd(add) => add.run(&mut context),
+        Command::NicRemove(remove) => remove.run(&mut context, methods::RemoveNic, "network card"),
+        Command::Link(link) => link.run(&mut context),
         Command::DiskList => disks::list(&mut context),
         Command::DiskAdd(add) => add.run(&mut context),
         Command::DiskRemove(remove) => remove.run(&mut context, methods::RemoveDisk, "disk"),
         Command::DiskResize(resize) => resize.run(&mut context),
+        Command::DiskThrottle(throttle) => throttle.run(&mut context),
         Command::MediaChange(change) => change.run(&mut context),
         Command::MediaEject(eject) => eject.run(&mut context),
         Command::DeviceAdd(add) => add.run(&mut context),

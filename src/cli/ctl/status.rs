@@ -5,7 +5,7 @@ use crate::control::wire::{self, Status, StatusReply};
 
 use super::super::failure::Failure;
 use super::super::output::{bytes, facts, milliseconds, table};
-use super::{Context, disks};
+use super::{Context, disks, nics};
 
 /// `status`.
 pub(super) fn show(context: &mut Context) -> Result<u8, Failure> {
@@ -41,6 +41,11 @@ fn as_text(status: &Status) -> String {
     if !status.disks.is_empty() {
         text.push_str("\ndisks\n");
         text.push_str(&disks::as_table(&status.disks));
+    }
+    let nics = status.nics.as_deref().unwrap_or_default();
+    if !nics.is_empty() {
+        text.push_str("\nnetwork cards\n");
+        text.push_str(&nics::as_table(nics));
     }
     let mut devices: Vec<[String; 4]> = Vec::new();
     devices.extend(

@@ -15,7 +15,7 @@ use super::formats::Formats;
 use super::{DirError, names};
 use crate::host::image::ImageIdentity;
 use crate::host::sys;
-use crate::spec::{ImageFormat, MacAddress};
+use crate::spec::{DeviceId, ImageFormat, MacAddress};
 
 /// The network card's address, as linuxkit calls it.
 const MAC_FILE: &str = "mac-addr";
@@ -83,18 +83,30 @@ impl StateDir {
         }
     }
 
-    /// The network card's address: the same in every run, made up in the first.
+    /// The address of the network card from the start: the same in every run, made up in the first.
     ///
     /// # Errors
     /// The file does not hold an address, or of the file system.
     pub fn mac(&self) -> Result<MacAddress, DirError> {
-        if let Some(bytes) = self.read_if_there(MAC_FILE)? {
+        self.mac_in(MAC_FILE)
+    }
+
+    /// The address of a card that is plugged, which is the same whenever a card has this id.
+    ///
+    /// # Errors
+    /// As [`Self::mac`].
+    pub fn mac_of(&self, card: &DeviceId) -> Result<MacAddress, DirError> {
+        self.mac_in(&format!("{MAC_FILE}-{card}"))
+    }
+
+    fn mac_in(&self, file: &str) -> Result<MacAddress, DirError> {
+        if let Some(bytes) = self.read_if_there(file)? {
             let text = String::from_utf8_lossy(&bytes);
-            let damaged = |why: crate::spec::mac::MacError| self.damaged(MAC_FILE, why.to_string());
+            let damaged = |why: crate::spec::mac::MacError| self.damaged(file, why.to_string());
             return text.trim().parse().map_err(damaged);
         }
         let address = MacAddress::from_random(rand::random());
-        self.write_file(MAC_FILE, address.to_string().as_bytes())?;
+        self.write_file(file, address.to_string().as_bytes())?;
         Ok(address)
     }
 

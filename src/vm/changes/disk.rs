@@ -1,7 +1,7 @@
 //! `disk-add` and `disk-resize`.
 
 use crate::qemu::plan::{self, Controller};
-use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Size};
+use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
 use super::super::change::Done;
 use super::super::error::ChangeError;
@@ -32,6 +32,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
         node: None,
         identity: None,
         foreign: false,
+        limits: Limits::default(),
     });
     let id = match plug::book(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
         Ok(id) => id,
@@ -134,7 +135,10 @@ fn go(
 pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
     let facts = match owner.inventory.device(&id).map(|entry| &entry.kind) {
         Some(Kind::Disk(facts)) => facts.clone(),
-        _ => return answer(reply, Err(ChangeError::no_such("disk", &id))),
+        _ => {
+            let error = owner.inventory.no_such("disk", &id, |entry| matches!(entry.kind, Kind::Disk(_)));
+            return answer(reply, Err(error));
+        }
     };
     if let Err(error) = check_resize(&id, &facts, size) {
         return answer(reply, Err(error));
@@ -145,7 +149,7 @@ pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
             if let Kind::Disk(facts) = &mut entry.kind {
                 facts.size_bytes = Some(size.bytes());
             }
-            Ok(Done::Device(entry.clone()))
+            Ok(Done::Device(Box::new(entry.clone())))
         });
         answer(reply, done);
     });

@@ -11,25 +11,31 @@ use crate::spec::{Forward, Networking};
 
 use super::super::change::{Done, ForwardPattern};
 use super::super::error::{ChangeError, ErrorKind, Why};
+use super::super::inventory::Bound;
 use super::super::owner::{Owner, Reply};
 use super::answer;
 
 /// Makes a forward and tells the host port that it got.
 pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
-    if let Err(error) = check(owner, &forward) {
-        return answer(reply, Err(error));
-    }
+    let netdev = match check(owner, &forward) {
+        Ok(netdev) => netdev,
+        Err(error) => return answer(reply, Err(error)),
+    };
     if forward.host != 0 {
+        let bound = Bound { forward, netdev };
         // booked at once, so that a second request for it is refused
-        owner.inventory.forwards.push(forward);
-        return owner.run_plan(add_forward(owner.machine.netdev(), &forward), move |owner, result| {
+        owner.inventory.forwards.push(bound.clone());
+        return owner.run_plan(add_forward(&bound.netdev, &forward), move |owner, result| {
+            // it goes with its card, which may have been taken out meanwhile
+            let stays = owner.inventory.forwards.contains(&bound);
             let result = match result {
-                Ok(_) => {
+                Ok(_) if stays => {
                     tell(owner, "VMRUN_FORWARD_ADDED", &forward);
                     Ok(Done::Forward(forward))
                 }
+                Ok(_) => Err(ChangeError::no_such("network card any more for", forward)),
                 Err(error) => {
-                    owner.inventory.forwards.retain(|other| *other != forward);
+                    owner.inventory.forwards.retain(|other| *other != bound);
                     Err(error)
                 }
             };
@@ -39,20 +45,21 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
     // what is there after it and was not there before is the port: the three commands go out in one write
     let look = || Step::new(Command::hmp("info usernet"));
     let mut steps = vec![look()];
-    steps.extend(add_forward(owner.machine.netdev(), &forward));
+    steps.extend(add_forward(&netdev, &forward));
     steps.push(look());
     owner.run_plan(steps, move |owner, result| {
-        let result = result.and_then(|values| found_port(&values, &forward));
+        let result = result.and_then(|values| found_port(&values, &netdev, &forward));
         if let Ok(forward) = result {
-            owner.inventory.forwards.push(forward);
+            owner.inventory.forwards.push(Bound { forward, netdev });
             tell(owner, "VMRUN_FORWARD_ADDED", &forward);
         }
         answer(reply, result.map(Done::Forward));
     });
 }
 
-fn check(owner: &Owner, forward: &Forward) -> Result<(), ChangeError> {
-    require_user_networking(owner)?;
+/// The back-end that the forward is to hang on, if nothing is in its way.
+fn check(owner: &Owner, forward: &Forward) -> Result<String, ChangeError> {
+    let netdev = require_user_networking(owner)?.to_owned();
     if let Some(other) = owner.inventory.conflicting_forward(forward) {
         let message = format!("host port {} is forwarded already, by {other}", forward.host);
         return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));
@@ -60,26 +67,36 @@ fn check(owner: &Owner, forward: &Forward) -> Result<(), ChangeError> {
     ports::check(forward).map_err(|error| {
         let hint = error.hint();
         ChangeError { hint, ..ChangeError::host(error) }
+    })?;
+    Ok(netdev)
+}
+
+fn require_user_networking(owner: &Owner) -> Result<&str, ChangeError> {
+    let networking = &owner.spec.networking;
+    if owner.is_wrapped() {
+        // its card may hang on a hub
+        return match networking {
+            Networking::User => Ok(owner.machine.netdev()),
+            _ => Err(ChangeError::unsupported("this VM has no user networking, so no port forwards")
+                .hint("it can have one from the start: `-nic user` on QEMU's command line")),
+        };
+    }
+    owner.inventory.user_netdev().ok_or_else(|| {
+        let message = match networking {
+            Networking::User => "the VM has no network card with user networking any more".to_owned(),
+            other => format!("a VM with {other} networking has no port forwards"),
+        };
+        ChangeError::unsupported(message)
+            .hint("forwards need user networking (`--networking user`, or a card of `nic-add user`)")
     })
 }
 
-fn require_user_networking(owner: &Owner) -> Result<(), ChangeError> {
-    if owner.is_wrapped() && owner.spec.networking != Networking::User {
-        let error = ChangeError::unsupported("this VM has no user networking, so no port forwards");
-        return Err(error.hint("it can have one from the start: `-nic user` on QEMU's command line"));
-    }
-    match &owner.spec.networking {
-        Networking::User => Ok(()),
-        other => Err(ChangeError::unsupported(format!("a VM with {other} networking has no port forwards"))
-            .hint("forwards need user networking (`--networking user`)")),
-    }
-}
-
-fn found_port(values: &[Value], forward: &Forward) -> Result<Forward, ChangeError> {
+fn found_port(values: &[Value], netdev: &str, forward: &Forward) -> Result<Forward, ChangeError> {
     let lines = |value: Option<&Value>| usernet(value.and_then(Value::as_str).unwrap_or_default());
     let (before, after) = (lines(values.first()), lines(values.last()));
     let is_ours = |line: &&ForwardLine| {
-        line.protocol == forward.protocol
+        line.netdev == netdev
+            && line.protocol == forward.protocol
             && line.address == forward.address
             && line.guest_port == forward.guest
             && !before.iter().any(|old| {
@@ -102,12 +119,12 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     if let Err(error) = require_user_networking(owner) {
         return answer(reply, Err(error));
     }
-    let meant: Vec<Forward> =
-        owner.inventory.forwards.iter().filter(|forward| pattern.matches(forward)).copied().collect();
-    let forward = match meant.as_slice() {
-        [only] => *only,
+    let forwards = &owner.inventory.forwards;
+    let meant: Vec<&Bound> = forwards.iter().filter(|bound| pattern.matches(&bound.forward)).collect();
+    let bound = match meant.as_slice() {
+        [only] => (*only).clone(),
         [] => {
-            let list: Vec<String> = owner.inventory.forwards.iter().map(Forward::to_string).collect();
+            let list: Vec<String> = forwards.iter().map(|bound| bound.forward.to_string()).collect();
             let has = if list.is_empty() {
                 "it has none".to_owned()
             } else {
@@ -116,12 +133,13 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
             return answer(reply, Err(ChangeError::no_such("forward", pattern).hint(has)));
         }
         several => {
-            let list: Vec<String> = several.iter().map(Forward::to_string).collect();
+            let list: Vec<String> = several.iter().map(|bound| bound.forward.to_string()).collect();
             let message = format!("host port {} has several forwards: {}", pattern.host, list.join(", "));
             return answer(reply, Err(ChangeError::invalid("host_port", message).hint("say which, whole")));
         }
     };
-    owner.command(&forward_remove(owner.machine.netdev(), &forward), move |owner, result| {
+    let forward = bound.forward;
+    owner.command(&forward_remove(&bound.netdev, &forward), move |owner, result| {
         let result = result.map_err(ChangeError::from).and_then(|text| {
             hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| match error {
                 // somebody else was first: another client, or a line of the human monitor
@@ -135,11 +153,22 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
         let gone =
             result.as_ref().err().is_none_or(|error| matches!(error.kind, ErrorKind::NoSuchThing { .. }));
         if gone {
-            owner.inventory.forwards.retain(|other| *other != forward);
+            owner.inventory.forwards.retain(|other| *other != bound);
             tell(owner, "VMRUN_FORWARD_REMOVED", &forward);
         }
         answer(reply, result.map(|()| Done::Nothing));
     });
+}
+
+/// A back-end is gone, and its forwards with it.
+pub(super) fn gone_with(owner: &mut Owner, netdev: &str) {
+    let (gone, stay) = std::mem::take(&mut owner.inventory.forwards)
+        .into_iter()
+        .partition::<Vec<Bound>, _>(|bound| bound.netdev == netdev);
+    owner.inventory.forwards = stay;
+    for bound in gone {
+        tell(owner, "VMRUN_FORWARD_REMOVED", &bound.forward);
+    }
 }
 
 fn tell(owner: &Owner, name: &str, forward: &Forward) {

@@ -98,7 +98,7 @@ fn settle(
     let done = result.and_then(|_| {
         let entry = owner.inventory.device_mut(id).ok_or_else(|| ChangeError::no_such("CD-ROM drive", id))?;
         entry.kind = Kind::Disk(facts);
-        Ok(Done::Device(entry.clone()))
+        Ok(Done::Device(Box::new(entry.clone())))
     });
     answer(reply, done);
 }

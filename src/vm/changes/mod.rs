@@ -3,12 +3,15 @@
 mod device;
 mod disk;
 mod forward;
+mod link;
 pub(super) mod media;
+mod nic;
 mod plug;
 mod power;
 mod properties;
 pub(super) mod remove;
 pub(super) mod snapshot;
+mod throttle;
 mod usb;
 
 use std::time::Duration;
@@ -29,11 +32,14 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
     match change {
         Change::AddUsb { selector, id } => usb::add(owner, selector, id, reply),
         Change::AddDisk(disk) => disk::add(owner, disk, reply),
+        Change::AddNic(nic) => nic::add(owner, nic, reply),
+        Change::SetLink { nic, up } => link::set(owner, nic, up, reply),
         Change::AddDevice(device) => device::add(owner, device, reply),
         Change::Remove { kind, id, wait } => remove::start(owner, kind, &id, wait, reply),
         Change::AddForward(forward) => forward::add(owner, forward, reply),
         Change::RemoveForward(pattern) => forward::remove(owner, pattern, reply),
         Change::ResizeDisk { id, size } => disk::resize(owner, id, size, reply),
+        Change::ThrottleDisk { id, limits } => throttle::set(owner, id, limits, reply),
         Change::ChangeMedia { id, file } => media::change(owner, id, file, reply),
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
         Change::Snapshot(change) => snapshot::start(owner, change, reply),
@@ -60,7 +66,9 @@ pub(super) fn needs_fresh_books(change: &Change) -> bool {
 fn patience(change: &Change) -> Duration {
     match change {
         Change::Remove { wait, .. } => wait.saturating_add(COMMAND_TIMEOUT),
-        Change::AddDisk(_) | Change::AddUsb { .. } | Change::ChangeMedia { .. } => WITH_FILES,
+        Change::AddDisk(_) | Change::AddUsb { .. } | Change::AddNic(_) | Change::ChangeMedia { .. } => {
+            WITH_FILES
+        }
         // as long as it takes: the end of QEMU ends it, too
         Change::Snapshot(_) => Duration::MAX,
         _ => COMMAND_TIMEOUT,

@@ -122,16 +122,7 @@ pub(super) fn plug(
     owner.run_plan(steps, move |owner, result| {
         owner.journal.settled(id.as_str());
         let result = match result {
-            Ok(_) => {
-                commit(owner, id.as_str());
-                // it may have been unplugged since, by the guest's own doing
-                owner
-                    .inventory
-                    .device(id.as_str())
-                    .cloned()
-                    .map(Done::Device)
-                    .ok_or_else(|| ChangeError::no_such("device", &id))
-            }
+            Ok(_) => committed(owner, &id).map(Box::new).map(Done::Device),
             Err(error) => {
                 owner.inventory.remove(id.as_str());
                 undo();
@@ -147,6 +138,13 @@ pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: Cha
     owner.inventory.remove(id.as_str());
     owner.journal.settled(id.as_str());
     answer(reply, Err(error));
+}
+
+/// Commits a device that QEMU has plugged.
+pub(super) fn committed(owner: &mut Owner, id: &DeviceId) -> Result<Entry, ChangeError> {
+    commit(owner, id.as_str());
+    // it may have been unplugged since, by the guest's own doing
+    owner.inventory.device(id.as_str()).cloned().ok_or_else(|| ChangeError::no_such("device", id))
 }
 
 fn commit(owner: &mut Owner, id: &str) {

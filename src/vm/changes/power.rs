@@ -11,7 +11,7 @@ use super::super::owner::{Owner, Reply};
 use super::super::rebuild;
 use super::super::state::RunState;
 use super::super::wrap;
-use super::answer;
+use super::{answer, link};
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
     owner.command(&Command::new(execute, Value::Null), |_, result| {
@@ -76,20 +76,44 @@ pub(in super::super) fn raw(
     then: impl FnOnce(Result<Value, CommandError>) + Send + 'static,
 ) {
     let changes_books = may_change_books(command);
-    let forwards_went = hmp_line(command).starts_with("hostfwd_remove");
+    let line = hmp_line(command);
+    let forwards_went = ["hostfwd_remove", "netdev_del"].iter().any(|word| line.starts_with(word))
+        || command.execute == "netdev_del";
+    let link = link_of(command);
     owner.command(command, move |owner, result| match result {
+        Ok(value) if link.is_some() => {
+            if let Some((name, up)) = link {
+                link::told(owner, &name, up);
+            }
+            then(Ok(value));
+        }
         Ok(value) if changes_books => resync(owner, forwards_went, move || then(Ok(value))),
         result => then(result),
     });
 }
 
-/// Commands after which there may be devices or forwards that are not in the books. Unplugging has events.
+/// Commands after which there may be devices, forwards or limits that are not in the books. Unplugging has events.
 fn may_change_books(command: &Command) -> bool {
-    let line = hmp_line(command);
-    match command.execute.as_str() {
-        "device_add" => true,
-        "human-monitor-command" => line.starts_with("device_add") || line.starts_with("hostfwd_"),
-        _ => false,
+    const COMMANDS: [&str; 4] = ["device_add", "block_set_io_throttle", "netdev_del", "hostfwd_"];
+    let name = match command.execute.as_str() {
+        "human-monitor-command" => hmp_line(command),
+        name => name,
+    };
+    COMMANDS.iter().any(|changing| name.starts_with(changing))
+}
+
+/// The card whose link a command sets, and how. QEMU cannot be asked for it afterwards.
+fn link_of(command: &Command) -> Option<(String, bool)> {
+    let mut words = hmp_line(command).split_ascii_whitespace();
+    match (command.execute.as_str(), words.next()) {
+        ("set_link", _) => {
+            let name = command.arguments.get("name")?.as_str()?;
+            Some((name.to_owned(), command.arguments.get("up")?.as_bool()?))
+        }
+        ("human-monitor-command", Some("set_link")) => {
+            Some((words.next()?.to_owned(), words.next()? == "on"))
+        }
+        _ => None,
     }
 }
 
@@ -103,7 +127,8 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
         return wrap::refreshed(owner, |_| then());
     }
     let (session, spec) = (owner.session.clone(), owner.spec.clone());
-    owner.spawn(async move { rebuild::look(&session, &spec).await }, move |owner, result| {
+    let cards = owner.journal.cards().clone();
+    owner.spawn(async move { rebuild::look(&session, &spec, &cards).await }, move |owner, result| {
         match result {
             Ok(found) => owner.inventory.take_in(found, forwards_went),
             Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),

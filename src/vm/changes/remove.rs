@@ -14,7 +14,7 @@ use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::owner::{Owner, Removal, Reply};
 use super::super::state::RunState;
-use super::answer;
+use super::{answer, forward};
 
 /// How long a VM that does not run is waited for: what goes without the guest goes at once.
 const WITHOUT_GUEST: Duration = Duration::from_secs(1);
@@ -65,9 +65,10 @@ fn is_not_found(error: &ChangeError) -> bool {
     matches!(&error.kind, ErrorKind::RefusedByQemu { class } if class == "DeviceNotFound")
 }
 
-/// Looks for a device that may go without an event. One with an image is left to its event: until then QEMU holds the image.
+/// Looks for a device that may go without an event. One with a back-end is left to its event: until then QEMU holds that.
 fn look_later(owner: &mut Owner, id: String, wait: Duration) {
-    if owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry)) {
+    if owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_backend(entry))
+    {
         owner.spawn(tokio::time::sleep(wait), move |owner, ()| look(owner, id, wait));
     }
 }
@@ -80,7 +81,7 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
         let removing = owner
             .inventory
             .device(&id)
-            .is_some_and(|entry| entry.phase == Phase::Removing && !has_image(entry));
+            .is_some_and(|entry| entry.phase == Phase::Removing && !has_backend(entry));
         match answer {
             Ok(list) if removing && !is_listed(&list) => gone(owner, &id),
             _ => look_later(owner, id, (waited * 2).min(MAX_BETWEEN_LOOKS)),
@@ -88,10 +89,12 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
     });
 }
 
-fn has_image(entry: &Entry) -> bool {
+/// Whether something of it stays in QEMU when the device has gone.
+fn has_backend(entry: &Entry) -> bool {
     match &entry.kind {
         Kind::Usb { file, .. } => file.is_some(),
         Kind::Disk(facts) => facts.own_node().is_some(),
+        Kind::Nic(facts) => !facts.foreign,
         Kind::Other | Kind::Controller => false,
     }
 }
@@ -101,14 +104,16 @@ fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
     let fits = |entry: &&Entry| match kind {
         Removable::Usb => matches!(entry.kind, Kind::Usb { .. }),
         Removable::Disk => matches!(entry.kind, Kind::Disk(_)),
+        Removable::Nic => matches!(entry.kind, Kind::Nic(_)),
         Removable::Any => true,
     };
     let what = match kind {
         Removable::Usb => "USB device",
         Removable::Disk => "disk",
+        Removable::Nic => "network card",
         Removable::Any => "device",
     };
-    let entry = entry.filter(fits).ok_or_else(|| ChangeError::no_such(what, id))?;
+    let entry = entry.filter(fits).ok_or_else(|| owner.inventory.no_such(what, id, |entry| fits(&entry)))?;
     if owner.inventory.anonymous.contains_key(id) {
         let error =
             ChangeError::unsupported(format!("'{id}' was given no id, by which QEMU could remove it"));
@@ -142,16 +147,18 @@ fn in_use(owner: &Owner, controller: &Entry) -> bool {
     })
 }
 
-/// DEVICE_DELETED: it is gone from the machine; now its image is closed, and then it is gone altogether.
+/// DEVICE_DELETED: it is gone from the machine; now its image or network is closed, and then it is gone altogether.
 pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
     let Some(entry) = owner.inventory.device(id) else { return };
     let name = id.to_owned();
-    if !has_image(entry) {
-        return gone(owner, &name);
-    }
-    owner.run_plan(plan::remove_image(id), move |owner, result| {
+    let (what, steps) = match &entry.kind {
+        _ if !has_backend(entry) => return gone(owner, &name),
+        Kind::Nic(nic) => ("network", plan::remove_netdev(&nic.netdev)),
+        _ => ("image", plan::remove_image(id)),
+    };
+    owner.run_plan(steps, move |owner, result| {
         if let Err(error) = result {
-            log::warn!("the image of '{name}' could not be closed: {error}");
+            log::warn!("the {what} of '{name}' could not be closed: {error}");
         }
         gone(owner, &name);
     });
@@ -159,7 +166,10 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
 
 fn gone(owner: &mut Owner, id: &str) {
     log::info!("device '{id}' is gone");
-    owner.inventory.remove(id);
+    if let Some(Entry { kind: Kind::Nic(nic), .. }) = owner.inventory.remove(id) {
+        forward::gone_with(owner, &nic.netdev);
+        owner.journal.card_gone(id);
+    }
     owner.journal.settled(id);
     owner.bus.tell("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
     for removal in owner.removals.remove(id).unwrap_or_default() {

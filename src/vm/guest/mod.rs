@@ -57,7 +57,7 @@ impl Handle {
     }
 
     /// One command of the agent.
-    async fn ask_agent(&self, execute: &str, arguments: Value) -> Result<Value, ChangeError> {
+    pub(super) async fn ask_agent(&self, execute: &str, arguments: Value) -> Result<Value, ChangeError> {
         self.agent.run(&Command::new(execute, arguments)).await.map_err(in_words)
     }
 }

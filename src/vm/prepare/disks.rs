@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::qemu::{Machine, Slots, drives, ids};
-use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Request, VmSpec};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Limits, Request, VmSpec};
 
 use super::super::images::{Images, Opened};
 use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::super::nics;
 use super::super::start_error::{StartError, system};
 use super::Made;
 
@@ -112,6 +113,7 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
                 node: Some(disk.id.to_string()),
                 identity: Some(opened.identity),
                 foreign: false,
+                limits: Limits::default(),
             }),
         });
     }
@@ -145,12 +147,16 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
             node: Some(id.to_owned()),
             identity: None,
             foreign: false,
+            limits: Limits::default(),
         }),
     });
 }
 
 /// Controllers and extra devices that are there from the start.
 fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
+    if let Some(card) = nics::cold(machine, spec) {
+        inventory.insert(card);
+    }
     let uses_usb = crate::qemu::controllers::uses_usb(machine, spec);
     let mut controllers = Vec::new();
     if uses_usb {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::spec::{Networking, VmSpec};
+
 /// What the guest does when it is asked to release a PCI device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Guest {
@@ -35,11 +37,13 @@ pub(super) enum Fault {
 }
 
 /// A plugged device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plugged {
     pub(super) driver: String,
     pub(super) bus: String,
     pub(super) drive: Option<String>,
+    pub(super) netdev: Option<String>,
+    pub(super) link_down: bool,
 }
 
 /// What QEMU holds.
@@ -47,8 +51,12 @@ pub(super) struct Plugged {
 pub(super) struct Model {
     pub(super) nodes: BTreeMap<String, Option<String>>,
     pub(super) devices: BTreeMap<String, Plugged>,
-    /// Host side (`tcp:127.0.0.1:80`) → guest port.
-    pub(super) forwards: BTreeMap<String, u16>,
+    /// Network back-ends by id, with their type.
+    pub(super) netdevs: BTreeMap<String, String>,
+    /// Drives with limits, as `block_set_io_throttle` got them.
+    pub(super) limits: BTreeMap<String, Value>,
+    /// Host side (`tcp:127.0.0.1:80`) → back-end and guest port.
+    pub(super) forwards: BTreeMap<String, (String, u16)>,
     pub(super) guest: Guest,
     pub(super) faults: VecDeque<(&'static str, Fault)>,
     pub(super) seen: Vec<String>,
@@ -150,6 +158,16 @@ fn event(name: &str, data: Value) -> Value {
 }
 
 impl Model {
+    /// The card that QEMU was started with.
+    pub(super) fn cold_card(&mut self, spec: &VmSpec) {
+        let kind = if spec.networking == Networking::User { "user" } else { "tap" };
+        self.netdevs.insert("net0".to_owned(), kind.to_owned());
+        let bus = "pcie.0".to_owned();
+        let netdev = Some("net0".to_owned());
+        let card = Plugged { driver: "virtio-net-pci".to_owned(), bus, netdev, ..Plugged::default() };
+        self.devices.insert("nic0".to_owned(), card);
+    }
+
     /// What QEMU writes on a command.
     fn answer(&mut self, command: &Value) -> Vec<Value> {
         let name = command["execute"].as_str().unwrap().to_owned();
@@ -203,7 +221,18 @@ impl Model {
             "blockdev-del" => self.delete_node(&text("node-name")),
             "device_add" => {
                 let drive = arguments["drive"].as_str().map(str::to_owned);
-                self.plug(&text("id"), Plugged { driver: text("driver"), bus: text("bus"), drive })
+                let netdev = arguments["netdev"].as_str().map(str::to_owned);
+                let plugged =
+                    Plugged { driver: text("driver"), bus: text("bus"), drive, netdev, link_down: false };
+                self.plug(&text("id"), plugged)
+            }
+            "netdev_add" => self.add_netdev(&text("id"), &text("type")),
+            "netdev_del" => self.delete_netdev(&text("id")),
+            "set_link" => self.set_link(&text("name"), arguments["up"] == true),
+            "query-block" => Ok(self.blocks()),
+            "block_set_io_throttle" => {
+                self.limits.insert(text("id"), arguments.clone());
+                Ok(json!({}))
             }
             "device_del" => self.unplug(&text("id"), late),
             "human-monitor-command" => Ok(json!(self.hmp(&text("command-line")))),
@@ -278,8 +307,56 @@ impl Model {
         if let Some(drive) = device.drive.as_deref().filter(|drive| !self.nodes.contains_key(*drive)) {
             return Err(format!("Property '{}.drive' can't find value '{drive}'", device.driver));
         }
+        if let Some(netdev) = device.netdev.as_deref().filter(|netdev| !self.netdevs.contains_key(*netdev)) {
+            return Err(format!("Property '{}.netdev' can't find value '{netdev}'", device.driver));
+        }
         self.devices.insert(id.to_owned(), device);
         Ok(json!({}))
+    }
+
+    fn add_netdev(&mut self, id: &str, kind: &str) -> Answer {
+        if self.netdevs.contains_key(id) {
+            return Err(format!("Duplicate ID '{id}' for netdev"));
+        }
+        self.netdevs.insert(id.to_owned(), kind.to_owned());
+        Ok(json!({}))
+    }
+
+    /// QEMU would also take away the back-end of a card that is there; nobody of ours should ask for that.
+    fn delete_netdev(&mut self, id: &str) -> Answer {
+        if self.devices.values().any(|device| device.netdev.as_deref() == Some(id)) {
+            return Err(format!("netdev '{id}' is in use"));
+        }
+        self.netdevs.remove(id).ok_or_else(|| format!("Device '{id}' not found"))?;
+        self.forwards.retain(|_, (netdev, _)| netdev != id);
+        Ok(json!({}))
+    }
+
+    fn set_link(&mut self, name: &str, up: bool) -> Answer {
+        let card = self.devices.get_mut(name).filter(|device| device.netdev.is_some());
+        let card = card.ok_or_else(|| format!("Device '{name}' not found"))?;
+        card.link_down = !up;
+        Ok(json!({}))
+    }
+
+    /// What `query-block` tells of a device's drive.
+    pub(super) fn drive(&self, id: &str) -> Value {
+        crate::vm::rebuild::drive_of(&self.blocks(), id).cloned().unwrap_or_default()
+    }
+
+    /// As QEMU names drives: virtio's is in a part of the device.
+    fn blocks(&self) -> Value {
+        let drives = self.devices.iter().filter(|(_, device)| device.drive.is_some());
+        let block = |(id, device): (&String, &Plugged)| {
+            let qdev = match device.driver.starts_with("virtio") {
+                true => format!("/machine/peripheral/{id}/virtio-backend"),
+                false => id.clone(),
+            };
+            let mut inserted = self.limits.get(&qdev).cloned().unwrap_or(json!({}));
+            inserted["node-name"] = json!(device.drive);
+            json!({ "qdev": qdev, "inserted": inserted })
+        };
+        drives.map(block).collect()
     }
 
     fn unplug(&mut self, id: &str, late: &mut Vec<Value>) -> Answer {
@@ -306,6 +383,7 @@ impl Model {
     fn delete(&mut self, id: &str, events: &mut Vec<Value>) {
         self.unplugging.remove(id);
         let Some(device) = self.devices.remove(id) else { return };
+        self.limits.retain(|drive, _| drive != id && !drive.contains(&format!("/{id}/")));
         let path = format!("/machine/peripheral/{id}");
         if device.driver.starts_with("virtio") || device.driver == "usb-storage" {
             events.push(event("DEVICE_DELETED", json!({ "path": format!("{path}/virtio-backend") })));
@@ -316,17 +394,27 @@ impl Model {
     fn hmp(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
-            ["hostfwd_add", "net0", rule] => self.add_forward(rule),
-            ["hostfwd_remove", "net0", rule] => match self.forwards.remove(*rule) {
-                Some(_) => format!("host forwarding rule for {rule} removed\r\n"),
-                None => format!("host forwarding rule for {rule} not found\r\n"),
-            },
+            ["hostfwd_add" | "hostfwd_remove", netdev, _]
+                if self.netdevs.get(*netdev).is_none_or(|kind| kind != "user") =>
+            {
+                format!("unrecognized netdev id '{netdev}'\r\n")
+            }
+            ["hostfwd_add", netdev, rule] => self.add_forward(netdev, rule),
+            ["hostfwd_remove", netdev, rule] => {
+                match self.forwards.get(*rule).is_some_and(|(on, _)| on == netdev) {
+                    true => {
+                        self.forwards.remove(*rule);
+                        format!("host forwarding rule for {rule} removed\r\n")
+                    }
+                    false => format!("host forwarding rule for {rule} not found\r\n"),
+                }
+            }
             ["info", "usernet"] => self.usernet(),
             _ => format!("unknown command: '{line}'\r\n"),
         }
     }
 
-    fn add_forward(&mut self, rule: &str) -> String {
+    fn add_forward(&mut self, netdev: &str, rule: &str) -> String {
         let (host, guest) = rule.split_once("-:").unwrap();
         let host = match host.strip_suffix(":0") {
             Some(address) => {
@@ -338,17 +426,20 @@ impl Model {
         if self.forwards.contains_key(&host) {
             return format!("Could not set up host forwarding rule '{rule}'\r\n");
         }
-        self.forwards.insert(host, guest.parse().unwrap());
+        self.forwards.insert(host, (netdev.to_owned(), guest.parse().unwrap()));
         String::new()
     }
 
     fn usernet(&self) -> String {
-        let mut text = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n".to_owned();
-        for (host, guest) in &self.forwards {
-            let parts: Vec<&str> = host.split(':').collect();
-            let protocol = parts[0].to_uppercase();
-            let line = format!("{} {}       10.0.2.15 {guest}     0     0", parts[1], parts[2]);
-            text.push_str(&format!("  {protocol}[HOST_FORWARD]  15       {line}\r\n"));
+        let mut text = String::new();
+        for (netdev, _) in self.netdevs.iter().filter(|(_, kind)| *kind == "user") {
+            text.push_str(&format!("Hub -1 ({netdev}):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"));
+            for (host, (_, guest)) in self.forwards.iter().filter(|(_, (on, _))| on == netdev) {
+                let parts: Vec<&str> = host.split(':').collect();
+                let protocol = parts[0].to_uppercase();
+                let line = format!("{} {}       10.0.2.15 {guest}     0     0", parts[1], parts[2]);
+                text.push_str(&format!("  {protocol}[HOST_FORWARD]  15       {line}\r\n"));
+            }
         }
         text
     }

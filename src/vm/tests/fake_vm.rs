@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use crate::host::dirs::{RunDir, StateDir};
 use crate::qemu::slots::Slots;
-use crate::qemu::{HostFacts, Machine};
+use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, Networking, Os, Protocol, Size, VmSpec, request,
+    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, Limits, Networking, Os, Protocol, Rates, Size,
+    VmSpec, request,
 };
 use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
@@ -27,6 +28,7 @@ use crate::vm::handle::{Ask, INBOX_LENGTH};
 use crate::vm::images::Images;
 use crate::vm::inventory::Inventory;
 use crate::vm::journal::{Journal, Pending};
+use crate::vm::nics;
 use crate::vm::owner::{Owner, Parts};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
@@ -135,6 +137,10 @@ impl FakeVm {
         let machine = Machine::of(&spec);
         let mut inventory = Inventory::new(Slots::of(&machine, &spec));
         inventory.run_state = RunState::Running;
+        if let Some(card) = nics::cold(&machine, &spec) {
+            qemu.model().cold_card(&spec);
+            inventory.insert(card);
+        }
         let run = RunDir::create(dir.path(), &spec.name).unwrap();
         let bus = Bus::default();
         let pulse = Pulse { run_state: RunState::Running, panicked: false, stopping: false };
@@ -186,10 +192,11 @@ impl FakeVm {
         self.handle.status().await.unwrap()
     }
 
-    /// Ids with their phase, and the number of slots in use.
+    /// Ids with their phase, but for the card that every VM has, and the number of slots in use.
     pub(super) async fn books(&self) -> (Vec<String>, usize) {
         let status = self.status().await;
-        let devices = status.devices.iter().map(|entry| format!("{} {:?}", entry.id, entry.phase));
+        let devices = status.devices.iter().filter(|entry| entry.id.as_str() != ids::NIC);
+        let devices = devices.map(|entry| format!("{} {:?}", entry.id, entry.phase));
         (devices.collect(), status.slots_used)
     }
 
@@ -239,6 +246,23 @@ pub(super) fn keyboard(id: Option<&str>) -> Change {
 /// `device-add DRIVER`.
 pub(super) fn device(driver: &str, id: &str) -> Change {
     Change::AddDevice(format!("{driver},id={id}").parse().unwrap())
+}
+
+/// `nic-add user`.
+pub(super) fn card(id: &str) -> Change {
+    Change::AddNic(format!("user,id={id}").parse().unwrap())
+}
+
+/// `link up` or `link down`.
+pub(super) fn link(nic: Option<&str>, up: bool) -> Change {
+    Change::SetLink { nic: nic.map(str::to_owned), up }
+}
+
+/// `disk-throttle --iops`.
+pub(super) fn throttle(id: &str, operations: u64) -> Change {
+    let operations = Rates { total: Some(operations), ..Rates::default() };
+    let limits = Some(Limits { operations, ..Limits::default() });
+    Change::ThrottleDisk { id: id.to_owned(), limits }
 }
 
 /// `port-add`.

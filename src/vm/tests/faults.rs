@@ -6,7 +6,7 @@ use crate::spec::DiskBus;
 use crate::vm::{Change, Done, ErrorKind, Phase};
 
 use super::fake_qemu::Fault;
-use super::fake_vm::{FakeVm, device, disk, forward, keyboard, remove};
+use super::fake_vm::{FakeVm, card, device, disk, forward, keyboard, link, remove, throttle};
 
 /// Each change with the commands of it that QEMU can die in.
 fn changes(vm: &FakeVm) -> Vec<(Change, &'static [&'static str])> {
@@ -14,6 +14,9 @@ fn changes(vm: &FakeVm) -> Vec<(Change, &'static [&'static str])> {
         (disk(vm.file("a.img"), DiskBus::Virtio, None), &["blockdev-add", "device_add"]),
         (disk(vm.file("b.img"), DiskBus::Scsi, None), &["blockdev-add", "device_add"]),
         (keyboard(None), &["device_add"]),
+        (card("lan"), &["netdev_add", "device_add"]),
+        (link(Some("nic0"), false), &["set_link"]),
+        (throttle("old", 5), &["query-block", "block_set_io_throttle"]),
         (device("edu", "e"), &["qom-list-types", "device_add"]),
         (device("edu,serial=1", "e"), &["device-list-properties"]),
         (remove("old"), &["device_del", "blockdev-del"]),
@@ -97,9 +100,11 @@ async fn a_qemu_that_stands_still_loses_nothing() {
     vm.qemu.freeze(false);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let status = vm.status().await;
-    let present: Vec<_> = status.devices.iter().map(|e| (e.id.as_str(), e.phase)).collect();
+    let devices = status.devices.iter().filter(|entry| entry.id.as_str() != "nic0");
+    let present: Vec<_> = devices.map(|e| (e.id.as_str(), e.phase)).collect();
     assert_eq!(present, ["k", "new", "old", "usb0"].map(|id| (id, Phase::Present)));
-    assert_eq!(vm.qemu.model().devices.len(), 4);
+    // and the card from the start
+    assert_eq!(vm.qemu.model().devices.len(), 5);
     assert_eq!(status.forwards.len(), vm.qemu.model().forwards.len());
     assert!(file.exists());
     assert_eq!(vm.change(remove("new")).await, Ok(Done::Removed));

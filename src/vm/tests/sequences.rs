@@ -6,11 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::spec::DiskBus;
-use crate::vm::inventory::Phase;
+use crate::vm::inventory::{Kind, Phase};
+use crate::vm::rebuild::limits_of;
 use crate::vm::{Change, ErrorKind, ForwardPattern, Status};
 
 use super::fake_qemu::{Fault, Guest, Model};
-use super::fake_vm::{FakeVm, device, disk, forward, keyboard, remove};
+use super::fake_vm::{FakeVm, card, device, disk, forward, keyboard, link, remove, throttle};
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -23,6 +24,9 @@ enum Move {
     PauseOrResume(bool),
     Reset,
     Guest(u8),
+    Card(u8),
+    Link(u8, bool),
+    Throttle(u8),
     /// The next command of this name fails.
     Fail(u8),
     /// Let things settle for so many milliseconds.
@@ -36,26 +40,30 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => (0u8..4, bus).prop_map(|(number, bus)| Move::Disk(number, bus)),
         3 => (0u8..4).prop_map(Move::Keyboard),
         3 => (0u8..4).prop_map(Move::Device),
-        6 => (0u8..14).prop_map(Move::Remove),
+        3 => (0u8..3).prop_map(Move::Card),
+        1 => (0u8..3, any::<bool>()).prop_map(|(number, up)| Move::Link(number, up)),
+        1 => (0u8..4).prop_map(Move::Throttle),
+        6 => (0u8..17).prop_map(Move::Remove),
         2 => Just(Move::Forward),
         1 => (1u8..6).prop_map(Move::RemoveForward),
         1 => any::<bool>().prop_map(Move::PauseOrResume),
         1 => Just(Move::Reset),
         3 => (0u8..3).prop_map(Move::Guest),
-        2 => (0u8..5).prop_map(Move::Fail),
+        2 => (0u8..9).prop_map(Move::Fail),
         3 => (0u16..3000).prop_map(Move::Settle),
     ];
     prop::collection::vec(one, 1..40)
 }
 
-/// Ids that the moves use; the last two are the controllers'.
+/// Ids that the moves use: of disks, keyboards, devices, the two controllers, network cards.
 fn id(number: u8) -> String {
     match number {
         0..4 => format!("d{number}"),
         4..8 => format!("k{}", number - 4),
         8..12 => format!("e{}", number - 8),
         12 => "usb0".to_owned(),
-        _ => "scsi0".to_owned(),
+        14.. => format!("n{}", number - 14),
+        13 => "scsi0".to_owned(),
     }
 }
 
@@ -67,6 +75,9 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
             Move::Keyboard(number) => keyboard(Some(&id(number + 4))),
             Move::Device(number) => device("edu", &id(number + 8)),
             Move::Remove(number) => remove(&id(number)),
+            Move::Card(number) => card(&id(number + 14)),
+            Move::Link(number, up) => link(Some(&id(number + 14)), up),
+            Move::Throttle(number) => throttle(&id(number), 100),
             Move::Forward => forward(0, 80),
             Move::RemoveForward(number) => {
                 let host = 40_000 + u16::from(number);
@@ -81,7 +92,17 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
                 continue;
             }
             Move::Fail(number) => {
-                let commands = ["blockdev-add", "device_add", "device_del", "qom-list-types", "system_reset"];
+                let commands = [
+                    "blockdev-add",
+                    "device_add",
+                    "device_del",
+                    "qom-list-types",
+                    "system_reset",
+                    "netdev_add",
+                    "set_link",
+                    "query-block",
+                    "block_set_io_throttle",
+                ];
                 vm.qemu.fault(commands[usize::from(number)], Fault::Refuse("planned"));
                 continue;
             }
@@ -118,6 +139,17 @@ fn compare(status: &Status, model: &Model) {
     let drives = model.devices.values().filter_map(|device| device.drive.clone());
     let nodes: BTreeSet<String> = drives.flat_map(|drive| [format!("{drive}.file"), drive]).collect();
     assert_eq!(nodes, model.nodes.keys().cloned().collect());
+    let netdevs: BTreeSet<&str> = status.nics().map(|(_, nic)| nic.netdev.as_str()).collect();
+    assert_eq!(netdevs, model.netdevs.keys().map(String::as_str).collect());
+    for (entry, nic) in status.nics() {
+        assert_eq!(nic.link_up, !model.devices[entry.id.as_str()].link_down, "{entry:?}");
+    }
+    for entry in &status.devices {
+        if let Kind::Disk(facts) = &entry.kind {
+            let held = limits_of(&model.drive(entry.id.as_str()));
+            assert_eq!(facts.limits, held, "{entry:?}");
+        }
+    }
     let forwards: BTreeSet<String> =
         status.forwards.iter().map(|f| format!("{}:{}:{}", f.protocol, f.address, f.host)).collect();
     assert_eq!(forwards, model.forwards.keys().cloned().collect());

@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 
 use crate::qemu::machine::Family;
 use crate::qemu::plan::Controller;
-use crate::qemu::{Command, Found, Machine, PlugTarget, Slots};
-use crate::qmp::hmp::{ForwardLine, user_networks, usernet};
+use crate::qemu::{Command, Found, Machine, PlugTarget, Slots, ids};
+use crate::qmp::hmp::{user_networks, usernet};
 use crate::qmp::qtree::{Dev, Tree};
 use crate::qmp::{CommandError, Session};
-use crate::spec::{Accel, Arch, DeviceId, DiskBus, Forward, Networking, Size, VmSpec};
+use crate::spec::{Accel, Arch, DeviceId, DiskBus, Networking, Size, VmSpec};
 
 use super::super::facts::Facts;
-use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
+use super::super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, NicFacts, Phase};
+use super::super::rebuild::limits_of;
 use super::super::state::RunState;
 
 /// Places of a PCI bus.
@@ -96,12 +97,12 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
     let tree = Tree::parse(tree.as_str().unwrap_or_default());
     let usernet_text = usernet_text.as_str().unwrap_or_default();
     let target = target["arch"].as_str().unwrap_or_default().to_owned();
-    let view = View { tree: &tree, blocks: Blocks::new(&blocks, &nodes), from_start };
-    let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default(), usernet_text);
+    let view = View { tree: &tree, blocks: Blocks::new(&blocks, &nodes), from_start, usernet: usernet_text };
+    let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default());
     let mut inventory = Inventory::new(slots);
     inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
     view.devices(&mut inventory);
-    inventory.forwards = usernet(usernet_text).into_iter().map(forward).collect();
+    inventory.forwards = usernet(usernet_text).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
     Ok(Seen {
         networking: match (user_networks(usernet_text).is_empty(), &mac) {
@@ -118,10 +119,6 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
         kvm: kvm["enabled"] == true,
         mac,
     })
-}
-
-fn forward(line: ForwardLine) -> Forward {
-    Forward { address: line.address, host: line.host_port, guest: line.guest_port, protocol: line.protocol }
 }
 
 /// What QEMU says of its block devices.
@@ -153,11 +150,12 @@ struct View<'a> {
     tree: &'a Tree,
     blocks: Blocks<'a>,
     from_start: Option<&'a [String]>,
+    usernet: &'a str,
 }
 
 impl View<'_> {
     /// What the machine's type and its buses decide.
-    fn machine(&self, arch: Arch, kind: &str, usernet: &str) -> (Machine, Slots) {
+    fn machine(&self, arch: Arch, kind: &str) -> (Machine, Slots) {
         let has_bus =
             |name: &str, kind: &str| self.tree.buses.iter().any(|bus| bus.name == name && bus.kind == kind);
         let (family, target, slots): (_, _, Vec<_>) = if has_bus("pcie.0", "PCIE") {
@@ -173,7 +171,7 @@ impl View<'_> {
         let found = Found {
             usb_bus: self.usb_bus(),
             scsi_bus: self.scsi_bus(),
-            netdev: user_networks(usernet).first().map(|name| (*name).to_owned()),
+            netdev: user_networks(self.usernet).first().map(|name| (*name).to_owned()),
         };
         let kind = kind.strip_suffix("-machine").unwrap_or(kind);
         (Machine::found(arch, family, kind, found), Slots::found(target, slots))
@@ -245,6 +243,7 @@ impl View<'_> {
                 Some((drive, facts)) => self.disk_or_stick(dev, &drive, facts),
                 None if is_usb => usb(dev),
                 None if is_our_controller(dev) => Kind::Controller,
+                None if dev.properties.contains_key("netdev") => Kind::Nic(self.nic(dev)),
                 None => Kind::Other,
             };
             if dev.id.is_empty() {
@@ -277,7 +276,8 @@ impl View<'_> {
     }
 
     fn facts(&self, drive: &str, bus: DiskBus, is_cd: bool, serial: Option<&String>) -> DiskFacts {
-        let inserted = self.blocks.devices.get(drive).map_or(&Value::Null, |block| &block["inserted"]);
+        let block = self.blocks.devices.get(drive).copied();
+        let inserted = block.map_or(&Value::Null, |block| &block["inserted"]);
         let text = |key: &str| inserted[key].as_str().map(str::to_owned);
         let file = text("file");
         let identity = file.as_ref().and_then(|file| std::fs::metadata(file).ok());
@@ -291,7 +291,21 @@ impl View<'_> {
             node: text("node-name"),
             identity: identity.map(|facts| (facts.dev(), facts.ino())).filter(|_| !is_cd),
             foreign: true,
+            limits: block.map(limits_of).unwrap_or_default(),
             file,
+        }
+    }
+
+    /// A network card; whose back-end it is on tells its id.
+    fn nic(&self, dev: &Dev) -> NicFacts {
+        let netdev = dev.properties.get("netdev").cloned().unwrap_or_default();
+        NicFacts {
+            network: user_networks(self.usernet).contains(&netdev.as_str()).then_some(Networking::User),
+            interface: None,
+            mac: dev.properties.get("mac").and_then(|mac| mac.parse().ok()),
+            link_up: true,
+            foreign: netdev != ids::netdev(&dev.id),
+            netdev,
         }
     }
 

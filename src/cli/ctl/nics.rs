@@ -1,0 +1,83 @@
+//! `nic-list`, `nic-add`, `link`.
+
+use clap::{Args, ValueEnum};
+
+use crate::control::{methods, wire};
+use crate::spec::NicSpec;
+
+use super::super::failure::Failure;
+use super::super::output::table;
+use super::Context;
+
+/// `nic-list`.
+pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+    let wire::NicList { nics } = context.client.call(methods::ListNics, wire::Empty {})?;
+    context.output.print(&nics, || as_table(&nics))
+}
+
+/// Network cards as a table.
+pub(super) fn as_table(nics: &[wire::Nic]) -> String {
+    let rows = nics.iter().map(|nic| {
+        [
+            nic.id.clone(),
+            nic.driver.clone(),
+            nic.network.clone(),
+            nic.mac.clone().unwrap_or_default(),
+            link(nic).to_owned(),
+            nic.slot.clone().unwrap_or_default(),
+            nic.phase.clone(),
+        ]
+    });
+    table(["ID", "DRIVER", "NETWORK", "MAC", "LINK", "SLOT", "STATE"], rows)
+}
+
+fn link(nic: &wire::Nic) -> &'static str {
+    if nic.link_up { "up" } else { "down" }
+}
+
+/// `nic-add`.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// user, tap,NAME or bridge,NAME, then [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]
+    nic: NicSpec,
+}
+
+impl Add {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let NicSpec { network, mac, model, id } = self.nic;
+        let call = wire::AddNic {
+            network: network.to_string(),
+            mac: mac.map(String::from),
+            model: Some(model.to_string()),
+            id: id.map(String::from),
+        };
+        let wire::NicReply { nic } = context.client.call(methods::AddNic, call)?;
+        context.output.print(&nic, || nic.id.clone())
+    }
+}
+
+/// What is done with the cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cable {
+    /// Plug it
+    Up,
+    /// Pull it
+    Down,
+}
+
+/// `link`.
+#[derive(Debug, Args)]
+pub(super) struct Link {
+    /// Plug the cable, or pull it
+    cable: Cable,
+    /// The card, as nic-list prints it; may be left out where there is only one
+    nic: Option<String>,
+}
+
+impl Link {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::SetLink { up: self.cable == Cable::Up, nic: self.nic };
+        let wire::NicReply { nic } = context.client.call(methods::SetLink, call)?;
+        context.output.print(&nic, || format!("{} is {}", nic.id, link(&nic)))
+    }
+}

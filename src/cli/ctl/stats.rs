@@ -1,0 +1,103 @@
+//! `stats`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::control::{methods, wire};
+use crate::spec::duration;
+
+use super::super::failure::Failure;
+use super::super::output::{bytes, end_with_reader, facts, milliseconds, table};
+use super::Context;
+
+/// `stats`.
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    /// Look again and again, until the VM ends
+    #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, default_missing_value = "1s")]
+    watch: Option<Duration>,
+}
+
+impl Stats {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let Some(interval) = self.watch else {
+            let wire::StatsReply { stats } = context.client.call(methods::GetStats, wire::Empty {})?;
+            return context.output.print(&stats, || as_text(&stats));
+        };
+        let interval_ms = Some(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
+        end_with_reader();
+        let json = context.output.json;
+        context.client.stream(
+            methods::WatchStats,
+            wire::WatchStats { interval_ms },
+            |reply: wire::StatsReply| {
+                let text = match json {
+                    true => serde_json::to_string(&reply.stats).unwrap_or_default(),
+                    false => as_text(&reply.stats),
+                };
+                let mut out = std::io::stdout().lock();
+                // whoever read our output has gone: nothing more to do
+                writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+            },
+        )?;
+        Ok(0)
+    }
+}
+
+fn as_text(stats: &wire::Stats) -> String {
+    let vcpu = |vcpu: &wire::VcpuStats| format!("{}: {}", vcpu.number, milliseconds(vcpu.cpu_time_ms));
+    let vcpus: Vec<String> = stats.vcpus.iter().map(vcpu).collect();
+    let mut text = facts(&[
+        ("uptime", Some(milliseconds(stats.uptime_ms))),
+        ("cpu time", Some(milliseconds(stats.cpu_time_ms))),
+        ("vcpus", (!vcpus.is_empty()).then(|| vcpus.join(", "))),
+        ("resident", Some(bytes(stats.resident_bytes))),
+        ("memory", Some(bytes(stats.memory_bytes))),
+        ("balloon", stats.balloon_bytes.map(bytes)),
+    ]);
+    if !stats.disks.is_empty() {
+        text.push_str("\ndisks\n");
+        text.push_str(&disks(&stats.disks));
+    }
+    if !stats.nics.is_empty() {
+        text.push_str("\nnetwork cards\n");
+        text.push_str(&nics(&stats.nics));
+    }
+    text
+}
+
+fn disks(disks: &[wire::DiskStats]) -> String {
+    let rows = disks.iter().map(|disk| {
+        [
+            disk.id.clone(),
+            bytes(disk.read_bytes),
+            disk.read_operations.to_string(),
+            milliseconds(disk.read_time_ms),
+            bytes(disk.write_bytes),
+            disk.write_operations.to_string(),
+            milliseconds(disk.write_time_ms),
+            (disk.read_errors + disk.write_errors + disk.flush_errors).to_string(),
+        ]
+    });
+    table(["ID", "READ", "READS", "TIME", "WRITTEN", "WRITES", "TIME", "ERRORS"], rows)
+}
+
+fn nics(nics: &[wire::NicStats]) -> String {
+    let rows = nics.iter().map(|nic| {
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let lost = [nic.rx_errors, nic.rx_dropped, nic.tx_errors, nic.tx_dropped];
+        let lost: Option<u64> = lost.into_iter().sum();
+        [
+            nic.id.clone(),
+            nic.rx_bytes.map(bytes).unwrap_or_default(),
+            number(nic.rx_packets),
+            nic.tx_bytes.map(bytes).unwrap_or_default(),
+            number(nic.tx_packets),
+            number(lost),
+            nic.source.clone().or(nic.reason.clone()).unwrap_or_default(),
+        ]
+    });
+    table(["ID", "RECEIVED", "PACKETS", "SENT", "PACKETS", "LOST", "SOURCE"], rows)
+}

@@ -1,0 +1,132 @@
+//! `GetStats` and `WatchStats`.
+
+use std::time::Duration;
+
+use futures_util::stream;
+use serde_json::json;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::vm::stats::{DiskStats, NicStats, Source, Stats, VcpuStats};
+use crate::vm::{ChangeError, ErrorKind, Handle};
+
+use super::dispatch::read;
+use super::error::WireError;
+use super::service::Answer;
+use super::wire;
+
+/// Between two looks unless the call says otherwise.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// More looks than that would be much of what they see.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// As for every time that can be typed.
+const LONGEST: Duration = crate::spec::duration::MAX;
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The reply to one look.
+pub(super) fn reply(stats: &Stats) -> wire::StatsReply {
+    wire::StatsReply {
+        stats: wire::Stats {
+            time_unix_ms: stats.time_unix_ms,
+            uptime_ms: milliseconds(stats.uptime),
+            cpu_time_ms: milliseconds(stats.cpu_time),
+            resident_bytes: stats.resident_bytes,
+            memory_bytes: stats.memory_bytes,
+            balloon_bytes: stats.balloon_bytes,
+            vcpus: stats.vcpus.iter().map(vcpu).collect(),
+            disks: stats.disks.iter().map(disk).collect(),
+            nics: stats.nics.iter().map(nic).collect(),
+        },
+    }
+}
+
+fn vcpu(vcpu: &VcpuStats) -> wire::VcpuStats {
+    let VcpuStats { number, thread_id, cpu_time } = *vcpu;
+    wire::VcpuStats { number, thread_id, cpu_time_ms: milliseconds(cpu_time) }
+}
+
+fn disk(disk: &DiskStats) -> wire::DiskStats {
+    let DiskStats { id, read, write, flush } = disk;
+    wire::DiskStats {
+        id: id.clone(),
+        read_bytes: read.bytes,
+        read_operations: read.operations,
+        read_time_ms: milliseconds(read.time),
+        read_errors: read.failed,
+        write_bytes: write.bytes,
+        write_operations: write.operations,
+        write_time_ms: milliseconds(write.time),
+        write_errors: write.failed,
+        flush_operations: flush.operations,
+        flush_time_ms: milliseconds(flush.time),
+        flush_errors: flush.failed,
+    }
+}
+
+fn nic(nic: &NicStats) -> wire::NicStats {
+    let counters = nic.counted.as_ref().ok().map(|(_, counters)| *counters);
+    let source = nic.counted.as_ref().ok().map(|(source, _)| match source {
+        Source::Host => "host",
+        Source::Agent => "agent",
+    });
+    wire::NicStats {
+        id: nic.id.clone(),
+        source: source.map(str::to_owned),
+        reason: nic.counted.as_ref().err().cloned(),
+        rx_bytes: counters.map(|c| c.rx_bytes),
+        rx_packets: counters.map(|c| c.rx_packets),
+        rx_errors: counters.map(|c| c.rx_errors),
+        rx_dropped: counters.map(|c| c.rx_dropped),
+        tx_bytes: counters.map(|c| c.tx_bytes),
+        tx_packets: counters.map(|c| c.tx_packets),
+        tx_errors: counters.map(|c| c.tx_errors),
+        tx_dropped: counters.map(|c| c.tx_dropped),
+    }
+}
+
+/// Somebody who watches. The clock is his own: nothing ticks while nobody does.
+struct Watch {
+    vm: Handle,
+    clock: Interval,
+    failed: bool,
+}
+
+/// `WatchStats`.
+pub(super) fn watch(parameters: serde_json::Value, vm: &Handle) -> Result<Answer, WireError> {
+    let wire::WatchStats { interval_ms } = read(parameters)?;
+    let interval = interval_ms.map_or(Some(INTERVAL), |ms| u64::try_from(ms).ok().map(Duration::from_millis));
+    let Some(interval) = interval.filter(|interval| (SHORTEST..=LONGEST).contains(interval)) else {
+        let message = format!("an interval is {} ms to a year", SHORTEST.as_millis());
+        return Err(ChangeError::invalid("interval_ms", message).into());
+    };
+    let mut clock = tokio::time::interval(interval);
+    // a reader that was slow gets the next look, and not all those that he missed
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let state = Watch { vm: vm.clone(), clock, failed: false };
+    Ok(Answer::Stream(Box::pin(stream::unfold(state, |mut watch| async move {
+        let stats = watch.next().await?;
+        Some((stats.map(|stats| json!(reply(&stats))).map_err(WireError::from), watch))
+    }))))
+}
+
+impl Watch {
+    /// The next look; none once the VM has ended.
+    async fn next(&mut self) -> Option<Result<Stats, ChangeError>> {
+        if self.failed {
+            return None;
+        }
+        tokio::select! { biased;
+            _ = self.vm.ended() => return None,
+            _ = self.clock.tick() => {}
+        }
+        match self.vm.stats().await {
+            Err(error) if error.kind == ErrorKind::NotRunning => None,
+            result => {
+                self.failed = result.is_err();
+                Some(result)
+            }
+        }
+    }
+}

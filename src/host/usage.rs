@@ -1,0 +1,78 @@
+//! What a process uses of this machine, from Linux' `/proc`.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// Processor time of a process (all its threads, those that have ended too), to a hundredth of a second as a rule.
+///
+/// # Errors
+/// It has ended, or there is no `/proc`.
+pub fn process_cpu_time(proc: &Path, pid: Pid) -> io::Result<Duration> {
+    cpu_time(&proc.join(pid.to_string()).join("stat"))
+}
+
+/// Processor time of one thread of a process.
+///
+/// # Errors
+/// It has ended, or there is no `/proc`.
+pub fn thread_cpu_time(proc: &Path, pid: Pid, thread: i64) -> io::Result<Duration> {
+    cpu_time(&proc.join(pid.to_string()).join("task").join(thread.to_string()).join("stat"))
+}
+
+fn cpu_time(stat: &Path) -> io::Result<Duration> {
+    let ticks = ticks(&std::fs::read(stat)?).ok_or(io::ErrorKind::InvalidData)?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100);
+    Ok(Duration::from_millis(ticks.saturating_mul(1000) / per_second.max(1)))
+}
+
+/// `utime` and `stime` (fields 14 and 15), in clock ticks.
+fn ticks(stat: &[u8]) -> Option<u64> {
+    // the second field is the program's name in parentheses, and may hold anything, ") " too
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace().skip(14 - 3);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    user.checked_add(system)
+}
+
+/// Memory of a process that is resident, in bytes (`VmRSS`).
+///
+/// # Errors
+/// It has ended, or there is no `/proc`.
+pub fn resident_bytes(proc: &Path, pid: Pid) -> io::Result<u64> {
+    let status = std::fs::read_to_string(proc.join(pid.to_string()).join("status"))?;
+    resident(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_linux_writes() {
+        let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let stat = format!("7 (a) b) S {}", fields.join(" "));
+        assert_eq!(ticks(stat.as_bytes()), Some(14 + 15));
+        assert_eq!(ticks(b"7 (short) S 1"), None);
+        assert_eq!(resident("VmPeak:\t 9 kB\nVmRSS:\t  12 kB\n"), Some(12 * 1024));
+        assert_eq!(resident("VmPeak:\t 9 kB\n"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_uses_something() {
+        let (proc, own) = (Path::new("/proc"), Pid::this());
+        assert!(resident_bytes(proc, own).unwrap() > 1 << 20);
+        let thread = i64::from(own.as_raw());
+        assert!(process_cpu_time(proc, own).unwrap() >= thread_cpu_time(proc, own, thread).unwrap());
+        assert!(process_cpu_time(proc, Pid::from_raw(i32::MAX)).is_err());
+    }
+}

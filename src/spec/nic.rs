@@ -1,0 +1,216 @@
+//! Network cards that are plugged while the VM runs: `user|tap,NAME|bridge,NAME[,mac=…][,model=…][,id=…]`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::id::IdError;
+use super::options::{OptionError, split_text};
+use super::words::{UnknownWord, word_type};
+use super::{DeviceId, MacAddress, MacError, Networking, NetworkingError};
+
+const KNOWN: &[&str] = &["mac", "model", "id"];
+
+/// What ids of network back-ends end with; see [`checked_id`].
+pub const BACKEND_SUFFIX: &str = ".net";
+
+/// What kind of card the guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicModel {
+    /// The fastest; every Linux has its driver.
+    #[default]
+    Virtio,
+    /// Intel 82540EM (PCI).
+    E1000,
+    /// Intel 82574L (PCI Express).
+    E1000e,
+    /// Realtek's 100 Mbit/s card.
+    Rtl8139,
+    /// VMware's card.
+    Vmxnet3,
+}
+
+word_type!(NicModel, "network card", {
+    Virtio = "virtio",
+    E1000 = "e1000",
+    E1000e = "e1000e",
+    Rtl8139 = "rtl8139",
+    Vmxnet3 = "vmxnet3",
+});
+
+/// A card that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// What it is connected to; never [`Networking::None`].
+    pub network: Networking,
+    /// Its address; none = one is made up.
+    pub mac: Option<MacAddress>,
+    /// What the guest sees.
+    pub model: NicModel,
+    /// Its id; none = one is picked.
+    pub id: Option<DeviceId>,
+}
+
+/// Why a text does not describe a card.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NicError {
+    /// No such mode, or its name is wrong.
+    #[error(transparent)]
+    Networking(#[from] NetworkingError),
+    /// `none`.
+    #[error("a network card needs a network: user, tap,NAME or bridge,NAME")]
+    NoNetwork,
+    /// Not a list of options.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// `mac` is not an address.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// `model` is none that vmrun knows.
+    #[error(transparent)]
+    Model(#[from] UnknownWord),
+    /// `id` is not an id.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// QEMU's name for the back-end of another card.
+    #[error("id '{0}' ends in '{BACKEND_SUFFIX}', which is kept for the back-ends of network cards")]
+    BackendId(DeviceId),
+}
+
+/// An id that a card may have: `set_link` goes by names that cards and back-ends share, so it may not look like a back-end's.
+pub fn checked_id(id: DeviceId) -> Result<DeviceId, NicError> {
+    match id.as_str().ends_with(BACKEND_SUFFIX) {
+        true => Err(NicError::BackendId(id)),
+        false => Ok(id),
+    }
+}
+
+impl NicSpec {
+    /// A card on this network, everything else left open.
+    pub fn on(network: Networking) -> Result<Self, NicError> {
+        match network {
+            Networking::None => Err(NicError::NoNetwork),
+            network => Ok(Self { network, mac: None, model: NicModel::default(), id: None }),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), NicError> {
+        match name {
+            "mac" => self.mac = Some(value.parse()?),
+            "model" => self.model = value.parse()?,
+            _ => self.id = Some(checked_id(value.parse()?)?),
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for NicSpec {
+    type Err = NicError;
+
+    fn from_str(text: &str) -> Result<Self, NicError> {
+        let elements = split_text(text);
+        let mut elements = elements.iter().map(String::as_str).peekable();
+        let mode = elements.next().unwrap_or_default();
+        // `tap,mac=…`: the name is missing rather than odd
+        let name = elements.next_if(|name| {
+            matches!(mode, "tap" | "bridge")
+                && !KNOWN.iter().any(|known| name.starts_with(&format!("{known}=")))
+        });
+        let network = match name {
+            Some(name) => format!("{mode},{name}").parse()?,
+            None => mode.parse()?,
+        };
+        let mut nic = Self::on(network)?;
+        let mut seen = Vec::new();
+        for element in elements {
+            let (name, value) = element.split_once('=').map_or((element, None), |(n, v)| (n, Some(v)));
+            let value = match (KNOWN.contains(&name), value) {
+                (true, Some(value)) => value,
+                (true, None) => return Err(OptionError::NoValue(name.to_owned()).into()),
+                (false, _) if element.is_empty() => return Err(OptionError::Empty.into()),
+                (false, _) => {
+                    return Err(OptionError::Unknown(UnknownWord::new("option", name, KNOWN)).into());
+                }
+            };
+            if seen.contains(&name) {
+                return Err(OptionError::Duplicate(name.to_owned()).into());
+            }
+            seen.push(name);
+            nic.set(name, value)?;
+        }
+        Ok(nic)
+    }
+}
+
+impl fmt::Display for NicSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.network {
+            Networking::Tap(name) => write!(f, "tap,{}", name.as_str().replace(',', ",,"))?,
+            Networking::Bridge(name) => write!(f, "bridge,{}", name.as_str().replace(',', ",,"))?,
+            other => write!(f, "{other}")?,
+        }
+        if let Some(mac) = self.mac {
+            write!(f, ",mac={mac}")?;
+        }
+        if self.model != NicModel::default() {
+            write!(f, ",model={}", self.model)?;
+        }
+        self.id.as_ref().map_or(Ok(()), |id| write!(f, ",id={id}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_it_prints() {
+        for text in [
+            "user",
+            "user,mac=52:54:00:00:00:01,model=e1000e,id=lan",
+            "tap,vt0,id=lan",
+            "bridge,br0,model=rtl8139",
+            "tap,a,,b",
+        ] {
+            assert_eq!(text.parse::<NicSpec>().unwrap().to_string(), text);
+        }
+        let odd: NicSpec = "tap,a,,b".parse().unwrap();
+        assert_eq!(odd.network, Networking::Tap("a,b".parse().unwrap()));
+        assert_eq!("default".parse::<NicSpec>().unwrap().network, Networking::User);
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let models = "(known: virtio, e1000, e1000e, rtl8139, vmxnet3)";
+        for (text, message) in [
+            ("none", "a network card needs a network: user, tap,NAME or bridge,NAME".to_owned()),
+            ("tap", "tap networking needs a name: tap,NAME".to_owned()),
+            ("tap,id=a", "tap networking needs a name: tap,NAME".to_owned()),
+            ("usr", "unknown networking mode 'usr', did you mean 'user'? (known: default, user, bridge, tap, none)".to_owned()),
+            ("user,model=e100", format!("unknown network card 'e100', did you mean 'e1000'? {models}")),
+            ("user,mac=1", "'1' is not a MAC address (six pairs of hexadecimal digits with colons)".to_owned()),
+            ("user,mac=01:00:5e:00:00:01", "MAC address '01:00:5e:00:00:01' is a multicast address".to_owned()),
+            ("user,id=1", "id '1' must start with a letter".to_owned()),
+            ("user,id=a.net", "id 'a.net' ends in '.net', which is kept for the back-ends of network cards".to_owned()),
+            ("user,id=a,id=b", "option 'id' is given twice".to_owned()),
+            ("user,id", "option 'id' needs a value: id=…".to_owned()),
+            ("user,", "an option is empty (one comma too many? a literal comma is typed twice)".to_owned()),
+            ("user,br0", "unknown option 'br0' (known: mac, model, id)".to_owned()),
+        ] {
+            assert_eq!(text.parse::<NicSpec>().unwrap_err().to_string(), message, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>(), near in "(user|tap|bridge|none)(,[a-z=:,]{0,9}){0,4}") {
+            let _ = text.parse::<NicSpec>();
+            let _ = near.parse::<NicSpec>();
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `link up` and `link down`: a network card's cable. QEMU does not tell its state, so it is in the books and in the journal.
+
+use serde_json::json;
+
+use crate::qemu::netdev::set_link;
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{Kind, Phase};
+use super::super::owner::{Owner, Reply};
+use super::answer;
+
+/// Plugs or pulls the cable of a card.
+pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply) {
+    let id = match meant(owner, nic) {
+        Ok(id) => id,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    owner.command(&set_link(&id, up), move |owner, result| {
+        let done = result.map_err(ChangeError::from).and_then(|_| {
+            told(owner, &id, up);
+            let entry = owner.inventory.device(&id).cloned();
+            entry.map(Box::new).map(Done::Device).ok_or_else(|| ChangeError::no_such("network card", &id))
+        });
+        answer(reply, done);
+    });
+}
+
+/// The card that is meant: without an id, the only one.
+fn meant(owner: &Owner, id: Option<String>) -> Result<String, ChangeError> {
+    let inventory = &owner.inventory;
+    let Some(id) = id else {
+        let all: Vec<&str> = inventory.nics().map(|(entry, _)| entry.id.as_str()).collect();
+        return match all.as_slice() {
+            [only] => Ok((*only).to_owned()),
+            [] => {
+                Err(ChangeError::unsupported("the VM has no network card").hint("`nic-add user` plugs one"))
+            }
+            several => {
+                let message = format!("the VM has several network cards: {}", several.join(", "));
+                Err(ChangeError::invalid("nic", message).hint("say which"))
+            }
+        };
+    };
+    match inventory.device(&id) {
+        Some(entry) if matches!(entry.kind, Kind::Nic(_)) && entry.phase == Phase::Adding => {
+            let kind = ErrorKind::NotNow { state: "adding".to_owned() };
+            Err(ChangeError::new(kind, format!("'{id}' is just being added")))
+        }
+        Some(entry) if matches!(entry.kind, Kind::Nic(_)) => Ok(id),
+        _ => Err(inventory.no_such("network card", &id, |entry| matches!(entry.kind, Kind::Nic(_)))),
+    }
+}
+
+/// QEMU has set the link of a card, named by its own id or its back-end's.
+pub(super) fn told(owner: &mut Owner, name: &str, up: bool) {
+    let id = owner.inventory.nics().find_map(|(entry, nic)| {
+        (entry.id.as_str() == name || nic.netdev == name).then(|| entry.id.to_string())
+    });
+    let Some(id) = id else { return };
+    let Some(Kind::Nic(nic)) = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind) else { return };
+    if std::mem::replace(&mut nic.link_up, up) != up {
+        let nic = nic.clone();
+        owner.journal.card(&id, &nic);
+        owner.bus.tell("VMRUN_LINK", json!({ "nic": id, "up": up }));
+    }
+}

@@ -1,0 +1,152 @@
+//! `nic-add`: a back-end, then the card on it.
+
+use std::os::fd::OwnedFd;
+
+use serde_json::json;
+
+use crate::host::programs::SearchPath;
+use crate::host::tap::{self, Places, Tap, TapError};
+use crate::qemu::io::Card;
+use crate::qemu::{Command, Netdev, ids, plan};
+use crate::spec::{DeviceId, MacAddress, Networking, NicModel, NicSpec};
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{Kind, NicFacts};
+use super::super::owner::{Owner, Reply};
+use super::{answer, plug};
+
+/// What was made ready on the host.
+struct Ready {
+    mac: MacAddress,
+    tap: Option<Tap>,
+}
+
+/// Plugs a network card.
+pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
+    if let Err(error) = check(owner, &nic) {
+        return answer(reply, Err(error));
+    }
+    let driver = match nic.model {
+        NicModel::Virtio => owner.machine.virtio("virtio-net"),
+        model => model.as_str().to_owned(),
+    };
+    let id = match plug::book(owner, nic.id.clone(), "nic", &driver, Kind::Other) {
+        Ok(id) => id,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    // a slot that is not there is better known before a tap device is opened
+    let bus = match plug::take_slot(owner, id.as_str()) {
+        Ok(bus) => bus,
+        Err(error) => return plug::abandon(owner, &id, reply, error),
+    };
+    let (state, card) = (std::sync::Arc::clone(&owner.state), id.clone());
+    let (network, wanted) = (nic.network.clone(), nic.mac);
+    owner.spawn_blocking(
+        move || {
+            let tap = open(&network)?;
+            // last, since it writes: what is refused leaves nothing
+            let mac = wanted.map_or_else(|| state.mac_of(&card).map_err(ChangeError::host), Ok)?;
+            Ok(Ready { mac, tap })
+        },
+        move |owner, ready| match ready {
+            Ok(ready) => hand_over(owner, id, nic, ready, bus, reply),
+            Err(error) => plug::abandon(owner, &id, reply, error),
+        },
+    );
+}
+
+fn check(owner: &Owner, nic: &NicSpec) -> Result<(), ChangeError> {
+    if nic.model != NicModel::Virtio && !owner.machine.has_pci() {
+        let message = format!("a {} machine takes virtio network cards only", owner.machine.kind());
+        return Err(ChangeError::unsupported(message));
+    }
+    nic.mac.map_or(Ok(()), |mac| check_unused(owner, mac))
+}
+
+/// Two cards with one address would answer for each other.
+fn check_unused(owner: &Owner, mac: MacAddress) -> Result<(), ChangeError> {
+    let Some((user, _)) = owner.inventory.nics().find(|(_, nic)| nic.mac == Some(mac)) else { return Ok(()) };
+    let message = format!("MAC address {mac} is in use already, by '{}'", user.id);
+    Err(ChangeError::new(ErrorKind::AlreadyThere { id: user.id.to_string() }, message))
+}
+
+/// Opens what QEMU cannot open itself: its sandbox forbids to run a helper, and to get more rights than it has.
+fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
+    let told = |error: TapError| {
+        let hint = error.hint();
+        ChangeError { hint, ..ChangeError::host(error) }
+    };
+    match network {
+        Networking::Tap(name) => tap::open(name, &Places::default()).map(Some).map_err(told),
+        Networking::Bridge(name) => {
+            tap::open_on_bridge(name, &SearchPath::from_env(), &Places::default()).map(Some).map_err(told)
+        }
+        Networking::User | Networking::None => Ok(None),
+    }
+}
+
+/// Second half: the host is ready; QEMU gets the open device, if there is one.
+fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: Option<String>, reply: Reply) {
+    // another card may have taken the address meanwhile
+    if let Err(error) = check_unused(owner, ready.mac) {
+        return plug::abandon(owner, &id, reply, error);
+    }
+    let (interface, descriptor) = ready.tap.map(|tap| (tap.interface, tap.descriptor)).unzip();
+    let mut facts = NicFacts::new(id.as_str(), nic.network, ready.mac);
+    facts.interface = interface;
+    let netdev = facts.netdev.clone();
+    owner.journal.card(id.as_str(), &facts);
+    if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
+        entry.kind = Kind::Nic(facts);
+    }
+    let card = (ready.mac, nic.model);
+    let Some(descriptor) = descriptor else {
+        return go(owner, id, card, &Netdev::user(&netdev), bus, reply);
+    };
+    let given = give(owner, &netdev, descriptor);
+    owner.spawn(given, move |owner, result| match result {
+        Ok(()) => go(owner, id, card, &Netdev::tap_descriptor(&netdev, &netdev), bus, reply),
+        Err(error) => {
+            owner.journal.card_gone(id.as_str());
+            plug::abandon(owner, &id, reply, error);
+        }
+    });
+}
+
+/// Gives QEMU a descriptor under the back-end's name.
+fn give(
+    owner: &Owner,
+    name: &str,
+    descriptor: OwnedFd,
+) -> impl Future<Output = Result<(), ChangeError>> + Send + 'static {
+    let given = owner.session.pass(name, descriptor);
+    async move { Ok(given.await.map(drop)?) }
+}
+
+/// Third part: QEMU makes the back-end and the card.
+fn go(
+    owner: &mut Owner,
+    id: DeviceId,
+    (mac, model): (MacAddress, NicModel),
+    backend: &Netdev,
+    bus: Option<String>,
+    reply: Reply,
+) {
+    let card = Card { id: id.as_str(), mac, model };
+    let steps = plan::add_nic(&owner.machine, &card, backend, bus.as_deref());
+    owner.run_plan(steps, move |owner, result| {
+        let result = match result {
+            Ok(_) => plug::committed(owner, &id),
+            Err(error) => {
+                owner.inventory.remove(id.as_str());
+                owner.journal.card_gone(id.as_str());
+                // a descriptor that did not become a back-end; where there is none, QEMU says so and nobody minds
+                let close = Command::new("closefd", json!({ "fdname": ids::netdev(id.as_str()) }));
+                owner.command(&close, |_, _| {});
+                Err(error)
+            }
+        };
+        answer(reply, result.map(Box::new).map(Done::Device));
+    });
+}

@@ -1,0 +1,84 @@
+//! `disk-throttle`: limits on what a disk does per second, which QEMU keeps for its drive.
+
+use serde_json::Value;
+
+use crate::qemu::{Command, block};
+use crate::spec::Limits;
+
+use super::super::change::Done;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::inventory::{Kind, Phase};
+use super::super::owner::{Owner, Reply};
+use super::super::rebuild::{drive_of, limits_of};
+use super::answer;
+
+fn is_disk(entry: &super::super::inventory::Entry) -> bool {
+    matches!(entry.kind, Kind::Disk(_))
+}
+
+/// Sets limits, or takes them all away.
+pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: Reply) {
+    if let Err(error) = check(owner, &id) {
+        return answer(reply, Err(error));
+    }
+    // virtio and USB disks have their drive in a part of theirs, which only QEMU knows by name
+    owner.command(&query(), move |owner, result| {
+        let drive = result.map_err(ChangeError::from).and_then(|blocks| {
+            let found = drive_of(&blocks, &id).and_then(|drive| drive["qdev"].as_str());
+            found.map(str::to_owned).ok_or_else(|| ChangeError::no_such("disk", &id))
+        });
+        match (drive, owner.inventory.device_mut(&id).map(|entry| &mut entry.kind)) {
+            (Ok(drive), Some(Kind::Disk(facts))) => {
+                // booked at once: what is asked for next builds on it
+                facts.limits = limits.map_or_else(Limits::default, |new| facts.limits.replaced_by(new));
+                let throttle = block::throttle(&drive, &facts.limits);
+                apply(owner, id, &throttle, reply);
+            }
+            (Ok(_), _) => answer(reply, Err(ChangeError::no_such("disk", &id))),
+            (Err(error), _) => answer(reply, Err(error)),
+        }
+    });
+}
+
+fn query() -> Command {
+    Command::new("query-block", Value::Null)
+}
+
+fn check(owner: &Owner, id: &str) -> Result<(), ChangeError> {
+    match owner.inventory.device(id) {
+        Some(entry) if is_disk(entry) && entry.phase == Phase::Adding => {
+            let kind = ErrorKind::NotNow { state: "adding".to_owned() };
+            Err(ChangeError::new(kind, format!("'{id}' is just being added")))
+        }
+        Some(entry) => match &entry.kind {
+            Kind::Disk(facts) if facts.node.is_none() => {
+                let kind = ErrorKind::NotNow { state: "empty".to_owned() };
+                Err(ChangeError::new(kind, format!("drive '{id}' has no medium")))
+            }
+            Kind::Disk(_) => Ok(()),
+            _ => Err(owner.inventory.no_such("disk", id, is_disk)),
+        },
+        None => Err(owner.inventory.no_such("disk", id, is_disk)),
+    }
+}
+
+fn apply(owner: &mut Owner, id: String, throttle: &Command, reply: Reply) {
+    owner.command(throttle, move |owner, result| match result {
+        Ok(_) => {
+            let entry = owner.inventory.device(&id).cloned();
+            answer(
+                reply,
+                entry.map(Box::new).map(Done::Device).ok_or_else(|| ChangeError::no_such("disk", &id)),
+            );
+        }
+        Err(refused) => owner.command(&query(), move |owner, result| {
+            // what QEMU has kept counts
+            let kept = result.ok().and_then(|blocks| drive_of(&blocks, &id).map(limits_of));
+            let kind = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind);
+            if let (Some(kept), Some(Kind::Disk(facts))) = (kept, kind) {
+                facts.limits = kept;
+            }
+            answer(reply, Err(refused.into()));
+        }),
+    });
+}

@@ -1,0 +1,69 @@
+//! Network cards of a VM that was taken over. QEMU does not tell all of them, so the journal helps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use crate::qemu::netdev::remove as remove_netdev;
+use crate::qemu::{Command, ids};
+use crate::qmp::hmp::{NetworkLine, network};
+use crate::qmp::{CommandError, Session};
+use crate::spec::{MacAddress, Networking};
+
+use super::super::inventory::{Inventory, NicFacts};
+use super::super::journal::{Card, Pending};
+
+/// What the journal has of network cards, by id.
+pub(super) type Cards = BTreeMap<String, Card>;
+
+/// What is known of network back-ends: from QEMU, and from the journal.
+pub(super) struct Networks<'a> {
+    lines: Vec<NetworkLine>,
+    cards: &'a Cards,
+}
+
+impl<'a> Networks<'a> {
+    pub(super) async fn query(session: &Session, cards: &'a Cards) -> Result<Self, CommandError> {
+        Ok(Self { lines: network(&session.hmp("info network").await?), cards })
+    }
+
+    /// The facts of a card on this back-end.
+    pub(super) fn nic(&self, id: &str, netdev: String, mac: Option<MacAddress>) -> NicFacts {
+        let card = self.cards.get(id);
+        let network = self.network(&netdev).or_else(|| card.and_then(|card| card.network.clone()));
+        let interface = card.and_then(|card| card.interface.clone()).or_else(|| match &network {
+            Some(Networking::Tap(name)) => Some(name.to_string()),
+            _ => None,
+        });
+        let link_up = card.is_none_or(|card| card.link_up);
+        NicFacts { network, interface, mac, netdev, link_up, foreign: false }
+    }
+
+    fn network(&self, netdev: &str) -> Option<Networking> {
+        let line = self.lines.iter().find(|line| line.id == netdev)?;
+        match (line.kind.as_str(), line.option("br"), line.option("ifname")) {
+            ("user", ..) => Some(Networking::User),
+            (_, Some(bridge), _) => bridge.parse().ok().map(Networking::Bridge),
+            (_, _, Some(interface)) => interface.parse().ok().map(Networking::Tap),
+            _ => None,
+        }
+    }
+}
+
+/// The back-ends of cards that are not there (any more) are closed, and descriptors that became none.
+pub(super) async fn take_back(
+    session: &Session,
+    pending: &Pending,
+    present: &BTreeSet<String>,
+    inventory: &mut Inventory,
+) {
+    // the card from the start is in the journal only if it was being removed, or its cable was ever pulled
+    for id in pending.cards.keys().chain(&pending.removing).filter(|id| !present.contains(*id)) {
+        let netdev = ids::netdev(id);
+        // where there is nothing to close, QEMU says so and nobody minds
+        for command in [remove_netdev(&netdev), Command::new("closefd", json!({ "fdname": netdev }))] {
+            let _ = session.run(&command).await;
+        }
+        inventory.forwards.retain(|bound| bound.netdev != netdev);
+    }
+}

@@ -1,0 +1,191 @@
+//! What a VM uses: processor time, memory, what went through its disks and network cards.
+//!
+//! None of it needs the owner but the books: `/proc` and QEMU's counters are only read.
+
+mod nics;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::host::usage;
+use crate::qemu::Command;
+use crate::qmp::session::COMMAND_TIMEOUT;
+
+use super::error::{ChangeError, ErrorKind};
+use super::handle::Handle;
+use super::inventory::{Entry, Kind};
+use super::rebuild::drive_of;
+
+pub use nics::{NicStats, Source};
+
+const PROC: &str = "/proc";
+
+/// One look at everything that is counted. Counters begin at QEMU's start, a device's at its plugging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stats {
+    /// When it was looked, in milliseconds after the Unix epoch.
+    pub time_unix_ms: u64,
+    /// Since QEMU's start.
+    pub uptime: Duration,
+    /// Processor time of QEMU's process, all of its threads.
+    pub cpu_time: Duration,
+    /// Memory of QEMU's process that is resident on the host, in bytes.
+    pub resident_bytes: u64,
+    /// The guest's memory, in bytes.
+    pub memory_bytes: u64,
+    /// What a balloon leaves of it, in bytes; none without a balloon.
+    pub balloon_bytes: Option<u64>,
+    /// The guest's processors.
+    pub vcpus: Vec<VcpuStats>,
+    /// Disks and drives, in the order of their ids.
+    pub disks: Vec<DiskStats>,
+    /// Network cards, the one from the start first.
+    pub nics: Vec<NicStats>,
+}
+
+/// A processor of the guest: a thread of QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VcpuStats {
+    /// Its number, from 0.
+    pub number: u64,
+    /// The thread's id on the host.
+    pub thread_id: i64,
+    /// Its processor time.
+    pub cpu_time: Duration,
+}
+
+/// What QEMU counts for one kind of request (`query-blockstats`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Bytes that were moved; none are by a flush.
+    pub bytes: u64,
+    /// Requests that were carried out.
+    pub operations: u64,
+    /// How long they took in all.
+    pub time: Duration,
+    /// Requests that failed.
+    pub failed: u64,
+}
+
+/// What a disk did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Its id.
+    pub id: String,
+    /// Reads.
+    pub read: Requests,
+    /// Writes.
+    pub write: Requests,
+    /// Flushes.
+    pub flush: Requests,
+}
+
+impl Handle {
+    /// Looks at everything that is counted.
+    pub async fn stats(&self) -> Result<Stats, ChangeError> {
+        let status = self.status().await?;
+        let vcpus = self.query("query-cpus-fast").await?;
+        let blocks = self.query("query-blockstats").await?;
+        let balloon = match self.query("query-balloon").await {
+            Ok(balloon) => balloon["actual"].as_u64(),
+            // DeviceNotActive: there is none
+            Err(error) if matches!(error.kind, ErrorKind::RefusedByQemu { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let nics = self.nic_stats(&status).await;
+        let pid = Pid::from_raw(status.facts.qemu_pid);
+        let proc = Path::new(PROC);
+        // where there is no process any more, the VM has ended
+        let ended = |_| ChangeError::not_running();
+        Ok(Stats {
+            time_unix_ms: now_unix_ms(),
+            uptime: status.uptime,
+            cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
+            resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,
+            memory_bytes: status.spec.memory.bytes(),
+            balloon_bytes: balloon,
+            vcpus: vcpu_stats(&vcpus, proc, pid),
+            disks: status.devices.iter().filter_map(|entry| disk_stats(&blocks, entry)).collect(),
+            nics,
+        })
+    }
+
+    async fn query(&self, name: &str) -> Result<Value, ChangeError> {
+        let answer = self.qmp(Command::new(name, Value::Null));
+        match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => {
+                let message = format!("QEMU did not answer {name} within {} s", COMMAND_TIMEOUT.as_secs());
+                Err(ChangeError::new(ErrorKind::TimedOut, message).hint("QEMU is stopped or overloaded"))
+            }
+        }
+    }
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Processors that QEMU lists; one that was unplugged a moment ago has no thread any more.
+fn vcpu_stats(list: &Value, proc: &Path, pid: Pid) -> Vec<VcpuStats> {
+    let vcpu = |item: &Value| {
+        let (number, thread_id) = (item["cpu-index"].as_u64()?, item["thread-id"].as_i64()?);
+        let cpu_time = usage::thread_cpu_time(proc, pid, thread_id).ok()?;
+        Some(VcpuStats { number, thread_id, cpu_time })
+    };
+    list.as_array().into_iter().flatten().filter_map(vcpu).collect()
+}
+
+/// Counters of a disk or drive; of a stick, too.
+fn disk_stats(blocks: &Value, entry: &Entry) -> Option<DiskStats> {
+    if !matches!(entry.kind, Kind::Disk(_) | Kind::Usb { file: Some(_), .. }) {
+        return None;
+    }
+    let stats = &drive_of(blocks, entry.id.as_str())?["stats"];
+    let count = |name: String| stats[name].as_u64().unwrap_or(0);
+    let requests = |kind: &str| Requests {
+        bytes: count(format!("{kind}_bytes")),
+        operations: count(format!("{kind}_operations")),
+        time: Duration::from_nanos(count(format!("{kind}_total_time_ns"))),
+        failed: count(format!("failed_{kind}_operations")),
+    };
+    Some(DiskStats {
+        id: entry.id.to_string(),
+        read: requests("rd"),
+        write: requests("wr"),
+        flush: requests("flush"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::vm::Phase;
+
+    #[test]
+    fn a_disk_is_found_by_its_device() {
+        let entry = Entry {
+            id: "stick".parse().unwrap(),
+            driver: "usb-storage".to_owned(),
+            slot: None,
+            phase: Phase::Present,
+            kind: Kind::Usb { description: String::new(), file: Some("/x".to_owned()), identity: None },
+        };
+        let stats = json!({ "rd_bytes": 512, "rd_operations": 1, "rd_total_time_ns": 2_000_000, "failed_wr_operations": 3 });
+        let blocks = json!([
+            { "qdev": "disk0", "stats": {} },
+            { "qdev": "/machine/peripheral/stick/stick.0/legacy[0]", "stats": stats },
+        ]);
+        let found = disk_stats(&blocks, &entry).unwrap();
+        let read = Requests { bytes: 512, operations: 1, time: Duration::from_millis(2), failed: 0 };
+        assert_eq!((found.read, found.write.failed, found.flush), (read, 3, Requests::default()));
+        let keyboard = Kind::Usb { description: String::new(), file: None, identity: None };
+        assert_eq!(disk_stats(&blocks, &Entry { kind: keyboard, ..entry }), None);
+    }
+}
