@@ -11,5 +11,6 @@ pub mod image;
 pub mod iso;
 pub mod ports;
 pub mod programs;
+pub mod saved;
 pub mod sys;
 pub mod usb;

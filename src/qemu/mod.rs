@@ -26,6 +26,7 @@ pub mod ids;
 mod io;
 pub mod machine;
 pub mod media;
+pub mod migration;
 pub mod netdev;
 pub mod object;
 pub mod plan;

@@ -59,6 +59,9 @@ pub struct Request {
     pub shares: Vec<ShareSpec>,
     /// virtiofsd's program; none = found.
     pub virtiofsd: Option<PathBuf>,
+    /// The file of a saved VM, which goes on; of everything else here then only the name, QEMU's program, the monitor's socket and
+    /// the ladder's budget count.
+    pub restore: Option<PathBuf>,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,
     /// The VM's name; none = from the image's name, made unique.
@@ -108,6 +111,7 @@ impl Default for Request {
             devices: Vec::new(),
             shares: Vec::new(),
             virtiofsd: None,
+            restore: None,
             state: None,
             name: None,
             hotplug_slots: DEFAULT_HOTPLUG_SLOTS,

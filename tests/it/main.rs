@@ -21,6 +21,7 @@ mod guest_disks;
 mod guest_exec;
 mod guest_identity;
 mod guest_network;
+mod guest_save;
 mod guest_screen;
 mod guest_shutdown;
 mod guest_snapshots;

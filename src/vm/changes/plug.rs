@@ -9,6 +9,7 @@ use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::owner::{Owner, Reply};
+use super::super::plugged::Plugged;
 use super::answer;
 
 /// Books a device that is about to be plugged, so that its id is taken from now on.
@@ -88,8 +89,12 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
         }
     };
     let steps = plan::add_controller(&owner.machine, controller, bus.as_deref());
+    let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| match result {
-        Ok(_) => commit(owner, id),
+        Ok(_) => {
+            owner.plugged.add(id, commands);
+            commit(owner, id);
+        }
         Err(error) => {
             log::warn!("controller '{id}' could not be plugged: {error}");
             owner.inventory.remove(id);
@@ -106,10 +111,12 @@ pub(super) fn plug(
     reply: Reply,
     undo: impl FnOnce() + Send + 'static,
 ) {
+    let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
         owner.journal.settled(id.as_str());
         let result = match result {
             Ok(_) => {
+                owner.plugged.add(id.as_str(), commands);
                 commit(owner, id.as_str());
                 // it may have been unplugged since, by the guest's own doing
                 owner
