@@ -23,7 +23,7 @@ const STREAM: u64 = 256 << 10;
 #[derive(Debug, Error)]
 pub enum SavedError {
     /// It cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

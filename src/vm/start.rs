@@ -489,6 +489,10 @@ impl Running {
         if ephemeral {
             remove_ephemeral(&state);
         }
+        // whoever hears of the outcome can start the next VM; clients may read the console's log until they leave
+        if let Err(error) = state.release() {
+            log::warn!("the state directory could not be released: {error}");
+        }
         drop(state);
         // the owner, which had the other handle, is gone
         if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::boot_sector::Guest;
 use crate::support::http;
 use crate::support::linux::{Linux, port};
 use crate::support::sandbox::{PATIENCE, Sandbox};
@@ -72,6 +73,7 @@ fn a_vm_goes_on_where_it_was() {
     assert_eq!((&status["name"], &status["state"]), (&json!("other"), &json!("paused")));
     sandbox.ctl(["resume"]).ok();
     assert_eq!(run(port, "cat /tmp/mark"), "here");
+    run(port, "printf later | dd of=/dev/vda conv=notrunc,fsync");
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     // its disks are not those of then any more
     let refused = sandbox.run(["qemu", "--restore", "again.saved"]);
@@ -96,6 +98,48 @@ fn what_cannot_be_saved_goes_on() {
     assert!(!vm.file("x").exists() && !vm.file("x.part").exists());
     vm.run("true");
     vm.quit();
+}
+
+/// What one saw of a file, and changes of it.
+#[test]
+fn only_a_whole_file_of_a_fitting_qemu_is_restored() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    sandbox.detached(["--name", "vm", image.to_str().unwrap()]);
+    sandbox.booted("vm");
+    let version = sandbox.ctl_json(["status"])["qemu_version"].as_str().unwrap().to_owned();
+    sandbox.ctl(["save", "vm.saved"]).ok();
+    let whole = std::fs::read(sandbox.file("vm.saved")).unwrap();
+    let refused = |name: &str, bytes: &[u8], words: &[&str]| {
+        std::fs::write(sandbox.file(name), bytes).unwrap();
+        sandbox.run(["qemu", "--restore", name]).fails(1, words);
+        sandbox.is_clean();
+    };
+    refused("short", &whole[..whole.len() - 1], &["short is cut off"]);
+    refused("image", &std::fs::read(&image).unwrap(), &["image is not a saved VM", "hint: ", "ctl save"]);
+    // one digit more makes it newer than any
+    let newer =
+        replaced(&whole, &format!("\"{version}\""), &format!("\"9{}\"", &version[..version.len() - 1]));
+    let newer_version = format!("saved by QEMU 9{}", &version[..1]);
+    refused("newer", &newer, &[&newer_version, "hint: ", "--qemu"]);
+    // and something else where QEMU's own words begin
+    let mut foreign = whole.clone();
+    foreign[256 << 10..(256 << 10) + 4].copy_from_slice(b"XXXX");
+    refused("foreign", &foreign, &[]);
+    assert_eq!(sandbox.detached(["--restore", "vm.saved"]), "vm");
+    sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
+    sandbox.run(["qemu", "--restore", "none"]).fails(1, &["none: No such file"]);
+    sandbox.run(["qemu", "--restore", "vm.saved", "x.img"]).fails(2, &["--restore"]);
+    sandbox.run(["qemu", "--restore", "vm.saved", "--mem", "1G"]).fails(2, &["--restore", "--mem"]);
+    sandbox.is_clean();
+}
+
+/// The bytes with a text replaced by one of the same length.
+fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
+    let at = bytes.windows(old.len()).position(|window| window == old.as_bytes()).unwrap();
+    let mut changed = bytes.to_vec();
+    changed[at..at + new.len()].copy_from_slice(new.as_bytes());
+    changed
 }
 
 #[test]
