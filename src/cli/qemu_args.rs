@@ -23,6 +23,12 @@ use super::logger::LogFormat;
 pub(super) struct QemuArgs {
     /// Disk image, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
     image: Option<PathBuf>,
+    /// Go on with a VM that `ctl save` has put into this file, instead of starting one
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "image", "BootArgs", "StorageArgs", "NetworkArgs", "DeviceArgs", "arch", "accel", "cpus", "mem", "cpu", "machine",
+        "on_panic", "no_reboot", "max_resets", "no_sandbox", "log_size", "dry_run", "extra",
+    ])]
+    restore: Option<PathBuf>,
 
     #[command(flatten, next_help_heading = "Boot")]
     boot: BootArgs,
@@ -211,6 +217,7 @@ impl QemuArgs {
         };
         Ok(Request {
             image: self.image,
+            restore: self.restore,
             boot,
             uefi: self.boot.uefi,
             firmware: self.boot.fw,

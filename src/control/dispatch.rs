@@ -285,6 +285,7 @@ fn done_reply(method: &str, done: Done) -> One {
         Done::RemovalPending => reply(wire::Removed { removed: false }),
         Done::Value(value) => reply(wire::QmpReply { value }),
         Done::Text(text) => reply(wire::HmpReply { text }),
+        Done::Ended(outcome) => reply(wire::OutcomeReply { outcome }),
         Done::Snapshot(snapshot) => reply(wire::SnapshotReply { snapshot: snapshots::translated(&snapshot) }),
         Done::Snapshots(all) => {
             reply(wire::SnapshotList { snapshots: all.iter().map(snapshots::translated).collect() })

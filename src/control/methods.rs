@@ -73,6 +73,7 @@ methods! {
     WriteGuestFile(WriteGuestFile) -> Empty;
     FinishGuestFile(FinishGuestFile) -> FinishedReply;
     #[Stream] ReadGuestFile(ReadGuestFile) -> ReadGuestFileReply;
+    #[Stream] Save(Save) -> SaveReply;
     #[Stream] SaveSnapshot(SaveSnapshot) -> SaveSnapshotReply;
     LoadSnapshot(NamedSnapshot) -> SnapshotReply;
     DeleteSnapshot(NamedSnapshot) -> SnapshotReply;

@@ -1,4 +1,4 @@
-//! The methods for snapshots.
+//! The methods for snapshots, and for saving a whole VM: what takes long and is followed.
 
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::vm::{Change, ChangeError, Done, Handle, Progress, SnapshotChange};
 use super::dispatch::read;
 use super::error::WireError;
 use super::service::Answer;
-use super::translate::parse;
+use super::translate::{absolute, parse};
 use super::wire;
 
 /// `SaveSnapshot`: how far it is, and last the snapshot.
@@ -22,6 +22,22 @@ pub(super) fn save(parameters: Value, vm: &Handle) -> Result<Answer, WireError> 
     let change = SnapshotChange::Save { name, overwrite: overwrite.unwrap_or(false), progress };
     let vm = vm.clone();
     let done = Box::pin(async move { vm.change(Change::Snapshot(change)).await });
+    let following = Following { done, progress: followed };
+    Ok(Answer::Stream(Box::pin(stream::unfold(Some(following), |following| async move {
+        Some(following?.next().await)
+    }))))
+}
+
+/// `Save`: how far it is, and last how the VM ended.
+pub(super) fn save_vm(parameters: Value, vm: &Handle) -> Result<Answer, WireError> {
+    let wire::Save { file } = read(parameters)?;
+    let file = absolute("file", &file)?;
+    let (progress, followed) = watch::channel(Progress::default());
+    let vm = vm.clone();
+    let done = Box::pin(async move {
+        vm.change(Change::Save { file, progress }).await?;
+        vm.ended().await.map(Done::Ended).ok_or_else(ChangeError::not_running)
+    });
     let following = Following { done, progress: followed };
     Ok(Answer::Stream(Box::pin(stream::unfold(Some(following), |following| async move {
         Some(following?.next().await)
@@ -50,6 +66,10 @@ impl<F: Future<Output = Result<Done, ChangeError>> + Unpin> Following<F> {
                 let now = *self.progress.borrow_and_update();
                 (Ok(json!(progress(now))), Some(self))
             }
+            Some(Ok(Done::Ended(outcome))) => (
+                Ok(json!(wire::SaveReply { done_bytes: None, total_bytes: None, outcome: Some(outcome) })),
+                None,
+            ),
             Some(Ok(done)) => (Ok(json!(end(done))), None),
             Some(Err(error)) => (Err(error.into()), None),
         }

@@ -19,7 +19,10 @@ use super::{snapshots, stats};
 
 /// Whether a method of ours is to be called with `more`.
 pub(super) fn is_stream(method: &str) -> bool {
-    matches!(method, "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "SaveSnapshot" | "WatchStats")
+    matches!(
+        method,
+        "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "Save" | "SaveSnapshot" | "WatchStats"
+    )
 }
 
 /// Starts a stream: it is subscribed when this returns.
@@ -28,6 +31,7 @@ pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) ->
         "Events" => events(parameters, vm),
         "Exec" => guest::exec(parameters, vm),
         "ReadGuestFile" => guest::read_file(parameters, vm),
+        "Save" => snapshots::save_vm(parameters, vm),
         "SaveSnapshot" => snapshots::save(parameters, vm),
         "WatchStats" => stats::watch(parameters, vm),
         _ => console(parameters, vm),

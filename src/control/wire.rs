@@ -201,6 +201,8 @@ parameters! {
     EjectMedia { id: String; force: bool }
     /// Parameters of `AddDevice`.
     AddDevice { driver: String; properties: BTreeMap<String, String>, id: String }
+    /// Parameters of `Save`.
+    Save { file: String; }
     /// Parameters of `SaveSnapshot`.
     SaveSnapshot { name: String; overwrite: bool }
     /// Parameters of `LoadSnapshot` and `DeleteSnapshot`.
@@ -258,6 +260,8 @@ parameters! {
     DeviceReply { device: Device; }
     /// Reply of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
     Removed { removed: bool; }
+    /// Replies of `Save`.
+    SaveReply { ; done_bytes: u64, total_bytes: u64, outcome: Outcome }
     /// Replies of `SaveSnapshot`.
     SaveSnapshotReply { ; done_bytes: u64, total_bytes: u64, snapshot: Snapshot }
     /// Reply of `LoadSnapshot` and `DeleteSnapshot`.

@@ -11,6 +11,7 @@ pub mod image;
 pub mod iso;
 pub mod ports;
 pub mod programs;
+pub mod saved;
 pub mod sys;
 pub mod tap;
 pub mod terminal;

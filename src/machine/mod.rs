@@ -48,7 +48,7 @@ pub use copy::{Copied, copy_from, copy_to};
 pub use error::Error;
 pub use exec::Output;
 pub use requests::{
-    absolute_text, add_device, add_disk, add_forward, add_usb, exec as exec_call, milliseconds,
+    absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, exec as exec_call, milliseconds,
 };
 use supervisor::Supervisor;
 
@@ -251,6 +251,23 @@ impl Machine {
         Ok(self.call(methods::ResizeDisk, call).await?.disk)
     }
 
+    /// Plugs a network card in: `user`, `tap,NAME` or `bridge,NAME`, then `[,mac=ADDRESS][,model=M][,id=ID]`.
+    pub async fn add_nic(&self, nic: &str) -> Result<wire::Nic, Error> {
+        let call = add_nic(nic.parse().map_err(Error::invalid)?);
+        Ok(self.call(methods::AddNic, call).await?.nic)
+    }
+
+    /// Plugs the cable of a network card, or pulls it; none = the only card.
+    pub async fn set_link(&self, nic: Option<&str>, up: bool) -> Result<wire::Nic, Error> {
+        let call = wire::SetLink { up, nic: nic.map(str::to_owned) };
+        Ok(self.call(methods::SetLink, call).await?.nic)
+    }
+
+    /// What it has used so far: processor time, memory, disks, network.
+    pub async fn stats(&self) -> Result<wire::Stats, Error> {
+        Ok(self.call(methods::GetStats, wire::Empty {}).await?.stats)
+    }
+
     /// Plugs any other device in: `DRIVER[,PROP=VALUE…]` as QEMU's `-device`.
     pub async fn add_device(&self, device: &str) -> Result<wire::Device, Error> {
         let call = add_device(device.parse().map_err(Error::invalid)?);
@@ -269,6 +286,17 @@ impl Machine {
             made = reply.snapshot;
         }
         Ok(made.ok_or(ClientError::Gone)?)
+    }
+
+    /// Saves the whole VM to a file, from which `vmrun qemu --restore` goes on; it is off then.
+    pub async fn save(self, file: impl AsRef<Path>) -> Result<Outcome, Error> {
+        let call = wire::Save { file: absolute_text(file.as_ref())? };
+        let mut replies = self.stream(methods::Save, call).await?;
+        let mut outcome = None;
+        while let Some(reply) = replies.next().await? {
+            outcome = reply.outcome;
+        }
+        Ok(outcome.ok_or(ClientError::Gone)?)
     }
 
     /// Takes all of it back to a snapshot.

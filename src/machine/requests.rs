@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 
 use crate::control::client::ClientError;
 use crate::control::wire;
-use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, UsbSelector};
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, NicSpec, UsbSelector};
 use crate::vm::Exec;
 
 use super::Error;
@@ -61,6 +61,17 @@ pub fn add_disk(disk: DiskSpec) -> Result<wire::AddDisk, Error> {
         serial: disk.serial,
         id: disk.id.map(String::from),
     })
+}
+
+/// Parameters of `AddNic`.
+pub fn add_nic(nic: NicSpec) -> wire::AddNic {
+    let NicSpec { network, mac, model, id } = nic;
+    wire::AddNic {
+        network: network.to_string(),
+        mac: mac.map(String::from),
+        model: Some(model.to_string()),
+        id: id.map(String::from),
+    }
 }
 
 /// Parameters of `AddDevice`.

@@ -27,6 +27,7 @@ pub mod ids;
 pub mod io;
 pub mod machine;
 pub mod media;
+pub mod migration;
 pub mod netdev;
 pub mod object;
 pub mod plan;

@@ -114,6 +114,11 @@ pub enum View<'a> {
         /// e.g. `running`, `pending`, `aborting`, `concluded`, `null`.
         status: &'a str,
     },
+    /// The saving or loading of the machine's state has a new status.
+    Migration {
+        /// e.g. `active`, `completed`, `failed`.
+        status: &'a str,
+    },
     /// A tray of a CD-ROM drive was moved, by the guest or by `media-*`.
     TrayMoved {
         /// The device's id.
@@ -169,6 +174,7 @@ impl Event {
             "GUEST_PANICKED" => View::GuestPanicked { action: text("action") },
             "WATCHDOG" => View::Watchdog { action: text("action") },
             "JOB_STATUS_CHANGE" => View::JobStatusChange { id: text("id"), status: text("status") },
+            "MIGRATION" => View::Migration { status: text("status") },
             "DEVICE_TRAY_MOVED" => View::TrayMoved { id: text("id"), open: self.flag("tray-open") },
             "VSERPORT_CHANGE" => View::SerialPortChange { id: text("id"), open: self.flag("open") },
             _ => View::Other,

@@ -59,6 +59,9 @@ pub struct Request {
     pub shares: Vec<ShareSpec>,
     /// virtiofsd's program; none = found.
     pub virtiofsd: Option<PathBuf>,
+    /// The file of a saved VM, which goes on; of everything else here then only the name, QEMU's program, the monitor's socket and
+    /// the ladder's budget count.
+    pub restore: Option<PathBuf>,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,
     /// Runtime directory, in the place of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
@@ -117,6 +120,7 @@ impl Default for Request {
             devices: Vec::new(),
             shares: Vec::new(),
             virtiofsd: None,
+            restore: None,
             state: None,
             runtime: None,
             name: None,

@@ -29,6 +29,7 @@ use super::handle::INBOX_LENGTH;
 use super::images::Images;
 use super::journal::{Journal, Pending};
 use super::outcome::{Ending, Outcome};
+use super::plugged::Plugged;
 use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild::rebuild;
@@ -207,6 +208,7 @@ async fn take_over(
         signals,
         started,
         journal,
+        plugged: Plugged::read(Arc::clone(&run)),
         run,
         state,
         shares: super::prepare::Shares::default(),

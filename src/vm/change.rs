@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::qemu::Command;
 use crate::qemu::snapshot::Snapshot;
 use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Limits, NicSpec, Protocol, Size, UsbSelector};
 
 use super::inventory::Entry;
-use super::snapshots::SnapshotChange;
+use super::outcome::Outcome;
+use super::snapshots::{Progress, SnapshotChange};
 
 /// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
 #[derive(Debug, Clone)]
@@ -75,6 +77,13 @@ pub enum Change {
         id: String,
         /// Even if the guest has locked it.
         force: bool,
+    },
+    /// Put the whole VM into a file, and end it.
+    Save {
+        /// The file, which is not there yet.
+        file: PathBuf,
+        /// To follow it.
+        progress: watch::Sender<Progress>,
     },
     /// Make, load, delete or list snapshots.
     Snapshot(SnapshotChange),
@@ -161,6 +170,8 @@ pub enum Done {
     Snapshot(Snapshot),
     /// The snapshots that there are.
     Snapshots(Vec<Snapshot>),
+    /// The VM has ended.
+    Ended(Outcome),
     /// Nothing to tell.
     Nothing,
 }

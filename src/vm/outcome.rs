@@ -2,6 +2,7 @@
 //! the outcome is derived from QEMU's events and from what the supervisor itself did.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub enum Ending {
     Crashed,
     /// The guest reset more often than allowed.
     TooManyResets,
+    /// The VM was saved to a file, from which it can go on.
+    Saved,
     /// Nobody watched: the supervisor had died before.
     Unknown,
 }
@@ -38,7 +41,7 @@ impl Ending {
     /// What `vmrun qemu` exits with.
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::GuestOff | Self::AskedAgent | Self::AskedAcpi | Self::GuestReset => 0,
+            Self::GuestOff | Self::AskedAgent | Self::AskedAcpi | Self::GuestReset | Self::Saved => 0,
             Self::Panicked => 10,
             Self::Crashed | Self::HostSignal | Self::Unknown => 11,
             Self::Quit | Self::Killed => 12,
@@ -80,6 +83,7 @@ pub(super) struct Evidence {
     asked: Option<Asked>,
     quit: bool,
     killed: bool,
+    saved: Option<PathBuf>,
     /// From the first request to end the VM.
     requested: Option<tokio::time::Instant>,
 }
@@ -132,6 +136,11 @@ impl Evidence {
         self.quit = true;
     }
 
+    /// Its state is in this file: whatever ends QEMU now, nothing is lost.
+    pub(super) fn saved(&mut self, file: PathBuf) {
+        self.saved = Some(file);
+    }
+
     pub(super) fn killed(&mut self) {
         self.killed = true;
     }
@@ -140,7 +149,10 @@ impl Evidence {
     pub(super) fn verdict(&self, exit: Option<Exit>, stderr: String) -> Outcome {
         let ending = self.ending(exit);
         let after = self.requested.map(|since| since.elapsed());
-        let message = sentence(ending, exit, after);
+        let message = match &self.saved {
+            Some(file) => format!("the VM was saved to {}", file.display()),
+            None => sentence(ending, exit, after),
+        };
         let tail = (ending == Ending::Crashed && !stderr.is_empty()).then_some(stderr);
         Outcome {
             ending,
@@ -152,6 +164,9 @@ impl Evidence {
     }
 
     fn ending(&self, exit: Option<Exit>) -> Ending {
+        if self.saved.is_some() {
+            return Ending::Saved;
+        }
         if self.too_many_resets {
             return Ending::TooManyResets;
         }
@@ -203,6 +218,7 @@ fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>) -> Stri
         Ending::Panicked => "the guest's kernel panicked".to_owned(),
         Ending::HostSignal => "QEMU was ended by a signal from somebody else".to_owned(),
         Ending::TooManyResets => "the guest reset too often".to_owned(),
+        Ending::Saved => "the VM was saved".to_owned(),
         Ending::Unknown => "QEMU ended while nobody watched".to_owned(),
         Ending::Crashed => match exit {
             Some(Exit::Signal(number)) => format!("QEMU was ended by {}", signal_name(number)),

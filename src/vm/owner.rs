@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
@@ -31,6 +31,7 @@ use super::inventory::Inventory;
 use super::journal::Journal;
 use super::ladder::{Ladder, Rung};
 use super::outcome::{Asked, Evidence, Outcome};
+use super::plugged::Plugged;
 use super::process::Process;
 use super::resets::Resets;
 use super::signals::Signals;
@@ -70,6 +71,9 @@ pub(super) struct Owner {
     pub(super) media_made: u32,
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
+    /// Ends that, where it can be ended.
+    pub(super) abort: Option<Arc<Notify>>,
+    pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
     pub(super) resets: Resets,
@@ -96,6 +100,7 @@ pub(super) struct Parts {
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
+    pub(super) plugged: Plugged,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Ask>,
@@ -119,6 +124,8 @@ impl Owner {
             journal: parts.journal,
             media_made: 0,
             busy: None,
+            abort: None,
+            plugged: parts.plugged,
             removals: HashMap::new(),
             evidence: Evidence::default(),
             started: parts.started,
@@ -332,6 +339,9 @@ impl Owner {
     pub(super) fn shut_down(&mut self, options: ShutdownOptions) {
         let now = Instant::now();
         self.evidence.requested();
+        if let Some(abort) = &self.abort {
+            abort.notify_one();
+        }
         let rung = match &mut self.ladder {
             Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
                 true => Rung::Quit,

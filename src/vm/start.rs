@@ -1,5 +1,6 @@
 //! Starts QEMU for a prepared VM and runs it to its end.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use super::adopt::VmFile;
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
 use super::console::{self, Console, ConsoleLog};
+use super::error::ChangeError;
 use super::facts::Facts;
 use super::handle::{Ask, Handle, INBOX_LENGTH};
 use super::images::Images;
@@ -30,8 +32,11 @@ use super::inventory::{Bound, Inventory};
 use super::journal::{Journal, Pending};
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
-use super::prepare::{Doors, Made, Prepared, Shares, Sockets};
+use super::plugged::{Plugged, Record};
+use super::prepare::{Doors, Made, Prepared, Restored, Shares, Sockets};
 use super::process::Process;
+use super::rebuild;
+use super::saving;
 use super::signals::Signals;
 use super::start_error::{StartError, system};
 use super::state::RunState;
@@ -102,6 +107,8 @@ struct Up {
     signals: Signals,
     started: Instant,
     forwards: Vec<Bound>,
+    /// Of a restored VM: what QEMU has, and how it came there.
+    books: Option<(Inventory, Record)>,
     user_qmp: Option<PathBuf>,
 }
 
@@ -122,7 +129,10 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         user_qmp: user_socket.as_ref().map(AsRawFd::as_raw_fd),
         shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
     };
-    let arguments = command_line(&prepared.spec, &prepared.host, &channels);
+    let mut arguments = command_line(&prepared.spec, &prepared.host, &channels);
+    if let Some(Restored { saved, .. }) = &prepared.restored {
+        arguments.extend(saved.record.arguments());
+    }
     log::debug!(
         "{}",
         String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments))
@@ -133,8 +143,9 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     let started = Instant::now();
     let mut process = Process::start(&prepared.qemu, &arguments, keep, !launch.detached)
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
-    match speak(prepared, launch, &process, user_path.as_deref(), started).await {
-        Ok((facts, connected, agent, console, forwards)) => Ok(Up {
+    let restored = prepared.restored.take();
+    match speak(prepared, restored, launch, &process, user_path.as_deref(), started).await {
+        Ok(Spoken { facts, connected, agent, console, forwards, books }) => Ok(Up {
             facts,
             process,
             connected,
@@ -143,6 +154,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             signals,
             started,
             forwards,
+            books,
             user_qmp: user_path,
         }),
         Err(failure) => {
@@ -200,11 +212,19 @@ impl Failure {
     }
 }
 
-type Spoken = (Facts, Connected, AgentLink, Console, Vec<Bound>);
+struct Spoken {
+    facts: Facts,
+    connected: Connected,
+    agent: AgentLink,
+    console: Console,
+    forwards: Vec<Bound>,
+    books: Option<(Inventory, Record)>,
+}
 
 /// Connects to everything that QEMU offers, and lets the guest run.
 async fn speak(
     prepared: &Prepared,
+    restored: Option<Restored>,
     launch: &Launch,
     process: &Process,
     user_qmp: Option<&Path>,
@@ -218,20 +238,51 @@ async fn speak(
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
-    let connected = Session::connect(connect(run, names::QMP)?, options).await?;
+    let mut connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
     let (major, minor, micro) = connected.greeting.version;
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
     let facts = Facts { qemu_version: format!("{major}.{minor}.{micro}"), host, ..facts };
+    let (books, runs) = match restored {
+        None => (None, true),
+        Some(restored) => {
+            let runs = restored.saved.running;
+            (Some(go_on(prepared, restored, &mut connected).await?), runs)
+        }
+    };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
     let log = ConsoleLog::start(state, facts.log_bytes).map_err(system("the console's log"))?;
     let console = console::connect(serial, Some(log));
-    connected.session.run(&Command::new("cont", Value::Null)).await?;
-    Ok((facts, connected, agent, console, forwards))
+    if runs {
+        connected.session.run(&Command::new("cont", Value::Null)).await?;
+    }
+    Ok(Spoken { facts, connected, agent, console, forwards, books })
+}
+
+/// Gives QEMU the state of a saved VM, and asks what it has now.
+async fn go_on(
+    prepared: &Prepared,
+    restored: Restored,
+    connected: &mut Connected,
+) -> Result<(Inventory, Record), Failure> {
+    let Restored { saved, stream } = restored;
+    let (major, minor, _) = connected.greeting.version;
+    let mut then = saved.facts.qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
+    if (major, minor) < (then.next().unwrap_or(0), then.next().unwrap_or(0)) {
+        let message =
+            format!("the VM was saved by QEMU {}, and this is {major}.{minor}", saved.facts.qemu_version);
+        let error = ChangeError::unsupported(message);
+        let hint = "an older QEMU cannot load what a newer one has saved; choose another with `--qemu`";
+        return Err(StartError::Restore(error.hint(hint)).into());
+    }
+    saving::load(&connected.session, &mut connected.events, stream).await.map_err(StartError::Restore)?;
+    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &BTreeMap::new()).await?;
+    inventory.run_state = if saved.running { RunState::Running } else { RunState::Paused };
+    Ok((inventory, saved.record))
 }
 
 /// Writes what a new supervisor would need.
@@ -288,8 +339,13 @@ impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
         let Prepared { spec, run, state, images, mut inventory, shares, control, .. } = prepared;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        inventory.forwards = self.forwards;
         inventory.run_state = RunState::Running;
+        let mut record = Record::cold(&inventory);
+        let agent_open = self.books.is_some();
+        if let Some((found, known)) = self.books {
+            (inventory, record) = (found, known);
+        }
+        inventory.forwards = self.forwards;
         let Connected { session, events, .. } = self.connected;
         Running::assemble(Whole {
             spec,
@@ -299,7 +355,7 @@ impl Up {
             session,
             events,
             agent: self.agent,
-            agent_open: false,
+            agent_open,
             console: self.console,
             images,
             process: self.process,
@@ -308,6 +364,7 @@ impl Up {
             signals: self.signals,
             started: self.started,
             journal: Journal::new(Arc::clone(&run), Pending::default()),
+            plugged: Plugged::new(Arc::clone(&run), record),
             run,
             state,
             shares,
@@ -337,6 +394,7 @@ pub(super) struct Whole {
     pub(super) signals: Signals,
     pub(super) started: Instant,
     pub(super) journal: Journal,
+    pub(super) plugged: Plugged,
     pub(super) run: Arc<RunDir>,
     pub(super) state: Arc<StateDir>,
     pub(super) shares: Shares,
@@ -372,6 +430,7 @@ impl Running {
             bus,
             pulse,
             journal: whole.journal,
+            plugged: whole.plugged,
             events: whole.events,
             process: whole.process,
             inbox: whole.asks,
@@ -427,6 +486,10 @@ impl Running {
         }
         if ephemeral {
             remove_ephemeral(&state);
+        }
+        // whoever hears of the outcome can start the next VM; clients may read the console's log until they leave
+        if let Err(error) = state.release() {
+            log::warn!("the state directory could not be released: {error}");
         }
         drop(state);
         // the owner, which had the other handle, is gone

@@ -10,6 +10,7 @@ use crate::host::firmware::FirmwareError;
 use crate::host::iso::IsoError;
 use crate::host::ports::PortError;
 use crate::host::programs::ProgramError;
+use crate::host::saved::SavedError;
 use crate::qemu::Unsupported;
 use crate::spec::VmName;
 
@@ -67,6 +68,12 @@ pub enum StartError {
     /// There is no firmware, or it cannot be copied.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
+    /// The file of a saved VM cannot be used.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// The state of a saved VM does not fit.
+    #[error("{}", .0.message)]
+    Restore(ChangeError),
     /// The metadata CD could not be made.
     #[error("metadata for the guest")]
     Metadata(#[from] IsoError),
@@ -129,6 +136,9 @@ impl StartError {
             Self::Firmware(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
+            Self::Restore(error) => error.hint.clone(),
+            Self::Saved(SavedError::Foreign(_)) => Some("`vmrun ctl save FILE` makes such files".to_owned()),
+            Self::Saved(_) => None,
             Self::Unsupported(_)
             | Self::Helper { .. }
             | Self::Qemu { .. }

@@ -24,6 +24,7 @@ mod guest_identity;
 mod guest_limits;
 mod guest_network;
 mod guest_nics;
+mod guest_save;
 mod guest_screen;
 mod guest_shutdown;
 mod guest_snapshots;

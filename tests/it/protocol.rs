@@ -65,6 +65,7 @@ static METHODS: &[(&str, Codec, Codec)] = table! {
     EjectMedia: EjectMedia => DiskReply,
     AddDevice: AddDevice => DeviceReply,
     RemoveDevice: Remove => Removed,
+    Save: Save => SaveReply,
     SaveSnapshot: SaveSnapshot => SaveSnapshotReply,
     LoadSnapshot: NamedSnapshot => SnapshotReply,
     DeleteSnapshot: NamedSnapshot => SnapshotReply,

@@ -9,6 +9,7 @@ mod nics;
 mod ports;
 mod power;
 mod raw;
+mod save;
 mod screen;
 mod snapshot;
 mod stats;
@@ -83,6 +84,8 @@ enum Command {
     DeviceAdd(devices::Add),
     /// Unplug a device
     DeviceRemove(devices::Remove),
+    /// Put the whole VM into a file, and end it; `vmrun qemu --restore FILE` goes on from there
+    Save(save::Save),
     /// Put memory, devices and disks into a snapshot, in the VM's qcow2 images
     SnapshotSave(snapshot::Save),
     /// Go back to a snapshot
@@ -162,6 +165,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::MediaEject(eject) => eject.run(&mut context),
         Command::DeviceAdd(add) => add.run(&mut context),
         Command::DeviceRemove(remove) => remove.run(&mut context, methods::RemoveDevice, "device"),
+        Command::Save(save) => save.run(&mut context),
         Command::SnapshotSave(save) => save.run(&mut context),
         Command::SnapshotLoad(named) => named.run(&mut context, methods::LoadSnapshot, "loaded"),
         Command::SnapshotList => snapshot::list(&mut context),

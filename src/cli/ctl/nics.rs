@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::NicSpec;
 
 use super::super::failure::Failure;
@@ -44,13 +45,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let NicSpec { network, mac, model, id } = self.nic;
-        let call = wire::AddNic {
-            network: network.to_string(),
-            mac: mac.map(String::from),
-            model: Some(model.to_string()),
-            id: id.map(String::from),
-        };
+        let call = machine::add_nic(self.nic);
         let wire::NicReply { nic } = context.client.call(methods::AddNic, call)?;
         context.output.print(&nic, || nic.id.clone())
     }

@@ -50,7 +50,7 @@ pub fn state_path_in(given: Option<OsString>, image: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct StateDir {
     directory: Directory,
-    _lock: File,
+    lock: File,
 }
 
 impl Deref for StateDir {
@@ -77,10 +77,18 @@ impl StateDir {
         let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
         let lock = directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(io)?;
         if sys::try_lock(&lock).map_err(io)? {
-            Ok(Self { directory, _lock: lock })
+            Ok(Self { directory, lock })
         } else {
             Err(DirError::InUse { path })
         }
+    }
+
+    /// Lets another VM have it, although there still are those who read in it.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn release(&self) -> io::Result<()> {
+        self.lock.unlock()
     }
 
     /// The address of the network card from the start: the same in every run, made up in the first.

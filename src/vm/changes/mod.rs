@@ -10,6 +10,7 @@ mod plug;
 mod power;
 mod properties;
 pub(super) mod remove;
+mod save;
 pub(super) mod snapshot;
 mod throttle;
 mod usb;
@@ -42,6 +43,7 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
         Change::ThrottleDisk { id, limits } => throttle::set(owner, id, limits, reply),
         Change::ChangeMedia { id, file } => media::change(owner, id, file, reply),
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
+        Change::Save { file, progress } => save::start(owner, file, progress, reply),
         Change::Snapshot(change) => snapshot::start(owner, change, reply),
         Change::Pause => power::pause(owner, reply),
         Change::Resume => power::resume(owner, reply),
@@ -70,7 +72,7 @@ fn patience(change: &Change) -> Duration {
             WITH_FILES
         }
         // as long as it takes: the end of QEMU ends it, too
-        Change::Snapshot(_) => Duration::MAX,
+        Change::Snapshot(_) | Change::Save { .. } => Duration::MAX,
         _ => COMMAND_TIMEOUT,
     }
 }

@@ -14,6 +14,7 @@ use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Kind, NicFacts};
 use super::super::owner::{Owner, Reply};
+use super::super::plugged::Plugged;
 use super::{answer, plug};
 
 /// What was made ready on the host.
@@ -135,9 +136,13 @@ fn go(
 ) {
     let card = Card { id: id.as_str(), mac, model };
     let steps = plan::add_nic(&owner.machine, &card, backend, bus.as_deref());
+    let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
         let result = match result {
-            Ok(_) => plug::committed(owner, &id),
+            Ok(_) => {
+                owner.plugged.add(id.as_str(), commands);
+                plug::committed(owner, &id)
+            }
             Err(error) => {
                 owner.inventory.remove(id.as_str());
                 owner.journal.card_gone(id.as_str());

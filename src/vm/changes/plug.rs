@@ -9,6 +9,7 @@ use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::owner::{Owner, Reply};
+use super::super::plugged::Plugged;
 use super::answer;
 
 /// Books a device that is about to be plugged, so that its id is taken from now on.
@@ -101,8 +102,12 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
         }
     };
     let steps = plan::add_controller(&owner.machine, controller, bus.as_deref());
+    let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| match result {
-        Ok(_) => commit(owner, id),
+        Ok(_) => {
+            owner.plugged.add(id, commands);
+            commit(owner, id);
+        }
         Err(error) => {
             log::warn!("controller '{id}' could not be plugged: {error}");
             owner.inventory.remove(id);
@@ -119,10 +124,14 @@ pub(super) fn plug(
     reply: Reply,
     undo: impl FnOnce() + Send + 'static,
 ) {
+    let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
         owner.journal.settled(id.as_str());
         let result = match result {
-            Ok(_) => committed(owner, &id).map(Box::new).map(Done::Device),
+            Ok(_) => {
+                owner.plugged.add(id.as_str(), commands);
+                committed(owner, &id).map(Box::new).map(Done::Device)
+            }
             Err(error) => {
                 owner.inventory.remove(id.as_str());
                 undo();

@@ -171,6 +171,7 @@ fn gone(owner: &mut Owner, id: &str) {
         owner.journal.card_gone(id);
     }
     owner.journal.settled(id);
+    owner.plugged.remove(id);
     owner.bus.tell("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Ok(Done::Removed));

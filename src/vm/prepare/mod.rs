@@ -4,6 +4,7 @@
 mod boot;
 mod disks;
 mod made;
+mod restored;
 mod shares;
 
 use std::os::fd::OwnedFd;
@@ -31,6 +32,7 @@ use super::images::Images;
 use super::inventory::Inventory;
 use super::start_error::{StartError, system};
 pub(super) use made::Made;
+pub(super) use restored::Restored;
 pub(super) use shares::Shares;
 
 /// The oldest QEMU that is supported; newer things are used only where they are known to be there.
@@ -55,6 +57,8 @@ pub struct Prepared {
     pub(super) user_qmp: Option<(PathBuf, UnixListener)>,
     pub(super) made: Made,
     pub(super) options: RunOptions,
+    /// It goes on from a file.
+    pub(super) restored: Option<Restored>,
 }
 
 /// What the supervisor itself, rather than QEMU, is told of a request.
@@ -88,6 +92,9 @@ struct Plan {
 
 /// Looks and makes. On failure nothing is left.
 pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
+    if let Some(file) = &request.restore {
+        return restored::prepare(request, file);
+    }
     let plan = Plan::look(request)?;
     let run = claim_name(request, &plan.image)?;
     let mut made = Made::default();
@@ -309,6 +316,7 @@ impl Parts {
             user_qmp: self.user_qmp,
             made: Made::default(),
             options,
+            restored: None,
         }
     }
 }

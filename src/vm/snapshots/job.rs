@@ -134,6 +134,11 @@ pub(in super::super) async fn take_back(session: &Session, job: &Job) -> Result<
         }
         break;
     }
+    if let Some(file) = &job.file {
+        // the pipe that it was written through has ended with the supervisor
+        let _ = session.run(&crate::qemu::migration::cancel()).await;
+        super::super::saving::remove_part(file);
+    }
     let status = session.run(&Command::new("query-status", Value::Null)).await?;
     if job.resume && status["running"] == false {
         session.run(&Command::new("cont", Value::Null)).await?;

@@ -25,7 +25,7 @@ use super::inventory::Inventory;
 use super::state::RunState;
 pub(super) use check::check_blockers;
 pub(super) use job::take_back;
-pub(super) use remembered::Present;
+pub(super) use remembered::{Present, present};
 
 /// How far something is that takes long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Snapshots {
             session: session.clone(),
             bus: bus.clone(),
             state: Arc::clone(state),
-            present: remembered::present(inventory),
+            present: present(inventory),
             memory_bytes,
             run_state: inventory.run_state,
         }

@@ -30,6 +30,7 @@ use crate::vm::inventory::Inventory;
 use crate::vm::journal::{Journal, Pending};
 use crate::vm::nics;
 use crate::vm::owner::{Owner, Parts};
+use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, RunState, Status};
@@ -141,7 +142,7 @@ impl FakeVm {
             qemu.model().cold_card(&spec);
             inventory.insert(card);
         }
-        let run = RunDir::create(dir.path(), &spec.name).unwrap();
+        let run = Arc::new(RunDir::create(dir.path(), &spec.name).unwrap());
         let bus = Bus::default();
         let pulse = Pulse { run_state: RunState::Running, panicked: false, stopping: false };
         let (pulse, beats) = watch::channel(pulse);
@@ -149,7 +150,8 @@ impl FakeVm {
         let owner = Owner::new(Parts {
             bus: bus.clone(),
             pulse,
-            journal: Journal::new(Arc::new(run), Pending::default()),
+            journal: Journal::new(Arc::clone(&run), Pending::default()),
+            plugged: Plugged::new(run, Record::cold(&inventory)),
             facts: facts(&process, dir.path()),
             machine,
             inventory,

@@ -37,6 +37,7 @@ use super::facts::{Facts, Wrapped};
 use super::handle::INBOX_LENGTH;
 use super::images::Images;
 use super::journal::{Journal, Pending};
+use super::plugged::Plugged;
 use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild;
@@ -323,6 +324,7 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
         signals,
         started,
         journal,
+        plugged: Plugged::read(Arc::clone(&run)),
         run,
         state,
         control,

@@ -1,0 +1,40 @@
+//! `save`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::control::client::ClientError;
+use crate::control::{methods, wire};
+use crate::machine;
+
+use super::super::failure::Failure;
+use super::super::output::{Line, bytes};
+use super::Context;
+
+/// `save`.
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    /// The file, which must not be there yet
+    file: PathBuf,
+}
+
+impl Save {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::Save { file: machine::absolute_text(&self.file)? };
+        let mut outcome = None;
+        let mut line = Line::new();
+        context.client.stream(methods::Save, call, |reply| {
+            if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
+                line.show(&format!("{} of about {} at most", bytes(done), bytes(total)));
+            }
+            outcome = reply.outcome;
+            true
+        })?;
+        drop(line);
+        // the stream also ends, without a word, when the VM does
+        let outcome = outcome.ok_or(ClientError::Gone)?;
+        context.output.print(&outcome, || outcome.message.clone())?;
+        Ok(outcome.exit_code)
+    }
+}

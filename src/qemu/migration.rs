@@ -1,0 +1,72 @@
+//! The machine's state as a stream: QEMU's commands for it.
+
+use serde_json::{Value, json};
+
+use super::Command;
+
+/// The name of the descriptor that the stream goes through.
+pub const DESCRIPTOR: &str = "vmrun-state";
+
+/// Has QEMU tell by events (MIGRATION) how it is going, and go as fast as it can: its own limit is meant for networks.
+pub fn prepare() -> [Command; 2] {
+    let events = json!([{ "capability": "events", "state": true }]);
+    [
+        Command::new("migrate-set-capabilities", json!({ "capabilities": events })),
+        // the largest that all versions take, in bytes a second
+        Command::new("migrate-set-parameters", json!({ "max-bandwidth": i64::MAX })),
+    ]
+}
+
+/// Writes the state to the descriptor.
+pub fn save() -> Command {
+    Command::new("migrate", json!({ "uri": format!("fd:{DESCRIPTOR}") }))
+}
+
+/// Reads it. QEMU must have been started with `-incoming defer`.
+pub fn restore() -> Command {
+    Command::new("migrate-incoming", json!({ "uri": format!("fd:{DESCRIPTOR}") }))
+}
+
+/// Ends it early.
+pub fn cancel() -> Command {
+    Command::new("migrate_cancel", Value::Null)
+}
+
+/// Asks how it went, and what would be in its way.
+pub fn query() -> Command {
+    Command::new("query-migrate", Value::Null)
+}
+
+/// Asks for the machine's type with its version, e.g. `pc-q35-7.2-machine`: a plain `q35` is another with each QEMU.
+pub fn query_machine() -> Command {
+    Command::new("qom-get", json!({ "path": "/machine", "property": "type" }))
+}
+
+/// The type for `-machine` from that answer, with the options that were typed behind the plain name.
+pub fn versioned(answer: &Value, typed: Option<&str>) -> Option<String> {
+    let kind = answer.as_str()?.strip_suffix("-machine")?;
+    let options = typed.and_then(|typed| typed.split_once(','));
+    Some(options.map_or_else(|| kind.to_owned(), |(_, options)| format!("{kind},{options}")))
+}
+
+/// Whether a status of MIGRATION or `query-migrate` is an end, and a good one.
+pub fn ended(status: &str) -> Option<bool> {
+    match status {
+        "completed" => Some(true),
+        "failed" | "cancelled" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_get_their_version() {
+        let answer = json!("pc-q35-7.2-machine");
+        assert_eq!(versioned(&answer, None).as_deref(), Some("pc-q35-7.2"));
+        assert_eq!(versioned(&answer, Some("q35,hpet=off")).as_deref(), Some("pc-q35-7.2,hpet=off"));
+        assert_eq!(versioned(&Value::Null, None), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a saved VM's file says of it: enough to build the identical machine.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::host::image::ImageIdentity;
+use crate::qemu::{Command, migration};
+use crate::qmp::hmp::usb_ports;
+use crate::spec::{Boot, Forward, VmSpec};
+
+use super::super::error::ChangeError;
+use super::super::facts::Facts;
+use super::super::plugged::Record;
+use super::Saving;
+
+/// The description.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in super::super) struct Saved {
+    /// With the machine's type by its version, and the forwards of the last moment.
+    pub(in super::super) spec: VmSpec,
+    pub(in super::super) facts: Facts,
+    pub(in super::super) record: Record,
+    /// Guest ports whose host port QEMU has picked: they may get another.
+    pub(in super::super) any_port: Vec<Forward>,
+    /// The guest ran.
+    pub(in super::super) running: bool,
+    /// Everything that must be as it was.
+    pub(in super::super) files: Vec<FileFacts>,
+}
+
+/// A file and how to see that it has not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct FileFacts {
+    #[serde(with = "crate::spec::fields::path")]
+    pub(in super::super) path: PathBuf,
+    identity: String,
+    size_bytes: u64,
+    modified_unix_s: i64,
+    modified_ns: i64,
+}
+
+impl FileFacts {
+    pub(in super::super) fn of(path: &Path) -> Result<Self, ChangeError> {
+        let facts = std::fs::metadata(path)
+            .map_err(|error| ChangeError::host(format!("{}: {error}", path.display())))?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: ImageIdentity::of(path).map_err(ChangeError::host)?.as_str().to_owned(),
+            size_bytes: facts.len(),
+            modified_unix_s: facts.mtime(),
+            modified_ns: facts.mtime_nsec(),
+        })
+    }
+}
+
+impl Saving {
+    /// Asks QEMU for what it has decided by itself: the machine's version, places on USB and SCSI.
+    pub(super) async fn complete(&mut self) -> Result<(), ChangeError> {
+        let kind = self.session.run(&migration::query_machine()).await?;
+        if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
+            self.spec.machine = Some(machine);
+        }
+        let ports = usb_ports(&self.session.hmp("info usb").await.unwrap_or_default());
+        for hot in &mut self.record.hot {
+            let Some(device) = hot.commands.iter_mut().find(|command| command.execute == "device_add") else {
+                continue;
+            };
+            if let Some((_, port)) = ports.iter().find(|(id, _)| *id == hot.id) {
+                device.arguments.insert("port".to_owned(), json!(port));
+            }
+            if device.arguments["driver"].as_str().is_some_and(|driver| driver.starts_with("scsi-")) {
+                for name in ["channel", "scsi-id", "lun"] {
+                    let path = format!("/machine/peripheral/{}", hot.id);
+                    let get = Command::new("qom-get", json!({ "path": path, "property": name }));
+                    let place = self.session.run(&get).await?;
+                    device.arguments.insert(name.to_owned(), place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The description, once QEMU writes to no image any more.
+    pub(super) async fn describe(&self) -> Result<Vec<u8>, ChangeError> {
+        let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
+        let nodes = self.session.run(&nodes).await?;
+        let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
+        let images = nodes.as_array().into_iter().flatten().filter(on_host);
+        let mut paths: Vec<PathBuf> =
+            images.filter_map(|node| node["file"].as_str()).map(PathBuf::from).collect();
+        match &self.spec.boot {
+            Boot::Kernel { kernel, initrd, .. } => {
+                paths.push(kernel.clone());
+                paths.extend(initrd.clone());
+            }
+            Boot::Squashfs { kernel, .. } => paths.push(kernel.clone()),
+            Boot::Disk | Boot::Iso { .. } => {}
+        }
+        paths.sort();
+        paths.dedup();
+        let files = paths.iter().map(|path| FileFacts::of(path)).collect::<Result<_, _>>()?;
+        let picked = |forward: &&Forward| {
+            self.spec.publish.iter().any(|asked| {
+                asked.host == 0 && asked.guest == forward.guest && asked.protocol == forward.protocol
+            })
+        };
+        let saved = Saved {
+            any_port: self.forwards.iter().filter(picked).cloned().collect(),
+            spec: VmSpec { publish: self.forwards.clone(), ..self.spec.clone() },
+            facts: self.facts.clone(),
+            record: self.record.clone(),
+            running: self.running,
+            files,
+        };
+        serde_json::to_vec(&saved).map_err(ChangeError::host)
+    }
+}

@@ -1,0 +1,176 @@
+//! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
+//!
+//! A pipe works with every QEMU (`file:` begins with 8.2, a plain file behind `fd:` ends some time after 9.1), and so a full disk
+//! is noticed here, where the guest can be let go on.
+
+mod describe;
+mod restore;
+
+use std::io::PipeReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::host::saved::{SavedError, Writing, pump};
+use crate::qemu::{Command, migration};
+use crate::qmp::Session;
+use crate::spec::{Forward, VmSpec};
+
+use super::bus::{Bus, Heard, Listener};
+use super::error::{ChangeError, ErrorKind, Why};
+use super::facts::Facts;
+use super::plugged::Record;
+use super::snapshots::{Present, Progress, check_blockers};
+pub(super) use describe::{FileFacts, Saved};
+pub(super) use restore::load;
+
+/// Between two reports of progress, while somebody wants to know.
+const REPORT: Duration = Duration::from_millis(250);
+
+/// What saving needs of the owner.
+pub(super) struct Saving {
+    pub(super) session: Session,
+    pub(super) bus: Bus,
+    pub(super) spec: VmSpec,
+    pub(super) facts: Facts,
+    pub(super) record: Record,
+    pub(super) forwards: Vec<Forward>,
+    pub(super) present: Vec<Present>,
+    pub(super) running: bool,
+    pub(super) file: PathBuf,
+    pub(super) progress: watch::Sender<Progress>,
+    /// The VM is to be shut down: no time for this.
+    pub(super) abort: Arc<Notify>,
+}
+
+impl Saving {
+    /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
+    pub(super) async fn save(mut self) -> Result<(), ChangeError> {
+        check_blockers(&self.session, &self.present, "a file").await?;
+        self.complete().await?;
+        let file = self.file.clone();
+        let writing = blocking(move || Writing::create(&file).map_err(from_saved)).await?;
+        for command in migration::prepare() {
+            self.session.run(&command).await?;
+        }
+        if self.running {
+            self.session.run(&Command::new("stop", Value::Null)).await?;
+        }
+        match self.write(writing).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if self.running {
+                    // an error means that QEMU is gone, or that it says so by itself
+                    let _ = self.session.run(&Command::new("cont", Value::Null)).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn write(&self, writing: Writing) -> Result<(), ChangeError> {
+        let written = Arc::new(AtomicU64::new(0));
+        let mut events = self.bus.listen(None);
+        let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
+        let stream = writing.stream().map_err(ChangeError::host)?;
+        let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
+        self.session.pass(migration::DESCRIPTOR, writer.into()).await?;
+        self.session.run(&migration::save()).await?;
+        let ended = self.follow(&mut events, &written).await;
+        // QEMU has closed its end, or is gone with it
+        let pumped = pumped.await.map_err(ChangeError::host)?;
+        let bytes = pumped.map_err(|error| {
+            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+            let message = format!("{}: {}; the VM goes on", self.file.display(), error.told());
+            ChangeError::new(kind, message)
+        })?;
+        ended?;
+        let description = self.describe().await?;
+        blocking(move || writing.commit(&description, bytes).map_err(from_saved)).await
+    }
+
+    /// Waits for QEMU to have written all of it.
+    async fn follow(&self, events: &mut Listener, written: &AtomicU64) -> Result<(), ChangeError> {
+        let total_bytes = self.spec.memory.bytes();
+        let mut report = interval(REPORT);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let good = tokio::select! { biased;
+                good = ended(events, &self.session) => good?,
+                () = self.session.closed() => return Err(ChangeError::not_running()),
+                () = self.abort.notified() => {
+                    self.session.run(&migration::cancel()).await?;
+                    continue;
+                }
+                _ = report.tick() => {
+                    if self.progress.receiver_count() > 0 {
+                        let done_bytes = written.load(Ordering::Relaxed);
+                        self.progress.send_replace(Progress { done_bytes, total_bytes });
+                    }
+                    continue;
+                }
+            };
+            if good {
+                return Ok(());
+            }
+            let why = self.session.run(&migration::query()).await?;
+            let why = why["error-desc"].as_str().unwrap_or("it was cancelled").to_owned();
+            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+            return Err(ChangeError::new(kind, format!("QEMU could not save the VM: {why}")));
+        }
+    }
+}
+
+fn pump_into(
+    reader: PipeReader,
+    file: std::fs::File,
+    written: Arc<AtomicU64>,
+) -> impl FnOnce() -> std::io::Result<u64> {
+    move || pump(reader, file, |bytes| written.store(bytes, Ordering::Relaxed))
+}
+
+/// Resolves when a migration has ended, with whether it ended well.
+pub(super) async fn ended(events: &mut Listener, session: &Session) -> Result<bool, ChangeError> {
+    loop {
+        let status = match events.next().await {
+            Some(Heard::Record(record)) if record.name == "MIGRATION" => {
+                record.data.get("status").and_then(Value::as_str).map(str::to_owned)
+            }
+            Some(Heard::Record(_)) => None,
+            // the one that counts may have been among them
+            Some(Heard::Lost(_)) => {
+                session.run(&migration::query()).await?["status"].as_str().map(str::to_owned)
+            }
+            None => std::future::pending().await,
+        };
+        if let Some(good) = status.as_deref().and_then(migration::ended) {
+            return Ok(good);
+        }
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::task::spawn_blocking(job).await.map_err(ChangeError::host)?
+}
+
+fn from_saved(error: SavedError) -> ChangeError {
+    match &error {
+        SavedError::Exists(path) => {
+            let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
+            ChangeError::new(kind, error.told()).hint("remove it, or choose another name")
+        }
+        _ => ChangeError::host(error),
+    }
+}
+
+/// Removes what a supervisor that died has left of a file.
+pub(super) fn remove_part(file: &Path) {
+    let _ = std::fs::remove_file(crate::host::saved::part(file));
+}
