@@ -162,6 +162,8 @@ impl RunDir {
         match std::fs::remove_dir(self.path()) {
             // someone who waits for the name made a new lock file: the directory is theirs now
             Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => Ok(()),
+            // and may have had a whole life with it by now
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
