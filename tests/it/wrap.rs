@@ -56,7 +56,7 @@ fn lists(sandbox: &Sandbox, expected: usize) -> Vec<serde_json::Value> {
 
 /// Tells all that a program can know of how it was called.
 const TELLS: &str = r#"#!/bin/sh
-echo "0: $0"; pwd; umask; env | sort; grep ^Sig /proc/self/status
+echo "0: $0"; pwd; umask; env | sort; grep "^Sig[BCI]" /proc/self/status
 echo "parent $PPID"; cut -d' ' -f5-7 /proc/$$/stat
 for fd in /proc/$$/fd/*; do echo "$fd $(readlink "$fd")" | sed "s/$$/SELF/; s/pipe:.*/pipe/"; done
 for argument; do echo "<$argument>"; done

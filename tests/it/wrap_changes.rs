@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
 use crate::support::http;
-use crate::support::linux::port;
 use crate::support::processes;
 use crate::support::sandbox::{Foreground, PATIENCE, Sandbox, linux_guest};
 
@@ -307,9 +306,8 @@ fn a_guest_sees_it(machine: &[&str]) {
     vm.vm.wait_for("remove block vda");
     vm.ctl(&["usb-remove", "keys"]);
     vm.vm.wait_for("remove input QEMU QEMU USB Keyboard");
-    vm.ctl(&["port-add", "0:80"]);
+    let host = vm.ctl(&["port-add", "0:80"]).parse().unwrap();
     vm.ctl(&["wait", "port=80", "--timeout", "1m"]);
-    let host = port(&vm.sandbox.ctl_json(["port-list"])[0]);
     let deadline = Instant::now() + PATIENCE;
     let page = loop {
         match http::send(host, "GET", "/", "").and_then(|sent| sent.answer(PATIENCE)) {

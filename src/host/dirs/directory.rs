@@ -153,12 +153,26 @@ impl Directory {
         name: &str,
         fill: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.replace_after(name, fill, File::sync_all)
+    }
+
+    /// As [`Directory::write`], but the file need not outlive the machine: nothing waits for the disk.
+    pub(super) fn write_for_now(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace_after(name, |file| file.write_all(bytes), |_| Ok(()))
+    }
+
+    fn replace_after(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        sync: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let temporary = format!(".{name}.{}-{:08x}", std::process::id(), rand::random::<u32>());
         let mut file = self.open_file(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
         let written = file
             .set_permissions(Permissions::from_mode(0o600))
             .and_then(|()| fill(&mut file))
-            .and_then(|()| file.sync_all())
+            .and_then(|()| sync(&file))
             .and_then(|()| Ok(renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
         written.inspect_err(|_| drop(self.unlink(&temporary)))
     }

@@ -115,6 +115,15 @@ impl RunDir {
         &self.name
     }
 
+    /// Writes a file in it as [`Directory::write`] does, without waiting for the disk: what is said of a running VM is worth nothing
+    /// after the machine's end.
+    ///
+    /// # Errors
+    /// Of the file system; the old file is as it was.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.directory.write_for_now(name, bytes)
+    }
+
     /// Binds a socket in it (mode 0600), in place of one that was left over.
     ///
     /// # Errors
@@ -153,6 +162,8 @@ impl RunDir {
         match std::fs::remove_dir(self.path()) {
             // someone who waits for the name made a new lock file: the directory is theirs now
             Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => Ok(()),
+            // and may have had a whole life with it by now
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }

@@ -1,7 +1,6 @@
 //! What a VM has that somebody else has put together: the books, from QEMU's own answers.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
@@ -15,8 +14,8 @@ use crate::spec::{Accel, Arch, DeviceId, DiskBus, Networking, Size, VmSpec};
 
 use super::super::facts::Facts;
 use super::super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, NicFacts, Phase};
-use super::super::rebuild::limits_of;
 use super::super::state::RunState;
+use super::blocks::Blocks;
 
 /// Places of a PCI bus.
 const PCI_PLACES: u8 = 32;
@@ -119,31 +118,6 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
         kvm: kvm["enabled"] == true,
         mac,
     })
-}
-
-/// What QEMU says of its block devices.
-struct Blocks<'a> {
-    /// By the name of their back-end, or of its first node.
-    devices: BTreeMap<&'a str, &'a Value>,
-    nodes: Vec<&'a str>,
-}
-
-impl<'a> Blocks<'a> {
-    fn new(blocks: &'a Value, nodes: &'a Value) -> Self {
-        let mut devices = BTreeMap::new();
-        for block in blocks.as_array().into_iter().flatten() {
-            let names = [&block["device"], &block["inserted"]["node-name"]];
-            let named = names.into_iter().filter_map(Value::as_str).filter(|name| !name.is_empty());
-            devices.extend(named.map(|name| (name, block)));
-        }
-        let nodes =
-            nodes.as_array().into_iter().flatten().filter_map(|node| node["node-name"].as_str()).collect();
-        Self { devices, nodes }
-    }
-
-    fn has_node(&self, name: &str) -> bool {
-        self.nodes.contains(&name)
-    }
 }
 
 struct View<'a> {
@@ -271,29 +245,8 @@ impl View<'_> {
         let property =
             |name| halves.iter().find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()));
         let drive = property("drive")?;
-        let facts = self.facts(drive, bus, dev.driver.ends_with("-cd"), property("serial"));
+        let facts = self.blocks.facts(drive, bus, dev.driver.ends_with("-cd"), property("serial"));
         Some((drive.clone(), facts))
-    }
-
-    fn facts(&self, drive: &str, bus: DiskBus, is_cd: bool, serial: Option<&String>) -> DiskFacts {
-        let block = self.blocks.devices.get(drive).copied();
-        let inserted = block.map_or(&Value::Null, |block| &block["inserted"]);
-        let text = |key: &str| inserted[key].as_str().map(str::to_owned);
-        let file = text("file");
-        let identity = file.as_ref().and_then(|file| std::fs::metadata(file).ok());
-        DiskFacts {
-            format: text("drv").and_then(|driver| driver.parse().ok()),
-            bus,
-            size_bytes: inserted["image"]["virtual-size"].as_u64(),
-            readonly: inserted["ro"].as_bool().unwrap_or(is_cd),
-            removable: is_cd,
-            serial: serial.cloned(),
-            node: text("node-name"),
-            identity: identity.map(|facts| (facts.dev(), facts.ino())).filter(|_| !is_cd),
-            foreign: true,
-            limits: block.map(limits_of).unwrap_or_default(),
-            file,
-        }
     }
 
     /// A network card; whose back-end it is on tells its id.
@@ -330,8 +283,7 @@ impl View<'_> {
     /// The path of a device without an id, as far as it is needed: that of a drive.
     fn path(&self, index: usize, kind: &Kind) -> String {
         let drive = matches!(kind, Kind::Disk(_)).then(|| self.disk(index)).flatten();
-        let block = drive.and_then(|(drive, _)| self.blocks.devices.get(drive.as_str()).copied());
-        block.and_then(|block| block["qdev"].as_str()).unwrap_or_default().to_owned()
+        drive.and_then(|(drive, _)| self.blocks.device_path(&drive)).unwrap_or_default().to_owned()
     }
 }
 

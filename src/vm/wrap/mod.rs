@@ -7,6 +7,7 @@
 //! So the streams, descriptors, signals, exit status and job control of QEMU are not vmrun's business at all: nobody stands
 //! between it and its caller. What vmrun cannot know of such a VM it finds out from QEMU, each time that it matters.
 
+mod blocks;
 mod look;
 mod refresh;
 
