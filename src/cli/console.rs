@@ -11,7 +11,7 @@ use crate::control::client::AsyncClient;
 use crate::control::{methods, wire};
 use crate::spec::VmName;
 use crate::vm::Signals;
-use crate::vm::console::{Attached, Console, EscapeKey, attach};
+use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, attach};
 
 use super::connect;
 use super::failure::Failure;
@@ -124,7 +124,7 @@ async fn type_in(
                 Attached::Status => {
                     let reply: wire::StatusReply = client.call(methods::GetStatus, wire::Empty {}).await?;
                     let status = reply.status;
-                    log::warn!("{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
+                    log::warn!(target: ANSWER, "{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
                 }
                 Attached::Shutdown => {
                     let call = wire::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };

@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
+use crate::vm::console::ANSWER;
+
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub(super) enum LogFormat {
@@ -65,6 +67,7 @@ impl Log for Logger {
 fn text(record: &Record<'_>) -> String {
     let prefix = match record.level() {
         Level::Error => "vmrun: error: ",
+        Level::Warn if record.target() == ANSWER => "vmrun: ",
         Level::Warn => "vmrun: warning: ",
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };

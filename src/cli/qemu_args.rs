@@ -171,13 +171,13 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "CONDITION")]
     pub(super) wait: Option<Condition>,
     /// How long --wait may take
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "wait")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, requires = "wait")]
     pub(super) wait_timeout: Option<Duration>,
     /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
     pub(super) escape: EscapeKey,
     /// How long the guest is asked on a signal before QEMU is told to quit
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     stop_timeout: Duration,
     /// The most that the console's log takes on the disk [default: 16M]
     #[arg(long, value_name = "SIZE")]

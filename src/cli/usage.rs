@@ -42,7 +42,8 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
 fn invalid_value(error: &clap::Error, argument: &str, value: &str) -> Failure {
     let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     // `--disk <DISK>` as typed, `<SELECTOR>` as the help page calls it
-    let argument = argument.split(" <").next().unwrap_or(argument).trim_matches(['<', '>']);
+    let argument =
+        argument.split(" <").next().unwrap_or(argument).trim_end_matches("...").trim_matches(['<', '>']);
     let shown: String = value.chars().take(LONGEST_VALUE).collect();
     let cut = if shown.len() < value.len() { "…" } else { "" };
     let quoted = ['\'', '"'].iter().any(|quote| why.contains(&format!("{quote}{value}{quote}")));

@@ -6,7 +6,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use crate::spec::{Condition, VmName};
-use crate::vm::console::{Attached, EscapeKey, attach};
+use crate::vm::console::{ANSWER, Attached, EscapeKey, attach};
 use crate::vm::{
     Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
     Wrapping, adopt, start,
@@ -100,7 +100,7 @@ async fn serve(
     let shared_qmp = shared_qmp::serve(qmp, handle.clone(), ended());
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
-        tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout));
+        tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));
         tokio::spawn(attach(handle.console.clone(), escape, ask))
     });
     let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
@@ -129,7 +129,7 @@ async fn serve(
 }
 
 /// Does what the person at the console asks for.
-async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration) {
+async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration, escape: EscapeKey) {
     let mut asked_before = false;
     while let Some(request) = asked.recv().await {
         match request {
@@ -140,12 +140,13 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
                 tokio::spawn(async move { vm.shutdown(options).await });
             }
             Attached::Detach => log::warn!(
-                "this VM ends with its terminal; start it with `--detached` to leave it running. Ctrl-a x shuts it down"
+                target: ANSWER,
+                "this VM ends with its terminal; start it with `--detached` to leave it running. {escape} x shuts it down"
             ),
             Attached::Status => {
                 if let Ok(status) = vm.status().await {
                     let uptime = status.uptime.as_secs();
-                    log::warn!("{}: {}, up {uptime} s", status.spec.name, status.run_state);
+                    log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.spec.name, status.run_state);
                 }
             }
         }

@@ -9,6 +9,7 @@ pub mod condition;
 pub mod device;
 pub mod disk;
 pub mod duration;
+pub mod event_name;
 pub mod fields;
 pub mod forward;
 pub mod id;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use regex_lite::Regex;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::spec::Condition;
 
@@ -19,6 +19,8 @@ use super::state::RunState;
 
 /// The longest piece of console output without a line's end that is matched as a line.
 const MAX_LINE: usize = 64 << 10;
+/// How long the rest of a line that matches already may take; a prompt has none.
+const REST_OF_LINE: Duration = Duration::from_millis(100);
 
 /// What is waited for.
 #[derive(Debug, Clone)]
@@ -171,37 +173,78 @@ impl Handle {
     }
 }
 
-/// The first line that matches; a line that has not ended yet (a prompt) counts, too.
+/// The first line that matches. One that has not ended yet counts, too, for it may be a prompt; should its rest be on its way,
+/// it is waited for.
 async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
     let mut line = Vec::new();
+    let mut unfinished: Option<(Value, Instant)> = None;
     loop {
-        let chunk = reader.next().await?;
+        let next = match &unfinished {
+            Some((_, until)) => timeout_at(*until, reader.next()).await.unwrap_or_default(),
+            None => reader.next().await,
+        };
+        let Some(chunk) = next else { return unfinished.map(|(found, _)| found) };
+        if chunk.skipped > 0 {
+            line.clear();
+        }
         for piece in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(piece);
-            let ended = piece.ends_with(b"\n") || line.len() > MAX_LINE;
-            if ended {
-                if let Some(found) = matching(&line, regex) {
-                    return Some(found);
+            if piece.ends_with(b"\n") || line.len() > MAX_LINE {
+                let found =
+                    matching(&line, regex, true).or_else(|| unfinished.take().map(|(found, _)| found));
+                if found.is_some() {
+                    return found;
                 }
                 line.clear();
             }
         }
-        if let Some(found) = matching(&line, regex) {
-            return Some(found);
+        if unfinished.is_none() {
+            unfinished = matching(&line, regex, false).map(|found| (found, Instant::now() + REST_OF_LINE));
         }
     }
 }
 
-fn matching(line: &[u8], regex: &Regex) -> Option<Value> {
+fn matching(line: &[u8], regex: &Regex, ended: bool) -> Option<Value> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\r', '\n']);
     let captures = regex.captures(text)?;
     let groups: Vec<Option<&str>> =
         captures.iter().skip(1).map(|group| group.map(|group| group.as_str())).collect();
-    Some(json!({ "line": text, "groups": groups }))
+    Some(json!({ "line": text, "groups": groups, "ended": ended }))
 }
 
 fn describe(conditions: &[Condition], all: bool) -> String {
     let names: Vec<String> = conditions.iter().map(|condition| format!("'{condition}'")).collect();
     names.join(if all { " and " } else { " or " })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::Hub;
+    use super::*;
+
+    async fn found(pieces: &[&str], pattern: &str) -> Option<Value> {
+        let hub = Hub::default();
+        let reader = hub.reader(From::Start);
+        let regex = Regex::new(pattern).unwrap();
+        let writing = async {
+            for piece in pieces {
+                hub.push(piece.as_bytes());
+                // read by now: this sleep ends when there is nothing else to do
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::join!(find_line(reader, &regex), writing).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_is_whole_and_a_prompt_needs_no_end() {
+        let whole = found(&["ip=10.0", ".2.15\r\n"], "ip=([0-9.]+)").await.unwrap();
+        assert_eq!(whole, json!({ "line": "ip=10.0.2.15", "groups": ["10.0.2.15"], "ended": true }));
+        let prompt = found(&["boot\r\nlog", "in: "], "login: $").await.unwrap();
+        assert_eq!(prompt, json!({ "line": "login: ", "groups": [], "ended": false }));
+        // what was there was there, whatever comes after it
+        let echoed = found(&["login: ", "root\r\n"], "login: $").await.unwrap();
+        assert_eq!(echoed["line"], "login: ");
+    }
 }

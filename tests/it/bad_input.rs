@@ -4,6 +4,7 @@
 mod arguments;
 mod control;
 mod disks;
+mod harness;
 mod host;
 mod names;
 mod nics;

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::Guest;
 use crate::support::processes::{eventually, memory_kib, qemu_of, send, ticks};
-use crate::support::sandbox::{PATIENCE, Sandbox, wait_with_patience};
+use crate::support::sandbox::{Sandbox, wait_with_patience};
 
 /// How long one measurement takes.
 const WINDOW: Duration = Duration::from_millis(1500);
@@ -107,24 +107,8 @@ fn a_flood_that_nobody_reads_does_not_slow_the_guest() {
     assert!(memory < MEMORY_LIMIT_KIB, "{memory} KiB");
     assert!(log <= 1 << 20, "{log} bytes");
 
-    // whoever was too slow is told how much it missed
-    send(stopped, Signal::SIGCONT);
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(count) = shown.read(&mut buffer) {
-            if count == 0 {
-                return;
-            }
-            text.extend_from_slice(&buffer[..count]);
-            if text.windows(9).any(|window| window == b" skipped]") {
-                let _ = tell.send(());
-                text.clear();
-            }
-        }
-    });
-    told.recv_timeout(PATIENCE).expect("a mark where output is missing");
+    // one that does not read for long is let go; what a slow one is told has a test of its own
+    send(stopped, Signal::SIGKILL);
     jammed.end();
     let _ = console.wait();
     drained.end();

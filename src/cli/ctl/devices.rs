@@ -34,7 +34,7 @@ pub(super) struct Remove {
     /// As the list prints it
     id: String,
     /// How long the guest may take to release it
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     timeout: Duration,
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::control::{methods, wire};
+use crate::spec::event_name::doubt;
 
 use super::super::failure::Failure;
 use super::super::output::end_with_reader;
@@ -24,6 +25,7 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        self.filter.iter().filter_map(|name| doubt(name)).for_each(|doubt| log::warn!("{doubt}"));
         let call =
             wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
         end_with_reader();

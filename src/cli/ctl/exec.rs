@@ -32,7 +32,7 @@ pub(super) struct Exec {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// Kill the command after this time
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// The command and its arguments; no shell looks at them
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

@@ -26,7 +26,7 @@ where
 #[derive(Debug, Args)]
 pub(super) struct Shutdown {
     /// How long the guest is asked before QEMU is told to quit
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     timeout: Duration,
     /// Do not ask the guest
     #[arg(long)]

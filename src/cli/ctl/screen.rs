@@ -42,7 +42,7 @@ pub(super) struct SendKey {
     #[arg(required = true)]
     keys: Vec<KeyCombo>,
     /// Between two of them
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "100ms")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "100ms")]
     delay: Duration,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Type {
     #[arg(allow_hyphen_values = true)]
     text: String,
     /// Between two keys
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "50ms")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "50ms")]
     delay: Duration,
 }
 

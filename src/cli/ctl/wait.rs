@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::control::{methods, wire};
 use crate::machine;
+use crate::spec::event_name::doubt;
 use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
@@ -25,7 +26,7 @@ pub(super) struct Wait {
     #[arg(long)]
     all: bool,
     /// How long at most
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// console= does not look at what was printed before
     #[arg(long)]
@@ -34,6 +35,13 @@ pub(super) struct Wait {
 
 impl Wait {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        for condition in &self.conditions {
+            if let Condition::Event(name) = condition
+                && let Some(doubt) = doubt(name)
+            {
+                log::warn!("{doubt}");
+            }
+        }
         let call = wire::Wait {
             conditions: self.conditions.iter().map(Condition::to_string).collect(),
             all: Some(self.all),

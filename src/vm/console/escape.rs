@@ -78,6 +78,10 @@ impl Escape {
         Self { key, pending: false }
     }
 
+    pub(super) fn key(&self) -> EscapeKey {
+        self.key
+    }
+
     pub(super) fn split(&mut self, input: &[u8]) -> Vec<Typed> {
         let EscapeKey::Control(key) = self.key else { return vec![Typed::Bytes(input.to_owned())] };
         let mut all = Vec::new();

@@ -3,6 +3,9 @@
 //! A console that nobody reads freezes the guest (a full pipe or socket is enough). So QEMU's end is read without
 //! a condition; readers have positions in a ring of recent output, and skip what they were too slow for.
 
+/// Target of log records that answer a person at the console: they are no warnings, and are told nevertheless.
+pub const ANSWER: &str = "vmrun::answer";
+
 mod escape;
 mod hub;
 mod log_file;

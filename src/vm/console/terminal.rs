@@ -135,7 +135,7 @@ async fn type_in(
                 Typed::Detach => Attached::Detach,
                 Typed::Status => Attached::Status,
                 Typed::Help => {
-                    help();
+                    help(escape.key());
                     continue;
                 }
             };
@@ -146,8 +146,10 @@ async fn type_in(
     }
 }
 
-fn help() {
-    let text = "\r\n[vmrun: Ctrl-a x shut down (twice: at once), Ctrl-a d leave, Ctrl-a s status, Ctrl-a Ctrl-a the key itself]\r\n";
+fn help(key: EscapeKey) {
+    let text = format!(
+        "\r\n[vmrun: {key} x shut down (twice: at once), {key} d leave, {key} s status, {key} {key} the key itself]\r\n"
+    );
     let _ = io::stderr()
         .as_fd()
         .try_clone_to_owned()

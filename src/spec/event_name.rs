@@ -1,0 +1,98 @@
+//! Names of events. Any name is taken, for QEMU gets new ones; a list of what is known helps with typing errors.
+
+/// How different a name may be for the other one to be what was meant.
+const ALIKE: usize = 3;
+
+/// Events of QEMU up to 10.0 (`query-qmp-schema` of 7.2, and `qapi/*.json`), and vmrun's own.
+const KNOWN: &[&str] = &[
+    "ACPI_DEVICE_OST",
+    "BALLOON_CHANGE",
+    "BLOCK_EXPORT_DELETED",
+    "BLOCK_IMAGE_CORRUPTED",
+    "BLOCK_IO_ERROR",
+    "BLOCK_JOB_CANCELLED",
+    "BLOCK_JOB_COMPLETED",
+    "BLOCK_JOB_ERROR",
+    "BLOCK_JOB_PENDING",
+    "BLOCK_JOB_READY",
+    "BLOCK_WRITE_THRESHOLD",
+    "COLO_EXIT",
+    "CPU_POLARIZATION_CHANGE",
+    "DEVICE_DELETED",
+    "DEVICE_TRAY_MOVED",
+    "DEVICE_UNPLUG_GUEST_ERROR",
+    "DUMP_COMPLETED",
+    "FAILOVER_NEGOTIATED",
+    "GUEST_CRASHLOADED",
+    "GUEST_PANICKED",
+    "GUEST_PVSHUTDOWN",
+    "HV_BALLOON_STATUS_REPORT",
+    "JOB_STATUS_CHANGE",
+    "MEMORY_DEVICE_SIZE_CHANGE",
+    "MEMORY_FAILURE",
+    "MEM_UNPLUG_ERROR",
+    "MIGRATION",
+    "MIGRATION_PASS",
+    "NETDEV_STREAM_CONNECTED",
+    "NETDEV_STREAM_DISCONNECTED",
+    "NIC_RX_FILTER_CHANGED",
+    "POWERDOWN",
+    "PR_MANAGER_STATUS_CHANGED",
+    "QUORUM_FAILURE",
+    "QUORUM_REPORT_BAD",
+    "RDMA_GID_STATUS_CHANGED",
+    "RESET",
+    "RESUME",
+    "RTC_CHANGE",
+    "SHUTDOWN",
+    "SPICE_CONNECTED",
+    "SPICE_DISCONNECTED",
+    "SPICE_INITIALIZED",
+    "SPICE_MIGRATE_COMPLETED",
+    "STOP",
+    "SUSPEND",
+    "SUSPEND_DISK",
+    "UNPLUG_PRIMARY",
+    "VFIO_MIGRATION",
+    "VFU_CLIENT_HANGUP",
+    "VNC_CONNECTED",
+    "VNC_DISCONNECTED",
+    "VNC_INITIALIZED",
+    "VSERPORT_CHANGE",
+    "WAKEUP",
+    "WATCHDOG",
+    "VMRUN_DEVICE_ADDED",
+    "VMRUN_DEVICE_REMOVED",
+    "VMRUN_FORWARD_ADDED",
+    "VMRUN_FORWARD_REMOVED",
+    "VMRUN_LADDER",
+    "VMRUN_LINK",
+    "VMRUN_SNAPSHOT_LOADED",
+    "VMRUN_STATE",
+];
+
+/// What to tell of a name that is not known; none of one that is.
+pub fn doubt(name: &str) -> Option<String> {
+    if KNOWN.contains(&name) {
+        return None;
+    }
+    let distance = |known: &&&str| strsim::damerau_levenshtein(known, &name.to_uppercase());
+    let near = KNOWN.iter().min_by_key(distance).filter(|known| distance(known) <= ALIKE);
+    let meant = near.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+    Some(format!("no event '{name}' is known here, though this QEMU may have one{meant}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_is_told_and_a_new_name_is_taken() {
+        assert_eq!(doubt("SHUTDOWN"), None);
+        assert_eq!(doubt("VMRUN_STATE"), None);
+        assert!(doubt("SHUTDWON").unwrap().ends_with("did you mean SHUTDOWN?"));
+        assert!(doubt("stop").unwrap().ends_with("did you mean STOP?"));
+        let new = doubt("COLD_FUSION_READY").unwrap();
+        assert!(new.contains("COLD_FUSION_READY") && !new.contains("did you mean"), "{new}");
+    }
+}
