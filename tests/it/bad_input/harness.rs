@@ -17,7 +17,7 @@ fn waits_that_make_no_sense() {
         (&["wait", "running", "--timeout", "0"], &["--timeout 0", "more than 0"]),
         (&["wait", "running", "--timeout", "-1s"], &["--timeout", "'-1s' is negative"]),
         (&["wait", "running", "--any", "--all"], &["--any", "--all"]),
-        (&["shutdown", "--timeout", "soon"], &["--timeout soon"]),
+        (&["shutdown", "--timeout", "soon"], &["'soon' is not a duration"]),
     ];
     for (arguments, words) in cases {
         sandbox.ctl(arguments).fails(2, words);
