@@ -7,15 +7,18 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod boot;
 mod calls;
 mod console;
 mod crowd;
 mod ctl;
+mod disk;
 mod end;
 mod figures;
 mod idle;
 mod libvirt;
 mod line;
+mod linuxkit;
 mod machine;
 mod measure;
 mod qemu;

@@ -19,7 +19,7 @@ impl CommandLine {
     pub(crate) fn of(sandbox: &Sandbox, options: &[&str], image: &Path) -> Self {
         let arguments = ["qemu", "--dry-run"].iter().chain(options).map(Into::into);
         let printed = sandbox.run(arguments.chain([image.as_os_str().to_owned()])).ok().stdout;
-        Self(shlex::split(&printed).unwrap())
+        Self(shlex::split(&printed.replace("\\\n", " ")).unwrap())
     }
 
     /// Replaces the argument behind an option.

@@ -436,6 +436,8 @@ impl Running {
         if ephemeral {
             remove_ephemeral(&state);
         }
+        // readers of the console have it, too, and may take their time; whoever hears of the end may start the VM again
+        state.release();
         drop(state);
         // the owner, which had the other handle, is gone
         if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {

@@ -50,7 +50,7 @@ pub fn state_path_in(given: Option<OsString>, image: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct StateDir {
     directory: Directory,
-    _lock: File,
+    lock: File,
 }
 
 impl Deref for StateDir {
@@ -77,9 +77,16 @@ impl StateDir {
         let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
         let lock = directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(io)?;
         if sys::try_lock(&lock).map_err(io)? {
-            Ok(Self { directory, _lock: lock })
+            Ok(Self { directory, lock })
         } else {
             Err(DirError::InUse { path })
+        }
+    }
+
+    /// Lets the next VM have it, although somebody here still reads what is in it.
+    pub fn release(&self) {
+        if let Err(error) = self.lock.unlock() {
+            log::warn!("{} could not be unlocked: {error}", self.path().join(names::LOCK).display());
         }
     }
 
