@@ -7,6 +7,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Extra arguments for the test runner, such as: make test TESTS=spec
 TESTS ?=
+# The names of the figures to measure; all of them without any, see docs/performance.md.
+BENCH ?=
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh)
 
@@ -50,15 +52,11 @@ setup: ## install QEMU and what else is missing
 guest: setup ## build the small Linux guest of the tests as target/guest
 	@folder=$$(tests/guest/build.sh); mkdir -p target; ln -sfn "$$folder" target/guest
 
-bench-setup: guest ## get what the benchmarks compare with
-	@$(PYTHON); echo "$$VMRUN_TEST_PYTHON" > /dev/null
+bench-setup: guest ## install what the benchmarks compare with: libvirt
+	@benches/setup.sh
 
-bench: $(if $(wildcard benches),bench-setup) ## measure
-ifneq ($(wildcard benches),)
-	@$(GUEST); $(PYTHON); $(CARGO) bench --locked --benches
-else
-	@echo "there are no benchmarks yet"
-endif
+bench: bench-setup ## measure vmrun beside QEMU, libvirt and linuxkit's command line (BENCH="ctl boot" measures only these)
+	@$(GUEST); $(CARGO) bench --locked --bench peers -- $(BENCH)
 
 fuzz: setup ## run each parser's property tests for much longer
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --locked --release --lib

@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
+use super::lazy::Lazy;
 use super::qemu_args::QemuArgs;
 use super::wrap::WrapArgs;
 
@@ -19,19 +20,19 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Program {
     /// Start a VM from an image
-    Qemu(Box<QemuArgs>),
+    Qemu(Lazy<Box<QemuArgs>>),
     /// Start a VM by a QEMU command line as it is, and make it one of vmrun's
-    Wrap(WrapArgs),
+    Wrap(Lazy<WrapArgs>),
     /// See and change a running VM
-    Ctl(CtlArgs),
+    Ctl(Lazy<CtlArgs>),
     /// Attach to a VM's console
-    Console(ConsoleArgs),
+    Console(Lazy<ConsoleArgs>),
     /// Print what a VM's console has shown
-    Logs(LogsArgs),
+    Logs(Lazy<LogsArgs>),
     /// List the running VMs
-    Ls(LsArgs),
+    Ls(Lazy<LsArgs>),
     /// Print a completion script for a shell
-    Completions(CompletionsArgs),
+    Completions(Lazy<CompletionsArgs>),
 }
 
 /// `vmrun ls`.
@@ -53,8 +54,8 @@ impl Cli {
     /// Whether errors are wanted as JSON.
     pub(super) fn wants_json(&self) -> bool {
         match &self.program {
-            Program::Ctl(args) => args.json,
-            Program::Ls(args) => args.json,
+            Program::Ctl(Lazy(args)) => args.json,
+            Program::Ls(Lazy(args)) => args.json,
             _ => false,
         }
     }

@@ -7,6 +7,7 @@ mod completions;
 mod console;
 mod ctl;
 mod failure;
+mod lazy;
 mod logger;
 mod ls;
 mod output;
@@ -27,6 +28,7 @@ use crate::spec::VmName;
 
 use args::{Cli, Program};
 pub use failure::Failure;
+use lazy::Lazy;
 
 /// The whole program: parses this process's arguments, does what they say, returns the exit code.
 pub fn main() -> ExitCode {
@@ -49,13 +51,13 @@ pub fn main() -> ExitCode {
         logger::install(0, logger::LogFormat::Text);
     }
     let result = match cli.program {
-        Program::Qemu(args) => qemu::run(*args),
-        Program::Wrap(args) => wrap::run(args),
-        Program::Ctl(args) => ctl::run(args),
-        Program::Console(args) => console::run(&args),
-        Program::Logs(args) => console::logs(&args),
-        Program::Ls(args) => ls::run(&args),
-        Program::Completions(args) => completions::run(&args),
+        Program::Qemu(Lazy(args)) => qemu::run(*args),
+        Program::Wrap(Lazy(args)) => wrap::run(args),
+        Program::Ctl(Lazy(args)) => ctl::run(args),
+        Program::Console(Lazy(args)) => console::run(&args),
+        Program::Logs(Lazy(args)) => console::logs(&args),
+        Program::Ls(Lazy(args)) => ls::run(&args),
+        Program::Completions(Lazy(args)) => completions::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,59 @@
+//! A whole boot: from the start of the program until Linux in the VM is ready.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use super::linuxkit::{self, LINUXKIT, Options};
+use super::measure::{in_turn, milliseconds};
+use super::report::{Beside, Goal, Row};
+use super::support::sandbox::{Sandbox, linux_guest};
+
+/// Each takes seconds.
+const RUNS: usize = 10;
+/// The guest says this when its first process has set everything up.
+const READY: &str = "vmrun-guest: ready";
+
+pub(crate) fn rows() -> Vec<Row> {
+    let sandbox = Sandbox::new();
+    let prefix = linux_guest();
+    let mut ours = || vmrun(&sandbox, &prefix, &[]);
+    let mut microvm = || vmrun(&sandbox, &prefix, &["--machine", "microvm"]);
+    let mut theirs = || {
+        let begun = Instant::now();
+        let options = Options { prefix: &prefix, folder: sandbox.path(), disk: None, port: None };
+        let mut vm = linuxkit::start(&options);
+        ready(vm.0.stdout.take().unwrap());
+        milliseconds(begun.elapsed())
+    };
+    let [ours, theirs, microvm] = in_turn(RUNS, [&mut ours, &mut theirs, &mut microvm]);
+    let beside = Beside::Peer(LINUXKIT, theirs);
+    vec![
+        Row::new("boot of Linux", "ms", &ours, beside.clone(), Goal::TimesFaster(1.2)),
+        Row::new("boot of Linux, microvm", "ms", &microvm, beside, Goal::TimesFaster(1.4)),
+    ]
+}
+
+fn vmrun(sandbox: &Sandbox, prefix: &Path, options: &[&str]) -> f64 {
+    let mut command = sandbox.vmrun();
+    command.args(["qemu", "--state", "state"]).args(options).arg(prefix);
+    let begun = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    ready(child.stdout.take().unwrap());
+    let taken = milliseconds(begun.elapsed());
+    sandbox.ctl(["shutdown", "--force"]);
+    child.wait().unwrap();
+    taken
+}
+
+/// Reads until the guest is ready; what comes after that is read, too, so that it does not stop.
+pub(crate) fn ready(console: impl Read + Send + 'static) {
+    let mut console = BufReader::new(console);
+    let mut line = Vec::new();
+    while !String::from_utf8_lossy(&line).contains(READY) {
+        line.clear();
+        assert!(console.read_until(b'\n', &mut line).unwrap() > 0, "the VM ended before it was ready");
+    }
+    std::thread::spawn(move || std::io::copy(&mut console, &mut std::io::sink()));
+}
