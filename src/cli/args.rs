@@ -31,6 +31,8 @@ pub(super) enum Program {
     Logs(Lazy<LogsArgs>),
     /// List the running VMs
     Ls(Lazy<LsArgs>),
+    /// Tell what this machine has of what vmrun needs, and what to do about the rest
+    Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
     Completions(Lazy<CompletionsArgs>),
 }
@@ -38,6 +40,14 @@ pub(super) enum Program {
 /// `vmrun ls`.
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `vmrun doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -56,6 +66,7 @@ impl Cli {
         match &self.program {
             Program::Ctl(Lazy(args)) => args.json,
             Program::Ls(Lazy(args)) => args.json,
+            Program::Doctor(Lazy(args)) => args.json,
             _ => false,
         }
     }

@@ -6,6 +6,7 @@ mod background;
 mod completions;
 mod console;
 mod ctl;
+mod doctor;
 mod failure;
 mod lazy;
 mod logger;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         Program::Console(Lazy(args)) => console::run(&args),
         Program::Logs(Lazy(args)) => console::logs(&args),
         Program::Ls(Lazy(args)) => ls::run(&args),
+        Program::Doctor(Lazy(args)) => doctor::run(&args),
         Program::Completions(Lazy(args)) => completions::run(&args),
     };
     match result {

@@ -5,6 +5,7 @@
 
 pub mod accel;
 pub mod dirs;
+pub mod doctor;
 pub mod environment;
 pub mod firmware;
 pub mod image;

@@ -25,6 +25,14 @@ pub struct FirmwareSources {
 }
 
 impl FirmwareSources {
+    /// [`Self::standard`] for this process's user.
+    pub fn from_env() -> Self {
+        let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let config =
+            config.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+        Self::standard(config)
+    }
+
     /// As QEMU's docs/interop/firmware.json has it: the user's folder, the administrator's, the distribution's; then Homebrew's.
     /// `config_home` is `$XDG_CONFIG_HOME`, or `~/.config`.
     pub fn standard(config_home: Option<PathBuf>) -> Self {

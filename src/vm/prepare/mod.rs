@@ -215,9 +215,7 @@ fn find_firmware(request: &Request, arch: Arch) -> Result<Option<FoundFirmware>,
     if !request.uefi && !needed {
         return Ok(None);
     }
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let config = config.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    Ok(Some(firmware::find(arch, request.machine.as_deref(), &FirmwareSources::standard(config))?))
+    Ok(Some(firmware::find(arch, request.machine.as_deref(), &FirmwareSources::from_env())?))
 }
 
 /// Devices with typed properties: where any were given, QEMU is asked for their types.

@@ -101,3 +101,18 @@ fn forwards_need_user_networking() {
     bad.ctl(&["port-add", "0:80"], 4, &["none networking", "hint: ", "--networking user"]);
     bad.ctl(&["port-remove", "80"], 4, &["none networking", "hint: "]);
 }
+
+#[test]
+fn the_doctor_tells_what_is_missing() {
+    let sandbox = Sandbox::new();
+    let healthy = sandbox.run(["doctor"]).ok().stdout;
+    for what in ["ok  qemu: ", "ok  qemu-img: ", "acceleration: ", "ok  running VMs: "] {
+        assert!(healthy.contains(what), "no '{what}' in {healthy}");
+    }
+    let mut poor = sandbox.vmrun();
+    let poor = Done::of(poor.env("PATH", sandbox.path()).args(["doctor", "--json"]).output().unwrap());
+    assert_eq!(poor.code, 1, "{poor:#?}");
+    let findings: serde_json::Value = serde_json::from_str(&poor.stdout).unwrap();
+    let qemu = findings.as_array().unwrap().iter().find(|finding| finding["what"] == "qemu").unwrap();
+    assert_eq!((&qemu["verdict"], qemu["hint"].is_string()), (&"bad".into(), true), "{qemu}");
+}
