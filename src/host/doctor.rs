@@ -157,7 +157,7 @@ mod tests {
         let found = program("qemu", Verdict::Bad, Ok(path.clone()));
         assert_eq!(found.verdict, Verdict::Bad);
         assert!(found.found.contains("exit status: 3"), "{found:?}");
-        let missing = ProgramError::NotFound { program: "qemu-img".to_owned() };
+        let missing = ProgramError::NotFound { program: "qemu-img".into() };
         let found = program("qemu-img", Verdict::Limited, Err(missing));
         assert_eq!(
             (found.verdict, found.hint.as_deref()),
