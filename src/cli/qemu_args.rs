@@ -109,6 +109,9 @@ struct StorageArgs {
     /// [file=]PATH[,size=1G][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]; repeatable
     #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
     disk: Vec<DiskSpec>,
+    /// A file, or a folder of files, that the images may lead to as backing or data files, besides their own folders; repeatable
+    #[arg(long, value_name = "PATH")]
+    allow_backing: Vec<PathBuf>,
     /// Metadata for the guest
     #[arg(long, value_name = "STRING", conflicts_with = "data_file")]
     data: Option<OsString>,
@@ -223,6 +226,7 @@ impl QemuArgs {
             firmware: self.boot.fw,
             display,
             disks: self.storage.disk,
+            allow_backing: self.storage.allow_backing,
             data: metadata(self.storage.data, self.storage.data_file)?,
             accel: self.machine.accel,
             arch: self.machine.arch,

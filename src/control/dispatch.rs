@@ -1,5 +1,6 @@
 //! From a method call to a request to the VM, and back.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -123,7 +124,7 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
         }
         "AddForward" => Change::AddForward(translate::forward(read(parameters)?)?),
         "RemoveForward" => Change::RemoveForward(remove_forward(read(parameters)?)?),
-        "AddDisk" => Change::AddDisk(add_disk(read(parameters)?)?),
+        "AddDisk" => add_disk(read(parameters)?)?,
         "RemoveDisk" => remove(Removable::Disk, read(parameters)?)?,
         "RemoveDevice" => remove(Removable::Any, read(parameters)?)?,
         "ResizeDisk" => {
@@ -141,8 +142,9 @@ fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
             Change::SetLink { nic, up }
         }
         "ChangeMedia" => {
-            let wire::ChangeMedia { id, file } = read(parameters)?;
-            Change::ChangeMedia { id, file: absolute("file", &file)? }
+            let wire::ChangeMedia { id, file, allow_backing } = read(parameters)?;
+            let file = absolute("file", &file)?;
+            Change::ChangeMedia { id, file, allow_backing: allowed(allow_backing)? }
         }
         "EjectMedia" => {
             let wire::EjectMedia { id, force } = read(parameters)?;
@@ -191,9 +193,13 @@ fn remove_forward(call: wire::RemoveForward) -> Result<ForwardPattern, ChangeErr
     })
 }
 
-fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
+fn allowed(paths: Option<Vec<String>>) -> Result<Vec<PathBuf>, ChangeError> {
+    paths.unwrap_or_default().iter().map(|path| absolute("allow_backing", path)).collect()
+}
+
+fn add_disk(call: wire::AddDisk) -> Result<Change, ChangeError> {
     let serial = call.serial.map(crate::spec::disk::checked_serial).transpose();
-    Ok(DiskSpec {
+    let disk = DiskSpec {
         file: Some(absolute("file", &call.file)?),
         size: call.size_bytes.map(size).transpose()?,
         format: call.format.map(|format| parse("format", &format)).transpose()?,
@@ -201,7 +207,8 @@ fn add_disk(call: wire::AddDisk) -> Result<DiskSpec, ChangeError> {
         readonly: call.readonly.unwrap_or(false),
         serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
         id: call.id.map(|id| parse("id", &id)).transpose()?,
-    })
+    };
+    Ok(Change::AddDisk { disk, allow_backing: allowed(call.allow_backing)? })
 }
 
 fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {

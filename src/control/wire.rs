@@ -177,7 +177,8 @@ parameters! {
     /// Parameters of `AddDisk`.
     AddDisk {
         file: String;
-        size_bytes: i64, format: String, bus: String, readonly: bool, serial: String, id: String
+        size_bytes: i64, format: String, bus: String, readonly: bool, serial: String, id: String,
+        allow_backing: Vec<String>
     }
     /// Parameters of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
     Remove { id: String; timeout_ms: i64 }
@@ -196,7 +197,7 @@ parameters! {
     /// Parameters of `WatchStats`.
     WatchStats { ; interval_ms: i64 }
     /// Parameters of `ChangeMedia`.
-    ChangeMedia { id: String, file: String; }
+    ChangeMedia { id: String, file: String; allow_backing: Vec<String> }
     /// Parameters of `EjectMedia`.
     EjectMedia { id: String; force: bool }
     /// Parameters of `AddDevice`.

@@ -48,7 +48,8 @@ pub use copy::{Copied, copy_from, copy_to};
 pub use error::Error;
 pub use exec::Output;
 pub use requests::{
-    absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, exec as exec_call, milliseconds,
+    absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
+    milliseconds,
 };
 use supervisor::Supervisor;
 
@@ -230,7 +231,7 @@ impl Machine {
 
     /// Plugs a disk in: `[file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
     pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
-        let call = add_disk(disk.parse().map_err(Error::invalid)?)?;
+        let call = add_disk(disk.parse().map_err(Error::invalid)?, &[])?;
         Ok(self.call(methods::AddDisk, call).await?.disk)
     }
 

@@ -1,6 +1,6 @@
 //! From what a program or a person means to what travels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -47,8 +47,16 @@ pub fn add_forward(forward: &Forward) -> wire::AddForward {
     }
 }
 
+/// Files and folders that images may lead to, for the protocol.
+pub fn allowed(paths: &[PathBuf]) -> Result<Option<Vec<String>>, Error> {
+    match paths {
+        [] => Ok(None),
+        paths => paths.iter().map(|path| absolute_text(path)).collect::<Result<_, _>>().map(Some),
+    }
+}
+
 /// Parameters of `AddDisk`.
-pub fn add_disk(disk: DiskSpec) -> Result<wire::AddDisk, Error> {
+pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDisk, Error> {
     let file = disk
         .file
         .ok_or_else(|| Error::Invalid("a disk that is added to a running VM needs a file".to_owned()))?;
@@ -60,6 +68,7 @@ pub fn add_disk(disk: DiskSpec) -> Result<wire::AddDisk, Error> {
         readonly: Some(disk.readonly),
         serial: disk.serial,
         id: disk.id.map(String::from),
+        allow_backing: allowed(allow_backing)?,
     })
 }
 

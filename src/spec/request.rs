@@ -31,6 +31,8 @@ pub struct Request {
     pub display: Display,
     /// Extra disks.
     pub disks: Vec<DiskSpec>,
+    /// Files and folders outside the images' own that these may lead to, as backing or data files.
+    pub allow_backing: Vec<PathBuf>,
     /// Metadata for the guest.
     pub data: Option<Vec<u8>>,
     /// Accelerators asked for.
@@ -106,6 +108,7 @@ impl Default for Request {
             firmware: None,
             display: Display::None,
             disks: Vec::new(),
+            allow_backing: Vec::new(),
             data: None,
             accel: None,
             arch: None,

@@ -25,7 +25,12 @@ pub enum Change {
         id: Option<DeviceId>,
     },
     /// Open (or create) an image and plug it as a disk.
-    AddDisk(DiskSpec),
+    AddDisk {
+        /// Which.
+        disk: DiskSpec,
+        /// Files and folders outside the image's own that it may lead to.
+        allow_backing: Vec<PathBuf>,
+    },
     /// Plug a network card.
     AddNic(NicSpec),
     /// Plug or pull a network card's cable.
@@ -70,6 +75,8 @@ pub enum Change {
         id: String,
         /// The image.
         file: PathBuf,
+        /// Files and folders outside the image's own that it may lead to.
+        allow_backing: Vec<PathBuf>,
     },
     /// Take the medium out of a CD-ROM drive.
     EjectMedia {

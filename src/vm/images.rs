@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::unistd::{AccessFlags, access};
 
 use crate::host::dirs::StateDir;
-use crate::host::image::{self, ImageError, ImageIdentity};
+use crate::host::image::{self, ImageError, ImageFacts, ImageIdentity};
 use crate::host::programs::{self, SearchPath};
 use crate::spec::{DiskSpec, ImageFormat, Size};
 
@@ -62,31 +62,42 @@ impl Images {
         Self(Arc::new(Inner { folders: None, links: AtomicU32::new(0) }))
     }
 
-    /// Looks at an image that exists and decides its format.
-    pub(super) fn open(&self, file: &Path, asked: Option<ImageFormat>) -> Result<Opened, ChangeError> {
-        let found = image::inspect(file).map_err(from_image)?;
+    /// Looks at an image that exists and decides its format. The other files that it leads to must be in its own folder, or
+    /// be or lie in something of `allow`.
+    pub(super) fn open(
+        &self,
+        file: &Path,
+        asked: Option<ImageFormat>,
+        allow: &[PathBuf],
+    ) -> Result<Opened, ChangeError> {
+        let size = image::look(file).map_err(from_image)?;
         let identity = ImageIdentity::of(file).map_err(from_image)?;
-        let format = self.format(file, asked, found.format, &identity)?;
+        let (format, virtual_size) = self.format(file, asked, &identity)?;
         if format != ImageFormat::Raw {
-            image::check_backing(file, &[]).map_err(|error| {
+            image::check_backing(file, allow).map_err(|error| {
                 let hint = error.hint();
                 ChangeError { hint, ..ChangeError::host(error) }
             })?;
         }
         let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
-        let raw_size = (format == ImageFormat::Raw).then_some(metadata.len()).filter(|size| *size > 0);
+        let raw_size = (format == ImageFormat::Raw).then_some(size);
         Ok(Opened {
             path: self.utf8(file)?,
             shown: file.display().to_string(),
             format,
-            size_bytes: raw_size.or(found.virtual_size_bytes),
+            size_bytes: raw_size.or(virtual_size),
             identity: (metadata.dev(), metadata.ino()),
             writable: access(file, AccessFlags::W_OK).is_ok(),
         })
     }
 
     /// The image of a disk; made if it is not there and a size is given. Tells whether it was made.
-    pub(super) fn open_or_create(&self, disk: &DiskSpec, file: &Path) -> Result<(Opened, bool), ChangeError> {
+    pub(super) fn open_or_create(
+        &self,
+        disk: &DiskSpec,
+        file: &Path,
+        allow: &[PathBuf],
+    ) -> Result<(Opened, bool), ChangeError> {
         let missing =
             std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let made = match (missing, disk.size) {
@@ -101,7 +112,7 @@ impl Images {
             }
             (false, _) => false,
         };
-        let opened = self.open(file, disk.format).and_then(|opened| writable_enough(opened, disk));
+        let opened = self.open(file, disk.format, allow).and_then(|opened| writable_enough(opened, disk));
         match opened {
             Ok(opened) => Ok((opened, made)),
             Err(error) => {
@@ -128,42 +139,37 @@ impl Images {
         Ok(Opened { path: self.utf8(&path)?, format: ImageFormat::Qcow2, writable: true, ..opened.clone() })
     }
 
+    /// The format, and how large the guest will see the image where its header says so.
     fn format(
         &self,
         file: &Path,
         asked: Option<ImageFormat>,
-        found: ImageFormat,
         identity: &ImageIdentity,
-    ) -> Result<ImageFormat, ChangeError> {
-        if let Some(asked) = asked {
-            image::check_format(file, asked, found).map_err(|error| {
-                let hint = error.hint();
-                ChangeError { hint, ..ChangeError::invalid("format", error) }
-            })?;
-        }
+    ) -> Result<(ImageFormat, Option<u64>), ChangeError> {
         let state = self.0.folders.as_ref().map(|folders| &folders.state);
         let remembered = match state {
             Some(state) => state.remembered_format(identity).map_err(ChangeError::host)?,
             None => None,
         };
-        let format = match (asked, remembered) {
-            (Some(asked), _) => asked,
-            (None, Some(remembered)) => {
-                if remembered == ImageFormat::Raw && found != ImageFormat::Raw {
-                    log::warn!(
-                        "{} was a raw image and now begins like {found}: it stays raw, since a guest could have written that; \
-                         if it really was converted, say `format={found}`",
-                        file.display()
-                    );
-                }
-                remembered
+        let found = image::inspect(file);
+        if asked.or(remembered) == Some(ImageFormat::Raw) {
+            // its bytes are the guest's: they mean nothing, not even if they are a damaged header
+            if asked.is_none() {
+                warn_of_header(file, &found);
             }
-            (None, None) => found,
-        };
-        if let Some(state) = state.filter(|_| remembered != Some(format)) {
-            state.remember_format(identity, format).map_err(ChangeError::host)?;
+            remember(state, identity, remembered, ImageFormat::Raw)?;
+            return Ok((ImageFormat::Raw, None));
         }
-        Ok(format)
+        let found = found.map_err(from_image)?;
+        if let Some(asked) = asked {
+            image::check_format(file, asked, found.format).map_err(|error| {
+                let hint = error.hint();
+                ChangeError { hint, ..ChangeError::invalid("format", error) }
+            })?;
+        }
+        let format = asked.or(remembered).unwrap_or(found.format);
+        remember(state, identity, remembered, format)?;
+        Ok((format, found.virtual_size_bytes))
     }
 
     /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
@@ -176,6 +182,34 @@ impl Images {
         std::os::unix::fs::symlink(file, &link).map_err(|error| unreadable(&link, &error))?;
         Ok(link)
     }
+}
+
+fn remember(
+    state: Option<&Arc<StateDir>>,
+    identity: &ImageIdentity,
+    remembered: Option<ImageFormat>,
+    format: ImageFormat,
+) -> Result<(), ChangeError> {
+    match state.filter(|_| remembered != Some(format)) {
+        Some(state) => state.remember_format(identity, format).map_err(ChangeError::host),
+        None => Ok(()),
+    }
+}
+
+/// Says that a raw image does not look like one any more.
+fn warn_of_header(file: &Path, found: &Result<ImageFacts, ImageError>) {
+    let (like, way_out) = match found {
+        Ok(facts) if facts.format == ImageFormat::Raw => return,
+        Ok(facts) => {
+            (facts.format.to_string(), format!("; if it really was converted, say `format={}`", facts.format))
+        }
+        Err(ImageError::Luks(_)) => ("an encrypted volume (LUKS)".to_owned(), String::new()),
+        Err(_) => ("a damaged image of another format".to_owned(), String::new()),
+    };
+    log::warn!(
+        "{} was a raw image and now begins like {like}: it stays raw, since a guest could have written that{way_out}",
+        file.display()
+    );
 }
 
 /// What a dry run tells of an image that would be made.

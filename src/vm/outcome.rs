@@ -221,6 +221,9 @@ fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>) -> Stri
         Ending::Saved => "the VM was saved".to_owned(),
         Ending::Unknown => "QEMU ended while nobody watched".to_owned(),
         Ending::Crashed => match exit {
+            Some(Exit::Signal(nix::libc::SIGSYS)) => {
+                "QEMU tried what its sandbox forbids (SIGSYS), which ended it".to_owned()
+            }
             Some(Exit::Signal(number)) => format!("QEMU was ended by {}", signal_name(number)),
             Some(Exit::Code(code)) => {
                 format!("QEMU ended with code {code} without saying why on its monitor")

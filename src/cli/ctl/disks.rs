@@ -53,11 +53,14 @@ pub(super) struct Add {
     /// [file=]PATH[,size=1G][,format=F][,bus=virtio|scsi|usb|nvme][,readonly=on][,serial=S][,id=ID]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
     disk: DiskSpec,
+    /// A file, or a folder of files, that the image may lead to as backing or data files, besides its own folder; repeatable
+    #[arg(long, value_name = "PATH")]
+    allow_backing: Vec<PathBuf>,
 }
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = machine::add_disk(self.disk)?;
+        let call = machine::add_disk(self.disk, &self.allow_backing)?;
         let wire::DiskReply { disk } = context.client.call(methods::AddDisk, call)?;
         context.output.print(&disk, || disk.id.clone())
     }
@@ -88,11 +91,16 @@ pub(super) struct Change {
     id: String,
     /// The image
     path: PathBuf,
+    /// A file, or a folder of files, that the image may lead to, besides its own folder; repeatable
+    #[arg(long, value_name = "PATH")]
+    allow_backing: Vec<PathBuf>,
 }
 
 impl Change {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::ChangeMedia { id: self.id, file: machine::absolute_text(&self.path)? };
+        let allow_backing = machine::allowed(&self.allow_backing)?;
+        let file = machine::absolute_text(&self.path)?;
+        let call = wire::ChangeMedia { id: self.id, file, allow_backing };
         let wire::DiskReply { disk } = context.client.call(methods::ChangeMedia, call)?;
         context
             .output

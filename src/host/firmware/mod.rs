@@ -111,6 +111,9 @@ pub enum FirmwareError {
         /// What it should be.
         expected: u64,
     },
+    /// They could lead anywhere.
+    #[error("{} is a symbolic link", .0.display())]
+    Link(PathBuf),
     /// Of the file system.
     #[error("cannot copy {} into the state directory", template.display())]
     Copy {
@@ -139,6 +142,9 @@ impl FirmwareError {
                 "use the same firmware as before, or remove '{}' to start with new variables",
                 vars.display()
             )),
+            Self::Link(vars) => {
+                Some(format!("put the variables themselves there, or remove '{}'", vars.display()))
+            }
             Self::Missing(_) | Self::Copy { .. } => None,
         }
     }

@@ -24,6 +24,7 @@ pub fn prepare(found: FoundFirmware, state: &StateDir) -> Result<Firmware, Firmw
         FoundFirmware::Flash { code, code_format, template: Some((template, vars_format)), needs_smm } => {
             let vars = state.path().join(VARS_FILE);
             match fs::symlink_metadata(&vars) {
+                Ok(there) if there.is_symlink() => return Err(FirmwareError::Link(vars)),
                 Ok(there) => check_size(&vars, there.len(), &template, vars_format)?,
                 Err(_) => copy(&template, state)?,
             }

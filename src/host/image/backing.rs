@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{ImageError, ImageFacts, inspect};
+use super::{DataFile, ImageError, ImageFacts, inspect, look};
 
 /// How deep a chain may be: longer ones are slow and mostly mistakes.
 const MAX_DEPTH: usize = 16;
@@ -51,6 +51,17 @@ pub enum BackingError {
         /// The format.
         format: String,
     },
+    /// Relative, but not to the image.
+    #[error(
+        "{} names its data file '{name}', which QEMU would look for in its working directory",
+        image.display()
+    )]
+    Relative {
+        /// The image that names it.
+        image: PathBuf,
+        /// As named.
+        name: String,
+    },
     /// Too many, or a loop.
     #[error("{} leads to more than {MAX_DEPTH} images under each other, or in a circle", image.display())]
     TooDeep {
@@ -69,7 +80,7 @@ impl BackingError {
             Self::Outside { file, .. } => {
                 Some(format!("if you trust the image: --allow-backing '{}'", file.display()))
             }
-            Self::Protocol { .. } | Self::Format { .. } | Self::TooDeep { .. } => {
+            Self::Protocol { .. } | Self::Format { .. } | Self::TooDeep { .. } | Self::Relative { .. } => {
                 Some("`qemu-img convert` makes one image of it".to_owned())
             }
             Self::Unusable { source, .. } | Self::Image(source) => source.hint(),
@@ -98,14 +109,19 @@ pub fn check_backing(path: &Path, allow: &[PathBuf]) -> Result<(), BackingError>
                 return Err(BackingError::TooDeep { image: path });
             }
             let unusable = |source| BackingError::Unusable { image: image.clone(), source };
-            let found = inspect(&reference.file).map_err(unusable)?;
+            // of what is opened as bytes the header means nothing
+            let found = match reference.raw {
+                true => look(&reference.file).map(|_| None),
+                false => inspect(&reference.file).map(Some),
+            };
+            let found = found.map_err(unusable)?;
             let real = reference.file.canonicalize();
             let real =
                 real.map_err(|source| unusable(ImageError::Io { path: reference.file.clone(), source }))?;
             if !allowed.iter().any(|place| real.starts_with(place)) {
                 return Err(BackingError::Outside { image, file: real });
             }
-            if !reference.raw {
+            if let Some(found) = found {
                 queue.push_back((reference.file, found, depth + 1));
             }
         }
@@ -121,9 +137,13 @@ struct Reference {
 
 fn references(image: &Path, facts: ImageFacts) -> Result<Vec<Reference>, BackingError> {
     let mut found = Vec::new();
-    for name in &facts.data_files {
-        // qcow2's data file is raw by definition; a vmdk extent may be sparse, but names no further files
-        found.push(Reference { file: resolve(image, name)?, raw: true });
+    for DataFile { name, raw, from_working_directory } in &facts.data_files {
+        let file = resolve(image, name)?;
+        if *from_working_directory && !name.starts_with(b"/") {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(BackingError::Relative { image: image.to_owned(), name });
+        }
+        found.push(Reference { file, raw: *raw });
     }
     let backing = facts.backing.filter(|backing| !backing.name.is_empty());
     if let Some(backing) = backing {
@@ -188,7 +208,8 @@ mod tests {
         overlay(&inner, "absolute", secret.to_str().unwrap(), "raw");
         symlink("../secret", inner.join("link")).unwrap();
         overlay(&inner, "linked", "link", "raw");
-        qemu_img(&inner, &["create", "-q", "-f", "qcow2", "-o", "data_file=data", "external", "1M"]);
+        let data = format!("data_file={}", inner.join("data").display());
+        qemu_img(&inner, &["create", "-q", "-f", "qcow2", "-o", &data, "external", "1M"]);
         check_backing(&inner.join("external"), &[]).unwrap();
         fs::remove_file(inner.join("data")).unwrap();
         symlink("../secret", inner.join("data")).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -65,10 +66,7 @@ pub fn create(qemu_img: &Path, path: &Path, format: ImageFormat, size: Size) -> 
     // absolute, so that `nbd:x` and `-o` are names of files
     let path = std::path::absolute(path).map_err(io)?;
     // takes the name first, so that nothing of anybody's is ever overwritten
-    let file = match File::create_new(&path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CreateError::Exists(path)),
-        other => other.map_err(io)?,
-    };
+    let file = claim(&path)?;
     let bytes = size.bytes().next_multiple_of(SECTOR);
     let made = match format {
         ImageFormat::Raw => file.set_len(bytes).map_err(io),
@@ -87,6 +85,7 @@ pub fn create_overlay(
     image: &Path,
     image_format: ImageFormat,
 ) -> Result<(), CreateError> {
+    claim(path)?;
     let mut command = Command::new(qemu_img);
     command
         .args(["create", "-q", "-f", "qcow2", "-F", image_format.as_str(), "-b"])
@@ -94,6 +93,19 @@ pub fn create_overlay(
         .arg("--")
         .arg(path);
     finish(command, qemu_img, path).inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// Makes an empty file that is ours alone, whatever the umask; `qemu-img` leaves it so.
+fn claim(path: &Path) -> Result<File, CreateError> {
+    let io = |source| CreateError::Io { path: path.to_owned(), source };
+    let file = match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(CreateError::Exists(path.to_owned()));
+        }
+        other => other.map_err(io)?,
+    };
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io)?;
+    Ok(file)
 }
 
 fn run(qemu_img: &Path, path: &Path, format: ImageFormat, bytes: u64) -> Result<(), CreateError> {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Backing, qcow2, vmdk};
+use super::{Backing, DataFile, qcow2, vmdk};
 use crate::spec::ImageFormat;
 
 /// What an image's first bytes show.
@@ -26,7 +26,7 @@ pub struct Header {
     /// The image under it.
     pub backing: Option<Backing>,
     /// Other files with its data.
-    pub data_files: Vec<Vec<u8>>,
+    pub data_files: Vec<DataFile>,
 }
 
 /// What is wrong with a header.

@@ -36,7 +36,7 @@ pub struct ImageFacts {
     /// The image under it.
     pub backing: Option<Backing>,
     /// Files with its data (qcow2's external data file, vmdk's extents), as named in it.
-    pub data_files: Vec<Vec<u8>>,
+    pub data_files: Vec<DataFile>,
 }
 
 /// The image under an image, as named in its header.
@@ -46,6 +46,17 @@ pub struct Backing {
     pub name: Vec<u8>,
     /// Its format, if the header says so; else QEMU guesses.
     pub format: Option<String>,
+}
+
+/// A file with an image's data, as named in its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// Its name: any bytes.
+    pub name: Vec<u8>,
+    /// It is opened as bytes; else it has a header that may lead further.
+    pub raw: bool,
+    /// QEMU looks for it from its own working directory, not from the image's folder.
+    pub from_working_directory: bool,
 }
 
 /// Why an image cannot be used.
@@ -125,17 +136,31 @@ impl ImageError {
     }
 }
 
-/// Looks at an image.
+/// Whether an image is there and can be read, whatever is in it; its size in bytes.
 ///
 /// # Errors
-/// It is missing, unreadable, empty, encrypted, damaged, or no image at all.
-pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
+/// It is missing, unreadable, empty, or no image at all.
+pub fn look(path: &Path) -> Result<u64, ImageError> {
+    sized(path).map(|(_, size)| size)
+}
+
+fn sized(path: &Path) -> Result<(File, u64), ImageError> {
     let (mut file, facts) = open(path)?;
     let io = |source| ImageError::Io { path: path.to_owned(), source };
     let size = if facts.is_file() { facts.len() } else { file.seek(SeekFrom::End(0)).map_err(io)? };
     if size == 0 {
         return Err(ImageError::Empty(path.to_owned()));
     }
+    Ok((file, size))
+}
+
+/// Looks at an image.
+///
+/// # Errors
+/// It is missing, unreadable, empty, encrypted, damaged, or no image at all.
+pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
+    let (mut file, size) = sized(path)?;
+    let io = |source| ImageError::Io { path: path.to_owned(), source };
     file.rewind().map_err(io)?;
     let mut start = Vec::new();
     file.take(HEADER_BYTES).read_to_end(&mut start).map_err(io)?;

@@ -1,7 +1,7 @@
 //! The header of qcow2 images: QEMU's docs/interop/qcow2.txt. Big endian.
 
-use super::Backing;
 use super::header::{Header, HeaderError, big_u32, big_u64, slice};
+use super::{Backing, DataFile};
 use crate::spec::ImageFormat;
 
 const VERSION_2_HEADER_BYTES: u64 = 72;
@@ -40,7 +40,9 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
         None
     };
     let data_files = if features & HAS_DATA_FILE != 0 {
-        vec![find(EXTENSION_DATA_FILE).ok_or(HeaderError::Bounds("external data file"))?.to_owned()]
+        let name = find(EXTENSION_DATA_FILE).ok_or(HeaderError::Bounds("external data file"))?.to_owned();
+        // raw by definition; measured: QEMU 7.2 hands the name to open(2) as it is
+        vec![DataFile { name, raw: true, from_working_directory: true }]
     } else {
         Vec::new()
     };
@@ -56,6 +58,10 @@ fn extensions(start: &[u8], mut offset: u64, backing: u64) -> Result<Vec<(u32, &
             break;
         }
         if found.len() == MAX_EXTENSIONS {
+            return Err(HeaderError::Bounds("list of extensions"));
+        }
+        // of two that say the same QEMU takes the last: whoever makes such an image is up to something
+        if found.iter().any(|(other, _)| *other == kind) {
             return Err(HeaderError::Bounds("list of extensions"));
         }
         found.push((kind, slice(start, offset + 8, length)?));

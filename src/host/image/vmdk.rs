@@ -1,55 +1,179 @@
 //! VMware's images: a sparse file, or a text that names other files ("VMware Virtual Disks", VMDK 5.0).
+//!
+//! What counts is what QEMU opens (`block/vmdk.c`), not what the format's description says: where this reads more
+//! than QEMU does an image is refused that could do no harm, where it read less an image could lead to any file.
 
-use super::Backing;
 use super::header::{Header, HeaderError, little_u64, slice};
+use super::{Backing, DataFile};
 use crate::spec::ImageFormat;
 
 const TEXT_MARK: &[u8] = b"# Disk DescriptorFile";
 const SECTOR: u64 = 512;
-/// QEMU reads no longer description inside a sparse file.
+/// QEMU reads no longer description.
 const MAX_DESCRIPTION: u64 = 1 << 20;
+/// Where QEMU looks for the parent of a sparse file (`vmdk_parent_open`), whatever the header says.
+const PARENT_OFFSET: usize = 0x200;
+/// As much of it as QEMU looks at.
+const PARENT_BYTES: usize = 20 * 512;
+/// What QEMU guesses a format from (`BLOCK_PROBE_BUF_SIZE`).
+const PROBED: usize = 512;
+/// As long as QEMU lets a file's name be.
+const MAX_NAME: usize = 511;
+/// A disk of 2 TB in parts of 2 GB has as many.
+const MAX_EXTENTS: usize = 1024;
 
 pub(super) fn has_mark(start: &[u8]) -> bool {
-    start.starts_with(b"KDMV") || start.starts_with(b"COWD") || start.starts_with(TEXT_MARK)
+    is_sparse(start) || start.starts_with(TEXT_MARK) || is_description(&start[..start.len().min(PROBED)])
+}
+
+fn is_sparse(start: &[u8]) -> bool {
+    start.starts_with(b"KDMV") || start.starts_with(b"COWD")
+}
+
+/// As `vmdk_probe`: after comments and empty lines comes the version.
+fn is_description(start: &[u8]) -> bool {
+    let mut lines = start.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(b"#"));
+    first.is_some_and(|line| matches!(line, b"version=1" | b"version=2" | b"version=3"))
 }
 
 pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
     let mut header =
         Header { format: ImageFormat::Vmdk, virtual_size_bytes: None, backing: None, data_files: Vec::new() };
+    if !is_sparse(start) {
+        header.backing = parent(start);
+        header.data_files = extents(start)?;
+        return Ok(header);
+    }
+    header.backing = start.get(PARENT_OFFSET..).and_then(parent);
     if start.starts_with(b"KDMV") {
-        header.virtual_size_bytes = little_u64(start, 12)?.checked_mul(SECTOR);
-        let (offset, sectors) = (little_u64(start, 28)?, little_u64(start, 36)?);
-        let length = sectors.checked_mul(SECTOR).filter(|length| *length <= MAX_DESCRIPTION);
-        let (Some(offset), Some(length)) = (offset.checked_mul(SECTOR), length) else {
-            return Err(HeaderError::Bounds("description"));
-        };
-        header.backing = backing(slice(start, offset, length)?);
-    } else if start.starts_with(TEXT_MARK) {
-        header.backing = backing(start);
-        header.data_files = lines(start).filter_map(extent).collect();
+        let sectors = little_u64(start, 12)?;
+        header.virtual_size_bytes = sectors.checked_mul(SECTOR);
+        let offset = little_u64(start, 28)?;
+        // a sparse file without room for data of its own is a description in disguise
+        if sectors == 0 && offset != 0 {
+            let offset = offset.checked_mul(SECTOR).ok_or(HeaderError::Bounds("description"))?;
+            let rest = slice(start, offset, (start.len() as u64).saturating_sub(offset))?;
+            header.data_files = extents(&rest[..rest.len().min(MAX_DESCRIPTION as usize)])?;
+        }
     }
     Ok(header)
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    text[..end].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii)
+/// A text as C sees it.
+fn text(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
 }
 
-/// `parentFileNameHint="base.vmdk"`
-fn backing(text: &[u8]) -> Option<Backing> {
-    let hint = lines(text).find_map(|line| line.strip_prefix(b"parentFileNameHint"))?;
-    Some(Backing { name: quoted(hint)?.to_owned(), format: Some("vmdk".to_owned()) })
+/// `parentFileNameHint="base.vmdk"`, wherever it stands: QEMU skips two bytes after the word and reads to the next quote.
+fn parent(start: &[u8]) -> Option<Backing> {
+    const WORD: &[u8] = b"parentFileNameHint";
+    let text = text(&start[..start.len().min(PARENT_BYTES)]);
+    let word = text.windows(WORD.len()).position(|window| window == WORD)?;
+    let name = text.get(word + WORD.len() + 2..)?;
+    let name = &name[..name.iter().position(|byte| *byte == b'"')?];
+    Some(Backing { name: name.to_owned(), format: Some("vmdk".to_owned()) })
 }
 
-/// `RW 131072 FLAT "disk-flat.vmdk" 0`
-fn extent(line: &[u8]) -> Option<Vec<u8>> {
-    let access = line.split(u8::is_ascii_whitespace).next()?;
-    matches!(access, b"RW" | b"RDONLY" | b"NOACCESS").then(|| quoted(line).map(<[u8]>::to_owned))?
+/// `RW 131072 FLAT "disk-flat.vmdk" 0`. QEMU reads with `sscanf`, for which a line's end is as good as a blank: so every `RW` counts,
+/// with whatever is quoted next.
+fn extents(description: &[u8]) -> Result<Vec<DataFile>, HeaderError> {
+    let text = text(description);
+    let mut found = Vec::new();
+    let mut quote = 0;
+    for (position, _) in text.windows(2).enumerate().filter(|(_, pair)| *pair == b"RW") {
+        let free = |at: Option<usize>| at.and_then(|at| text.get(at)).is_none_or(|byte| is_space(*byte));
+        if !free(position.checked_sub(1)) || !free(Some(position + 2)) {
+            continue;
+        }
+        while quote < text.len() && (quote < position || text[quote] != b'"') {
+            quote += 1;
+        }
+        let Some(name) = text.get(quote + 1..) else { break };
+        let end = name.iter().position(|byte| matches!(byte, b'"' | b'\n' | b'\r')).unwrap_or(name.len());
+        let kind = text[position..quote].split(|byte| is_space(*byte)).rfind(|word| !word.is_empty());
+        let raw = matches!(kind, Some(b"FLAT" | b"VMFS" | b"VMFSRDM"));
+        let name = name[..end.min(MAX_NAME)].to_owned();
+        found.push(DataFile { name, raw, from_working_directory: false });
+        if found.len() > MAX_EXTENTS {
+            return Err(HeaderError::Bounds("list of extents"));
+        }
+    }
+    Ok(found)
 }
 
-fn quoted(text: &[u8]) -> Option<&[u8]> {
-    let start = text.iter().position(|byte| *byte == b'"')? + 1;
-    let length = text[start..].iter().position(|byte| *byte == b'"')?;
-    Some(&text[start..start + length])
+/// As C's `isspace`.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(header: &Header) -> Vec<String> {
+        header.data_files.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned()).collect()
+    }
+
+    fn sparse(sectors: u64, description: u64) -> Vec<u8> {
+        let mut start = vec![0; 512];
+        start[..4].copy_from_slice(b"KDMV");
+        start[12..20].copy_from_slice(&sectors.to_le_bytes());
+        start[28..36].copy_from_slice(&description.to_le_bytes());
+        start
+    }
+
+    #[test]
+    fn a_description_is_known_without_its_title() {
+        for text in ["version=1\n", "#x\n\n \r\nversion=3\r\nCID=1"] {
+            assert!(has_mark(text.as_bytes()), "{text:?}");
+        }
+        for text in ["version=4\n", "x\nversion=1\n", "", "# only a comment"] {
+            assert!(!has_mark(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn extents_are_found_however_they_are_written() {
+        for (text, wanted) in [
+            ("version=1\nRW 1 FLAT \"a\" 0\nRW 2 SPARSE \"b\"\n", vec!["a", "b"]),
+            ("version=1\nRW\n1\x0b FLAT\n\"/etc/passwd\" 0\n", vec!["/etc/passwd"]),
+            ("version=1\n RW 1 SPARSE \"/etc/passwd\nx\"\n", vec!["/etc/passwd"]),
+            ("version=1\nARW 1 FLAT \"a\" 0\nRWX \"b\"\n", vec![]),
+            ("version=1\n\0RW 1 FLAT \"a\" 0\n", vec![]),
+            ("version=1\nRW 1 FLAT a", vec![]),
+        ] {
+            assert_eq!(names(&parse(text.as_bytes()).unwrap()), wanted, "{text:?}");
+        }
+        let long = format!("version=1\nRW 1 SPARSE \"{}/secret\"\n", "x".repeat(511));
+        assert_eq!(names(&parse(long.as_bytes()).unwrap()), ["x".repeat(511)]);
+        let kinds = parse(b"version=1\nRW 1 FLAT \"a\" 0\nRW 2 SPARSE \"b\"\nRW 2FLAT \"c\"").unwrap();
+        let raw: Vec<bool> = kinds.data_files.iter().map(|file| file.raw).collect();
+        assert_eq!(raw, [true, false, false]);
+        let endless = "version=1\n".to_owned() + &"RW 1 FLAT \"a\" 0\n".repeat(2000);
+        assert_eq!(parse(endless.as_bytes()), Err(HeaderError::Bounds("list of extents")));
+    }
+
+    #[test]
+    fn a_sparse_file_of_nothing_is_a_description() {
+        let description = b"version=1\nRW 1 FLAT \"/etc/passwd\" 0\n";
+        let image = [sparse(0, 1), description.to_vec()].concat();
+        assert_eq!(names(&parse(&image).unwrap()), ["/etc/passwd"]);
+        // one with data describes itself
+        let image = [sparse(1, 1), description.to_vec()].concat();
+        assert_eq!(names(&parse(&image).unwrap()), [""; 0]);
+        assert_eq!(parse(&sparse(0, u64::MAX)), Err(HeaderError::Bounds("description")));
+        assert_eq!(parse(&sparse(0, 1 << 40)), Err(HeaderError::Short));
+    }
+
+    #[test]
+    fn the_parent_is_where_qemu_looks_for_it() {
+        let hint = b"# parentFileNameHint=\"/etc/passwd\"\n";
+        // the header points elsewhere
+        for start in [sparse(1, 1000), [b"COWD".to_vec(), vec![0; 508]].concat()] {
+            let header = parse(&[start, hint.to_vec()].concat()).unwrap();
+            assert_eq!(header.backing.unwrap().name, b"/etc/passwd");
+        }
+        assert_eq!(parse(&sparse(1, 1)).unwrap().backing, None);
+    }
 }

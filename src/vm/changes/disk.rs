@@ -1,5 +1,7 @@
 //! `disk-add` and `disk-resize`.
 
+use std::path::PathBuf;
+
 use crate::qemu::plan::{self, Controller};
 use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
@@ -11,7 +13,7 @@ use super::super::owner::{Owner, Reply};
 use super::{answer, plug};
 
 /// Opens, or creates, an image and plugs it: one change, undone whole on failure.
-pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
+pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply: Reply) {
     let Some(file) = disk.file.clone() else {
         return answer(
             reply,
@@ -48,7 +50,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, reply: Reply) {
     owner.journal.adding(id.as_str(), made.then_some(file.as_path()));
     let images = owner.images.clone();
     owner.spawn_blocking(
-        move || images.open_or_create(&disk, &file).map(|(opened, made)| (disk, opened, made)),
+        move || images.open_or_create(&disk, &file, &allow).map(|(opened, made)| (disk, opened, made)),
         move |owner, result| match result {
             Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
             Err(error) => plug::abandon(owner, &id, reply, error),

@@ -21,13 +21,13 @@ fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
 }
 
 /// Puts another image into a drive.
-pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, reply: Reply) {
+pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<PathBuf>, reply: Reply) {
     if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
     }
     let images = owner.images.clone();
     owner.spawn_blocking(
-        move || images.open(&file, None),
+        move || images.open(&file, None, &allow),
         move |owner, opened| {
             let (facts, image) = match drive(owner, &id).and_then(|facts| Ok((facts, opened?))) {
                 Ok(both) => both,

@@ -32,7 +32,7 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
     let reply = within(owner, patience(&change), reply);
     match change {
         Change::AddUsb { selector, id } => usb::add(owner, selector, id, reply),
-        Change::AddDisk(disk) => disk::add(owner, disk, reply),
+        Change::AddDisk { disk, allow_backing } => disk::add(owner, disk, allow_backing, reply),
         Change::AddNic(nic) => nic::add(owner, nic, reply),
         Change::SetLink { nic, up } => link::set(owner, nic, up, reply),
         Change::AddDevice(device) => device::add(owner, device, reply),
@@ -41,7 +41,9 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
         Change::RemoveForward(pattern) => forward::remove(owner, pattern, reply),
         Change::ResizeDisk { id, size } => disk::resize(owner, id, size, reply),
         Change::ThrottleDisk { id, limits } => throttle::set(owner, id, limits, reply),
-        Change::ChangeMedia { id, file } => media::change(owner, id, file, reply),
+        Change::ChangeMedia { id, file, allow_backing } => {
+            media::change(owner, id, file, allow_backing, reply)
+        }
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
         Change::Save { file, progress } => save::start(owner, file, progress, reply),
         Change::Snapshot(change) => snapshot::start(owner, change, reply),
@@ -68,7 +70,7 @@ pub(super) fn needs_fresh_books(change: &Change) -> bool {
 fn patience(change: &Change) -> Duration {
     match change {
         Change::Remove { wait, .. } => wait.saturating_add(COMMAND_TIMEOUT),
-        Change::AddDisk(_) | Change::AddUsb { .. } | Change::AddNic(_) | Change::ChangeMedia { .. } => {
+        Change::AddDisk { .. } | Change::AddUsb { .. } | Change::AddNic(_) | Change::ChangeMedia { .. } => {
             WITH_FILES
         }
         // as long as it takes: the end of QEMU ends it, too

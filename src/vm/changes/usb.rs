@@ -43,7 +43,13 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             let images = owner.images.clone();
             owner.spawn_blocking(
                 move || {
-                    let image = images.open(&file, None)?;
+                    // there is no other way to allow more for a stick than to plug it as a disk
+                    let image = images.open(&file, None, &[]).map_err(|error| match &error.hint {
+                        Some(hint) if hint.contains("--allow-backing") => {
+                            error.hint("`disk-add` takes such an image, with `bus=usb` and `--allow-backing`")
+                        }
+                        _ => error,
+                    })?;
                     let path = file.display().to_string();
                     Ok(Resolved {
                         driver: "usb-storage".to_owned(),

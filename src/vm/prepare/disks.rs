@@ -40,7 +40,7 @@ pub(super) fn all(
         };
         let file = file(&disk, &id, state)?;
         let (opened, new) = images
-            .open_or_create(&disk, &file)
+            .open_or_create(&disk, &file, &request.allow_backing)
             .map_err(|error| StartError::Image { what: what.clone(), error })?;
         if new {
             made.file(&file);
@@ -76,7 +76,14 @@ fn file(disk: &DiskSpec, id: &DeviceId, state: &Path) -> Result<PathBuf, StartEr
         None => {
             let format = disk.format.unwrap_or(ImageFormat::Raw);
             let extension = if format == ImageFormat::Raw { "img" } else { format.as_str() };
-            Ok(state.join(format!("{id}.{extension}")))
+            let path = state.join(format!("{id}.{extension}"));
+            // made here, or not at all: a state directory that came with an image could lead anywhere
+            if path.is_symlink() {
+                let hint = format!("name the file that is meant: `--disk {}`", path.display());
+                let why = "it is a symbolic link".to_owned();
+                return Err(StartError::File { what: "disk", path, why, hint: Some(hint) });
+            }
+            Ok(path)
         }
     }
 }
