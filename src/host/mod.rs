@@ -7,6 +7,8 @@ pub mod accel;
 pub mod dirs;
 pub mod environment;
 pub mod firmware;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
 pub mod ports;

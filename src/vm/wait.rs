@@ -172,7 +172,7 @@ impl Handle {
 }
 
 /// The first line that matches; a line that has not ended yet (a prompt) counts, too.
-async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
+pub(super) async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
     let mut line = Vec::new();
     loop {
         let chunk = reader.next().await?;
