@@ -39,7 +39,7 @@ lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --locked --quiet
 	@if $(CARGO) deny --version > /dev/null 2>&1; then \
-		echo "$(CARGO) deny"; $(CARGO) deny --offline check bans licenses sources; \
+		echo "$(CARGO) deny"; $(CARGO) fetch --locked --quiet; $(CARGO) deny --offline check bans licenses sources; \
 	else echo "lint: skipped the dependencies' licences: cargo-deny is not installed"; fi
 	@if command -v shellcheck > /dev/null; then \
 		echo "shellcheck"; shellcheck $(SCRIPTS); \
@@ -58,8 +58,8 @@ bench-setup: guest ## install what the benchmarks compare with: libvirt
 bench: bench-setup ## measure vmrun beside QEMU, libvirt and linuxkit's command line (BENCH="ctl boot" measures only these)
 	@$(GUEST); $(CARGO) bench --locked --bench peers -- $(BENCH)
 
-fuzz: setup ## run each parser's property tests for much longer
-	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --locked --release --lib
+fuzz: setup ## run each parser's fuzzer for SECONDS=60, two at a time (JOBS=2)
+	@TARGET=$(TARGET) tests/fuzz/run.sh $(or $(SECONDS),60) $(or $(JOBS),2)
 
 soak: guest ## repeat the tests that are marked as ignored because they take long
 	@$(GUEST); $(PYTHON); $(CARGO) test --locked --release -- --ignored --nocapture

@@ -15,6 +15,9 @@
 
 pub mod cli;
 pub mod control;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod machine;
 pub mod qemu;

@@ -28,6 +28,9 @@ const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Budget of the ladder's asking unless the call says otherwise.
 const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
 
+/// Each may be an expression that is held against all that the guest prints.
+const MAX_CONDITIONS: usize = 100;
+
 pub(super) type One = Result<Value, WireError>;
 
 /// Answers one call.
@@ -115,7 +118,7 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
 }
 
 /// The change that a method call asks for.
-fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
+pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireError> {
     Ok(match method {
         "AddUsb" => add_usb(read(parameters)?)?,
         "RemoveUsb" => {
@@ -250,6 +253,10 @@ async fn shutdown(call: wire::Shutdown, vm: &Handle) -> One {
 }
 
 async fn wait(call: wire::Wait, vm: &Handle) -> One {
+    if call.conditions.len() > MAX_CONDITIONS {
+        let why = format!("at most {MAX_CONDITIONS} conditions can be waited for at once");
+        return Err(ChangeError::invalid("conditions", why).into());
+    }
     let conditions: Result<Vec<Condition>, ChangeError> =
         call.conditions.iter().map(|condition| parse("conditions", condition)).collect();
     let conditions = conditions?;

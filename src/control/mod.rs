@@ -7,6 +7,8 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guest;
 pub mod methods;
 mod notify;

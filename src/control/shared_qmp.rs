@@ -29,7 +29,7 @@ pub async fn serve(listener: UnixListener, vm: Handle, ended: impl Future<Output
 }
 
 /// What came from a client.
-enum Input {
+pub(super) enum Input {
     Command(Value),
     Garbage(String),
 }
@@ -38,35 +38,43 @@ enum Input {
 struct Reader {
     socket: OwnedReadHalf,
     buffer: Vec<u8>,
+    /// Up to where there is no whole command.
+    looked_at: usize,
 }
 
 impl Reader {
     /// The next value; none at the end, or when the client sends more than anybody should. Cancellation-safe.
     async fn next(&mut self) -> Option<Input> {
         loop {
-            if let Some(input) = self.parsed() {
+            // what comes in small pieces is not read from its start for each of them
+            let may_be_whole =
+                self.buffer[self.looked_at..].iter().any(|byte| matches!(byte, b'}' | b']' | b'\n'));
+            if may_be_whole && let Some(input) = parsed(&mut self.buffer) {
+                self.looked_at = 0;
                 return Some(input);
             }
+            self.looked_at = self.buffer.len();
             if self.buffer.len() > MAX_MESSAGE || self.socket.read_buf(&mut self.buffer).await.ok()? == 0 {
                 return None;
             }
         }
     }
+}
 
-    fn parsed(&mut self) -> Option<Input> {
-        let mut values = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();
-        let (input, used) = match values.next()? {
-            Ok(value) => (Input::Command(value), values.byte_offset()),
-            Err(error) if error.is_eof() => return None,
-            Err(error) => {
-                // what follows the next line's end may make sense again
-                let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
-                (Input::Garbage(error.to_string()), end + 1)
-            }
-        };
-        self.buffer.drain(..used);
-        Some(input)
-    }
+/// The next command in the buffer, if one is whole.
+pub(super) fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
+    let mut values = serde_json::Deserializer::from_slice(buffer).into_iter::<Value>();
+    let (input, used) = match values.next()? {
+        Ok(value) => (Input::Command(value), values.byte_offset()),
+        Err(error) if error.is_eof() => return None,
+        Err(error) => {
+            // what follows the next line's end may make sense again
+            let end = buffer.iter().position(|byte| *byte == b'\n')?;
+            (Input::Garbage(error.to_string()), end + 1)
+        }
+    };
+    buffer.drain(..used);
+    Some(input)
 }
 
 struct Client {
@@ -77,7 +85,7 @@ struct Client {
 
 async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
     let (socket, write) = stream.into_split();
-    let mut reader = Reader { socket, buffer: Vec::new() };
+    let mut reader = Reader { socket, buffer: Vec::new(), looked_at: 0 };
     let mut client = Client { vm, write, negotiated: false };
     let Some(greeting) = client.greeting().await else { return };
     if client.send(&greeting).await.is_none() {

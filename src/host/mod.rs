@@ -8,6 +8,8 @@ pub mod dirs;
 pub mod doctor;
 pub mod environment;
 pub mod firmware;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
 pub mod ports;

@@ -1,6 +1,7 @@
 //! What the human monitor's texts mean. QMP has no commands for forwards (up to QEMU 11.1), so they go this way;
 //! its answer is a success either way and the text says how it went. Texts as of QEMU 7.2, net/slirp.c.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::spec::forward::{Forward, Protocol};
@@ -154,13 +155,14 @@ impl NetworkLine {
 /// Cards and back-ends in the text of `info network` (7.2, `print_net_client` in net/net.c); of those with several queues, the first.
 pub fn network(text: &str) -> Vec<NetworkLine> {
     let mut found: Vec<NetworkLine> = Vec::new();
+    let mut seen = BTreeSet::new();
     for line in text.lines() {
         let line = line.trim_start().trim_start_matches("\\ ").trim_end();
         let parts = line.split_once(": index=").and_then(|(id, rest)| {
             let (kind, info) = rest.split_once("type=")?.1.split_once(',')?;
             Some(NetworkLine { id: id.to_owned(), kind: kind.to_owned(), info: info.to_owned() })
         });
-        found.extend(parts.filter(|line| found.iter().all(|other| other.id != line.id)));
+        found.extend(parts.filter(|line| seen.insert(line.id.clone())));
     }
     found
 }

@@ -13,6 +13,8 @@ mod desk;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod lines;
 mod message;

@@ -22,6 +22,9 @@ pub struct DeviceSpec {
     pub properties: Vec<(String, String)>,
 }
 
+/// Several times what QEMU's largest devices have; each is held against all others.
+const MAX_PROPERTIES: usize = 1000;
+
 /// Why a text does not describe a device.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
@@ -43,6 +46,9 @@ pub enum DeviceError {
     /// A property is there twice.
     #[error("property '{0}' is given twice")]
     Duplicate(String),
+    /// More than any device has.
+    #[error("a device has at most {MAX_PROPERTIES} properties")]
+    TooMany,
     /// Not a list of options.
     #[error(transparent)]
     Options(#[from] OptionError),
@@ -82,6 +88,8 @@ impl DeviceSpec {
         }
         if name == "id" {
             self.id = Some(options::text(name, value.map(OsStr::new))?.parse()?);
+        } else if self.properties.len() == MAX_PROPERTIES {
+            return Err(DeviceError::TooMany);
         } else {
             self.properties.push((name.to_owned(), value.unwrap_or("on").to_owned()));
         }

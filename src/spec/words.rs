@@ -5,6 +5,9 @@ use std::fmt;
 /// How alike (Jaro–Winkler, 0 to 1) a known word must be to be suggested.
 const ALIKE: f64 = 0.8;
 
+/// Longer texts are nobody's slip, and to hold a megabyte against the name of each key took minutes.
+const LONGEST_SLIP: usize = 64;
+
 /// Words that mean nearly the same as a known one, though their letters are not alike.
 const SYNONYMS: &[(&str, &str)] = &[
     ("ide", "sata"),
@@ -41,6 +44,9 @@ impl UnknownWord {
 
     /// The known word that was probably meant.
     pub fn nearest(&self) -> Option<&'static str> {
+        if self.typed.len() > LONGEST_SLIP {
+            return None;
+        }
         let typed = self.typed.to_lowercase();
         let synonym = SYNONYMS.iter().find(|(word, _)| *word == typed).map(|(_, meant)| *meant);
         if let Some(meant) = synonym.filter(|meant| self.known.contains(meant)) {

@@ -15,6 +15,8 @@ pub mod console;
 mod error;
 mod events;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guest;
 mod handle;
 mod images;

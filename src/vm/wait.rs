@@ -175,7 +175,7 @@ impl Handle {
 
 /// The first line that matches. One that has not ended yet counts, too, for it may be a prompt; should its rest be on its way,
 /// it is waited for.
-async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
+pub(super) async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
     let mut line = Vec::new();
     let mut unfinished: Option<(Value, Instant)> = None;
     loop {

@@ -37,9 +37,13 @@ impl Source {
 
     fn is_test(&self) -> bool {
         let parts = self.module();
-        parts
-            .iter()
-            .any(|part| part == "tests" || part == "testing" || part == "fake" || part.ends_with("_tests"))
+        parts.iter().any(|part| {
+            part == "tests"
+                || part == "testing"
+                || part == "fake"
+                || part == "fuzzing"
+                || part.ends_with("_tests")
+        })
     }
 }
 

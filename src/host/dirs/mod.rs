@@ -36,6 +36,15 @@ pub mod names {
     pub const VM: &str = "vm.json";
 }
 
+/// The fuzzer's door to the remembered formats.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_formats(bytes: &[u8]) {
+    if let Ok(formats) = formats::Formats::parse(bytes) {
+        let written = formats.to_json().expect("it was JSON");
+        assert!(formats::Formats::parse(&written).is_ok());
+    }
+}
+
 /// Why a directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DirError {

@@ -15,6 +15,15 @@ pub use select::{find, given};
 
 use crate::spec::{Arch, Firmware, ImageFormat};
 
+/// The fuzzer's door to the descriptors.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_descriptor(bytes: &[u8]) {
+    if let Some(descriptor) = descriptor::Descriptor::parse(bytes) {
+        descriptor.has("secure-boot");
+        descriptor.is_for("x86_64", "pc-q35-7.2");
+    }
+}
+
 /// Where firmware is looked for.
 #[derive(Debug, Clone)]
 pub struct FirmwareSources {

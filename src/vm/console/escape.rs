@@ -45,7 +45,7 @@ impl FromStr for EscapeKey {
 impl std::fmt::Display for EscapeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Control(code) => write!(f, "Ctrl-{}", char::from(code | 0x60)),
+            Self::Control(code) => write!(f, "Ctrl-{}", char::from(code | 0x40).to_ascii_lowercase()),
             Self::None => f.write_str("none"),
         }
     }
@@ -139,7 +139,13 @@ mod tests {
         assert_eq!("ctrl-a".parse(), Ok(EscapeKey::Control(1)));
         assert_eq!("^]".parse(), Ok(EscapeKey::Control(0x1d)));
         assert_eq!("none".parse(), Ok(EscapeKey::None));
-        assert_eq!(EscapeKey::Control(1).to_string(), "Ctrl-a");
+        for (key, name) in [
+            (EscapeKey::Control(1), "Ctrl-a"),
+            (EscapeKey::Control(0x1d), "Ctrl-]"),
+            (EscapeKey::None, "none"),
+        ] {
+            assert_eq!((key.to_string().as_str(), name.parse()), (name, Ok(key)));
+        }
         for bad in ["", "a", "ctrl-", "ctrl-1", "^ab", "alt-x"] {
             assert!(bad.parse::<EscapeKey>().is_err(), "{bad}");
         }

@@ -20,3 +20,22 @@ pub use terminal::{Attached, attach};
 pub(super) use log_file::{ConsoleLog, DEFAULT_CAP as DEFAULT_LOG_CAP};
 pub use pump::Console;
 pub(super) use pump::connect;
+
+/// The fuzzer's door to the keys of a console: in pieces they mean what they mean at once, and none is lost.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_escape(bytes: &[u8], size: usize) {
+    use escape::{Escape, Typed};
+    let joined = |all: Vec<Typed>| {
+        let mut joined: Vec<Typed> = Vec::new();
+        for typed in all {
+            match (joined.last_mut(), typed) {
+                (Some(Typed::Bytes(before)), Typed::Bytes(bytes)) => before.extend(bytes),
+                (_, typed) => joined.push(typed),
+            }
+        }
+        joined
+    };
+    let mut escape = Escape::new(EscapeKey::default());
+    let pieces = joined(bytes.chunks(size).flat_map(|piece| escape.split(piece)).collect());
+    assert_eq!(pieces, joined(Escape::new(EscapeKey::default()).split(bytes)));
+}

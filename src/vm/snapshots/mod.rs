@@ -25,6 +25,8 @@ use super::inventory::Inventory;
 use super::state::RunState;
 pub(super) use check::check_blockers;
 pub(super) use job::take_back;
+#[cfg(any(test, fuzzing))]
+pub(super) use remembered::Entries;
 pub(super) use remembered::{Present, present};
 
 /// How far something is that takes long.

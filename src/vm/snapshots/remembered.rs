@@ -29,13 +29,13 @@ pub(in super::super) struct Present {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+pub(in super::super) struct Entry {
     /// Tells it from another of the same name that was made by somebody else.
     created_unix_ms: u64,
     devices: Vec<Present>,
 }
 
-type Entries = BTreeMap<String, Entry>;
+pub(in super::super) type Entries = BTreeMap<String, Entry>;
 
 pub(in super::super) fn present(inventory: &Inventory) -> Vec<Present> {
     let device = |entry: &super::super::inventory::Entry| Present {

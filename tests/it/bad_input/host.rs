@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Bad;
+use crate::support::sandbox::{Done, Sandbox};
 
 #[test]
 fn no_qemu_in_the_path_names_the_package() {

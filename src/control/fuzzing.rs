@@ -1,0 +1,95 @@
+//! The fuzzer's door to what is private here.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use zlink::Connection;
+
+use super::dispatch::{change, read};
+use super::error::WireError;
+use super::service::RawCall;
+use super::shared_qmp::parsed;
+use super::socket::Guarded;
+use super::wire;
+
+/// Each whole frame is a call or told to be none, and then the connection ends.
+pub(crate) fn frames(bytes: &[u8]) {
+    let bytes = bytes.to_owned();
+    let whole = bytes.iter().filter(|byte| **byte == 0).count();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let answered = runtime.expect("a runtime").block_on(async {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (mut calls, _) = Connection::new(Guarded(ours)).split();
+        let client = tokio::spawn(async move { theirs.write_all(&bytes).await });
+        let mut answered = 0;
+        loop {
+            match calls.receive_call::<RawCall>().await {
+                Ok(_) | Err(zlink::Error::Json(_)) => answered += 1,
+                Err(_) => break,
+            }
+        }
+        // the other side may have given up
+        let _ = client.await;
+        answered
+    });
+    assert!(answered <= whole, "{answered} calls in {whole} frames");
+}
+
+/// `Method\0parameters`: to the method's own reader, and to all the readers of parameters.
+pub(crate) fn calls(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == 0) else { return };
+    let method = String::from_utf8_lossy(&bytes[..end]);
+    let Ok(parameters) = serde_json::from_slice::<Value>(&bytes[end + 1..]) else { return };
+    if let Err(error) = change(&method, parameters.clone()) {
+        told(&error);
+    }
+    macro_rules! all {
+        ($($name:ident)*) => { $(again::<wire::$name>(&parameters);)* };
+    }
+    all! {
+        Empty AddUsb RemoveUsb AddForward RemoveForward AddDisk Remove ResizeDisk ThrottleDisk AddNic SetLink WatchStats
+        ChangeMedia EjectMedia AddDevice Save SaveSnapshot NamedSnapshot Shutdown Wait Events ReadConsole WriteConsole
+        Exec StartGuestFile WriteGuestFile FinishGuestFile ReadGuestFile SendKeys TypeText Qmp Hmp
+    }
+    // what a client has to read of a supervisor that it does not know
+    all! {
+        StatusReply UsbReply ForwardList DiskReply NicReply StatsReply SaveReply SaveSnapshotReply OutcomeReply WaitReply
+        EventReply ConsoleReply ExecReply ReadGuestFileReply ScreenshotReply
+    }
+}
+
+fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(parameters: &Value) {
+    match read::<T>(parameters.clone()) {
+        Ok(value) => {
+            let written = serde_json::to_value(&value).expect("it was JSON");
+            assert_eq!(read::<T>(written).ok(), Some(value));
+        }
+        Err(error) => told(&error),
+    }
+}
+
+fn told(error: &WireError) {
+    let written = serde_json::to_vec(error).expect("an error is JSON");
+    assert_eq!(serde_json::from_slice::<WireError>(&written).ok().as_ref(), Some(error));
+}
+
+/// Every input is answered and used up, in whatever pieces it comes.
+pub(crate) fn shared_qmp(bytes: &[u8]) {
+    let [size, bytes @ ..] = bytes else { return };
+    let mut buffer = Vec::new();
+    for piece in bytes.chunks(usize::from(*size).max(1)) {
+        buffer.extend_from_slice(piece);
+        loop {
+            let before = buffer.len();
+            if parsed(&mut buffer).is_none() {
+                assert_eq!(buffer.len(), before);
+                break;
+            }
+            assert!(buffer.len() < before);
+        }
+    }
+}

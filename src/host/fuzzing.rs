@@ -1,0 +1,36 @@
+//! The fuzzer's door to what is private here.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::image;
+
+pub(crate) use super::dirs::fuzz_formats as formats;
+pub(crate) use super::firmware::fuzz_descriptor as firmware;
+
+/// A file that is nowhere but has a path.
+pub(crate) fn file(bytes: &[u8]) -> (File, PathBuf) {
+    let mut file = File::from(memfd_create(c"fuzz", MFdFlags::MFD_CLOEXEC).expect("memory"));
+    file.write_all(bytes).expect("memory");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    (file, path)
+}
+
+/// What it names lies within its header; and what it leads to is never outside its folder, which has no files but open ones.
+pub(crate) fn image(bytes: &[u8]) {
+    let found = image::parse(bytes);
+    if let Ok(image::Found::Image(header)) = &found {
+        for name in header.data_files.iter().chain(header.backing.iter().map(|backing| &backing.name)) {
+            assert!(name.len() <= bytes.len());
+        }
+    }
+    let (_file, path) = file(bytes);
+    match image::check_backing(&path, &[]) {
+        Ok(()) => assert!(found.is_ok()),
+        Err(error) => drop((error.to_string(), error.hint())),
+    }
+}
