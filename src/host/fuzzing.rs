@@ -24,7 +24,12 @@ pub(crate) fn file(bytes: &[u8]) -> (File, PathBuf) {
 pub(crate) fn image(bytes: &[u8]) {
     let found = image::parse(bytes);
     if let Ok(image::Found::Image(header)) = &found {
-        for name in header.data_files.iter().chain(header.backing.iter().map(|backing| &backing.name)) {
+        for name in header
+            .data_files
+            .iter()
+            .map(|file| &file.name)
+            .chain(header.backing.iter().map(|backing| &backing.name))
+        {
             assert!(name.len() <= bytes.len());
         }
     }

@@ -229,7 +229,7 @@ impl FakeVm {
 
 /// `disk-add`, made with 1 MiB if it is not there.
 pub(super) fn disk(file: PathBuf, bus: DiskBus, id: Option<&str>) -> Change {
-    Change::AddDisk(DiskSpec {
+    let disk = DiskSpec {
         file: Some(file),
         size: Size::from_bytes(1 << 20),
         format: None,
@@ -237,7 +237,8 @@ pub(super) fn disk(file: PathBuf, bus: DiskBus, id: Option<&str>) -> Change {
         readonly: false,
         serial: None,
         id: id.map(|id| id.parse().unwrap()),
-    })
+    };
+    Change::AddDisk { disk, allow_backing: Vec::new() }
 }
 
 /// `usb-add usb-kbd`.
