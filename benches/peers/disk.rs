@@ -22,7 +22,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let folder = sandbox.path().to_owned();
     let ours = disk(&sandbox, "ours.img");
     let option = format!("{},format=raw", ours.display());
-    let linux = Linux::boot_in(sandbox, &linux_guest(), ["--mem", "1024", "--disk", &option]);
+    let linux = Linux::boot_in(sandbox, &linux_guest(), ["--disk", &option]);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let prefix = linux_guest();
     let options = Options { prefix: &prefix, folder: &folder, disk: Some(&theirs), port: Some(port) };

@@ -62,7 +62,7 @@ impl Row {
 
     /// The ratio that the goal is about; with a goal about times that are to be short, how many times faster we are.
     fn ratio(&self) -> Option<f64> {
-        let (ours, theirs) = (self.ours.median(), self.theirs()?);
+        let (ours, theirs) = (self.ours.median(), self.theirs().filter(|theirs| *theirs != 0.0)?);
         Some(match self.goal {
             Goal::TimesFaster(_) => theirs / ours,
             _ => ours / theirs,

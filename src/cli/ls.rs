@@ -1,8 +1,10 @@
 //! `vmrun ls`.
 
+use std::path::Path;
+
 use serde::Serialize;
 
-use crate::control::client::ClientError;
+use crate::control::client::{Asked, ClientError};
 use crate::control::find::{self, FindError, Standing};
 use crate::control::methods;
 use crate::control::wire::{Empty, Status, StatusReply};
@@ -36,16 +38,29 @@ struct Brief {
     forwards: Vec<crate::control::wire::Forward>,
 }
 
+/// How many VMs are asked before the first answer is read; each takes two descriptors.
+const AT_ONCE: usize = 64;
+
 /// Lists what runs; what lost its supervisor gets a new one, what is dead is cleaned up.
 pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
-    let mut rows: Vec<Row> =
-        find::all(&root)?.into_iter().filter_map(|(name, live)| row(&root, &name, live)).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    for some in find::all(&root)?.chunks(AT_ONCE) {
+        let asked: Vec<Inquiry> =
+            some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing)).collect();
+        rows.extend(asked.into_iter().filter_map(Inquiry::row));
+    }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
 
-fn row(root: &std::path::Path, name: &VmName, standing: Standing) -> Option<Row> {
+/// What is being found out of one VM.
+enum Inquiry {
+    Asked(VmName, Result<Asked<methods::GetStatus>, FindError>),
+    Orphan(VmName),
+}
+
+fn inquire(root: &Path, name: &VmName, standing: Standing) -> Option<Inquiry> {
     match standing {
         Standing::Supervised => {}
         // nobody else would clean up after it
@@ -61,31 +76,39 @@ fn row(root: &std::path::Path, name: &VmName, standing: Standing) -> Option<Row>
                     return None;
                 }
                 log::warn!("VM '{name}' has no supervisor, and cannot be given one: {}", failure.message);
-                return Some(Row { name: name.to_string(), state: "orphan".to_owned(), status: None });
+                return Some(Inquiry::Orphan(name.clone()));
             }
         }
     }
-    let state = match status(root, name) {
-        Ok(status) => Ok(status),
-        // it has ended since the folder was read
-        Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
-            return None;
-        }
-        // it holds its lock and does not listen yet
-        Err(_) => Err("starting".to_owned()),
-    };
-    Some(match state {
-        Ok(status) => {
-            Row { name: status.name.clone(), state: status.state.clone(), status: Some(brief(status)) }
-        }
-        Err(state) => Row { name: name.to_string(), state, status: None },
-    })
+    let asked =
+        find::connect(root, Some(name)).and_then(|(_, client)| Ok(client.ask(methods::GetStatus, Empty {})?));
+    Some(Inquiry::Asked(name.clone(), asked))
 }
 
-fn status(root: &std::path::Path, name: &VmName) -> Result<Status, FindError> {
-    let (_, mut client) = find::connect(root, Some(name))?;
-    let reply: StatusReply = client.call(methods::GetStatus, Empty {})?;
-    Ok(reply.status)
+impl Inquiry {
+    /// None for a VM that has ended since the folder was read.
+    fn row(self) -> Option<Row> {
+        let (name, asked) = match self {
+            Self::Asked(name, asked) => (name, asked),
+            Self::Orphan(name) => return Some(stateless(&name, "orphan")),
+        };
+        match asked.and_then(|asked| Ok(asked.answer()?)) {
+            Ok(StatusReply { status }) => Some(Row {
+                name: status.name.clone(),
+                state: status.state.clone(),
+                status: Some(brief(status)),
+            }),
+            Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
+                None
+            }
+            // it holds its lock and does not listen yet
+            Err(_) => Some(stateless(&name, "starting")),
+        }
+    }
+}
+
+fn stateless(name: &VmName, state: &str) -> Row {
+    Row { name: name.to_string(), state: state.to_owned(), status: None }
 }
 
 fn brief(status: Status) -> Brief {

@@ -130,6 +130,12 @@ impl Client {
         ready(self.line.call(method, parameters))
     }
 
+    /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
+    pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
+        ready(self.line.send(&message(method, parameters)))?;
+        Ok(Asked { line: self.line, method: PhantomData })
+    }
+
     /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
     /// A stream ends with the VM at the latest.
     pub fn stream<M: Stream>(
@@ -150,6 +156,21 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A call whose reply has not been read.
+#[derive(Debug)]
+pub struct Asked<M> {
+    line: Line<BlockingPair>,
+    method: PhantomData<fn() -> M>,
+}
+
+impl<M: Method> Asked<M> {
+    /// Waits for the reply.
+    pub fn answer(mut self) -> Result<M::Reply, ClientError> {
+        let (value, _) = ready(self.line.receive())?;
+        decode(value)
     }
 }
 

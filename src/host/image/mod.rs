@@ -25,6 +25,8 @@ use crate::spec::ImageFormat;
 
 /// As much of an image as its header can reach: a qcow2 cluster is 2 MiB at most, and the header lies in the first.
 const HEADER_BYTES: u64 = 2 << 20;
+/// The marks of all formats lie in these: an image that has none in here is raw, and the rest of it need not be read.
+const MARK_BYTES: u64 = 4 << 10;
 
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,10 @@ pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
     let io = |source| ImageError::Io { path: path.to_owned(), source };
     file.rewind().map_err(io)?;
     let mut start = Vec::new();
-    file.take(HEADER_BYTES).read_to_end(&mut start).map_err(io)?;
+    file.by_ref().take(MARK_BYTES).read_to_end(&mut start).map_err(io)?;
+    if parse(&start) != Ok(Found::Raw) {
+        file.take(HEADER_BYTES - MARK_BYTES).read_to_end(&mut start).map_err(io)?;
+    }
     match parse(&start) {
         Ok(Found::Luks) => Err(ImageError::Luks(path.to_owned())),
         Ok(Found::Raw) => Ok(ImageFacts {
