@@ -1,6 +1,7 @@
 //! The owner against a QEMU that is a model: what it holds can be compared with the books at any time.
 
 mod cards;
+mod every_step;
 mod fake_qemu;
 mod fake_vm;
 mod faults;

@@ -284,3 +284,103 @@ fn another_user_gets_nowhere() {
     let status: Value = target.connect().call(STATUS, json!({}));
     assert!(status["error"].is_null());
 }
+
+/// Every 5 ms a good client that connects and calls (one that is idle makes room when all places are taken); how long each took, and the most memory that was in use.
+fn measure(target: &Target, calls: usize) -> (Duration, Duration, u64) {
+    let mut peak = 0;
+    let mut times: Vec<Duration> = (0..calls)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            let began = Instant::now();
+            assert!(target.connect().call(STATUS, json!({}))["error"].is_null());
+            let took = began.elapsed();
+            peak = peak.max(resident_kib(target.supervisor));
+            took
+        })
+        .collect();
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1], peak)
+}
+
+/// Attacks again and again until it is told to stop.
+type Attack = fn(&std::path::Path, &mut Vec<UnixStream>);
+
+const ATTACKS: [(&str, Attack); 7] = [
+    ("tiny calls without end", |socket, kept| {
+        if kept.is_empty() {
+            let stream = UnixStream::connect(socket).unwrap();
+            let mut reader = stream.try_clone().unwrap();
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            kept.push(stream);
+        }
+        let _ = kept[0].write_all(&b"{\"method\":\"org.varlink.service.GetInfo\"}\0".repeat(100));
+    }),
+    ("1,000 connections with half a frame", |socket, kept| {
+        if kept.len() < 1000 {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            let _ = stream.write_all(b"{\"method\":\"io.vm");
+            kept.push(stream);
+        }
+    }),
+    ("frames without an end", |socket, _| {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        while stream.write_all(&[b'x'; 1 << 16]).is_ok() {}
+    }),
+    ("clients that never read", |socket, kept| {
+        if kept.len() < 20 {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+            while stream.write_all(format!("{{\"method\":\"{STATUS}\"}}\0").repeat(50).as_bytes()).is_ok() {}
+            kept.push(stream);
+        }
+    }),
+    ("clients that vanish before the reply", |socket, _| {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let _ = stream.write_all(format!("{{\"method\":\"{STATUS}\"}}\0").as_bytes());
+    }),
+    ("garbage", |socket, _| {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let _ = stream.write_all(&[0xff, 0, 0x7b, 0, 0x5b].repeat(200));
+    }),
+    ("deep nesting", |socket, _| {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let _ = stream.write_all(format!("{{\"method\":{}\0", "[".repeat(500_000)).as_bytes());
+    }),
+];
+
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The figures of docs/security.md.
+#[test]
+#[ignore = "measures; part of `make soak`"]
+fn a_good_client_keeps_its_latency_during_every_attack() {
+    let target = Target::start();
+    let (median, worst, peak) = measure(&target, 300);
+    println!("| none | {median:?} | {worst:?} | {} MiB |", peak >> 10);
+    for (name, attack) in ATTACKS {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // also when the measurement fails
+            let _ended = Stop(&stop);
+            let attacker = scope.spawn(|| {
+                let mut kept = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    attack(&target.socket, &mut kept);
+                }
+            });
+            let (median, worst, peak) = measure(&target, 300);
+            println!("| {name} | {median:?} | {worst:?} | {} MiB |", peak >> 10);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            attacker.join().unwrap();
+            assert!(median < Duration::from_millis(200) && worst < PATIENCE, "{name}: {median:?}, {worst:?}");
+            assert!(peak < target.before + GROWTH_KIB, "{name}: {peak} KiB");
+        });
+    }
+    target.end();
+}

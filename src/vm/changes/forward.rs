@@ -49,11 +49,32 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
     steps.push(look());
     owner.run_plan(steps, move |owner, result| {
         let result = result.and_then(|values| found_port(&values, &netdev, &forward));
-        if let Ok(forward) = result {
-            owner.inventory.forwards.push(Bound { forward, netdev });
-            tell(owner, "VMRUN_FORWARD_ADDED", &forward);
+        match result {
+            Ok(forward) => {
+                book(owner, Bound { forward, netdev });
+                answer(reply, Ok(Done::Forward(forward)));
+            }
+            Err(error) => look_again(owner, reply, error),
         }
-        answer(reply, result.map(Done::Forward));
+    });
+}
+
+fn book(owner: &mut Owner, bound: Bound) {
+    if !owner.inventory.forwards.contains(&bound) {
+        tell(owner, "VMRUN_FORWARD_ADDED", &bound.forward);
+        owner.inventory.forwards.push(bound);
+    }
+}
+
+/// Something failed around a forward on any port, which may listen all the same: what listens is in the books, so that it
+/// is seen and can be ended.
+fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
+    owner.command(&Command::hmp("info usernet"), move |owner, text| {
+        let text = text.ok();
+        for line in usernet(text.as_ref().and_then(Value::as_str).unwrap_or_default()) {
+            book(owner, line.into());
+        }
+        answer(reply, Err(error));
     });
 }
 

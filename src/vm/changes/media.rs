@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::qemu::media::{media_change, media_eject, medium_node};
+use crate::qemu::plan::Step;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
@@ -36,6 +37,7 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<Pa
             owner.media_made += 1;
             let node = medium_node(owner.media_made);
             let drive = owner.inventory.qemu_name(&id);
+            let discard = facts.medium().map(|old| old.discard()).unwrap_or_default();
             let steps = media_change(drive, facts.medium(), &node, &image.path, image.format, true);
             owner.run_plan(steps, move |owner, result| {
                 let facts = DiskFacts {
@@ -47,7 +49,7 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<Pa
                     foreign: false,
                     ..facts
                 };
-                settle(owner, &id, result, facts, reply);
+                settle(owner, &id, result, facts, discard, reply);
             });
         },
     );
@@ -66,6 +68,7 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
         );
         return answer(reply, Err(error));
     }
+    let discard = facts.medium().map(|old| old.discard()).unwrap_or_default();
     let steps = media_eject(owner.inventory.qemu_name(&id), facts.medium(), force);
     owner.run_plan(steps, move |owner, result| {
         let result = result.map_err(|error| match tray_is_held(&error) {
@@ -78,7 +81,7 @@ pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
         });
         let facts =
             DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
-        settle(owner, &id, result, facts, reply);
+        settle(owner, &id, result, facts, discard, reply);
     });
 }
 
@@ -88,11 +91,13 @@ fn tray_is_held(error: &ChangeError) -> bool {
     error.message.contains("locked") || error.message.contains("is not open")
 }
 
+/// Books what is in the drive now, and closes the image of what was in it.
 fn settle(
     owner: &mut Owner,
     id: &str,
     result: Result<Vec<Value>, ChangeError>,
     facts: DiskFacts,
+    discard: Vec<Step>,
     reply: Reply,
 ) {
     let done = result.and_then(|_| {
@@ -100,7 +105,17 @@ fn settle(
         entry.kind = Kind::Disk(facts);
         Ok(Done::Device(Box::new(entry.clone())))
     });
-    answer(reply, done);
+    if done.is_err() || discard.is_empty() {
+        return answer(reply, done);
+    }
+    owner.run_plan(discard, move |_, closed| match closed {
+        Err(error) if error.kind == ErrorKind::NotRunning => answer(reply, Err(error)),
+        Err(error) => {
+            log::warn!("QEMU keeps the image of the medium that was taken out open: {error}");
+            answer(reply, done);
+        }
+        Ok(_) => answer(reply, done),
+    });
 }
 
 /// The guest (or we) moved a tray: nothing in the books says so, the medium stays the same.

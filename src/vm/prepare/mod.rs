@@ -12,6 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice};
@@ -90,8 +91,22 @@ struct Plan {
     devices: Vec<ExtraDevice>,
 }
 
+/// As many descriptors as a supervisor needs at least: with fewer it would run out of them half-way.
+const FEWEST_DESCRIPTORS: u64 = 64;
+
+fn check_limits() -> Result<(), StartError> {
+    let (allowed, _) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| system("the limit of open files")(error.into()))?;
+    if allowed < FEWEST_DESCRIPTORS {
+        let why = format!("{allowed} (`ulimit -n`) are too few, {FEWEST_DESCRIPTORS} are needed");
+        return Err(system("the limit of open files")(std::io::Error::other(why)));
+    }
+    Ok(())
+}
+
 /// Looks and makes. On failure nothing is left.
 pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
+    check_limits()?;
     if let Some(file) = &request.restore {
         return restored::prepare(request, file);
     }

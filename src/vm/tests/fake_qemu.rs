@@ -34,6 +34,8 @@ pub(super) enum Fault {
     HangUp,
     /// QEMU has carried it out and is gone before it answers.
     HangUpAfter,
+    /// QEMU stands still before it, as after SIGSTOP, until `FakeQemu::freeze(false)`.
+    Stall,
 }
 
 /// A plugged device.
@@ -59,6 +61,8 @@ pub(super) struct Model {
     pub(super) forwards: BTreeMap<String, (String, u16)>,
     pub(super) guest: Guest,
     pub(super) faults: VecDeque<(&'static str, Fault)>,
+    /// What goes wrong after so many more commands, whatever it is.
+    pub(super) later: Option<(usize, Fault)>,
     pub(super) seen: Vec<String>,
     /// Commands that were refused although no fault was planned.
     pub(super) refused: Vec<String>,
@@ -138,6 +142,9 @@ impl FakeQemu {
                 Some(event) = asked.recv() => vec![event],
                 line = lines.next_line() => {
                     let command: Value = serde_json::from_str(&line.ok()??).unwrap();
+                    if self.model().stalls() {
+                        self.freeze(true);
+                    }
                     frozen.wait_for(|frozen| !frozen).await.ok()?;
                     self.model().answer(&command)
                 }
@@ -168,6 +175,30 @@ impl Model {
         self.devices.insert("nic0".to_owned(), card);
     }
 
+    /// The drive that it was started with, and the medium in it.
+    pub(super) fn cold_cd(&mut self, id: &str) {
+        self.nodes.insert(format!("{id}.file"), None);
+        self.nodes.insert(id.to_owned(), Some(format!("{id}.file")));
+        let (driver, bus, drive) = ("ide-cd".to_owned(), "ide.0".to_owned(), Some(id.to_owned()));
+        self.devices.insert(id.to_owned(), Plugged { driver, bus, drive, ..Plugged::default() });
+    }
+
+    /// Whether the next command is the one to stand still before.
+    fn stalls(&mut self) -> bool {
+        self.later.take_if(|later| *later == (0, Fault::Stall)).is_some()
+    }
+
+    fn planned(&mut self, name: &str) -> Option<Fault> {
+        if let Some((left, _)) = &mut self.later {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return self.later.take().map(|(_, fault)| fault),
+            }
+        }
+        let position = self.faults.iter().position(|(planned, _)| *planned == name)?;
+        self.faults.remove(position).map(|(_, fault)| fault)
+    }
+
     /// What QEMU writes on a command.
     fn answer(&mut self, command: &Value) -> Vec<Value> {
         let name = command["execute"].as_str().unwrap().to_owned();
@@ -175,8 +206,7 @@ impl Model {
         if name != "qmp_capabilities" {
             self.seen.push(name.clone());
         }
-        let planned = self.faults.iter().position(|(planned, _)| *planned == name);
-        let fault = planned.and_then(|position| self.faults.remove(position)).map(|(_, fault)| fault);
+        let fault = self.planned(&name);
         let mut events = Vec::new();
         let mut late = Vec::new();
         let result = match &fault {
@@ -191,7 +221,7 @@ impl Model {
                 let _ = self.carry_out(&name, arguments, &mut events, &mut late);
                 return Vec::new();
             }
-            None => self.carry_out(&name, arguments, &mut events, &mut late),
+            Some(Fault::Stall) | None => self.carry_out(&name, arguments, &mut events, &mut late),
         };
         if let (Err(why), None) = (&result, &fault) {
             self.refused.push(format!("{command}: {why}"));
@@ -226,6 +256,8 @@ impl Model {
                     Plugged { driver: text("driver"), bus: text("bus"), drive, netdev, link_down: false };
                 self.plug(&text("id"), plugged)
             }
+            "blockdev-remove-medium" => self.set_medium(&text("id"), None),
+            "blockdev-insert-medium" => self.set_medium(&text("id"), Some(text("node-name"))),
             "netdev_add" => self.add_netdev(&text("id"), &text("type")),
             "netdev_del" => self.delete_netdev(&text("id")),
             "set_link" => self.set_link(&text("name"), arguments["up"] == true),
@@ -311,6 +343,15 @@ impl Model {
             return Err(format!("Property '{}.netdev' can't find value '{netdev}'", device.driver));
         }
         self.devices.insert(id.to_owned(), device);
+        Ok(json!({}))
+    }
+
+    fn set_medium(&mut self, id: &str, node: Option<String>) -> Answer {
+        let Some(drive) = self.devices.get_mut(id) else { return Err(format!("Device '{id}' not found")) };
+        if drive.drive.is_some() == node.is_some() {
+            return Err(format!("Device '{id}' has a medium, or none"));
+        }
+        drive.drive = node;
         Ok(json!({}))
     }
 

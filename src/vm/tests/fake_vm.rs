@@ -17,8 +17,8 @@ use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, Limits, Networking, Os, Protocol, Rates, Size,
-    VmSpec, request,
+    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, ImageFormat, Limits, Networking, Os, Protocol,
+    Rates, Size, VmSpec, request,
 };
 use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
@@ -26,14 +26,14 @@ use crate::vm::console::Console;
 use crate::vm::facts::Facts;
 use crate::vm::handle::{Ask, INBOX_LENGTH};
 use crate::vm::images::Images;
-use crate::vm::inventory::Inventory;
+use crate::vm::inventory::{DiskFacts, Entry, Inventory, Kind};
 use crate::vm::journal::{Journal, Pending};
 use crate::vm::nics;
 use crate::vm::owner::{Owner, Parts};
 use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
-use crate::vm::{Change, ChangeError, Done, Handle, Outcome, RunState, Status};
+use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;
 
@@ -119,6 +119,29 @@ fn facts(process: &Process, dir: &Path) -> Facts {
     }
 }
 
+/// The drive with the metadata.
+fn cd(file: &Path) -> Entry {
+    Entry {
+        id: ids::METADATA_CD.parse().unwrap(),
+        driver: "ide-cd".to_owned(),
+        slot: None,
+        phase: Phase::Present,
+        kind: Kind::Disk(DiskFacts {
+            file: Some(file.display().to_string()),
+            format: Some(ImageFormat::Raw),
+            bus: DiskBus::Sata,
+            size_bytes: None,
+            readonly: true,
+            removable: true,
+            serial: None,
+            node: Some(ids::METADATA_CD.to_owned()),
+            identity: None,
+            foreign: false,
+            limits: Limits::default(),
+        }),
+    }
+}
+
 impl FakeVm {
     pub(super) async fn start() -> Self {
         Self::start_with(spec()).await
@@ -141,6 +164,10 @@ impl FakeVm {
         if let Some(card) = nics::cold(&machine, &spec) {
             qemu.model().cold_card(&spec);
             inventory.insert(card);
+        }
+        if let Some(file) = &spec.metadata {
+            qemu.model().cold_cd(ids::METADATA_CD);
+            inventory.insert(cd(file));
         }
         let run = Arc::new(RunDir::create(dir.path(), &spec.name).unwrap());
         let bus = Bus::default();

@@ -121,7 +121,7 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
     }
 }
 
-fn compare(status: &Status, model: &Model) {
+pub(super) fn compare(status: &Status, model: &Model) {
     let books: BTreeSet<&str> = status.devices.iter().map(|entry| entry.id.as_str()).collect();
     let held: BTreeSet<&str> = model.devices.keys().map(String::as_str).collect();
     assert_eq!(books, held);
@@ -148,6 +148,7 @@ fn compare(status: &Status, model: &Model) {
         if let Kind::Disk(facts) = &entry.kind {
             let held = limits_of(&model.drive(entry.id.as_str()));
             assert_eq!(facts.limits, held, "{entry:?}");
+            assert_eq!(facts.node, model.devices[entry.id.as_str()].drive, "{entry:?}");
         }
     }
     let forwards: BTreeSet<String> =

@@ -1,0 +1,170 @@
+//! Every command of every change is refused once, stands still once, and is QEMU's last once: the books go on to equal what
+//! QEMU holds, and what the change had made is gone.
+
+use std::time::Duration;
+
+use crate::spec::{DiskBus, UsbSelector, VmSpec};
+use crate::vm::change::ForwardPattern;
+use crate::vm::{Change, ErrorKind};
+
+use super::fake_qemu::Fault;
+use super::fake_vm::{FakeVm, card, device, disk, forward, keyboard, link, remove, spec, throttle};
+use super::sequences::compare;
+
+/// What a change makes goes by one of these names.
+const MADE: [&str; 4] = ["new.img", "new-scsi.img", "new-usb.img", "new-nvme.img"];
+
+fn changes(vm: &FakeVm) -> Vec<Change> {
+    let stick = UsbSelector::File(vm.file("stick.img"));
+    let forwarded = ForwardPattern { host: 40_001, guest: None, address: None, protocol: None };
+    vec![
+        disk(vm.file(MADE[0]), DiskBus::Virtio, None),
+        disk(vm.file(MADE[1]), DiskBus::Scsi, None),
+        disk(vm.file(MADE[2]), DiskBus::Usb, None),
+        disk(vm.file(MADE[3]), DiskBus::Nvme, None),
+        keyboard(None),
+        Change::AddUsb { selector: stick, id: None },
+        card("lan"),
+        link(Some("nic0"), false),
+        throttle("old", 5),
+        device("edu", "e"),
+        device("edu,serial=1", "e"),
+        Change::ResizeDisk { id: "old".to_owned(), size: "2M".parse().unwrap() },
+        remove("old"),
+        remove("keys"),
+        remove("card"),
+        forward(0, 80),
+        Change::RemoveForward(forwarded),
+        Change::ChangeMedia {
+            id: "metadata".to_owned(),
+            file: vm.file("stick.img"),
+            allow_backing: Vec::new(),
+        },
+        Change::EjectMedia { id: "metadata".to_owned(), force: false },
+        Change::Pause,
+        Change::Resume,
+        Change::Reset,
+        Change::Powerdown,
+    ]
+}
+
+/// A VM with something of everything.
+async fn vm() -> FakeVm {
+    let vm =
+        FakeVm::start_with(VmSpec { metadata: Some("/metadata.iso".into()), hotplug_slots: 6, ..spec() })
+            .await;
+    std::fs::write(vm.file("stick.img"), [0; 512]).unwrap();
+    vm.change(disk(vm.file("old.img"), DiskBus::Virtio, Some("old"))).await.unwrap();
+    vm.change(keyboard(Some("keys"))).await.unwrap();
+    vm.change(card("card")).await.unwrap();
+    vm.change(forward(0, 22)).await.unwrap();
+    vm
+}
+
+/// How many commands a change takes when nothing goes wrong.
+async fn commands_of(number: usize) -> usize {
+    let vm = vm().await;
+    let before = vm.qemu.seen().len();
+    let change = changes(&vm).swap_remove(number);
+    vm.change(change.clone()).await.unwrap_or_else(|error| panic!("{change:?}: {error}"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    compare(&vm.status().await, &vm.qemu.model());
+    vm.qemu.seen().len() - before
+}
+
+async fn count() -> usize {
+    changes(&vm().await).len()
+}
+
+fn made_files(vm: &FakeVm) -> Vec<&'static str> {
+    MADE.into_iter().filter(|name| vm.file(name).exists()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_at_any_step() {
+    let mut injected = 0;
+    for number in 0..count().await {
+        for step in 0..commands_of(number).await {
+            let vm = vm().await;
+            let before = vm.qemu.seen().len();
+            vm.qemu.model().later = Some((step, Fault::Refuse("planned")));
+            let change = changes(&vm).swap_remove(number);
+            let answer = vm.change(change.clone()).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let what = format!("{change:?} at step {step} of {:?}: {answer:?}", &vm.qemu.seen()[before..]);
+            println!("{what}");
+            // a QEMU that does not close what nobody uses keeps it: the device is gone, and that is what is told
+            let refused = vm.qemu.seen().get(before + step).cloned().unwrap_or_default();
+            if ["blockdev-del", "netdev_del"].contains(&refused.as_str()) {
+                assert!(answer.is_ok() || !matches!(change, Change::Remove { .. }), "{what}");
+                injected += 1;
+                continue;
+            }
+            compare(&vm.status().await, &vm.qemu.model());
+            if answer.is_err() {
+                assert!(made_files(&vm).is_empty(), "{what}");
+            }
+            // the same works afterwards, if it was undone
+            if answer.is_err() && !matches!(change, Change::Remove { .. } | Change::RemoveForward(_)) {
+                vm.change(changes(&vm).swap_remove(number))
+                    .await
+                    .unwrap_or_else(|error| panic!("again: {error}; {what}"));
+            }
+            injected += 1;
+        }
+    }
+    println!("{injected} refusals");
+    assert!(injected > 40, "{injected}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qemu_that_stands_still_at_any_step() {
+    let mut injected = 0;
+    for number in 0..count().await {
+        for step in 0..commands_of(number).await {
+            let vm = vm().await;
+            vm.qemu.model().later = Some((step, Fault::Stall));
+            let change = changes(&vm).swap_remove(number);
+            let answer = vm.change(change.clone()).await;
+            let what = format!("{change:?} at step {step}: {answer:?}");
+            if let Err(error) = &answer {
+                assert_eq!(error.kind, ErrorKind::TimedOut, "{what}");
+            }
+            vm.qemu.freeze(false);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            println!("{what}");
+            compare(&vm.status().await, &vm.qemu.model());
+            injected += 1;
+        }
+    }
+    println!("{injected} standstills");
+    assert!(injected > 40, "{injected}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_death_of_qemu_at_any_step() {
+    let mut injected = 0;
+    for number in 0..count().await {
+        for step in 0..commands_of(number).await {
+            for fault in [Fault::HangUp, Fault::HangUpAfter] {
+                let vm = vm().await;
+                vm.qemu.model().later = Some((step, fault));
+                let change = changes(&vm).swap_remove(number);
+                let answer = tokio::time::timeout(Duration::from_secs(5), vm.change(change.clone())).await;
+                let answer = answer.unwrap_or_else(|_| panic!("{change:?} at step {step}: no answer"));
+                let what = format!("{change:?} at step {step}: {answer:?}");
+                if let Err(error) = &answer {
+                    assert_eq!(error.kind, ErrorKind::NotRunning, "{what}");
+                    assert!(made_files(&vm).is_empty(), "{what}");
+                }
+                assert!(vm.file("old.img").exists() && vm.file("stick.img").exists(), "{what}");
+                let handle = vm.handle.clone();
+                vm.exits(1).await;
+                assert_eq!(handle.change(Change::Pause).await.unwrap_err().kind, ErrorKind::NotRunning);
+                injected += 1;
+            }
+        }
+    }
+    println!("{injected} deaths");
+    assert!(injected > 80, "{injected}");
+}

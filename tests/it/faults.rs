@@ -1,0 +1,174 @@
+//! What goes wrong on the host, with the real QEMU: no room, no writing, no descriptors, a QEMU that stands still.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::boot_sector::Guest;
+use crate::support::processes::{eventually, qemu_of, send};
+use crate::support::sandbox::{Done, Sandbox};
+
+/// A file system of its own; taken away at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// None, with a word about it, where mounting is not allowed.
+    fn tmpfs(at: &Path, options: &str) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            other => {
+                println!("SKIPPED: no file system can be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Files in a folder, but for those that tell of a run.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_full_disk_refuses_changes_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    for (number, options) in ["size=256k", "size=64m,nr_inodes=4"].into_iter().enumerate() {
+        let place = sandbox.file(format!("small{number}"));
+        let Some(mounted) = Mounted::tmpfs(&place, options) else { return };
+        let fill = place.join("fill");
+        match number {
+            0 => drop(std::fs::write(&fill, vec![1; 256 << 10])),
+            _ => (0..4).for_each(|name| drop(std::fs::write(place.join(format!("f{name}")), ""))),
+        }
+        let before = names(&place);
+        // a state directory cannot be made or written
+        let start = ["qemu", "--detached", "--state", &format!("{}/state", place.display()), "guest.img"];
+        sandbox.run(start).fails(1, &["No space left on device"]);
+        sandbox.is_clean();
+        // a disk cannot be made
+        sandbox.detached(["guest.img"]);
+        let devices = sandbox.ctl_json(["status"])["devices"].clone();
+        for image in ["new.qcow2", "other.qcow2"] {
+            let disk = format!("{}/{image},size=1G", place.display());
+            let refused = sandbox.ctl(["disk-add", &disk]);
+            refused.fails(1, &["No space left on device"]);
+        }
+        let status = sandbox.ctl_json(["status"]);
+        assert_eq!((&status["devices"], &status["slots_used"]), (&devices, &0.into()));
+        sandbox.ctl(["save", &format!("{}/saved", place.display())]).fails(1, &[]);
+        assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+        assert_eq!(names(&place), before);
+        sandbox.ctl(["shutdown", "--force"]);
+        drop(mounted);
+    }
+}
+
+#[test]
+fn a_read_only_file_system_refuses_what_must_be_written() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    let place = sandbox.file("fixed");
+    let Some(mounted) = Mounted::tmpfs(&place, "size=4m") else { return };
+    std::fs::copy(sandbox.file("guest.img"), place.join("guest.img")).unwrap();
+    mounted.read_only();
+    let image = place.join("guest.img").display().to_string();
+    sandbox.run(["qemu", "--detached", &image]).fails(1, &[]);
+    sandbox
+        .run(["qemu", "--detached", "--state", "state", &image])
+        .fails(1, &["no permission to write", "readonly"]);
+    sandbox.detached(["guest.img"]);
+    sandbox.ctl(["disk-add", &image]).fails(1, &["no permission to write", "readonly=on"]);
+    sandbox.ctl(["disk-add", &format!("{}/new.img,size=1M", place.display())]).fails(1, &["Read-only"]);
+    sandbox.ctl(["disk-add", &format!("{image},readonly=on,id=fixed")]).ok();
+    sandbox.ctl(["shutdown", "--force"]);
+}
+
+#[test]
+fn too_few_descriptors_or_too_little_memory_end_in_words() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    let limited = |limit: &str| {
+        let mut command = sandbox.program("prlimit");
+        command.arg(limit).arg("--").arg(env!("CARGO_BIN_EXE_vmrun"));
+        command.args(["qemu", "--detached", "--name", "guest", "guest.img"]);
+        Done::of(command.output().unwrap())
+    };
+    let mut codes = Vec::new();
+    let descriptors = (4..40).chain([64, 80]).map(|limit| format!("--nofile={limit}"));
+    let memory = [24, 48, 96, 256, 1024, 1536].map(|mib: u64| format!("--as={}", mib << 20));
+    for limit in descriptors.chain(memory) {
+        let done = limited(&limit);
+        codes.push(done.code);
+        if done.code == 0 {
+            sandbox.ctl(["shutdown", "--force"]);
+        } else {
+            assert!(!done.stderr.contains("panicked"), "{limit}: {done:#?}");
+            assert!(!done.stderr.is_empty(), "{limit}: {done:#?}");
+        }
+        sandbox.is_clean();
+    }
+    println!("exit codes: {codes:?}");
+    assert!(codes.contains(&0) && codes.contains(&1), "{codes:?}");
+}
+
+/// The long form (30 s, the deadline of a command) is for `make soak`.
+fn stands_still(time: Duration) {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    sandbox.detached(["guest.img"]);
+    let qemu = qemu_of(sandbox.path());
+    send(qemu, Signal::SIGSTOP);
+    let began = Instant::now();
+    let waiting =
+        sandbox.vmrun().args(["ctl", "pause"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // what needs no QEMU is answered meanwhile
+    let asked = Instant::now();
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    std::thread::sleep(time.saturating_sub(began.elapsed()));
+    let late = time > Duration::from_secs(30);
+    send(qemu, Signal::SIGCONT);
+    let output = waiting.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    match late {
+        true => {
+            assert_eq!((output.status.code(), told.contains("did not answer")), (Some(5), true), "{told}")
+        }
+        false => assert_eq!(output.status.code(), Some(0), "{told}"),
+    }
+    eventually("what was asked comes true", || sandbox.ctl_json(["status"])["state"] == "paused");
+    sandbox.ctl(["resume"]).ok();
+    sandbox.ctl(["usb-add", "usb-kbd"]).ok();
+    sandbox.ctl(["shutdown", "--force"]);
+}
+
+#[test]
+fn a_qemu_that_stands_still_for_a_moment_is_waited_for() {
+    stands_still(Duration::from_secs(3));
+}
+
+#[test]
+#[ignore = "takes 40 s; part of `make soak`"]
+fn a_qemu_that_stands_still_is_told_of_and_loses_nothing() {
+    stands_still(Duration::from_secs(35));
+}
