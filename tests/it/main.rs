@@ -37,6 +37,7 @@ mod notify;
 mod protocol;
 mod readme;
 mod shared_qmp;
+mod soak;
 mod support;
 mod terminal;
 mod wrap;
