@@ -61,8 +61,9 @@ bench: bench-setup ## measure vmrun beside QEMU, libvirt and linuxkit's command 
 fuzz: setup ## run each parser's fuzzer for SECONDS=60, two at a time (JOBS=2)
 	@TARGET=$(TARGET) tests/fuzz/run.sh $(or $(SECONDS),60) $(or $(JOBS),2)
 
-soak: guest ## repeat the tests that are marked as ignored because they take long
-	@$(GUEST); $(PYTHON); $(CARGO) test --locked --release -- --ignored --nocapture
+soak: setup ## lives and deaths of VMs at random, for SECONDS=3600, from SEED=… or one that is printed
+	VMRUN_SOAK_SECONDS=$(or $(SECONDS),3600) $(if $(SEED),VMRUN_SEED=$(SEED)) \
+		$(CARGO) test --locked --release --test it -- soak:: --nocapture
 
 clean: ## remove what was built; the guest's cache stays
 	$(CARGO) clean

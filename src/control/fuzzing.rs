@@ -26,11 +26,8 @@ pub(crate) fn frames(bytes: &[u8]) {
         let (mut calls, _) = Connection::new(Guarded(ours)).split();
         let client = tokio::spawn(async move { theirs.write_all(&bytes).await });
         let mut answered = 0;
-        loop {
-            match calls.receive_call::<RawCall>().await {
-                Ok(_) | Err(zlink::Error::Json(_)) => answered += 1,
-                Err(_) => break,
-            }
+        while let Ok(_) | Err(zlink::Error::Json(_)) = calls.receive_call::<RawCall>().await {
+            answered += 1;
         }
         // the other side may have given up
         let _ = client.await;

@@ -27,7 +27,15 @@ impl FromStr for InterfaceName {
 
     fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
         let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-        if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(bad) {
+        // one that begins with a comma could not be told from the comma before it
+        let bad_start = text.starts_with(',');
+        if text.is_empty()
+            || bad_start
+            || text.len() > 15
+            || text == "."
+            || text == ".."
+            || text.contains(bad)
+        {
             return Err(InterfaceNameError::Invalid(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
@@ -36,7 +44,8 @@ impl FromStr for InterfaceName {
 
 text_type!(InterfaceName, InterfaceNameError);
 
-const KNOWN: &[&str] = &["default", "user", "bridge", "tap", "none"];
+/// The modes.
+pub(super) const KNOWN: &[&str] = &["default", "user", "bridge", "tap", "none"];
 
 /// How the VM is networked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -121,6 +121,11 @@ impl FromStr for NicSpec {
         });
         let network = match name {
             Some(name) => format!("{mode},{name}").parse()?,
+            // a doubled comma separates nothing
+            None if mode.contains(',') => {
+                let unknown = UnknownWord::new("networking mode", mode, super::network::KNOWN);
+                return Err(NetworkingError::Unknown(unknown).into());
+            }
             None => mode.parse()?,
         };
         let mut nic = Self::on(network)?;
@@ -191,6 +196,8 @@ mod tests {
             ("none", "a network card needs a network: user, tap,NAME or bridge,NAME".to_owned()),
             ("tap", "tap networking needs a name: tap,NAME".to_owned()),
             ("tap,id=a", "tap networking needs a name: tap,NAME".to_owned()),
+            ("tap,,mac=1", "unknown networking mode 'tap,mac=1', did you mean 'tap'? (known: default, user, bridge, tap, none)".to_owned()),
+            ("tap,,,,b,,d", "unknown networking mode 'tap,,b,d', did you mean 'tap'? (known: default, user, bridge, tap, none)".to_owned()),
             ("usr", "unknown networking mode 'usr', did you mean 'user'? (known: default, user, bridge, tap, none)".to_owned()),
             ("user,model=e100", format!("unknown network card 'e100', did you mean 'e1000'? {models}")),
             ("user,mac=1", "'1' is not a MAC address (six pairs of hexadecimal digits with colons)".to_owned()),

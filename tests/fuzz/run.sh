@@ -16,12 +16,16 @@ if ! cargo fuzz --version > /dev/null 2>&1; then
 	cargo install cargo-fuzz --locked --quiet --root "$folder"
 fi
 if [ $# = 0 ]; then
-	set -- $(cargo fuzz list --fuzz-dir tests/fuzz)
+	mapfile -t targets < <(cargo fuzz list --fuzz-dir tests/fuzz)
+	set -- "${targets[@]}"
 fi
 # No sanitizer: unsafe code is in no parser, and without it there are twice as many runs
 cargo fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir "$folder"
-export programs="$folder/$(rustc -vV | sed -n 's/^host: //p')/release"
+host=$(rustc -vV | sed -n 's/^host: //p')
+export programs=$folder/$host/release
 
+# called by xargs
+# shellcheck disable=SC2317
 run() {
 	mkdir -p "$folder/corpus/$1"
 	arguments=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1)

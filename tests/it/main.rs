@@ -42,6 +42,7 @@ mod protocol;
 mod readme;
 mod sandboxed;
 mod shared_qmp;
+mod soak;
 mod support;
 mod terminal;
 mod wrap;

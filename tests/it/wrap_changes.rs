@@ -268,6 +268,20 @@ fn what_its_owner_does_is_seen() {
 }
 
 #[test]
+fn a_plugged_card_is_one_under_another_supervisor_too() {
+    let port = ["-M", "q35", "-device", "pcie-root-port,id=rp1,chassis=1"];
+    let vm = Wrapped::start(Sandbox::new(), &port);
+    vm.ctl(&["nic-add", "user,id=lan"]);
+    let before = vm.sandbox.ctl_json(["nic-list"]);
+    let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+    processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
+    processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
+    assert_eq!(vm.sandbox.ctl_json(["nic-list"]), before);
+    vm.owner().ask("quit", json!({}));
+    assert_eq!(vm.ended(), 0);
+}
+
+#[test]
 fn a_machine_can_go_on_after_its_end() {
     let sandbox = Sandbox::new();
     sandbox.boot_sector(Guest::ReactsToButton);

@@ -217,8 +217,7 @@ impl View<'_> {
                 Some((drive, facts)) => self.disk_or_stick(dev, &drive, facts),
                 None if is_usb => usb(dev),
                 None if is_our_controller(dev) => Kind::Controller,
-                None if dev.properties.contains_key("netdev") => Kind::Nic(self.nic(dev)),
-                None => Kind::Other,
+                None => self.nic(index).map_or(Kind::Other, Kind::Nic),
             };
             if dev.id.is_empty() {
                 let path = self.path(index, &kind);
@@ -239,27 +238,31 @@ impl View<'_> {
         if parent.is_some_and(|parent| parent.driver == "usb-storage") {
             return None;
         }
-        let children =
-            self.tree.devices.iter().enumerate().filter(|(child, _)| self.tree.parent(*child) == Some(index));
-        let halves: Vec<&Dev> = std::iter::once(dev).chain(children.map(|(_, child)| child)).collect();
-        let property =
-            |name| halves.iter().find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()));
+        let property = |name| self.property(index, name);
         let drive = property("drive")?;
         let facts = self.blocks.facts(drive, bus, dev.driver.ends_with("-cd"), property("serial"));
         Some((drive.clone(), facts))
     }
 
-    /// A network card; whose back-end it is on tells its id.
-    fn nic(&self, dev: &Dev) -> NicFacts {
-        let netdev = dev.properties.get("netdev").cloned().unwrap_or_default();
-        NicFacts {
+    /// A property of a device that says something: its own, or its back half's, which is a device of its own in the tree (virtio).
+    fn property(&self, index: usize, name: &str) -> Option<&String> {
+        let children =
+            self.tree.devices.iter().enumerate().filter(|(child, _)| self.tree.parent(*child) == Some(index));
+        let mut halves = self.tree.devices.get(index).into_iter().chain(children.map(|(_, child)| child));
+        halves.find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()))
+    }
+
+    /// A network card, if it is one; whose back-end it is on tells its id.
+    fn nic(&self, index: usize) -> Option<NicFacts> {
+        let netdev = self.property(index, "netdev")?;
+        Some(NicFacts {
             network: user_networks(self.usernet).contains(&netdev.as_str()).then_some(Networking::User),
             interface: None,
-            mac: dev.properties.get("mac").and_then(|mac| mac.parse().ok()),
+            mac: self.property(index, "mac").and_then(|mac| mac.parse().ok()),
             link_up: true,
-            foreign: netdev != ids::netdev(&dev.id),
-            netdev,
-        }
+            foreign: *netdev != ids::netdev(&self.tree.devices.get(index)?.id),
+            netdev: netdev.clone(),
+        })
     }
 
     /// Tells what vmrun has plugged in an earlier life from what others have.
