@@ -157,8 +157,8 @@ mod tests {
         let found = program("qemu", Verdict::Bad, Ok(path.clone()));
         assert_eq!(found.verdict, Verdict::Bad);
         assert!(found.found.contains("exit status: 3"), "{found:?}");
-        let missing = ProgramError::NotFound { program: "qemu-img".into() };
-        let found = program("qemu-img", Verdict::Limited, Err(missing));
+        let nowhere = SearchPath { path: dir.path().join("bin").into(), root: dir.path().to_owned() };
+        let found = program("qemu-img", Verdict::Limited, programs::qemu_img(&nowhere));
         assert_eq!(
             (found.verdict, found.hint.as_deref()),
             (Verdict::Limited, Some("apt-get install qemu-utils"))

@@ -78,6 +78,9 @@ pub(crate) fn console(bytes: &[u8]) {
     }
     assert_eq!(read, bytes);
     let regex = Regex::new("a(b+)c").expect("an expression");
+    // for its timer, which never runs out: the output has ended
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _inside = runtime.enter();
     let found = find_line(looking, &regex).now_or_never().expect("the output has ended");
     let there = bytes.split(|byte| *byte == b'\n').any(|line| regex.is_match(&String::from_utf8_lossy(line)));
     assert_eq!(found.is_some(), there);
