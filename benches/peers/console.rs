@@ -26,7 +26,6 @@ const COUNTED: Duration = Duration::from_millis(500);
 pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::FloodsConsole);
-    let command_line = CommandLine::of(&sandbox, &["--name", "vm"], &image).with("-serial", "stdio");
 
     let mut command = sandbox.vmrun();
     command.args(["qemu", "--name", "vm"]).arg(&image).stdout(Stdio::piped()).stderr(Stdio::null());
