@@ -1,13 +1,16 @@
 //! How fast a guest's console reaches a pipe.
 
 use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::line::Line;
 use super::measure::{RUNS, in_turn};
-use super::qemu::CommandLine;
+use super::qemu::{Bare, CommandLine};
 use super::report::{Beside, Goal, Row};
 use super::support::boot_sector::Guest;
 use super::support::sandbox::Sandbox;
@@ -16,11 +19,13 @@ use super::support::sandbox::Sandbox;
 const SETTLING: Duration = Duration::from_millis(100);
 const COUNTED: Duration = Duration::from_millis(500);
 
-/// Two guests that print as fast as they can, one of which is paused while the other is measured.
+/// Three guests that print as fast as they can, all but one of which are paused while that one is measured.
+///
+/// The third has its serial port on a socket, as ours have, read by nothing but this program: what a socket costs QEMU, which
+/// sends each byte by itself, is the limit of everybody who can let go of a console and take it up again.
 pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::FloodsConsole);
-    let command_line = CommandLine::of(&sandbox, &["--name", "vm"], &image).with("-serial", "stdio");
 
     let mut command = sandbox.vmrun();
     command.args(["qemu", "--name", "vm"]).arg(&image).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -29,16 +34,14 @@ pub(crate) fn rows() -> Vec<Row> {
     flows(&ours);
     sandbox.ctl(["pause"]).ok();
 
-    // the same image may be open only once
-    let other = sandbox.file("other.img");
-    std::fs::copy(&image, &other).unwrap();
-    let command_line = command_line.with_image(&image, &other);
-    let mut bare = command_line.start(sandbox.path(), Stdio::piped());
-    let theirs = count(bare.child.stdout.take().unwrap());
-    let mut monitor = bare.monitor();
-    monitor.ask(r#"{"execute":"cont"}"#);
-    flows(&theirs);
-    monitor.ask(r#"{"execute":"stop"}"#);
+    let to_socket = CommandLine::of(&sandbox, &["--name", "vm"], &image);
+    let to_stdout = to_socket.clone().with("-serial", "stdio");
+    let mut piped = Peer::start(&sandbox, &to_stdout, &image, "piped", |bare, _| {
+        Box::new(bare.child.stdout.take().unwrap())
+    });
+    let mut socket = Peer::start(&sandbox, &to_socket, &image, "socket", |_, folder| {
+        Box::new(UnixStream::connect(folder.join("bare-serial")).unwrap())
+    });
 
     let mut vmrun_rate = || {
         sandbox.ctl(["resume"]).ok();
@@ -46,17 +49,52 @@ pub(crate) fn rows() -> Vec<Row> {
         sandbox.ctl(["pause"]).ok();
         rate
     };
-    let mut bare_rate = || {
-        monitor.ask(r#"{"execute":"cont"}"#);
-        let rate = megabytes_per_second(&theirs);
-        monitor.ask(r#"{"execute":"stop"}"#);
-        rate
-    };
-    let [ours, limit] = in_turn(RUNS, [&mut vmrun_rate, &mut bare_rate]);
+    let [ours, pipe, socket] = in_turn(RUNS, [&mut vmrun_rate, &mut || piped.rate(), &mut || socket.rate()]);
     sandbox.ctl(["shutdown", "--force"]);
     vmrun.wait().unwrap();
-    let beside = Beside::Peer("QEMU, -serial stdio", limit);
-    vec![Row::new("console to a pipe", "MB/s", &ours, beside, Goal::TimesTheRate(0.9))]
+    let row = |name, series| {
+        Row::new("console to a pipe", "MB/s", &ours, Beside::Peer(name, series), Goal::TimesTheRate(0.9))
+    };
+    vec![row("QEMU, -serial stdio", pipe), row("QEMU, serial port on a socket", socket)]
+}
+
+/// A QEMU of its own, paused unless it is measured.
+struct Peer {
+    monitor: Line,
+    read: Arc<AtomicU64>,
+    _bare: Bare,
+}
+
+impl Peer {
+    /// `console` gives what its console can be read from.
+    fn start(
+        sandbox: &Sandbox,
+        command_line: &CommandLine,
+        image: &Path,
+        name: &str,
+        console: impl FnOnce(&mut Bare, &Path) -> Box<dyn Read + Send>,
+    ) -> Self {
+        // the same image may be open only once
+        let other = sandbox.file(format!("{name}.img"));
+        std::fs::copy(image, &other).unwrap();
+        let folder = sandbox.file(name);
+        std::fs::create_dir(&folder).unwrap();
+        let mut bare = command_line.clone().with_image(image, &other).start(&folder, Stdio::piped());
+        let read = count(console(&mut bare, &folder));
+        let monitor = bare.monitor();
+        let mut peer = Self { monitor, read, _bare: bare };
+        peer.monitor.ask(r#"{"execute":"cont"}"#);
+        flows(&peer.read);
+        peer.monitor.ask(r#"{"execute":"stop"}"#);
+        peer
+    }
+
+    fn rate(&mut self) -> f64 {
+        self.monitor.ask(r#"{"execute":"cont"}"#);
+        let rate = megabytes_per_second(&self.read);
+        self.monitor.ask(r#"{"execute":"stop"}"#);
+        rate
+    }
 }
 
 /// Reads it to its end, and counts.

@@ -1,7 +1,6 @@
 //! Reads QEMU's end of the console without a condition, and writes to it what was typed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -14,12 +13,6 @@ use super::log_file::ConsoleLog;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;
-/// Output that comes in pieces closer together than this is a flood.
-const FLOOD: Duration = Duration::from_millis(1);
-/// QEMU's serial port sends each byte by itself, and each would wake us. In a flood we do not listen for as long as this, and
-/// then take what has come: far less than the socket holds (some 270 bytes sent one by one), so the guest is not held up, and
-/// the processor is left to it. Our other work waits as long; a timer of the runtime would wake for each byte all the same.
-const PAUSE: Duration = Duration::from_micros(100);
 /// How many pieces of input may wait for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 
@@ -74,7 +67,6 @@ pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> 
 
 async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>) {
     let mut buffer = vec![0; BUFFER];
-    let mut last: Option<Instant> = None;
     loop {
         match socket.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
@@ -83,11 +75,6 @@ async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>)
                     log.append(&buffer[..count]);
                 }
                 hub.push(&buffer[..count]);
-                if last.replace(Instant::now()).is_some_and(|last| last.elapsed() < FLOOD) {
-                    // readers first
-                    tokio::task::yield_now().await;
-                    std::thread::sleep(PAUSE);
-                }
             }
         }
     }
