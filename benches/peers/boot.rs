@@ -1,7 +1,7 @@
 //! A whole boot: from the start of the program until Linux in the VM is ready.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ const READY: &str = "vmrun-guest: ready";
 
 pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
-    let prefix = linux_guest();
+    let prefix = guest(&sandbox);
     let mut ours = || vmrun(&sandbox, &prefix, &[]);
     let mut microvm = || vmrun(&sandbox, &prefix, &["--machine", "microvm"]);
     let mut theirs = || {
@@ -33,6 +33,19 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("boot of Linux", "ms", &ours, beside.clone(), Goal::TimesFaster(1.2)),
         Row::new("boot of Linux, microvm", "ms", &microvm, beside, Goal::TimesFaster(1.4)),
     ]
+}
+
+/// The guest of the tests, told how fast its clock is: without that Linux measures it on a microvm, and where there is no KVM that
+/// does not end every other time.
+fn guest(sandbox: &Sandbox) -> PathBuf {
+    let (from, to) = (linux_guest(), sandbox.file("guest"));
+    let beside = |prefix: &Path, part: &str| PathBuf::from(format!("{}-{part}", prefix.display()));
+    for part in ["kernel", "initrd.img"] {
+        std::os::unix::fs::symlink(beside(&from, part), beside(&to, part)).unwrap();
+    }
+    let line = std::fs::read_to_string(beside(&from, "cmdline")).unwrap();
+    std::fs::write(beside(&to, "cmdline"), format!("{} tsc_early_khz=1000000\n", line.trim_end())).unwrap();
+    to
 }
 
 fn vmrun(sandbox: &Sandbox, prefix: &Path, options: &[&str]) -> f64 {
