@@ -170,7 +170,7 @@ fn a_qemu_that_stands_still_for_a_moment_is_waited_for() {
 }
 
 #[test]
-#[ignore = "takes 40 s; part of `make soak`"]
+#[ignore = "takes 40 s; `make soak` runs it"]
 fn a_qemu_that_stands_still_is_told_of_and_loses_nothing() {
     stands_still(Duration::from_secs(35));
 }
