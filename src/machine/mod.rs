@@ -49,7 +49,7 @@ pub use error::Error;
 pub use exec::Output;
 pub use requests::{
     absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
-    milliseconds,
+    milliseconds, size_bytes,
 };
 use supervisor::Supervisor;
 
@@ -247,8 +247,7 @@ impl Machine {
 
     /// Gives a disk more room, in bytes.
     pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
-        let size_bytes = i64::try_from(size.bytes()).unwrap_or(i64::MAX);
-        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes };
+        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
         Ok(self.call(methods::ResizeDisk, call).await?.disk)
     }
 
