@@ -244,32 +244,65 @@ fn the_books_are_the_same_after_a_takeover() {
     shuts_down_clean(&sandbox);
 }
 
-#[test]
-fn a_card_that_was_half_added_is_taken_back() {
+/// Kills the supervisor at random while `change` adds something: then it is there whole, or it was never there.
+/// `check` looks closer, knowing which.
+fn half_added(
+    change: [&str; 2],
+    longest: Duration,
+    is_there: impl Fn(&Value) -> bool,
+    check: impl Fn(&Sandbox, bool),
+) {
     let mut chance = Chance::new();
     for round in 0..repetitions(4) {
         let sandbox = detached(Guest::ReactsToButton, &[]);
-        let before = lasting(sandbox.ctl_json(["status"]));
-        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let before = sandbox.ctl_json(["status"]);
+        let supervisor = i32::try_from(before["supervisor_pid"].as_i64().unwrap()).unwrap();
+        let before = lasting(before);
         let mut adding = sandbox.vmrun();
-        adding.args(["ctl", "nic-add", "user,id=lan"]).stdout(Stdio::null()).stderr(Stdio::null());
+        adding.arg("ctl").args(change).stdout(Stdio::null()).stderr(Stdio::null());
         let mut adding = adding.spawn().unwrap();
-        let delay = chance.delay(Duration::from_millis(40));
+        let delay = chance.delay(longest);
         println!("round {round}: killed after {delay:?}");
         std::thread::sleep(delay);
-        kill(i32::try_from(supervisor).unwrap());
+        kill(supervisor);
         let told = wait_with_patience(&mut adding).success();
         let after = lasting(sandbox.ctl_json(["status"]));
-        let has_card = after["nics"].as_array().unwrap().len() == 2;
-        assert!(has_card || !told, "it was told that the card is there: {after}");
-        let network = sandbox.ctl(["hmp", "info", "network"]).line();
-        assert_eq!(network.contains("lan.net"), has_card, "{network}");
-        if !has_card {
+        let there = is_there(&after);
+        assert!(there || !told, "it was told that it is there: {after}");
+        check(&sandbox, there);
+        if !there {
             assert_eq!(after, before);
-            sandbox.ctl(["nic-add", "user,id=lan"]).ok();
+            sandbox.ctl(change).ok();
         }
         shuts_down_clean(&sandbox);
     }
+}
+
+#[test]
+fn a_card_that_was_half_added_is_taken_back() {
+    half_added(
+        ["nic-add", "user,id=lan"],
+        Duration::from_millis(40),
+        |status| status["nics"].as_array().unwrap().len() == 2,
+        |sandbox, there| {
+            let network = sandbox.ctl(["hmp", "info", "network"]).line();
+            assert_eq!(network.contains("lan.net"), there, "{network}");
+        },
+    );
+}
+
+#[test]
+fn a_disk_that_was_half_added_is_taken_back() {
+    half_added(
+        ["disk-add", "new.qcow2,size=4M,id=new"],
+        Duration::from_millis(80),
+        |status| status["disks"].as_array().unwrap().iter().any(|disk| disk["id"] == "new"),
+        |sandbox, there| {
+            assert_eq!(sandbox.file("new.qcow2").exists(), there, "the image was taken back");
+            let nodes = sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout;
+            assert_eq!(nodes.contains("new.qcow2"), there, "{nodes}");
+        },
+    );
 }
 
 /// As if the supervisor had died between the two steps of a plug.
@@ -291,38 +324,6 @@ fn a_back_end_without_its_card_is_closed() {
     let journal: Value = serde_json::from_slice(&std::fs::read(&pending).unwrap()).unwrap();
     assert_eq!(journal["cards"].as_object().unwrap().len(), 1, "{journal}");
     shuts_down_clean(&sandbox);
-}
-
-#[test]
-fn a_disk_that_was_half_added_is_taken_back() {
-    let mut chance = Chance::new();
-    for round in 0..repetitions(4) {
-        let sandbox = detached(Guest::ReactsToButton, &[]);
-        let before = lasting(sandbox.ctl_json(["status"]));
-        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
-        let mut adding = sandbox.vmrun();
-        adding
-            .args(["ctl", "disk-add", "new.qcow2,size=4M,id=new"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut adding = adding.spawn().unwrap();
-        let delay = chance.delay(Duration::from_millis(80));
-        println!("round {round}: killed after {delay:?}");
-        std::thread::sleep(delay);
-        kill(i32::try_from(supervisor).unwrap());
-        let told = wait_with_patience(&mut adding).success();
-        let after = lasting(sandbox.ctl_json(["status"]));
-        let has_disk = after["disks"].as_array().unwrap().iter().any(|disk| disk["id"] == "new");
-        assert!(has_disk || !told, "it was told that the disk is there: {after}");
-        if !has_disk {
-            assert_eq!(after, before);
-            assert!(!sandbox.file("new.qcow2").exists(), "the image was taken back");
-            let nodes = sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout;
-            assert!(!nodes.contains("new.qcow2"), "{nodes}");
-            sandbox.ctl(["disk-add", "new.qcow2,size=4M,id=new"]).ok();
-        }
-        shuts_down_clean(&sandbox);
-    }
 }
 
 #[test]
