@@ -42,6 +42,7 @@ mod start_error;
 mod state;
 pub mod stats;
 mod status;
+mod steps;
 mod takeover;
 #[cfg(test)]
 mod tests;
