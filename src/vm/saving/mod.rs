@@ -1,7 +1,7 @@
 //! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
 //!
-//! A pipe works with every QEMU (`file:` begins with 8.2, a plain file behind `fd:` ends some time after 9.1), and so a full disk
-//! is noticed here, where the guest can be let go on.
+//! A pipe, since QEMU 7.2 knows no `file:` ("expects a valid migration protocol"), and so a full disk is noticed here, where
+//! the guest can be let go on.
 
 mod describe;
 mod restore;

@@ -1,7 +1,7 @@
 //! Snapshots of a running VM, in its qcow2 images: memory, devices and disks as they were at one moment.
 //!
-//! QEMU does it in its main loop, all at once: up to 11.1 its monitor does not answer meanwhile, and the progress that it tells
-//! is 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
+//! QEMU does it in its main loop, all at once: the monitor of 7.2 does not answer meanwhile, and the progress that it tells is
+//! 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
 
 mod check;
 mod job;
