@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::qemu::ids;
-use crate::qemu::media::Medium;
+use crate::qemu::media::{Medium, medium_node, medium_number};
 use crate::qemu::slots::Slots;
 use crate::qmp::hmp::ForwardLine;
 use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat, Limits, MacAddress, Networking};
@@ -184,6 +184,8 @@ pub struct Inventory {
     /// Devices without an id of their own in QEMU, by the one that they have here, with their path in QEMU's object tree.
     pub anonymous: BTreeMap<String, String>,
     counters: BTreeMap<&'static str, u32>,
+    /// The highest number of a medium that QEMU has, or had.
+    media: u32,
 }
 
 impl Inventory {
@@ -197,6 +199,7 @@ impl Inventory {
             slots,
             anonymous: BTreeMap::new(),
             counters: BTreeMap::new(),
+            media: 0,
         }
     }
 
@@ -218,6 +221,17 @@ impl Inventory {
     /// Books a device; its id must be free (see [`Self::free_id`]).
     pub fn insert(&mut self, entry: Entry) {
         self.devices.insert(entry.id.clone(), entry);
+    }
+
+    /// A name for the block nodes of another medium, which no other has or had.
+    pub fn next_medium(&mut self) -> String {
+        self.media = self.media.saturating_add(1);
+        medium_node(self.media)
+    }
+
+    /// Takes note of the block nodes that QEMU has.
+    pub fn note_nodes<'a>(&mut self, nodes: impl Iterator<Item = &'a str>) {
+        self.media = nodes.filter_map(medium_number).fold(self.media, u32::max);
     }
 
     /// Strikes a device off and frees its slot.
@@ -274,6 +288,7 @@ impl Inventory {
     /// may be on its way in or out.
     /// `forwards_went`: forwards that were not found are gone.
     pub fn take_in(&mut self, found: Self, forwards_went: bool) {
+        self.media = self.media.max(found.media);
         for (id, entry) in found.devices {
             if let Some(known) = self.devices.get_mut(&id) {
                 if let (Kind::Disk(known), Kind::Disk(found)) = (&mut known.kind, &entry.kind) {

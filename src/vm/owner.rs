@@ -69,7 +69,6 @@ pub(super) struct Owner {
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
-    pub(super) media_made: u32,
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
     /// Ends that, where it can be ended.
@@ -123,7 +122,6 @@ impl Owner {
             bus: parts.bus,
             pulse: parts.pulse,
             journal: parts.journal,
-            media_made: 0,
             busy: None,
             abort: None,
             plugged: parts.plugged,

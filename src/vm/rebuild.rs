@@ -68,6 +68,7 @@ async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Foun
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
     let nodes = Nodes::query(session).await?;
+    inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     let mut present = BTreeSet::new();

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
+use crate::support::cd;
 use crate::support::chance::{Chance, repetitions};
 use crate::support::processes::{self, Process, eventually, send, within};
 use crate::support::sandbox::{Done, Foreground, Sandbox, wait_with_patience};
@@ -240,6 +241,24 @@ fn the_books_are_the_same_after_a_takeover() {
                 ),
             ])
             .ok();
+    }
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
+fn media_can_be_changed_again_and_again() {
+    let sandbox = detached(Guest::ReactsToButton, &["--data", "first"]);
+    let change = |name: &str| {
+        cd::write(Guest::Halted, &sandbox.file(name));
+        sandbox.ctl(["media-change", "metadata", name]).ok();
+        let disks = sandbox.ctl_json(["disk-list"]);
+        assert!(disks.to_string().contains(name), "{disks}");
+    };
+    change("one.iso");
+    change("two.iso");
+    for name in ["three.iso", "four.iso"] {
+        kill_supervisor(&sandbox);
+        change(name);
     }
     shuts_down_clean(&sandbox);
 }
