@@ -183,7 +183,10 @@ pub struct Inventory {
     pub slots: Slots,
     /// Devices without an id of their own in QEMU, by the one that they have here, with their path in QEMU's object tree.
     pub anonymous: BTreeMap<String, String>,
+    /// Below which number those of a prefix are used up.
     counters: BTreeMap<&'static str, u32>,
+    /// Prefix and number of the ids that were made for devices on their way in.
+    automatic: BTreeMap<DeviceId, (&'static str, u32)>,
     /// The highest number of a medium that QEMU has, or had.
     media: u32,
 }
@@ -199,6 +202,7 @@ impl Inventory {
             slots,
             anonymous: BTreeMap::new(),
             counters: BTreeMap::new(),
+            automatic: BTreeMap::new(),
             media: 0,
         }
     }
@@ -234,10 +238,23 @@ impl Inventory {
         self.media = nodes.filter_map(medium_number).fold(self.media, u32::max);
     }
 
+    /// A device on its way in is there: nobody else gets its id any more. None if it was not on its way in.
+    pub fn commit(&mut self, id: &str) -> Option<&Entry> {
+        let key = self.device(id).filter(|entry| entry.phase == Phase::Adding)?.id.clone();
+        if let Some((prefix, number)) = self.automatic.remove(&key) {
+            let next = self.counters.entry(prefix).or_insert(0);
+            *next = (*next).max(number.saturating_add(1));
+        }
+        let entry = self.device_mut(id)?;
+        entry.phase = Phase::Present;
+        Some(entry)
+    }
+
     /// Strikes a device off and frees its slot.
     pub fn remove(&mut self, id: &str) -> Option<Entry> {
         let key = self.device(id)?.id.clone();
         self.slots.release(id);
+        self.automatic.remove(&key);
         self.devices.remove(&key)
     }
 
@@ -252,8 +269,8 @@ impl Inventory {
         }
     }
 
-    /// The id asked for if it is free, else the next free one of `prefix`. Numbers are not used twice,
-    /// so that a script cannot mistake a new device for one that it has removed.
+    /// The id asked for if it is free, else the next free one of `prefix`. Numbers of devices that were there are not used
+    /// twice, so that a script cannot mistake a new device for one that it has removed.
     pub fn free_id(
         &mut self,
         wanted: Option<DeviceId>,
@@ -268,16 +285,16 @@ impl Inventory {
                 false => Ok(id),
             };
         }
-        loop {
-            let counter = self.counters.entry(prefix).or_insert(0);
-            let text = format!("{prefix}{counter}");
-            *counter += 1;
-            match text.parse::<DeviceId>() {
-                Ok(id) if !self.is_taken(&id) => return Ok(id),
-                Ok(_) => {}
-                Err(error) => return Err(ChangeError::invalid("id", error)),
+        let first = self.counters.get(prefix).copied().unwrap_or(0);
+        for number in first.. {
+            let id = format!("{prefix}{number}").parse();
+            let id: DeviceId = id.map_err(|error| ChangeError::invalid("id", error))?;
+            if !self.is_taken(&id) {
+                self.automatic.insert(id.clone(), (prefix, number));
+                return Ok(id);
             }
         }
+        Err(ChangeError::invalid("id", "there are no more numbers"))
     }
 
     fn is_taken(&self, id: &DeviceId) -> bool {

@@ -6,7 +6,7 @@ use crate::spec::DiskBus;
 use crate::vm::{Done, ErrorKind};
 
 use super::fake_qemu::{Fault, Guest};
-use super::fake_vm::{FakeVm, device, disk, keyboard};
+use super::fake_vm::{FakeVm, device, disk, keyboard, remove};
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_gets_a_slot_and_two_nodes() {
@@ -34,6 +34,28 @@ async fn the_first_usb_device_and_the_first_scsi_disk_bring_a_controller() {
     assert_eq!(slots, 2);
     assert_eq!(vm.qemu.model().devices["usb1"].bus, "usb0.0");
     assert_eq!(vm.qemu.model().devices["disk1"].bus, "scsi0.0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_plug_uses_no_id_up() {
+    let vm = FakeVm::start().await;
+    let id_of = |done: Result<Done, _>| match done {
+        Ok(Done::Device(entry)) => entry.id.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(id_of(vm.change(keyboard(Some("usb2"))).await), "usb2");
+    vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
+    vm.change(keyboard(None)).await.unwrap_err();
+    // the controller has usb0
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb1");
+    // what was given out is not given out again; what another has is left out
+    vm.change(remove("usb1")).await.unwrap();
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb3");
+    // two at a time have two
+    vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
+    let (refused, made) = tokio::join!(vm.change(keyboard(None)), vm.change(keyboard(None)));
+    refused.unwrap_err();
+    assert_eq!(id_of(made), "usb5");
 }
 
 #[tokio::test(start_paused = true)]
