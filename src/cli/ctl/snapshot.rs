@@ -18,7 +18,7 @@ use super::Context;
 pub(super) struct Save {
     /// The new snapshot's name
     name: SnapshotName,
-    /// Replace a snapshot of this name
+    /// Replace a snapshot of this name, once the new one is whole
     #[arg(long)]
     overwrite: bool,
 }

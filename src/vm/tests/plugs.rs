@@ -114,7 +114,7 @@ async fn slots_run_out_and_come_back() {
     assert_eq!(error.kind, ErrorKind::NoFreeSlot);
     assert!(error.hint.unwrap().contains("--hotplug-slots"));
     assert!(!file.exists());
-    vm.change(super::fake_vm::remove("b")).await.unwrap();
+    vm.change(remove("b")).await.unwrap();
     vm.change(device("edu", "d")).await.unwrap();
     assert_eq!(vm.qemu.model().devices["d"].bus, "slot2");
 }
@@ -170,9 +170,9 @@ async fn two_disks_that_want_to_make_the_same_file() {
 async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
     let vm = FakeVm::start().await;
     vm.change(keyboard(Some("k"))).await.unwrap();
-    vm.change(super::fake_vm::remove("k")).await.unwrap();
+    vm.change(remove("k")).await.unwrap();
     vm.qemu.model().guest = Guest::Ignores;
-    assert_eq!(vm.change(super::fake_vm::remove("usb0")).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(remove("usb0")).await, Ok(Done::RemovalPending));
     let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotNow { state: "removing".to_owned() }, "{error}");
     vm.qemu.release("usb0");
