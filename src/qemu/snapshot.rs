@@ -129,7 +129,7 @@ pub fn list(disks: &[Writable]) -> Vec<Snapshot> {
 pub fn named(disks: &[Writable], name: &str) -> Vec<Snapshot> {
     let mut all = all(disks);
     all.retain(|snapshot| snapshot.name == name);
-    all.sort_by(|a, b| b.rank().cmp(&a.rank()));
+    all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.rank()));
     all
 }
 
