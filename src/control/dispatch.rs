@@ -116,7 +116,7 @@ pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireErro
             let wire::RemoveUsb { id } = read(parameters)?;
             Change::Remove { kind: Removable::Usb, id, wait: REMOVAL_WAIT }
         }
-        "AddForward" => Change::AddForward(translate::forward(read(parameters)?)?),
+        "AddForward" => translate::add_forward(read(parameters)?)?,
         "RemoveForward" => Change::RemoveForward(remove_forward(read(parameters)?)?),
         "AddDisk" => add_disk(read(parameters)?)?,
         "RemoveDisk" => remove(Removable::Disk, read(parameters)?)?,

@@ -22,6 +22,9 @@ pub struct Forward {
     pub guest_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// Id of the network card that it leads to; none = it is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nic: Option<String>,
 }
 
 /// A USB device.
@@ -171,7 +174,7 @@ parameters! {
     /// Parameters of `RemoveUsb`.
     RemoveUsb { id: String; }
     /// Parameters of `AddForward`.
-    AddForward { host_port: i64, guest_port: i64; address: String, protocol: String }
+    AddForward { host_port: i64, guest_port: i64; address: String, protocol: String, nic: String }
     /// Parameters of `RemoveForward`.
     RemoveForward { host_port: i64; guest_port: i64, address: String, protocol: String }
     /// Parameters of `AddDisk`.

@@ -42,13 +42,14 @@ pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<wire::AddU
     Ok(wire::AddUsb { selector: selector.to_string(), id: id.map(String::from) })
 }
 
-/// Parameters of `AddForward`.
+/// Parameters of `AddForward`, to the first card with user networking.
 pub fn add_forward(forward: &Forward) -> wire::AddForward {
     wire::AddForward {
         host_port: forward.host.into(),
         guest_port: forward.guest.into(),
         address: Some(forward.address.to_string()),
         protocol: Some(forward.protocol.to_string()),
+        nic: None,
     }
 }
 

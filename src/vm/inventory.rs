@@ -13,6 +13,7 @@ use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat, Limits, MacAddress, N
 
 use super::error::{ChangeError, ErrorKind};
 use super::state::RunState;
+use super::status::Published;
 
 /// How many letters of an id may be wrong for it to be recognised.
 const ALIKE: usize = 1;
@@ -391,6 +392,31 @@ impl Inventory {
         self.nics()
             .find(|(entry, nic)| entry.phase == Phase::Present && nic.network == Some(Networking::User))
             .map(|(_, nic)| nic.netdev.as_str())
+    }
+
+    /// The back-end of the card that is named for a forward.
+    pub fn user_netdev_of(&self, id: &str) -> Result<&str, ChangeError> {
+        let is_nic = |entry: &Entry| matches!(entry.kind, Kind::Nic(_));
+        let Some((entry, nic)) = self.nics().find(|(entry, _)| entry.id.as_str() == id) else {
+            return Err(self.no_such("network card", id, is_nic));
+        };
+        if nic.network != Some(Networking::User) {
+            let error = ChangeError::unsupported(format!("network card '{id}' is not on user networking"));
+            return Err(error.hint("only user networking has forwards"));
+        }
+        let state = match entry.phase {
+            Phase::Present => return Ok(&nic.netdev),
+            Phase::Adding => "adding",
+            Phase::Removing => "removing",
+        };
+        let kind = ErrorKind::NotNow { state: state.to_owned() };
+        Err(ChangeError::new(kind, format!("network card '{id}' is {state}")))
+    }
+
+    /// A forward as people are told of it.
+    pub fn published(&self, bound: &Bound) -> Published {
+        let nic = self.nics().find(|(_, nic)| nic.netdev == bound.netdev);
+        Published { forward: bound.forward, nic: nic.map(|(entry, _)| entry.id.to_string()) }
     }
 
     /// There is no such device; with what was probably meant instead.

@@ -67,6 +67,6 @@ pub use snapshots::{Progress, SnapshotChange};
 pub use start::{Launch, start};
 pub use start_error::StartError;
 pub use state::RunState;
-pub use status::Status;
+pub use status::{Published, Status};
 pub use wait::{CameTrue, Wait};
 pub use wrap::{Naming, Wrapping, wrap};

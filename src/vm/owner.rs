@@ -17,7 +17,7 @@ use crate::host::dirs::StateDir;
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Session};
-use crate::spec::{Forward, VmSpec};
+use crate::spec::VmSpec;
 
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
@@ -37,7 +37,7 @@ use super::resets::Resets;
 use super::signals::Signals;
 use super::snapshots::SnapshotChange;
 use super::state::RunState;
-use super::status::Status;
+use super::status::{Published, Status};
 use super::steps::{run_steps, to_the_end};
 use super::wrap;
 
@@ -237,9 +237,12 @@ impl Owner {
     }
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
-    fn forwards(&self) -> Vec<Forward> {
-        let mut forwards: Vec<Forward> = self.inventory.forwards.iter().map(|bound| bound.forward).collect();
-        forwards.sort_by_key(|forward| (forward.guest, forward.protocol.to_string(), forward.host));
+    fn forwards(&self) -> Vec<Published> {
+        let published = self.inventory.forwards.iter().map(|bound| self.inventory.published(bound));
+        let mut forwards: Vec<Published> = published.collect();
+        forwards.sort_by_key(|Published { forward, .. }| {
+            (forward.guest, forward.protocol.to_string(), forward.host)
+        });
         forwards
     }
 

@@ -14,6 +14,7 @@ use crate::spec::{Forward, Protocol};
 use super::change::{Change, Done, ForwardPattern};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
+use super::status::Published;
 
 /// QEMU has no event for this, so a wait that is under way looks so often.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -24,7 +25,8 @@ const PATIENCE: u32 = 20;
 /// through, so nobody else's can be mistaken for ours.
 pub(super) async fn accepts(vm: &Handle, port: u16) -> Result<Value, ChangeError> {
     let ours = Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: port, protocol: Protocol::Tcp };
-    let Done::Forward(forward) = vm.change(Change::AddForward(ours)).await? else {
+    let ours = Change::AddForward { forward: ours, nic: None };
+    let Done::Forward(Published { forward, .. }) = vm.change(ours).await? else {
         return Err(ChangeError::host("a forward was asked for and something else was made"));
     };
     let _guard = Temporary { vm: vm.clone(), forward };

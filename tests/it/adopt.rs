@@ -201,6 +201,7 @@ fn the_books_are_the_same_after_a_takeover() {
         &["disk-throttle", "two", "--bps-read", "5M"],
         &["disk-throttle", "three", "--bps", "7M", "--iops-write", "3"],
         &["port-add", "0:80"],
+        &["port-add", "0:80", "--nic", "lan"],
         &["pause"],
     ] {
         sandbox.ctl(change).ok();
@@ -228,7 +229,9 @@ fn the_books_are_the_same_after_a_takeover() {
     }
     let forwards = sandbox.ctl_json(["port-list"]);
     let forwards = forwards.as_array().unwrap();
-    assert_eq!(forwards.len(), 3);
+    let cards: Vec<&str> = forwards.iter().map(|forward| forward["nic"].as_str().unwrap()).collect();
+    assert_eq!(cards.iter().filter(|card| **card == "nic0").count(), 3, "{cards:?}");
+    assert_eq!(cards.iter().filter(|card| **card == "lan").count(), 1, "{cards:?}");
     for forward in forwards {
         sandbox
             .ctl([

@@ -15,9 +15,9 @@ use super::super::inventory::Bound;
 use super::super::owner::{Owner, Reply};
 use super::answer;
 
-/// Makes a forward and tells the host port that it got.
-pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
-    let netdev = match check(owner, &forward) {
+/// Makes a forward to a card and tells the host port that it got.
+pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {
+    let netdev = match check(owner, &forward, nic) {
         Ok(netdev) => netdev,
         Err(error) => return answer(reply, Err(error)),
     };
@@ -31,7 +31,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
             let result = match result {
                 Ok(_) if stays => {
                     tell(owner, "VMRUN_FORWARD_ADDED", &forward);
-                    Ok(Done::Forward(forward))
+                    Ok(Done::Forward(owner.inventory.published(&bound)))
                 }
                 Ok(_) => Err(ChangeError::no_such("network card any more for", forward)),
                 Err(error) => {
@@ -51,8 +51,10 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
         let result = result.and_then(|values| found_port(&values, &netdev, &forward));
         match result {
             Ok(forward) => {
-                book(owner, Bound { forward, netdev });
-                answer(reply, Ok(Done::Forward(forward)));
+                let bound = Bound { forward, netdev };
+                let published = owner.inventory.published(&bound);
+                book(owner, bound);
+                answer(reply, Ok(Done::Forward(published)));
             }
             Err(error) => look_again(owner, reply, error),
         }
@@ -79,8 +81,12 @@ fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
 }
 
 /// The back-end that the forward is to hang on, if nothing is in its way.
-fn check(owner: &Owner, forward: &Forward) -> Result<String, ChangeError> {
-    let netdev = require_user_networking(owner)?.to_owned();
+fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, ChangeError> {
+    let netdev = match nic {
+        Some(id) => owner.inventory.user_netdev_of(id)?,
+        None => require_user_networking(owner)?,
+    };
+    let netdev = netdev.to_owned();
     if let Some(other) = owner.inventory.conflicting_forward(forward) {
         let message = format!("host port {} is forwarded already, by {other}", forward.host);
         return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));

@@ -273,7 +273,8 @@ pub(super) fn throttle(id: &str, operations: u64) -> Change {
 /// `port-add`.
 pub(super) fn forward(host: u16, guest: u16) -> Change {
     let address = std::net::Ipv4Addr::LOCALHOST;
-    Change::AddForward(Forward { address, host, guest, protocol: Protocol::Tcp })
+    let forward = Forward { address, host, guest, protocol: Protocol::Tcp };
+    Change::AddForward { forward, nic: None }
 }
 
 /// `device-remove`, waiting 30 s.
