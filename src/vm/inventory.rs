@@ -2,6 +2,7 @@
 //! every question that they can answer costs no round trip to QEMU.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,18 @@ pub struct Bound {
     pub forward: Forward,
     /// QEMU's id of the back-end.
     pub netdev: String,
+}
+
+impl Bound {
+    /// Where the forward listens that a wait for a guest's port makes for itself: on Linux all of 127.0.0.0/8 is this machine, and
+    /// nobody else uses this one. So it is told from what users have made, also by a supervisor that finds it in QEMU.
+    pub const PROBE: Ipv4Addr =
+        if cfg!(target_os = "linux") { Ipv4Addr::new(127, 118, 109, 114) } else { Ipv4Addr::LOCALHOST };
+
+    /// Made by a wait for a guest's port, for as long as that takes: nobody is told of it.
+    pub fn is_probe(&self) -> bool {
+        self.forward.address == Self::PROBE && Self::PROBE != Ipv4Addr::LOCALHOST
+    }
 }
 
 impl From<ForwardLine> for Bound {
@@ -411,6 +424,11 @@ impl Inventory {
         };
         let kind = ErrorKind::NotNow { state: state.to_owned() };
         Err(ChangeError::new(kind, format!("network card '{id}' is {state}")))
+    }
+
+    /// The forwards that somebody has asked for.
+    pub fn forwards_asked_for(&self) -> impl Iterator<Item = &Bound> {
+        self.forwards.iter().filter(|bound| !bound.is_probe())
     }
 
     /// A forward as people are told of it.

@@ -238,7 +238,7 @@ impl Owner {
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
     fn forwards(&self) -> Vec<Published> {
-        let published = self.inventory.forwards.iter().map(|bound| self.inventory.published(bound));
+        let published = self.inventory.forwards_asked_for().map(|bound| self.inventory.published(bound));
         let mut forwards: Vec<Published> = published.collect();
         forwards.sort_by_key(|Published { forward, .. }| {
             (forward.guest, forward.protocol.to_string(), forward.host)

@@ -41,6 +41,7 @@ pub(super) async fn rebuild(
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
     networks::take_back(session, pending, &present, &mut inventory).await;
+    networks::end_probes(session, &mut inventory).await;
     inventory.run_state = run_state(session).await?;
     inventory.reason = match inventory.run_state {
         RunState::IoError => io_error(session).await,
@@ -244,6 +245,7 @@ pub(super) async fn tidy(
         }
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
+    networks::end_probes(session, inventory).await;
     Ok(())
 }
 

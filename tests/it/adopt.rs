@@ -266,6 +266,46 @@ fn media_can_be_changed_again_and_again() {
     shuts_down_clean(&sandbox);
 }
 
+/// It has a forward of its own, which is not the user's.
+#[test]
+fn a_wait_for_a_port_shows_no_forward_and_leaves_none() {
+    let sandbox = detached(Guest::ReactsToButton, &["--publish", "0:22"]);
+    let before = sandbox.ctl_json(["port-list"]);
+    let listening = || {
+        let text = sandbox.ctl(["hmp", "info usernet"]).ok().stdout.clone();
+        text.lines().filter(|line| line.contains("HOST_FORWARD")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for way in ["given up", "killed", "removed"] {
+        let mut waiting = sandbox.vmrun();
+        waiting.args(["ctl", "--vm", "orphan", "wait", "port=81"]).stderr(Stdio::null());
+        let mut waiting = waiting.spawn().unwrap();
+        eventually("it has a forward", || listening().len() == 2);
+        assert_eq!(sandbox.ctl_json(["port-list"]), before, "{way}");
+        match way {
+            "given up" => waiting.kill().unwrap(),
+            "killed" => drop(kill_supervisor(&sandbox)),
+            _ => {
+                let probe = listening().into_iter().find(|line| line.contains(" 81 ")).unwrap();
+                let port = probe.split_whitespace().nth(3).unwrap();
+                sandbox.ctl(["port-remove", port]).fails(4, &["no forward"]);
+                sandbox.ctl(["port-remove", &format!("{port}:81")]).fails(4, &["no forward"]);
+                waiting.kill().unwrap();
+            }
+        }
+        waiting.wait().unwrap();
+        eventually("it is gone", || listening().len() == 1);
+        assert_eq!(sandbox.ctl_json(["port-list"]), before, "{way}");
+    }
+    let mut events = sandbox.vmrun();
+    events.args(["ctl", "events", "--since", "0"]);
+    let events = Foreground::start(events);
+    sandbox.ctl(["pause"]).ok();
+    events.wait_for("paused");
+    shuts_down_clean(&sandbox);
+    let told = events.end().stdout;
+    assert!(!told.contains("VMRUN_FORWARD"), "{told}");
+}
+
 /// Kills the supervisor at random while `change` adds something: then it is there whole, or it was never there.
 /// `check` looks closer, knowing which.
 fn half_added(

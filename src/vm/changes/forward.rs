@@ -30,7 +30,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
             let stays = owner.inventory.forwards.contains(&bound);
             let result = match result {
                 Ok(_) if stays => {
-                    tell(owner, "VMRUN_FORWARD_ADDED", &forward);
+                    tell(owner, "VMRUN_FORWARD_ADDED", &bound);
                     Ok(Done::Forward(owner.inventory.published(&bound)))
                 }
                 Ok(_) => Err(ChangeError::no_such("network card any more for", forward)),
@@ -63,7 +63,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
 
 fn book(owner: &mut Owner, bound: Bound) {
     if !owner.inventory.forwards.contains(&bound) {
-        tell(owner, "VMRUN_FORWARD_ADDED", &bound.forward);
+        tell(owner, "VMRUN_FORWARD_ADDED", &bound);
         owner.inventory.forwards.push(bound);
     }
 }
@@ -146,12 +146,15 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     if let Err(error) = require_user_networking(owner) {
         return answer(reply, Err(error));
     }
-    let forwards = &owner.inventory.forwards;
-    let meant: Vec<&Bound> = forwards.iter().filter(|bound| pattern.matches(&bound.forward)).collect();
+    let fits = |bound: &&Bound| {
+        pattern.matches(&bound.forward) && (!bound.is_probe() || pattern.address == Some(Bound::PROBE))
+    };
+    let meant: Vec<&Bound> = owner.inventory.forwards.iter().filter(fits).collect();
     let bound = match meant.as_slice() {
         [only] => (*only).clone(),
         [] => {
-            let list: Vec<String> = forwards.iter().map(|bound| bound.forward.to_string()).collect();
+            let all = owner.inventory.forwards_asked_for();
+            let list: Vec<String> = all.map(|bound| bound.forward.to_string()).collect();
             let has = if list.is_empty() {
                 "it has none".to_owned()
             } else {
@@ -181,7 +184,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
             result.as_ref().err().is_none_or(|error| matches!(error.kind, ErrorKind::NoSuchThing { .. }));
         if gone {
             owner.inventory.forwards.retain(|other| *other != bound);
-            tell(owner, "VMRUN_FORWARD_REMOVED", &forward);
+            tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
         }
         answer(reply, result.map(|()| Done::Nothing));
     });
@@ -194,10 +197,12 @@ pub(super) fn gone_with(owner: &mut Owner, netdev: &str) {
         .partition::<Vec<Bound>, _>(|bound| bound.netdev == netdev);
     owner.inventory.forwards = stay;
     for bound in gone {
-        tell(owner, "VMRUN_FORWARD_REMOVED", &bound.forward);
+        tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
     }
 }
 
-fn tell(owner: &Owner, name: &str, forward: &Forward) {
-    owner.bus.tell(name, json!({ "forward": forward.to_string() }));
+fn tell(owner: &Owner, name: &str, bound: &Bound) {
+    if !bound.is_probe() {
+        owner.bus.tell(name, json!({ "forward": bound.forward.to_string() }));
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         spec: owner.spec.clone(),
         facts: owner.facts.clone(),
         record,
-        forwards: owner.inventory.forwards.iter().map(|bound| bound.forward).collect(),
+        forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
         present: present(&owner.inventory),
         running,
         file: file.clone(),

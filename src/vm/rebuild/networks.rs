@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use crate::qemu::forward::forward_remove;
 use crate::qemu::netdev::remove as remove_netdev;
 use crate::qemu::{Command, ids};
 use crate::qmp::hmp::{NetworkLine, network};
@@ -65,5 +66,13 @@ pub(super) async fn take_back(
             let _ = session.run(&command).await;
         }
         inventory.forwards.retain(|bound| bound.netdev != netdev);
+    }
+}
+
+/// The forwards of waits that ended with their supervisor are ended, too.
+pub(super) async fn end_probes(session: &Session, inventory: &mut Inventory) {
+    for bound in inventory.forwards.extract_if(.., |bound| bound.is_probe()) {
+        // the next supervisor would try again
+        let _ = session.run(&forward_remove(&bound.netdev, &bound.forward)).await;
     }
 }
