@@ -15,10 +15,10 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{DeviceId, DiskBus, Limits, VmSpec};
 
 use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
-use super::journal::Pending;
+use super::journal::{Cards, Pending};
 use super::state::RunState;
 use drives::device_of;
-use networks::{Cards, Networks};
+use networks::Networks;
 
 pub(super) use drives::{drive_of, limits_of};
 

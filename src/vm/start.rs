@@ -1,6 +1,5 @@
 //! Starts QEMU for a prepared VM and runs it to its end.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::host::dirs::{RunDir, names};
 use crate::host::sys;
+use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
@@ -89,8 +89,8 @@ struct Up {
     signals: Signals,
     started: Instant,
     forwards: Vec<Bound>,
-    /// Of a restored VM: what QEMU has, and how it came there.
-    books: Option<(Inventory, Record)>,
+    /// Of a restored VM.
+    books: Option<Books>,
     user_qmp: Option<PathBuf>,
 }
 
@@ -200,7 +200,7 @@ struct Spoken {
     agent: AgentLink,
     console: Console,
     forwards: Vec<Bound>,
-    books: Option<(Inventory, Record)>,
+    books: Option<Books>,
 }
 
 /// Connects to everything that QEMU offers, and lets the guest run.
@@ -245,12 +245,15 @@ async fn speak(
     Ok(Spoken { facts, connected, agent, console, forwards, books })
 }
 
+/// What QEMU has, how it came there, and what QEMU does not tell of it.
+struct Books {
+    inventory: Inventory,
+    record: Record,
+    pending: Pending,
+}
+
 /// Gives QEMU the state of a saved VM, and asks what it has now.
-async fn go_on(
-    prepared: &Prepared,
-    restored: Restored,
-    connected: &mut Connected,
-) -> Result<(Inventory, Record), Failure> {
+async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connected) -> Result<Books, Failure> {
     let Restored { saved, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = saved.facts.qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
@@ -262,9 +265,16 @@ async fn go_on(
         return Err(StartError::Restore(error.hint(hint)).into());
     }
     saving::load(&connected.session, &mut connected.events, stream).await.map_err(StartError::Restore)?;
-    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &BTreeMap::new()).await?;
+    let pulled = saved.cards.iter().filter(|(_, card)| !card.link_up);
+    for (id, _) in pulled {
+        connected.session.run(&set_link(id, false)).await?;
+    }
+    let pending = Pending { cards: saved.cards, ..Pending::default() };
+    // written before the guest runs, as all that whoever takes over needs
+    pending.write(&prepared.run);
+    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending.cards).await?;
     inventory.run_state = if saved.running { RunState::Running } else { RunState::Paused };
-    Ok((inventory, saved.record))
+    Ok(Books { inventory, record: saved.record, pending })
 }
 
 /// Writes what a new supervisor would need.
@@ -321,12 +331,12 @@ impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
         let Prepared { spec, run, state, images, mut inventory, shares, control, .. } = prepared;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        inventory.run_state = RunState::Running;
-        let mut record = Record::cold(&inventory);
         let agent_open = self.books.is_some();
-        if let Some((found, known)) = self.books {
-            (inventory, record) = (found, known);
-        }
+        let books = self.books.unwrap_or_else(|| {
+            inventory.run_state = RunState::Running;
+            Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
+        });
+        let Books { mut inventory, record, pending } = books;
         inventory.forwards = self.forwards;
         let Connected { session, events, .. } = self.connected;
         Running::assemble(Whole {
@@ -345,7 +355,7 @@ impl Up {
             asks,
             signals: self.signals,
             started: self.started,
-            journal: Journal::new(Arc::clone(&run), Pending::default()),
+            journal: Journal::new(Arc::clone(&run), pending),
             plugged: Plugged::new(Arc::clone(&run), record),
             run,
             state,

@@ -35,6 +35,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         spec: owner.spec.clone(),
         facts: owner.facts.clone(),
         record,
+        cards: owner.journal.cards().clone(),
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
         present: present(&owner.inventory),
         running,

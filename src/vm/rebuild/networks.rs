@@ -1,6 +1,6 @@
 //! Network cards of a VM that was taken over. QEMU does not tell all of them, so the journal helps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::json;
 
@@ -12,10 +12,9 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{MacAddress, Networking};
 
 use super::super::inventory::{Inventory, NicFacts};
-use super::super::journal::{Card, Pending};
+use super::super::journal::{Cards, Pending};
 
 /// What the journal has of network cards, by id.
-pub(super) type Cards = BTreeMap<String, Card>;
 
 /// What is known of network back-ends: from QEMU, and from the journal.
 pub(super) struct Networks<'a> {

@@ -24,6 +24,7 @@ use crate::spec::{Forward, VmSpec};
 use super::bus::{Bus, Heard, Listener};
 use super::error::{ChangeError, ErrorKind, Why};
 use super::facts::Facts;
+use super::journal::Cards;
 use super::plugged::Record;
 use super::snapshots::{Present, Progress, check_blockers};
 pub(super) use describe::{FileFacts, Saved};
@@ -39,6 +40,7 @@ pub(super) struct Saving {
     pub(super) spec: VmSpec,
     pub(super) facts: Facts,
     pub(super) record: Record,
+    pub(super) cards: Cards,
     pub(super) forwards: Vec<Forward>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,
