@@ -451,6 +451,8 @@ impl Model {
                 }
             }
             ["info", "usernet"] => self.usernet(),
+            ["info", "status"] => "VM status: running\r\n".to_owned(),
+            ["set_link", ..] => String::new(),
             _ => format!("unknown command: '{line}'\r\n"),
         }
     }
