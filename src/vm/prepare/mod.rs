@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
-use crate::host::accel::{self, AccelChoice};
+use crate::host::accel::{self, AccelChoice, Warning};
 use crate::host::dirs::{RunDir, StateDir, open_ephemeral, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
@@ -161,8 +161,8 @@ impl Plan {
         let image = std::path::absolute(image).map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
-        if let Some(warning) = &accel.warning {
-            log::warn!("{warning}");
+        if let Some(Warning { message, hint }) = &accel.warning {
+            log::warn!("{message}\nhint: {hint}");
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
         let firmware = find_firmware(request, arch)?;
