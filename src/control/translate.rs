@@ -98,6 +98,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         accel: status.facts.host.accel.to_string(),
         accel_reason: status.facts.accel_reason.clone(),
         sandbox: status.spec.sandbox,
+        wrapped: Some(wrapped.is_some()),
         qemu_version: status.facts.qemu_version.clone(),
         qemu_pid: status.facts.qemu_pid,
         supervisor_pid: std::process::id(),

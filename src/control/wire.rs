@@ -130,6 +130,8 @@ pub struct Status {
     pub accel: String,
     pub accel_reason: String,
     pub sandbox: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wrapped: Option<bool>,
     pub qemu_version: String,
     pub qemu_pid: i32,
     pub supervisor_pid: u32,
