@@ -32,7 +32,7 @@ pub(super) struct Pending {
     pub(super) cards: Cards,
 }
 
-/// Network cards by id.
+/// What QEMU does not tell of network cards, by id.
 pub(super) type Cards = BTreeMap<String, Card>;
 
 /// Something during which nothing else is changed.

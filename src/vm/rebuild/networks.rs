@@ -14,8 +14,6 @@ use crate::spec::{MacAddress, Networking};
 use super::super::inventory::{Inventory, NicFacts};
 use super::super::journal::{Cards, Pending};
 
-/// What the journal has of network cards, by id.
-
 /// What is known of network back-ends: from QEMU, and from the journal.
 pub(super) struct Networks<'a> {
     lines: Vec<NetworkLine>,
