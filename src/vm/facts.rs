@@ -1,6 +1,7 @@
 //! What was decided or found out at a VM's start and does not change while it lives.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,13 @@ pub struct Facts {
     /// The VM was put together by somebody else, who called `vmrun wrap`.
     #[serde(default)]
     pub wrapped: Option<Wrapped>,
+}
+
+impl Facts {
+    /// When QEMU was started, by the clock on the wall.
+    pub(super) fn started_at(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.started_unix_ms)
+    }
 }
 
 /// What is known of a VM that somebody else has put together, and has no place in a description of ours.

@@ -2,6 +2,7 @@
 
 mod cards;
 mod every_step;
+mod fake_devices;
 mod fake_qemu;
 mod fake_vm;
 mod faults;

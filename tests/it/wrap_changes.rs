@@ -158,6 +158,7 @@ fn what_it_has_is_found_and_has_its_own_names() {
         ("memory_bytes", json!(64 << 20)),
         ("accel", json!("tcg")),
         ("sandbox", json!(true)),
+        ("wrapped", json!(true)),
         ("networking", json!("user")),
         ("mac", json!("52:54:00:aa:bb:cc")),
         ("slots_total", json!(2)),
@@ -227,6 +228,8 @@ fn what_its_owner_does_is_seen() {
         "scsi-hd,id=disk0,drive=disk0,bus=hba.0",
     ];
     let vm = Wrapped::start(sandbox, &blocks);
+    let told = vm.sandbox.ctl(["status"]).ok().stdout.clone();
+    assert!(told.contains("off (QEMU's command line has no `-sandbox on`)"), "{told}");
     let mut owner = vm.owner();
     owner.ask("stop", json!({}));
     assert_eq!(vm.sandbox.ctl_json(["status"])["state"], "paused");

@@ -13,6 +13,7 @@ use crate::spec::{Boot, Forward, VmSpec};
 
 use super::super::error::ChangeError;
 use super::super::facts::Facts;
+use super::super::journal::Cards;
 use super::super::plugged::Record;
 use super::Saving;
 
@@ -23,6 +24,9 @@ pub(in super::super) struct Saved {
     pub(in super::super) spec: VmSpec,
     pub(in super::super) facts: Facts,
     pub(in super::super) record: Record,
+    /// What QEMU does not tell of the network cards: a new one plugs every cable.
+    #[serde(default)]
+    pub(in super::super) cards: Cards,
     /// Guest ports whose host port QEMU has picked: they may get another.
     pub(in super::super) any_port: Vec<Forward>,
     /// The guest ran.
@@ -112,6 +116,7 @@ impl Saving {
             spec: VmSpec { publish: self.forwards.clone(), ..self.spec.clone() },
             facts: self.facts.clone(),
             record: self.record.clone(),
+            cards: self.cards.clone(),
             running: self.running,
             files,
         };

@@ -1,7 +1,7 @@
 //! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
 //!
-//! A pipe works with every QEMU (`file:` begins with 8.2, a plain file behind `fd:` ends some time after 9.1), and so a full disk
-//! is noticed here, where the guest can be let go on.
+//! A pipe, since QEMU 7.2 knows no `file:` ("expects a valid migration protocol"), and so a full disk is noticed here, where
+//! the guest can be let go on.
 
 mod describe;
 mod restore;
@@ -24,6 +24,7 @@ use crate::spec::{Forward, VmSpec};
 use super::bus::{Bus, Heard, Listener};
 use super::error::{ChangeError, ErrorKind, Why};
 use super::facts::Facts;
+use super::journal::Cards;
 use super::plugged::Record;
 use super::snapshots::{Present, Progress, check_blockers};
 pub(super) use describe::{FileFacts, Saved};
@@ -39,6 +40,7 @@ pub(super) struct Saving {
     pub(super) spec: VmSpec,
     pub(super) facts: Facts,
     pub(super) record: Record,
+    pub(super) cards: Cards,
     pub(super) forwards: Vec<Forward>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,

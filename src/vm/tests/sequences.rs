@@ -151,8 +151,12 @@ pub(super) fn compare(status: &Status, model: &Model) {
             assert_eq!(facts.node, model.devices[entry.id.as_str()].drive, "{entry:?}");
         }
     }
-    let forwards: BTreeSet<String> =
-        status.forwards.iter().map(|f| format!("{}:{}:{}", f.protocol, f.address, f.host)).collect();
+    let forwards: BTreeSet<String> = status
+        .forwards
+        .iter()
+        .map(|published| published.forward)
+        .map(|f| format!("{}:{}:{}", f.protocol, f.address, f.host))
+        .collect();
     assert_eq!(forwards, model.forwards.keys().cloned().collect());
 }
 
