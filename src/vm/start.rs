@@ -213,6 +213,8 @@ async fn speak(
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
+    // before the guest can change an image, and while QEMU is busy with itself
+    prepared.state.settle().map_err(StartError::from)?;
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     write_down(prepared, &facts, user_qmp)?;

@@ -275,6 +275,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         true => Arc::new(open_ephemeral(&plan.state, run.name())?),
         false => Arc::new(StateDir::open(&plan.state)?),
     };
+    state.hold();
     if request.ephemeral {
         made.directory(state.path());
     }
