@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::qemu::ids;
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::slots::Slots;
-use crate::spec::{DeviceId, Forward, Networking};
+use crate::spec::{DeviceId, Forward, Limits, Networking};
 
 use super::error::{ChangeError, ErrorKind};
 use super::state::RunState;
@@ -118,6 +118,14 @@ impl Inventory {
         self.slots.release(id);
         self.automatic.remove(&key);
         self.devices.remove(&key)
+    }
+
+    /// The limits of the disks that have any.
+    pub fn limits(&self) -> impl Iterator<Item = (&DeviceId, &Limits)> {
+        self.devices().filter_map(|entry| match &entry.kind {
+            Kind::Disk(facts) if facts.limits != Limits::default() => Some((&entry.id, &facts.limits)),
+            _ => None,
+        })
     }
 
     /// A disk's medium has this many bytes now.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::host::dirs::{RunDir, names};
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
-use crate::qemu::{Channels, Command, command_line, ids};
+use crate::qemu::{Channels, Command, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, VmSpec};
@@ -33,7 +33,7 @@ use super::prepare::{Made, Prepared, Restored, Sockets};
 use super::process::Process;
 use super::rebuild;
 use super::running::{Running, Whole};
-use super::saving;
+use super::saving::{self, Saved};
 use super::signals::Signals;
 use super::start_error::{StartError, system};
 use super::state::RunState;
@@ -267,16 +267,31 @@ async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connecte
         return Err(StartError::Restore(error.hint(hint)).into());
     }
     saving::load(&connected.session, &mut connected.events, stream).await.map_err(StartError::Restore)?;
-    let pulled = saved.cards.iter().filter(|(_, card)| !card.link_up);
-    for (id, _) in pulled {
-        connected.session.run(&set_link(id, false)).await?;
-    }
+    set_again(&connected.session, &saved).await?;
     let pending = Pending { cards: saved.cards, ..Pending::default() };
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
     let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending.cards).await?;
     inventory.run_state = if saved.running { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record: saved.record, pending })
+}
+
+/// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
+async fn set_again(session: &Session, saved: &Saved) -> Result<(), Failure> {
+    for (id, _) in saved.cards.iter().filter(|(_, card)| !card.link_up) {
+        session.run(&set_link(id, false)).await?;
+    }
+    if saved.limits.is_empty() {
+        return Ok(());
+    }
+    let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
+    for (id, limits) in &saved.limits {
+        // its own name for the part that has the drive
+        if let Some(drive) = rebuild::drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
+            session.run(&block::throttle(drive, limits)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes what a new supervisor would need.

@@ -84,8 +84,17 @@ fn a_vm_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_pulled_cable_stays_so() {
-    let vm = Linux::boot::<&str>([]);
+fn pulled_cables_and_limits_stay_so() {
+    let vm = Linux::boot(["--disk", "cold.qcow2,size=8M,id=cold"]);
+    vm.ctl(["disk-add", "hot.qcow2,size=8M,id=hot,bus=usb"]);
+    vm.ctl(["disk-throttle", "cold", "--iops", "100"]);
+    vm.ctl(["disk-throttle", "hot", "--bps-read", "5M", "--bps-write", "3M"]);
+    let limits = |sandbox: &Sandbox| -> Vec<serde_json::Value> {
+        let disks = sandbox.ctl_json(["disk-list"]);
+        disks.as_array().unwrap().iter().map(|disk| disk["limits"].clone()).collect()
+    };
+    let limited = limits(&vm.sandbox);
+    assert_eq!(limited[0]["iops"], 100, "{limited:?}");
     vm.ctl(["nic-add", "user,id=lan"]);
     vm.sees("add net eth1");
     vm.ctl(["nic-add", "user,id=other"]);
@@ -106,6 +115,7 @@ fn a_pulled_cable_stays_so() {
     };
     let pulled = [("nic0", true), ("lan", false), ("other", true)].map(|(id, up)| (id.to_owned(), up));
     assert_eq!(links(), pulled);
+    assert_eq!(limits(&sandbox), limited);
     // whoever supervises it
     let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     send(i32::try_from(supervisor).unwrap(), Signal::SIGKILL);

@@ -275,11 +275,15 @@ fn a_plugged_card_is_one_under_another_supervisor_too() {
     let port = ["-M", "q35", "-device", "pcie-root-port,id=rp1,chassis=1"];
     let vm = Wrapped::start(Sandbox::new(), &port);
     vm.ctl(&["nic-add", "user,id=lan"]);
+    vm.ctl(&["port-add", "0:80", "--nic", "lan"]);
+    let forwards = vm.sandbox.ctl_json(["port-list"]);
+    assert_eq!(forwards[0]["nic"], "lan", "{forwards}");
     let before = vm.sandbox.ctl_json(["nic-list"]);
     let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
     processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
     assert_eq!(vm.sandbox.ctl_json(["nic-list"]), before);
+    assert_eq!(vm.sandbox.ctl_json(["port-list"]), forwards);
     vm.owner().ask("quit", json!({}));
     assert_eq!(vm.ended(), 0);
 }

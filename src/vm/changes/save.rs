@@ -36,6 +36,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         facts: owner.facts.clone(),
         record,
         cards: owner.journal.cards().clone(),
+        limits: owner.inventory.limits().map(|(id, limits)| (id.to_string(), *limits)).collect(),
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
         present: present(&owner.inventory),
         running,

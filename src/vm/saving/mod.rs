@@ -6,6 +6,7 @@
 mod describe;
 mod restore;
 
+use std::collections::BTreeMap;
 use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::host::saved::{SavedError, Writing, pump};
 use crate::qemu::{Command, migration};
 use crate::qmp::Session;
-use crate::spec::{Forward, VmSpec};
+use crate::spec::{Forward, Limits, VmSpec};
 
 use super::bus::{Bus, Heard, Listener};
 use super::error::{ChangeError, ErrorKind, Why};
@@ -41,6 +42,7 @@ pub(super) struct Saving {
     pub(super) facts: Facts,
     pub(super) record: Record,
     pub(super) cards: Cards,
+    pub(super) limits: BTreeMap<String, Limits>,
     pub(super) forwards: Vec<Forward>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,
