@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::chance::Chance;
-use crate::support::processes::{self, eventually};
+use crate::support::processes::eventually;
 use crate::support::sandbox::{Done, Sandbox};
 
 use curve::Curve;
