@@ -79,6 +79,26 @@ fn the_books_are_the_same_after_a_takeover() {
 }
 
 #[test]
+fn a_paused_vm_that_was_reset_stays_paused() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    for change in ["pause", "reset"] {
+        sandbox.ctl([change]).ok();
+    }
+    // QEMU's own word for it is that of a VM that has never run
+    assert_eq!(sandbox.ctl_json(["qmp", "query-status"])["status"], "prelaunch");
+    let before = lasting(sandbox.ctl_json(["status"]));
+    assert_eq!(before["state"], "paused");
+    for _ in 0..2 {
+        kill_supervisor(&sandbox);
+        assert_eq!(lasting(sandbox.ctl_json(["status"])), before);
+    }
+    assert_eq!(sandbox.ctl_json(["qmp", "query-status"])["running"], false);
+    sandbox.ctl(["resume"]).ok();
+    sandbox.booted("orphan");
+    shuts_down_clean(&sandbox);
+}
+
+#[test]
 fn media_can_be_changed_again_and_again() {
     let sandbox = detached(Guest::ReactsToButton, &["--data", "first"]);
     let change = |name: &str| {
