@@ -399,7 +399,7 @@ impl Owner {
 
 /// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
 /// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
-fn to_the_end(answer: Pending) -> Pending {
+pub(super) fn to_the_end(answer: Pending) -> Pending {
     answer.within(Duration::MAX)
 }
 

@@ -2,6 +2,7 @@
 
 mod cards;
 mod every_step;
+mod fake_keeping;
 mod fake_qemu;
 mod fake_vm;
 mod faults;
@@ -10,3 +11,4 @@ mod plugs;
 mod power;
 mod removals;
 mod sequences;
+mod snapshots;

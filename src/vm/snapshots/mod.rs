@@ -22,6 +22,7 @@ use crate::spec::SnapshotName;
 use super::bus::Bus;
 use super::error::{ChangeError, ErrorKind};
 use super::inventory::Inventory;
+use super::owner::to_the_end;
 use super::state::RunState;
 pub(super) use check::check_blockers;
 pub(super) use job::take_back;
@@ -141,7 +142,8 @@ impl Snapshots {
         let saved = self.job(&qemu::save(name.as_str(), &state.node, &nodes), Some(growing)).await;
         self.go_on().await;
         saved?;
-        let made = qemu::list(&self.disks().await?);
+        let drives = to_the_end(self.session.submit(&qemu::query())).await?;
+        let made = qemu::list(&qemu::writable(&drives));
         let made = made.into_iter().find(|snapshot| snapshot.name == name.as_str());
         let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
         remembered::remember(&self.state, &made, &self.present);
@@ -198,10 +200,10 @@ impl Snapshots {
         if self.run_state != RunState::Running {
             return;
         }
-        let status = self.session.run(&Command::new("query-status", Value::Null)).await;
+        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
         if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
             // an error means that QEMU is gone, or that it says so by itself
-            let _ = self.session.run(&Command::new("cont", Value::Null)).await;
+            let _ = to_the_end(self.session.submit(&Command::new("cont", Value::Null))).await;
         }
     }
 }

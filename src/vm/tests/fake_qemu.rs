@@ -2,14 +2,19 @@
 //! before or after the reply as QEMU 7.2 sends them) and refuses what QEMU refuses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
+use crate::qmp::fake::receive;
 use crate::spec::{Networking, VmSpec};
+
+use super::fake_keeping::Keeping;
 
 /// What the guest does when it is asked to release a PCI device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub(super) enum Fault {
     HangUpAfter,
     /// QEMU stands still before it, as after SIGSTOP, until `FakeQemu::freeze(false)`.
     Stall,
+    /// QEMU begins what was asked for, a job or a stream, and breaks off with these words.
+    Break(&'static str),
 }
 
 /// A plugged device.
@@ -51,7 +58,11 @@ pub(super) struct Plugged {
 /// What QEMU holds.
 #[derive(Debug, Default)]
 pub(super) struct Model {
+    /// The guest's processors run.
+    pub(super) running: bool,
     pub(super) nodes: BTreeMap<String, Option<String>>,
+    /// How the nodes were added that were not there from the start.
+    pub(super) images: BTreeMap<String, Value>,
     pub(super) devices: BTreeMap<String, Plugged>,
     /// Network back-ends by id, with their type.
     pub(super) netdevs: BTreeMap<String, String>,
@@ -67,6 +78,9 @@ pub(super) struct Model {
     /// Commands that were refused although no fault was planned.
     pub(super) refused: Vec<String>,
     pub(super) gone: bool,
+    /// Descriptors that came beside commands.
+    pub(super) came: VecDeque<File>,
+    pub(super) kept: Keeping,
     unplugging: BTreeSet<String>,
     next_port: u16,
 }
@@ -79,7 +93,33 @@ pub(super) struct FakeQemu {
     frozen: Arc<watch::Sender<bool>>,
 }
 
-type Answer = Result<Value, String>;
+pub(super) type Answer = Result<Value, String>;
+
+/// The commands, each with the descriptor that came with it.
+struct Commands {
+    read: OwnedReadHalf,
+    buffer: Vec<u8>,
+    came: VecDeque<File>,
+}
+
+impl Commands {
+    /// The next one; none when the other side has closed. Cancellation-safe.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let socket: &UnixStream = self.read.as_ref();
+            let (bytes, files) = socket.async_io(Interest::READABLE, || receive(socket)).await.ok()?;
+            if bytes.is_empty() {
+                return None;
+            }
+            self.buffer.extend(bytes);
+            self.came.extend(files);
+        }
+    }
+}
 
 impl FakeQemu {
     /// Starts it; the other end of its monitor.
@@ -87,7 +127,7 @@ impl FakeQemu {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (events, asked) = mpsc::unbounded_channel();
         let fake = Self {
-            model: Arc::new(Mutex::new(Model { next_port: 40_000, ..Model::default() })),
+            model: Arc::new(Mutex::new(Model { next_port: 40_000, running: true, ..Model::default() })),
             events,
             frozen: Arc::new(watch::Sender::new(false)),
         };
@@ -109,6 +149,10 @@ impl FakeQemu {
         self.frozen.send_replace(frozen);
     }
 
+    pub(super) fn is_frozen(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
     /// An event out of the blue.
     pub(super) fn event(&self, name: &str, data: Value) {
         let _ = self.events.send(event(name, data));
@@ -116,7 +160,7 @@ impl FakeQemu {
 
     /// Its process ends, and the monitor with it.
     pub(super) fn hang_up(&self) {
-        self.model().gone = true;
+        self.model().close_all();
         self.event("STOP", json!({}));
     }
 
@@ -127,6 +171,13 @@ impl FakeQemu {
         events.into_iter().for_each(|event| drop(self.events.send(event)));
     }
 
+    /// A stream that was held is written to its end.
+    pub(super) fn end_stream(&self) {
+        let mut events = Vec::new();
+        self.model().end_stream(&mut events);
+        events.into_iter().for_each(|event| drop(self.events.send(event)));
+    }
+
     /// The names of the commands it saw, those of the start left out.
     pub(super) fn seen(&self) -> Vec<String> {
         self.model().seen.clone()
@@ -134,14 +185,15 @@ impl FakeQemu {
 
     async fn serve(self, stream: UnixStream, mut asked: mpsc::UnboundedReceiver<Value>) -> Option<()> {
         let (read, mut write) = stream.into_split();
-        let mut lines = BufReader::new(read).lines();
+        let mut commands = Commands { read, buffer: Vec::new(), came: VecDeque::new() };
         let mut frozen = self.frozen.subscribe();
         write.write_all(format!("{}\r\n", crate::qmp::fake::GREETING).as_bytes()).await.ok()?;
         loop {
             let messages = tokio::select! { biased;
                 Some(event) = asked.recv() => vec![event],
-                line = lines.next_line() => {
-                    let command: Value = serde_json::from_str(&line.ok()??).unwrap();
+                command = commands.next() => {
+                    let command = command?;
+                    self.model().came.append(&mut commands.came);
                     if self.model().stalls() {
                         self.freeze(true);
                     }
@@ -160,7 +212,7 @@ impl FakeQemu {
     }
 }
 
-fn event(name: &str, data: Value) -> Value {
+pub(super) fn event(name: &str, data: Value) -> Value {
     json!({ "event": name, "data": data, "timestamp": { "seconds": 1, "microseconds": 0 } })
 }
 
@@ -213,13 +265,17 @@ impl Model {
             Some(Fault::Refuse(why)) => Err((*why).to_owned()),
             Some(Fault::Say(text)) => Ok(json!(text)),
             Some(Fault::HangUp) => {
-                self.gone = true;
+                self.close_all();
                 return Vec::new();
             }
             Some(Fault::HangUpAfter) => {
-                self.gone = true;
                 let _ = self.carry_out(&name, arguments, &mut events, &mut late);
+                self.close_all();
                 return Vec::new();
+            }
+            Some(Fault::Break(why)) => {
+                self.kept.breaks = Some(*why);
+                self.carry_out(&name, arguments, &mut events, &mut late)
             }
             Some(Fault::Stall) | None => self.carry_out(&name, arguments, &mut events, &mut late),
         };
@@ -247,7 +303,11 @@ impl Model {
     ) -> Answer {
         let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
         match name {
-            "blockdev-add" => self.add_node(&text("node-name"), arguments["file"].as_str()),
+            "blockdev-add" => {
+                self.add_node(&text("node-name"), arguments["file"].as_str())?;
+                self.images.insert(text("node-name"), arguments.clone());
+                Ok(json!({}))
+            }
             "blockdev-del" => self.delete_node(&text("node-name")),
             "device_add" => {
                 let drive = arguments["drive"].as_str().map(str::to_owned);
@@ -274,10 +334,12 @@ impl Model {
             }
             "qom-list-types" => Ok(json!([])),
             "stop" => {
+                self.running = false;
                 events.push(event("STOP", json!({})));
                 Ok(json!({}))
             }
             "cont" => {
+                self.running = true;
                 events.push(event("RESUME", json!({})));
                 Ok(json!({}))
             }
@@ -293,7 +355,7 @@ impl Model {
                 late.push(event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })));
                 Ok(json!({}))
             }
-            _ => Ok(json!({})),
+            _ => self.keep(name, arguments, late).unwrap_or(Ok(json!({}))),
         }
     }
 
@@ -318,6 +380,7 @@ impl Model {
             return Err(format!("Node {name} is in use"));
         }
         self.nodes.remove(name);
+        self.images.remove(name);
         Ok(json!({}))
     }
 
@@ -394,7 +457,15 @@ impl Model {
                 false => id.clone(),
             };
             let mut inserted = self.limits.get(&qdev).cloned().unwrap_or(json!({}));
-            inserted["node-name"] = json!(device.drive);
+            let node = device.drive.clone().unwrap_or_default();
+            let image = self.images.get(&node).cloned().unwrap_or_default();
+            inserted["node-name"] = json!(node);
+            inserted["drv"] = image["driver"].clone();
+            // what was there from the start is a CD
+            inserted["ro"] = json!(image["read-only"] != false);
+            inserted["file"] =
+                self.images.get(&format!("{node}.file")).map_or(Value::Null, |file| file["filename"].clone());
+            inserted["image"] = json!({ "virtual-size": 1 << 20, "snapshots": self.snapshots_on(&node) });
             json!({ "qdev": qdev, "inserted": inserted })
         };
         drives.map(block).collect()
@@ -451,6 +522,7 @@ impl Model {
                 }
             }
             ["info", "usernet"] => self.usernet(),
+            ["info", "usb"] => self.usb(),
             _ => format!("unknown command: '{line}'\r\n"),
         }
     }
@@ -469,6 +541,18 @@ impl Model {
         }
         self.forwards.insert(host, (netdev.to_owned(), guest.parse().unwrap()));
         String::new()
+    }
+
+    fn usb(&self) -> String {
+        let on_usb = self.devices.iter().filter(|(_, device)| device.bus == "usb0.0").enumerate();
+        let line = |(port, (id, device)): (usize, (&String, &Plugged))| {
+            format!(
+                "  Device 0.0, Port {}, Speed 480 Mb/s, Product {}, ID: {id}\r\n",
+                port + 1,
+                device.driver
+            )
+        };
+        on_usb.map(line).collect()
     }
 
     fn usernet(&self) -> String {

@@ -18,7 +18,7 @@ use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
     Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, ImageFormat, Limits, Networking, Os, Protocol,
-    Rates, Size, VmSpec, request,
+    Rates, Size, SnapshotName, VmSpec, request,
 };
 use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
@@ -33,6 +33,7 @@ use crate::vm::owner::{Owner, Parts};
 use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
+use crate::vm::snapshots::{Progress, SnapshotChange};
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;
@@ -239,6 +240,13 @@ impl FakeVm {
         wait.await;
     }
 
+    /// Waits until QEMU stands still, as planned by `later`; time may pass meanwhile or not.
+    pub(super) async fn stands_still(&self) {
+        while !self.qemu.is_frozen() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// How it ended, once it has.
     pub(super) async fn ended(self) -> Outcome {
         self.owner.await.unwrap()
@@ -305,4 +313,29 @@ pub(super) fn forward(host: u16, guest: u16) -> Change {
 pub(super) fn remove(id: &str) -> Change {
     use crate::vm::Removable;
     Change::Remove { kind: Removable::Any, id: id.to_owned(), wait: Duration::from_secs(30) }
+}
+
+/// `snapshot-save`.
+pub(super) fn snapshot_save(name: &str, overwrite: bool) -> Change {
+    let (progress, _) = watch::channel(Progress::default());
+    Change::Snapshot(SnapshotChange::Save { name: name.parse().unwrap(), overwrite, progress })
+}
+
+/// `snapshot-load` and `snapshot-delete`.
+pub(super) fn snapshot(which: fn(SnapshotName) -> SnapshotChange, name: &str) -> Change {
+    Change::Snapshot(which(name.parse().unwrap()))
+}
+
+/// `save`.
+pub(super) fn save(file: PathBuf) -> Change {
+    let (progress, _) = watch::channel(Progress::default());
+    Change::Save { file, progress }
+}
+
+/// The beginning of an empty image of 1 MiB, as far as vmrun looks at it.
+pub(super) fn qcow2() -> Vec<u8> {
+    let mut image = b"QFI\xfb\0\0\0\x02".to_vec();
+    image.resize(1 << 16, 0);
+    image[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+    image
 }
