@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
@@ -72,7 +72,7 @@ pub(super) struct Owner {
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
     /// Ends that, where it can be ended.
-    pub(super) abort: Option<Arc<Notify>>,
+    pub(super) abort: Option<watch::Sender<bool>>,
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
@@ -340,8 +340,10 @@ impl Owner {
         let now = Instant::now();
         self.evidence.requested();
         if let Some(abort) = &self.abort {
-            abort.notify_one();
+            abort.send_replace(true);
         }
+        // a guest whose state is in a file must not go on
+        let options = ShutdownOptions { force: options.force || self.evidence.is_saved(), ..options };
         let rung = match &mut self.ladder {
             Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
                 true => Rung::Quit,

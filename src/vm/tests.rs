@@ -10,5 +10,6 @@ mod forwards;
 mod plugs;
 mod power;
 mod removals;
+mod saves;
 mod sequences;
 mod snapshots;

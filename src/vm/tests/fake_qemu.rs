@@ -262,7 +262,10 @@ impl Model {
         let mut events = Vec::new();
         let mut late = Vec::new();
         let result = match &fault {
-            Some(Fault::Refuse(why)) => Err((*why).to_owned()),
+            Some(Fault::Refuse(why)) => {
+                self.came.clear();
+                Err((*why).to_owned())
+            }
             Some(Fault::Say(text)) => Ok(json!(text)),
             Some(Fault::HangUp) => {
                 self.close_all();
@@ -351,7 +354,7 @@ impl Model {
                 Ok(json!({}))
             }
             "quit" => {
-                self.gone = true;
+                self.close_all();
                 late.push(event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })));
                 Ok(json!({}))
             }

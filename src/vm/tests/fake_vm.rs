@@ -69,7 +69,7 @@ pub(super) struct FakeVm {
     /// The guest's end of the agent's port.
     pub(super) agent: UnixStream,
     owner: JoinHandle<Outcome>,
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 pub(super) fn spec() -> VmSpec {
@@ -149,7 +149,7 @@ impl FakeVm {
     }
 
     pub(super) async fn start_with(spec: VmSpec) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         let (qemu, stream) = FakeQemu::start();
@@ -208,6 +208,11 @@ impl FakeVm {
         self.dir.path().join(name)
     }
 
+    /// Its folder, which otherwise goes with it.
+    pub(super) fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
     pub(super) async fn change(&self, change: Change) -> Result<Done, ChangeError> {
         self.handle.change(change).await
     }
@@ -238,6 +243,13 @@ impl FakeVm {
             }
         };
         wait.await;
+    }
+
+    /// The same while a thread is at work, for whose sake time stands still.
+    pub(super) async fn sees_now(&self, command: &str) {
+        while !self.qemu.seen().iter().any(|seen| seen == command) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits until QEMU stands still, as planned by `later`; time may pass meanwhile or not.
