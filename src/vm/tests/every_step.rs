@@ -20,7 +20,7 @@ const STANDSTILL: Duration = Duration::from_secs(120);
 /// What a change makes goes by one of these names.
 const MADE: [&str; 4] = ["new.img", "new-scsi.img", "new-usb.img", "new-nvme.img"];
 
-fn changes(vm: &FakeVm) -> Vec<Change> {
+pub(super) fn changes(vm: &FakeVm) -> Vec<Change> {
     let stick = UsbSelector::File(vm.file("stick.img"));
     let forwarded = ForwardPattern { host: 40_001, guest: None, address: None, protocol: None };
     vec![
@@ -59,7 +59,7 @@ fn changes(vm: &FakeVm) -> Vec<Change> {
 }
 
 /// A VM with something of everything.
-async fn vm() -> FakeVm {
+pub(super) async fn vm() -> FakeVm {
     let vm =
         FakeVm::start_with(VmSpec { metadata: Some("/metadata.iso".into()), hotplug_slots: 6, ..spec() })
             .await;
@@ -74,7 +74,7 @@ async fn vm() -> FakeVm {
 }
 
 /// How many commands a change takes when nothing goes wrong.
-async fn commands_of(number: usize) -> usize {
+pub(super) async fn commands_of(number: usize) -> usize {
     let vm = vm().await;
     let before = vm.qemu.seen().len();
     let change = changes(&vm).swap_remove(number);
@@ -84,11 +84,11 @@ async fn commands_of(number: usize) -> usize {
     vm.qemu.seen().len() - before
 }
 
-async fn count() -> usize {
+pub(super) async fn count() -> usize {
     changes(&vm().await).len()
 }
 
-fn made_files(vm: &FakeVm) -> Vec<&'static str> {
+pub(super) fn made_files(vm: &FakeVm) -> Vec<&'static str> {
     MADE.into_iter().filter(|name| vm.file(name).exists()).collect()
 }
 

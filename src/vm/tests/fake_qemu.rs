@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, Interest};
@@ -43,6 +44,21 @@ pub(super) enum Fault {
     Stall,
     /// QEMU begins what was asked for, a job or a stream, and breaks off with these words.
     Break(&'static str),
+    /// QEMU carries it out, but its answer is none.
+    Spoil(Spoils),
+}
+
+/// What becomes of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoils {
+    /// Half of it comes, and then QEMU is gone.
+    Half,
+    /// What comes is no message.
+    Garbage,
+    /// What comes has more bytes than any message, and no end.
+    Long,
+    /// It comes byte by byte, one a second.
+    Slow,
 }
 
 /// A plugged device.
@@ -78,6 +94,7 @@ pub(super) struct Model {
     /// Commands that were refused although no fault was planned.
     pub(super) refused: Vec<String>,
     pub(super) gone: bool,
+    spoils: Option<Spoils>,
     /// Descriptors that came beside commands.
     pub(super) came: VecDeque<File>,
     pub(super) kept: Keeping,
@@ -89,7 +106,8 @@ pub(super) struct Model {
 #[derive(Clone)]
 pub(super) struct FakeQemu {
     model: Arc<Mutex<Model>>,
-    events: mpsc::UnboundedSender<Value>,
+    /// What it writes besides its answers.
+    says: mpsc::UnboundedSender<Vec<u8>>,
     frozen: Arc<watch::Sender<bool>>,
 }
 
@@ -125,13 +143,13 @@ impl FakeQemu {
     /// Starts it; the other end of its monitor.
     pub(super) fn start() -> (Self, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (events, asked) = mpsc::unbounded_channel();
+        let (says, said) = mpsc::unbounded_channel();
         let fake = Self {
             model: Arc::new(Mutex::new(Model { next_port: 40_000, running: true, ..Model::default() })),
-            events,
+            says,
             frozen: Arc::new(watch::Sender::new(false)),
         };
-        tokio::spawn(fake.clone().serve(ours, asked));
+        tokio::spawn(fake.clone().serve(ours, said));
         (fake, theirs)
     }
 
@@ -155,7 +173,12 @@ impl FakeQemu {
 
     /// An event out of the blue.
     pub(super) fn event(&self, name: &str, data: Value) {
-        let _ = self.events.send(event(name, data));
+        self.say(line(&event(name, data)));
+    }
+
+    /// Whatever you like.
+    pub(super) fn say(&self, bytes: Vec<u8>) {
+        let _ = self.says.send(bytes);
     }
 
     /// Its process ends, and the monitor with it.
@@ -168,14 +191,14 @@ impl FakeQemu {
     pub(super) fn release(&self, id: &str) {
         let mut events = Vec::new();
         self.model().delete(id, &mut events);
-        events.into_iter().for_each(|event| drop(self.events.send(event)));
+        events.iter().for_each(|event| self.say(line(event)));
     }
 
     /// A stream that was held is written to its end.
     pub(super) fn end_stream(&self) {
         let mut events = Vec::new();
         self.model().end_stream(&mut events);
-        events.into_iter().for_each(|event| drop(self.events.send(event)));
+        events.iter().for_each(|event| self.say(line(event)));
     }
 
     /// The names of the commands it saw, those of the start left out.
@@ -183,14 +206,14 @@ impl FakeQemu {
         self.model().seen.clone()
     }
 
-    async fn serve(self, stream: UnixStream, mut asked: mpsc::UnboundedReceiver<Value>) -> Option<()> {
+    async fn serve(self, stream: UnixStream, mut said: mpsc::UnboundedReceiver<Vec<u8>>) -> Option<()> {
         let (read, mut write) = stream.into_split();
         let mut commands = Commands { read, buffer: Vec::new(), came: VecDeque::new() };
         let mut frozen = self.frozen.subscribe();
         write.write_all(format!("{}\r\n", crate::qmp::fake::GREETING).as_bytes()).await.ok()?;
         loop {
-            let messages = tokio::select! { biased;
-                Some(event) = asked.recv() => vec![event],
+            let bytes = tokio::select! { biased;
+                Some(bytes) = said.recv() => bytes,
                 command = commands.next() => {
                     let command = command?;
                     self.model().came.append(&mut commands.came);
@@ -198,18 +221,33 @@ impl FakeQemu {
                         self.freeze(true);
                     }
                     frozen.wait_for(|frozen| !frozen).await.ok()?;
-                    self.model().answer(&command)
+                    let messages = self.model().answer(&command);
+                    messages.iter().flat_map(line).collect()
                 }
             };
-            let gone = self.model().gone;
-            for message in messages {
-                write.write_all(format!("{message}\r\n").as_bytes()).await.ok()?;
+            let spoils = self.model().spoils.take();
+            match spoils {
+                Some(Spoils::Half) => write.write_all(&bytes[..bytes.len() / 2]).await.ok()?,
+                Some(Spoils::Garbage) => write.write_all(b"\x00\xffno message\r\n").await.ok()?,
+                Some(Spoils::Long) => write.write_all(&vec![b'x'; 17 << 20]).await.ok()?,
+                Some(Spoils::Slow) => {
+                    for byte in bytes {
+                        write.write_all(&[byte]).await.ok()?;
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                None => write.write_all(&bytes).await.ok()?,
             }
+            let gone = self.model().gone;
             if gone {
                 return None;
             }
         }
     }
+}
+
+fn line(message: &Value) -> Vec<u8> {
+    format!("{message}\r\n").into_bytes()
 }
 
 pub(super) fn event(name: &str, data: Value) -> Value {
@@ -279,6 +317,12 @@ impl Model {
             Some(Fault::Break(why)) => {
                 self.kept.breaks = Some(*why);
                 self.carry_out(&name, arguments, &mut events, &mut late)
+            }
+            Some(Fault::Spoil(spoils)) => {
+                self.spoils = Some(*spoils);
+                let result = self.carry_out(&name, arguments, &mut events, &mut late);
+                self.gone |= *spoils == Spoils::Half;
+                result
             }
             Some(Fault::Stall) | None => self.carry_out(&name, arguments, &mut events, &mut late),
         };
