@@ -8,6 +8,7 @@ mod attack;
 mod background;
 mod bad_input;
 mod boot_sectors;
+mod broken_qemu;
 mod console;
 mod deaths;
 mod ends;
