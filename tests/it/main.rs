@@ -13,6 +13,7 @@ mod console;
 mod deaths;
 mod ends;
 mod ephemeral;
+mod exact_files;
 mod examples;
 mod faults;
 mod flood;
