@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host::dirs::{Directory, RunClient, RunDir, StateDir, names, remove_ephemeral};
-use crate::host::sys;
+use crate::host::{sys, usage};
 use crate::qemu::{Command, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
@@ -157,9 +157,8 @@ async fn take_over(
     let (major, minor, micro) = connected.greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
     let state = Arc::new(StateDir::open(&facts.state_directory)?);
-    let since = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(facts.started_unix_ms);
     let log =
-        ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, since).map_err(system("the console's log"))?;
+        ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, &run).map_err(system("the console's log"))?;
     let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
     let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
     let pending = Pending::read(&run);
@@ -188,8 +187,7 @@ async fn take_over(
     }
     let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
     let images = Images::new(Arc::clone(&state), run.path());
-    let started =
-        Instant::now().checked_sub(since.elapsed().unwrap_or_default()).unwrap_or_else(Instant::now);
+    let started = started(&facts);
     let Connected { events, .. } = connected;
     Ok(Running::assemble(Whole {
         spec,
@@ -215,6 +213,12 @@ async fn take_over(
         user_qmp,
         control,
     }))
+}
+
+/// When QEMU was started, as the kernel remembers it: a clock that was set since then does not matter.
+pub(super) fn started(facts: &Facts) -> Instant {
+    let age = usage::age("/proc".as_ref(), facts.qemu_start_time).unwrap_or_default();
+    Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
 }
 
 fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartError> {

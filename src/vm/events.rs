@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::qemu::{Command, ids};
 use crate::qmp::{Event, View};
@@ -25,7 +26,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             owner.evidence.shutdown_event(reason, guest);
             owner.inventory.run_state = RunState::Off;
         }
-        View::Reset { guest, .. } => reset(owner, guest, event),
+        View::Reset { guest, .. } => reset(owner, guest),
         View::GuestPanicked { action } => panicked(owner, action),
         View::BlockIoError { device, node_name, nospace, reason, action } => {
             // with `-blockdev` only the node is named
@@ -57,9 +58,9 @@ fn resumed(owner: &mut Owner) {
     }
 }
 
-fn reset(owner: &mut Owner, guest: bool, event: &Event) {
+fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
-    let by_guest = owner.resets.count(guest, event.timestamp.time());
+    let by_guest = owner.resets.count(guest, Instant::now());
     let Some(limit) = owner.facts.max_resets else { return };
     if by_guest > limit && !owner.evidence.has_too_many_resets() {
         log::warn!("the guest has reset {by_guest} times: ending the VM");

@@ -43,7 +43,7 @@ pub struct Facts {
     pub log_bytes: u64,
     /// Budget of the ladder on a signal, in milliseconds.
     pub stop_timeout_ms: u64,
-    /// When QEMU was started, in milliseconds after the Unix epoch.
+    /// When QEMU was started, in milliseconds after the Unix epoch; for people, since clocks are set. `qemu_start_time` tells its age.
     pub started_unix_ms: u64,
     /// The VM was put together by somebody else, who called `vmrun wrap`.
     #[serde(default)]

@@ -18,7 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::host::accel;
@@ -304,8 +303,7 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     pending.adding.keys().chain(gone).for_each(|id| journal.settled(id));
     let VmFile { spec, facts, .. } = file;
     let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-    let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(facts.started_unix_ms));
-    let started = Instant::now().checked_sub(age.unwrap_or_default()).unwrap_or_else(Instant::now);
+    let started = adopt::started(&facts);
     Ok(Running::assemble(Whole {
         images: Images::new(Arc::clone(&state), run.path()),
         machine: Some(seen.machine),
