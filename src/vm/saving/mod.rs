@@ -110,11 +110,8 @@ impl Saving {
         let ended = self.follow(&mut events, &written).await;
         // QEMU has closed its end, or is gone with it
         let pumped = pumped.await.map_err(ChangeError::host)?;
-        let bytes = pumped.map_err(|error| {
-            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
-            let message = format!("{}: {}; the VM goes on", self.file.display(), error.told());
-            ChangeError::new(kind, message)
-        })?;
+        let bytes =
+            pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
         ended?;
         self.still_wanted()?;
         let description = self.describe().await?;
@@ -203,6 +200,9 @@ fn from_saved(error: SavedError) -> ChangeError {
         SavedError::Exists(path) => {
             let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
             ChangeError::new(kind, error.told()).hint("remove it, or choose another name")
+        }
+        SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            ChangeError::host(error).hint("make room, or choose another place; the VM goes on")
         }
         _ => ChangeError::host(error),
     }
