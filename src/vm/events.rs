@@ -6,12 +6,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::qemu::{Command, ids};
-use crate::qmp::{Event, View};
+use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
 use super::changes::{media, remove};
 use super::handle::ShutdownOptions;
+use super::inventory::Phase;
 use super::owner::Owner;
+use super::rebuild;
 use super::state::RunState;
 
 /// Takes an event into the books. Unknown events are none of our business.
@@ -41,6 +43,28 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
         View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
         _ => {}
     }
+}
+
+/// Events were lost: what is known by events only is asked for, which devices have gone and whether the guest runs.
+pub(super) fn catch_up(owner: &mut Owner) {
+    let leaving = owner.inventory.devices().filter(|entry| entry.phase == Phase::Removing);
+    let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
+    let before = owner.inventory.run_state;
+    let session = owner.session.clone();
+    let look =
+        async move { Ok((rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?)) };
+    owner.spawn(look, move |owner, found: Result<_, CommandError>| {
+        let (there, state) = match found {
+            Ok(found) => found,
+            Err(error) => return log::warn!("QEMU could not be asked what has happened: {error}"),
+        };
+        let gone = leaving.iter().filter(|id| there.iter().all(|(other, _)| other != *id));
+        gone.for_each(|id| remove::deleted(owner, id));
+        // what came by an event meanwhile is newer
+        if owner.inventory.run_state == before && before != RunState::Off {
+            owner.inventory.run_state = state;
+        }
+    });
 }
 
 fn stopped(owner: &mut Owner) {

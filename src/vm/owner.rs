@@ -325,6 +325,7 @@ impl Owner {
             Delivery::Lost(count) => {
                 log::warn!("{count} events of QEMU were lost: more, or longer ones, came than could be kept");
                 self.bus.tell("VMRUN_EVENTS_LOST", json!({ "count": count }));
+                super::events::catch_up(self);
             }
         }
     }

@@ -7,11 +7,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::qemu::Command;
+use crate::spec::DiskBus;
 use crate::vm::{Change, ChangeError, Done, Ending, ErrorKind, Heard, RunState, ShutdownOptions};
 
 use super::every_step;
-use super::fake_qemu::{Fault, Spoils};
-use super::fake_vm::{FakeVm, keyboard};
+use super::fake_qemu::{Fault, Guest, Spoils};
+use super::fake_vm::{FakeVm, disk, keyboard, remove};
 use super::sequences::compare;
 
 fn query() -> Change {
@@ -141,6 +142,30 @@ async fn an_event_of_ten_megabytes_is_counted_and_not_kept() {
         });
     }
     assert_eq!(names[..2], ["VMRUN_EVENTS_LOST", "SMALL"], "{names:?}");
+}
+
+/// Events that did not get through are made up for: the books have some things from them only.
+#[tokio::test(start_paused = true)]
+async fn what_lost_events_would_have_told_is_asked_for() {
+    let vm = FakeVm::start().await;
+    vm.change(disk(vm.file("a.img"), DiskBus::Virtio, Some("a"))).await.unwrap();
+    vm.change(disk(vm.file("b.img"), DiskBus::Virtio, Some("b"))).await.unwrap();
+    vm.qemu.model().guest = Guest::Ignores;
+    let removing = vm.begin(remove("a"));
+    vm.sees("device_del").await;
+    vm.qemu.release_unheard("a");
+    let begun = Instant::now();
+    assert_eq!(removing.await.unwrap(), Ok(Done::Removed));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    compare(&vm.status().await, &vm.qemu.model());
+    // it stopped, and nobody heard it
+    vm.qemu.model().running = false;
+    vm.qemu.event("STOP", json!({ "padding": "x".repeat(100_000) }));
+    while vm.status().await.run_state == RunState::Running {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(vm.status().await.run_state, RunState::Paused);
+    compare(&vm.status().await, &vm.qemu.model());
 }
 
 /// A hundred thousand events, and what was asked for is done all the same; those that listen are told what they lost.

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::fake_qemu::{Answer, Model, event};
+use super::fake_qemu::{Answer, Model, Plugged, event};
 
 /// What a machine's state is here; it fits into a pipe.
 pub(super) const STREAM: &[u8] = b"the machine, as QEMU writes it";
@@ -65,6 +65,10 @@ impl Model {
                 Ok(json!({ "running": self.running, "status": status }))
             }
             "query-chardev" => Ok(json!([])),
+            "qom-list" => {
+                let child = |(id, device): (&String, &Plugged)| json!({ "name": id, "type": format!("child<{}>", device.driver) });
+                Ok(self.devices.iter().map(child).collect())
+            }
             "qom-get" if text("property") == "type" => Ok(json!("pc-q35-7.2-machine")),
             "query-named-block-nodes" => Ok(self.images.values().map(node_facts).collect()),
             "getfd" => match self.came.pop_front() {

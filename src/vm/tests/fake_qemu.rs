@@ -194,6 +194,16 @@ impl FakeQemu {
         events.iter().for_each(|event| self.say(line(event)));
     }
 
+    /// The same, but the event of it is longer than any that is kept.
+    pub(super) fn release_unheard(&self, id: &str) {
+        let mut events = Vec::new();
+        self.model().delete(id, &mut events);
+        for mut event in events {
+            event["data"]["padding"] = json!("x".repeat(100_000));
+            self.say(line(&event));
+        }
+    }
+
     /// A stream that was held is written to its end.
     pub(super) fn end_stream(&self) {
         let mut events = Vec::new();
