@@ -16,6 +16,9 @@ SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
 PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
 
+# What has a short form in `make test` and a long one in `make soak`.
+LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
+
 .PHONY: help demo test lint setup guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
@@ -61,9 +64,11 @@ bench: bench-setup ## measure vmrun beside QEMU, libvirt and linuxkit's command 
 fuzz: setup ## run each parser's fuzzer for SECONDS=60, two at a time (JOBS=2)
 	@TARGET=$(TARGET) tests/fuzz/run.sh $(or $(SECONDS),60) $(or $(JOBS),2)
 
-soak: setup ## lives and deaths of VMs at random, for SECONDS=3600, from SEED=… or one that is printed
-	VMRUN_SOAK_SECONDS=$(or $(SECONDS),3600) $(if $(SEED),VMRUN_SEED=$(SEED)) \
-		$(CARGO) test --locked --release --test it -- soak:: --nocapture
+soak: guest ## lives and deaths of VMs at random, for SECONDS=3600, from SEED=… or one that is printed; then the long tests
+	@$(GUEST); $(PYTHON); export VMRUN_SOAK_SECONDS=$(or $(SECONDS),3600) $(if $(SEED),VMRUN_SEED=$(SEED)); \
+	$(CARGO) test --locked --release --test it -- soak:: --nocapture
+	@$(GUEST); $(PYTHON); export VMRUN_SOAK=1; \
+	$(CARGO) test --locked --release --test it -- $(LONG) --include-ignored --nocapture --test-threads=1
 
 clean: ## remove what was built; the guest's cache stays
 	$(CARGO) clean

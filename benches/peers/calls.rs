@@ -1,8 +1,10 @@
 //! Calls on open connections.
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use super::ctl::GET_STATUS;
+use super::limits::Relay;
 use super::line::Line;
 use super::measure::{RUNS, in_turn};
 use super::report::{Beside, Goal, Row};
@@ -14,6 +16,7 @@ const PASSED_ON: &str =
     r#"{"method":"io.vmrun.Machine.Qmp","parameters":{"command":{"execute":"query-status"}}}"#;
 const CLIENTS: usize = 50;
 const RAW: &str = "query-status on QMP";
+const RELAYED: &str = "query-status through a C program";
 /// How long calls are counted for one value.
 const COUNTED: Duration = Duration::from_millis(250);
 
@@ -21,12 +24,17 @@ pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::Halted);
     let monitor = sandbox.file("monitor");
-    let options = ["--name", "vm", "--qmp"].map(std::ffi::OsStr::new);
+    let options = ["--name", "vm", "--qmp"].map(OsStr::new);
     sandbox.detached(options.into_iter().chain([monitor.as_os_str(), image.as_os_str()]));
     sandbox.booted("vm");
     let control = sandbox.runtime().join("vm/control");
     let mut raw = Line::qmp(&monitor);
     raw.negotiate();
+    // a VM of its own: a monitor has one client
+    let other = Sandbox::new();
+    let monitor = other.file("monitor");
+    other.detached([OsStr::new("--qmp"), monitor.as_os_str(), other.boot_sector(Guest::Halted).as_os_str()]);
+    let mut relay = Relay::start(other.path(), &monitor);
     let mut one = Line::control(&control);
     let mut passing = Line::control(&control);
     let mut many: Vec<Line> = (0..CLIENTS).map(|_| Line::control(&control)).collect();
@@ -34,8 +42,10 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut raw = || per_second(|| ask(&mut raw, QUERY_STATUS));
     let mut one = || per_second(|| ask(&mut one, GET_STATUS));
     let mut passing = || 1e6 / per_second(|| ask(&mut passing, PASSED_ON));
+    let mut relayed = || 1e6 / per_second(|| ask(&mut relay.line, QUERY_STATUS));
     let mut many = || per_second(|| ask_all(&mut many));
-    let [raw, one, passing, many] = in_turn(RUNS, [&mut raw, &mut one, &mut passing, &mut many]);
+    let [raw, one, passing, relayed, many] =
+        in_turn(RUNS, [&mut raw, &mut one, &mut passing, &mut relayed, &mut many]);
     let raw_time = raw.map(|rate| 1e6 / rate);
     vec![
         Row::new(
@@ -47,6 +57,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         Row::new("status calls, 50 clients", "/s", &many, Beside::Peer(RAW, raw), Goal::TimesTheRate(1.0)),
         Row::new("qmp passed on", "µs", &passing, Beside::Peer(RAW, raw_time), Goal::TimesTheTime(1.3)),
+        Row::new("qmp passed on", "µs", &passing, Beside::Peer(RELAYED, relayed), Goal::TimesTheTime(1.3)),
     ]
 }
 

@@ -1,9 +1,10 @@
 //! Single commands: whole processes, from their start to their end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::libvirt::{Libvirt, VIRSH};
+use super::limits::{c_client, rust_client};
 use super::measure::{RUNS, in_turn, time_of};
 use super::report::{Beside, Goal, Row};
 use super::support::boot_sector::Guest;
@@ -29,26 +30,20 @@ fn beside(libvirt: Option<&Libvirt>, theirs: super::measure::Series) -> Beside {
 }
 
 fn status(sandbox: &Sandbox, libvirt: Option<&Libvirt>) -> Vec<Row> {
-    let floor = floor(sandbox.path());
+    let [in_c, in_rust] = [c_client, rust_client].map(|client| client(sandbox.path()));
     let control = sandbox.runtime().join("vm/control");
     let mut ours = || time_of(sandbox.vmrun().args(["ctl", "status"]));
-    let mut least = || time_of(Command::new(&floor).arg(&control).arg(GET_STATUS));
+    let least = |client: &Path| time_of(Command::new(client).arg(&control).arg(GET_STATUS));
+    let (mut in_c, mut in_rust) = (|| least(&in_c), || least(&in_rust));
     let mut virsh = || libvirt.map_or(f64::NAN, |libvirt| time_of(&mut libvirt.virsh(&["domstate", "peer"])));
-    let [ours, least, theirs] = in_turn(10 * RUNS, [&mut ours, &mut least, &mut virsh]);
+    let [ours, in_c, in_rust, theirs] = in_turn(10 * RUNS, [&mut ours, &mut in_c, &mut in_rust, &mut virsh]);
     let row = |beside, goal| Row::new("ctl status", "ms", &ours, beside, goal);
     vec![
         row(Beside::Nobody, Goal::AtMost(3.0)),
         row(beside(libvirt, theirs), Goal::TimesFaster(6.0)),
-        row(Beside::Peer("static C program, same call", least), Goal::TimesTheTime(1.5)),
+        row(Beside::Peer("static C program, same call", in_c), Goal::TimesTheTime(1.5)),
+        row(Beside::Peer("Rust program, same call", in_rust), Goal::TimesTheTime(1.5)),
     ]
-}
-
-fn floor(folder: &Path) -> PathBuf {
-    let program = folder.join("floor");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/floor.c");
-    let status = Command::new("cc").args(["-O2", "-static", "-o"]).arg(&program).arg(source).status();
-    assert!(status.is_ok_and(|status| status.success()), "cc cannot build {source}");
-    program
 }
 
 fn usb_add(sandbox: &Sandbox, libvirt: Option<&Libvirt>) -> Row {

@@ -47,3 +47,23 @@ pub(crate) fn start(options: &Options<'_>) -> Vm {
     command.arg(format!("user,id=t0{forward}")).arg("-nographic");
     Vm(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
 }
+
+/// The same kernel in a QEMU that has nothing but a serial port: no launcher can boot it sooner.
+pub(crate) fn start_kernel(prefix: &Path) -> Vm {
+    let file = |end: &str| format!("{}{end}", prefix.display());
+    let cmdline = std::fs::read_to_string(file("-cmdline")).unwrap();
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-machine", "q35,sata=off"]);
+    command.args([
+        "-accel",
+        "tcg",
+        "-m",
+        "1024",
+        "-kernel",
+        &file("-kernel"),
+        "-initrd",
+        &file("-initrd.img"),
+    ]);
+    command.args(["-append", &cmdline]);
+    Vm(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+}

@@ -17,6 +17,7 @@ mod end;
 mod figures;
 mod idle;
 mod libvirt;
+mod limits;
 mod line;
 mod linuxkit;
 mod machine;

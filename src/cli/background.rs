@@ -23,9 +23,7 @@ pub(super) struct Reporter(Option<File>);
 impl Reporter {
     /// The VM is up: the caller's terminal, pipes and folder are let go.
     pub(super) fn up(&mut self, name: &str) {
-        if let Err(error) = leave_streams() {
-            log::warn!("the caller's streams could not be let go: {error}");
-        }
+        leave_streams();
         self.tell(&Report::Up { name: name.to_owned() });
     }
 
@@ -42,9 +40,7 @@ impl Reporter {
 
     /// It is up, but not as it was meant to be: the caller is told, and let go.
     pub(super) fn up_but_failed(&mut self, failure: &Failure) {
-        if let Err(error) = leave_streams() {
-            log::warn!("the caller's streams could not be let go: {error}");
-        }
+        leave_streams();
         self.failed(failure);
     }
 
@@ -89,10 +85,15 @@ pub(super) fn in_background(
     }
 }
 
-fn leave_streams() -> std::io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(null.as_fd())?;
-    nix::unistd::dup2_stdout(null.as_fd())?;
-    nix::unistd::dup2_stderr(null.as_fd())?;
-    std::env::set_current_dir("/")
+fn leave_streams() {
+    let leave = || {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        nix::unistd::dup2_stdin(null.as_fd())?;
+        nix::unistd::dup2_stdout(null.as_fd())?;
+        nix::unistd::dup2_stderr(null.as_fd())?;
+        std::env::set_current_dir("/")
+    };
+    if let Err(error) = leave() {
+        log::warn!("the caller's streams could not be let go: {error}");
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::vm::console::ANSWER;
 
@@ -50,13 +50,8 @@ impl Log for Logger {
             return;
         }
         let line = match self.format {
-            LogFormat::Text => text(record) + self.end,
-            LogFormat::Json => {
-                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
-                let level = record.level().as_str().to_lowercase();
-                json!({ "time": time, "level": level, "message": record.args().to_string() }).to_string()
-                    + self.end
-            }
+            LogFormat::Text => text(record).replace('\n', self.end) + self.end,
+            LogFormat::Json => object(record).to_string() + self.end,
         };
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
@@ -72,4 +67,31 @@ fn text(record: &Record<'_>) -> String {
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };
     format!("{prefix}{}", record.args())
+}
+
+/// A second line that begins with `hint: ` says what to do about it.
+fn object(record: &Record<'_>) -> Value {
+    let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+    let level = record.level().as_str().to_lowercase();
+    let message = record.args().to_string();
+    match message.split_once("\nhint: ") {
+        Some((message, hint)) => json!({ "time": time, "level": level, "message": message, "hint": hint }),
+        None => json!({ "time": time, "level": level, "message": message }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_has_a_line_or_a_field_of_its_own() {
+        let mut builder = Record::builder();
+        let record = |message| text(&Record::builder().level(Level::Warn).args(message).build());
+        assert_eq!(record(format_args!("slow\nhint: faster")), "vmrun: warning: slow\nhint: faster");
+        let told = object(&builder.level(Level::Warn).args(format_args!("slow\nhint: faster")).build());
+        assert_eq!((&told["message"], &told["hint"]), (&json!("slow"), &json!("faster")));
+        let told = object(&builder.args(format_args!("slow")).build());
+        assert_eq!((&told["message"], told.get("hint")), (&json!("slow"), None));
+    }
 }

@@ -64,11 +64,11 @@ impl Line {
         Self { on_terminal: std::io::stderr().is_terminal(), shown: None }
     }
 
-    /// Shows a text, unless it follows too soon on the one before.
-    pub(super) fn show(&mut self, text: &str) {
+    /// Shows a text, unless it follows too soon on the one before; it is only made if it is shown.
+    pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         if self.on_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE) {
             self.shown = Some(Instant::now());
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = write!(std::io::stderr(), "\r\x1b[K{}", text());
         }
     }
 }

@@ -16,12 +16,10 @@ use crate::vm::{
 
 use super::error::WireError;
 use super::guest::{self, Uploads};
-use super::screen;
 use super::service::{Answer, RawCall};
-use super::streams;
 use super::translate::{self, absolute, parse};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE, wire};
-use super::{snapshots, stats};
+use super::{methods, screen, snapshots, stats, streams};
 
 /// How long a removal waits for the guest unless the call says otherwise.
 const REMOVAL_WAIT: Duration = Duration::from_secs(30);
@@ -36,22 +34,15 @@ pub(super) type One = Result<Value, WireError>;
 /// Answers one call.
 pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, uploads: &mut Uploads) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
-    if let Some(name) = call.method.strip_prefix("io.vmrun.Machine.").filter(|name| streams::is_stream(name))
-    {
-        return streams::start(name, parameters, more, vm);
-    }
-    Answer::One(one(call, parameters, vm, uploads).await)
-}
-
-async fn one(call: &RawCall, parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
-    let Some((interface, method)) = call.method.rsplit_once('.') else {
-        return Err(WireError::service("InterfaceNotFound", "interface", &call.method));
-    };
-    match interface {
-        INTERFACE => machine(method, parameters, vm, uploads).await,
-        SERVICE_INTERFACE => service(method, parameters),
-        _ => Err(WireError::service("InterfaceNotFound", "interface", interface)),
-    }
+    Answer::One(match call.method.rsplit_once('.') {
+        Some((INTERFACE, method)) if methods::is_stream(method) => {
+            return streams::start(method, parameters, more, vm);
+        }
+        Some((INTERFACE, method)) => machine(method, parameters, vm, uploads).await,
+        Some((SERVICE_INTERFACE, method)) => service(method, parameters),
+        Some((interface, _)) => Err(WireError::service("InterfaceNotFound", "interface", interface)),
+        None => Err(WireError::service("InterfaceNotFound", "interface", &call.method)),
+    })
 }
 
 fn service(method: &str, parameters: Value) -> One {
@@ -69,7 +60,7 @@ fn service(method: &str, parameters: Value) -> One {
             Some(other) => Err(WireError::service("InterfaceNotFound", "interface", other)),
             None => Err(WireError::service("InvalidParameter", "parameter", "interface")),
         },
-        _ => Err(WireError::service("MethodNotFound", "method", &format!("{SERVICE_INTERFACE}.{method}"))),
+        _ => Err(WireError::method_not_found(SERVICE_INTERFACE, method)),
     }
 }
 
@@ -125,7 +116,7 @@ pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireErro
             let wire::RemoveUsb { id } = read(parameters)?;
             Change::Remove { kind: Removable::Usb, id, wait: REMOVAL_WAIT }
         }
-        "AddForward" => Change::AddForward(translate::forward(read(parameters)?)?),
+        "AddForward" => translate::add_forward(read(parameters)?)?,
         "RemoveForward" => Change::RemoveForward(remove_forward(read(parameters)?)?),
         "AddDisk" => add_disk(read(parameters)?)?,
         "RemoveDisk" => remove(Removable::Disk, read(parameters)?)?,
@@ -166,7 +157,7 @@ pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireErro
             Change::Qmp(translate::qmp_command(command)?)
         }
         "Hmp" => Change::Hmp(read::<wire::Hmp>(parameters)?.line),
-        _ => return Err(WireError::service("MethodNotFound", "method", &format!("{INTERFACE}.{method}"))),
+        _ => return Err(WireError::method_not_found(INTERFACE, method)),
     })
 }
 

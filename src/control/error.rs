@@ -24,6 +24,11 @@ impl WireError {
         Self { error: format!("{SERVICE_INTERFACE}.{name}"), parameters }
     }
 
+    /// There is no such method.
+    pub(super) fn method_not_found(interface: &str, method: &str) -> Self {
+        Self::service("MethodNotFound", "method", &format!("{interface}.{method}"))
+    }
+
     /// A method that streams was called without `more`.
     pub(super) fn expected_more() -> Self {
         Self { error: format!("{SERVICE_INTERFACE}.ExpectedMore"), parameters: Map::new() }

@@ -20,8 +20,17 @@ pub trait Method {
 /// A method that is called with `more` and answers with many replies.
 pub trait Stream: Method {}
 
+/// Whether a method, named without the interface, is one of these.
+pub(super) fn is_stream(method: &str) -> bool {
+    STREAMS.contains(&method)
+}
+
 macro_rules! methods {
-    ($($(#[$kind:ident])? $name:ident($parameters:ident) -> $reply:ident;)*) => {$(
+    (name of $kind:ident $name:ident) => { stringify!($name) };
+    ($($(#[$kind:ident])? $name:ident($parameters:ident) -> $reply:ident;)*) => {
+        /// Names of the methods that are to be called with `more`.
+        const STREAMS: &[&str] = &[$($(methods!(name of $kind $name),)?)*];
+    $(
         #[doc = concat!("`", stringify!($name), "`, as the protocol's description has it.")]
         #[derive(Debug, Clone, Copy)]
         pub struct $name;

@@ -1,10 +1,18 @@
 //! Who may be connected at once. Clients that connect and say nothing must not keep others out: when every place is
-//! taken, the one that has been silent for longest gives its place up.
+//! taken, the one that has been silent for longest gives its place up; those that never made a call go before those that
+//! did, so that a storm of new connections does not drive out a client that waits for its next call.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a client may say nothing before its place can be taken: one that has just been accepted may not have had the
+/// processor yet.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// All places.
 #[derive(Clone)]
@@ -17,18 +25,23 @@ struct Inner {
     news: Notify,
 }
 
-/// Who says nothing, in the order in which they fell silent.
+/// Who says nothing, in the order in which places are given up.
 #[derive(Default)]
 struct Silent {
     next: u64,
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    waiting: BTreeMap<Ticket, (Instant, Arc<Notify>)>,
 }
+
+/// Whether the client has ever made a call, then the order in which the silent fell silent.
+type Ticket = (bool, u64);
 
 /// One connection's place, given back when it is dropped.
 pub(super) struct Place {
     places: Places,
     give_up: Arc<Notify>,
-    since: Mutex<Option<u64>>,
+    since: Mutex<Option<Ticket>>,
+    /// Its client has made a call.
+    known: AtomicBool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -47,24 +60,42 @@ impl Places {
             Ok(permit) => Some(permit),
             Err(_) => self.vacate().await,
         };
-        Place { places: self.clone(), give_up: Arc::default(), since: Mutex::default(), _permit: permit }
+        Place {
+            places: self.clone(),
+            give_up: Arc::default(),
+            since: Mutex::default(),
+            known: AtomicBool::new(false),
+            _permit: permit,
+        }
     }
 
     async fn vacate(&self) -> Option<OwnedSemaphorePermit> {
         let free = Arc::clone(&self.0.permits).acquire_owned();
         tokio::pin!(free);
+        let began = Instant::now();
         let mut asked = false;
         loop {
-            if !asked && let Some((_, longest)) = lock(&self.0.silent).waiting.pop_first() {
-                longest.notify_one();
-                asked = true;
-            }
+            let due = if asked { None } else { self.next_due(began) };
             tokio::select! { biased;
                 // the semaphore is never closed
                 permit = &mut free => return permit.ok(),
                 () = self.0.news.notified(), if !asked => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Some((_, (_, longest))) = lock(&self.0.silent).waiting.pop_first() {
+                        longest.notify_one();
+                        asked = true;
+                    }
+                }
             }
         }
+    }
+
+    /// From when on somebody's place may be taken for one that has waited since `began`: from a client that has made calls
+    /// only if meanwhile nobody else has left.
+    fn next_due(&self, began: Instant) -> Option<Instant> {
+        let silent = lock(&self.0.silent);
+        let ((known, _), (since, _)) = silent.waiting.first_key_value()?;
+        Some(if *known { began.max(*since) } else { *since } + GRACE)
     }
 }
 
@@ -74,8 +105,8 @@ impl Place {
         self.busy();
         let mut silent = lock(&self.places.0.silent);
         silent.next += 1;
-        let ticket = silent.next;
-        silent.waiting.insert(ticket, self.give_up.clone());
+        let ticket = (self.known.load(Ordering::Relaxed), silent.next);
+        silent.waiting.insert(ticket, (Instant::now(), self.give_up.clone()));
         *lock(&self.since) = Some(ticket);
         drop(silent);
         self.places.0.news.notify_one();
@@ -86,6 +117,11 @@ impl Place {
         if let Some(ticket) = lock(&self.since).take() {
             lock(&self.places.0.silent).waiting.remove(&ticket);
         }
+    }
+
+    /// Its client has made a call that could be read.
+    pub(super) fn known(&self) {
+        self.known.store(true, Ordering::Relaxed);
     }
 
     /// Resolves when the place is needed for somebody else.
@@ -106,8 +142,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -127,6 +161,39 @@ mod tests {
         assert!(!third.is_finished());
         drop(second);
         third.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_never_made_a_call_goes_first() {
+        let places = Places::new(2);
+        let (client, stranger) = (places.take().await, places.take().await);
+        client.known();
+        client.silent();
+        stranger.silent();
+        let third = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await }
+        });
+        stranger.given_up().await;
+        drop(stranger);
+        third.await.unwrap();
+        assert!(futures_util::FutureExt::now_or_never(client.given_up()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_just_come_is_given_a_moment() {
+        let places = Places::new(1);
+        let only = places.take().await;
+        only.silent();
+        let began = Instant::now();
+        let taking = tokio::spawn({
+            let places = places.clone();
+            async move { places.take().await }
+        });
+        only.given_up().await;
+        assert_eq!(began.elapsed(), GRACE);
+        drop(only);
+        taking.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

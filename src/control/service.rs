@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
@@ -25,6 +25,11 @@ use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
 /// Connections that are served at once. One more takes the place of that which has said nothing for longest.
 const MAX_CONNECTIONS: usize = 512;
+/// Connections that wait to be accepted, beyond which `connect` blocks. The system's own limit (4096) would be a queue of
+/// a tenth of a second and more in front of every client while somebody does nothing but connect.
+const MAX_WAITING: i32 = 128;
+/// Frames in a row that are no calls, after which the connection ends.
+const MAX_GARBAGE: usize = 16;
 /// When descriptors have run out, the next try to accept comes after this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// How long clients may take to read their last replies once the VM has ended.
@@ -49,6 +54,7 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     ended: impl Future<Output = ()>,
     converse: impl Fn(UnixStream, Arc<Place>) -> F,
 ) {
+    shorten_queue(&listener);
     let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     tokio::pin!(ended);
@@ -82,6 +88,14 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
 async fn seated(listener: &UnixListener, places: &Places) -> (UnixStream, Place) {
     let stream = accept(listener).await;
     (stream, places.take().await)
+}
+
+fn shorten_queue(listener: &UnixListener) {
+    // on a socket that listens already, Linux only sets the number
+    let set = Backlog::new(MAX_WAITING).and_then(|waiting| listen(listener, waiting));
+    if let Err(error) = set {
+        log::warn!("the queue of the control socket keeps the system's length: {error}");
+    }
 }
 
 async fn accept(listener: &UnixListener) -> UnixStream {
@@ -125,6 +139,7 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
     let mut uploads = Uploads::new();
     // a call that came while a stream was under way
     let mut ahead: Option<Received> = None;
+    let mut garbage = 0;
     loop {
         place.silent();
         let call = match ahead.take() {
@@ -137,6 +152,8 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
         place.busy();
         let (oneway, answer) = match call {
             Ok(call) => {
+                place.known();
+                garbage = 0;
                 let answer = dispatch(call.method(), call.more(), &handle, &mut uploads);
                 let answer = tokio::select! { biased;
                     answer = answer => answer,
@@ -151,6 +168,7 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
             // the frame has been read whole, so the connection can go on
             Err(zlink::Error::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
+                garbage += 1;
                 let error = WireError::service("InvalidParameter", "parameter", "the message itself");
                 (false, Answer::One(Err(error)))
             }
@@ -175,6 +193,10 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
+            return;
+        }
+        if garbage == MAX_GARBAGE {
+            log::debug!("a client sent nothing but garbage");
             return;
         }
     }

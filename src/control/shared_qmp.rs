@@ -173,10 +173,12 @@ async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
             heard = hear(&mut events) => client.pass_on(heard).await,
             input = reader.next() => match input {
                 Some(input) => {
-                    // one that has spoken keeps its place
+                    place.known();
                     place.busy();
                     let answer = client.answer(input, &mut events).await;
-                    client.send(&answer).await
+                    let sent = client.send(&answer).await;
+                    place.silent();
+                    sent
                 }
                 None => None,
             },

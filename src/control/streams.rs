@@ -12,29 +12,21 @@ use crate::vm::{ChangeError, Handle, Heard, Listener};
 
 use super::dispatch::read;
 use super::error::WireError;
-use super::guest;
+use super::methods::{self, Method};
 use super::service::Answer;
-use super::wire;
-use super::{snapshots, stats};
+use super::{INTERFACE, guest, snapshots, stats, wire};
 
-/// Whether a method of ours is to be called with `more`.
-pub(super) fn is_stream(method: &str) -> bool {
-    matches!(
-        method,
-        "Events" | "Exec" | "ReadConsole" | "ReadGuestFile" | "Save" | "SaveSnapshot" | "WatchStats"
-    )
-}
-
-/// Starts a stream: it is subscribed when this returns.
+/// Starts one of the [streams](methods::is_stream): it is subscribed when this returns.
 pub(super) fn start(method: &str, parameters: Value, more: bool, vm: &Handle) -> Answer {
     let stream = match method {
-        "Events" => events(parameters, vm),
-        "Exec" => guest::exec(parameters, vm),
-        "ReadGuestFile" => guest::read_file(parameters, vm),
-        "Save" => snapshots::save_vm(parameters, vm),
-        "SaveSnapshot" => snapshots::save(parameters, vm),
-        "WatchStats" => stats::watch(parameters, vm),
-        _ => console(parameters, vm),
+        methods::Events::NAME => events(parameters, vm),
+        methods::Exec::NAME => guest::exec(parameters, vm),
+        methods::ReadGuestFile::NAME => guest::read_file(parameters, vm),
+        methods::Save::NAME => snapshots::save_vm(parameters, vm),
+        methods::SaveSnapshot::NAME => snapshots::save(parameters, vm),
+        methods::WatchStats::NAME => stats::watch(parameters, vm),
+        methods::ReadConsole::NAME => console(parameters, vm),
+        _ => Err(WireError::method_not_found(INTERFACE, method)),
     };
     match stream {
         // wrong parameters are told of first, as of any other method

@@ -92,9 +92,11 @@ async fn serve(
     let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
     let name = running.name().clone();
     let handle = running.handle.clone();
-    let watched = handle.clone();
-    let ended = || async {
-        watched.ended().await;
+    let ended = || {
+        let handle = handle.clone();
+        async move {
+            handle.ended().await;
+        }
     };
     let service = service::serve(control, handle.clone(), ended());
     let shared_qmp = shared_qmp::serve(qmp, handle.clone(), ended());
@@ -120,12 +122,22 @@ async fn serve(
             notifier.follow(&handle).await;
         }
     };
-    let (outcome, (), (), ()) = tokio::join!(running.run(), service, shared_qmp, readiness);
+    let (outcome, (), (), ()) =
+        tokio::join!(spawned(running.run()), spawned(service), spawned(shared_qmp), readiness);
     if let Some(console) = console {
         // the console ends by itself once everything is shown, unless nobody reads it
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;
     }
     Ok(outcome)
+}
+
+/// Runs a future as a task of its own. To be woken, a task takes a place in the runtime's queue; what `block_on` runs takes
+/// a write to an eventfd and a turn of epoll each time.
+async fn spawned<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(future).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Does what the person at the console asks for.

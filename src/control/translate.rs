@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::qemu::Command;
 use crate::spec::nic::checked_id;
 use crate::spec::{DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
-use crate::vm::{ChangeError, Entry, Kind, Phase, RunState, Status, Wrapped};
+use crate::vm::{Change, ChangeError, Entry, Kind, Phase, Published, RunState, Status, Wrapped};
 
 use super::wire;
 
@@ -36,18 +36,19 @@ pub(super) fn port(parameter: &str, number: i64) -> Result<u16, ChangeError> {
         .map_err(|_| ChangeError::invalid(parameter, format!("{number} is not a port (0 to 65535)")))
 }
 
-/// The forward that `AddForward` asks for.
-pub(super) fn forward(call: wire::AddForward) -> Result<Forward, ChangeError> {
+/// The change that `AddForward` asks for.
+pub(super) fn add_forward(call: wire::AddForward) -> Result<Change, ChangeError> {
     let guest = port("guest_port", call.guest_port)?;
     if guest == 0 {
         return Err(ChangeError::invalid("guest_port", "the guest port may not be 0"));
     }
-    Ok(Forward {
+    let forward = Forward {
         address: call.address.map_or(Ok(Ipv4Addr::LOCALHOST), |address| parse("address", &address))?,
         host: port("host_port", call.host_port)?,
         guest,
         protocol: call.protocol.map(|protocol| parse("protocol", &protocol)).transpose()?.unwrap_or_default(),
-    })
+    };
+    Ok(Change::AddForward { forward, nic: call.nic })
 }
 
 /// The command that `Qmp` carries.
@@ -97,6 +98,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         accel: status.facts.host.accel.to_string(),
         accel_reason: status.facts.accel_reason.clone(),
         sandbox: status.spec.sandbox,
+        wrapped: Some(wrapped.is_some()),
         qemu_version: status.facts.qemu_version.clone(),
         qemu_pid: status.facts.qemu_pid,
         supervisor_pid: std::process::id(),
@@ -125,12 +127,14 @@ pub(super) fn status(status: &Status) -> wire::Status {
 }
 
 /// A forward.
-pub(super) fn wire_forward(forward: &Forward) -> wire::Forward {
+pub(super) fn wire_forward(published: &Published) -> wire::Forward {
+    let Published { forward, nic } = published;
     wire::Forward {
         address: forward.address.to_string(),
         host_port: forward.host,
         guest_port: forward.guest,
         protocol: forward.protocol.to_string(),
+        nic: nic.clone(),
     }
 }
 

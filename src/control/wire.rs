@@ -22,6 +22,9 @@ pub struct Forward {
     pub guest_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// Id of the network card that it leads to; none = it is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nic: Option<String>,
 }
 
 /// A USB device.
@@ -127,6 +130,8 @@ pub struct Status {
     pub accel: String,
     pub accel_reason: String,
     pub sandbox: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wrapped: Option<bool>,
     pub qemu_version: String,
     pub qemu_pid: i32,
     pub supervisor_pid: u32,
@@ -171,7 +176,7 @@ parameters! {
     /// Parameters of `RemoveUsb`.
     RemoveUsb { id: String; }
     /// Parameters of `AddForward`.
-    AddForward { host_port: i64, guest_port: i64; address: String, protocol: String }
+    AddForward { host_port: i64, guest_port: i64; address: String, protocol: String, nic: String }
     /// Parameters of `RemoveForward`.
     RemoveForward { host_port: i64; guest_port: i64, address: String, protocol: String }
     /// Parameters of `AddDisk`.

@@ -57,7 +57,36 @@ pub struct AccelChoice {
     /// Why this one, in words: `KVM works`, or why a faster one does not.
     pub reason: String,
     /// Worth telling without being asked: it will be slow although this machine looks as if it need not be.
-    pub warning: Option<String>,
+    pub warning: Option<Warning>,
+}
+
+/// What is not as it was meant, in a few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Warning {
+    fn new(failed: &[(Accel, String)], chosen: Accel) -> Self {
+        let names: Vec<&str> = failed.iter().map(|(accel, _)| name(*accel)).collect();
+        let (names, does) = (names.join(" and "), if names.len() == 1 { "does" } else { "do" });
+        let slow = if chosen == Accel::Tcg { ", which is slow" } else { "" };
+        Self {
+            message: format!("{names} {does} not work here: {} is used{slow}", name(chosen)),
+            hint: match failed.iter().any(|(_, why)| is_not_allowed(why)) {
+                true => "add yourself to the group kvm, and log in again".to_owned(),
+                false => format!("`vmrun ctl status` says why; with `--accel {chosen}` nothing is said"),
+            },
+        }
+    }
+}
+
+/// Whether a group's membership is all that is missing.
+fn is_not_allowed(why: &str) -> bool {
+    why.contains("group kvm")
 }
 
 /// None of the accelerators asked for works.
@@ -75,7 +104,7 @@ impl AccelError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let Self::NoneWorks { failed } = self;
-        let not_allowed = failed.iter().any(|(_, why)| why.contains("group kvm"));
+        let not_allowed = failed.iter().any(|(_, why)| is_not_allowed(why));
         let way =
             if not_allowed { "add yourself to the group kvm (and log in again), or add" } else { "add" };
         Some(format!("{way} tcg to the list to run without acceleration: slower, but works everywhere"))
@@ -116,8 +145,8 @@ fn choose_best(guest: Arch, host: &Machine) -> AccelChoice {
     match check(native, guest, host) {
         Ok(()) => AccelChoice { accel: native, reason: format!("{} works", name(native)), warning: None },
         Err(why) => {
-            let warning = (guest == host.arch).then(|| format!("without acceleration, which is slow: {why}"));
-            AccelChoice { accel: Accel::Tcg, reason: why, warning }
+            let warning = || Warning::new(&[(native, why.clone())], Accel::Tcg);
+            AccelChoice { accel: Accel::Tcg, warning: (guest == host.arch).then(warning), reason: why }
         }
     }
 }
@@ -126,10 +155,12 @@ fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoic
     let mut failed = Vec::new();
     for &accel in list {
         let Err(why) = check(accel, guest, host) else {
+            if failed.is_empty() {
+                return Ok(AccelChoice { accel, reason: "asked for".to_owned(), warning: None });
+            }
             let told = |(accel, why): &(Accel, String)| format!("{} does not work: {why}", name(*accel));
-            let warning = failed.iter().map(told).collect::<Vec<_>>().join("; ");
-            let reason = if failed.is_empty() { "asked for".to_owned() } else { warning.clone() };
-            return Ok(AccelChoice { accel, reason, warning: (!failed.is_empty()).then_some(warning) });
+            let reason = failed.iter().map(told).collect::<Vec<_>>().join("; ");
+            return Ok(AccelChoice { accel, reason, warning: Some(Warning::new(&failed, accel)) });
         };
         failed.push((accel, why));
     }
@@ -221,7 +252,11 @@ mod tests {
         let choice = choose(None, Arch::X86_64, &machine(root.path(), Arch::X86_64, NO_FLAGS)).unwrap();
         assert_eq!(choice.accel, Accel::Tcg);
         assert!(choice.reason.starts_with("the CPU flags have neither vmx nor svm, so"), "{}", choice.reason);
-        assert!(choice.warning.is_some());
+        let Warning { message, hint } = choice.warning.unwrap();
+        assert_eq!(message, "KVM does not work here: TCG is used, which is slow");
+        assert_eq!(hint, "`vmrun ctl status` says why; with `--accel tcg` nothing is said");
+        let why = "/dev/kvm may not be opened: it is for root and members of the group kvm".to_owned();
+        assert!(Warning::new(&[(Accel::Kvm, why)], Accel::Tcg).hint.contains("add yourself to the group"));
     }
 
     #[test]
@@ -240,7 +275,8 @@ mod tests {
         let host = machine(root.path(), Arch::Aarch64, "");
         let choice = choose(Some(&AccelList(vec![Accel::Hvf, Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!(choice.accel, Accel::Tcg);
-        assert_eq!(choice.warning.unwrap(), "HVF does not work: HVF is macOS's");
+        assert_eq!(choice.reason, "HVF does not work: HVF is macOS's");
+        assert_eq!(choice.warning.unwrap().message, "HVF does not work here: TCG is used, which is slow");
         let choice = choose(Some(&AccelList(vec![Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!((choice.accel, choice.warning), (Accel::Tcg, None));
     }

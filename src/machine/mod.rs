@@ -26,11 +26,11 @@
 
 mod copy;
 mod error;
+mod events;
 mod exec;
 mod requests;
 mod supervisor;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,10 +46,11 @@ use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
 pub use copy::{Copied, copy_from, copy_to};
 pub use error::Error;
+pub use events::{Events, Heard};
 pub use exec::Output;
 pub use requests::{
     absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
-    milliseconds,
+    milliseconds, size_bytes,
 };
 use supervisor::Supervisor;
 
@@ -247,8 +248,7 @@ impl Machine {
 
     /// Gives a disk more room, in bytes.
     pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
-        let size_bytes = i64::try_from(size.bytes()).unwrap_or(i64::MAX);
-        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes };
+        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
         Ok(self.call(methods::ResizeDisk, call).await?.disk)
     }
 
@@ -375,40 +375,6 @@ impl Machine {
     /// Any command of QEMU's monitor: `{"execute": …, "arguments": …}`.
     pub async fn qmp(&self, command: Value) -> Result<Value, Error> {
         Ok(self.call(methods::Qmp, wire::Qmp { command }).await?.value)
-    }
-}
-
-/// What happens in a VM, in order. One that is not read loses its oldest, and is told how many.
-pub struct Events {
-    replies: Replies<methods::Events>,
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
-    }
-}
-
-/// What [`Events`] tell.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
-    /// An event.
-    Event(wire::Event),
-    /// So many were lost before the next one, since they were not read in time.
-    Lost(u64),
-}
-
-impl Events {
-    /// The next one; none when the VM has ended.
-    pub async fn next(&mut self) -> Result<Option<Heard>, Error> {
-        loop {
-            let Some(reply) = self.replies.next().await? else { return Ok(None) };
-            match (reply.event, reply.lost) {
-                (Some(event), _) => return Ok(Some(Heard::Event(event))),
-                (None, Some(lost)) => return Ok(Some(Heard::Lost(lost))),
-                (None, None) => {}
-            }
-        }
     }
 }
 

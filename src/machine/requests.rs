@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 
 use crate::control::client::ClientError;
 use crate::control::wire;
-use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, NicSpec, UsbSelector};
+use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, NicSpec, Size, UsbSelector};
 use crate::vm::Exec;
 
 use super::Error;
@@ -24,6 +24,11 @@ pub fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A size for the protocol.
+pub fn size_bytes(size: Size) -> i64 {
+    i64::try_from(size.bytes()).unwrap_or(i64::MAX)
+}
+
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, Error> {
     BASE64.decode(text).map_err(|error| ClientError::Protocol(error.to_string()).into())
 }
@@ -37,13 +42,14 @@ pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<wire::AddU
     Ok(wire::AddUsb { selector: selector.to_string(), id: id.map(String::from) })
 }
 
-/// Parameters of `AddForward`.
+/// Parameters of `AddForward`, to the first card with user networking.
 pub fn add_forward(forward: &Forward) -> wire::AddForward {
     wire::AddForward {
         host_port: forward.host.into(),
         guest_port: forward.guest.into(),
         address: Some(forward.address.to_string()),
         protocol: Some(forward.protocol.to_string()),
+        nic: None,
     }
 }
 
@@ -62,7 +68,7 @@ pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDi
         .ok_or_else(|| Error::Invalid("a disk that is added to a running VM needs a file".to_owned()))?;
     Ok(wire::AddDisk {
         file: absolute_text(&file)?,
-        size_bytes: disk.size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
+        size_bytes: disk.size.map(size_bytes),
         format: disk.format.map(|format| format.to_string()),
         bus: Some(disk.bus.to_string()),
         readonly: Some(disk.readonly),

@@ -28,14 +28,14 @@ pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
             let port = Device::new("pcie-root-port", name)
                 .on("pcie.0")
                 .with("chassis", index + 1)
-                .with("slot", index + 1)
-                // port I/O is scarce (4 KiB a port, 64 KiB in all), and nothing of today needs it
-                .with("io-reserve", 0);
+                .with("slot", index + 1);
             if !many {
                 return port;
             }
             let address = format!("{:x}.{}", FIRST_PLACE + index / FUNCTIONS, index % FUNCTIONS);
-            port.with("addr", address).with("multifunction", true)
+            // Port I/O is scarce (4 KiB a port, 64 KiB in all), and nothing of today needs it. Linux wants it all the same
+            // and where the firmware gave none it arranges all ports anew, which slows the boot: so only where it is too little.
+            port.with("addr", address).with("multifunction", true).with("io-reserve", 0)
         })
         .collect()
 }

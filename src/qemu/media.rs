@@ -8,10 +8,24 @@ use super::plan::Step;
 use super::{Command, block};
 use crate::spec::ImageFormat;
 
+const FAMILY: &str = "medium";
+
 /// The name of the block nodes of the `number`th medium that a VM is given while it runs; the owner counts.
 /// (A drive's first medium has the drive's own id.)
 pub fn medium_node(number: u32) -> String {
-    format!("medium{number}")
+    format!("{FAMILY}{number}")
+}
+
+/// The number in the name of a block node of such a medium, or of its file.
+///
+/// ```
+/// assert_eq!(vmrun::qemu::media::medium_number("medium3"), Some(3));
+/// assert_eq!(vmrun::qemu::media::medium_number("medium3.file"), Some(3));
+/// assert_eq!(vmrun::qemu::media::medium_number("mediums"), None);
+/// ```
+pub fn medium_number(node: &str) -> Option<u32> {
+    let number = node.strip_prefix(FAMILY)?;
+    number.strip_suffix(".file").unwrap_or(number).parse().ok()
 }
 
 /// The medium in a drive.

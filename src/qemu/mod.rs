@@ -36,7 +36,7 @@ pub mod quote;
 pub mod slots;
 pub mod snapshot;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod typed;
 pub mod wrapped;
 

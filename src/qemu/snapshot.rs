@@ -1,4 +1,7 @@
 //! Snapshots of a running VM: QEMU's commands for them, and what `query-block` says of those that exist.
+//!
+//! QEMU can neither rename a snapshot nor have two of one name. One that is to replace another is therefore made under the name
+//! with a `~` behind it, or, if it replaces such a one, without: only then the old one is deleted, and nothing is ever lost.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +11,8 @@ use super::{Command, firmware};
 
 /// Our one job. There is never more than one: nothing else goes on while a snapshot is made or loaded.
 pub const JOB: &str = "vmrun-snapshot";
+/// Behind the name of a snapshot that has replaced another; no name of a snapshot ends so.
+const REPLACED: char = '~';
 /// The image format that can hold snapshots.
 const FORMAT: &str = "qcow2";
 
@@ -38,6 +43,8 @@ struct OnDisk {
 pub struct Snapshot {
     /// Its name.
     pub name: String,
+    /// What the images and QEMU call it: the name, perhaps with a `~` behind it.
+    pub tag: String,
     /// The number that the image of the first disk has for it.
     pub id: String,
     /// When it was made, in milliseconds after the Unix epoch.
@@ -56,6 +63,12 @@ impl Snapshot {
     /// It has the machine's state, and every disk has it.
     pub fn is_complete(&self) -> bool {
         self.state_bytes > 0 && self.missing.is_empty()
+    }
+
+    /// Of two of one name, the greater is meant: the newest that is whole. An image counts its snapshots up; their times would not
+    /// tell, for clocks are set.
+    fn rank(&self) -> (bool, u64) {
+        (self.is_complete(), self.id.parse().unwrap_or_default())
     }
 }
 
@@ -102,13 +115,40 @@ impl Writable {
     }
 }
 
-/// All snapshots of these disks, oldest first.
+/// The snapshots of these disks, oldest first; of several of one name the one that the name means.
 pub fn list(disks: &[Writable]) -> Vec<Snapshot> {
+    let all = all(disks);
+    let meant = |snapshot: &&Snapshot| {
+        let of_name = all.iter().filter(|other| other.name == snapshot.name);
+        of_name.max_by_key(|other| other.rank()).is_some_and(|best| best.tag == snapshot.tag)
+    };
+    all.iter().filter(meant).cloned().collect()
+}
+
+/// All snapshots of a name, the one first that the name means. The others have outlived their replacement, since a supervisor or
+/// QEMU died before they could be deleted.
+pub fn named(disks: &[Writable], name: &str) -> Vec<Snapshot> {
+    let mut all = all(disks);
+    all.retain(|snapshot| snapshot.name == name);
+    all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.rank()));
+    all
+}
+
+/// What the images are to call a snapshot that replaces another of its name.
+pub fn tag_beside(name: &str, old: Option<&Snapshot>) -> String {
+    match old {
+        Some(old) if old.tag == name => format!("{name}{REPLACED}"),
+        _ => name.to_owned(),
+    }
+}
+
+fn all(disks: &[Writable]) -> Vec<Snapshot> {
     let mut found: BTreeMap<&str, Snapshot> = BTreeMap::new();
     for disk in disks {
         for snapshot in &disk.snapshots {
             let entry = found.entry(&snapshot.name).or_insert_with(|| Snapshot {
-                name: snapshot.name.clone(),
+                name: snapshot.name.strip_suffix(REPLACED).unwrap_or(&snapshot.name).to_owned(),
+                tag: snapshot.name.clone(),
                 id: snapshot.id.clone(),
                 created_unix_ms: snapshot.created_unix_ms,
                 vm_clock_ms: snapshot.vm_clock_ms,
@@ -131,26 +171,26 @@ pub fn list(disks: &[Writable]) -> Vec<Snapshot> {
 }
 
 /// The node that holds (or is to hold) the machine's state of a snapshot.
-pub fn state_node<'a>(disks: &'a [Writable], name: &str) -> Option<&'a Writable> {
-    let holds = |disk: &&Writable| disk.snapshots.iter().any(|s| s.name == name && s.state_bytes > 0);
+pub fn state_node<'a>(disks: &'a [Writable], tag: &str) -> Option<&'a Writable> {
+    let holds = |disk: &&Writable| disk.snapshots.iter().any(|s| s.name == tag && s.state_bytes > 0);
     disks.iter().find(holds).or_else(|| disks.iter().find(|disk| disk.can_hold()))
 }
 
 /// Saves the machine's state into node `state`, and a snapshot of every disk.
-pub fn save(name: &str, state: &str, disks: &[&str]) -> Command {
-    let arguments = json!({ "job-id": JOB, "tag": name, "vmstate": state, "devices": disks });
+pub fn save(tag: &str, state: &str, disks: &[&str]) -> Command {
+    let arguments = json!({ "job-id": JOB, "tag": tag, "vmstate": state, "devices": disks });
     Command::new("snapshot-save", arguments)
 }
 
 /// Goes back to a snapshot.
-pub fn load(name: &str, state: &str, disks: &[&str]) -> Command {
-    let arguments = json!({ "job-id": JOB, "tag": name, "vmstate": state, "devices": disks });
+pub fn load(tag: &str, state: &str, disks: &[&str]) -> Command {
+    let arguments = json!({ "job-id": JOB, "tag": tag, "vmstate": state, "devices": disks });
     Command::new("snapshot-load", arguments)
 }
 
 /// Deletes a snapshot from these disks.
-pub fn delete(name: &str, disks: &[&str]) -> Command {
-    Command::new("snapshot-delete", json!({ "job-id": JOB, "tag": name, "devices": disks }))
+pub fn delete(tag: &str, disks: &[&str]) -> Command {
+    Command::new("snapshot-delete", json!({ "job-id": JOB, "tag": tag, "devices": disks }))
 }
 
 /// How a job ended.
@@ -209,6 +249,28 @@ mod tests {
         assert_eq!(told, [("t2", 7, 0, true), ("t1", 506_584, 1, false)]);
         assert_eq!((list[0].created_unix_ms, list[0].vm_clock_ms), (8_064, 3_016));
         assert_eq!((list[1].disks.clone(), list[1].missing.clone()), (vec!["a".into()], vec!["b".into()]));
+    }
+
+    #[test]
+    fn a_replacement_has_the_same_name() {
+        let drives = |snapshots: Value| json!([{ "inserted": { "node-name": "a", "drv": "qcow2", "ro": false, "image": { "snapshots": snapshots } } }]);
+        let tags = |snapshots: Value| -> Vec<String> {
+            let disks = writable(&drives(snapshots));
+            assert_eq!(list(&disks).len(), 1);
+            assert_eq!(list(&disks)[0].tag, named(&disks, "t")[0].tag);
+            assert!(named(&disks, "t").iter().all(|snapshot| snapshot.name == "t"));
+            let old = named(&disks, "t");
+            old.iter().map(|old| old.tag.clone()).chain([tag_beside("t", old.first())]).collect()
+        };
+        assert_eq!(tags(json!([snapshot("t", "1", 7, 8)])), ["t", "t~"]);
+        assert_eq!(tags(json!([snapshot("t~", "2", 7, 9)])), ["t~", "t"]);
+        // nobody could delete the old one
+        assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 7, 9)])), ["t~", "t", "t"]);
+        // the same, but the clock was set back meanwhile
+        assert_eq!(tags(json!([snapshot("t", "9", 7, 8), snapshot("t~", "10", 7, 3)])), ["t~", "t", "t"]);
+        // the new one is not whole
+        assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 0, 9)])), ["t", "t~", "t~"]);
+        assert_eq!(tag_beside("t", None), "t");
     }
 
     #[test]

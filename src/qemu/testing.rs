@@ -42,7 +42,7 @@ pub(super) fn forward(host: u16, guest: u16) -> Forward {
 }
 
 /// A plain x86-64 VM that boots a disk.
-pub(super) fn spec() -> VmSpec {
+pub(crate) fn spec() -> VmSpec {
     VmSpec {
         name: "test".parse().unwrap(),
         uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),

@@ -38,6 +38,23 @@ impl HostfwdError {
     }
 }
 
+/// QEMU does not know a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("QEMU refused the line: {0}")]
+pub struct UnknownCommand(String);
+
+/// Whether a line was one of QEMU's commands (`monitor_parse_command` of its `monitor/hmp.c`). How the command went, only the
+/// command's own text tells.
+///
+/// # Errors
+/// What QEMU says of a command that it does not know.
+pub fn understood(text: &str) -> Result<(), UnknownCommand> {
+    match text.starts_with("unknown command: ") {
+        true => Err(UnknownCommand(text.trim_end().to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// The argument of `hostfwd_add`, e.g. `tcp:127.0.0.1:2222-:22`.
 pub fn hostfwd_rule(forward: &Forward) -> String {
     format!("{}-:{}", hostfwd_listener(forward), forward.guest)

@@ -13,11 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::host::dirs::{Directory, RunClient, RunDir, StateDir, names, remove_ephemeral};
-use crate::host::{sys, usage};
+use crate::host::sys;
 use crate::qemu::{Command, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
@@ -25,19 +23,18 @@ use crate::spec::{VmName, VmSpec};
 use super::agent::AgentLink;
 use super::console::{self, ConsoleLog};
 use super::facts::Facts;
-use super::handle::INBOX_LENGTH;
-use super::images::Images;
-use super::journal::{Journal, Pending};
+use super::journal::Pending;
 use super::outcome::{Ending, Outcome};
-use super::plugged::Plugged;
 use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild::rebuild;
+use super::running::{OUTCOME_FILE, Running};
 use super::signals::Signals;
 use super::snapshots::take_back;
-use super::start::{OUTCOME_FILE, Running, Whole, connect_to};
+use super::start::connect_to;
 use super::start_error::{StartError, system};
 use super::state::RunState;
+use super::takeover::TakeOver;
 
 /// How long a QEMU that was never given a guest may take to quit.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -139,22 +136,22 @@ pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
 async fn take_over(
     run: Arc<RunDir>,
     control: Doors,
-    file: VmFile,
+    mut file: VmFile,
     pidfd: OwnedFd,
 ) -> Result<Running, StartError> {
     let signals = Signals::new().map_err(system("signals"))?;
-    let VmFile { spec, mut facts, user_qmp } = file;
     let unusable = |why: String| StartError::Qemu { said: why };
-    let connected = Session::connect(connect(&run, names::QMP)?, Options::default())
-        .await
-        .map_err(|error| unusable(error.to_string()))?;
-    let session = connected.session.clone();
+    let Connected { session, events, greeting } =
+        Session::connect(connect(&run, names::QMP)?, Options::default())
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
     let failed = |error: crate::qmp::CommandError| unusable(error.to_string());
     let uuid = session.run(&Command::new("query-uuid", Value::Null)).await.map_err(failed)?;
-    if uuid["UUID"] != json!(spec.uuid.to_string()) {
+    if uuid["UUID"] != json!(file.spec.uuid.to_string()) {
         return Err(unusable("what answers on the monitor's socket is another VM".to_owned()));
     }
-    let (major, minor, micro) = connected.greeting.version;
+    let facts = &mut file.facts;
+    let (major, minor, micro) = greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
     let state = Arc::new(StateDir::open(&facts.state_directory)?);
     let log =
@@ -165,60 +162,31 @@ async fn take_over(
     if let Some(job) = &pending.job {
         take_back(&session, job).await.map_err(failed)?;
     }
-    let mut inventory = rebuild(&session, &spec, &pending).await.map_err(failed)?;
+    let mut inventory = rebuild(&session, &file.spec, &pending).await.map_err(failed)?;
     if inventory.run_state == RunState::Starting {
         // the supervisor died before the guest had run
         session.run(&Command::new("cont", Value::Null)).await.map_err(failed)?;
         inventory.run_state = RunState::Running;
     }
     let agent_open = agent_port_is_open(&session).await;
-    let process = Process::adopt(facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
-    let mut journal = Journal::new(Arc::clone(&run), pending.clone());
-    // what was being added is there or was taken back; removals go on until the guest has answered
-    for id in pending.adding.keys() {
-        journal.settled(id);
-    }
-    journal.job(None);
-    for id in pending.removing.iter().filter(|id| inventory.device(id).is_none()) {
-        journal.settled(id);
-    }
-    for id in pending.cards.keys().filter(|id| inventory.device(id).is_none()) {
-        journal.card_gone(id);
-    }
-    let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-    let images = Images::new(Arc::clone(&state), run.path());
-    let started = started(&facts);
-    let Connected { events, .. } = connected;
-    Ok(Running::assemble(Whole {
-        spec,
-        machine: None,
-        facts,
-        inventory,
+    let process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
+    let taken = TakeOver {
+        run,
+        control,
+        file,
+        process,
+        signals,
+        state,
         session,
         events,
+        machine: None,
+        inventory,
+        pending,
         agent,
         agent_open,
         console,
-        images,
-        process,
-        inbox,
-        asks,
-        signals,
-        started,
-        journal,
-        plugged: Plugged::read(Arc::clone(&run)),
-        run,
-        state,
-        shares: super::prepare::Shares::default(),
-        user_qmp,
-        control,
-    }))
-}
-
-/// When QEMU was started, as the kernel remembers it: a clock that was set since then does not matter.
-pub(super) fn started(facts: &Facts) -> Instant {
-    let age = usage::age("/proc".as_ref(), facts.qemu_start_time).unwrap_or_default();
-    Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
+    };
+    Ok(taken.into_running())
 }
 
 fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartError> {

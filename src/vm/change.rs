@@ -13,6 +13,7 @@ use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Limits, NicSpec, Prot
 use super::inventory::Entry;
 use super::outcome::Outcome;
 use super::snapshots::{Progress, SnapshotChange};
+use super::status::Published;
 
 /// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
 #[derive(Debug, Clone)]
@@ -52,7 +53,12 @@ pub enum Change {
         wait: Duration,
     },
     /// Make a forward.
-    AddForward(Forward),
+    AddForward {
+        /// Which; with host port 0 any free one is taken.
+        forward: Forward,
+        /// Id of the network card that it leads to; none = the first with user networking.
+        nic: Option<String>,
+    },
     /// End a forward.
     RemoveForward(ForwardPattern),
     /// Make a disk larger.
@@ -164,7 +170,7 @@ pub enum Done {
     /// A device is in the machine, or its facts changed.
     Device(Box<Entry>),
     /// A forward listens; its host port is never 0.
-    Forward(Forward),
+    Forward(Published),
     /// A device is gone.
     Removed,
     /// The guest has been asked and has not answered in time; the request stands.

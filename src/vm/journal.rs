@@ -29,8 +29,11 @@ pub(super) struct Pending {
     pub(super) job: Option<Job>,
     /// Network cards, as far as QEMU does not tell of them: those that were plugged, and those whose cable was ever pulled.
     #[serde(default)]
-    pub(super) cards: BTreeMap<String, Card>,
+    pub(super) cards: Cards,
 }
+
+/// What QEMU does not tell of network cards, by id.
+pub(super) type Cards = BTreeMap<String, Card>;
 
 /// Something during which nothing else is changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +68,19 @@ impl Pending {
     /// What the file says; nothing if it is not there or makes no sense.
     pub(super) fn read(run: &RunDir) -> Self {
         run.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Writes the file, or removes it.
+    pub(super) fn write(&self, run: &RunDir) {
+        let written = match *self == Self::default() {
+            true => run.unlink(FILE),
+            false => serde_json::to_vec(self)
+                .map_err(std::io::Error::other)
+                .and_then(|text| run.write(FILE, &text)),
+        };
+        if let Err(error) = written {
+            log::warn!("what is half-done could not be written down: {error}");
+        }
     }
 }
 
@@ -113,7 +129,7 @@ impl Journal {
     }
 
     /// What QEMU does not tell of the network cards.
-    pub(super) fn cards(&self) -> &BTreeMap<String, Card> {
+    pub(super) fn cards(&self) -> &Cards {
         &self.pending.cards
     }
 
@@ -127,14 +143,6 @@ impl Journal {
     }
 
     fn write(&self) {
-        let written = match self.pending == Pending::default() {
-            true => self.run.unlink(FILE),
-            false => serde_json::to_vec(&self.pending)
-                .map_err(std::io::Error::other)
-                .and_then(|text| self.run.write(FILE, &text)),
-        };
-        if let Err(error) = written {
-            log::warn!("what is half-done could not be written down: {error}");
-        }
+        self.pending.write(&self.run);
     }
 }

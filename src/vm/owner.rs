@@ -14,16 +14,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
-use crate::qemu::plan::{Check, Step};
+use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
-use crate::qmp::{CommandError, Delivery, EventReceiver, Pending, Session, SessionError, hmp};
-use crate::spec::{Forward, VmSpec};
+use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
+use crate::spec::VmSpec;
 
 use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
 use super::change::{Change, Done};
 use super::changes;
-use super::error::{ChangeError, ErrorKind, Why};
+use super::error::{ChangeError, ErrorKind};
 use super::facts::Facts;
 use super::handle::{Ask, ShutdownOptions};
 use super::images::Images;
@@ -37,7 +37,8 @@ use super::resets::Resets;
 use super::signals::Signals;
 use super::snapshots::SnapshotChange;
 use super::state::RunState;
-use super::status::Status;
+use super::status::{Published, Status};
+use super::steps::{run_steps, to_the_end};
 use super::wrap;
 
 /// How long the events that QEMU wrote before its end may take to be read after it.
@@ -68,7 +69,6 @@ pub(super) struct Owner {
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
     pub(super) journal: Journal,
-    pub(super) media_made: u32,
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
     /// Ends that, where it can be ended.
@@ -126,7 +126,6 @@ impl Owner {
             bus: parts.bus,
             pulse: parts.pulse,
             journal: parts.journal,
-            media_made: 0,
             busy: None,
             abort: None,
             plugged: parts.plugged,
@@ -250,9 +249,12 @@ impl Owner {
     }
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
-    fn forwards(&self) -> Vec<Forward> {
-        let mut forwards: Vec<Forward> = self.inventory.forwards.iter().map(|bound| bound.forward).collect();
-        forwards.sort_by_key(|forward| (forward.guest, forward.protocol.to_string(), forward.host));
+    fn forwards(&self) -> Vec<Published> {
+        let published = self.inventory.forwards_asked_for().map(|bound| self.inventory.published(bound));
+        let mut forwards: Vec<Published> = published.collect();
+        forwards.sort_by_key(|Published { forward, .. }| {
+            (forward.guest, forward.protocol.to_string(), forward.host)
+        });
         forwards
     }
 
@@ -425,54 +427,5 @@ impl Owner {
                 self.process.kill();
             }
         }
-    }
-}
-
-/// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
-/// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
-pub(super) fn to_the_end(answer: Pending) -> Pending {
-    answer.within(Duration::MAX)
-}
-
-/// Collects the answers of a plan; undoes the finished steps in reverse if one failed.
-async fn run_steps(
-    session: Session,
-    steps: Vec<Step>,
-    answers: Vec<Pending>,
-) -> Result<Vec<Value>, ChangeError> {
-    let mut values = Vec::with_capacity(steps.len());
-    let mut failure = None;
-    let mut undo = Vec::new();
-    for (step, answer) in steps.into_iter().zip(answers) {
-        match judge(&step, answer.await) {
-            Ok(value) => {
-                values.push(value);
-                undo.extend(step.undo);
-            }
-            Err(error) => {
-                failure.get_or_insert(error);
-            }
-        }
-    }
-    let Some(error) = failure else { return Ok(values) };
-    for command in undo.iter().rev() {
-        if let Err(error) = to_the_end(session.submit(command)).await {
-            log::warn!("a change could not be undone whole: {}: {error}", command.execute);
-        }
-    }
-    Err(error)
-}
-
-fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, ChangeError> {
-    let value = answer?;
-    match step.check {
-        Check::Qmp => Ok(value),
-        Check::HmpSilent => match hmp::hostfwd_added(value.as_str().unwrap_or_default()) {
-            Ok(()) => Ok(value),
-            Err(error) => Err(ChangeError::new(
-                ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
-                error.told(),
-            )),
-        },
     }
 }

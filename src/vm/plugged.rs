@@ -102,7 +102,7 @@ impl Plugged {
                 return refused(format!("CD-ROM drive '{id}' has another medium than at the start"));
             }
         }
-        if let Some(bound) = inventory.forwards.iter().find(|bound| bound.netdev != ids::NETDEV) {
+        if let Some(bound) = inventory.forwards_asked_for().find(|bound| bound.netdev != ids::NETDEV) {
             return refused(format!("{} leads to a network card that was plugged", bound.forward));
         }
         match cold.iter().find(|id| inventory.device(id).is_none()) {

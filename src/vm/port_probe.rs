@@ -3,7 +3,7 @@
 //! With user networking a connect to the host side says nothing: QEMU accepts it before the guest has been asked.
 //! `info usernet` tells: the connection to the guest is `ESTABLISHED` only once the guest has accepted it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use crate::spec::{Forward, Protocol};
 use super::change::{Change, Done, ForwardPattern};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
+use super::inventory::Bound;
+use super::status::Published;
 
 /// QEMU has no event for this, so a wait that is under way looks so often.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -23,8 +25,9 @@ const PATIENCE: u32 = 20;
 /// Waits until the guest accepts on `port`. The probe has a forward of its own: QEMU lists connections by the forward they came
 /// through, so nobody else's can be mistaken for ours.
 pub(super) async fn accepts(vm: &Handle, port: u16) -> Result<Value, ChangeError> {
-    let ours = Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: port, protocol: Protocol::Tcp };
-    let Done::Forward(forward) = vm.change(Change::AddForward(ours)).await? else {
+    let ours = Forward { address: Bound::PROBE, host: 0, guest: port, protocol: Protocol::Tcp };
+    let ours = Change::AddForward { forward: ours, nic: None };
+    let Done::Forward(Published { forward, .. }) = vm.change(ours).await? else {
         return Err(ChangeError::host("a forward was asked for and something else was made"));
     };
     let _guard = Temporary { vm: vm.clone(), forward };

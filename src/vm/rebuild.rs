@@ -15,10 +15,10 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{DeviceId, DiskBus, Limits, VmSpec};
 
 use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
-use super::journal::Pending;
+use super::journal::{Cards, Pending};
 use super::state::RunState;
 use drives::device_of;
-use networks::{Cards, Networks};
+use networks::Networks;
 
 pub(super) use drives::{drive_of, limits_of};
 
@@ -41,6 +41,7 @@ pub(super) async fn rebuild(
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
     networks::take_back(session, pending, &present, &mut inventory).await;
+    networks::end_probes(session, &mut inventory).await;
     inventory.run_state = run_state(session).await?;
     inventory.reason = match inventory.run_state {
         RunState::IoError => io_error(session).await,
@@ -68,6 +69,7 @@ async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Foun
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
     let nodes = Nodes::query(session).await?;
+    inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     let mut present = BTreeSet::new();
@@ -243,6 +245,7 @@ pub(super) async fn tidy(
         }
     }
     take_back(session, pending, &present, &nodes, &in_use).await;
+    networks::end_probes(session, inventory).await;
     Ok(())
 }
 

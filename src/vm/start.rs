@@ -1,6 +1,5 @@
 //! Starts QEMU for a prepared VM and runs it to its end.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -10,39 +9,35 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, StateDir, names, remove_ephemeral};
+use crate::host::dirs::{RunDir, names};
 use crate::host::sys;
-use crate::qemu::{Channels, Command, Machine, command_line, ids};
+use crate::qemu::netdev::set_link;
+use crate::qemu::{Channels, Command, block, command_line, ids};
 use crate::qmp::hmp::usernet;
-use crate::qmp::{Agent, Connected, EventReceiver, Options, Session, SessionError, Transcript};
-use crate::spec::{Forward, VmName, VmSpec};
+use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
+use crate::spec::{Forward, VmSpec};
 
 use super::adopt::VmFile;
 use super::agent::AgentLink;
-use super::bus::{Bus, Pulse};
 use super::console::{self, Console, ConsoleLog};
 use super::error::ChangeError;
 use super::facts::Facts;
-use super::handle::{Ask, Handle, INBOX_LENGTH};
-use super::images::Images;
+use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Journal, Pending};
-use super::outcome::Outcome;
-use super::owner::{Owner, Parts};
 use super::plugged::{Plugged, Record};
-use super::prepare::{Doors, Made, Prepared, Restored, Shares, Sockets};
+use super::prepare::{Made, Prepared, Restored, Sockets};
 use super::process::Process;
 use super::rebuild;
-use super::saving;
+use super::running::{Running, Whole};
+use super::saving::{self, Saved};
 use super::signals::Signals;
 use super::start_error::{StartError, system};
 use super::state::RunState;
 
-/// The last outcome, in the state directory.
-pub(super) const OUTCOME_FILE: &str = "outcome.json";
 /// How long a QEMU whose monitor has hung up may take to end.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
@@ -55,19 +50,6 @@ pub struct Launch {
     pub transcript: Option<Transcript>,
     /// This process is there for the VM: its signals ask for the VM's end, and its service manager is told of the VM.
     pub owns_process: bool,
-}
-
-/// A VM that runs.
-pub struct Running {
-    /// To talk to it.
-    pub handle: Handle,
-    owner: Owner,
-    outcome: watch::Sender<Option<Outcome>>,
-    run: Arc<RunDir>,
-    state: Arc<StateDir>,
-    shares: Shares,
-    user_qmp: Option<PathBuf>,
-    control: Option<Doors>,
 }
 
 /// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
@@ -107,8 +89,8 @@ struct Up {
     signals: Signals,
     started: Instant,
     forwards: Vec<Bound>,
-    /// Of a restored VM: what QEMU has, and how it came there.
-    books: Option<(Inventory, Record)>,
+    /// Of a restored VM.
+    books: Option<Books>,
     user_qmp: Option<PathBuf>,
 }
 
@@ -218,7 +200,7 @@ struct Spoken {
     agent: AgentLink,
     console: Console,
     forwards: Vec<Bound>,
-    books: Option<(Inventory, Record)>,
+    books: Option<Books>,
 }
 
 /// Connects to everything that QEMU offers, and lets the guest run.
@@ -231,6 +213,8 @@ async fn speak(
     started: Instant,
 ) -> Result<Spoken, Failure> {
     let run = &prepared.run;
+    // before the guest can change an image, and while QEMU is busy with itself
+    prepared.state.settle().map_err(StartError::from)?;
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     write_down(prepared, &facts, user_qmp)?;
@@ -263,12 +247,15 @@ async fn speak(
     Ok(Spoken { facts, connected, agent, console, forwards, books })
 }
 
+/// What QEMU has, how it came there, and what QEMU does not tell of it.
+struct Books {
+    inventory: Inventory,
+    record: Record,
+    pending: Pending,
+}
+
 /// Gives QEMU the state of a saved VM, and asks what it has now.
-async fn go_on(
-    prepared: &Prepared,
-    restored: Restored,
-    connected: &mut Connected,
-) -> Result<(Inventory, Record), Failure> {
+async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connected) -> Result<Books, Failure> {
     let Restored { saved, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = saved.facts.qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
@@ -280,9 +267,31 @@ async fn go_on(
         return Err(StartError::Restore(error.hint(hint)).into());
     }
     saving::load(&connected.session, &mut connected.events, stream).await.map_err(StartError::Restore)?;
-    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &BTreeMap::new()).await?;
+    set_again(&connected.session, &saved).await?;
+    let pending = Pending { cards: saved.cards, ..Pending::default() };
+    // written before the guest runs, as all that whoever takes over needs
+    pending.write(&prepared.run);
+    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending.cards).await?;
     inventory.run_state = if saved.running { RunState::Running } else { RunState::Paused };
-    Ok((inventory, saved.record))
+    Ok(Books { inventory, record: saved.record, pending })
+}
+
+/// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
+async fn set_again(session: &Session, saved: &Saved) -> Result<(), Failure> {
+    for (id, _) in saved.cards.iter().filter(|(_, card)| !card.link_up) {
+        session.run(&set_link(id, false)).await?;
+    }
+    if saved.limits.is_empty() {
+        return Ok(());
+    }
+    let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
+    for (id, limits) in &saved.limits {
+        // its own name for the part that has the drive
+        if let Some(drive) = rebuild::drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
+            session.run(&block::throttle(drive, limits)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes what a new supervisor would need.
@@ -339,12 +348,12 @@ impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
         let Prepared { spec, run, state, images, mut inventory, shares, control, .. } = prepared;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        inventory.run_state = RunState::Running;
-        let mut record = Record::cold(&inventory);
         let agent_open = self.books.is_some();
-        if let Some((found, known)) = self.books {
-            (inventory, record) = (found, known);
-        }
+        let books = self.books.unwrap_or_else(|| {
+            inventory.run_state = RunState::Running;
+            Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
+        });
+        let Books { mut inventory, record, pending } = books;
         inventory.forwards = self.forwards;
         let Connected { session, events, .. } = self.connected;
         Running::assemble(Whole {
@@ -363,7 +372,7 @@ impl Up {
             asks,
             signals: self.signals,
             started: self.started,
-            journal: Journal::new(Arc::clone(&run), Pending::default()),
+            journal: Journal::new(Arc::clone(&run), pending),
             plugged: Plugged::new(Arc::clone(&run), record),
             run,
             state,
@@ -371,132 +380,5 @@ impl Up {
             user_qmp: self.user_qmp,
             control,
         })
-    }
-}
-
-/// All that a running VM consists of, whether it was started or taken over.
-pub(super) struct Whole {
-    pub(super) spec: VmSpec,
-    /// Where it is not the one that the description asks for.
-    pub(super) machine: Option<Machine>,
-    pub(super) facts: Facts,
-    pub(super) inventory: Inventory,
-    pub(super) session: Session,
-    pub(super) events: EventReceiver,
-    pub(super) agent: AgentLink,
-    /// The guest has opened the agent's port already.
-    pub(super) agent_open: bool,
-    pub(super) console: Console,
-    pub(super) images: Images,
-    pub(super) process: Process,
-    pub(super) inbox: mpsc::Sender<Ask>,
-    pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) signals: Signals,
-    pub(super) started: Instant,
-    pub(super) journal: Journal,
-    pub(super) plugged: Plugged,
-    pub(super) run: Arc<RunDir>,
-    pub(super) state: Arc<StateDir>,
-    pub(super) shares: Shares,
-    pub(super) user_qmp: Option<PathBuf>,
-    pub(super) control: Doors,
-}
-
-impl Running {
-    /// Puts the owner together with those who talk to it.
-    pub(super) fn assemble(whole: Whole) -> Self {
-        let bus = Bus::default();
-        let run_state = whole.inventory.run_state;
-        let panicked = run_state == RunState::Panicked;
-        let (pulse, beats) = watch::channel(Pulse { run_state, panicked, stopping: false });
-        let (outcome, ended) = watch::channel(None);
-        let handle = Handle {
-            inbox: whole.inbox,
-            outcome: ended,
-            pulse: beats,
-            agent: whole.agent.clone(),
-            console: whole.console,
-            bus: bus.clone(),
-        };
-        let mut owner = Owner::new(Parts {
-            machine: whole.machine.unwrap_or_else(|| Machine::of(&whole.spec)),
-            spec: whole.spec,
-            facts: whole.facts,
-            inventory: whole.inventory,
-            session: whole.session,
-            agent: whole.agent,
-            images: whole.images,
-            state: Arc::clone(&whole.state),
-            bus,
-            pulse,
-            journal: whole.journal,
-            plugged: whole.plugged,
-            events: whole.events,
-            process: whole.process,
-            inbox: whole.asks,
-            signals: whole.signals,
-            started: whole.started,
-        });
-        if panicked {
-            owner.evidence.panicked();
-        }
-        if whole.agent_open {
-            super::events::agent_port(&mut owner, true);
-        }
-        Self {
-            handle,
-            owner,
-            outcome,
-            run: whole.run,
-            state: whole.state,
-            shares: whole.shares,
-            user_qmp: whole.user_qmp,
-            control: Some(whole.control),
-        }
-    }
-
-    /// Budget of the ladder on a signal.
-    pub fn stop_timeout(&self) -> Duration {
-        Duration::from_millis(self.owner.facts.stop_timeout_ms)
-    }
-
-    /// The VM's name.
-    pub fn name(&self) -> &VmName {
-        self.run.name()
-    }
-
-    /// The sockets for clients, which listen since before QEMU was started; they can be taken once.
-    pub fn take_doors(&mut self) -> std::io::Result<Doors> {
-        self.control.take().ok_or_else(|| std::io::ErrorKind::NotFound.into())
-    }
-
-    /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
-    pub async fn run(self) -> Outcome {
-        let Self { owner, outcome, run, state, mut shares, user_qmp, .. } = self;
-        let ephemeral = owner.facts.ephemeral;
-        let end = owner.run().await;
-        log::info!("{end}");
-        shares.end();
-        if let Some(path) = user_qmp {
-            let _ = std::fs::remove_file(path);
-        }
-        let written = serde_json::to_vec_pretty(&end).map_err(std::io::Error::other);
-        if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
-            log::warn!("the outcome could not be written down: {error}");
-        }
-        if ephemeral {
-            remove_ephemeral(&state);
-        }
-        // whoever hears of the outcome can start the next VM; clients may read the console's log until they leave
-        if let Err(error) = state.release() {
-            log::warn!("the state directory could not be released: {error}");
-        }
-        drop(state);
-        // the owner, which had the other handle, is gone
-        if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {
-            log::warn!("the run directory could not be removed: {error}");
-        }
-        outcome.send_replace(Some(end.clone()));
-        end
     }
 }

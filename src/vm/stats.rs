@@ -87,6 +87,8 @@ impl Handle {
     /// Looks at everything that is counted.
     pub async fn stats(&self) -> Result<Stats, ChangeError> {
         let status = self.status().await?;
+        // at the same moment as the uptime: an agent can take a while to count
+        let time_unix_ms = now_unix_ms();
         let vcpus = self.query("query-cpus-fast").await?;
         let blocks = self.query("query-blockstats").await?;
         let balloon = match self.query("query-balloon").await {
@@ -101,7 +103,7 @@ impl Handle {
         // where there is no process any more, the VM has ended
         let ended = |_| ChangeError::not_running();
         Ok(Stats {
-            time_unix_ms: now_unix_ms(),
+            time_unix_ms,
             uptime: status.uptime,
             cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
             resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,

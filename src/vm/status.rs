@@ -8,6 +8,15 @@ use super::facts::Facts;
 use super::inventory::{Entry, NicFacts, cards_first};
 use super::state::RunState;
 
+/// A forward and the network card that it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The forward; its host port is not 0.
+    pub forward: Forward,
+    /// The card's id; none = it is not known.
+    pub nic: Option<String>,
+}
+
 /// A copy of everything that is known of a VM.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -25,8 +34,8 @@ pub struct Status {
     pub uptime: Duration,
     /// All devices.
     pub devices: Vec<Entry>,
-    /// All forwards.
-    pub forwards: Vec<Forward>,
+    /// All forwards, in a fixed order.
+    pub forwards: Vec<Published>,
     /// Every slot and what is in it.
     pub slots: Vec<(String, Option<String>)>,
     /// Slots that can be used.

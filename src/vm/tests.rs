@@ -3,6 +3,7 @@
 mod broken_qemu;
 mod cards;
 mod every_step;
+mod fake_devices;
 mod fake_keeping;
 mod fake_qemu;
 mod fake_vm;

@@ -1,4 +1,4 @@
-//! What happens when a supervisor is killed.
+//! What happens when a supervisor is killed: who goes on, who cleans up.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
 use crate::support::chance::{Chance, repetitions};
+use crate::support::orphan::{detached, kill, kill_supervisor, lasting, shuts_down_clean};
 use crate::support::processes::{self, Process, eventually, send, within};
 use crate::support::sandbox::{Done, Foreground, Sandbox, wait_with_patience};
 
@@ -15,53 +16,6 @@ use crate::support::sandbox::{Done, Foreground, Sandbox, wait_with_patience};
 const START: Duration = Duration::from_millis(1200);
 /// Every other time until this: about when the guest's processors begin to run.
 const EARLY: Duration = Duration::from_millis(150);
-
-/// A detached VM that has booted.
-fn detached(guest: Guest, options: &[&str]) -> Sandbox {
-    let sandbox = Sandbox::new();
-    let image = sandbox.boot_sector(guest);
-    let mut arguments = vec!["--name", "orphan"];
-    arguments.extend(options);
-    arguments.push(image.to_str().unwrap());
-    assert_eq!(sandbox.detached(arguments), "orphan");
-    sandbox.booted("orphan");
-    sandbox
-}
-
-/// Kills the supervisor; returns its id.
-#[track_caller]
-fn kill_supervisor(sandbox: &Sandbox) -> i32 {
-    let supervisor = i32::try_from(sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap()).unwrap();
-    kill(supervisor);
-    supervisor
-}
-
-fn kill(pid: i32) {
-    send(pid, Signal::SIGKILL);
-    eventually("the killed process is gone", || {
-        // nobody may be there to reap it
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // the first thread can be dead while another still has the sockets and the lock
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        stat.is_empty() || (stat.contains(") Z ") && threads <= 1)
-    });
-}
-
-/// What stays the same when a VM is taken over.
-fn lasting(mut status: Value) -> Value {
-    for changing in ["uptime_ms", "supervisor_pid"] {
-        status.as_object_mut().unwrap().remove(changing).unwrap();
-    }
-    status
-}
-
-#[track_caller]
-fn shuts_down_clean(sandbox: &Sandbox) {
-    let outcome = sandbox.ctl_json(["shutdown", "--timeout", "30s"]);
-    assert_eq!(outcome["ending"], "asked_acpi", "{outcome}");
-    sandbox.is_clean();
-    assert_eq!(sandbox.outcome(), outcome);
-}
 
 /// Uses all kinds of changes; leaves a keyboard, a disk and a forward.
 fn drive(sandbox: &Sandbox) {
@@ -179,175 +133,6 @@ fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
         assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
         sandbox.is_clean();
     }
-}
-
-#[test]
-fn the_books_are_the_same_after_a_takeover() {
-    let sandbox = detached(Guest::ReactsToButton, &["--publish", "0:22", "--publish", "0:53/udp"]);
-    std::fs::write(sandbox.file("stick.img"), [0; 4096]).unwrap();
-    for change in [
-        &["usb-add", "usb-kbd,serial=abc", "--id", "keys"][..],
-        &["usb-add", "file=stick.img", "--id", "stick"],
-        &["disk-add", "one.qcow2,size=2M,id=one,serial=S1"],
-        &["disk-add", "two.raw,size=1M,id=two,bus=scsi,format=raw"],
-        &["disk-add", "three.qcow2,size=1M,id=three,bus=usb,readonly=off"],
-        &["device-add", "virtio-rng-pci,id=rng"],
-        &["nic-add", "user,id=lan"],
-        &["nic-add", "user,id=wan,model=e1000e"],
-        &["link", "down", "lan"],
-        &["link", "down", "nic0"],
-        &["disk-throttle", "one", "--iops", "100"],
-        &["disk-throttle", "two", "--bps-read", "5M"],
-        &["disk-throttle", "three", "--bps", "7M", "--iops-write", "3"],
-        &["port-add", "0:80"],
-        &["pause"],
-    ] {
-        sandbox.ctl(change).ok();
-    }
-    let before = lasting(sandbox.ctl_json(["status"]));
-    for _ in 0..2 {
-        let killed = kill_supervisor(&sandbox);
-        let status = sandbox.ctl_json(["status"]);
-        assert_ne!(status["supervisor_pid"], killed);
-        assert_eq!(lasting(status), before);
-    }
-    // everything can still be changed
-    for change in [
-        &["usb-remove", "keys"][..],
-        &["usb-remove", "stick"],
-        &["disk-remove", "two"],
-        &["disk-remove", "three"],
-        &["disk-resize", "one", "3M"],
-        &["resume"],
-        &["disk-add", "two.raw,id=two,bus=scsi"],
-        &["disk-throttle", "one", "--off"],
-        &["link", "up", "lan"],
-    ] {
-        sandbox.ctl(change).ok();
-    }
-    let forwards = sandbox.ctl_json(["port-list"]);
-    let forwards = forwards.as_array().unwrap();
-    assert_eq!(forwards.len(), 3);
-    for forward in forwards {
-        sandbox
-            .ctl([
-                "port-remove",
-                &format!(
-                    "{}:{}/{}",
-                    forward["host_port"],
-                    forward["guest_port"],
-                    forward["protocol"].as_str().unwrap()
-                ),
-            ])
-            .ok();
-    }
-    shuts_down_clean(&sandbox);
-}
-
-#[test]
-fn a_card_that_was_half_added_is_taken_back() {
-    let mut chance = Chance::new();
-    for round in 0..repetitions(4) {
-        let sandbox = detached(Guest::ReactsToButton, &[]);
-        let before = lasting(sandbox.ctl_json(["status"]));
-        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
-        let mut adding = sandbox.vmrun();
-        adding.args(["ctl", "nic-add", "user,id=lan"]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut adding = adding.spawn().unwrap();
-        let delay = chance.delay(Duration::from_millis(40));
-        println!("round {round}: killed after {delay:?}");
-        std::thread::sleep(delay);
-        kill(i32::try_from(supervisor).unwrap());
-        let told = wait_with_patience(&mut adding).success();
-        let after = lasting(sandbox.ctl_json(["status"]));
-        let has_card = after["nics"].as_array().unwrap().len() == 2;
-        assert!(has_card || !told, "it was told that the card is there: {after}");
-        let network = sandbox.ctl(["hmp", "info", "network"]).line();
-        assert_eq!(network.contains("lan.net"), has_card, "{network}");
-        if !has_card {
-            assert_eq!(after, before);
-            sandbox.ctl(["nic-add", "user,id=lan"]).ok();
-        }
-        shuts_down_clean(&sandbox);
-    }
-}
-
-/// As if the supervisor had died between the two steps of a plug.
-#[test]
-fn a_back_end_without_its_card_is_closed() {
-    let sandbox = detached(Guest::ReactsToButton, &[]);
-    let pending = sandbox.runtime().join("orphan/pending.json");
-    sandbox.ctl(["link", "down"]).ok();
-    let mut journal: Value = serde_json::from_slice(&std::fs::read(&pending).unwrap()).unwrap();
-    journal["cards"]["lan"] = json!({ "network": { "mode": "user" }, "interface": null, "link_up": true });
-    std::fs::write(&pending, journal.to_string()).unwrap();
-    sandbox.ctl(["qmp", r#"{"execute":"netdev_add","arguments":{"type":"user","id":"lan.net"}}"#]).ok();
-    kill_supervisor(&sandbox);
-    let status = sandbox.ctl_json(["status"]);
-    assert_eq!(status["nics"].as_array().unwrap().len(), 1, "{status}");
-    assert_eq!(status["nics"][0]["link_up"], false);
-    assert!(!sandbox.ctl(["hmp", "info", "network"]).line().contains("lan.net"));
-    // and forgotten
-    let journal: Value = serde_json::from_slice(&std::fs::read(&pending).unwrap()).unwrap();
-    assert_eq!(journal["cards"].as_object().unwrap().len(), 1, "{journal}");
-    shuts_down_clean(&sandbox);
-}
-
-#[test]
-fn a_disk_that_was_half_added_is_taken_back() {
-    let mut chance = Chance::new();
-    for round in 0..repetitions(4) {
-        let sandbox = detached(Guest::ReactsToButton, &[]);
-        let before = lasting(sandbox.ctl_json(["status"]));
-        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
-        let mut adding = sandbox.vmrun();
-        adding
-            .args(["ctl", "disk-add", "new.qcow2,size=4M,id=new"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut adding = adding.spawn().unwrap();
-        let delay = chance.delay(Duration::from_millis(80));
-        println!("round {round}: killed after {delay:?}");
-        std::thread::sleep(delay);
-        kill(i32::try_from(supervisor).unwrap());
-        let told = wait_with_patience(&mut adding).success();
-        let after = lasting(sandbox.ctl_json(["status"]));
-        let has_disk = after["disks"].as_array().unwrap().iter().any(|disk| disk["id"] == "new");
-        assert!(has_disk || !told, "it was told that the disk is there: {after}");
-        if !has_disk {
-            assert_eq!(after, before);
-            assert!(!sandbox.file("new.qcow2").exists(), "the image was taken back");
-            let nodes = sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout;
-            assert!(!nodes.contains("new.qcow2"), "{nodes}");
-            sandbox.ctl(["disk-add", "new.qcow2,size=4M,id=new"]).ok();
-        }
-        shuts_down_clean(&sandbox);
-    }
-}
-
-#[test]
-fn a_removal_that_waits_for_the_guest_outlives_the_supervisor() {
-    let sandbox = detached(Guest::ReactsToButton, &[]);
-    sandbox.ctl(["disk-add", "data.qcow2,size=1M,id=data"]).ok();
-    // this guest never answers
-    sandbox.ctl(["disk-remove", "data", "--timeout", "100ms"]).fails(5, &["data"]);
-    let before = lasting(sandbox.ctl_json(["status"]));
-    kill_supervisor(&sandbox);
-    let after = lasting(sandbox.ctl_json(["status"]));
-    assert_eq!(after, before);
-    let data = after["disks"].as_array().unwrap().iter().find(|disk| disk["id"] == "data").unwrap();
-    assert_eq!(data["phase"], "removing");
-    // a reset takes the device away without asking
-    let mut events = sandbox.vmrun();
-    events.args(["ctl", "events", "--since", "0", "--filter", "VMRUN_DEVICE_REMOVED"]);
-    let events = Foreground::start(events);
-    sandbox.ctl(["reset"]).ok();
-    events.wait_for("data");
-    let disks = sandbox.ctl_json(["disk-list"]);
-    assert!(!disks.as_array().unwrap().iter().any(|disk| disk["id"] == "data"), "{disks}");
-    assert!(!sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout.contains("data.qcow2"));
-    sandbox.booted("orphan");
-    shuts_down_clean(&sandbox);
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What goes wrong on the host, with the real QEMU: no room, no writing, no descriptors, a QEMU that stands still.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::support::boot_sector::Guest;
+use crate::support::cd;
 use crate::support::processes::{eventually, qemu_of, send};
 use crate::support::sandbox::{Done, Sandbox};
 
@@ -109,6 +112,40 @@ fn a_read_only_file_system_refuses_what_must_be_written() {
 }
 
 #[test]
+fn a_snapshot_is_lost_for_no_other_that_fails() {
+    let sandbox = Sandbox::new();
+    cd::write(Guest::Halted, &sandbox.file("guest.iso"));
+    let place = sandbox.file("small");
+    let Some(_mounted) = Mounted::tmpfs(&place, "size=16m") else { return };
+    sandbox.detached(["--mem", "64", "--disk", "small/disk.qcow2,size=1G,id=data", "guest.iso"]);
+    sandbox.ctl(["snapshot-save", "first"]).ok();
+    let before = sandbox.ctl_json(["snapshot-list"]);
+    let mut filler = std::fs::File::create(place.join("filler")).unwrap();
+    while filler.write_all(&[1; 4096]).is_ok() {}
+    drop(filler);
+    let refused = sandbox.ctl(["snapshot-save", "first", "--overwrite"]);
+    refused.fails(4, &["Error while writing VM state", "hint: the old snapshot 'first' is still there"]);
+    assert_eq!(sandbox.ctl_json(["snapshot-list"]), before);
+    sandbox.ctl(["snapshot-load", "first"]).ok();
+    // with room again it is replaced, however often
+    std::fs::remove_file(place.join("filler")).unwrap();
+    for round in 0..3 {
+        sandbox.ctl(["snapshot-save", "first", "--overwrite"]).ok();
+        let now = sandbox.ctl_json(["snapshot-list"]);
+        assert_eq!((now.as_array().unwrap().len(), &now[0]["name"]), (1, &"first".into()), "{round}: {now}");
+        assert!(now[0]["created_unix_ms"].as_i64() > before[0]["created_unix_ms"].as_i64(), "{now}");
+        let mut info = sandbox.program("qemu-img");
+        let info = info.args(["snapshot", "-U", "-l"]).arg(place.join("disk.qcow2")).output().unwrap();
+        let info = String::from_utf8(info.stdout).unwrap();
+        assert_eq!(info.matches("first").count(), 1, "{info}");
+        sandbox.ctl(["snapshot-load", "first"]).ok();
+    }
+    sandbox.ctl(["snapshot-delete", "first"]).ok();
+    assert_eq!(sandbox.ctl_json(["snapshot-list"]), json!([]));
+    sandbox.ctl(["shutdown", "--force"]);
+}
+
+#[test]
 fn too_few_descriptors_or_too_little_memory_end_in_words() {
     let sandbox = Sandbox::new();
     sandbox.boot_sector(Guest::Halted);
@@ -173,7 +210,7 @@ fn a_qemu_that_stands_still_for_a_moment_is_waited_for() {
 }
 
 #[test]
-#[ignore = "takes 40 s; part of `make soak`"]
+#[ignore = "takes 40 s; `make soak` runs it"]
 fn a_qemu_that_stands_still_is_told_of_and_loses_nothing() {
     stands_still(Duration::from_secs(35));
 }

@@ -1,10 +1,12 @@
 //! A whole VM in a file and back: memory, disks, what was plugged, addresses and forwards go on.
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::boot_sector::Guest;
 use crate::support::http;
 use crate::support::linux::{Linux, port};
+use crate::support::processes::{eventually, send};
 use crate::support::sandbox::{PATIENCE, Sandbox};
 
 /// Runs a script in a guest that was restored.
@@ -79,6 +81,56 @@ fn a_vm_goes_on_where_it_was() {
     let refused = sandbox.run(["qemu", "--restore", "again.saved"]);
     refused.fails(1, &["disk.qcow2", "changed or replaced since", "hint: "]);
     sandbox.is_clean();
+}
+
+#[test]
+fn pulled_cables_and_limits_stay_so() {
+    let vm = Linux::boot(["--disk", "cold.qcow2,size=8M,id=cold"]);
+    vm.ctl(["disk-add", "hot.qcow2,size=8M,id=hot,bus=usb"]);
+    vm.ctl(["disk-throttle", "cold", "--iops", "100"]);
+    vm.ctl(["disk-throttle", "hot", "--bps-read", "5M", "--bps-write", "3M"]);
+    let limits = |sandbox: &Sandbox| -> Vec<serde_json::Value> {
+        let disks = sandbox.ctl_json(["disk-list"]);
+        disks.as_array().unwrap().iter().map(|disk| disk["limits"].clone()).collect()
+    };
+    let limited = limits(&vm.sandbox);
+    assert_eq!(limited[0]["iops"], 100, "{limited:?}");
+    vm.ctl(["nic-add", "user,id=lan"]);
+    vm.sees("add net eth1");
+    vm.ctl(["nic-add", "user,id=other"]);
+    vm.sees("add net eth2");
+    vm.ctl(["wait", "agent", "--timeout", "60s"]);
+    vm.ctl(["link", "down", "lan"]);
+    vm.ctl(["link", "down", "nic0"]);
+    vm.ctl(["link", "up", "nic0"]);
+    vm.ctl(["save", "vm.saved"]);
+    let (_, sandbox) = vm.end();
+    sandbox.detached(["--restore", "vm.saved"]);
+    let links = || -> Vec<(String, bool)> {
+        let nics = sandbox.ctl_json(["nic-list"]);
+        let link = |nic: &serde_json::Value| {
+            (nic["id"].as_str().unwrap().to_owned(), nic["link_up"].as_bool().unwrap())
+        };
+        nics.as_array().unwrap().iter().map(link).collect()
+    };
+    let pulled = [("nic0", true), ("lan", false), ("other", true)].map(|(id, up)| (id.to_owned(), up));
+    assert_eq!(links(), pulled);
+    assert_eq!(limits(&sandbox), limited);
+    // whoever supervises it
+    let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+    send(i32::try_from(supervisor).unwrap(), Signal::SIGKILL);
+    eventually("there is another supervisor", || {
+        let done = sandbox.ctl(["--json", "status"]);
+        done.code == 0 && done.json()["supervisor_pid"] != supervisor
+    });
+    assert_eq!(links(), pulled);
+    sandbox.ctl(["wait", "agent", "--timeout", "60s"]).ok();
+    let carrier =
+        || sandbox.ctl(["exec", "--", "cat", "/sys/class/net/eth1/carrier"]).stdout.trim().to_owned();
+    assert_eq!(carrier(), "0");
+    sandbox.ctl(["link", "up", "lan"]).ok();
+    eventually("the carrier is back", || carrier() == "1");
+    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod adopt;
+mod adopt_changes;
 mod attack;
 mod background;
 mod bad_input;

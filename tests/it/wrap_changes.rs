@@ -158,6 +158,7 @@ fn what_it_has_is_found_and_has_its_own_names() {
         ("memory_bytes", json!(64 << 20)),
         ("accel", json!("tcg")),
         ("sandbox", json!(true)),
+        ("wrapped", json!(true)),
         ("networking", json!("user")),
         ("mac", json!("52:54:00:aa:bb:cc")),
         ("slots_total", json!(2)),
@@ -227,6 +228,8 @@ fn what_its_owner_does_is_seen() {
         "scsi-hd,id=disk0,drive=disk0,bus=hba.0",
     ];
     let vm = Wrapped::start(sandbox, &blocks);
+    let told = vm.sandbox.ctl(["status"]).ok().stdout.clone();
+    assert!(told.contains("off (QEMU's command line has no `-sandbox on`)"), "{told}");
     let mut owner = vm.owner();
     owner.ask("stop", json!({}));
     assert_eq!(vm.sandbox.ctl_json(["status"])["state"], "paused");
@@ -272,11 +275,15 @@ fn a_plugged_card_is_one_under_another_supervisor_too() {
     let port = ["-M", "q35", "-device", "pcie-root-port,id=rp1,chassis=1"];
     let vm = Wrapped::start(Sandbox::new(), &port);
     vm.ctl(&["nic-add", "user,id=lan"]);
+    vm.ctl(&["port-add", "0:80", "--nic", "lan"]);
+    let forwards = vm.sandbox.ctl_json(["port-list"]);
+    assert_eq!(forwards[0]["nic"], "lan", "{forwards}");
     let before = vm.sandbox.ctl_json(["nic-list"]);
     let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
     processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
     assert_eq!(vm.sandbox.ctl_json(["nic-list"]), before);
+    assert_eq!(vm.sandbox.ctl_json(["port-list"]), forwards);
     vm.owner().ask("quit", json!({}));
     assert_eq!(vm.ended(), 0);
 }

@@ -1,7 +1,7 @@
 //! `copy-to` and `copy-from`.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
@@ -62,21 +62,8 @@ impl Progress {
     }
 
     fn show(&mut self, done: u64, total: Option<u64>) {
-        let line = self.line(done, total);
-        self.shown.show(&line);
-    }
-
-    fn line(&self, done: u64, total: Option<u64>) -> String {
-        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let speed = output::bytes((done as f64 / seconds) as u64);
-        match total.filter(|total| *total > 0) {
-            Some(total) => {
-                let percent = (done * 100 / total).min(100);
-                format!("{percent:3} %  {} of {}  {speed}/s", output::bytes(done), output::bytes(total))
-            }
-            None => format!("{}  {speed}/s", output::bytes(done)),
-        }
+        let Self { started, shown } = self;
+        shown.show(|| line(started.elapsed(), done, total));
     }
 
     fn report(&self, context: &Context, copied: &Copied) -> Result<u8, Failure> {
@@ -84,5 +71,18 @@ impl Progress {
         let Copied { path, size_bytes, checked } = copied;
         let facts = json!({ "path": path, "size_bytes": size_bytes, "took_ms": took_ms, "checked": checked });
         context.output.print(&facts, || path.clone())
+    }
+}
+
+fn line(took: Duration, done: u64, total: Option<u64>) -> String {
+    let seconds = took.as_secs_f64().max(0.001);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let speed = output::bytes((done as f64 / seconds) as u64);
+    match total.filter(|total| *total > 0) {
+        Some(total) => {
+            let percent = (done * 100 / total).min(100);
+            format!("{percent:3} %  {} of {}  {speed}/s", output::bytes(done), output::bytes(total))
+        }
+        None => format!("{}  {speed}/s", output::bytes(done)),
     }
 }

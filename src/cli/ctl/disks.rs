@@ -77,8 +77,7 @@ pub(super) struct Resize {
 
 impl Resize {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let size_bytes = i64::try_from(self.size.bytes()).unwrap_or(i64::MAX);
-        let call = wire::ResizeDisk { id: self.id, size_bytes };
+        let call = wire::ResizeDisk { id: self.id, size_bytes: machine::size_bytes(self.size) };
         let wire::DiskReply { disk } = context.client.call(methods::ResizeDisk, call)?;
         context.output.print(&disk, || format!("{} has {} now", disk.id, bytes(disk.size_bytes.unwrap_or(0))))
     }

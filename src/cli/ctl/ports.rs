@@ -24,9 +24,10 @@ pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
                 forward.host_port.to_string(),
                 forward.guest_port.to_string(),
                 forward.protocol.clone(),
+                forward.nic.clone().unwrap_or_default(),
             ]
         });
-        table(["FORWARD", "ADDRESS", "HOST", "GUEST", "PROTOCOL"], rows)
+        table(["FORWARD", "ADDRESS", "HOST", "GUEST", "PROTOCOL", "NIC"], rows)
     })
 }
 
@@ -40,11 +41,14 @@ fn text(forward: &wire::Forward) -> String {
 pub(super) struct Add {
     /// [ADDR:]HOST:GUEST[/tcp|udp]
     forward: Forward,
+    /// The network card that it leads to, as nic-list prints it; the first with user networking unless given
+    #[arg(long, value_name = "ID")]
+    nic: Option<String>,
 }
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = machine::add_forward(&self.forward);
+        let call = wire::AddForward { nic: self.nic, ..machine::add_forward(&self.forward) };
         let wire::ForwardReply { forward } = context.client.call(methods::AddForward, call)?;
         // the port alone, for scripts: port=$(vmrun ctl port-add 0:80)
         context.output.print(&forward, || forward.host_port.to_string())

@@ -26,7 +26,7 @@ impl Save {
         let mut line = Line::new();
         context.client.stream(methods::Save, call, |reply| {
             if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
-                line.show(&format!("{} of about {} at most", bytes(done), bytes(total)));
+                line.show(|| format!("{} of about {} at most", bytes(done), bytes(total)));
             }
             outcome = reply.outcome;
             true

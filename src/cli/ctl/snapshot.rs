@@ -18,7 +18,7 @@ use super::Context;
 pub(super) struct Save {
     /// The new snapshot's name
     name: SnapshotName,
-    /// Replace a snapshot of this name
+    /// Replace a snapshot of this name, once the new one is whole
     #[arg(long)]
     overwrite: bool,
 }
@@ -30,7 +30,7 @@ impl Save {
         let mut line = Line::new();
         context.client.stream(methods::SaveSnapshot, call, |reply| {
             if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
-                line.show(&format!("{} of at most {}", bytes(done), bytes(total)));
+                line.show(|| format!("{} of at most {}", bytes(done), bytes(total)));
             }
             made = reply.snapshot;
             true

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::control::{methods, wire};
+use crate::machine;
 use crate::spec::duration;
 
 use super::super::failure::Failure;
@@ -26,7 +27,7 @@ impl Stats {
             let wire::StatsReply { stats } = context.client.call(methods::GetStats, wire::Empty {})?;
             return context.output.print(&stats, || as_text(&stats));
         };
-        let interval_ms = Some(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
+        let interval_ms = Some(machine::milliseconds(interval));
         end_with_reader();
         let json = context.output.json;
         context.client.stream(

@@ -18,10 +18,11 @@ fn as_text(status: &Status) -> String {
     let forwards: Vec<String> =
         forwards.map(|f| format!("{}:{}:{}/{}", f.address, f.host_port, f.guest_port, f.protocol)).collect();
     let list = |list: Vec<String>| (!list.is_empty()).then(|| list.join(", "));
-    let sandbox = match (status.sandbox, status.networking.starts_with("bridge")) {
-        (true, _) => "on",
-        (false, true) => "off (for the bridge helper)",
-        (false, false) => "off (--no-sandbox)",
+    let sandbox = match status.sandbox {
+        true => "on",
+        false if status.wrapped == Some(true) => "off (QEMU's command line has no `-sandbox on`)",
+        false if status.networking.starts_with("bridge") => "off (for the bridge helper)",
+        false => "off (--no-sandbox)",
     };
     let mut text = facts(&[
         ("name", Some(status.name.clone())),

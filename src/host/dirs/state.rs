@@ -1,11 +1,13 @@
 //! The state directory: what must outlive a run of a VM.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
@@ -51,6 +53,8 @@ pub fn state_path_in(given: Option<OsString>, image: &Path) -> PathBuf {
 pub struct StateDir {
     directory: Directory,
     lock: File,
+    /// What is to be written by [`Self::settle`], by the files' names; none = everything is written at once.
+    held: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
 
 impl Deref for StateDir {
@@ -77,10 +81,29 @@ impl StateDir {
         let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
         let lock = directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(io)?;
         if sys::try_lock(&lock).map_err(io)? {
-            Ok(Self { directory, lock })
+            Ok(Self { directory, lock, held: Mutex::default() })
         } else {
             Err(DirError::InUse { path })
         }
+    }
+
+    /// Keeps addresses and formats that are new in memory until [`Self::settle`]: a disk can take a tenth of a second and more
+    /// to have something for good, in which a start need not wait, and what never starts writes nothing.
+    pub fn hold(&self) {
+        self.held().get_or_insert_default();
+    }
+
+    /// Writes what was held, for good; from now on nothing is held.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn settle(&self) -> Result<(), DirError> {
+        let held = self.held().take().unwrap_or_default();
+        held.iter().try_for_each(|(name, bytes)| self.write_file(name, bytes))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<BTreeMap<String, Vec<u8>>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets another VM have it, although there still are those who read in it.
@@ -149,6 +172,10 @@ impl StateDir {
     }
 
     fn read_if_there(&self, name: &str) -> Result<Option<Vec<u8>>, DirError> {
+        let held = self.held().as_ref().and_then(|held| held.get(name).cloned());
+        if held.is_some() {
+            return Ok(held);
+        }
         match self.read(name) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -157,6 +184,10 @@ impl StateDir {
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DirError> {
+        if let Some(held) = self.held().as_mut() {
+            held.insert(name.to_owned(), bytes.to_owned());
+            return Ok(());
+        }
         let io = |source| DirError::Io { action: "write", path: self.path().join(name), source };
         self.write(name, bytes).map_err(io)
     }
@@ -216,6 +247,29 @@ mod tests {
         assert!(matches!(StateDir::open(&path), Err(DirError::InUse { .. })));
         drop(first);
         StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_held_counts_at_once_and_is_written_once_settled() {
+        let root = tempfile::tempdir().unwrap();
+        let image = root.path().join("disk.img");
+        fs::write(&image, "raw").unwrap();
+        let identity = ImageIdentity::of(&image).unwrap();
+        let path = root.path().join("s");
+        let state = StateDir::open(&path).unwrap();
+        state.hold();
+        let mac = state.mac().unwrap();
+        state.remember_format(&identity, ImageFormat::Raw).unwrap();
+        assert_eq!(state.mac().unwrap(), mac);
+        assert_eq!(state.remembered_format(&identity).unwrap(), Some(ImageFormat::Raw));
+        let files =
+            || fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(files(), ["lock"]);
+        state.settle().unwrap();
+        drop(state);
+        let again = StateDir::open(&path).unwrap();
+        assert_eq!(again.mac().unwrap(), mac);
+        assert_eq!(again.remembered_format(&identity).unwrap(), Some(ImageFormat::Raw));
     }
 
     #[test]

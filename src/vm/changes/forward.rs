@@ -15,9 +15,9 @@ use super::super::inventory::Bound;
 use super::super::owner::{Owner, Reply};
 use super::answer;
 
-/// Makes a forward and tells the host port that it got.
-pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
-    let netdev = match check(owner, &forward) {
+/// Makes a forward to a card and tells the host port that it got.
+pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {
+    let netdev = match check(owner, &forward, nic) {
         Ok(netdev) => netdev,
         Err(error) => return answer(reply, Err(error)),
     };
@@ -30,8 +30,8 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
             let stays = owner.inventory.forwards.contains(&bound);
             let result = match result {
                 Ok(_) if stays => {
-                    tell(owner, "VMRUN_FORWARD_ADDED", &forward);
-                    Ok(Done::Forward(forward))
+                    tell(owner, "VMRUN_FORWARD_ADDED", &bound);
+                    Ok(Done::Forward(owner.inventory.published(&bound)))
                 }
                 Ok(_) => Err(ChangeError::no_such("network card any more for", forward)),
                 Err(error) => {
@@ -51,8 +51,10 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
         let result = result.and_then(|values| found_port(&values, &netdev, &forward));
         match result {
             Ok(forward) => {
-                book(owner, Bound { forward, netdev });
-                answer(reply, Ok(Done::Forward(forward)));
+                let bound = Bound { forward, netdev };
+                let published = owner.inventory.published(&bound);
+                book(owner, bound);
+                answer(reply, Ok(Done::Forward(published)));
             }
             Err(error) => look_again(owner, reply, error),
         }
@@ -61,7 +63,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, reply: Reply) {
 
 fn book(owner: &mut Owner, bound: Bound) {
     if !owner.inventory.forwards.contains(&bound) {
-        tell(owner, "VMRUN_FORWARD_ADDED", &bound.forward);
+        tell(owner, "VMRUN_FORWARD_ADDED", &bound);
         owner.inventory.forwards.push(bound);
     }
 }
@@ -79,8 +81,12 @@ fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
 }
 
 /// The back-end that the forward is to hang on, if nothing is in its way.
-fn check(owner: &Owner, forward: &Forward) -> Result<String, ChangeError> {
-    let netdev = require_user_networking(owner)?.to_owned();
+fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, ChangeError> {
+    let netdev = match nic {
+        Some(id) => owner.inventory.user_netdev_of(id)?,
+        None => require_user_networking(owner)?,
+    };
+    let netdev = netdev.to_owned();
     if let Some(other) = owner.inventory.conflicting_forward(forward) {
         let message = format!("host port {} is forwarded already, by {other}", forward.host);
         return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));
@@ -140,12 +146,15 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     if let Err(error) = require_user_networking(owner) {
         return answer(reply, Err(error));
     }
-    let forwards = &owner.inventory.forwards;
-    let meant: Vec<&Bound> = forwards.iter().filter(|bound| pattern.matches(&bound.forward)).collect();
+    let fits = |bound: &&Bound| {
+        pattern.matches(&bound.forward) && (!bound.is_probe() || pattern.address == Some(Bound::PROBE))
+    };
+    let meant: Vec<&Bound> = owner.inventory.forwards.iter().filter(fits).collect();
     let bound = match meant.as_slice() {
         [only] => (*only).clone(),
         [] => {
-            let list: Vec<String> = forwards.iter().map(|bound| bound.forward.to_string()).collect();
+            let all = owner.inventory.forwards_asked_for();
+            let list: Vec<String> = all.map(|bound| bound.forward.to_string()).collect();
             let has = if list.is_empty() {
                 "it has none".to_owned()
             } else {
@@ -175,7 +184,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
             result.as_ref().err().is_none_or(|error| matches!(error.kind, ErrorKind::NoSuchThing { .. }));
         if gone {
             owner.inventory.forwards.retain(|other| *other != bound);
-            tell(owner, "VMRUN_FORWARD_REMOVED", &forward);
+            tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
         }
         answer(reply, result.map(|()| Done::Nothing));
     });
@@ -188,10 +197,12 @@ pub(super) fn gone_with(owner: &mut Owner, netdev: &str) {
         .partition::<Vec<Bound>, _>(|bound| bound.netdev == netdev);
     owner.inventory.forwards = stay;
     for bound in gone {
-        tell(owner, "VMRUN_FORWARD_REMOVED", &bound.forward);
+        tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
     }
 }
 
-fn tell(owner: &Owner, name: &str, forward: &Forward) {
-    owner.bus.tell(name, json!({ "forward": forward.to_string() }));
+fn tell(owner: &Owner, name: &str, bound: &Bound) {
+    if !bound.is_probe() {
+        owner.bus.tell(name, json!({ "forward": bound.forward.to_string() }));
+    }
 }

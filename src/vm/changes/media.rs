@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::qemu::media::{media_change, media_eject, medium_node};
+use crate::qemu::media::{media_change, media_eject};
 use crate::qemu::plan::Step;
 
 use super::super::change::Done;
@@ -34,8 +34,7 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<Pa
                 Ok(both) => both,
                 Err(error) => return answer(reply, Err(error)),
             };
-            owner.media_made += 1;
-            let node = medium_node(owner.media_made);
+            let node = owner.inventory.next_medium();
             let drive = owner.inventory.qemu_name(&id);
             let discard = facts.medium().map(|old| old.discard()).unwrap_or_default();
             let steps = media_change(drive, facts.medium(), &node, &image.path, image.format, true);

@@ -38,7 +38,7 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
         Change::SetLink { nic, up } => link::set(owner, nic, up, reply),
         Change::AddDevice(device) => device::add(owner, device, reply),
         Change::Remove { kind, id, wait } => remove::start(owner, kind, &id, wait, reply),
-        Change::AddForward(forward) => forward::add(owner, forward, reply),
+        Change::AddForward { forward, nic } => forward::add(owner, forward, nic.as_deref(), reply),
         Change::RemoveForward(pattern) => forward::remove(owner, pattern, reply),
         Change::ResizeDisk { id, size } => disk::resize(owner, id, size, reply),
         Change::ThrottleDisk { id, limits } => throttle::set(owner, id, limits, reply),

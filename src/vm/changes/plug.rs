@@ -157,9 +157,7 @@ pub(super) fn committed(owner: &mut Owner, id: &DeviceId) -> Result<Entry, Chang
 }
 
 fn commit(owner: &mut Owner, id: &str) {
-    if let Some(entry) = owner.inventory.device_mut(id).filter(|entry| entry.phase == Phase::Adding) {
-        entry.phase = Phase::Present;
-        let (id, driver) = (entry.id.to_string(), entry.driver.clone());
-        owner.bus.tell("VMRUN_DEVICE_ADDED", json!({ "id": id, "driver": driver }));
+    if let Some(entry) = owner.inventory.commit(id) {
+        owner.bus.tell("VMRUN_DEVICE_ADDED", json!({ "id": entry.id, "driver": entry.driver }));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::qemu::Command;
-use crate::qmp::CommandError;
+use crate::qmp::{CommandError, hmp};
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
@@ -140,7 +140,14 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
 /// A line of the human monitor.
 pub(super) fn hmp(owner: &mut Owner, line: &str, reply: Reply) {
     raw(owner, &Command::hmp(line), |result| {
-        let text = result.map(|text| Done::Text(text.as_str().unwrap_or_default().to_owned()));
-        answer(reply, text.map_err(ChangeError::from));
+        let said = result.map_err(ChangeError::from).and_then(|text| {
+            let text = text.as_str().unwrap_or_default();
+            hmp::understood(text).map_err(|error| {
+                let kind = ErrorKind::RefusedByQemu { class: "CommandNotFound".to_owned() };
+                ChangeError::new(kind, error.to_string()).hint("`vmrun ctl hmp help` lists QEMU's commands")
+            })?;
+            Ok(Done::Text(text.to_owned()))
+        });
+        answer(reply, said);
     });
 }

@@ -9,9 +9,10 @@ use super::super::error::{ChangeError, ErrorKind};
 use super::super::events;
 use super::super::inventory::Phase;
 use super::super::journal::Job;
-use super::super::owner::{Owner, Reply, to_the_end};
+use super::super::owner::{Owner, Reply};
 use super::super::snapshots::{Failed, SnapshotChange, Snapshots};
 use super::super::state::RunState;
+use super::super::steps::to_the_end;
 use super::answer;
 
 /// Starts one; nothing else is changed until it has ended.

@@ -2,12 +2,14 @@
 //! met, then what is missing is made. What was made is taken back if the start fails.
 
 mod boot;
+mod devices;
 mod disks;
 mod made;
+mod naming;
 mod restored;
 mod shares;
+mod sockets;
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,19 +17,15 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
-use crate::host::accel::{self, AccelChoice};
-use crate::host::dirs::{
-    DirError, Directory, RunDir, RuntimeEnvironment, StateDir, names, open_ephemeral, runtime_root,
-    state_path_in,
-};
+use crate::host::accel::{self, AccelChoice, Warning};
+use crate::host::dirs::{RunDir, StateDir, open_ephemeral, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::{iso, ports};
 use crate::qemu::{self, Channels, HostFacts, Machine};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{AccelList, Arch, Boot, DeviceSpec, MacAddress, Networking, Request, VmName, VmSpec};
+use crate::spec::{AccelList, Arch, Boot, MacAddress, Networking, Request, VmName, VmSpec};
 
-use super::adopt;
 use super::console::DEFAULT_LOG_CAP;
 use super::images::Images;
 use super::inventory::Inventory;
@@ -35,12 +33,11 @@ use super::start_error::{StartError, system};
 pub(super) use made::Made;
 pub(super) use restored::Restored;
 pub(super) use shares::Shares;
+pub use sockets::Doors;
+pub(super) use sockets::Sockets;
 
 /// The oldest QEMU that is supported; newer things are used only where they are known to be there.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
-/// How many numbers are tried behind a name that was not asked for.
-const MAX_NUMBERED: u32 = 1000;
-
 /// A VM that is ready to be started: named, locked, its files made, its sockets bound.
 #[derive(Debug)]
 pub struct Prepared {
@@ -111,7 +108,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         return restored::prepare(request, file);
     }
     let plan = Plan::look(request)?;
-    let run = claim_name(request, &plan.image)?;
+    let run = naming::claim(request, &plan.image)?;
     let mut made = Made::default();
     let options = RunOptions {
         stop_timeout: request.stop_timeout,
@@ -164,8 +161,8 @@ impl Plan {
         let image = std::path::absolute(image).map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
-        if let Some(warning) = &accel.warning {
-            log::warn!("{warning}");
+        if let Some(Warning { message, hint }) = &accel.warning {
+            log::warn!("{message}\nhint: {hint}");
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
         let firmware = find_firmware(request, arch)?;
@@ -174,7 +171,7 @@ impl Plan {
             None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
         };
         shares::check(request)?;
-        let devices = extra_devices(&request.devices, &qemu)?;
+        let devices = devices::extra(&request.devices, &qemu)?;
         let host = HostFacts {
             os: machine.os,
             arch: machine.arch,
@@ -233,72 +230,6 @@ fn find_firmware(request: &Request, arch: Arch) -> Result<Option<FoundFirmware>,
     Ok(Some(firmware::find(arch, request.machine.as_deref(), &FirmwareSources::from_env())?))
 }
 
-/// Devices with typed properties: where any were given, QEMU is asked for their types.
-fn extra_devices(devices: &[DeviceSpec], qemu: &Path) -> Result<Vec<ExtraDevice>, StartError> {
-    let mut numbered = 0..;
-    let mut all = Vec::with_capacity(devices.len());
-    for device in devices {
-        let id = match &device.id {
-            Some(id) => id.clone(),
-            None => {
-                let number = numbered.next().unwrap_or(0);
-                format!("dev{number}").parse().map_err(|error| StartError::usage(format!("{error}")))?
-            }
-        };
-        let properties = match device.properties.is_empty() {
-            true => serde_json::Map::new(),
-            false => typed_properties(device, qemu)?,
-        };
-        all.push(ExtraDevice { driver: device.driver.clone(), id, properties });
-    }
-    Ok(all)
-}
-
-fn typed_properties(
-    device: &DeviceSpec,
-    qemu: &Path,
-) -> Result<serde_json::Map<String, serde_json::Value>, StartError> {
-    use super::error::Why;
-    let mut command = std::process::Command::new(qemu);
-    // the driver's name has no commas: `DeviceSpec` sees to that
-    command.args(["-nodefaults", "-machine", "none", "-device", &format!("{},help", device.driver)]);
-    crate::host::environment::apply(&mut command);
-    let output = command.stdin(std::process::Stdio::null()).output();
-    let output = output.map_err(|error| StartError::Helper { program: qemu.display().to_string(), error })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(StartError::usage(format!("--device {}: {said}", device.driver)));
-    }
-    let help = String::from_utf8_lossy(&output.stdout);
-    qemu::properties::Properties::from_help(&device.driver, &help)
-        .typed(&device.properties)
-        .map_err(|error| StartError::usage(format!("--device {}: {}", device.driver, error.told())))
-}
-
-/// Takes the name that was asked for, or the first free one after the image.
-fn claim_name(request: &Request, image: &Path) -> Result<RunDir, StartError> {
-    let environment = RuntimeEnvironment::from_env_or(request.runtime.as_deref());
-    let root = runtime_root(&environment).map_err(StartError::RunDirectory)?;
-    let claim = |name: &VmName| match RunDir::create(&root, name) {
-        Err(DirError::Taken { .. }) => Ok(None),
-        Err(error) => Err(StartError::RunDirectory(error)),
-        // its supervisor has died, but the VM lives: the next `vmrun ls` takes it over
-        Ok(run) if adopt::is_alive(&run) => Ok(None),
-        Ok(run) => Ok(Some(adopt::bury_in(run))),
-    };
-    if let Some(name) = &request.name {
-        return claim(name)?.ok_or_else(|| StartError::NameTaken(name.clone()));
-    }
-    let plain = VmName::from_image(image);
-    let numbered = (2..MAX_NUMBERED).map(|number| plain.numbered(number));
-    for name in std::iter::once(plain.clone()).chain(numbered) {
-        if let Some(run) = claim(&name)? {
-            return Ok(run);
-        }
-    }
-    Err(StartError::NameTaken(plain))
-}
-
 /// Everything of [`Prepared`] but the run directory.
 struct Parts {
     spec: VmSpec,
@@ -344,6 +275,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         true => Arc::new(open_ephemeral(&plan.state, run.name())?),
         false => Arc::new(StateDir::open(&plan.state)?),
     };
+    state.hold();
     if request.ephemeral {
         made.directory(state.path());
     }
@@ -370,7 +302,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let spec = VmSpec { uuid, ..spec(request, &plan, parts)? };
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
     let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
-    let user_qmp = request.qmp.as_deref().map(user_monitor).transpose()?;
+    let user_qmp = request.qmp.as_deref().map(sockets::user_monitor).transpose()?;
     Ok(Parts {
         spec,
         host: plan.host,
@@ -383,21 +315,6 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         shares,
         user_qmp,
     })
-}
-
-/// The socket of `--qmp`, under any path length.
-fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
-    let path = std::path::absolute(path).map_err(system("the working directory"))?;
-    let bound = Directory::bind_at(&path).map_err(|error| {
-        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-        StartError::File {
-            what: "QMP socket",
-            path: path.clone(),
-            why: if taken { "something has that name already".to_owned() } else { error.to_string() },
-            hint: taken.then(|| "remove it, or choose another path".to_owned()),
-        }
-    })?;
-    Ok((path, bound))
 }
 
 struct SpecParts {
@@ -443,44 +360,4 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
 
 fn random_mac() -> MacAddress {
     MacAddress::from_random(rand::random())
-}
-
-/// The sockets that clients connect to.
-#[derive(Debug)]
-pub struct Doors {
-    /// The control protocol.
-    pub control: UnixListener,
-    /// Plain QMP, shared.
-    pub qmp: UnixListener,
-}
-
-impl Doors {
-    pub(super) fn open(run: &RunDir) -> Result<Self, StartError> {
-        let bind = |name: &str| {
-            let listener = run.bind(name)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        Ok(Self {
-            control: bind(names::CONTROL).map_err(system("the control socket"))?,
-            qmp: bind(names::QMP_SHARED).map_err(system("the shared QMP socket"))?,
-        })
-    }
-}
-
-/// The listening sockets of a VM's run directory.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    pub(super) qmp: OwnedFd,
-    pub(super) serial: OwnedFd,
-    pub(super) agent: OwnedFd,
-}
-
-impl Sockets {
-    /// Binds them, before QEMU is there: nothing needs to be waited for.
-    pub(super) fn bind(run: &RunDir) -> Result<Self, StartError> {
-        let bind =
-            |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
-        Ok(Self { qmp: bind(names::QMP)?, serial: bind(names::SERIAL)?, agent: bind(names::AGENT)? })
-    }
 }

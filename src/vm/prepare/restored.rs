@@ -17,7 +17,7 @@ use super::super::images::Images;
 use super::super::inventory::Inventory;
 use super::super::saving::{FileFacts, Saved};
 use super::super::start_error::{StartError, system};
-use super::{Doors, Made, Prepared, RunOptions, Shares, claim_name, user_monitor};
+use super::{Doors, Made, Prepared, RunOptions, Shares, naming, sockets};
 
 /// A saved VM that is about to go on.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref().or(there), &SearchPath::from_env())?;
     let publish = forwards(&saved)?;
     let name = request.name.clone().unwrap_or_else(|| saved.spec.name.clone());
-    let run = claim_name(&Request { name: Some(name.clone()), ..Request::default() }, Path::new(""))?;
+    let run = naming::claim(&Request { name: Some(name.clone()), ..Request::default() }, Path::new(""))?;
     let spec = VmSpec { name, publish, ..saved.spec.clone() };
     let made = Places::make(request, &saved, &run);
     let Places { control, state, user_qmp } = match made {
@@ -88,7 +88,7 @@ impl Places {
         Ok(Self {
             control: Doors::open(run)?,
             state: Arc::new(StateDir::open(&saved.facts.state_directory)?),
-            user_qmp: request.qmp.as_deref().map(user_monitor).transpose()?,
+            user_qmp: request.qmp.as_deref().map(sockets::user_monitor).transpose()?,
         })
     }
 }

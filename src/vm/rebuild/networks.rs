@@ -1,9 +1,10 @@
 //! Network cards of a VM that was taken over. QEMU does not tell all of them, so the journal helps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::qemu::forward::forward_remove;
 use crate::qemu::netdev::remove as remove_netdev;
 use crate::qemu::{Command, ids};
 use crate::qmp::hmp::{NetworkLine, network};
@@ -11,10 +12,7 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{MacAddress, Networking};
 
 use super::super::inventory::{Inventory, NicFacts};
-use super::super::journal::{Card, Pending};
-
-/// What the journal has of network cards, by id.
-pub(super) type Cards = BTreeMap<String, Card>;
+use super::super::journal::{Cards, Pending};
 
 /// What is known of network back-ends: from QEMU, and from the journal.
 pub(super) struct Networks<'a> {
@@ -65,5 +63,13 @@ pub(super) async fn take_back(
             let _ = session.run(&command).await;
         }
         inventory.forwards.retain(|bound| bound.netdev != netdev);
+    }
+}
+
+/// The forwards of waits that ended with their supervisor are ended, too.
+pub(super) async fn end_probes(session: &Session, inventory: &mut Inventory) {
+    for bound in inventory.forwards.extract_if(.., |bound| bound.is_probe()) {
+        // the next supervisor would try again
+        let _ = session.run(&forward_remove(&bound.netdev, &bound.forward)).await;
     }
 }

@@ -1,5 +1,6 @@
 //! What a saved VM's file says of it: enough to build the identical machine.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +10,13 @@ use serde_json::{Value, json};
 use crate::host::image::ImageIdentity;
 use crate::qemu::{Command, migration};
 use crate::qmp::hmp::usb_ports;
-use crate::spec::{Boot, Forward, VmSpec};
+use crate::spec::{Boot, Forward, Limits, VmSpec};
 
 use super::super::error::ChangeError;
 use super::super::facts::Facts;
-use super::super::owner::to_the_end;
+use super::super::journal::Cards;
 use super::super::plugged::Record;
+use super::super::steps::to_the_end;
 use super::Saving;
 
 /// The description.
@@ -24,6 +26,12 @@ pub(in super::super) struct Saved {
     pub(in super::super) spec: VmSpec,
     pub(in super::super) facts: Facts,
     pub(in super::super) record: Record,
+    /// What QEMU does not tell of the network cards: a new one plugs every cable.
+    #[serde(default)]
+    pub(in super::super) cards: Cards,
+    /// Limits of disks that have any: a new QEMU knows of none.
+    #[serde(default)]
+    pub(in super::super) limits: BTreeMap<String, Limits>,
     /// Guest ports whose host port QEMU has picked: they may get another.
     pub(in super::super) any_port: Vec<Forward>,
     /// The guest ran.
@@ -113,6 +121,8 @@ impl Saving {
             spec: VmSpec { publish: self.forwards.clone(), ..self.spec.clone() },
             facts: self.facts.clone(),
             record: self.record.clone(),
+            cards: self.cards.clone(),
+            limits: self.limits.clone(),
             running: self.running,
             files,
         };

@@ -1,11 +1,12 @@
 //! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
 //!
-//! A pipe works with every QEMU (`file:` begins with 8.2, a plain file behind `fd:` ends some time after 9.1), and so a full disk
-//! is noticed here, where the guest can be let go on.
+//! A pipe, since QEMU 7.2 knows no `file:` ("expects a valid migration protocol"), and so a full disk is noticed here, where
+//! the guest can be let go on.
 
 mod describe;
 mod restore;
 
+use std::collections::BTreeMap;
 use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +20,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::host::saved::{SavedError, Writing, finish, pump};
 use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session};
-use crate::spec::{Forward, VmSpec};
+use crate::spec::{Forward, Limits, VmSpec};
 
 use super::bus::{Bus, Heard, Listener};
 use super::error::{ChangeError, ErrorKind, Why};
 use super::facts::Facts;
-use super::owner::to_the_end;
+use super::journal::Cards;
 use super::plugged::Record;
 use super::snapshots::{Present, Progress, check_blockers};
+use super::steps::to_the_end;
 pub(super) use describe::{FileFacts, Saved};
 pub(super) use restore::load;
 
@@ -40,6 +42,8 @@ pub(super) struct Saving {
     pub(super) spec: VmSpec,
     pub(super) facts: Facts,
     pub(super) record: Record,
+    pub(super) cards: Cards,
+    pub(super) limits: BTreeMap<String, Limits>,
     pub(super) forwards: Vec<Forward>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,

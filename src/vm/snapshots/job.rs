@@ -15,7 +15,7 @@ use crate::qmp::{CommandError, Session};
 use super::super::bus::{Heard, Listener, Record};
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::journal::Job;
-use super::super::owner::to_the_end;
+use super::super::steps::to_the_end;
 use super::{Progress, Snapshots};
 
 /// Between two looks at an image that grows; only while somebody wants to know.

@@ -1,7 +1,7 @@
 //! Snapshots of a running VM, in its qcow2 images: memory, devices and disks as they were at one moment.
 //!
-//! QEMU does it in its main loop, all at once: up to 11.1 its monitor does not answer meanwhile, and the progress that it tells
-//! is 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
+//! QEMU does it in its main loop, all at once: the monitor of 7.2 does not answer meanwhile, and the progress that it tells is
+//! 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
 
 mod check;
 mod job;
@@ -22,8 +22,8 @@ use crate::spec::SnapshotName;
 use super::bus::Bus;
 use super::error::{ChangeError, ErrorKind};
 use super::inventory::Inventory;
-use super::owner::to_the_end;
 use super::state::RunState;
+use super::steps::to_the_end;
 pub(super) use check::check_blockers;
 pub(super) use job::take_back;
 #[cfg(any(test, fuzzing))]
@@ -46,7 +46,7 @@ pub enum SnapshotChange {
     Save {
         /// Its name.
         name: SnapshotName,
-        /// One of this name is deleted first.
+        /// One of this name is replaced: it is deleted when the new one is whole.
         overwrite: bool,
         /// To follow it.
         progress: watch::Sender<Progress>,
@@ -125,28 +125,39 @@ impl Snapshots {
     ) -> Result<Snapshot, Failed> {
         let disks = self.disks().await?;
         check::can_hold(&disks)?;
-        let there = qemu::list(&disks).into_iter().find(|snapshot| snapshot.name == name.as_str());
-        if there.is_some() && !overwrite {
+        let there = qemu::named(&disks, name.as_str());
+        if !there.is_empty() && !overwrite {
             let kind = ErrorKind::AlreadyThere { id: name.to_string() };
             let error = ChangeError::new(kind, format!("there is a snapshot '{name}' already"));
             return Err(error.hint("choose another name, or replace it with `--overwrite`").into());
         }
         check_blockers(&self.session, &self.present, "a snapshot").await?;
         remembered::complete(&self.session, &mut self.present).await?;
-        if let Some(there) = there {
-            self.drop_from(name, &there.disks).await?;
+        for outlived in there.iter().skip(1) {
+            self.drop_one(outlived).await?;
         }
-        let state = qemu::state_node(&disks, name.as_str()).ok_or_else(check::no_disk)?;
+        let old = there.first();
+        let tag = qemu::tag_beside(name.as_str(), old);
+        let state = qemu::state_node(&disks, &tag).ok_or_else(check::no_disk)?;
         let nodes = nodes(&disks);
         let growing = job::Growing::new(PathBuf::from(&state.file), self.memory_bytes, progress);
-        let saved = self.job(&qemu::save(name.as_str(), &state.node, &nodes), Some(growing)).await;
+        let saved = self.job(&qemu::save(&tag, &state.node, &nodes), Some(growing)).await;
         self.go_on().await;
-        saved?;
+        saved.map_err(|error| match old {
+            Some(_) => error.hint(format!("the old snapshot '{name}' is still there")),
+            None => error,
+        })?;
         let drives = to_the_end(self.session.submit(&qemu::query())).await?;
-        let made = qemu::list(&qemu::writable(&drives));
-        let made = made.into_iter().find(|snapshot| snapshot.name == name.as_str());
+        let made = qemu::named(&qemu::writable(&drives), name.as_str());
+        let made = made.into_iter().find(|snapshot| snapshot.tag == tag);
         let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
         remembered::remember(&self.state, &made, &self.present);
+        if let Some(old) = old
+            && let Err(error) = self.drop_one(old).await
+        {
+            // the name means the new one; whoever replaces or deletes that one deletes this one, too
+            log::warn!("the snapshot that '{name}' has replaced could not be deleted: {error}");
+        }
         Ok(made)
     }
 
@@ -158,8 +169,8 @@ impl Snapshots {
         check_blockers(&self.session, &self.present, "a snapshot").await?;
         remembered::complete(&self.session, &mut self.present).await?;
         remembered::check(&self.state, &wanted, &self.present)?;
-        let state = qemu::state_node(&disks, name.as_str()).ok_or_else(check::no_disk)?;
-        match self.job(&qemu::load(name.as_str(), &state.node, &nodes(&disks)), None).await {
+        let state = qemu::state_node(&disks, &wanted.tag).ok_or_else(check::no_disk)?;
+        match self.job(&qemu::load(&wanted.tag, &state.node, &nodes(&disks)), None).await {
             Ok(()) => {
                 self.go_on().await;
                 Ok(wanted)
@@ -179,15 +190,19 @@ impl Snapshots {
 
     /// Deletes one from all disks that have it.
     pub(super) async fn delete(self, name: &SnapshotName) -> Result<Snapshot, Failed> {
-        let there = find(&self.disks().await?, name)?;
-        self.drop_from(name, &there.disks).await?;
+        let disks = self.disks().await?;
+        let there = find(&disks, name)?;
+        // those first that it has replaced: they must not come back under its name
+        for snapshot in qemu::named(&disks, name.as_str()).iter().rev() {
+            self.drop_one(snapshot).await?;
+        }
         Ok(there)
     }
 
-    async fn drop_from(&self, name: &SnapshotName, disks: &[String]) -> Result<(), ChangeError> {
-        let nodes: Vec<&str> = disks.iter().map(String::as_str).collect();
-        self.job(&qemu::delete(name.as_str(), &nodes), None).await?;
-        remembered::forget(&self.state, name.as_str());
+    async fn drop_one(&self, snapshot: &Snapshot) -> Result<(), ChangeError> {
+        let nodes: Vec<&str> = snapshot.disks.iter().map(String::as_str).collect();
+        self.job(&qemu::delete(&snapshot.tag, &nodes), None).await?;
+        remembered::forget(&self.state, &snapshot.tag);
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub(in super::super) struct Entry {
     devices: Vec<Present>,
 }
 
+/// By what the images call the snapshot.
 pub(in super::super) type Entries = BTreeMap<String, Entry>;
 
 pub(in super::super) fn present(inventory: &Inventory) -> Vec<Present> {
@@ -76,13 +77,13 @@ fn write(state: &StateDir, entries: &Entries) {
 pub(super) fn remember(state: &StateDir, snapshot: &Snapshot, present: &[Present]) {
     let mut entries = read(state);
     let entry = Entry { created_unix_ms: snapshot.created_unix_ms, devices: present.to_vec() };
-    entries.insert(snapshot.name.clone(), entry);
+    entries.insert(snapshot.tag.clone(), entry);
     write(state, &entries);
 }
 
-pub(super) fn forget(state: &StateDir, name: &str) {
+pub(super) fn forget(state: &StateDir, tag: &str) {
     let mut entries = read(state);
-    if entries.remove(name).is_some() {
+    if entries.remove(tag).is_some() {
         write(state, &entries);
     }
 }
@@ -90,7 +91,7 @@ pub(super) fn forget(state: &StateDir, name: &str) {
 /// Refuses a snapshot that was made with other devices than there are now.
 pub(super) fn check(state: &StateDir, snapshot: &Snapshot, now: &[Present]) -> Result<(), ChangeError> {
     let entries = read(state);
-    let known = entries.get(&snapshot.name).filter(|entry| entry.created_unix_ms == snapshot.created_unix_ms);
+    let known = entries.get(&snapshot.tag).filter(|entry| entry.created_unix_ms == snapshot.created_unix_ms);
     let Some(Entry { devices: then, .. }) = known else { return Ok(()) };
     let lacks = |from: &[Present], what: &[Present]| -> Vec<String> {
         what.iter().filter(|device| !from.contains(device)).map(told).collect()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::spec::{MacAddress, Networking, VmSpec};
-use crate::vm::{Change, Done, ErrorKind, Heard, Kind, Removable};
+use crate::vm::{Change, Done, ErrorKind, Heard, Kind, Published, Removable};
 
 use super::fake_qemu::{Fault, Guest};
 use super::fake_vm::{FakeVm, card, device, disk, forward, link, remove, spec, throttle};
@@ -104,6 +104,39 @@ async fn two_at_once_do_not_share_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_forward_leads_to_the_card_that_is_named() {
+    let vm = FakeVm::start().await;
+    vm.change(card("lan")).await.unwrap();
+    let to = |nic: &str, host: u16| match forward(host, 80) {
+        Change::AddForward { forward, .. } => Change::AddForward { forward, nic: Some(nic.to_owned()) },
+        other => panic!("{other:?}"),
+    };
+    for (nic, port) in [("lan", 40_001), ("nic0", 40_002)] {
+        let done = vm.change(to(nic, 0)).await.unwrap();
+        let Done::Forward(Published { forward, nic: Some(told) }) = done else { panic!("{done:?}") };
+        assert_eq!((told.as_str(), forward.host), (nic, port));
+    }
+    assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40001"].0, "lan.net");
+    assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40002"].0, "net0");
+    let told: Vec<_> = vm.status().await.forwards.into_iter().map(|published| published.nic).collect();
+    assert_eq!(told, ["lan", "nic0"].map(|nic| Some(nic.to_owned())));
+
+    let error = vm.change(to("lane", 0)).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::NoSuchThing { .. }), "{error:?}");
+    assert_eq!(error.hint.as_deref(), Some("did you mean 'lan'?"));
+    // no card that is on its way out, and none that is on a tap device
+    vm.qemu.model().guest = Guest::Ignores;
+    let leaving = Change::Remove { kind: Removable::Nic, id: "lan".to_owned(), wait: Duration::from_secs(1) };
+    assert_eq!(vm.change(leaving).await, Ok(Done::RemovalPending));
+    let error = vm.change(to("lan", 0)).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::NotNow { .. }), "{error:?}");
+    let networking = Networking::Tap("vt0".parse().unwrap());
+    let other = FakeVm::start_with(VmSpec { networking, ..spec() }).await;
+    assert_eq!(other.change(to("nic0", 0)).await.unwrap_err().kind, ErrorKind::NotSupported);
+    assert_eq!((vm.qemu.model().forwards.len(), other.qemu.model().forwards.len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn forwards_go_with_their_card() {
     // the card from the start is on a tap device: forwards hang on the first of user networking
     let networking = Networking::Tap("vt0".parse().unwrap());
@@ -117,7 +150,7 @@ async fn forwards_go_with_their_card() {
     vm.change(forward(0, 81)).await.unwrap();
     assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40002"].0, "a.net");
     vm.change(take("b")).await.unwrap();
-    let left: Vec<u16> = vm.status().await.forwards.iter().map(|forward| forward.host).collect();
+    let left: Vec<u16> = vm.status().await.forwards.iter().map(|published| published.forward.host).collect();
     assert_eq!(left, [40_002]);
     assert_eq!(vm.qemu.model().forwards.len(), 1);
     let told = events(&vm);

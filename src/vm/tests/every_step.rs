@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use crate::qemu::snapshot::{self as qemu, Snapshot};
 use crate::spec::{DiskBus, UsbSelector, VmSpec};
 use crate::vm::change::ForwardPattern;
 use crate::vm::snapshots::SnapshotChange;
-use crate::vm::{Change, ErrorKind};
+use crate::vm::{Change, ChangeError, Done, ErrorKind};
 
 use super::fake_qemu::Fault;
 use super::fake_vm::{
@@ -14,6 +15,8 @@ use super::fake_vm::{
     throttle,
 };
 use super::sequences::compare;
+
+type Answer = Result<Done, ChangeError>;
 
 /// Longer than whoever asks is kept waiting.
 const STANDSTILL: Duration = Duration::from_secs(120);
@@ -92,16 +95,34 @@ pub(super) fn made_files(vm: &FakeVm) -> Vec<&'static str> {
     MADE.into_iter().filter(|name| vm.file(name).exists()).collect()
 }
 
-/// Names of the snapshots that QEMU has.
-fn kept(vm: &FakeVm) -> Vec<String> {
-    vm.qemu.model().kept.snapshots.keys().cloned().collect()
+/// The snapshots, as `snapshot-list` tells of them; of a QEMU that has ended those in its images.
+fn kept(vm: &FakeVm) -> Vec<Snapshot> {
+    qemu::list(&qemu::writable(&vm.qemu.model().blocks()))
 }
 
-/// A change that failed has made no file and no snapshot.
-fn made_nothing(vm: &FakeVm, before: &[String], what: &str) {
+/// A change that failed has made no file, and no snapshot of a name that was not there.
+fn made_nothing(vm: &FakeVm, before: &[Snapshot], what: &str) {
     assert!(made_files(vm).is_empty(), "{what}");
     let after = kept(vm);
-    assert!(after.iter().all(|name| before.contains(name)), "{after:?} after {what}");
+    let was_there = |snapshot: &Snapshot| before.iter().any(|other| other.name == snapshot.name);
+    assert!(after.iter().all(was_there), "{after:?} after {what}");
+}
+
+/// The snapshot that was there is, whole, or the one that was to replace it; after an answer that all is well it is the new one.
+fn lost_nothing(vm: &FakeVm, change: &Change, answer: &Answer, before: &[Snapshot], what: &str) {
+    let replaced = match change {
+        Change::Snapshot(SnapshotChange::Save { overwrite, .. }) => *overwrite,
+        Change::Snapshot(SnapshotChange::Load(_)) => false,
+        _ => return,
+    };
+    let after = kept(vm);
+    for old in before {
+        let there: Vec<_> = after.iter().filter(|snapshot| snapshot.name == old.name).collect();
+        assert!(matches!(there[..], [one] if one.state_bytes > 0), "{after:?} after {what}");
+        if answer.is_ok() || !replaced {
+            assert_eq!(there[0].id != old.id, replaced, "{after:?} after {what}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,6 +146,7 @@ async fn a_refusal_at_any_step() {
                 continue;
             }
             compare(&vm.status().await, &vm.qemu.model());
+            lost_nothing(&vm, &change, &answer, &snapshots, &what);
             assert!(vm.qemu.model().kept.jobs.is_empty(), "{what}");
             if answer.is_err() && kept(&vm) != snapshots && ["query-jobs", "query-block"].contains(&&*refused)
             {
@@ -175,6 +197,7 @@ async fn a_qemu_that_stands_still_at_any_step() {
             if answer.is_err() && endless {
                 made_nothing(&vm, &snapshots, &what);
             }
+            lost_nothing(&vm, &change, &answer, &snapshots, &what);
             assert!(vm.qemu.model().kept.jobs.is_empty(), "{what}");
             compare(&vm.status().await, &vm.qemu.model());
             injected += 1;
@@ -191,6 +214,7 @@ async fn the_death_of_qemu_at_any_step() {
         for step in 0..commands_of(number).await {
             for fault in [Fault::HangUp, Fault::HangUpAfter] {
                 let vm = vm().await;
+                let snapshots = kept(&vm);
                 vm.qemu.model().later = Some((step, fault));
                 let change = changes(&vm).swap_remove(number);
                 let answer = tokio::time::timeout(Duration::from_secs(5), vm.change(change.clone())).await;
@@ -200,6 +224,7 @@ async fn the_death_of_qemu_at_any_step() {
                     assert_eq!(error.kind, ErrorKind::NotRunning, "{what}");
                     assert!(made_files(&vm).is_empty(), "{what}");
                 }
+                lost_nothing(&vm, &change, &answer, &snapshots, &what);
                 assert!(vm.file("old.qcow2").exists() && vm.file("stick.img").exists(), "{what}");
                 let handle = vm.handle.clone();
                 vm.exits(1).await;

@@ -14,8 +14,8 @@ pub(super) const STREAM: &[u8] = b"the machine, as QEMU writes it";
 /// Snapshots, jobs and streams.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    /// By name: the nodes that have it, the one with the machine's state first.
-    pub(super) snapshots: BTreeMap<String, Vec<String>>,
+    /// By tag.
+    pub(super) snapshots: BTreeMap<String, Kept>,
     /// Jobs that nobody has dismissed, with their error.
     pub(super) jobs: BTreeMap<String, Option<String>>,
     /// Descriptors that came and are still open, by name.
@@ -28,6 +28,15 @@ pub(super) struct Keeping {
     under_way: Option<File>,
     /// How the last stream ended, and why.
     status: Option<(&'static str, Option<String>)>,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Greater than those of the snapshots that were there.
+    id: u64,
+    /// Those that have it, the one with the machine's state first.
+    nodes: Vec<String>,
 }
 
 fn job_event(id: &str, status: &str) -> Value {
@@ -142,7 +151,8 @@ impl Model {
                 let state = node(&arguments["vmstate"]);
                 let others = devices.into_iter().filter(|device| *device != state);
                 let nodes = std::iter::once(state.clone()).chain(others).collect();
-                self.kept.snapshots.insert(tag.to_owned(), nodes);
+                let id = 1 + self.kept.snapshots.values().map(|kept| kept.id).max().unwrap_or_default();
+                self.kept.snapshots.insert(tag.to_owned(), Kept { id, nodes });
             }
             _ if there.is_none() => {
                 return Err(format!("Snapshot '{tag}' does not exist in one or more devices"));
@@ -153,12 +163,13 @@ impl Model {
         Ok(())
     }
 
-    /// What `query-block` tells of an image's snapshots.
+    /// What `query-block` tells of an image's snapshots. The host's clock has been set, so that all are of one time.
     pub(super) fn snapshots_on(&self, node: &str) -> Value {
-        let of_node = self.kept.snapshots.iter().filter(|(_, nodes)| nodes.iter().any(|name| name == node));
-        let told = |(name, nodes): (&String, &Vec<String>)| {
-            let size = if nodes[0] == node { 500 } else { 0 };
-            json!({ "id": "1", "name": name, "vm-state-size": size, "date-sec": 5, "date-nsec": 0 })
+        let of_node =
+            self.kept.snapshots.iter().filter(|(_, kept)| kept.nodes.iter().any(|name| name == node));
+        let told = |(tag, kept): (&String, &Kept)| {
+            let size = if kept.nodes[0] == node { 500 } else { 0 };
+            json!({ "id": kept.id.to_string(), "name": tag, "vm-state-size": size, "date-sec": 5, "date-nsec": 0 })
         };
         of_node.map(told).collect()
     }

@@ -17,8 +17,8 @@ use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, Boot, DiskBus, DiskSpec, Display, Forward, ImageFormat, Limits, Networking, Os, Protocol,
-    Rates, Size, SnapshotName, VmSpec, request,
+    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Os, Protocol, Rates, Size, SnapshotName,
+    VmSpec,
 };
 use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
@@ -73,31 +73,7 @@ pub(super) struct FakeVm {
 }
 
 pub(super) fn spec() -> VmSpec {
-    VmSpec {
-        name: "test".parse().unwrap(),
-        uuid: uuid::Uuid::nil(),
-        arch: Arch::X86_64,
-        machine: None,
-        cpu: None,
-        cpus: 1,
-        memory: request::DEFAULT_MEMORY,
-        boot: Boot::Disk,
-        firmware: None,
-        display: Display::None,
-        disks: Vec::new(),
-        metadata: None,
-        networking: Networking::User,
-        mac: "52:54:00:12:34:56".parse().unwrap(),
-        publish: Vec::new(),
-        usb: false,
-        devices: Vec::new(),
-        shares: Vec::new(),
-        hotplug_slots: 3,
-        on_panic: crate::spec::OnPanic::Poweroff,
-        no_reboot: false,
-        sandbox: true,
-        extra: Vec::new(),
-    }
+    VmSpec { disks: Vec::new(), hotplug_slots: 3, ..crate::qemu::testing::spec() }
 }
 
 fn facts(process: &Process, dir: &Path) -> Facts {
@@ -318,7 +294,8 @@ pub(super) fn throttle(id: &str, operations: u64) -> Change {
 /// `port-add`.
 pub(super) fn forward(host: u16, guest: u16) -> Change {
     let address = std::net::Ipv4Addr::LOCALHOST;
-    Change::AddForward(Forward { address, host, guest, protocol: Protocol::Tcp })
+    let forward = Forward { address, host, guest, protocol: Protocol::Tcp };
+    Change::AddForward { forward, nic: None }
 }
 
 /// `device-remove`, waiting 30 s.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::net::{Ipv4Addr, TcpListener};
 
 use crate::spec::{Forward, Networking, Protocol, VmSpec};
-use crate::vm::{Change, Done, ErrorKind, ForwardPattern};
+use crate::vm::{Change, Done, ErrorKind, ForwardPattern, Published};
 
 use super::fake_qemu::Fault;
 use super::fake_vm::{FakeVm, forward, spec};
@@ -23,7 +23,10 @@ async fn port_0_answers_the_port_that_was_got() {
     let vm = FakeVm::start().await;
     for port in [40_001, 40_002] {
         let wanted = Forward { address: Ipv4Addr::LOCALHOST, host: port, guest: 80, protocol: Protocol::Tcp };
-        assert_eq!(vm.change(forward(0, 80)).await, Ok(Done::Forward(wanted)));
+        assert_eq!(
+            vm.change(forward(0, 80)).await,
+            Ok(Done::Forward(Published { forward: wanted, nic: Some("nic0".to_owned()) }))
+        );
     }
     assert_eq!(vm.status().await.forwards.len(), 2);
     vm.change(end(40_001)).await.unwrap();
@@ -38,7 +41,7 @@ async fn several_at_once_each_get_their_own_port() {
     let mut ports = std::collections::BTreeSet::new();
     for add in adds {
         let Ok(Done::Forward(forward)) = add.await.unwrap() else { panic!() };
-        ports.insert(forward.host);
+        ports.insert(forward.forward.host);
     }
     assert_eq!(ports.len(), 8);
 }

@@ -6,7 +6,7 @@ use crate::spec::DiskBus;
 use crate::vm::{Done, ErrorKind};
 
 use super::fake_qemu::{Fault, Guest};
-use super::fake_vm::{FakeVm, device, disk, keyboard};
+use super::fake_vm::{FakeVm, device, disk, keyboard, remove};
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_gets_a_slot_and_two_nodes() {
@@ -34,6 +34,28 @@ async fn the_first_usb_device_and_the_first_scsi_disk_bring_a_controller() {
     assert_eq!(slots, 2);
     assert_eq!(vm.qemu.model().devices["usb1"].bus, "usb0.0");
     assert_eq!(vm.qemu.model().devices["disk1"].bus, "scsi0.0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_plug_uses_no_id_up() {
+    let vm = FakeVm::start().await;
+    let id_of = |done: Result<Done, _>| match done {
+        Ok(Done::Device(entry)) => entry.id.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(id_of(vm.change(keyboard(Some("usb2"))).await), "usb2");
+    vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
+    vm.change(keyboard(None)).await.unwrap_err();
+    // the controller has usb0
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb1");
+    // what was given out is not given out again; what another has is left out
+    vm.change(remove("usb1")).await.unwrap();
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb3");
+    // two at a time have two
+    vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
+    let (refused, made) = tokio::join!(vm.change(keyboard(None)), vm.change(keyboard(None)));
+    refused.unwrap_err();
+    assert_eq!(id_of(made), "usb5");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +114,7 @@ async fn slots_run_out_and_come_back() {
     assert_eq!(error.kind, ErrorKind::NoFreeSlot);
     assert!(error.hint.unwrap().contains("--hotplug-slots"));
     assert!(!file.exists());
-    vm.change(super::fake_vm::remove("b")).await.unwrap();
+    vm.change(remove("b")).await.unwrap();
     vm.change(device("edu", "d")).await.unwrap();
     assert_eq!(vm.qemu.model().devices["d"].bus, "slot2");
 }
@@ -148,9 +170,9 @@ async fn two_disks_that_want_to_make_the_same_file() {
 async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
     let vm = FakeVm::start().await;
     vm.change(keyboard(Some("k"))).await.unwrap();
-    vm.change(super::fake_vm::remove("k")).await.unwrap();
+    vm.change(remove("k")).await.unwrap();
     vm.qemu.model().guest = Guest::Ignores;
-    assert_eq!(vm.change(super::fake_vm::remove("usb0")).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(remove("usb0")).await, Ok(Done::RemovalPending));
     let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotNow { state: "removing".to_owned() }, "{error}");
     vm.qemu.release("usb0");

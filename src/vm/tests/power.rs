@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::vm::{Change, Ending, ErrorKind, RunState, ShutdownOptions};
+use crate::vm::{Change, Done, Ending, ErrorKind, RunState, ShutdownOptions};
 
 use super::fake_qemu::Fault;
 use super::fake_vm::{FakeVm, device, forward};
@@ -178,4 +178,16 @@ async fn pause_resume_and_the_power_button() {
     vm.change(Change::Resume).await.unwrap();
     vm.change(Change::Powerdown).await.unwrap();
     assert_eq!(vm.qemu.seen(), ["stop", "cont", "system_powerdown"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_qemu_does_not_know_is_an_error() {
+    let vm = FakeVm::start().await;
+    let error = vm.change(Change::Hmp("nonsense 1".to_owned())).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::RefusedByQemu { class: "CommandNotFound".to_owned() });
+    assert_eq!(error.message, "QEMU refused the line: unknown command: 'nonsense 1'");
+    // any other text is the answer, whatever it says
+    let said = vm.change(Change::Hmp("hostfwd_remove net0 tcp:127.0.0.1:1".to_owned())).await;
+    let Ok(Done::Text(text)) = said else { panic!("{said:?}") };
+    assert!(text.contains("not found"), "{text}");
 }

@@ -153,8 +153,12 @@ pub(super) fn compare(status: &Status, model: &Model) {
     }
     assert_eq!(status.run_state == RunState::Running, model.running, "{:?}", status.run_state);
     assert!(model.kept.descriptors.is_empty(), "{:?}", model.kept.descriptors);
-    let forwards: BTreeSet<String> =
-        status.forwards.iter().map(|f| format!("{}:{}:{}", f.protocol, f.address, f.host)).collect();
+    let forwards: BTreeSet<String> = status
+        .forwards
+        .iter()
+        .map(|published| published.forward)
+        .map(|f| format!("{}:{}:{}", f.protocol, f.address, f.host))
+        .collect();
     assert_eq!(forwards, model.forwards.keys().cloned().collect());
 }
 

@@ -95,3 +95,36 @@ async fn nothing_comes_in_between_of_a_snapshot() {
     assert_eq!(names(&vm).await, ["new", "there"]);
     vm.change(Change::Pause).await.unwrap();
 }
+
+/// An image cannot rename its snapshots: one that replaces another is made beside it.
+#[tokio::test(start_paused = true)]
+async fn what_outlives_its_replacement_is_not_seen_and_goes_with_it() {
+    let tags = |vm: &FakeVm| vm.qemu.model().kept.snapshots.keys().cloned().collect::<Vec<_>>();
+    for last in [snapshot_save("there", true), snapshot(SnapshotChange::Delete, "there")] {
+        let vm = vm().await;
+        for (there, after) in [("there", "there~"), ("there~", "there")] {
+            assert_eq!(tags(&vm), [there]);
+            vm.change(snapshot_save("there", true)).await.unwrap();
+            assert_eq!((tags(&vm), names(&vm).await), (vec![after.to_owned()], vec!["there".to_owned()]));
+        }
+        vm.qemu.fault("snapshot-delete", Fault::Break("Input/output error"));
+        let Ok(Done::Snapshot(made)) = vm.change(snapshot_save("there", true)).await else {
+            panic!("no snapshot")
+        };
+        assert_eq!((made.tag.as_str(), tags(&vm).len(), names(&vm).await.len()), ("there~", 2, 1));
+        vm.change(last.clone()).await.unwrap();
+        let left = usize::from(matches!(last, Change::Snapshot(SnapshotChange::Save { .. })));
+        assert_eq!((tags(&vm).len(), names(&vm).await.len()), (left, left));
+    }
+}
+
+/// The new one breaks off: the old one is told of, and is there.
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_breaks_off_leaves_the_old_one() {
+    let vm = vm().await;
+    vm.qemu.fault("snapshot-save", Fault::Break("No space left on device"));
+    let error = vm.change(snapshot_save("there", true)).await.unwrap_err();
+    assert!(error.hint.unwrap().contains("the old snapshot 'there' is still there"), "{}", error.message);
+    assert_eq!(names(&vm).await, ["there"]);
+    vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap();
+}

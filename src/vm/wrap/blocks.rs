@@ -34,6 +34,10 @@ impl<'a> Blocks<'a> {
         self.nodes.contains(&name)
     }
 
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &'a str> {
+        self.nodes.iter().copied()
+    }
+
     /// The path of the device with this drive in QEMU's object tree.
     pub(super) fn device_path(&self, drive: &str) -> Option<&'a str> {
         self.devices.get(drive)?["qdev"].as_str()

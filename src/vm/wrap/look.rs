@@ -100,6 +100,7 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
     let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default());
     let mut inventory = Inventory::new(slots);
     inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
+    inventory.note_nodes(view.blocks.nodes());
     view.devices(&mut inventory);
     inventory.forwards = usernet(usernet_text).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::host::accel;
@@ -34,16 +33,15 @@ use super::adopt::{self, VmFile};
 use super::agent::AgentLink;
 use super::console::Console;
 use super::facts::{Facts, Wrapped};
-use super::handle::INBOX_LENGTH;
-use super::images::Images;
-use super::journal::{Journal, Pending};
-use super::plugged::Plugged;
+use super::journal::Pending;
 use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild;
+use super::running::Running;
 use super::signals::Signals;
-use super::start::{Running, Whole, connect_to};
+use super::start::connect_to;
 use super::start_error::{StartError, system};
+use super::takeover::TakeOver;
 
 use look::Seen;
 pub(super) use refresh::refreshed;
@@ -298,34 +296,21 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     } else if let Err(error) = rebuild::tidy(&session, &pending, &mut seen.inventory).await {
         log::warn!("what was half-done could not be looked at: {error}");
     }
-    let mut journal = Journal::new(Arc::clone(&run), pending.clone());
-    let gone = pending.removing.iter().filter(|id| seen.inventory.device(id).is_none());
-    pending.adding.keys().chain(gone).for_each(|id| journal.settled(id));
-    let VmFile { spec, facts, .. } = file;
-    let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-    let started = adopt::started(&facts);
-    Ok(Running::assemble(Whole {
-        images: Images::new(Arc::clone(&state), run.path()),
+    let taken = TakeOver {
+        run,
+        control,
+        file,
+        process,
+        signals,
+        state,
+        session,
+        events,
         machine: Some(seen.machine),
         inventory: seen.inventory,
+        pending,
         agent: AgentLink::absent().map_err(system("a socket pair"))?,
         agent_open: false,
         console: Console::absent(),
-        shares: super::prepare::Shares::default(),
-        user_qmp: None,
-        spec,
-        facts,
-        session,
-        events,
-        process,
-        inbox,
-        asks,
-        signals,
-        started,
-        journal,
-        plugged: Plugged::read(Arc::clone(&run)),
-        run,
-        state,
-        control,
-    }))
+    };
+    Ok(taken.into_running())
 }

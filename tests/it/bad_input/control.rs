@@ -140,6 +140,8 @@ fn disks_that_cannot_be_plugged_resized_or_removed() {
         (&["device-add", "virtio-rng-pci,id=disk0"], 4, &["'disk0' is taken"]),
         (&["device-add", "virtio-rng-pci,bus=none"], 4, &["'none'"]),
         (&["qmp", "nonsense"], 4, &["nonsense has not been found"]),
+        (&["hmp", "nonsense 1"], 4, &["unknown command: 'nonsense'", "hint: "]),
+        (&["port-add", "0:80", "--nic", "nic9"], 4, &["no network card 'nic9'", "hint: "]),
         (&["qmp", "{\"execute\": \"query-block\", \"arguments\": []}"], 2, &["'arguments'"]),
         (&["qmp", "{\"execute\": \"query-block\", \"x\": 1}"], 2, &["'x'"]),
     ] {

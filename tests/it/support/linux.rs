@@ -24,7 +24,7 @@ pub(crate) struct Linux {
 }
 
 impl Linux {
-    /// Boots the guest in a new sandbox, and waits until its web server answers.
+    /// Boots the guest in a new sandbox, and waits until its web server and its agent answer.
     #[track_caller]
     pub(crate) fn boot<S: AsRef<OsStr>>(options: impl IntoIterator<Item = S>) -> Self {
         Self::boot_in(Sandbox::new(), &linux_guest(), options)
@@ -44,6 +44,7 @@ impl Linux {
         let vm = sandbox.foreground(&arguments);
         let mut linux = Self { vm, sandbox, unread: RefCell::default(), port: 0 };
         linux.sees("vmrun-guest: ready");
+        linux.ctl(["wait", "agent"]);
         linux.port = port(&linux.list("port-list")[0]);
         linux
     }

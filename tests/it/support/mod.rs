@@ -6,6 +6,7 @@ pub(crate) mod cd;
 pub(crate) mod chance;
 pub(crate) mod http;
 pub(crate) mod linux;
+pub(crate) mod orphan;
 pub(crate) mod processes;
 pub(crate) mod pty;
 pub(crate) mod sandbox;

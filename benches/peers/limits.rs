@@ -1,0 +1,56 @@
+//! Small programs that do the same as vmrun and nothing else: nobody can be quicker.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::line::Line;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/limits");
+
+/// A static C program that connects to a socket (its first argument), writes its second one and reads the answer.
+pub(crate) fn c_client(folder: &Path) -> PathBuf {
+    c_program(folder, "client")
+}
+
+/// The same in Rust, linked as vmrun is.
+pub(crate) fn rust_client(folder: &Path) -> PathBuf {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    built(Command::new(rustc).args(["--edition", "2024", "-O"]), folder, "client", "rs")
+}
+
+/// A connection to QEMU's monitor through a static C program.
+pub(crate) struct Relay {
+    relay: Child,
+    pub(crate) line: Line,
+}
+
+impl Relay {
+    pub(crate) fn start(folder: &Path, monitor: &Path) -> Self {
+        let socket = folder.join("relay.socket");
+        let mut command = Command::new(c_program(folder, "relay"));
+        let mut relay = command.arg(&socket).arg(monitor).stdout(Stdio::piped()).spawn().unwrap();
+        let said = std::io::read_to_string(relay.stdout.take().unwrap()).unwrap();
+        assert_eq!(said, "ready\n");
+        let mut line = Line::qmp(&socket);
+        line.negotiate();
+        Self { relay, line }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.relay.kill();
+        let _ = self.relay.wait();
+    }
+}
+
+fn c_program(folder: &Path, name: &str) -> PathBuf {
+    built(Command::new("cc").args(["-O2", "-static"]), folder, name, "c")
+}
+
+fn built(compiler: &mut Command, folder: &Path, name: &str, language: &str) -> PathBuf {
+    let program = folder.join(format!("{name}-{language}"));
+    let status = compiler.arg("-o").arg(&program).arg(format!("{SOURCES}/{name}.{language}")).status();
+    assert!(status.is_ok_and(|status| status.success()), "{compiler:?} failed");
+    program
+}

@@ -1,0 +1,42 @@
+//! What happens to a VM, as it happens.
+
+use std::fmt;
+
+use crate::control::client::Replies;
+use crate::control::{methods, wire};
+
+use super::Error;
+
+/// What happens in a VM, in order. One that is not read loses its oldest, and is told how many.
+pub struct Events {
+    pub(super) replies: Replies<methods::Events>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// What [`Events`] tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// An event.
+    Event(wire::Event),
+    /// So many were lost before the next one, since they were not read in time.
+    Lost(u64),
+}
+
+impl Events {
+    /// The next one; none when the VM has ended.
+    pub async fn next(&mut self) -> Result<Option<Heard>, Error> {
+        loop {
+            let Some(reply) = self.replies.next().await? else { return Ok(None) };
+            match (reply.event, reply.lost) {
+                (Some(event), _) => return Ok(Some(Heard::Event(event))),
+                (None, Some(lost)) => return Ok(Some(Heard::Lost(lost))),
+                (None, None) => {}
+            }
+        }
+    }
+}

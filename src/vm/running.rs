@@ -1,0 +1,172 @@
+//! A VM that runs: its owner put together with those who talk to it, and what is left to do when QEMU has ended.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::host::dirs::{RunDir, StateDir, remove_ephemeral};
+use crate::qemu::Machine;
+use crate::qmp::{EventReceiver, Session};
+use crate::spec::{VmName, VmSpec};
+
+use super::agent::AgentLink;
+use super::bus::{Bus, Pulse};
+use super::console::Console;
+use super::facts::Facts;
+use super::handle::{Ask, Handle};
+use super::images::Images;
+use super::inventory::Inventory;
+use super::journal::Journal;
+use super::outcome::Outcome;
+use super::owner::{Owner, Parts};
+use super::plugged::Plugged;
+use super::prepare::{Doors, Shares};
+use super::process::Process;
+use super::signals::Signals;
+use super::state::RunState;
+
+/// The last outcome, in the state directory.
+pub(super) const OUTCOME_FILE: &str = "outcome.json";
+
+/// A VM that runs.
+pub struct Running {
+    /// To talk to it.
+    pub handle: Handle,
+    owner: Owner,
+    outcome: watch::Sender<Option<Outcome>>,
+    run: Arc<RunDir>,
+    state: Arc<StateDir>,
+    shares: Shares,
+    user_qmp: Option<PathBuf>,
+    control: Option<Doors>,
+}
+
+/// All that a running VM consists of, whether it was started or taken over.
+pub(super) struct Whole {
+    pub(super) spec: VmSpec,
+    /// Where it is not the one that the description asks for.
+    pub(super) machine: Option<Machine>,
+    pub(super) facts: Facts,
+    pub(super) inventory: Inventory,
+    pub(super) session: Session,
+    pub(super) events: EventReceiver,
+    pub(super) agent: AgentLink,
+    /// The guest has opened the agent's port already.
+    pub(super) agent_open: bool,
+    pub(super) console: Console,
+    pub(super) images: Images,
+    pub(super) process: Process,
+    pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) signals: Signals,
+    pub(super) started: Instant,
+    pub(super) journal: Journal,
+    pub(super) plugged: Plugged,
+    pub(super) run: Arc<RunDir>,
+    pub(super) state: Arc<StateDir>,
+    pub(super) shares: Shares,
+    pub(super) user_qmp: Option<PathBuf>,
+    pub(super) control: Doors,
+}
+
+impl Running {
+    /// Puts the owner together with those who talk to it.
+    pub(super) fn assemble(whole: Whole) -> Self {
+        let bus = Bus::default();
+        let run_state = whole.inventory.run_state;
+        let panicked = run_state == RunState::Panicked;
+        let (pulse, beats) = watch::channel(Pulse { run_state, panicked, stopping: false });
+        let (outcome, ended) = watch::channel(None);
+        let handle = Handle {
+            inbox: whole.inbox,
+            outcome: ended,
+            pulse: beats,
+            agent: whole.agent.clone(),
+            console: whole.console,
+            bus: bus.clone(),
+        };
+        let mut owner = Owner::new(Parts {
+            machine: whole.machine.unwrap_or_else(|| Machine::of(&whole.spec)),
+            spec: whole.spec,
+            facts: whole.facts,
+            inventory: whole.inventory,
+            session: whole.session,
+            agent: whole.agent,
+            images: whole.images,
+            state: Arc::clone(&whole.state),
+            bus,
+            pulse,
+            journal: whole.journal,
+            plugged: whole.plugged,
+            events: whole.events,
+            process: whole.process,
+            inbox: whole.asks,
+            signals: whole.signals,
+            started: whole.started,
+        });
+        if panicked {
+            owner.evidence.panicked();
+        }
+        if whole.agent_open {
+            super::events::agent_port(&mut owner, true);
+        }
+        Self {
+            handle,
+            owner,
+            outcome,
+            run: whole.run,
+            state: whole.state,
+            shares: whole.shares,
+            user_qmp: whole.user_qmp,
+            control: Some(whole.control),
+        }
+    }
+
+    /// Budget of the ladder on a signal.
+    pub fn stop_timeout(&self) -> Duration {
+        Duration::from_millis(self.owner.facts.stop_timeout_ms)
+    }
+
+    /// The VM's name.
+    pub fn name(&self) -> &VmName {
+        self.run.name()
+    }
+
+    /// The sockets for clients, which listen since before QEMU was started; they can be taken once.
+    pub fn take_doors(&mut self) -> std::io::Result<Doors> {
+        self.control.take().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    }
+
+    /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
+    pub async fn run(self) -> Outcome {
+        let Self { owner, outcome, run, state, mut shares, user_qmp, .. } = self;
+        let ephemeral = owner.facts.ephemeral;
+        let end = owner.run().await;
+        log::info!("{end}");
+        shares.end();
+        if let Some(path) = user_qmp {
+            let _ = std::fs::remove_file(path);
+        }
+        let written = serde_json::to_vec_pretty(&end).map_err(std::io::Error::other);
+        if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
+            log::warn!("the outcome could not be written down: {error}");
+        }
+        if ephemeral {
+            remove_ephemeral(&state);
+        }
+        // whoever hears of the outcome can start the next VM; clients may read the console's log until they leave
+        if let Err(error) = state.release() {
+            log::warn!("the state directory could not be released: {error}");
+        }
+        drop(state);
+        // the owner, which had the other handle, is gone
+        if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {
+            log::warn!("the run directory could not be removed: {error}");
+        }
+        outcome.send_replace(Some(end.clone()));
+        end
+    }
+}
