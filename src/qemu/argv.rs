@@ -46,6 +46,9 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
     if let Some(cpu) = accel::cpu(spec, host) {
         line.option("-cpu", cpu);
     }
+    for default in accel::device_defaults(machine, host) {
+        line.option("-global", default);
+    }
     line.option("-smp", spec.cpus.to_string());
     let mebibytes = spec.memory.bytes().div_ceil(MIB);
     line.option("-m", format!("{mebibytes}M"));

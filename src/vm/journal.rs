@@ -64,6 +64,15 @@ impl From<&NicFacts> for Card {
     }
 }
 
+impl Card {
+    /// Adds to what QEMU says of the card.
+    pub(super) fn complete(&self, nic: &mut NicFacts) {
+        nic.network = nic.network.take().or_else(|| self.network.clone());
+        nic.interface = nic.interface.take().or_else(|| self.interface.clone());
+        nic.link_up = self.link_up;
+    }
+}
+
 impl Pending {
     /// What the file says; nothing if it is not there or makes no sense.
     pub(super) fn read(run: &RunDir) -> Self {

@@ -278,7 +278,9 @@ fn a_plugged_card_is_one_under_another_supervisor_too() {
     vm.ctl(&["port-add", "0:80", "--nic", "lan"]);
     let forwards = vm.sandbox.ctl_json(["port-list"]);
     assert_eq!(forwards[0]["nic"], "lan", "{forwards}");
+    vm.ctl(&["link", "down", "lan"]);
     let before = vm.sandbox.ctl_json(["nic-list"]);
+    assert_eq!(before.as_array().unwrap().last().unwrap()["link_up"], false, "{before}");
     let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
     processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);

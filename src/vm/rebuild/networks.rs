@@ -27,14 +27,15 @@ impl<'a> Networks<'a> {
 
     /// The facts of a card on this back-end.
     pub(super) fn nic(&self, id: &str, netdev: String, mac: Option<MacAddress>) -> NicFacts {
-        let card = self.cards.get(id);
-        let network = self.network(&netdev).or_else(|| card.and_then(|card| card.network.clone()));
-        let interface = card.and_then(|card| card.interface.clone()).or_else(|| match &network {
-            Some(Networking::Tap(name)) => Some(name.to_string()),
-            _ => None,
-        });
-        let link_up = card.is_none_or(|card| card.link_up);
-        NicFacts { network, interface, mac, netdev, link_up, foreign: false }
+        let network = self.network(&netdev);
+        let mut nic = NicFacts { network, interface: None, mac, netdev, link_up: true, foreign: false };
+        if let Some(card) = self.cards.get(id) {
+            card.complete(&mut nic);
+        }
+        if let (None, Some(Networking::Tap(name))) = (&nic.interface, &nic.network) {
+            nic.interface = Some(name.to_string());
+        }
+        nic
     }
 
     fn network(&self, netdev: &str) -> Option<Networking> {

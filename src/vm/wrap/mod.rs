@@ -33,6 +33,7 @@ use super::adopt::{self, VmFile};
 use super::agent::AgentLink;
 use super::console::Console;
 use super::facts::{Facts, Wrapped};
+use super::inventory::Kind;
 use super::journal::Pending;
 use super::prepare::Doors;
 use super::process::Process;
@@ -288,6 +289,11 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     let is_new = file.spec.cpus == 0;
     seen.tell(&mut file.spec, &mut file.facts);
     let pending = Pending::read(&run);
+    for (id, card) in &pending.cards {
+        if let Some(Kind::Nic(nic)) = seen.inventory.device_mut(id).map(|entry| &mut entry.kind) {
+            card.complete(nic);
+        }
+    }
     if is_new {
         if let Some(wrapped) = &mut file.facts.wrapped {
             wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
