@@ -1,14 +1,18 @@
 //! A whole boot: from the start of the program until Linux in the VM is ready.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::linuxkit::{self, LINUXKIT, Options};
 use super::measure::{in_turn, milliseconds};
 use super::report::{Beside, Goal, Row};
-use super::support::sandbox::{Sandbox, linux_guest};
+use super::support::sandbox::{PATIENCE, Sandbox, linux_guest};
 
 /// Each takes seconds.
 const RUNS: usize = 10;
@@ -24,13 +28,13 @@ pub(crate) fn rows() -> Vec<Row> {
         let begun = Instant::now();
         let options = Options { prefix: &prefix, folder: sandbox.path(), disk: None, port: None };
         let mut vm = linuxkit::start(&options);
-        ready(vm.0.stdout.take().unwrap());
+        ready(&mut vm.0);
         milliseconds(begun.elapsed())
     };
     let mut bare = || {
         let begun = Instant::now();
         let mut vm = linuxkit::start_kernel(&prefix);
-        ready(vm.0.stdout.take().unwrap());
+        ready(&mut vm.0);
         milliseconds(begun.elapsed())
     };
     let [ours, theirs, microvm, bare] = in_turn(RUNS, [&mut ours, &mut theirs, &mut microvm, &mut bare]);
@@ -60,20 +64,29 @@ fn vmrun(sandbox: &Sandbox, prefix: &Path, options: &[&str]) -> f64 {
     command.args(["qemu", "--state", "state"]).args(options).arg(prefix);
     let begun = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    ready(child.stdout.take().unwrap());
+    ready(&mut child);
     let taken = milliseconds(begun.elapsed());
     sandbox.ctl(["shutdown", "--force"]);
     child.wait().unwrap();
     taken
 }
 
-/// Reads until the guest is ready; what comes after that is read, too, so that it does not stop.
-pub(crate) fn ready(console: impl Read + Send + 'static) {
-    let mut console = BufReader::new(console);
+/// Reads until the guest is ready; what comes after that is read, too, so that it does not stop. A guest that hangs is killed.
+pub(crate) fn ready(vm: &mut Child) {
+    let mut console = BufReader::new(vm.stdout.take().unwrap());
+    let pid = Pid::from_raw(vm.id().cast_signed());
+    let (is_ready, waiting) = channel::<()>();
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
     let mut line = Vec::new();
     while !String::from_utf8_lossy(&line).contains(READY) {
         line.clear();
-        assert!(console.read_until(b'\n', &mut line).unwrap() > 0, "the VM ended before it was ready");
+        let read = console.read_until(b'\n', &mut line).unwrap();
+        assert!(read > 0, "the VM ended, or hung for {} s, before it was ready", PATIENCE.as_secs());
     }
+    drop(is_ready);
     std::thread::spawn(move || std::io::copy(&mut console, &mut std::io::sink()));
 }

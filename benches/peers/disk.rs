@@ -27,7 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let prefix = linux_guest();
     let options = Options { prefix: &prefix, folder: &folder, disk: Some(&theirs), port: Some(port) };
     let mut peer = linuxkit::start(&options);
-    ready(peer.0.stdout.take().unwrap());
+    ready(&mut peer.0);
 
     let read = |device: &str, block: u64, count: u64| {
         format!(

@@ -276,7 +276,5 @@ fn nothing_is_left_of_random_lives_and_deaths() {
     println!("{steps} steps in {:?}: {counts:?}", began.elapsed());
     curve.print();
     curve.is_stable();
-    eventually("no descriptor of this process is left", || {
-        curve::descriptors("self") <= descriptors
-    });
+    eventually("no descriptor of this process is left", || curve::descriptors("self") <= descriptors);
 }

@@ -54,11 +54,11 @@ fn lists(sandbox: &Sandbox, expected: usize) -> Vec<serde_json::Value> {
     seen
 }
 
-/// Tells all that a program can know of how it was called.
+/// Tells all that a program can know of how it was called. (Its descriptors are listed by a subshell, whose pipe it has not.)
 const TELLS: &str = r#"#!/bin/sh
 echo "0: $0"; pwd; umask; env | sort; grep "^Sig[BCI]" /proc/self/status
 echo "parent $PPID"; cut -d' ' -f5-7 /proc/$$/stat
-for fd in /proc/$$/fd/*; do echo "$fd $(readlink "$fd")" | sed "s/$$/SELF/; s/pipe:.*/pipe/"; done
+(find /proc/$$/fd -mindepth 1 -printf '%p %l\n' | sort | sed "s/$$/SELF/; s/pipe:.*/pipe/")
 for argument; do echo "<$argument>"; done
 read line; echo "read $line"; echo "on stderr" >&2; exit 42
 "#;
