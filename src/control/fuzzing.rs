@@ -12,7 +12,7 @@ use zlink::Connection;
 use super::dispatch::{change, read};
 use super::error::WireError;
 use super::service::RawCall;
-use super::shared_qmp::parsed;
+use super::shared_qmp::Scan;
 use super::socket::Guarded;
 use super::wire;
 
@@ -77,12 +77,12 @@ fn told(error: &WireError) {
 /// Every input is answered and used up, in whatever pieces it comes.
 pub(crate) fn shared_qmp(bytes: &[u8]) {
     let [size, bytes @ ..] = bytes else { return };
-    let mut buffer = Vec::new();
+    let (mut buffer, mut scan) = (Vec::new(), Scan::default());
     for piece in bytes.chunks(usize::from(*size).max(1)) {
         buffer.extend_from_slice(piece);
         loop {
             let before = buffer.len();
-            if parsed(&mut buffer).is_none() {
+            if scan.next(&mut buffer).is_none() {
                 assert_eq!(buffer.len(), before);
                 break;
             }

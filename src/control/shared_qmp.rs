@@ -38,22 +38,16 @@ pub(super) enum Input {
 struct Reader {
     socket: OwnedReadHalf,
     buffer: Vec<u8>,
-    /// Up to where there is no whole command.
-    looked_at: usize,
+    scan: Scan,
 }
 
 impl Reader {
     /// The next value; none at the end, or when the client sends more than anybody should. Cancellation-safe.
     async fn next(&mut self) -> Option<Input> {
         loop {
-            // what comes in small pieces is not read from its start for each of them
-            let may_be_whole =
-                self.buffer[self.looked_at..].iter().any(|byte| matches!(byte, b'}' | b']' | b'\n'));
-            if may_be_whole && let Some(input) = parsed(&mut self.buffer) {
-                self.looked_at = 0;
+            if let Some(input) = self.scan.next(&mut self.buffer) {
                 return Some(input);
             }
-            self.looked_at = self.buffer.len();
             if self.buffer.len() > MAX_MESSAGE || self.socket.read_buf(&mut self.buffer).await.ok()? == 0 {
                 return None;
             }
@@ -61,8 +55,88 @@ impl Reader {
     }
 }
 
+/// Looks where a value may end, at each byte once: what comes in a million pieces is not parsed from its start for each of them,
+/// in which time nobody else would be served.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Bytes of the buffer that were looked at.
+    seen: usize,
+    /// There is more than white space.
+    begun: bool,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    /// What is there is no JSON: it goes with the end of its line.
+    spoilt: bool,
+    /// How long the buffer was when it was last parsed in vain.
+    tried: usize,
+}
+
+/// Where a value may have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Bracket,
+    Line,
+}
+
+impl Scan {
+    /// The next command in the buffer, if one is whole.
+    pub(super) fn next(&mut self, buffer: &mut Vec<u8>) -> Option<Input> {
+        while let Some(end) = self.look(buffer) {
+            if let Some(input) = parsed(buffer) {
+                *self = Self::default();
+                return Some(input);
+            }
+            self.in_vain(end, buffer);
+        }
+        None
+    }
+
+    fn in_vain(&mut self, end: End, buffer: &[u8]) {
+        self.spoilt |= end == End::Bracket;
+        self.tried = buffer.len();
+    }
+
+    /// The next place at which it is worth while to parse what is there up to now.
+    fn look(&mut self, buffer: &[u8]) -> Option<End> {
+        while let Some(byte) = buffer.get(self.seen).copied() {
+            self.seen += 1;
+            if byte == b'\n' {
+                // in the middle of a value a line's end can only show that there is none: to look now and then is enough
+                let now = self.spoilt || self.depth == 0 && !self.in_string || buffer.len() >= 2 * self.tried;
+                if self.begun && now {
+                    return Some(End::Line);
+                }
+            } else if !self.spoilt && self.closes(byte) {
+                return Some(End::Bracket);
+            }
+        }
+        None
+    }
+
+    /// Takes a byte into account; whether it closes the outermost bracket.
+    fn closes(&mut self, byte: u8) -> bool {
+        self.begun |= !byte.is_ascii_whitespace();
+        if std::mem::take(&mut self.escaped) {
+            return false;
+        }
+        match byte {
+            b'\\' => self.escaped = self.in_string,
+            b'"' => self.in_string = !self.in_string,
+            _ if self.in_string => {}
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                return self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
 /// The next command in the buffer, if one is whole.
-pub(super) fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
+fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
     let mut values = serde_json::Deserializer::from_slice(buffer).into_iter::<Value>();
     let (input, used) = match values.next()? {
         Ok(value) => (Input::Command(value), values.byte_offset()),
@@ -85,7 +159,7 @@ struct Client {
 
 async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
     let (socket, write) = stream.into_split();
-    let mut reader = Reader { socket, buffer: Vec::new(), looked_at: 0 };
+    let mut reader = Reader { socket, buffer: Vec::new(), scan: Scan::default() };
     let mut client = Client { vm, write, negotiated: false };
     let Some(greeting) = client.greeting().await else { return };
     if client.send(&greeting).await.is_none() {
@@ -243,4 +317,97 @@ fn with_id(mut answer: Value, id: Option<Value>) -> Value {
         answer["id"] = id;
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn told(input: Input) -> String {
+        match input {
+            Input::Command(value) => value.to_string(),
+            Input::Garbage(_) => "garbage".to_owned(),
+        }
+    }
+
+    /// Everything that is understood of a stream in these pieces.
+    fn understood<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+        let (mut scan, mut buffer, mut all) = (Scan::default(), Vec::new(), Vec::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while let Some(input) = scan.next(&mut buffer) {
+                all.push(told(input));
+            }
+        }
+        all
+    }
+
+    fn command() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<i32>().prop_map(|number| json!(number)),
+            "[\"\\\\{}\\[\\]\n a]{0,6}".prop_map(|text| json!(text)),
+        ];
+        leaf.prop_recursive(4, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[\"\\\\{}a]{0,3}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+        .prop_filter("a command is not a number", |value| value.is_object() || value.is_array())
+    }
+
+    proptest! {
+        #[test]
+        fn commands_are_understood_however_they_are_cut(
+            commands in prop::collection::vec((command(), any::<bool>(), prop::sample::select(&["", "\n", "\r\n", " "][..])), 0..6),
+            size in 1usize..40,
+        ) {
+            let mut stream = Vec::new();
+            for (command, pretty, between) in &commands {
+                let text = if *pretty { serde_json::to_vec_pretty(command) } else { serde_json::to_vec(command) };
+                stream.extend(text.unwrap());
+                stream.extend(between.as_bytes());
+            }
+            let expected: Vec<String> = commands.iter().map(|(command, ..)| command.to_string()).collect();
+            prop_assert_eq!(understood(stream.chunks(size)), expected);
+        }
+
+        #[test]
+        fn after_any_garbage_the_next_line_is_understood(garbage in "[a-z{}\\[\\],: 0-9]{1,20}", size in 1usize..9) {
+            prop_assume!(serde_json::from_str::<Value>(&garbage).is_err());
+            let stream = format!("{garbage}\n\n{}\n{{\"execute\": \"x\"}}\n", "]}".repeat(20));
+            let last = understood(stream.as_bytes().chunks(size)).pop();
+            prop_assert_eq!(last, Some("{\"execute\":\"x\"}".to_owned()));
+        }
+    }
+
+    /// A mebibyte that comes byte by byte, of a kind that could end at each of them.
+    #[test]
+    fn what_comes_byte_by_byte_is_hardly_ever_parsed_in_vain() {
+        for (start, again) in [
+            ("{\"a\":[", "{},"),
+            ("{\"a\":", "\n"),
+            ("[\"", "\\\"}"),
+            ("]", "]"),
+            ("[", "[}"),
+            ("[}", "[}"),
+            ("\n", " \n"),
+        ] {
+            let stream = [start.as_bytes(), &again.as_bytes().repeat(MAX_MESSAGE / again.len())].concat();
+            let (mut scan, mut buffer, mut vain) = (Scan::default(), Vec::new(), 0);
+            for byte in stream {
+                buffer.push(byte);
+                while let Some(end) = scan.look(&buffer) {
+                    vain += 1;
+                    assert!(parsed(&mut buffer).is_none(), "{start}{again}");
+                    scan.in_vain(end, &buffer);
+                }
+            }
+            assert!(vain <= 21, "{start}{again}…: {vain} times");
+        }
+    }
 }

@@ -64,13 +64,12 @@ pub enum SavedError {
     },
 }
 
-/// A file that is being written, under another name beside its place; it goes if it is not committed.
+/// A file that is being written, under another name beside its place; it goes if it is not put there.
 #[derive(Debug)]
 pub struct Writing {
     path: PathBuf,
     part: PathBuf,
     file: File,
-    committed: bool,
 }
 
 impl Writing {
@@ -87,10 +86,10 @@ impl Writing {
         let mut options = fs::OpenOptions::new();
         let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&part).map_err(io)?;
         file.seek(SeekFrom::Start(STREAM)).map_err(io)?;
-        Ok(Self { path: path.to_owned(), part, file, committed: false })
+        Ok(Self { path: path.to_owned(), part, file })
     }
 
-    /// To write the stream to.
+    /// To write the stream to, and for [`finish`].
     ///
     /// # Errors
     /// No descriptor is left.
@@ -98,44 +97,51 @@ impl Writing {
         self.file.try_clone()
     }
 
-    /// Writes the head and puts the file in its place, with everything on the disk.
+    /// Puts a finished file in its place, at once; [`sync_folder`] makes that last.
     ///
     /// # Errors
-    /// It cannot be written; it is removed then.
-    pub fn commit(mut self, description: &[u8], stream_bytes: u64) -> Result<(), SavedError> {
-        let path = self.path.clone();
-        let io = |source| SavedError::Io { path: path.clone(), source };
-        let length = u32::try_from(description.len()).unwrap_or(u32::MAX);
-        if u64::from(length) + HEAD as u64 > STREAM {
-            return Err(io(io::Error::other("the VM's description is too long")));
-        }
-        let mut head = Vec::with_capacity(HEAD + description.len());
-        head.extend_from_slice(MAGIC);
-        head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&length.to_le_bytes());
-        head.extend_from_slice(&stream_bytes.to_le_bytes());
-        head.extend_from_slice(description);
-        self.file.sync_all().map_err(io)?;
-        self.file.write_all_at(&head, 0).map_err(io)?;
-        self.file.sync_all().map_err(io)?;
-        // it may have come in the meantime
-        fs::hard_link(&self.part, &self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => SavedError::Exists(path.clone()),
-            _ => io(error),
-        })?;
-        self.committed = true;
-        fs::remove_file(&self.part).map_err(io)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(io)
+    /// Something has taken its place in the meantime.
+    pub fn place(self) -> Result<(), SavedError> {
+        fs::hard_link(&self.part, &self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => SavedError::Exists(self.path.clone()),
+            _ => SavedError::Io { path: self.path.clone(), source },
+        })
     }
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_file(&self.part);
-        }
+        let _ = fs::remove_file(&self.part);
     }
+}
+
+/// Writes the head into a file that [`Writing::stream`] gave; everything is on the disk then. Takes as long as the disk.
+///
+/// # Errors
+/// It cannot be written.
+pub fn finish(file: &File, description: &[u8], stream_bytes: u64) -> io::Result<()> {
+    let length = u32::try_from(description.len()).unwrap_or(u32::MAX);
+    if u64::from(length) + HEAD as u64 > STREAM {
+        return Err(io::Error::other("the VM's description is too long"));
+    }
+    let mut head = Vec::with_capacity(HEAD + description.len());
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&length.to_le_bytes());
+    head.extend_from_slice(&stream_bytes.to_le_bytes());
+    head.extend_from_slice(description);
+    file.sync_all()?;
+    file.write_all_at(&head, 0)?;
+    file.sync_all()
+}
+
+/// Brings a file's name to the disk.
+///
+/// # Errors
+/// Of the file system.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What a file is called until it is whole.
@@ -213,7 +219,10 @@ mod tests {
         let mut counted = 0;
         let bytes = pump(&b"a stream"[..], writing.stream().unwrap(), |count| counted = count).unwrap();
         assert_eq!((bytes, counted), (8, 8));
-        writing.commit(b"{}", bytes).unwrap();
+        finish(&writing.stream().unwrap(), b"{}", bytes).unwrap();
+        assert!(!path.exists());
+        writing.place().unwrap();
+        sync_folder(&path).unwrap();
         path
     }
 
@@ -237,7 +246,8 @@ mod tests {
         // somebody else takes the name meanwhile
         let writing = Writing::create(&path).unwrap();
         fs::write(&path, "theirs").unwrap();
-        assert!(matches!(writing.commit(b"{}", 0), Err(SavedError::Exists(_))));
+        finish(&writing.stream().unwrap(), b"{}", 0).unwrap();
+        assert!(matches!(writing.place(), Err(SavedError::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), b"theirs");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

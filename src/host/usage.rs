@@ -24,8 +24,26 @@ pub fn thread_cpu_time(proc: &Path, pid: Pid, thread: i64) -> io::Result<Duratio
 
 fn cpu_time(stat: &Path) -> io::Result<Duration> {
     let ticks = ticks(&std::fs::read(stat)?).ok_or(io::ErrorKind::InvalidData)?;
+    duration(ticks)
+}
+
+fn duration(ticks: u64) -> io::Result<Duration> {
     let per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100);
     Ok(Duration::from_millis(ticks.saturating_mul(1000) / per_second.max(1)))
+}
+
+/// How long ago a process was started, by its start time in clock ticks since the machine's. No clock that can be set is asked.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn age(proc: &Path, start_time: u64) -> io::Result<Duration> {
+    let uptime = uptime(&std::fs::read_to_string(proc.join("uptime"))?).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(uptime.saturating_sub(duration(start_time)?))
+}
+
+/// The first number of `/proc/uptime`: seconds, with hundredths.
+fn uptime(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.split_ascii_whitespace().next()?.parse().ok()?).ok()
 }
 
 /// `utime` and `stime` (fields 14 and 15), in clock ticks.
@@ -74,5 +92,19 @@ mod tests {
         let thread = i64::from(own.as_raw());
         assert!(process_cpu_time(proc, own).unwrap() >= thread_cpu_time(proc, own, thread).unwrap());
         assert!(process_cpu_time(proc, Pid::from_raw(i32::MAX)).is_err());
+        let started = crate::host::sys::process_start_time(proc, own).unwrap();
+        let old = age(proc, started).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        let older = age(proc, started).unwrap();
+        assert!(older > old && older < Duration::from_secs(24 * 3600), "{old:?}, {older:?}");
+        // a process of the next moment has no age yet
+        assert_eq!(age(proc, u64::MAX).unwrap(), Duration::ZERO);
+    }
+
+    #[test]
+    fn reads_the_machines_uptime() {
+        assert_eq!(uptime("350735.47 234388.90\n"), Some(Duration::from_millis(350_735_470)));
+        assert_eq!(uptime(""), None);
+        assert_eq!(uptime("-1 5"), None);
     }
 }

@@ -22,6 +22,11 @@ pub fn save() -> Command {
     Command::new("migrate", json!({ "uri": format!("fd:{DESCRIPTOR}") }))
 }
 
+/// Closes a descriptor that was passed and not used.
+pub fn give_up() -> Command {
+    Command::new("closefd", json!({ "fdname": DESCRIPTOR }))
+}
+
 /// Reads it. QEMU must have been started with `-incoming defer`.
 pub fn restore() -> Command {
     Command::new("migrate-incoming", json!({ "uri": format!("fd:{DESCRIPTOR}") }))

@@ -65,9 +65,10 @@ impl Snapshot {
         self.state_bytes > 0 && self.missing.is_empty()
     }
 
-    /// Of two of one name, the greater is meant: the newest that is whole.
+    /// Of two of one name, the greater is meant: the newest that is whole. An image counts its snapshots up; their times would not
+    /// tell, for clocks are set.
     fn rank(&self) -> (bool, u64) {
-        (self.is_complete(), self.created_unix_ms)
+        (self.is_complete(), self.id.parse().unwrap_or_default())
     }
 }
 
@@ -265,6 +266,8 @@ mod tests {
         assert_eq!(tags(json!([snapshot("t~", "2", 7, 9)])), ["t~", "t"]);
         // nobody could delete the old one
         assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 7, 9)])), ["t~", "t", "t"]);
+        // the same, but the clock was set back meanwhile
+        assert_eq!(tags(json!([snapshot("t", "9", 7, 8), snapshot("t~", "10", 7, 3)])), ["t~", "t", "t"]);
         // the new one is not whole
         assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 0, 9)])), ["t", "t~", "t~"]);
         assert_eq!(tag_beside("t", None), "t");

@@ -49,6 +49,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// QEMU did not end, as far as is known: it broke the protocol.
+    pub fn is_breach(&self) -> bool {
+        !matches!(self, Self::Ended | Self::CutOff | Self::HungUp)
+    }
+
     pub(super) fn from_line(error: LineError, limit: usize) -> Self {
         match error {
             LineError::TooLong => Self::TooLong { limit },

@@ -17,8 +17,12 @@
 //! connection is closed and `Fake::finished` panics with the dialogue so far.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -222,6 +226,25 @@ pub(crate) async fn trickle(stream: &mut UnixStream, bytes: &[u8]) {
         stream.write_all(&[*byte]).await.expect("the other side reads");
         tokio::task::yield_now().await;
     }
+}
+
+/// What comes over a socket, and the descriptors beside it, as QEMU takes them; no bytes at its end.
+#[allow(unsafe_code)]
+pub(crate) fn receive(socket: &impl AsRawFd) -> io::Result<(Vec<u8>, Vec<File>)> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let descriptors = message.cmsgs()?.flat_map(|beside| match beside {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors,
+        _ => Vec::new(),
+    });
+    // SAFETY: just received, and nobody else's
+    let own = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let (files, length) = (descriptors.map(own).collect(), message.bytes);
+    bytes.truncate(length);
+    Ok((bytes, files))
 }
 
 /// Reads one line without looking further.

@@ -27,6 +27,9 @@ pub struct Limits {
     pub events: usize,
     /// The same in bytes of text; in memory it is several times that.
     pub event_bytes: usize,
+    /// Longest event, in bytes of text; one that is longer counts as lost. QEMU's have a few hundred, and two paths at most, but
+    /// a thousand of them are kept for those who listen.
+    pub event: usize,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             queued_bytes: 4 << 20,
             events: 64 << 10,
             event_bytes: 32 << 20,
+            event: 64 << 10,
         }
     }
 }

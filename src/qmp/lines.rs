@@ -97,6 +97,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
     async fn all(input: &[u8], limit: usize) -> Vec<String> {
@@ -126,6 +131,34 @@ mod tests {
         let long = [vec![b'x'; 300_000], b"\nnext\n".to_vec()].concat();
         assert_eq!(all(&long, 10).await, ["<too long>", "next"]);
         assert_eq!(all(&vec![b'x'; 300_000], 10).await, ["<too long>", "<cut off>"]);
+    }
+
+    /// Gives one byte at a time.
+    struct Trickle<'a>(&'a [u8]);
+
+    impl AsyncRead for Trickle<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let (byte, rest) = self.0.split_at(self.0.len().min(1));
+            buffer.put_slice(byte);
+            self.0 = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// If each byte were looked at again for each that follows, this would take hours.
+    #[tokio::test]
+    async fn a_long_line_may_come_byte_by_byte() {
+        let long = [vec![b'x'; 2 << 20], b"\nnext\n".to_vec()].concat();
+        let mut lines = Lines::new(Trickle(&long), 2 << 20);
+        assert_eq!(lines.next().await.unwrap().unwrap().len(), 2 << 20);
+        assert_eq!(lines.next().await.unwrap().unwrap(), b"next");
+        let mut lines = Lines::new(Trickle(&long), (2 << 20) - 1);
+        assert!(matches!(lines.next().await, Err(LineError::TooLong)));
+        assert_eq!(lines.next().await.unwrap().unwrap(), b"next");
     }
 
     #[tokio::test]

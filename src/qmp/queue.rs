@@ -62,11 +62,12 @@ impl EventSender {
         if queue.receiver_gone || queue.end.is_some() {
             return;
         }
-        let full =
-            queue.waiting.len() >= self.0.limits.events || queue.bytes + size > self.0.limits.event_bytes;
+        let limits = &self.0.limits;
+        let full = queue.waiting.len() >= limits.events || queue.bytes + size > limits.event_bytes;
+        let lost = full || size > limits.event;
         match queue.waiting.back_mut() {
-            Some((Delivery::Lost(count), _)) if full => *count += 1,
-            _ if full => queue.waiting.push_back((Delivery::Lost(1), 0)),
+            Some((Delivery::Lost(count), _)) if lost => *count += 1,
+            _ if lost => queue.waiting.push_back((Delivery::Lost(1), 0)),
             _ => {
                 queue.bytes += size;
                 queue.waiting.push_back((Delivery::Event(event), size));
@@ -163,5 +164,19 @@ mod tests {
         assert_eq!(receiver.next().await, Some(Delivery::Lost(1)));
         sender.send(event(2), 20);
         assert_eq!(receiver.next().await, Some(Delivery::Event(event(2))));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_long_is_counted_like_one_too_many() {
+        let (sender, mut receiver) = channel(Limits { event: 100, ..Limits::default() });
+        [101, 100, 1000, 101]
+            .into_iter()
+            .zip(0..)
+            .for_each(|(size, number)| sender.send(event(number), size));
+        drop(sender);
+        assert_eq!(receiver.next().await, Some(Delivery::Lost(1)));
+        assert_eq!(receiver.next().await, Some(Delivery::Event(event(1))));
+        assert_eq!(receiver.next().await, Some(Delivery::Lost(2)));
+        assert_eq!(receiver.next().await, None);
     }
 }

@@ -157,8 +157,8 @@ async fn take_over(
     let (major, minor, micro) = greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
     let state = Arc::new(StateDir::open(&facts.state_directory)?);
-    let log = ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, facts.started_at())
-        .map_err(system("the console's log"))?;
+    let log =
+        ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, &run).map_err(system("the console's log"))?;
     let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
     let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
     let pending = Pending::read(&run);

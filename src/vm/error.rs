@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::qmp::CommandError;
+use crate::qmp::{CommandError, SessionError};
 
 /// Why a change of a running VM was refused or failed. The message never needs its source to be understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -101,6 +101,12 @@ impl ChangeError {
         let id = id.to_string();
         let message = format!("this VM has no {what} '{id}'");
         Self::new(ErrorKind::NoSuchThing { id }, message)
+    }
+
+    /// QEMU runs, and cannot be spoken with.
+    pub(super) fn unreachable(why: &SessionError) -> Self {
+        Self::new(ErrorKind::NotRunning, format!("vmrun cannot speak with QEMU any more: {}", why.told()))
+            .hint("`vmrun ctl shutdown` ends it")
     }
 
     /// The VM has ended.

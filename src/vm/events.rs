@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::qemu::{Command, ids};
-use crate::qmp::{Event, View};
+use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
 use super::changes::{media, remove};
 use super::handle::ShutdownOptions;
+use super::inventory::Phase;
 use super::owner::Owner;
+use super::rebuild;
 use super::state::RunState;
 
 /// Takes an event into the books. Unknown events are none of our business.
@@ -25,7 +28,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             owner.evidence.shutdown_event(reason, guest);
             owner.inventory.run_state = RunState::Off;
         }
-        View::Reset { guest, .. } => reset(owner, guest, event),
+        View::Reset { guest, .. } => reset(owner, guest),
         View::GuestPanicked { action } => panicked(owner, action),
         View::BlockIoError { device, node_name, nospace, reason, action } => {
             // with `-blockdev` only the node is named
@@ -40,6 +43,28 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
         View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
         _ => {}
     }
+}
+
+/// Events were lost: what is known by events only is asked for, which devices have gone and whether the guest runs.
+pub(super) fn catch_up(owner: &mut Owner) {
+    let leaving = owner.inventory.devices().filter(|entry| entry.phase == Phase::Removing);
+    let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
+    let before = owner.inventory.run_state;
+    let session = owner.session.clone();
+    let look =
+        async move { Ok((rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?)) };
+    owner.spawn(look, move |owner, found: Result<_, CommandError>| {
+        let (there, state) = match found {
+            Ok(found) => found,
+            Err(error) => return log::warn!("QEMU could not be asked what has happened: {error}"),
+        };
+        let gone = leaving.iter().filter(|id| there.iter().all(|(other, _)| other != *id));
+        gone.for_each(|id| remove::deleted(owner, id));
+        // what came by an event meanwhile is newer
+        if owner.inventory.run_state == before && before != RunState::Off {
+            owner.inventory.run_state = state;
+        }
+    });
 }
 
 fn stopped(owner: &mut Owner) {
@@ -57,9 +82,9 @@ fn resumed(owner: &mut Owner) {
     }
 }
 
-fn reset(owner: &mut Owner, guest: bool, event: &Event) {
+fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
-    let by_guest = owner.resets.count(guest, event.timestamp.time());
+    let by_guest = owner.resets.count(guest, Instant::now());
     let Some(limit) = owner.facts.max_resets else { return };
     if by_guest > limit && !owner.evidence.has_too_many_resets() {
         log::warn!("the guest has reset {by_guest} times: ending the VM");

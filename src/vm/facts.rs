@@ -1,7 +1,6 @@
 //! What was decided or found out at a VM's start and does not change while it lives.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,18 +43,11 @@ pub struct Facts {
     pub log_bytes: u64,
     /// Budget of the ladder on a signal, in milliseconds.
     pub stop_timeout_ms: u64,
-    /// When QEMU was started, in milliseconds after the Unix epoch.
+    /// When QEMU was started, in milliseconds after the Unix epoch; for people, since clocks are set. `qemu_start_time` tells its age.
     pub started_unix_ms: u64,
     /// The VM was put together by somebody else, who called `vmrun wrap`.
     #[serde(default)]
     pub wrapped: Option<Wrapped>,
-}
-
-impl Facts {
-    /// When QEMU was started, by the clock on the wall.
-    pub(super) fn started_at(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.started_unix_ms)
-    }
 }
 
 /// What is known of a VM that somebody else has put together, and has no place in a description of ours.

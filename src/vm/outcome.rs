@@ -141,6 +141,10 @@ impl Evidence {
         self.saved = Some(file);
     }
 
+    pub(super) fn is_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
     pub(super) fn killed(&mut self) {
         self.killed = true;
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
-use crate::qmp::{CommandError, Delivery, EventReceiver, Session};
+use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
 use crate::spec::VmSpec;
 
 use super::agent::AgentLink;
@@ -72,7 +72,7 @@ pub(super) struct Owner {
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
     /// Ends that, where it can be ended.
-    pub(super) abort: Option<Arc<Notify>>,
+    pub(super) abort: Option<watch::Sender<bool>>,
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
@@ -85,6 +85,10 @@ pub(super) struct Owner {
     pub(super) ladder: Option<Ladder>,
     work: FuturesUnordered<Work>,
     next_ticket: u64,
+    /// QEMU's monitor has said its last word.
+    silent: bool,
+    /// Why nothing can be asked of a QEMU that lives.
+    unreachable: Option<ChangeError>,
 }
 
 /// What an owner is made of; see the fields of the same names.
@@ -136,6 +140,8 @@ impl Owner {
             ladder: None,
             work: FuturesUnordered::new(),
             next_ticket: 0,
+            silent: false,
+            unreachable: None,
         }
     }
 
@@ -145,7 +151,10 @@ impl Owner {
             let clock = self.ladder.as_ref().and_then(Ladder::next);
             tokio::select! { biased;
                 exit = self.process.ended() => break exit,
-                Some(delivery) = self.events.next() => self.on_delivery(delivery),
+                delivery = self.events.next(), if !self.silent => match delivery {
+                    Some(delivery) => self.on_delivery(delivery),
+                    None => self.on_silence(),
+                },
                 Some(settle) = self.work.next() => settle(&mut self),
                 Some(ask) = self.inbox.recv() => self.on_ask(ask),
                 name = self.signals.next() => self.on_signal(name),
@@ -201,6 +210,9 @@ impl Owner {
 
     /// Whether a change makes sense in the present state; asks nobody.
     fn admit(&self, change: &Change) -> Result<(), ChangeError> {
+        if let Some(error) = &self.unreachable {
+            return Err(error.clone());
+        }
         let always = matches!(change, Change::Qmp(_) | Change::Hmp(_) | Change::Resume);
         if (self.ladder.is_some() || self.inventory.run_state == RunState::Off) && !always {
             let refused = ChangeError::new(
@@ -313,9 +325,26 @@ impl Owner {
                 self.bus.pass_on(&event);
             }
             Delivery::Lost(count) => {
-                log::warn!("{count} events of QEMU were lost: more came than could be read");
+                log::warn!("{count} events of QEMU were lost: more, or longer ones, came than could be kept");
+                self.bus.tell("VMRUN_EVENTS_LOST", json!({ "count": count }));
+                super::events::catch_up(self);
             }
         }
+    }
+
+    /// The monitor is closed: as a rule QEMU's process ends now, too.
+    fn on_silence(&mut self) {
+        self.silent = true;
+        let why = self.session.end().unwrap_or(SessionError::Ended);
+        let wait = if why.is_breach() { Duration::ZERO } else { LAST_EVENTS };
+        self.spawn(tokio::time::sleep(wait), move |owner, ()| {
+            let error = ChangeError::unreachable(&why);
+            log::warn!("{error}");
+            owner.inventory.reason = Some(error.message.clone());
+            owner.unreachable = Some(error);
+            // who waits for an event waits in vain
+            owner.removals.clear();
+        });
     }
 
     // ---- the ladder ----
@@ -342,8 +371,10 @@ impl Owner {
         let now = Instant::now();
         self.evidence.requested();
         if let Some(abort) = &self.abort {
-            abort.notify_one();
+            abort.send_replace(true);
         }
+        // a guest whose state is in a file must not go on
+        let options = ShutdownOptions { force: options.force || self.evidence.is_saved(), ..options };
         let rung = match &mut self.ladder {
             Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
                 true => Rung::Quit,

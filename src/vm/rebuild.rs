@@ -100,7 +100,7 @@ async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Foun
 }
 
 /// Ids and device models of everything that has an id.
-async fn peripherals(session: &Session) -> Result<Vec<(String, String)>, CommandError> {
+pub(super) async fn peripherals(session: &Session) -> Result<Vec<(String, String)>, CommandError> {
     let list = session.run(&Command::new("qom-list", json!({ "path": "/machine/peripheral" }))).await?;
     let entry = |item: &Value| {
         let kind = item["type"].as_str()?.strip_prefix("child<")?.strip_suffix('>')?;
@@ -298,7 +298,7 @@ async fn take_back(
     }
 }
 
-async fn run_state(session: &Session) -> Result<RunState, CommandError> {
+pub(super) async fn run_state(session: &Session) -> Result<RunState, CommandError> {
     let status = session.run(&Command::new("query-status", Value::Null)).await?;
     Ok(RunState::from_qmp(status["status"].as_str().unwrap_or_default()))
 }

@@ -2,7 +2,9 @@
 //! once or several times (it tries one way after the other, and its processor runs on for a moment; seen on q35 and pc):
 //! several RESET events for one reset of the guest's.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// All resets within this time after one belong to it. No operating system boots and resets in less; a guest that does
 /// is counted too rarely, which ends a loop of resets a little later.
@@ -13,14 +15,14 @@ const TOGETHER: Duration = Duration::from_secs(1);
 pub(super) struct Resets {
     by_guest: u32,
     /// The last one that counted, or that somebody else asked for.
-    last: Option<SystemTime>,
+    last: Option<Instant>,
 }
 
 impl Resets {
-    /// Counts an event; tells how many resets the guest has caused.
-    pub(super) fn count(&mut self, guest: bool, at: Option<SystemTime>) -> u32 {
-        let at = at.unwrap_or_else(SystemTime::now);
-        let since = self.last.and_then(|last| at.duration_since(last).ok());
+    /// Counts an event; tells how many resets the guest has caused. `at` is when it came: the time that QEMU tells is that of a
+    /// clock that can be set.
+    pub(super) fn count(&mut self, guest: bool, at: Instant) -> u32 {
+        let since = self.last.map(|last| at.saturating_duration_since(last));
         if since.is_some_and(|since| since < TOGETHER) && guest {
             return self.by_guest;
         }
@@ -36,7 +38,8 @@ mod tests {
 
     #[test]
     fn the_firmwares_own_resets_do_not_count() {
-        let at = |ms| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
         let mut resets = Resets::default();
         // a reset, and two by the firmware
         let counted: Vec<u32> = [0, 65, 66, 3000, 3050].map(|ms| resets.count(true, at(ms))).to_vec();

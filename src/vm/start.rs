@@ -242,7 +242,7 @@ async fn speak(
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, file.facts.log_bytes).map_err(system("the console's log"))?;
+    let log = ConsoleLog::start(state, file.facts.log_bytes, run).map_err(system("the console's log"))?;
     let console = console::connect(serial, Some(log));
     if runs {
         connected.session.run(&Command::new("cont", Value::Null)).await?;

@@ -6,12 +6,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host::dirs::{RunDir, StateDir};
+use crate::host::usage;
 use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 
 use super::adopt::VmFile;
 use super::agent::AgentLink;
 use super::console::Console;
+use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
 use super::images::Images;
 use super::inventory::Inventory;
@@ -64,10 +66,9 @@ impl TakeOver {
         let VmFile { spec, facts, user_qmp, .. } = file;
         let journal = settled(Journal::new(Arc::clone(&run), pending.clone()), &pending, &inventory);
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        let age = facts.started_at().elapsed().unwrap_or_default();
         Running::assemble(Whole {
             images: Images::new(Arc::clone(&state), run.path()),
-            started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+            started: started(&facts),
             plugged: Plugged::read(Arc::clone(&run)),
             // they ended with the supervisor that had started them
             shares: Shares::default(),
@@ -91,6 +92,12 @@ impl TakeOver {
             control,
         })
     }
+}
+
+/// When QEMU was started, as the kernel remembers it: a clock that was set since then does not matter.
+fn started(facts: &Facts) -> Instant {
+    let age = usage::age("/proc".as_ref(), facts.qemu_start_time).unwrap_or_default();
+    Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
 }
 
 /// What was being added is there or was taken back, and a job has ended; removals go on until the guest has answered.

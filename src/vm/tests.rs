@@ -1,8 +1,10 @@
 //! The owner against a QEMU that is a model: what it holds can be compared with the books at any time.
 
+mod broken_qemu;
 mod cards;
 mod every_step;
 mod fake_devices;
+mod fake_keeping;
 mod fake_qemu;
 mod fake_vm;
 mod faults;
@@ -10,4 +12,6 @@ mod forwards;
 mod plugs;
 mod power;
 mod removals;
+mod saves;
 mod sequences;
+mod snapshots;

@@ -272,3 +272,31 @@ fn the_overlay_of_an_orphan_is_not_swept_away() {
     sandbox.is_clean();
     assert!(!sandbox.file("guest-state").exists());
 }
+
+/// A clock that was set by a day since the start: what was written down then is from the future now, or from long ago.
+#[test]
+fn a_clock_that_was_set_meanwhile_changes_nothing() {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    for shift in [DAY_MS, -DAY_MS] {
+        let sandbox = detached(Guest::ReactsToButton, &[]);
+        let greeting = Guest::ReactsToButton.greeting();
+        sandbox.ctl(["wait", &format!("console={greeting}")]).ok();
+        let uptime = |status: &Value| status["uptime_ms"].as_i64().unwrap();
+        let before = uptime(&sandbox.ctl_json(["status"]));
+        let stamp = Instant::now();
+        kill_supervisor(&sandbox);
+        let file = sandbox.runtime().join("orphan/vm.json");
+        let mut facts: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let started = facts["facts"]["started_unix_ms"].as_i64().unwrap();
+        facts["facts"]["started_unix_ms"] = json!(started + shift);
+        std::fs::write(&file, facts.to_string()).unwrap();
+
+        let after = uptime(&sandbox.ctl_json(["status"]));
+        let passed = i64::try_from(stamp.elapsed().as_millis()).unwrap();
+        // ticks of 10 ms, and what a busy machine does between two of these lines
+        assert!((before - 1000..=before + passed + 1000).contains(&after), "{before} + {passed}: {after}");
+        sandbox.ctl(["wait", &format!("console={greeting}"), "--timeout", "10s"]).ok();
+        assert!(sandbox.run(["logs", "orphan"]).ok().stdout.contains(greeting));
+        shuts_down_clean(&sandbox);
+    }
+}

@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 
 use crate::guest_exec::with_agent;
 use crate::support::boot_sector::Guest;
-use crate::support::processes::{eventually, send};
+use crate::support::chance::{Chance, repetitions};
+use crate::support::processes::{eventually, qemu_of, send};
 use crate::support::sandbox::{Done, Sandbox};
 
 /// What is promised, on a machine with nothing else to do.
@@ -121,4 +122,51 @@ fn what_asks_the_machine_ends_with_qemu() {
     all_end(&sandbox, waiting);
     assert_eq!(vm.end().code(), 11);
     sandbox.is_clean();
+}
+
+/// The real one, at a random moment: the file and the outcome always tell the same, and of a file that is not whole nothing is left.
+#[test]
+fn a_save_that_is_cut_off_has_one_of_two_ends() {
+    let mut chance = Chance::new();
+    let mut saved = 0;
+    let rounds = repetitions(8);
+    for round in 0..rounds {
+        let sandbox = Sandbox::new();
+        let vm = sandbox.foreground([sandbox.boot_sector(Guest::IgnoresButton)]);
+        vm.wait_for(Guest::IgnoresButton.greeting());
+        let qemu = qemu_of(sandbox.path());
+        let mut command = sandbox.vmrun();
+        command.args(["ctl", "save", "vm.saved"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let saving = command.spawn().unwrap();
+        std::thread::sleep(chance.delay(Duration::from_millis(300)));
+        let killed = round % 2 == 0;
+        match killed {
+            // it may have ended by itself
+            true => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(qemu), Signal::SIGKILL)),
+            false => drop(sandbox.ctl(["shutdown", "--timeout", "100ms"])),
+        }
+        let done = Done::of(saving.wait_with_output().unwrap());
+        let ended = vm.end();
+        let outcome = sandbox.outcome();
+        let what = format!("killed: {killed}, {done:?}, {outcome}");
+        let whole = sandbox.file("vm.saved").exists();
+        saved += u32::from(whole);
+        assert!(!sandbox.file("vm.saved.part").exists(), "{what}");
+        assert_eq!(whole, outcome["ending"] == "saved", "{what}");
+        let code = if whole {
+            0
+        } else if killed {
+            11
+        } else {
+            12
+        };
+        assert_eq!(ended.code(), code, "{what}");
+        assert!(matches!((done.code, whole), (0, true) | (3 | 4, false)), "{what}");
+        sandbox.is_clean();
+        if whole {
+            sandbox.detached(["--restore", "vm.saved"]);
+            sandbox.ctl(["shutdown", "--force"]);
+        }
+    }
+    println!("{saved} of {rounds} were saved");
 }

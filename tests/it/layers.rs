@@ -165,6 +165,42 @@ fn spec_and_qemu_are_pure() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
+/// durations go by clocks that nobody sets.
+const WALL_CLOCK: [(&str, &str); 9] = [
+    ("cli/ctl/snapshot.rs", "when a snapshot was made"),
+    ("cli/logger.rs", "the time of a line of the log"),
+    ("host/image/mod.rs", "when a file was born, as part of its identity"),
+    ("qmp/event.rs", "when QEMU says that it was"),
+    ("qmp/transcript.rs", "the time of a line of the transcript"),
+    ("vm/bus.rs", "the time of an event"),
+    ("vm/start.rs", "when the VM was started"),
+    ("vm/stats.rs", "the time of the figures"),
+    ("vm/wrap/mod.rs", "when the VM was started"),
+];
+
+#[test]
+fn the_wall_clock_is_read_to_be_told_only() {
+    let words = ["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", ".modified()", ".accessed()", "time::now("];
+    let reads = |source: &&Source| words.iter().any(|word| source.code.contains(word));
+    let found: Vec<String> =
+        sources().iter().filter(reads).map(|source| source.path.display().to_string()).collect();
+    let mut found: Vec<&str> = found.iter().map(String::as_str).collect();
+    found.sort_unstable();
+    let known: Vec<&str> = WALL_CLOCK.iter().map(|(path, _)| *path).collect();
+    assert_eq!(found, known, "a deadline or a duration must not go by a clock that can be set");
+    // nobody takes one such time from another
+    for source in sources().iter().filter(|source| known.contains(&source.path.to_str().unwrap())) {
+        let count = |word: &str| source.code.matches(word).count();
+        assert_eq!(
+            count("duration_since("),
+            count("duration_since(UNIX_EPOCH)"),
+            "{}",
+            source.path.display()
+        );
+    }
+}
+
 #[test]
 fn unsafe_is_in_one_file() {
     for source in sources() {

@@ -1,16 +1,14 @@
 //! Descriptors that travel beside commands.
 
-use std::fs::File;
-use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::qemu::Command;
-use crate::qmp::fake::GREETING;
+use crate::qmp::fake::{self, GREETING};
 use crate::qmp::{Options, Session};
 
 /// Plays QEMU: gives each command's name, and what can be read from the descriptor that came with it.
@@ -18,28 +16,17 @@ fn qemu(mut socket: StdStream) -> Vec<(String, Option<String>)> {
     writeln!(socket, "{GREETING}").unwrap();
     let mut seen = Vec::new();
     loop {
-        let mut bytes = vec![0; 4096];
-        let mut space = nix::cmsg_space!([i32; 4]);
-        let (length, descriptors) = {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let message =
-                recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
-            let descriptors = message.cmsgs().unwrap().flat_map(|beside| match beside {
-                ControlMessageOwned::ScmRights(descriptors) => descriptors,
-                _ => Vec::new(),
-            });
-            (message.bytes, descriptors.collect::<Vec<_>>())
-        };
-        if length == 0 {
+        let (bytes, mut descriptors) = fake::receive(&socket).unwrap();
+        if bytes.is_empty() {
             return seen;
         }
         assert!(descriptors.len() < 2, "QEMU takes one at a time");
-        let mut text = descriptors.first().map(|descriptor| {
+        let mut text = descriptors.first_mut().map(|descriptor| {
             let mut text = String::new();
-            own(*descriptor).read_to_string(&mut text).unwrap();
+            descriptor.read_to_string(&mut text).unwrap();
             text
         });
-        for line in bytes[..length].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let command: Value = serde_json::from_slice(line).unwrap();
             let name = command["execute"].as_str().unwrap();
             let text = if name == "getfd" { text.take() } else { None };
@@ -47,12 +34,6 @@ fn qemu(mut socket: StdStream) -> Vec<(String, Option<String>)> {
             writeln!(socket, "{}", json!({ "return": {}, "id": command["id"] })).unwrap();
         }
     }
-}
-
-#[allow(unsafe_code)]
-fn own(descriptor: i32) -> File {
-    // SAFETY: just received, and nobody else's
-    File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn text(text: &str) -> OwnedFd {

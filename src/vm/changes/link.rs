@@ -17,7 +17,12 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
         Err(error) => return answer(reply, Err(error)),
     };
     owner.command(&set_link(&id, up), move |owner, result| {
-        let done = result.map_err(ChangeError::from).and_then(|_| {
+        let result = result.map_err(|error| match error.is_class("DeviceNotFound") {
+            // a card that was asked to go has gone in between
+            true => ChangeError::no_such("network card", &id),
+            false => error.into(),
+        });
+        let done = result.and_then(|_| {
             told(owner, &id, up);
             let entry = owner.inventory.device(&id).cloned();
             entry.map(Box::new).map(Done::Device).ok_or_else(|| ChangeError::no_such("network card", &id))

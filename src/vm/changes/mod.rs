@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::change::{Change, Done};
 use super::error::{ChangeError, ErrorKind};
 use super::owner::{Owner, Reply};
+use crate::qmp::SessionError;
 use crate::qmp::session::COMMAND_TIMEOUT;
 
 /// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
@@ -83,9 +84,18 @@ fn patience(change: &Change) -> Duration {
 /// books wait for its end.
 fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
     let (inner, answer) = oneshot::channel();
+    let session = owner.session.clone();
     let relay = async move {
         let result = match tokio::time::timeout(patience, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(ChangeError::not_running())),
+            Ok(answer) => {
+                let result = answer.unwrap_or_else(|_| Err(ChangeError::not_running()));
+                // the process may live on, with a monitor that cannot be understood
+                let breach = session.end().filter(SessionError::is_breach);
+                result.map_err(|error| match breach {
+                    Some(why) if error.kind == ErrorKind::NotRunning => ChangeError::unreachable(&why),
+                    _ => error,
+                })
+            }
             Err(_) => {
                 let message = format!("QEMU did not answer within {} s", patience.as_secs());
                 Err(ChangeError::new(ErrorKind::TimedOut, message).hint(

@@ -165,8 +165,9 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
 }
 
 fn gone(owner: &mut Owner, id: &str) {
+    let Some(entry) = owner.inventory.remove(id) else { return };
     log::info!("device '{id}' is gone");
-    if let Some(Entry { kind: Kind::Nic(nic), .. }) = owner.inventory.remove(id) {
+    if let Kind::Nic(nic) = entry.kind {
         forward::gone_with(owner, &nic.netdev);
         owner.journal.card_gone(id);
     }

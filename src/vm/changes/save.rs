@@ -1,10 +1,11 @@
 //! `save`: the whole VM into a file.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+
+use crate::host::saved::sync_folder;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
@@ -27,8 +28,8 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     log::info!("{what}");
     owner.journal.job(Some(Job { what: what.clone(), resume: running, file: Some(file.clone()) }));
     owner.busy = Some(what);
-    let abort = Arc::new(Notify::new());
-    owner.abort = Some(Arc::clone(&abort));
+    let (abort, aborted) = watch::channel(false);
+    owner.abort = Some(abort);
     let saving = Saving {
         session: owner.session.clone(),
         bus: owner.bus.clone(),
@@ -42,18 +43,37 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         running,
         file: file.clone(),
         progress,
-        abort,
+        abort: aborted,
     };
     owner.spawn(saving.save(), move |owner, result| {
-        owner.busy = None;
         owner.abort = None;
-        owner.journal.job(None);
-        if result.is_ok() {
-            owner.evidence.saved(file);
-            owner.shut_down(ShutdownOptions { timeout: Duration::ZERO, force: true, no_repeat: true });
+        match result {
+            Ok(()) => saved(owner, file, reply),
+            Err(error) => {
+                ended(owner);
+                answer(reply, Err(error));
+            }
         }
-        answer(reply, result.map(|()| Done::Nothing));
     });
+}
+
+/// The file is there: however QEMU ends from here on, that is how the VM has ended.
+fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
+    owner.evidence.saved(file.clone());
+    let sync = move || sync_folder(&file).map_err(ChangeError::host);
+    owner.spawn_blocking(sync, |owner, synced| {
+        if let Err(error) = synced {
+            log::warn!("the saved VM may be gone if this machine crashes now: {error}");
+        }
+        ended(owner);
+        owner.shut_down(ShutdownOptions { timeout: Duration::ZERO, force: true, no_repeat: true });
+        answer(reply, Ok(Done::Nothing));
+    });
+}
+
+fn ended(owner: &mut Owner) {
+    owner.busy = None;
+    owner.journal.job(None);
 }
 
 fn check(owner: &Owner) -> Result<(), ChangeError> {

@@ -12,6 +12,7 @@ use super::super::journal::Job;
 use super::super::owner::{Owner, Reply};
 use super::super::snapshots::{Failed, SnapshotChange, Snapshots};
 use super::super::state::RunState;
+use super::super::steps::to_the_end;
 use super::answer;
 
 /// Starts one; nothing else is changed until it has ended.
@@ -122,13 +123,14 @@ struct Found {
 async fn resync(session: crate::qmp::Session) -> Option<Found> {
     use crate::qemu::{Command, ids};
     use serde_json::Value;
-    let drives = session.run(&qemu::query()).await.ok()?;
+    let ask = |command: &Command| to_the_end(session.submit(command));
+    let drives = ask(&qemu::query()).await.ok()?;
     let size = |drive: &Value| {
         let medium = &drive["inserted"];
         Some((medium["node-name"].as_str()?.to_owned(), medium["image"]["virtual-size"].as_u64()?))
     };
-    let status = session.run(&Command::new("query-status", Value::Null)).await.ok()?;
-    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.ok()?;
+    let status = ask(&Command::new("query-status", Value::Null)).await.ok()?;
+    let chardevs = ask(&Command::new("query-chardev", Value::Null)).await.ok()?;
     let open = |chardev: &Value| chardev["label"] == ids::AGENT_CHARDEV && chardev["frontend-open"] == true;
     Some(Found {
         sizes: drives.as_array()?.iter().filter_map(size).collect(),

@@ -1,16 +1,21 @@
 //! The console's log in the state directory, bounded: a guest that floods its console cannot fill the disk.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, Weak};
 
-use crate::host::dirs::StateDir;
+use crate::host::dirs::{RunDir, StateDir};
 
 /// The log of this run.
 pub(in super::super) const CURRENT: &str = "console.log";
 /// What came before it: the older half of a long run, or the run before.
 pub(in super::super) const OLDER: &str = "console.log.1";
+/// In the run directory: which of the two are this run's. Their times would not tell, for clocks are set.
+const OURS: &str = "console-log";
+/// Only the first.
+const ONE: &[u8] = b"1";
+/// The older one, too.
+const BOTH: &[u8] = b"2";
 /// Both together have at most this many bytes.
 pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
 
@@ -24,6 +29,8 @@ pub(in super::super) struct ConsoleLog {
     /// The disk is full or gone: said once, then the console goes on without a log.
     broken: bool,
     rotated: Arc<AtomicBool>,
+    /// Goes when the VM has ended, whoever still has the log.
+    run: Weak<RunDir>,
 }
 
 /// Reads the log of this run while it is written.
@@ -49,27 +56,24 @@ impl LogReader {
 
 impl ConsoleLog {
     /// Starts a new log; the one of the run before becomes the older one.
-    pub(in super::super) fn start(state: Arc<StateDir>, cap: u64) -> io::Result<Self> {
+    pub(in super::super) fn start(state: Arc<StateDir>, cap: u64, run: &Arc<RunDir>) -> io::Result<Self> {
         let file = rotate(&state)?;
-        let rotated = Arc::default();
-        Ok(Self { state, file, written: 0, half: half_of(cap), broken: false, rotated })
+        run.write(OURS, ONE)?;
+        Ok(Self::on(state, file, cap, false, run))
     }
 
-    /// Goes on with the log of a run that began at `since` and whose supervisor has died.
-    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64, since: SystemTime) -> io::Result<Self> {
-        // a file that was last written before is of the run before
-        let is_ours = |name| {
-            let written = std::fs::metadata(state.path().join(name)).and_then(|facts| facts.modified());
-            written.is_ok_and(|written| written >= since)
-        };
-        let rotated = is_ours(OLDER);
-        if !is_ours(CURRENT) && !rotated {
-            return Self::start(state, cap);
-        }
+    /// Goes on with the log of a run whose supervisor has died.
+    pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64, run: &Arc<RunDir>) -> io::Result<Self> {
+        let Ok(ours) = run.read(OURS) else { return Self::start(state, cap, run) };
         let file = state.append(CURRENT)?;
         let written = file.metadata()?.len();
+        Ok(Self { written, ..Self::on(state, file, cap, ours == BOTH, run) })
+    }
+
+    fn on(state: Arc<StateDir>, file: std::fs::File, cap: u64, rotated: bool, run: &Arc<RunDir>) -> Self {
         let rotated = Arc::new(AtomicBool::new(rotated));
-        Ok(Self { state, file, written, half: half_of(cap), broken: false, rotated })
+        let run = Arc::downgrade(run);
+        Self { state, file, written: 0, half: half_of(cap), broken: false, rotated, run }
     }
 
     /// A reader of it.
@@ -92,6 +96,9 @@ impl ConsoleLog {
         if self.written + bytes.len() as u64 > self.half {
             self.file = rotate(&self.state)?;
             self.written = 0;
+            if let Some(run) = self.run.upgrade() {
+                run.write(OURS, BOTH)?;
+            }
             self.rotated.store(true, Ordering::Relaxed);
         }
         self.written += bytes.len() as u64;

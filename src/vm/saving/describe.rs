@@ -16,6 +16,7 @@ use super::super::error::ChangeError;
 use super::super::facts::Facts;
 use super::super::journal::Cards;
 use super::super::plugged::Record;
+use super::super::steps::to_the_end;
 use super::Saving;
 
 /// The description.
@@ -71,7 +72,7 @@ impl Saving {
         if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
             self.spec.machine = Some(machine);
         }
-        let ports = usb_ports(&self.session.hmp("info usb").await.unwrap_or_default());
+        let ports = usb_ports(&self.session.hmp("info usb").await?);
         for hot in &mut self.record.hot {
             let Some(device) = hot.commands.iter_mut().find(|command| command.execute == "device_add") else {
                 continue;
@@ -94,7 +95,7 @@ impl Saving {
     /// The description, once QEMU writes to no image any more.
     pub(super) async fn describe(&self) -> Result<Vec<u8>, ChangeError> {
         let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
-        let nodes = self.session.run(&nodes).await?;
+        let nodes = to_the_end(self.session.submit(&nodes)).await?;
         let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
         let images = nodes.as_array().into_iter().flatten().filter(on_host);
         let mut paths: Vec<PathBuf> =

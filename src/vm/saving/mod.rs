@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::host::saved::{SavedError, Writing, pump};
+use crate::host::saved::{SavedError, Writing, finish, pump};
 use crate::qemu::{Command, migration};
-use crate::qmp::Session;
+use crate::qmp::{CommandError, Session};
 use crate::spec::{Forward, Limits, VmSpec};
 
 use super::bus::{Bus, Heard, Listener};
@@ -28,6 +28,7 @@ use super::facts::Facts;
 use super::journal::Cards;
 use super::plugged::Record;
 use super::snapshots::{Present, Progress, check_blockers};
+use super::steps::to_the_end;
 pub(super) use describe::{FileFacts, Saved};
 pub(super) use restore::load;
 
@@ -49,11 +50,14 @@ pub(super) struct Saving {
     pub(super) file: PathBuf,
     pub(super) progress: watch::Sender<Progress>,
     /// The VM is to be shut down: no time for this.
-    pub(super) abort: Arc<Notify>,
+    pub(super) abort: watch::Receiver<bool>,
 }
 
 impl Saving {
     /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
+    ///
+    /// Once the guest stands still, QEMU is waited for as long as it takes: a command that it carries out later would stop the
+    /// guest behind everybody's back.
     pub(super) async fn save(mut self) -> Result<(), ChangeError> {
         check_blockers(&self.session, &self.present, "a file").await?;
         self.complete().await?;
@@ -62,40 +66,68 @@ impl Saving {
         for command in migration::prepare() {
             self.session.run(&command).await?;
         }
+        self.still_wanted()?;
         if self.running {
-            self.session.run(&Command::new("stop", Value::Null)).await?;
+            self.finish(&Command::new("stop", Value::Null)).await?;
         }
         match self.write(writing).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 if self.running {
                     // an error means that QEMU is gone, or that it says so by itself
-                    let _ = self.session.run(&Command::new("cont", Value::Null)).await;
+                    let _ = self.finish(&Command::new("cont", Value::Null)).await;
                 }
                 Err(error)
             }
         }
     }
 
+    async fn finish(&self, command: &Command) -> Result<Value, CommandError> {
+        to_the_end(self.session.submit(command)).await
+    }
+
+    fn still_wanted(&self) -> Result<(), ChangeError> {
+        if !*self.abort.borrow() {
+            return Ok(());
+        }
+        let kind = ErrorKind::NotNow { state: "stopping".to_owned() };
+        Err(ChangeError::new(kind, "the VM is not saved: it is shutting down"))
+    }
+
+    async fn unwanted(&self) {
+        let _ = self.abort.clone().wait_for(|abort| *abort).await;
+    }
+
     async fn write(&self, writing: Writing) -> Result<(), ChangeError> {
+        self.still_wanted()?;
         let written = Arc::new(AtomicU64::new(0));
         let mut events = self.bus.listen(None);
         let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
         let stream = writing.stream().map_err(ChangeError::host)?;
         let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
-        self.session.pass(migration::DESCRIPTOR, writer.into()).await?;
-        self.session.run(&migration::save()).await?;
+        to_the_end(self.session.pass(migration::DESCRIPTOR, writer.into())).await?;
+        if let Err(error) = self.finish(&migration::save()).await {
+            // QEMU would hold it for the rest of its life, and a thread here would read from it
+            let _ = self.finish(&migration::give_up()).await;
+            return Err(error.into());
+        }
         let ended = self.follow(&mut events, &written).await;
         // QEMU has closed its end, or is gone with it
         let pumped = pumped.await.map_err(ChangeError::host)?;
-        let bytes = pumped.map_err(|error| {
-            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
-            let message = format!("{}: {}; the VM goes on", self.file.display(), error.told());
-            ChangeError::new(kind, message)
-        })?;
+        let bytes =
+            pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
         ended?;
+        self.still_wanted()?;
         let description = self.describe().await?;
-        blocking(move || writing.commit(&description, bytes).map_err(from_saved)).await
+        let file = writing.stream().map_err(ChangeError::host)?;
+        let path = self.file.clone();
+        blocking(move || {
+            finish(&file, &description, bytes).map_err(|source| from_saved(SavedError::Io { path, source }))
+        })
+        .await?;
+        // from here to the owner's next step in one go: there is no moment in which it does not know of the file
+        self.still_wanted()?;
+        writing.place().map_err(from_saved)
     }
 
     /// Waits for QEMU to have written all of it.
@@ -103,12 +135,14 @@ impl Saving {
         let total_bytes = self.spec.memory.bytes();
         let mut report = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut cancelled = false;
         loop {
             let good = tokio::select! { biased;
                 good = ended(events, &self.session) => good?,
                 () = self.session.closed() => return Err(ChangeError::not_running()),
-                () = self.abort.notified() => {
-                    self.session.run(&migration::cancel()).await?;
+                () = self.unwanted(), if !cancelled => {
+                    cancelled = true;
+                    self.finish(&migration::cancel()).await?;
                     continue;
                 }
                 _ = report.tick() => {
@@ -122,7 +156,8 @@ impl Saving {
             if good {
                 return Ok(());
             }
-            let why = self.session.run(&migration::query()).await?;
+            self.still_wanted()?;
+            let why = self.finish(&migration::query()).await?;
             let why = why["error-desc"].as_str().unwrap_or("it was cancelled").to_owned();
             let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
             return Err(ChangeError::new(kind, format!("QEMU could not save the VM: {why}")));
@@ -169,6 +204,9 @@ fn from_saved(error: SavedError) -> ChangeError {
         SavedError::Exists(path) => {
             let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
             ChangeError::new(kind, error.told()).hint("remove it, or choose another name")
+        }
+        SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            ChangeError::host(error).hint("make room, or choose another place; the VM goes on")
         }
         _ => ChangeError::host(error),
     }

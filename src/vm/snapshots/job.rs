@@ -15,6 +15,7 @@ use crate::qmp::{CommandError, Session};
 use super::super::bus::{Heard, Listener, Record};
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::journal::Job;
+use super::super::steps::to_the_end;
 use super::{Progress, Snapshots};
 
 /// Between two looks at an image that grows; only while somebody wants to know.
@@ -57,7 +58,7 @@ impl Snapshots {
         growing: Option<Growing<'_>>,
     ) -> Result<(), ChangeError> {
         let mut events = self.bus.listen(None);
-        let started = self.session.submit(command).within(Duration::MAX);
+        let started = to_the_end(self.session.submit(command));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let growing = growing.as_ref();
@@ -75,14 +76,16 @@ impl Snapshots {
                 () = self.session.closed() => return Err(ChangeError::not_running()),
                 () = tick(&mut look, growing) => continue,
             }
-            match state(&self.session).await? {
-                JobState::UnderWay => {}
-                JobState::Gone => return Ok(()),
-                JobState::Concluded(error) => {
-                    dismiss(&self.session).await;
-                    return error.map_or(Ok(()), |error| Err(refused(command, &error)));
-                }
-            }
+            // a QEMU that stands still now has not forgotten the job, and its id is not free before it is dismissed
+            let jobs = to_the_end(self.session.submit(&query())).await;
+            let error = match jobs.map(|jobs| qemu::job(&jobs)) {
+                Ok(JobState::UnderWay) => continue,
+                Ok(JobState::Gone) => return Ok(()),
+                Ok(JobState::Concluded(error)) => error.map(|error| refused(command, &error)),
+                Err(error) => Some(error.into()),
+            };
+            dismiss(&self.session).await;
+            return error.map_or(Ok(()), Err);
         }
     }
 }
@@ -121,7 +124,7 @@ const LAST_STEPS: usize = 100;
 /// Ends what a supervisor that died has begun: its job, and the standstill of the guest.
 pub(in super::super) async fn take_back(session: &Session, job: &Job) -> Result<(), CommandError> {
     for _ in 0..LAST_STEPS {
-        match state(session).await? {
+        match qemu::job(&session.run(&query()).await?) {
             JobState::UnderWay => continue,
             JobState::Gone => log::info!("{} when the supervisor died; that is over", job.what),
             JobState::Concluded(error) => {
@@ -146,12 +149,13 @@ pub(in super::super) async fn take_back(session: &Session, job: &Job) -> Result<
     Ok(())
 }
 
-pub(super) async fn state(session: &Session) -> Result<JobState, CommandError> {
-    Ok(qemu::job(&session.run(&Command::new("query-jobs", Value::Null)).await?))
+fn query() -> Command {
+    Command::new("query-jobs", Value::Null)
 }
 
-pub(super) async fn dismiss(session: &Session) {
-    if let Err(error) = session.run(&Command::new("job-dismiss", json!({ "id": qemu::JOB }))).await {
+async fn dismiss(session: &Session) {
+    let dismiss = Command::new("job-dismiss", json!({ "id": qemu::JOB }));
+    if let Err(error) = to_the_end(session.submit(&dismiss)).await {
         log::warn!("a job of QEMU's could not be dismissed: {error}");
     }
 }

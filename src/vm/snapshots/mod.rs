@@ -23,6 +23,7 @@ use super::bus::Bus;
 use super::error::{ChangeError, ErrorKind};
 use super::inventory::Inventory;
 use super::state::RunState;
+use super::steps::to_the_end;
 pub(super) use check::check_blockers;
 pub(super) use job::take_back;
 #[cfg(any(test, fuzzing))]
@@ -146,7 +147,9 @@ impl Snapshots {
             Some(_) => error.hint(format!("the old snapshot '{name}' is still there")),
             None => error,
         })?;
-        let made = qemu::list(&self.disks().await?).into_iter().find(|snapshot| snapshot.tag == tag);
+        let drives = to_the_end(self.session.submit(&qemu::query())).await?;
+        let made = qemu::named(&qemu::writable(&drives), name.as_str());
+        let made = made.into_iter().find(|snapshot| snapshot.tag == tag);
         let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
         remembered::remember(&self.state, &made, &self.present);
         if let Some(old) = old
@@ -212,10 +215,10 @@ impl Snapshots {
         if self.run_state != RunState::Running {
             return;
         }
-        let status = self.session.run(&Command::new("query-status", Value::Null)).await;
+        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
         if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
             // an error means that QEMU is gone, or that it says so by itself
-            let _ = self.session.run(&Command::new("cont", Value::Null)).await;
+            let _ = to_the_end(self.session.submit(&Command::new("cont", Value::Null))).await;
         }
     }
 }

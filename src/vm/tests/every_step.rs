@@ -3,18 +3,27 @@
 
 use std::time::Duration;
 
+use crate::qemu::snapshot::{self as qemu, Snapshot};
 use crate::spec::{DiskBus, UsbSelector, VmSpec};
 use crate::vm::change::ForwardPattern;
-use crate::vm::{Change, ErrorKind};
+use crate::vm::snapshots::SnapshotChange;
+use crate::vm::{Change, ChangeError, Done, ErrorKind};
 
 use super::fake_qemu::Fault;
-use super::fake_vm::{FakeVm, card, device, disk, forward, keyboard, link, remove, spec, throttle};
+use super::fake_vm::{
+    FakeVm, card, device, disk, forward, keyboard, link, qcow2, remove, snapshot, snapshot_save, spec,
+    throttle,
+};
 use super::sequences::compare;
 
+type Answer = Result<Done, ChangeError>;
+
+/// Longer than whoever asks is kept waiting.
+const STANDSTILL: Duration = Duration::from_secs(120);
 /// What a change makes goes by one of these names.
 const MADE: [&str; 4] = ["new.img", "new-scsi.img", "new-usb.img", "new-nvme.img"];
 
-fn changes(vm: &FakeVm) -> Vec<Change> {
+pub(super) fn changes(vm: &FakeVm) -> Vec<Change> {
     let stick = UsbSelector::File(vm.file("stick.img"));
     let forwarded = ForwardPattern { host: 40_001, guest: None, address: None, protocol: None };
     vec![
@@ -41,6 +50,10 @@ fn changes(vm: &FakeVm) -> Vec<Change> {
             allow_backing: Vec::new(),
         },
         Change::EjectMedia { id: "metadata".to_owned(), force: false },
+        snapshot_save("new", false),
+        snapshot_save("there", true),
+        snapshot(SnapshotChange::Load, "there"),
+        snapshot(SnapshotChange::Delete, "there"),
         Change::Pause,
         Change::Resume,
         Change::Reset,
@@ -49,20 +62,22 @@ fn changes(vm: &FakeVm) -> Vec<Change> {
 }
 
 /// A VM with something of everything.
-async fn vm() -> FakeVm {
+pub(super) async fn vm() -> FakeVm {
     let vm =
         FakeVm::start_with(VmSpec { metadata: Some("/metadata.iso".into()), hotplug_slots: 6, ..spec() })
             .await;
     std::fs::write(vm.file("stick.img"), [0; 512]).unwrap();
-    vm.change(disk(vm.file("old.img"), DiskBus::Virtio, Some("old"))).await.unwrap();
+    std::fs::write(vm.file("old.qcow2"), qcow2()).unwrap();
+    vm.change(disk(vm.file("old.qcow2"), DiskBus::Virtio, Some("old"))).await.unwrap();
     vm.change(keyboard(Some("keys"))).await.unwrap();
     vm.change(card("card")).await.unwrap();
     vm.change(forward(0, 22)).await.unwrap();
+    vm.change(snapshot_save("there", false)).await.unwrap();
     vm
 }
 
 /// How many commands a change takes when nothing goes wrong.
-async fn commands_of(number: usize) -> usize {
+pub(super) async fn commands_of(number: usize) -> usize {
     let vm = vm().await;
     let before = vm.qemu.seen().len();
     let change = changes(&vm).swap_remove(number);
@@ -72,12 +87,42 @@ async fn commands_of(number: usize) -> usize {
     vm.qemu.seen().len() - before
 }
 
-async fn count() -> usize {
+pub(super) async fn count() -> usize {
     changes(&vm().await).len()
 }
 
-fn made_files(vm: &FakeVm) -> Vec<&'static str> {
+pub(super) fn made_files(vm: &FakeVm) -> Vec<&'static str> {
     MADE.into_iter().filter(|name| vm.file(name).exists()).collect()
+}
+
+/// The snapshots, as `snapshot-list` tells of them; of a QEMU that has ended those in its images.
+fn kept(vm: &FakeVm) -> Vec<Snapshot> {
+    qemu::list(&qemu::writable(&vm.qemu.model().blocks()))
+}
+
+/// A change that failed has made no file, and no snapshot of a name that was not there.
+fn made_nothing(vm: &FakeVm, before: &[Snapshot], what: &str) {
+    assert!(made_files(vm).is_empty(), "{what}");
+    let after = kept(vm);
+    let was_there = |snapshot: &Snapshot| before.iter().any(|other| other.name == snapshot.name);
+    assert!(after.iter().all(was_there), "{after:?} after {what}");
+}
+
+/// The snapshot that was there is, whole, or the one that was to replace it; after an answer that all is well it is the new one.
+fn lost_nothing(vm: &FakeVm, change: &Change, answer: &Answer, before: &[Snapshot], what: &str) {
+    let replaced = match change {
+        Change::Snapshot(SnapshotChange::Save { overwrite, .. }) => *overwrite,
+        Change::Snapshot(SnapshotChange::Load(_)) => false,
+        _ => return,
+    };
+    let after = kept(vm);
+    for old in before {
+        let there: Vec<_> = after.iter().filter(|snapshot| snapshot.name == old.name).collect();
+        assert!(matches!(there[..], [one] if one.state_bytes > 0), "{after:?} after {what}");
+        if answer.is_ok() || !replaced {
+            assert_eq!(there[0].id != old.id, replaced, "{after:?} after {what}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,23 +131,31 @@ async fn a_refusal_at_any_step() {
     for number in 0..count().await {
         for step in 0..commands_of(number).await {
             let vm = vm().await;
-            let before = vm.qemu.seen().len();
+            let (before, snapshots) = (vm.qemu.seen().len(), kept(&vm));
             vm.qemu.model().later = Some((step, Fault::Refuse("planned")));
             let change = changes(&vm).swap_remove(number);
             let answer = vm.change(change.clone()).await;
             tokio::time::sleep(Duration::from_secs(60)).await;
             let what = format!("{change:?} at step {step} of {:?}: {answer:?}", &vm.qemu.seen()[before..]);
             println!("{what}");
-            // a QEMU that does not close what nobody uses keeps it: the device is gone, and that is what is told
+            injected += 1;
+            // a QEMU that does not clear away what nobody uses keeps it: a device is gone, and that is what is told
             let refused = vm.qemu.seen().get(before + step).cloned().unwrap_or_default();
-            if ["blockdev-del", "netdev_del"].contains(&refused.as_str()) {
+            if ["blockdev-del", "netdev_del", "job-dismiss"].contains(&refused.as_str()) {
                 assert!(answer.is_ok() || !matches!(change, Change::Remove { .. }), "{what}");
-                injected += 1;
                 continue;
             }
             compare(&vm.status().await, &vm.qemu.model());
+            lost_nothing(&vm, &change, &answer, &snapshots, &what);
+            assert!(vm.qemu.model().kept.jobs.is_empty(), "{what}");
+            if answer.is_err() && kept(&vm) != snapshots && ["query-jobs", "query-block"].contains(&&*refused)
+            {
+                // a QEMU that does not tell how it went has done it all the same
+                assert!(matches!(change, Change::Snapshot(_)), "{what}");
+                continue;
+            }
             if answer.is_err() {
-                assert!(made_files(&vm).is_empty(), "{what}");
+                made_nothing(&vm, &snapshots, &what);
             }
             // the same works afterwards, if it was undone
             if answer.is_err() && !matches!(change, Change::Remove { .. } | Change::RemoveForward(_)) {
@@ -110,7 +163,6 @@ async fn a_refusal_at_any_step() {
                     .await
                     .unwrap_or_else(|error| panic!("again: {error}; {what}"));
             }
-            injected += 1;
         }
     }
     println!("{injected} refusals");
@@ -123,16 +175,30 @@ async fn a_qemu_that_stands_still_at_any_step() {
     for number in 0..count().await {
         for step in 0..commands_of(number).await {
             let vm = vm().await;
+            let snapshots = kept(&vm);
             vm.qemu.model().later = Some((step, Fault::Stall));
             let change = changes(&vm).swap_remove(number);
-            let answer = vm.change(change.clone()).await;
-            let what = format!("{change:?} at step {step}: {answer:?}");
-            if let Err(error) = &answer {
+            let waiting = vm.begin(change.clone());
+            tokio::time::sleep(STANDSTILL).await;
+            let patient = !waiting.is_finished();
+            vm.qemu.freeze(false);
+            let answer = waiting.await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let what = format!("{change:?} at step {step}, patient: {patient}: {answer:?}");
+            println!("{what}");
+            // what has begun and cannot be left half-way goes on when QEMU does
+            let endless = matches!(change, Change::Snapshot(_));
+            assert!(endless || !patient, "{what}");
+            if patient {
+                assert!(answer.is_ok(), "{what}");
+            } else if let Err(error) = &answer {
                 assert_eq!(error.kind, ErrorKind::TimedOut, "{what}");
             }
-            vm.qemu.freeze(false);
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            println!("{what}");
+            if answer.is_err() && endless {
+                made_nothing(&vm, &snapshots, &what);
+            }
+            lost_nothing(&vm, &change, &answer, &snapshots, &what);
+            assert!(vm.qemu.model().kept.jobs.is_empty(), "{what}");
             compare(&vm.status().await, &vm.qemu.model());
             injected += 1;
         }
@@ -148,6 +214,7 @@ async fn the_death_of_qemu_at_any_step() {
         for step in 0..commands_of(number).await {
             for fault in [Fault::HangUp, Fault::HangUpAfter] {
                 let vm = vm().await;
+                let snapshots = kept(&vm);
                 vm.qemu.model().later = Some((step, fault));
                 let change = changes(&vm).swap_remove(number);
                 let answer = tokio::time::timeout(Duration::from_secs(5), vm.change(change.clone())).await;
@@ -157,7 +224,8 @@ async fn the_death_of_qemu_at_any_step() {
                     assert_eq!(error.kind, ErrorKind::NotRunning, "{what}");
                     assert!(made_files(&vm).is_empty(), "{what}");
                 }
-                assert!(vm.file("old.img").exists() && vm.file("stick.img").exists(), "{what}");
+                lost_nothing(&vm, &change, &answer, &snapshots, &what);
+                assert!(vm.file("old.qcow2").exists() && vm.file("stick.img").exists(), "{what}");
                 let handle = vm.handle.clone();
                 vm.exits(1).await;
                 assert_eq!(handle.change(Change::Pause).await.unwrap_err().kind, ErrorKind::NotRunning);

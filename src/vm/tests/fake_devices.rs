@@ -26,6 +26,7 @@ impl Model {
             return Err(format!("Node {name} is in use"));
         }
         self.nodes.remove(name);
+        self.images.remove(name);
         Ok(json!({}))
     }
 
@@ -102,7 +103,15 @@ impl Model {
                 false => id.clone(),
             };
             let mut inserted = self.limits.get(&qdev).cloned().unwrap_or(json!({}));
-            inserted["node-name"] = json!(device.drive);
+            let node = device.drive.clone().unwrap_or_default();
+            let image = self.images.get(&node).cloned().unwrap_or_default();
+            inserted["node-name"] = json!(node);
+            inserted["drv"] = image["driver"].clone();
+            // what was there from the start is a CD
+            inserted["ro"] = json!(image["read-only"] != false);
+            inserted["file"] =
+                self.images.get(&format!("{node}.file")).map_or(Value::Null, |file| file["filename"].clone());
+            inserted["image"] = json!({ "virtual-size": 1 << 20, "snapshots": self.snapshots_on(&node) });
             json!({ "qdev": qdev, "inserted": inserted })
         };
         drives.map(block).collect()
@@ -159,6 +168,7 @@ impl Model {
                 }
             }
             ["info", "usernet"] => self.usernet(),
+            ["info", "usb"] => self.usb(),
             ["info", "status"] => "VM status: running\r\n".to_owned(),
             ["set_link", ..] => String::new(),
             _ => format!("unknown command: '{line}'\r\n"),
@@ -179,6 +189,18 @@ impl Model {
         }
         self.forwards.insert(host, (netdev.to_owned(), guest.parse().unwrap()));
         String::new()
+    }
+
+    fn usb(&self) -> String {
+        let on_usb = self.devices.iter().filter(|(_, device)| device.bus == "usb0.0").enumerate();
+        let line = |(port, (id, device)): (usize, (&String, &Plugged))| {
+            format!(
+                "  Device 0.0, Port {}, Speed 480 Mb/s, Product {}, ID: {id}\r\n",
+                port + 1,
+                device.driver
+            )
+        };
+        on_usb.map(line).collect()
     }
 
     fn usernet(&self) -> String {

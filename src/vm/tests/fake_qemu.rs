@@ -2,14 +2,20 @@
 //! before or after the reply as QEMU 7.2 sends them) and refuses what QEMU refuses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
+use crate::qmp::fake::receive;
 use crate::spec::{Networking, VmSpec};
+
+use super::fake_keeping::Keeping;
 
 /// What the guest does when it is asked to release a PCI device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +42,23 @@ pub(super) enum Fault {
     HangUpAfter,
     /// QEMU stands still before it, as after SIGSTOP, until `FakeQemu::freeze(false)`.
     Stall,
+    /// QEMU begins what was asked for, a job or a stream, and breaks off with these words.
+    Break(&'static str),
+    /// QEMU carries it out, but its answer is none.
+    Spoil(Spoils),
+}
+
+/// What becomes of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoils {
+    /// Half of it comes, and then QEMU is gone.
+    Half,
+    /// What comes is no message.
+    Garbage,
+    /// What comes has more bytes than any message, and no end.
+    Long,
+    /// It comes byte by byte, one a second.
+    Slow,
 }
 
 /// A plugged device.
@@ -51,7 +74,11 @@ pub(super) struct Plugged {
 /// What QEMU holds.
 #[derive(Debug, Default)]
 pub(super) struct Model {
+    /// The guest's processors run.
+    pub(super) running: bool,
     pub(super) nodes: BTreeMap<String, Option<String>>,
+    /// How the nodes were added that were not there from the start.
+    pub(super) images: BTreeMap<String, Value>,
     pub(super) devices: BTreeMap<String, Plugged>,
     /// Network back-ends by id, with their type.
     pub(super) netdevs: BTreeMap<String, String>,
@@ -67,6 +94,10 @@ pub(super) struct Model {
     /// Commands that were refused although no fault was planned.
     pub(super) refused: Vec<String>,
     pub(super) gone: bool,
+    spoils: Option<Spoils>,
+    /// Descriptors that came beside commands.
+    pub(super) came: VecDeque<File>,
+    pub(super) kept: Keeping,
     pub(super) unplugging: BTreeSet<String>,
     pub(super) next_port: u16,
 }
@@ -75,23 +106,50 @@ pub(super) struct Model {
 #[derive(Clone)]
 pub(super) struct FakeQemu {
     model: Arc<Mutex<Model>>,
-    events: mpsc::UnboundedSender<Value>,
+    /// What it writes besides its answers.
+    says: mpsc::UnboundedSender<Vec<u8>>,
     frozen: Arc<watch::Sender<bool>>,
 }
 
 pub(super) type Answer = Result<Value, String>;
 
+/// The commands, each with the descriptor that came with it.
+struct Commands {
+    read: OwnedReadHalf,
+    buffer: Vec<u8>,
+    came: VecDeque<File>,
+}
+
+impl Commands {
+    /// The next one; none when the other side has closed. Cancellation-safe.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let socket: &UnixStream = self.read.as_ref();
+            let (bytes, files) = socket.async_io(Interest::READABLE, || receive(socket)).await.ok()?;
+            if bytes.is_empty() {
+                return None;
+            }
+            self.buffer.extend(bytes);
+            self.came.extend(files);
+        }
+    }
+}
+
 impl FakeQemu {
     /// Starts it; the other end of its monitor.
     pub(super) fn start() -> (Self, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (events, asked) = mpsc::unbounded_channel();
+        let (says, said) = mpsc::unbounded_channel();
         let fake = Self {
-            model: Arc::new(Mutex::new(Model { next_port: 40_000, ..Model::default() })),
-            events,
+            model: Arc::new(Mutex::new(Model { next_port: 40_000, running: true, ..Model::default() })),
+            says,
             frozen: Arc::new(watch::Sender::new(false)),
         };
-        tokio::spawn(fake.clone().serve(ours, asked));
+        tokio::spawn(fake.clone().serve(ours, said));
         (fake, theirs)
     }
 
@@ -109,14 +167,23 @@ impl FakeQemu {
         self.frozen.send_replace(frozen);
     }
 
+    pub(super) fn is_frozen(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
     /// An event out of the blue.
     pub(super) fn event(&self, name: &str, data: Value) {
-        let _ = self.events.send(event(name, data));
+        self.say(line(&event(name, data)));
+    }
+
+    /// Whatever you like.
+    pub(super) fn say(&self, bytes: Vec<u8>) {
+        let _ = self.says.send(bytes);
     }
 
     /// Its process ends, and the monitor with it.
     pub(super) fn hang_up(&self) {
-        self.model().gone = true;
+        self.model().close_all();
         self.event("STOP", json!({}));
     }
 
@@ -124,7 +191,24 @@ impl FakeQemu {
     pub(super) fn release(&self, id: &str) {
         let mut events = Vec::new();
         self.model().delete(id, &mut events);
-        events.into_iter().for_each(|event| drop(self.events.send(event)));
+        events.iter().for_each(|event| self.say(line(event)));
+    }
+
+    /// The same, but the event of it is longer than any that is kept.
+    pub(super) fn release_unheard(&self, id: &str) {
+        let mut events = Vec::new();
+        self.model().delete(id, &mut events);
+        for mut event in events {
+            event["data"]["padding"] = json!("x".repeat(100_000));
+            self.say(line(&event));
+        }
+    }
+
+    /// A stream that was held is written to its end.
+    pub(super) fn end_stream(&self) {
+        let mut events = Vec::new();
+        self.model().end_stream(&mut events);
+        events.iter().for_each(|event| self.say(line(event)));
     }
 
     /// The names of the commands it saw, those of the start left out.
@@ -132,32 +216,48 @@ impl FakeQemu {
         self.model().seen.clone()
     }
 
-    async fn serve(self, stream: UnixStream, mut asked: mpsc::UnboundedReceiver<Value>) -> Option<()> {
+    async fn serve(self, stream: UnixStream, mut said: mpsc::UnboundedReceiver<Vec<u8>>) -> Option<()> {
         let (read, mut write) = stream.into_split();
-        let mut lines = BufReader::new(read).lines();
+        let mut commands = Commands { read, buffer: Vec::new(), came: VecDeque::new() };
         let mut frozen = self.frozen.subscribe();
         write.write_all(format!("{}\r\n", crate::qmp::fake::GREETING).as_bytes()).await.ok()?;
         loop {
-            let messages = tokio::select! { biased;
-                Some(event) = asked.recv() => vec![event],
-                line = lines.next_line() => {
-                    let command: Value = serde_json::from_str(&line.ok()??).unwrap();
+            let bytes = tokio::select! { biased;
+                Some(bytes) = said.recv() => bytes,
+                command = commands.next() => {
+                    let command = command?;
+                    self.model().came.append(&mut commands.came);
                     if self.model().stalls() {
                         self.freeze(true);
                     }
                     frozen.wait_for(|frozen| !frozen).await.ok()?;
-                    self.model().answer(&command)
+                    let messages = self.model().answer(&command);
+                    messages.iter().flat_map(line).collect()
                 }
             };
-            let gone = self.model().gone;
-            for message in messages {
-                write.write_all(format!("{message}\r\n").as_bytes()).await.ok()?;
+            let spoils = self.model().spoils.take();
+            match spoils {
+                Some(Spoils::Half) => write.write_all(&bytes[..bytes.len() / 2]).await.ok()?,
+                Some(Spoils::Garbage) => write.write_all(b"\x00\xffno message\r\n").await.ok()?,
+                Some(Spoils::Long) => write.write_all(&vec![b'x'; 17 << 20]).await.ok()?,
+                Some(Spoils::Slow) => {
+                    for byte in bytes {
+                        write.write_all(&[byte]).await.ok()?;
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                None => write.write_all(&bytes).await.ok()?,
             }
+            let gone = self.model().gone;
             if gone {
                 return None;
             }
         }
     }
+}
+
+fn line(message: &Value) -> Vec<u8> {
+    format!("{message}\r\n").into_bytes()
 }
 
 pub(super) fn event(name: &str, data: Value) -> Value {
@@ -210,16 +310,29 @@ impl Model {
         let mut events = Vec::new();
         let mut late = Vec::new();
         let result = match &fault {
-            Some(Fault::Refuse(why)) => Err((*why).to_owned()),
+            Some(Fault::Refuse(why)) => {
+                self.came.clear();
+                Err((*why).to_owned())
+            }
             Some(Fault::Say(text)) => Ok(json!(text)),
             Some(Fault::HangUp) => {
-                self.gone = true;
+                self.close_all();
                 return Vec::new();
             }
             Some(Fault::HangUpAfter) => {
-                self.gone = true;
                 let _ = self.carry_out(&name, arguments, &mut events, &mut late);
+                self.close_all();
                 return Vec::new();
+            }
+            Some(Fault::Break(why)) => {
+                self.kept.breaks = Some(*why);
+                self.carry_out(&name, arguments, &mut events, &mut late)
+            }
+            Some(Fault::Spoil(spoils)) => {
+                self.spoils = Some(*spoils);
+                let result = self.carry_out(&name, arguments, &mut events, &mut late);
+                self.gone |= *spoils == Spoils::Half;
+                result
             }
             Some(Fault::Stall) | None => self.carry_out(&name, arguments, &mut events, &mut late),
         };
@@ -247,7 +360,11 @@ impl Model {
     ) -> Answer {
         let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
         match name {
-            "blockdev-add" => self.add_node(&text("node-name"), arguments["file"].as_str()),
+            "blockdev-add" => {
+                self.add_node(&text("node-name"), arguments["file"].as_str())?;
+                self.images.insert(text("node-name"), arguments.clone());
+                Ok(json!({}))
+            }
             "blockdev-del" => self.delete_node(&text("node-name")),
             "device_add" => {
                 let drive = arguments["drive"].as_str().map(str::to_owned);
@@ -274,10 +391,12 @@ impl Model {
             }
             "qom-list-types" => Ok(json!([])),
             "stop" => {
+                self.running = false;
                 events.push(event("STOP", json!({})));
                 Ok(json!({}))
             }
             "cont" => {
+                self.running = true;
                 events.push(event("RESUME", json!({})));
                 Ok(json!({}))
             }
@@ -289,11 +408,11 @@ impl Model {
                 Ok(json!({}))
             }
             "quit" => {
-                self.gone = true;
+                self.close_all();
                 late.push(event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })));
                 Ok(json!({}))
             }
-            _ => Ok(json!({})),
+            _ => self.keep(name, arguments, late).unwrap_or(Ok(json!({}))),
         }
     }
 }

@@ -17,7 +17,8 @@ use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Os, Protocol, Rates, Size, VmSpec,
+    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Os, Protocol, Rates, Size, SnapshotName,
+    VmSpec,
 };
 use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
@@ -32,6 +33,7 @@ use crate::vm::owner::{Owner, Parts};
 use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
+use crate::vm::snapshots::{Progress, SnapshotChange};
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;
@@ -67,7 +69,7 @@ pub(super) struct FakeVm {
     /// The guest's end of the agent's port.
     pub(super) agent: UnixStream,
     owner: JoinHandle<Outcome>,
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 pub(super) fn spec() -> VmSpec {
@@ -123,7 +125,7 @@ impl FakeVm {
     }
 
     pub(super) async fn start_with(spec: VmSpec) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         let (qemu, stream) = FakeQemu::start();
@@ -182,6 +184,11 @@ impl FakeVm {
         self.dir.path().join(name)
     }
 
+    /// Its folder, which otherwise goes with it.
+    pub(super) fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
     pub(super) async fn change(&self, change: Change) -> Result<Done, ChangeError> {
         self.handle.change(change).await
     }
@@ -212,6 +219,20 @@ impl FakeVm {
             }
         };
         wait.await;
+    }
+
+    /// The same while a thread is at work, for whose sake time stands still.
+    pub(super) async fn sees_now(&self, command: &str) {
+        while !self.qemu.seen().iter().any(|seen| seen == command) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until QEMU stands still, as planned by `later`; time may pass meanwhile or not.
+    pub(super) async fn stands_still(&self) {
+        while !self.qemu.is_frozen() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How it ended, once it has.
@@ -281,4 +302,29 @@ pub(super) fn forward(host: u16, guest: u16) -> Change {
 pub(super) fn remove(id: &str) -> Change {
     use crate::vm::Removable;
     Change::Remove { kind: Removable::Any, id: id.to_owned(), wait: Duration::from_secs(30) }
+}
+
+/// `snapshot-save`.
+pub(super) fn snapshot_save(name: &str, overwrite: bool) -> Change {
+    let (progress, _) = watch::channel(Progress::default());
+    Change::Snapshot(SnapshotChange::Save { name: name.parse().unwrap(), overwrite, progress })
+}
+
+/// `snapshot-load` and `snapshot-delete`.
+pub(super) fn snapshot(which: fn(SnapshotName) -> SnapshotChange, name: &str) -> Change {
+    Change::Snapshot(which(name.parse().unwrap()))
+}
+
+/// `save`.
+pub(super) fn save(file: PathBuf) -> Change {
+    let (progress, _) = watch::channel(Progress::default());
+    Change::Save { file, progress }
+}
+
+/// The beginning of an empty image of 1 MiB, as far as vmrun looks at it.
+pub(super) fn qcow2() -> Vec<u8> {
+    let mut image = b"QFI\xfb\0\0\0\x02".to_vec();
+    image.resize(1 << 16, 0);
+    image[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+    image
 }

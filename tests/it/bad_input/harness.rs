@@ -24,6 +24,22 @@ fn waits_that_make_no_sense() {
     }
 }
 
+/// Each condition may be an expression that all that the guest prints is held against.
+#[test]
+fn a_hundred_conditions_are_enough() {
+    let sandbox = Sandbox::new();
+    sandbox.detached([sandbox.boot_sector(Guest::ReactsToButton)]);
+    let wait = |count: usize| {
+        let conditions = (1..count).map(|number| format!("console=never {number}"));
+        let conditions = conditions.chain(["running".to_owned(), "--any".to_owned()]);
+        sandbox.ctl(["wait".to_owned()].into_iter().chain(conditions))
+    };
+    wait(100).ok();
+    wait(101).fails(2, &["at most 100 conditions"]);
+    wait(5000).fails(2, &["at most 100 conditions"]);
+    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+}
+
 #[test]
 fn events_that_nobody_knows_are_taken_with_a_doubt() {
     let sandbox = Sandbox::new();
