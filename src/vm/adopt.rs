@@ -51,6 +51,9 @@ pub(super) struct VmFile {
     /// The socket of `--qmp`, which goes with the VM.
     #[serde(with = "crate::spec::fields::optional_path", default)]
     pub(super) user_qmp: Option<PathBuf>,
+    /// The guest has been let run, or is to stay as it was saved. QEMU cannot tell: a paused VM that is reset is as new.
+    #[serde(default)]
+    pub(super) begun: bool,
 }
 
 impl VmFile {
@@ -164,9 +167,17 @@ async fn take_over(
     }
     let mut inventory = rebuild(&session, &file.spec, &pending).await.map_err(failed)?;
     if inventory.run_state == RunState::Starting {
-        // the supervisor died before the guest had run
-        session.run(&Command::new("cont", Value::Null)).await.map_err(failed)?;
-        inventory.run_state = RunState::Running;
+        inventory.run_state = match file.begun {
+            // paused, and reset since
+            true => RunState::Paused,
+            // the supervisor died before the guest had run
+            false => {
+                session.run(&Command::new("cont", Value::Null)).await.map_err(failed)?;
+                file.begun = true;
+                file.write(&run)?;
+                RunState::Running
+            }
+        };
     }
     let agent_open = agent_port_is_open(&session).await;
     let process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;

@@ -51,6 +51,11 @@ struct Folders {
     run: PathBuf,
 }
 
+/// What the overlay of an ephemeral VM's disk is called.
+pub(super) fn overlay_name(id: &str) -> String {
+    format!("overlay-{id}.qcow2")
+}
+
 impl Images {
     pub(super) fn new(state: Arc<StateDir>, run: &Path) -> Self {
         let folders = Some(Folders { state, run: run.to_owned() });
@@ -127,7 +132,7 @@ impl Images {
     /// Makes an overlay over an image, which then is only read.
     pub(super) fn overlay(&self, opened: &Opened, id: &str) -> Result<Opened, ChangeError> {
         let Some(folders) = &self.0.folders else { return Ok(opened.clone()) };
-        let path = folders.state.path().join(format!("overlay-{id}.qcow2"));
+        let path = folders.state.path().join(overlay_name(id));
         let qemu_img = programs::qemu_img(&SearchPath::from_env()).map_err(|error| {
             let hint = error.hint();
             ChangeError { hint, ..ChangeError::host(error) }

@@ -5,6 +5,7 @@ mod networks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use crate::qmp::hmp::usernet;
 use crate::qmp::{CommandError, Session};
 use crate::spec::{DeviceId, DiskBus, Limits, VmSpec};
 
+use super::images::overlay_name;
 use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
 use super::journal::{Cards, Pending};
 use super::state::RunState;
@@ -143,7 +145,10 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes, networks: &Network
         _ => None,
     };
     if let Some(bus) = bus {
-        let serial = asked.text("serial").await;
+        let mut serial = asked.text("serial").await;
+        if bus == DiskBus::Sata && is_default_serial(&serial) {
+            serial.clear();
+        }
         // usb-storage has handed its drive on to a disk of its own, which has no id
         let drive = if bus == DiskBus::Usb { asked.id.to_owned() } else { asked.text("drive").await };
         return disk(nodes, &drive, bus, driver.ends_with("-cd"), serial);
@@ -172,15 +177,22 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes, networks: &Network
     }
 }
 
+/// QEMU gives an IDE drive `QM00001` and so on when nobody says otherwise (`ide_init_drive` in hw/ide/core.c).
+fn is_default_serial(serial: &str) -> bool {
+    serial
+        .strip_prefix("QM")
+        .is_some_and(|number| number.len() == 5 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: String) -> Kind {
     let node = nodes.0.get(drive);
     let identity = node.and_then(|node| identity_of(&node.file));
     Kind::Disk(DiskFacts {
-        file: node.map(|node| node.file.clone()),
+        file: node.map(|node| node.shown.clone()),
         format: node.and_then(|node| node.driver.parse().ok()),
         bus,
         size_bytes: node.and_then(|node| node.size),
-        readonly: node.is_some_and(|node| node.readonly),
+        readonly: node.map_or(removable, |node| node.readonly),
         removable,
         serial: Some(serial).filter(|serial| !serial.is_empty()),
         node: node.map(|_| drive.to_owned()),
@@ -198,6 +210,8 @@ fn identity_of(file: &str) -> Option<(u64, u64)> {
 struct Node {
     driver: String,
     file: String,
+    /// The image that a user knows of: below an ephemeral VM's overlay is his.
+    shown: String,
     readonly: bool,
     size: Option<u64>,
 }
@@ -209,13 +223,18 @@ impl Nodes {
     async fn query(session: &Session) -> Result<Self, CommandError> {
         let list = session.run(&Command::new("query-named-block-nodes", json!({ "flat": true }))).await?;
         let node = |item: &Value| {
+            let name = item["node-name"].as_str()?;
+            let file = item["file"].as_str().unwrap_or_default();
+            let is_overlay = Path::new(file).file_name().is_some_and(|file| *file == *overlay_name(name));
+            let below = item["backing_file"].as_str().filter(|_| is_overlay);
             let node = Node {
                 driver: item["drv"].as_str()?.to_owned(),
-                file: item["file"].as_str().unwrap_or_default().to_owned(),
+                file: file.to_owned(),
+                shown: below.unwrap_or(file).to_owned(),
                 readonly: item["ro"].as_bool().unwrap_or(false),
                 size: item["image"]["virtual-size"].as_u64(),
             };
-            Some((item["node-name"].as_str()?.to_owned(), node))
+            Some((name.to_owned(), node))
         };
         Ok(Self(list.as_array().into_iter().flatten().filter_map(node).collect()))
     }

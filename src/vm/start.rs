@@ -217,7 +217,9 @@ async fn speak(
     prepared.state.settle().map_err(StartError::from)?;
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
-    write_down(prepared, &facts, user_qmp)?;
+    let spec = prepared.spec.clone();
+    let mut file = VmFile { spec, facts, user_qmp: user_qmp.map(Path::to_owned), begun: false };
+    file.write(run)?;
     let serial = connect(run, names::SERIAL)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
@@ -227,7 +229,8 @@ async fn speak(
     let (major, minor, micro) = connected.greeting.version;
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
-    let facts = Facts { qemu_version: format!("{major}.{minor}.{micro}"), host, ..facts };
+    file.facts.qemu_version = format!("{major}.{minor}.{micro}");
+    file.facts.host = host;
     let (books, runs) = match restored {
         None => (None, true),
         Some(restored) => {
@@ -239,12 +242,14 @@ async fn speak(
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, facts.log_bytes, run).map_err(system("the console's log"))?;
+    let log = ConsoleLog::start(state, file.facts.log_bytes, run).map_err(system("the console's log"))?;
     let console = console::connect(serial, Some(log));
     if runs {
         connected.session.run(&Command::new("cont", Value::Null)).await?;
     }
-    Ok(Spoken { facts, connected, agent, console, forwards, books })
+    file.begun = true;
+    file.write(run)?;
+    Ok(Spoken { facts: file.facts, connected, agent, console, forwards, books })
 }
 
 /// What QEMU has, how it came there, and what QEMU does not tell of it.
@@ -292,12 +297,6 @@ async fn set_again(session: &Session, saved: &Saved) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Writes what a new supervisor would need.
-fn write_down(prepared: &Prepared, facts: &Facts, user_qmp: Option<&Path>) -> Result<(), StartError> {
-    let user_qmp = user_qmp.map(Path::to_owned);
-    VmFile { spec: prepared.spec.clone(), facts: facts.clone(), user_qmp }.write(&prepared.run)
 }
 
 /// QEMU holds the only listening end: a refusal means that it has ended.

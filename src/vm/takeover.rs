@@ -63,7 +63,7 @@ impl TakeOver {
             agent_open,
             console,
         } = self;
-        let VmFile { spec, facts, user_qmp } = file;
+        let VmFile { spec, facts, user_qmp, .. } = file;
         let journal = settled(Journal::new(Arc::clone(&run), pending.clone()), &pending, &inventory);
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         Running::assemble(Whole {

@@ -79,6 +79,49 @@ fn the_books_are_the_same_after_a_takeover() {
 }
 
 #[test]
+fn drives_are_told_of_as_before() {
+    let sandbox = detached(
+        Guest::ReactsToButton,
+        &["--ephemeral", "--data", "for the CD", "--disk", "plain.img,size=1M,bus=sata"],
+    );
+    let same = || {
+        let before = lasting(sandbox.ctl_json(["status"]));
+        kill_supervisor(&sandbox);
+        assert_eq!(lasting(sandbox.ctl_json(["status"])), before);
+        before["disks"].clone()
+    };
+    let disks = same();
+    let cd = disks.as_array().unwrap().iter().find(|disk| disk["id"] == "metadata").unwrap();
+    assert_eq!((cd.get("serial"), &cd["readonly"]), (None, &json!(true)), "{disks}");
+    assert!(disks[0]["file"].as_str().unwrap().ends_with("/guest.img"), "{disks}");
+    sandbox.ctl(["media-eject", "metadata", "--force"]).ok();
+    same();
+    sandbox.ctl(["shutdown", "--force"]);
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_paused_vm_that_was_reset_stays_paused() {
+    let sandbox = detached(Guest::ReactsToButton, &[]);
+    for change in ["pause", "reset"] {
+        sandbox.ctl([change]).ok();
+    }
+    // QEMU's own word for it is that of a VM that has never run
+    assert_eq!(sandbox.ctl_json(["qmp", "query-status"])["status"], "prelaunch");
+    let before = lasting(sandbox.ctl_json(["status"]));
+    assert_eq!(before["state"], "paused");
+    for _ in 0..2 {
+        kill_supervisor(&sandbox);
+        assert_eq!(lasting(sandbox.ctl_json(["status"])), before);
+    }
+    assert_eq!(sandbox.ctl_json(["qmp", "query-status"])["running"], false);
+    sandbox.ctl(["resume"]).ok();
+    assert_eq!(sandbox.ctl_json(["qmp", "query-status"])["running"], true);
+    sandbox.ctl(["shutdown", "--force"]);
+    sandbox.is_clean();
+}
+
+#[test]
 fn media_can_be_changed_again_and_again() {
     let sandbox = detached(Guest::ReactsToButton, &["--data", "first"]);
     let change = |name: &str| {

@@ -161,7 +161,7 @@ fn describe(run: &RunDir, qemu: &Path, state: &Path, sandbox: bool) -> Result<Vm
             ..Wrapped::default()
         }),
     };
-    Ok(VmFile { spec: spec(run.name(), look::arch(&target), sandbox), facts, user_qmp: None })
+    Ok(VmFile { spec: spec(run.name(), look::arch(&target), sandbox), facts, user_qmp: None, begun: true })
 }
 
 /// A description of a VM of which nothing is known yet but its name.

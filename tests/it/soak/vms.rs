@@ -36,7 +36,15 @@ impl Vm {
     pub(super) fn start(sandbox: &Sandbox, runtime: &Runtime, name: &str, kind: Kind) -> Self {
         let image = image(sandbox, name);
         let image = image.to_str().unwrap();
-        let options = ["--name", name, "--mem", "32M", "--publish", "0:22", "--usb", image];
+        let mut options = vec!["--name", name, "--mem", "32M", "--publish", "0:22", "--usb", image];
+        // with a CD-ROM drive, whose medium can be changed
+        if kind == Kind::Detached {
+            options.extend(["--data", "soak"]);
+        }
+        // with disks that can hold a snapshot
+        if name.ends_with(['1', '3', '5']) {
+            options.push("--ephemeral");
+        }
         let held = match kind {
             Kind::Detached => {
                 assert_eq!(sandbox.detached(options), name);
@@ -86,6 +94,7 @@ impl Vm {
 }
 
 fn image(sandbox: &Sandbox, name: &str) -> PathBuf {
+    std::fs::write(sandbox.file("soak.iso"), [0; 1 << 16]).unwrap();
     let path = sandbox.file(format!("{name}.img"));
     if !path.exists() {
         boot_sector::write(Guest::ReactsToButton, &path);
