@@ -60,8 +60,8 @@ pub(super) fn catch_up(owner: &mut Owner) {
         };
         let gone = leaving.iter().filter(|id| there.iter().all(|(other, _)| other != *id));
         gone.for_each(|id| remove::deleted(owner, id));
-        // what came by an event meanwhile is newer
-        if owner.inventory.run_state == before && before != RunState::Off {
+        // what came by an event meanwhile is newer, and a paused VM that was reset is as new to QEMU
+        if owner.inventory.run_state == before && before != RunState::Off && state != RunState::Starting {
             owner.inventory.run_state = state;
         }
     });
