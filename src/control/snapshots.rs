@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::qemu::snapshot::Snapshot;
 use crate::spec::SnapshotName;
-use crate::vm::{Change, ChangeError, Done, Handle, Progress, SnapshotChange};
+use crate::vm::{Change, ChangeError, Done, Ending, ErrorKind, Handle, Progress, SnapshotChange};
 
 use super::dispatch::read;
 use super::error::WireError;
@@ -35,8 +35,14 @@ pub(super) fn save_vm(parameters: Value, vm: &Handle) -> Result<Answer, WireErro
     let (progress, followed) = watch::channel(Progress::default());
     let vm = vm.clone();
     let done = Box::pin(async move {
-        vm.change(Change::Save { file, progress }).await?;
-        vm.ended().await.map(Done::Ended).ok_or_else(ChangeError::not_running)
+        let error = match vm.change(Change::Save { file, progress }).await {
+            Ok(_) => ChangeError::not_running(),
+            // QEMU may have died when the file was there already
+            Err(error) if error.kind == ErrorKind::NotRunning => error,
+            Err(error) => return Err(error),
+        };
+        let outcome = vm.ended().await.filter(|outcome| outcome.ending == Ending::Saved);
+        outcome.map(Done::Ended).ok_or(error)
     });
     let following = Following { done, progress: followed };
     Ok(Answer::Stream(Box::pin(stream::unfold(Some(following), |following| async move {
