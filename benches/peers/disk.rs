@@ -31,7 +31,7 @@ pub(crate) fn rows() -> Vec<Row> {
 
     let read = |device: &str, block: u64, count: u64| {
         format!(
-            "until [ -b /dev/{device} ]; do sleep 0.1; done # a SATA disk may come after the guest is ready
+            "until dd if=/dev/{device} of=/dev/null count=1 2> /dev/null; do sleep 0.1; done # it may come after the guest is ready
             read before rest < /proc/uptime
             dd if=/dev/{device} of=/dev/null bs={block} count={count} iflag=direct 2> /dev/null || exit
             read after rest < /proc/uptime; echo $before $after"
