@@ -142,7 +142,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinHandle;
+
     use super::*;
+
+    /// One more client.
+    fn taking(places: &Places) -> JoinHandle<Place> {
+        let places = places.clone();
+        tokio::spawn(async move { places.take().await })
+    }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_silent_for_longest_goes_first() {
@@ -153,10 +161,7 @@ mod tests {
         // the first says something, and falls silent again
         first.busy();
         first.silent();
-        let third = tokio::spawn({
-            let places = places.clone();
-            async move { places.take().await }
-        });
+        let third = taking(&places);
         second.given_up().await;
         assert!(!third.is_finished());
         drop(second);
@@ -170,10 +175,7 @@ mod tests {
         client.known();
         client.silent();
         stranger.silent();
-        let third = tokio::spawn({
-            let places = places.clone();
-            async move { places.take().await }
-        });
+        let third = taking(&places);
         stranger.given_up().await;
         drop(stranger);
         third.await.unwrap();
@@ -186,24 +188,18 @@ mod tests {
         let only = places.take().await;
         only.silent();
         let began = Instant::now();
-        let taking = tokio::spawn({
-            let places = places.clone();
-            async move { places.take().await }
-        });
+        let newcomer = taking(&places);
         only.given_up().await;
         assert_eq!(began.elapsed(), GRACE);
         drop(only);
-        taking.await.unwrap();
+        newcomer.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_served_keeps_the_place() {
         let places = Places::new(1);
         let only = places.take().await;
-        let waiting = tokio::spawn({
-            let places = places.clone();
-            async move { places.take().await }
-        });
+        let waiting = taking(&places);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!waiting.is_finished());
         only.silent();
