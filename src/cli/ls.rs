@@ -50,7 +50,6 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
             some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing)).collect();
         rows.extend(asked.into_iter().filter_map(Inquiry::row));
     }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
 

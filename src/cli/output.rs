@@ -19,17 +19,18 @@ pub(super) struct Output {
 impl Output {
     /// Prints `value` as JSON, or the text.
     pub(super) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<u8, Failure> {
-        let mut out = match self.json {
-            true => serde_json::to_string(value).map_err(Failure::other)?,
-            false => text(),
-        };
-        if !out.is_empty() && !out.ends_with('\n') {
-            out.push('\n');
-        }
-        // whoever closed our stdout does not want to hear of it
-        let _ = std::io::stdout().write_all(out.as_bytes());
-        Ok(0)
+        write(if self.json { serde_json::to_string(value) } else { Ok(text()) })
     }
+}
+
+fn write(out: serde_json::Result<String>) -> Result<u8, Failure> {
+    let mut out = out.map_err(Failure::other)?;
+    if !out.is_empty() && !out.ends_with('\n') {
+        out.push('\n');
+    }
+    // whoever closed our stdout does not want to hear of it
+    let _ = std::io::stdout().write_all(out.as_bytes());
+    Ok(0)
 }
 
 /// Ends the program when whoever reads our output has gone: one that waits for more to print would not notice.
@@ -86,14 +87,25 @@ pub(super) fn table<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    let mut lines: Vec<[String; N]> = vec![heading.map(str::to_owned)];
-    lines.extend(
-        rows.into_iter().map(|row| row.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell })),
-    );
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut lines = vec![heading.map(str::to_owned).to_vec()];
+    for row in rows {
+        lines.push(row.to_vec());
+    }
+    in_columns(&mut lines)
+}
+
+fn in_columns(lines: &mut [Vec<String>]) -> String {
+    let mut widths = vec![0; lines.first().map_or(0, Vec::len)];
+    for line in &mut *lines {
+        for (cell, width) in line.iter_mut().zip(&mut widths) {
+            if cell.is_empty() {
+                cell.push('-');
+            }
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut text = String::new();
-    for line in &lines {
+    for line in lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');

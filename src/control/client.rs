@@ -40,13 +40,40 @@ pub enum ClientError {
 }
 
 #[derive(Debug, Serialize)]
-struct Message<P> {
+struct Message {
     method: String,
-    parameters: P,
+    parameters: Value,
 }
 
-fn message<M: Method>(_: M, parameters: M::Parameters) -> Call<Message<M::Parameters>> {
-    Call::new(Message { method: format!("{INTERFACE}.{}", M::NAME), parameters })
+/// How a call is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Once,
+    More,
+    Oneway,
+}
+
+/// A call before it is written. All that depends on the method is here and in [`decode`]: what comes between the two is
+/// in the program once.
+fn call<M: Method>(_: M, parameters: M::Parameters, mode: Mode) -> Asking {
+    Asking { method: M::NAME, parameters: serde_json::to_value(parameters), mode }
+}
+
+#[derive(Debug)]
+struct Asking {
+    method: &'static str,
+    parameters: serde_json::Result<Value>,
+    mode: Mode,
+}
+
+/// A call as it travels.
+fn frame(Asking { method, parameters, mode }: Asking) -> Result<Vec<u8>, ClientError> {
+    let parameters = parameters.map_err(unclear)?;
+    let message = Message { method: format!("{INTERFACE}.{method}"), parameters };
+    let call = Call::new(message).set_more(mode == Mode::More).set_oneway(mode == Mode::Oneway);
+    let mut frame = serde_json::to_vec(&call).map_err(unclear)?;
+    frame.push(0);
+    Ok(frame)
 }
 
 /// A conversation over any kind of socket.
@@ -63,41 +90,35 @@ impl<S: Socket> Line<S> {
     }
 
     /// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
-    async fn send(&mut self, call: &impl Serialize) -> Result<(), ClientError> {
-        let mut frame = serde_json::to_vec(call).map_err(unclear)?;
-        frame.push(0);
-        self.calls.write(&frame, &[] as &[OwnedFd], None).await.map_err(from_zlink)
+    async fn send(&mut self, call: Asking) -> Result<(), ClientError> {
+        self.calls.write(&frame(call)?, &[] as &[OwnedFd], None).await.map_err(from_zlink)
     }
 
     /// The next reply, and whether it is one of many.
-    async fn receive(&mut self) -> Result<(Option<Value>, bool), ClientError> {
-        let (reply, _) = self.replies.receive_reply::<Value, WireError>().await.map_err(from_zlink)?;
+    async fn receive(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
+        let (reply, _) =
+            self.replies.receive_reply::<Map<String, Value>, WireError>().await.map_err(from_zlink)?;
         let reply = reply.map_err(ClientError::Remote)?;
         let more = reply.continues() == Some(true);
-        Ok((reply.into_parameters(), more))
+        Ok((reply.into_parameters().unwrap_or_default(), more))
     }
 
-    async fn call<M: Method>(
-        &mut self,
-        method: M,
-        parameters: M::Parameters,
-    ) -> Result<M::Reply, ClientError> {
-        self.send(&message(method, parameters)).await?;
-        let (value, _) = self.receive().await?;
-        decode(value)
-    }
-
-    /// The next reply of a stream; none for the empty one that closes it.
-    async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
-        match self.receive().await? {
-            (value, true) => decode(value).map(Some),
-            (_, false) => Ok(None),
-        }
+    async fn exchange(&mut self, call: Asking) -> Result<Map<String, Value>, ClientError> {
+        self.send(call).await?;
+        let (parameters, _) = self.receive().await?;
+        Ok(parameters)
     }
 }
 
-fn decode<R: DeserializeOwned>(value: Option<Value>) -> Result<R, ClientError> {
-    serde_json::from_value(value.unwrap_or_else(|| Value::Object(Map::new()))).map_err(unclear)
+/// The next reply of a stream; none for the empty one that closes it.
+fn streamed<R: DeserializeOwned>(
+    (parameters, more): (Map<String, Value>, bool),
+) -> Result<Option<R>, ClientError> {
+    if more { decode(parameters).map(Some) } else { Ok(None) }
+}
+
+fn decode<R: DeserializeOwned>(parameters: Map<String, Value>) -> Result<R, ClientError> {
+    R::deserialize(parameters).map_err(unclear)
 }
 
 fn unclear(error: serde_json::Error) -> ClientError {
@@ -127,12 +148,12 @@ impl Client {
 
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M, parameters: M::Parameters) -> Result<M::Reply, ClientError> {
-        ready(self.line.call(method, parameters))
+        decode(self.exchange(call(method, parameters, Mode::Once))?)
     }
 
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
     pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
-        ready(self.line.send(&message(method, parameters)))?;
+        self.send(call(method, parameters, Mode::Once))?;
         Ok(Asked { line: self.line, method: PhantomData })
     }
 
@@ -144,9 +165,9 @@ impl Client {
         parameters: M::Parameters,
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
-        ready(self.line.send(&message(method, parameters).set_more(true)))?;
+        self.send(call(method, parameters, Mode::More))?;
         loop {
-            let reply = match ready(self.line.next()) {
+            let reply = match self.line.received().and_then(streamed) {
                 Ok(reply) => reply,
                 // the supervisor of a VM that has ended closes its connections
                 Err(ClientError::Gone) => None,
@@ -156,6 +177,20 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+
+    fn send(&mut self, call: Asking) -> Result<(), ClientError> {
+        ready(self.line.send(call))
+    }
+
+    fn exchange(&mut self, call: Asking) -> Result<Map<String, Value>, ClientError> {
+        ready(self.line.exchange(call))
+    }
+}
+
+impl Line<BlockingPair> {
+    fn received(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
+        ready(self.receive())
     }
 }
 
@@ -169,8 +204,8 @@ pub struct Asked<M> {
 impl<M: Method> Asked<M> {
     /// Waits for the reply.
     pub fn answer(mut self) -> Result<M::Reply, ClientError> {
-        let (value, _) = ready(self.line.receive())?;
-        decode(value)
+        let (parameters, _) = self.line.received()?;
+        decode(parameters)
     }
 }
 
@@ -194,7 +229,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<M::Reply, ClientError> {
-        self.line.call(method, parameters).await
+        decode(self.line.exchange(call(method, parameters, Mode::Once)).await?)
     }
 
     /// Calls a method whose reply nobody wants.
@@ -203,7 +238,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<(), ClientError> {
-        self.line.send(&message(method, parameters).set_oneway(true)).await
+        self.line.send(call(method, parameters, Mode::Oneway)).await
     }
 
     /// Calls a method that answers with many replies.
@@ -212,7 +247,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<Replies<M>, ClientError> {
-        self.line.send(&message(method, parameters).set_more(true)).await?;
+        self.line.send(call(method, parameters, Mode::More)).await?;
         Ok(Replies { line: self.line, method: PhantomData })
     }
 }
@@ -227,7 +262,7 @@ pub struct Replies<M> {
 impl<M: Stream> Replies<M> {
     /// The next reply; none after the last, which comes when the VM has ended at the latest.
     pub async fn next(&mut self) -> Result<Option<M::Reply>, ClientError> {
-        self.line.next().await
+        streamed(self.line.receive().await?)
     }
 }
 

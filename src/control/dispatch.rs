@@ -66,26 +66,9 @@ fn service(method: &str, parameters: Value) -> One {
 
 async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
     match method {
-        "GetStatus" => {
+        "GetStatus" | "ListUsb" | "ListForwards" | "ListDisks" | "ListNics" => {
             let _: wire::Empty = read(parameters)?;
-            reply(wire::StatusReply { status: translate::status(&vm.status().await?) })
-        }
-        "ListUsb" => {
-            let _: wire::Empty = read(parameters)?;
-            reply(wire::UsbList { usb: translate::status(&vm.status().await?).usb })
-        }
-        "ListForwards" => {
-            let _: wire::Empty = read(parameters)?;
-            reply(wire::ForwardList { forwards: translate::status(&vm.status().await?).forwards })
-        }
-        "ListDisks" => {
-            let _: wire::Empty = read(parameters)?;
-            reply(wire::DiskList { disks: translate::status(&vm.status().await?).disks })
-        }
-        "ListNics" => {
-            let _: wire::Empty = read(parameters)?;
-            let nics = translate::status(&vm.status().await?).nics;
-            reply(wire::NicList { nics: nics.unwrap_or_default() })
+            known(method, translate::status(&vm.status().await?))
         }
         "GetStats" => {
             let _: wire::Empty = read(parameters)?;
@@ -105,6 +88,17 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
             let done = vm.change(change).await?;
             done_reply(method, done)
         }
+    }
+}
+
+/// The whole status, or the part of it that is asked for.
+fn known(method: &str, status: wire::Status) -> One {
+    match method {
+        "ListUsb" => reply(wire::UsbList { usb: status.usb }),
+        "ListForwards" => reply(wire::ForwardList { forwards: status.forwards }),
+        "ListDisks" => reply(wire::DiskList { disks: status.disks }),
+        "ListNics" => reply(wire::NicList { nics: status.nics.unwrap_or_default() }),
+        _ => reply(wire::StatusReply { status }),
     }
 }
 
@@ -301,20 +295,25 @@ fn done_reply(method: &str, done: Done) -> One {
 
 /// The parameters of a call; Varlink's own error names the one at fault.
 pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
-    let object = match parameters {
-        Value::Null => Value::Object(Map::new()),
-        object @ Value::Object(_) => object,
+    serde_path_to_error::deserialize(object(parameters)?).map_err(|error| at_fault(&error))
+}
+
+fn object(parameters: Value) -> Result<Map<String, Value>, WireError> {
+    match parameters {
+        Value::Null => Ok(Map::new()),
+        Value::Object(object) => Ok(object),
         // a derived struct would also take its fields from an array
-        _ => return Err(WireError::service("InvalidParameter", "parameter", "parameters")),
-    };
-    serde_path_to_error::deserialize(object).map_err(|error| {
-        let path = error.path().to_string();
-        // an unknown or missing field is named in the message only
-        let message = error.inner().to_string();
-        let quoted = message.split('`').nth(1).unwrap_or("parameters");
-        let name = if path == "." { quoted } else { &path };
-        WireError::service("InvalidParameter", "parameter", name)
-    })
+        _ => Err(WireError::service("InvalidParameter", "parameter", "parameters")),
+    }
+}
+
+fn at_fault(error: &serde_path_to_error::Error<serde_json::Error>) -> WireError {
+    let path = error.path().to_string();
+    // an unknown or missing field is named in the message only
+    let message = error.inner().to_string();
+    let quoted = message.split('`').nth(1).unwrap_or("parameters");
+    let name = if path == "." { quoted } else { &path };
+    WireError::service("InvalidParameter", "parameter", name)
 }
 
 pub(super) fn reply(value: impl Serialize) -> One {

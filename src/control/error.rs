@@ -20,7 +20,8 @@ pub struct WireError {
 impl WireError {
     /// One of Varlink's own errors.
     pub(super) fn service(name: &str, parameter: &str, value: &str) -> Self {
-        let parameters = Map::from_iter([(parameter.to_owned(), json!(value))]);
+        let mut parameters = Map::new();
+        parameters.insert(parameter.to_owned(), value.into());
         Self { error: format!("{SERVICE_INTERFACE}.{name}"), parameters }
     }
 
@@ -68,10 +69,11 @@ impl From<ChangeError> for WireError {
         if let Some(hint) = error.hint {
             parameters["hint"] = json!(hint);
         }
-        let parameters = match parameters {
-            Value::Object(map) => map.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        let mut parameters = match parameters {
+            Value::Object(map) => map,
             _ => Map::new(),
         };
+        parameters.retain(|_, value| !value.is_null());
         Self { error: format!("{INTERFACE}.{name}"), parameters }
     }
 }

@@ -43,31 +43,32 @@ pub(super) struct RawCall {
     pub(super) parameters: Option<Value>,
 }
 
-/// Serves clients until `ended`; then those that wait for an answer get it, and all are let go.
-pub async fn serve(listener: UnixListener, handle: Handle, ended: impl Future<Output = ()>) {
-    serve_each(listener, ended, move |stream, place| converse(stream, handle.clone(), place)).await;
+/// Serves clients until the VM has ended; then those that wait for an answer get it, and all are let go.
+pub async fn serve(listener: UnixListener, vm: Handle) {
+    serve_each(listener, vm, converse).await;
 }
 
-/// Gives each connection a task, until `ended`.
+/// Gives each connection a task, until the VM has ended.
 pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     listener: UnixListener,
-    ended: impl Future<Output = ()>,
-    converse: impl Fn(UnixStream, Arc<Place>) -> F,
+    vm: Handle,
+    converse: fn(UnixStream, Handle, Arc<Place>) -> F,
 ) {
     shorten_queue(&listener);
     let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
+    let ended = vm.ended();
     tokio::pin!(ended);
     // not made anew in each turn: a client that is accepted and waits for a place must not be lost
     let mut next = Box::pin(seated(&listener, &places));
     loop {
         tokio::select! { biased;
-            () = &mut ended => break,
+            _ = &mut ended => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, place) = &mut next => {
                 next.set(seated(&listener, &places));
                 let place = Arc::new(place);
-                let conversation = converse(stream, Arc::clone(&place));
+                let conversation = converse(stream, vm.clone(), Arc::clone(&place));
                 connections.spawn(async move {
                     tokio::select! { biased;
                         () = place.given_up() => log::debug!("a silent client made place for another"),

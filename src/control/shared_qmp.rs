@@ -23,9 +23,9 @@ use super::socket::MAX_MESSAGE;
 /// How long a client may refuse to read before it is dropped.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Serves clients until `ended`.
-pub async fn serve(listener: UnixListener, vm: Handle, ended: impl Future<Output = ()>) {
-    serve_each(listener, ended, move |stream, place| converse(stream, vm.clone(), place)).await;
+/// Serves clients until the VM has ended.
+pub async fn serve(listener: UnixListener, vm: Handle) {
+    serve_each(listener, vm, converse).await;
 }
 
 /// What came from a client.

@@ -56,7 +56,7 @@ pub async fn supervise(
     up: impl FnOnce(Up),
 ) -> Result<Outcome, StartError> {
     let running = start(prepared, supervision.launch.clone()).await?;
-    serve(running, supervision, up).await
+    serve(running, supervision, Box::new(up)).await
 }
 
 /// Takes over a VM whose supervisor has died; as [`supervise`]. None if there is nothing to take over: QEMU is dead, too.
@@ -69,7 +69,7 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
         stop_timeout,
         ready: None,
     };
-    serve(running, supervision, up).await.map(Some)
+    serve(running, supervision, Box::new(up)).await.map(Some)
 }
 
 /// Supervises a QEMU that somebody else is starting, until it has ended.
@@ -78,13 +78,14 @@ pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     let launch = Launch::default();
     // what a service manager waits for is QEMU, which has nothing to tell it
     let supervision = Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None };
-    serve(running, supervision, |_| {}).await.map(Some)
+    serve(running, supervision, Box::new(|_| {})).await.map(Some)
 }
 
+/// `up` is boxed, so that all that a supervisor does is in the program once.
 async fn serve(
     mut running: Running,
     supervision: Supervision,
-    up: impl FnOnce(Up),
+    up: Box<dyn FnOnce(Up) + '_>,
 ) -> Result<Outcome, StartError> {
     let system = |error| StartError::System { what: "the control socket", error };
     let doors = running.take_doors().map_err(system)?;
@@ -92,14 +93,8 @@ async fn serve(
     let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
     let name = running.name().clone();
     let handle = running.handle.clone();
-    let ended = || {
-        let handle = handle.clone();
-        async move {
-            handle.ended().await;
-        }
-    };
-    let service = service::serve(control, handle.clone(), ended());
-    let shared_qmp = shared_qmp::serve(qmp, handle.clone(), ended());
+    let service = service::serve(control, handle.clone());
+    let shared_qmp = shared_qmp::serve(qmp, handle.clone());
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));

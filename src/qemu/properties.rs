@@ -50,7 +50,7 @@ impl Properties {
             let end = rest.find("> ").or_else(|| rest.strip_suffix('>').map(str::len))?;
             Some((name.trim().to_owned(), rest[..end].to_owned()))
         });
-        Self { driver: driver.to_owned(), types: types.collect() }
+        Self::new(driver, types)
     }
 
     /// From what `device-list-properties` returned: `[{"name": …, "type": …}, …]`.
@@ -59,7 +59,14 @@ impl Properties {
             let text = |key: &str| Some(property.get(key)?.as_str()?.to_owned());
             Some((text("name")?, text("type")?))
         });
-        Self { driver: driver.to_owned(), types: types.collect() }
+        Self::new(driver, types)
+    }
+
+    fn new(driver: &str, all: impl Iterator<Item = (String, String)>) -> Self {
+        // not collected: that would sort them first, which is 6 KiB of program
+        let mut types = BTreeMap::new();
+        types.extend(all);
+        Self { driver: driver.to_owned(), types }
     }
 
     /// Whether nothing was found: no such driver, or a text that is not the help.
@@ -80,15 +87,14 @@ impl Properties {
 
     /// Properties as typed, with JSON types.
     pub fn typed(&self, properties: &[(String, String)]) -> Result<Map<String, Value>, PropertyError> {
-        properties
-            .iter()
-            .map(|(name, value)| {
-                let kind = self.kind(name).ok_or_else(|| self.unknown(name))?;
-                let value =
-                    typed(value, kind).map_err(|error| PropertyError::Value { name: name.clone(), error })?;
-                Ok((name.clone(), value))
-            })
-            .collect()
+        let mut all = Map::new();
+        for (name, value) in properties {
+            let kind = self.kind(name).ok_or_else(|| self.unknown(name))?;
+            let value =
+                typed(value, kind).map_err(|error| PropertyError::Value { name: name.clone(), error })?;
+            all.insert(name.clone(), value);
+        }
+        Ok(all)
     }
 
     fn unknown(&self, name: &str) -> PropertyError {

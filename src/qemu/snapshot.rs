@@ -130,7 +130,9 @@ pub fn list(disks: &[Writable]) -> Vec<Snapshot> {
 pub fn named(disks: &[Writable], name: &str) -> Vec<Snapshot> {
     let mut all = all(disks);
     all.retain(|snapshot| snapshot.name == name);
-    all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.rank()));
+    if let Some(meant) = (0..all.len()).max_by_key(|&index| all[index].rank()) {
+        all.swap(0, meant);
+    }
     all
 }
 

@@ -3,7 +3,7 @@
 
 mod entry;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::qemu::ids;
 use crate::qemu::media::{medium_node, medium_number};
@@ -204,13 +204,13 @@ impl Inventory {
     }
 
     /// Ids of the devices that are neither on their way in nor out.
-    pub fn settled(&self) -> BTreeSet<DeviceId> {
+    pub fn settled(&self) -> Vec<DeviceId> {
         self.devices().filter(|entry| entry.phase == Phase::Present).map(|entry| entry.id.clone()).collect()
     }
 
     /// Takes in what was found in a VM that others change, too, without telling. `settled`: what was there when the look began; of
     /// that, what was not found is gone.
-    pub fn renew(&mut self, found: Self, settled: &BTreeSet<DeviceId>) {
+    pub fn renew(&mut self, found: Self, settled: &[DeviceId]) {
         let is_gone = |entry: &Entry| {
             entry.phase == Phase::Present
                 && settled.contains(&entry.id)

@@ -1,7 +1,6 @@
 //! What was in the VM from the start and what was plugged since, with the commands that did it: from these the same machine
 //! can be built again. Written to the run directory, for QEMU cannot be asked for it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ const FILE: &str = "plugged.json";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Ids of what the command line has.
-    pub(super) cold: BTreeSet<String>,
+    pub(super) cold: Vec<String>,
     /// What was plugged since, in that order.
     pub(super) hot: Vec<Hot>,
 }
@@ -84,7 +83,7 @@ impl Plugged {
         };
         for entry in inventory.devices() {
             let id = entry.id.as_str();
-            if !cold.contains(id) && hot.iter().all(|hot| hot.id != id) {
+            if cold.iter().all(|cold| cold != id) && hot.iter().all(|hot| hot.id != id) {
                 return refused(format!("nobody knows how '{id}' was plugged: it was not by vmrun"));
             }
             if let Kind::Nic(nic) = &entry.kind

@@ -3,7 +3,7 @@
 mod drives;
 mod networks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -62,9 +62,9 @@ struct Found {
     inventory: Inventory,
     nodes: Nodes,
     /// Ids of all devices, fixtures too.
-    present: BTreeSet<String>,
+    present: Vec<String>,
     /// Block nodes that are media of drives.
-    in_use: BTreeSet<String>,
+    in_use: Vec<String>,
 }
 
 async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Found, CommandError> {
@@ -74,10 +74,10 @@ async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Foun
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
-    let mut present = BTreeSet::new();
-    let mut in_use = BTreeSet::new();
+    let mut present = Vec::new();
+    let mut in_use = Vec::new();
     for (id, driver) in peripherals(session).await? {
-        present.insert(id.clone());
+        present.push(id.clone());
         let Ok(device) = id.parse::<DeviceId>() else { continue };
         if is_fixture(&id) {
             continue;
@@ -236,7 +236,9 @@ impl Nodes {
             };
             Some((name.to_owned(), node))
         };
-        Ok(Self(list.as_array().into_iter().flatten().filter_map(node).collect()))
+        let mut nodes = BTreeMap::new();
+        nodes.extend(list.as_array().into_iter().flatten().filter_map(node));
+        Ok(Self(nodes))
     }
 
     /// Whether any of the two nodes of an image is there.
@@ -252,12 +254,12 @@ pub(super) async fn tidy(
     inventory: &mut Inventory,
 ) -> Result<(), CommandError> {
     let nodes = Nodes::query(session).await?;
-    let present: BTreeSet<String> = inventory.devices().map(|entry| entry.id.to_string()).collect();
+    let present: Vec<String> = inventory.devices().map(|entry| entry.id.to_string()).collect();
     let media = inventory.devices().filter_map(|entry| match &entry.kind {
         Kind::Disk(facts) => facts.node.clone(),
         _ => None,
     });
-    let in_use = media.collect();
+    let in_use: Vec<String> = media.collect();
     for id in &pending.removing {
         if let Some(entry) = inventory.device_mut(id) {
             entry.phase = Phase::Removing;
@@ -272,9 +274,9 @@ pub(super) async fn tidy(
 async fn take_back(
     session: &Session,
     pending: &Pending,
-    present: &BTreeSet<String>,
+    present: &[String],
     nodes: &Nodes,
-    in_use: &BTreeSet<String>,
+    in_use: &[String],
 ) {
     let orphaned_media = nodes
         .0

@@ -66,14 +66,12 @@ fn from_descriptors(
     machine: &str,
     folders: &[std::path::PathBuf],
 ) -> Option<FoundFirmware> {
-    let mut usable: Vec<_> = descriptor::read_all(folders)
+    let usable = descriptor::read_all(folders)
         .into_iter()
         .filter(|descriptor| descriptor.is_for(architecture, machine))
-        .filter_map(|descriptor| Some((burden(&descriptor), firmware(&descriptor)?)))
-        .collect();
-    // stable: among equals the descriptors' own order counts
-    usable.sort_by_key(|(burden, _)| *burden);
-    usable.into_iter().next().map(|(_, firmware)| firmware)
+        .filter_map(|descriptor| Some((burden(&descriptor), firmware(&descriptor)?)));
+    // among equals this is the first, as the descriptors' own order wants it
+    usable.min_by_key(|(burden, _)| *burden).map(|(_, firmware)| firmware)
 }
 
 /// What speaks against a firmware for a guest that nothing is known of. Distributions list secure boot with enrolled keys

@@ -1,5 +1,6 @@
 //! `save`: the whole VM into a file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     owner.busy = Some(what);
     let (abort, aborted) = watch::channel(false);
     owner.abort = Some(abort);
+    let mut limits = BTreeMap::new();
+    limits.extend(owner.inventory.limits().map(|(id, limits)| (id.to_string(), *limits)));
     let saving = Saving {
         session: owner.session.clone(),
         bus: owner.bus.clone(),
@@ -37,7 +40,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         facts: owner.facts.clone(),
         record,
         cards: owner.journal.cards().clone(),
-        limits: owner.inventory.limits().map(|(id, limits)| (id.to_string(), *limits)).collect(),
+        limits,
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
         present: present(&owner.inventory),
         running,

@@ -1,6 +1,5 @@
 //! What a start has made on the host, to be taken back if it fails.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ pub(in super::super) struct Made {
     files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
     /// A folder that was there, with the names that were in it.
-    before: Option<(PathBuf, BTreeSet<OsString>)>,
+    before: Option<(PathBuf, Vec<OsString>)>,
 }
 
 impl Made {
@@ -36,7 +35,8 @@ impl Made {
             let _ = std::fs::remove_file(file);
         }
         if let Some((directory, before)) = self.before {
-            for new in names(&directory).unwrap_or_default().difference(&before) {
+            let now = names(&directory).unwrap_or_default();
+            for new in now.iter().filter(|name| !before.contains(name)) {
                 let _ = std::fs::remove_file(directory.join(new));
             }
         }
@@ -46,6 +46,6 @@ impl Made {
     }
 }
 
-fn names(directory: &Path) -> std::io::Result<BTreeSet<OsString>> {
+fn names(directory: &Path) -> std::io::Result<Vec<OsString>> {
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
 }

@@ -1,7 +1,5 @@
 //! Network cards of a VM that was taken over. QEMU does not tell all of them, so the journal helps.
 
-use std::collections::BTreeSet;
-
 use serde_json::json;
 
 use crate::qemu::forward::forward_remove;
@@ -53,7 +51,7 @@ impl<'a> Networks<'a> {
 pub(super) async fn take_back(
     session: &Session,
     pending: &Pending,
-    present: &BTreeSet<String>,
+    present: &[String],
     inventory: &mut Inventory,
 ) {
     // the card from the start is in the journal only if it was being removed, or its cable was ever pulled

@@ -108,9 +108,12 @@ impl Saving {
             Boot::Squashfs { kernel, .. } => paths.push(kernel.clone()),
             Boot::Disk | Boot::Iso { .. } => {}
         }
-        paths.sort();
-        paths.dedup();
-        let files = paths.iter().map(|path| FileFacts::of(path)).collect::<Result<_, _>>()?;
+        let mut files: Vec<FileFacts> = Vec::new();
+        for path in &paths {
+            if !files.iter().any(|file| file.path == *path) {
+                files.push(FileFacts::of(path)?);
+            }
+        }
         let picked = |forward: &&Forward| {
             self.spec.publish.iter().any(|asked| {
                 asked.host == 0 && asked.guest == forward.guest && asked.protocol == forward.protocol
