@@ -15,6 +15,7 @@ use zlink::connection::ReadConnection;
 use zlink::connection::socket::WriteHalf;
 use zlink::{Call, Connection, Reply};
 
+use crate::host::sys;
 use crate::vm::Handle;
 
 use super::dispatch::dispatch;
@@ -64,7 +65,11 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     loop {
         tokio::select! { biased;
             _ = &mut ended => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            Some(_) = connections.join_next(), if !connections.is_empty() => {
+                if connections.is_empty() {
+                    sys::give_back_memory();
+                }
+            }
             (stream, place) = &mut next => {
                 next.set(seated(&listener, &places));
                 let place = Arc::new(place);

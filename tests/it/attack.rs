@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
 use crate::support::chance::repetitions;
+use crate::support::processes::{eventually, memory_kib};
 use crate::support::sandbox::Sandbox;
 use crate::support::varlink::Raw;
 
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Target {
     sandbox: Sandbox,
     socket: PathBuf,
-    supervisor: u64,
+    supervisor: i32,
     before: u64,
 }
 
@@ -36,8 +37,8 @@ impl Target {
         let name = sandbox.detached([&image]);
         let socket = sandbox.runtime().join(&name).join("control");
         let status = Raw::connect(&socket).call(STATUS, json!({}));
-        let supervisor = status["parameters"]["status"]["supervisor_pid"].as_u64().unwrap();
-        let before = resident_kib(supervisor);
+        let supervisor = status["parameters"]["status"]["supervisor_pid"].as_i64().unwrap() as i32;
+        let before = memory_kib(supervisor);
         Self { sandbox, socket, supervisor, before }
     }
 
@@ -52,7 +53,7 @@ impl Target {
         let status = self.connect().call(STATUS, json!({}));
         assert_eq!(status["parameters"]["status"]["state"], "running", "{status}");
         assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
-        let now = resident_kib(self.supervisor);
+        let now = memory_kib(self.supervisor);
         assert!(now < self.before + GROWTH_KIB, "grew from {} to {now} KiB", self.before);
     }
 
@@ -60,12 +61,6 @@ impl Target {
         self.is_well();
         self.sandbox.ctl(["shutdown", "--force"]);
     }
-}
-
-fn resident_kib(pid: u64) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -181,6 +176,35 @@ fn clients_that_never_read_or_vanish_slow_nobody() {
     }
     target.is_well();
     drop(silent);
+    target.end();
+}
+
+#[test]
+fn what_clients_took_is_given_back() {
+    /// Of pages of the program that were not needed before, and of what the allocator may keep.
+    const KEPT_KIB: u64 = 3 << 10;
+    let target = Target::start();
+    target.is_well();
+    let before = memory_kib(target.supervisor);
+    // frames of many lengths at once, so that what stays in between keeps the rest from being one piece
+    let mut peak = before;
+    for round in 0..3 {
+        let halves: Vec<UnixStream> = (0..60)
+            .map(|number| {
+                let mut stream = UnixStream::connect(&target.socket).unwrap();
+                stream.write_all(&vec![b'['; (number + 1) << 11]).unwrap();
+                stream
+                    .write_all(format!("{{\"method\":\"{STATUS}\"}}\0").repeat(round + 1).as_bytes())
+                    .unwrap();
+                stream
+            })
+            .collect();
+        target.is_well();
+        peak = peak.max(memory_kib(target.supervisor));
+        drop(halves);
+    }
+    assert!(peak > before + KEPT_KIB, "{before} → {peak} KiB is no attack");
+    eventually("what they took is given back", || memory_kib(target.supervisor) <= before + KEPT_KIB);
     target.end();
 }
 
@@ -310,7 +334,7 @@ impl Seen {
             seen.staying.push(call(staying, Instant::now()));
             let began = Instant::now();
             seen.coming.push(call(&mut target.connect(), began));
-            seen.peak_kib = seen.peak_kib.max(resident_kib(target.supervisor));
+            seen.peak_kib = seen.peak_kib.max(memory_kib(target.supervisor));
         }
         seen.staying.sort();
         seen.coming.sort();
