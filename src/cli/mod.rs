@@ -17,10 +17,11 @@ mod qemu_args;
 mod usage;
 mod wrap;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::control::client::Client;
 use crate::control::find::{self, FindError};
@@ -38,7 +39,7 @@ pub fn main() -> ExitCode {
         logger::install(0, logger::LogFormat::Text);
         return result.map_or_else(|failure| fail(&failure, false), ExitCode::from);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         // help and version go to stdout with 0; a bare `vmrun` shows its help, too
         Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -65,6 +66,18 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => fail(&failure, json),
     }
+}
+
+/// As `Cli::try_parse`, but that the grammar is left to the process's end where that is near: to take it apart takes a tenth
+/// of all that a `ctl status` computes.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut grammar = ManuallyDrop::new(Cli::command());
+    let mut matches = grammar.try_get_matches_from_mut(std::env::args_os())?;
+    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut grammar))?;
+    if matches!(cli.program, Program::Qemu(_) | Program::Wrap(_)) {
+        drop(ManuallyDrop::into_inner(grammar));
+    }
+    Ok(cli)
 }
 
 /// Connects to the VM that is meant; one whose supervisor has died gets a new one first.
