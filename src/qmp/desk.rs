@@ -23,6 +23,12 @@ pub(super) struct Request<'a, A: Serialize> {
     pub(super) id: u64,
 }
 
+/// The ids after the first go round: QEMU reads a monitor byte by byte, each in a turn of its main loop, which takes 7 µs. None is
+/// used again soon, so that an answer that comes twice finds nobody; where more commands wait, there are more.
+const IDS: u64 = 99;
+/// Where the first command's ids begin, that no other has.
+const FIRST: u64 = 10_000;
+
 struct Waiter {
     command: String,
     reply: oneshot::Sender<Answer>,
@@ -45,6 +51,12 @@ pub(super) struct Batch {
 }
 
 impl State {
+    /// Ids for the next commands.
+    fn ids(&self, count: usize) -> Vec<u64> {
+        let all = (self.next_id..=IDS.max(self.next_id)).chain(1..self.next_id.min(IDS)).chain(IDS + 1..);
+        all.filter(|id| !self.waiters.contains_key(id)).take(count).collect()
+    }
+
     fn queue(&mut self, bytes: Vec<u8>, descriptor: Option<(OwnedFd, u64)>) {
         match self.outgoing.back_mut() {
             Some(last) if descriptor.is_none() && last.descriptor.is_none() => {
@@ -53,6 +65,11 @@ impl State {
             _ => self.outgoing.push_back(Batch { bytes, descriptor }),
         }
     }
+}
+
+/// The id after this one.
+fn after(id: u64) -> u64 {
+    if id >= IDS { 1 } else { id + 1 }
 }
 
 /// What the handles, the reader and the writer of a session share.
@@ -70,8 +87,9 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(limits: Limits) -> Self {
-        // QEMU may still answer commands of a client before this one, so ids do not begin at 1.
-        let next_id = u64::from(rand::random::<u32>()) << 16;
+        // QEMU may still answer a command of a client before this one. It does so before it looks at our first, whose id is
+        // one that other commands do not have; and there is no second before that is answered.
+        let next_id = rand::random_range(FIRST..10 * FIRST);
         let state = State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true };
         Self {
             state: Mutex::new(state),
@@ -96,12 +114,10 @@ impl Desk {
         let (senders, receivers): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
         let mut state = self.lock();
         match self.encode(&state, commands) {
-            Ok(bytes) => {
-                let taken_by = state.next_id;
-                state.queue(bytes, descriptor.map(|descriptor| (descriptor, taken_by)));
-                for ((name, _), reply) in commands.iter().zip(senders) {
-                    let id = state.next_id;
-                    state.next_id += 1;
+            Ok((ids, bytes)) => {
+                state.queue(bytes, descriptor.zip(ids.first().copied()));
+                for ((id, (name, _)), reply) in ids.into_iter().zip(commands).zip(senders) {
+                    state.next_id = after(id);
                     state.waiters.insert(id, Waiter { command: (*name).to_owned(), reply });
                 }
                 drop(state);
@@ -120,15 +136,16 @@ impl Desk {
         &self,
         state: &State,
         commands: &[(&str, Option<A>)],
-    ) -> Result<Vec<u8>, CommandError> {
+    ) -> Result<(Vec<u64>, Vec<u8>), CommandError> {
         if !state.open {
             return Err(CommandError::Disconnected);
         }
         if state.waiters.len() + commands.len() > self.limits.waiters {
             return Err(CommandError::Busy);
         }
+        let ids = state.ids(commands.len());
         let mut bytes = Vec::new();
-        for (id, (execute, arguments)) in (state.next_id..).zip(commands) {
+        for (&id, (execute, arguments)) in ids.iter().zip(commands) {
             let before = bytes.len();
             let request = Request { execute, arguments: arguments.as_ref(), id };
             serde_json::to_writer(&mut bytes, &request).map_err(|error| CommandError::Decode {
@@ -147,7 +164,7 @@ impl Desk {
         if queued + bytes.len() > self.limits.queued_bytes {
             return Err(CommandError::Busy);
         }
-        Ok(bytes)
+        Ok((ids, bytes))
     }
 
     /// The next that is to be written, if there is anything.

@@ -1,10 +1,12 @@
 //! Which answer goes to whom, and what happens when it does not come.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::qemu::Command;
+use crate::qmp::desk::Desk;
 use crate::qmp::session::Limits;
 use crate::qmp::{CommandError, Options, fake};
 
@@ -51,7 +53,7 @@ async fn answers_out_of_order_twice_and_to_nobody() {
         -> a #a
         -> b #b
         -> c #c
-        <- 1 return {"to": "nobody"}
+        <- 77 return {"to": "nobody"}
         <- "text" return {}
         <- raw {"return": {}}
         <- raw {"error": {"class": "GenericError", "desc": "no id"}}
@@ -71,6 +73,37 @@ async fn answers_out_of_order_twice_and_to_nobody() {
     assert!(pending.remove(0).await.unwrap_err().is_class("GenericError"));
     assert_eq!(pending.remove(0).await, Ok(json!(2)));
     assert_eq!(session.outstanding(), 0);
+}
+
+#[test]
+fn ids_are_short_and_of_one_command_at_a_time() {
+    let desk = Desk::new(Limits::default());
+    let ask = |count: usize| -> (Vec<u64>, Vec<_>) {
+        let replies = desk.submit::<()>(&vec![("query-status", None); count], None);
+        let bytes = desk.take_outgoing().unwrap().bytes;
+        let commands = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
+        (commands.map(|command| command.unwrap()["id"].as_u64().unwrap()).collect(), replies)
+    };
+    let (first, _first) = ask(1);
+    let (waiting, mut kept) = ask(3);
+    assert!(first[0] >= 10_000);
+    assert_eq!(waiting, [1, 2, 3]);
+    let mut before = 3;
+    for _ in 0..300 {
+        let (ids, mut replies) = ask(2);
+        for id in ids {
+            assert!(id == before + 1 || (before == 99 && id == 4), "{before}, {id}");
+            before = id;
+            desk.answer(Some(id), Ok(json!(id)));
+            assert_eq!(replies.remove(0).try_recv().unwrap(), Ok(json!(id)));
+        }
+    }
+    // where there are not enough of them, they get longer, and none is that of two
+    let (many, _replies) = ask(300);
+    let all: BTreeSet<u64> = many.iter().chain(&waiting).copied().collect();
+    assert_eq!((all.len(), all.last()), (303, Some(&303)));
+    desk.answer(Some(2), Ok(json!("at last")));
+    assert_eq!(kept.remove(1).try_recv().unwrap(), Ok(json!("at last")));
 }
 
 #[tokio::test(start_paused = true)]
