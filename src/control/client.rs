@@ -1,13 +1,14 @@
 //! Clients of the control socket: a blocking one for a process that makes one call and needs no runtime, and one for
 //! programs that have a runtime. Both are the same conversation over another kind of socket.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 
 use futures_util::FutureExt;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -76,6 +77,16 @@ fn frame(Asking { method, parameters, mode }: Asking) -> Result<Vec<u8>, ClientE
     Ok(frame)
 }
 
+/// A reply as it travels, of either kind.
+#[derive(Debug, Deserialize)]
+struct Received {
+    error: Option<String>,
+    /// To be taken out of what zlink only lends.
+    #[serde(default)]
+    parameters: RefCell<Option<Map<String, Value>>>,
+    continues: Option<bool>,
+}
+
 /// A conversation over any kind of socket.
 #[derive(Debug)]
 struct Line<S: Socket> {
@@ -96,11 +107,15 @@ impl<S: Socket> Line<S> {
 
     /// The next reply, and whether it is one of many.
     async fn receive(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
-        let (reply, _) =
-            self.replies.receive_reply::<Map<String, Value>, WireError>().await.map_err(from_zlink)?;
-        let reply = reply.map_err(ClientError::Remote)?;
-        let more = reply.continues() == Some(true);
-        Ok((reply.into_parameters().unwrap_or_default(), more))
+        // zlink's `receive_reply` (0.8) keeps a copy of what it reads and tries it as four types in turn; what it has for calls
+        // reads any message in one go
+        let (message, _) = self.replies.receive_call::<Received>().await.map_err(from_zlink)?;
+        let Received { error, parameters, continues } = message.method();
+        let parameters = parameters.take().unwrap_or_default();
+        match error {
+            Some(error) => Err(ClientError::Remote(WireError { error: error.clone(), parameters })),
+            None => Ok((parameters, *continues == Some(true))),
+        }
     }
 
     async fn exchange(&mut self, call: Asking) -> Result<Map<String, Value>, ClientError> {
@@ -280,5 +295,43 @@ fn from_zlink(error: zlink::Error) -> ClientError {
         }
         zlink::Error::Io(_) => ClientError::Gone,
         other => ClientError::Protocol(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde_json::json;
+
+    use super::super::{methods, wire};
+    use super::*;
+
+    /// What a client makes of what a supervisor of any version may say.
+    async fn told(reply: &Value) -> Result<wire::HmpReply, ClientError> {
+        let (mut theirs, ours) = StdStream::pair().unwrap();
+        theirs.write_all(format!("{reply}\0").as_bytes()).unwrap();
+        let mut client = AsyncClient::new(ours).unwrap();
+        client.call(methods::Hmp, wire::Hmp { line: "info version".to_owned() }).await
+    }
+
+    #[tokio::test]
+    async fn replies_of_every_kind_are_understood() {
+        let good =
+            told(&json!({ "parameters": { "text": "7.2", "of a later version": 1 }, "later": [] })).await;
+        assert_eq!(good.unwrap().text, "7.2");
+        let error = json!({ "error": "org.varlink.service.MethodNotFound", "parameters": { "method": "x" } });
+        for (reply, name) in
+            [(error, "MethodNotFound"), (json!({ "error": "io.vmrun.Machine.NotNow" }), "NotNow")]
+        {
+            let Err(ClientError::Remote(error)) = told(&reply).await else { panic!("{reply} is an error") };
+            assert_eq!(error.name(), name);
+        }
+        for wrong in
+            [json!({}), json!({ "parameters": { "text": 7 } }), json!({ "parameters": [] }), json!("text")]
+        {
+            let told = told(&wrong).await;
+            assert!(matches!(told, Err(ClientError::Protocol(_))), "{wrong}: {told:?}");
+        }
     }
 }

@@ -49,10 +49,10 @@ methods! {
     GetStatus(Empty) -> StatusReply;
     ListUsb(Empty) -> UsbList;
     AddUsb(AddUsb) -> UsbReply;
-    RemoveUsb(RemoveUsb) -> Empty;
+    RemoveUsb(RemoveUsb) -> Nothing;
     ListForwards(Empty) -> ForwardList;
     AddForward(AddForward) -> ForwardReply;
-    RemoveForward(RemoveForward) -> Empty;
+    RemoveForward(RemoveForward) -> Nothing;
     ListDisks(Empty) -> DiskList;
     AddDisk(AddDisk) -> DiskReply;
     RemoveDisk(Remove) -> Removed;
@@ -68,18 +68,18 @@ methods! {
     #[Stream] WatchStats(WatchStats) -> StatsReply;
     AddDevice(AddDevice) -> DeviceReply;
     RemoveDevice(Remove) -> Removed;
-    Pause(Empty) -> Empty;
-    Resume(Empty) -> Empty;
-    Reset(Empty) -> Empty;
-    Powerdown(Empty) -> Empty;
+    Pause(Empty) -> Nothing;
+    Resume(Empty) -> Nothing;
+    Reset(Empty) -> Nothing;
+    Powerdown(Empty) -> Nothing;
     Shutdown(Shutdown) -> OutcomeReply;
     Wait(Wait) -> WaitReply;
     #[Stream] Events(Events) -> EventReply;
     #[Stream] ReadConsole(ReadConsole) -> ConsoleReply;
-    WriteConsole(WriteConsole) -> Empty;
+    WriteConsole(WriteConsole) -> Nothing;
     #[Stream] Exec(Exec) -> ExecReply;
     StartGuestFile(StartGuestFile) -> GuestFileReply;
-    WriteGuestFile(WriteGuestFile) -> Empty;
+    WriteGuestFile(WriteGuestFile) -> Nothing;
     FinishGuestFile(FinishGuestFile) -> FinishedReply;
     #[Stream] ReadGuestFile(ReadGuestFile) -> ReadGuestFileReply;
     #[Stream] Save(Save) -> SaveReply;
@@ -88,8 +88,8 @@ methods! {
     DeleteSnapshot(NamedSnapshot) -> SnapshotReply;
     ListSnapshots(Empty) -> SnapshotList;
     Screenshot(Empty) -> ScreenshotReply;
-    SendKeys(SendKeys) -> Empty;
-    TypeText(TypeText) -> Empty;
+    SendKeys(SendKeys) -> Nothing;
+    TypeText(TypeText) -> Nothing;
     Qmp(Qmp) -> QmpReply;
     Hmp(Hmp) -> HmpReply;
 }

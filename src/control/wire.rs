@@ -152,22 +152,37 @@ pub struct Status {
     pub slots: Vec<Slot>,
 }
 
-/// No parameters, or an empty reply.
+/// No parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
-macro_rules! parameters {
-    ($($(#[$doc:meta])* $name:ident { $($required:ident: $type:ty),*; $($optional:ident: $option:ty),* $(,)? })*) => {$(
+macro_rules! message {
+    (
+        [$($rule:meta)?] $(#[$doc:meta])* $name:ident
+        { $($required:ident: $type:ty),*; $($optional:ident: $option:ty),* $(,)? }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        $(#[$rule])?
         #[allow(missing_docs)]
         pub struct $name {
             $(pub $required: $type,)*
             $(#[serde(skip_serializing_if = "Option::is_none", default)] pub $optional: Option<$option>,)*
         }
-    )*};
+    };
+}
+
+/// What a supervisor does not know it must not leave out.
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident $fields:tt)*) => {
+        $(message! { [serde(deny_unknown_fields)] $(#[$doc])* $name $fields })*
+    };
+}
+
+/// A later supervisor may tell more.
+macro_rules! replies {
+    ($($(#[$doc:meta])* $name:ident $fields:tt)*) => { $(message! { [] $(#[$doc])* $name $fields })* };
 }
 
 parameters! {
@@ -241,7 +256,11 @@ parameters! {
     Qmp { command: Value; }
     /// Parameters of `Hmp`.
     Hmp { line: String; }
+}
 
+replies! {
+    /// Reply of what has nothing to tell.
+    Nothing { ; }
     /// Reply of `GetStatus`.
     StatusReply { status: Status; }
     /// Reply of `ListUsb`.

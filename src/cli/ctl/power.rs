@@ -16,7 +16,7 @@ use super::Context;
 /// A command without parameters and without a reply.
 pub(super) fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
 where
-    M: Method<Parameters = wire::Empty, Reply = wire::Empty>,
+    M: Method<Parameters = wire::Empty, Reply = wire::Nothing>,
 {
     context.client.call(method, wire::Empty {})?;
     context.output.print(&json!({}), || done.to_owned())
