@@ -15,7 +15,15 @@ pub(crate) fn c_client(folder: &Path) -> PathBuf {
 /// The same in Rust, linked as vmrun is.
 pub(crate) fn rust_client(folder: &Path) -> PathBuf {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    built(Command::new(rustc).args(["--edition", "2024", "-O"]), folder, "client", "rs")
+    let mut compiler = Command::new(rustc);
+    compiler.args(["--edition", "2024", "-O"]);
+    // as build.rs has it
+    let unwinder = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output().unwrap();
+    let unwinder = PathBuf::from(String::from_utf8(unwinder.stdout).unwrap().trim());
+    if unwinder.is_absolute() {
+        compiler.args(["-l", "static=gcc_eh", "-L"]).arg(unwinder.parent().unwrap());
+    }
+    built(&mut compiler, folder, "client", "rs")
 }
 
 /// A connection to QEMU's monitor through a static C program.
