@@ -91,6 +91,14 @@ impl ChangeError {
         Self::new(ErrorKind::HostProblem, why.into().as_ref().told())
     }
 
+    /// An error of the host layer, with what it hints at.
+    pub fn hinted<E: std::error::Error + 'static>(hint: fn(&E) -> Option<String>) -> impl Fn(E) -> Self {
+        move |error| {
+            let hint = hint(&error);
+            Self { hint, ..Self::host(error) }
+        }
+    }
+
     /// The machine cannot do it.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotSupported, message)

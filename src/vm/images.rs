@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::unistd::{AccessFlags, access};
 
 use crate::host::dirs::StateDir;
-use crate::host::image::{self, ImageError, ImageFacts, ImageIdentity};
-use crate::host::programs::{self, SearchPath};
+use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
+use crate::host::programs::{self, ProgramError, SearchPath};
 use crate::spec::{DiskSpec, ImageFormat, Size};
 
 use super::error::ChangeError;
@@ -79,10 +79,7 @@ impl Images {
         let identity = ImageIdentity::of(file).map_err(from_image)?;
         let (format, virtual_size) = self.format(file, asked, &identity)?;
         if format != ImageFormat::Raw {
-            image::check_backing(file, allow).map_err(|error| {
-                let hint = error.hint();
-                ChangeError { hint, ..ChangeError::host(error) }
-            })?;
+            image::check_backing(file, allow).map_err(ChangeError::hinted(BackingError::hint))?;
         }
         let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
         let raw_size = (format == ImageFormat::Raw).then_some(size);
@@ -133,14 +130,10 @@ impl Images {
     pub(super) fn overlay(&self, opened: &Opened, id: &str) -> Result<Opened, ChangeError> {
         let Some(folders) = &self.0.folders else { return Ok(opened.clone()) };
         let path = folders.state.path().join(overlay_name(id));
-        let qemu_img = programs::qemu_img(&SearchPath::from_env()).map_err(|error| {
-            let hint = error.hint();
-            ChangeError { hint, ..ChangeError::host(error) }
-        })?;
-        image::create_overlay(&qemu_img, &path, &opened.path, opened.format).map_err(|error| {
-            let hint = error.hint();
-            ChangeError { hint, ..ChangeError::host(error) }
-        })?;
+        let qemu_img =
+            programs::qemu_img(&SearchPath::from_env()).map_err(ChangeError::hinted(ProgramError::hint))?;
+        image::create_overlay(&qemu_img, &path, &opened.path, opened.format)
+            .map_err(ChangeError::hinted(CreateError::hint))?;
         Ok(Opened { path: self.utf8(&path)?, format: ImageFormat::Qcow2, writable: true, ..opened.clone() })
     }
 
@@ -233,15 +226,9 @@ fn create(file: &Path, format: Option<ImageFormat>, size: Size) -> Result<(), Ch
     let format = format.unwrap_or_else(|| format_for_new(file));
     let qemu_img = match format {
         ImageFormat::Raw => PathBuf::new(),
-        _ => programs::qemu_img(&SearchPath::from_env()).map_err(|error| {
-            let hint = error.hint();
-            ChangeError { hint, ..ChangeError::host(error) }
-        })?,
+        _ => programs::qemu_img(&SearchPath::from_env()).map_err(ChangeError::hinted(ProgramError::hint))?,
     };
-    image::create(&qemu_img, file, format, size).map_err(|error| {
-        let hint = error.hint();
-        ChangeError { hint, ..ChangeError::host(error) }
-    })
+    image::create(&qemu_img, file, format, size).map_err(ChangeError::hinted(CreateError::hint))
 }
 
 /// A new image's format, from its name.
@@ -266,8 +253,7 @@ fn writable_enough(opened: Opened, disk: &DiskSpec) -> Result<Opened, ChangeErro
 }
 
 fn from_image(error: ImageError) -> ChangeError {
-    let hint = error.hint();
-    ChangeError { hint, ..ChangeError::host(error) }
+    ChangeError::hinted(ImageError::hint)(error)
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> ChangeError {

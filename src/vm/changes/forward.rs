@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::host::ports;
+use crate::host::ports::{self, PortError};
 use crate::qemu::Command;
 use crate::qemu::forward::{add_forward, forward_remove};
 use crate::qemu::plan::Step;
@@ -91,10 +91,7 @@ fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, 
         let message = format!("host port {} is forwarded already, by {other}", forward.host);
         return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));
     }
-    ports::check(forward).map_err(|error| {
-        let hint = error.hint();
-        ChangeError { hint, ..ChangeError::host(error) }
-    })?;
+    ports::check(forward).map_err(ChangeError::hinted(PortError::hint))?;
     Ok(netdev)
 }
 

@@ -74,10 +74,7 @@ fn check_unused(owner: &Owner, mac: MacAddress) -> Result<(), ChangeError> {
 
 /// Opens what QEMU cannot open itself: its sandbox forbids to run a helper, and to get more rights than it has.
 fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
-    let told = |error: TapError| {
-        let hint = error.hint();
-        ChangeError { hint, ..ChangeError::host(error) }
-    };
+    let told = ChangeError::hinted(TapError::hint);
     match network {
         Networking::Tap(name) => tap::open(name, &Places::default()).map(Some).map_err(told),
         Networking::Bridge(name) => {

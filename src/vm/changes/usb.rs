@@ -1,6 +1,6 @@
 //! `usb-add`.
 
-use crate::host::usb::{UsbRoots, resolve};
+use crate::host::usb::{UsbHostError, UsbRoots, resolve};
 use crate::qemu::plan::{self, Controller, UsbPlug};
 use crate::spec::{DeviceId, DeviceSpec, UsbSelector};
 
@@ -68,10 +68,8 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
         }
         host => owner.spawn_blocking(
             move || {
-                let device = resolve(&host, &UsbRoots::default()).map_err(|error| {
-                    let hint = error.hint();
-                    ChangeError { hint, ..ChangeError::host(error) }
-                })?;
+                let device =
+                    resolve(&host, &UsbRoots::default()).map_err(ChangeError::hinted(UsbHostError::hint))?;
                 Ok(Resolved {
                     driver: "usb-host".to_owned(),
                     description: device.to_string(),
