@@ -124,7 +124,22 @@ impl Soak {
         // ambiguous as things are, refused by QEMU or the state it is in, or not done in time by a guest that does not know how
         assert!(matches!(done.code, 0 | 2 | 4 | 5), "{arguments:?}: {done:#?}");
         assert!(!done.stderr.contains("panicked"), "{done:#?}");
+        if done.stderr.contains("QEMU did not answer") && whom < self.others.len() {
+            return self.bury(whom);
+        }
         self.count(if done.code == 0 { "changes made" } else { "changes refused" });
+    }
+
+    /// One whose QEMU hangs.
+    fn bury(&mut self, whom: usize) {
+        let file = self.sandbox.runtime().join(&self.vm(whom).name).join("vm.json");
+        let known: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let pid = known["facts"]["qemu_pid"].as_i64().unwrap();
+        assert!(vms::hangs(pid), "QEMU waits for commands and vmrun for an answer");
+        self.note(whom, "kill QEMU, which hangs");
+        vms::kill(pid);
+        self.count("QEMUs that hung");
+        self.others.remove(whom).ended(&self.sandbox);
     }
 
     fn attack(&mut self, whom: usize) {
