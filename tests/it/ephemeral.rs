@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::Guest;
-use crate::support::processes::{eventually, of, send};
+use crate::support::processes::{eventually, has_ended, qemu_of, send};
 use crate::support::sandbox::{Foreground, Sandbox};
 
 /// An image that writes to itself would need another guest: this one writes to its second disk.
@@ -73,9 +73,10 @@ fn what_a_kill_leaves_goes_with_the_next_start() {
     let image = sandbox.boot_sector(Guest::ReactsToButton);
     let vm = sandbox.foreground(["--ephemeral".as_ref(), image.as_os_str()]);
     vm.wait_for(Guest::ReactsToButton.greeting());
+    let qemu = qemu_of(sandbox.path());
     send(vm.pid(), Signal::SIGKILL);
     vm.end();
-    eventually("QEMU has died with it", || of(sandbox.path()).is_empty());
+    eventually("QEMU has died with it", || has_ended(qemu));
     assert!(sandbox.file("guest-state/ephemeral-guest").exists());
     // under another name, too
     let vm =
@@ -95,7 +96,7 @@ fn a_crash_leaves_no_overlay() {
     let image = sandbox.boot_sector(Guest::IgnoresButton);
     let vm = sandbox.foreground(["--ephemeral".as_ref(), image.as_os_str()]);
     vm.wait_for(Guest::IgnoresButton.greeting());
-    send(crate::support::processes::qemu_of(sandbox.path()), Signal::SIGSEGV);
+    send(qemu_of(sandbox.path()), Signal::SIGSEGV);
     assert_eq!(vm.end().code(), 11);
     assert!(!sandbox.file("guest-state").exists());
     sandbox.is_clean();

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use vmrun::{Machine, Request};
 
 use crate::support::boot_sector::{self, Guest};
-use crate::support::processes::{eventually, send};
+use crate::support::processes::{eventually, has_ended, send};
 use crate::support::sandbox::{Foreground, Sandbox};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,9 +119,5 @@ pub(super) fn hangs(pid: i64) -> bool {
 pub(super) fn kill(pid: i64) {
     let pid = i32::try_from(pid).unwrap();
     send(pid, Signal::SIGKILL);
-    eventually("the killed process is gone", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        stat.is_empty() || (stat.contains(") Z ") && threads <= 1)
-    });
+    eventually("the killed process is gone", || has_ended(pid));
 }

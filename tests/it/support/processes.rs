@@ -50,6 +50,13 @@ pub(crate) fn qemu_of(folder: &Path) -> i32 {
     one.pid
 }
 
+/// Whether a process has closed its files and let go of its locks; that it has no arguments any more comes before.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.is_empty() || (stat.contains(") Z ") && threads <= 1)
+}
+
 pub(crate) fn send(pid: i32, signal: Signal) {
     nix::sys::signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
