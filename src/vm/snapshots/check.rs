@@ -75,8 +75,9 @@ pub(super) fn loadable(snapshot: &Snapshot, disks: &[Writable]) -> Result<(), Ch
 pub(super) fn unknown(name: &SnapshotName, known: &[Snapshot]) -> ChangeError {
     let error = ChangeError::no_such("snapshot", name);
     let score = |known: &str| strsim::jaro_winkler(name.as_str(), known);
-    let names = known.iter().map(|snapshot| snapshot.name.as_str());
-    let near: Vec<&str> = names.filter(|known| score(known) >= ALIKE).collect();
+    let mut near: Vec<&str> = known.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    near.retain(|known| score(known) >= ALIKE);
+    near.sort_by(|a, b| score(b).total_cmp(&score(a)));
     match (near.is_empty(), known.is_empty()) {
         (false, _) => error.hint(format!("did you mean '{}'?", near.join("' or '"))),
         (true, true) => error.hint("it has none; `snapshot-save` makes one"),
