@@ -24,6 +24,8 @@ fn main() {
         // libgcc_s.so would be loaded for it by each process, which takes 0.12 ms
         println!("cargo:rustc-link-search=native={folder}");
         println!("cargo:rustc-link-lib=static=gcc_eh");
+        // the benchmarks' program of comparison is linked in the same way
+        println!("cargo:rustc-env=UNWINDER_FOLDER={folder}");
     }
 }
 

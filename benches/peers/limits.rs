@@ -17,11 +17,9 @@ pub(crate) fn rust_client(folder: &Path) -> PathBuf {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let mut compiler = Command::new(rustc);
     compiler.args(["--edition", "2024", "-O"]);
-    // as build.rs has it
-    let unwinder = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output().unwrap();
-    let unwinder = PathBuf::from(String::from_utf8(unwinder.stdout).unwrap().trim());
-    if unwinder.is_absolute() {
-        compiler.args(["-l", "static=gcc_eh", "-L"]).arg(unwinder.parent().unwrap());
+    // build.rs has found it
+    if let Some(folder) = option_env!("UNWINDER_FOLDER") {
+        compiler.args(["-l", "static=gcc_eh", "-L", folder]);
     }
     built(&mut compiler, folder, "client", "rs")
 }

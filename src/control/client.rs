@@ -46,35 +46,15 @@ struct Message {
     parameters: Value,
 }
 
-/// How a call is to be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Once,
-    More,
-    Oneway,
-}
-
 /// A call before it is written. All that depends on the method is here and in [`decode`]: what comes between the two is
 /// in the program once.
-fn call<M: Method>(_: M, parameters: M::Parameters, mode: Mode) -> Asking {
-    Asking { method: M::NAME, parameters: serde_json::to_value(parameters), mode }
+fn call<M: Method>(_: M, parameters: M::Parameters) -> Result<Call<Message>, ClientError> {
+    message(M::NAME, serde_json::to_value(parameters))
 }
 
-#[derive(Debug)]
-struct Asking {
-    method: &'static str,
-    parameters: serde_json::Result<Value>,
-    mode: Mode,
-}
-
-/// A call as it travels.
-fn frame(Asking { method, parameters, mode }: Asking) -> Result<Vec<u8>, ClientError> {
+fn message(method: &str, parameters: serde_json::Result<Value>) -> Result<Call<Message>, ClientError> {
     let parameters = parameters.map_err(unclear)?;
-    let message = Message { method: format!("{INTERFACE}.{method}"), parameters };
-    let call = Call::new(message).set_more(mode == Mode::More).set_oneway(mode == Mode::Oneway);
-    let mut frame = serde_json::to_vec(&call).map_err(unclear)?;
-    frame.push(0);
-    Ok(frame)
+    Ok(Call::new(Message { method: format!("{INTERFACE}.{method}"), parameters }))
 }
 
 /// A reply as it travels, of either kind.
@@ -101,8 +81,10 @@ impl<S: Socket> Line<S> {
     }
 
     /// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
-    async fn send(&mut self, call: Asking) -> Result<(), ClientError> {
-        self.calls.write(&frame(call)?, &[] as &[OwnedFd], None).await.map_err(from_zlink)
+    async fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
+        let mut frame = serde_json::to_vec(call).map_err(unclear)?;
+        frame.push(0);
+        self.calls.write(&frame, &[] as &[OwnedFd], None).await.map_err(from_zlink)
     }
 
     /// The next reply, and whether it is one of many.
@@ -118,7 +100,7 @@ impl<S: Socket> Line<S> {
         }
     }
 
-    async fn exchange(&mut self, call: Asking) -> Result<Map<String, Value>, ClientError> {
+    async fn exchange(&mut self, call: &Call<Message>) -> Result<Map<String, Value>, ClientError> {
         self.send(call).await?;
         let (parameters, _) = self.receive().await?;
         Ok(parameters)
@@ -163,12 +145,12 @@ impl Client {
 
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M, parameters: M::Parameters) -> Result<M::Reply, ClientError> {
-        decode(self.exchange(call(method, parameters, Mode::Once))?)
+        decode(self.exchange(&call(method, parameters)?)?)
     }
 
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
     pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
-        self.send(call(method, parameters, Mode::Once))?;
+        self.send(&call(method, parameters)?)?;
         Ok(Asked { line: self.line, method: PhantomData })
     }
 
@@ -180,7 +162,7 @@ impl Client {
         parameters: M::Parameters,
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
-        self.send(call(method, parameters, Mode::More))?;
+        self.send(&call(method, parameters)?.set_more(true))?;
         loop {
             let reply = match self.line.received().and_then(streamed) {
                 Ok(reply) => reply,
@@ -194,11 +176,11 @@ impl Client {
         }
     }
 
-    fn send(&mut self, call: Asking) -> Result<(), ClientError> {
+    fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
         ready(self.line.send(call))
     }
 
-    fn exchange(&mut self, call: Asking) -> Result<Map<String, Value>, ClientError> {
+    fn exchange(&mut self, call: &Call<Message>) -> Result<Map<String, Value>, ClientError> {
         ready(self.line.exchange(call))
     }
 }
@@ -244,7 +226,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<M::Reply, ClientError> {
-        decode(self.line.exchange(call(method, parameters, Mode::Once)).await?)
+        decode(self.line.exchange(&call(method, parameters)?).await?)
     }
 
     /// Calls a method whose reply nobody wants.
@@ -253,7 +235,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<(), ClientError> {
-        self.line.send(call(method, parameters, Mode::Oneway)).await
+        self.line.send(&call(method, parameters)?.set_oneway(true)).await
     }
 
     /// Calls a method that answers with many replies.
@@ -262,7 +244,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<Replies<M>, ClientError> {
-        self.line.send(call(method, parameters, Mode::More)).await?;
+        self.line.send(&call(method, parameters)?.set_more(true)).await?;
         Ok(Replies { line: self.line, method: PhantomData })
     }
 }
