@@ -1,7 +1,6 @@
 //! How fast a guest's console reaches a pipe.
 
 use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -19,10 +18,7 @@ use super::support::sandbox::Sandbox;
 const SETTLING: Duration = Duration::from_millis(100);
 const COUNTED: Duration = Duration::from_millis(500);
 
-/// Three guests that print as fast as they can, all but one of which are paused while that one is measured.
-///
-/// The third has its serial port on a socket, as ours have, read by nothing but this program: what a socket costs QEMU, which
-/// sends each byte by itself, is the limit of everybody who can let go of a console and take it up again.
+/// Two guests that print as fast as they can, one of which is paused while the other is measured.
 pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::FloodsConsole);
@@ -34,14 +30,8 @@ pub(crate) fn rows() -> Vec<Row> {
     flows(&ours);
     sandbox.ctl(["pause"]).ok();
 
-    let to_socket = CommandLine::of(&sandbox, &["--name", "vm"], &image);
-    let to_stdout = to_socket.clone().with("-serial", "stdio");
-    let mut piped = Peer::start(&sandbox, &to_stdout, &image, "piped", |bare, _| {
-        Box::new(bare.child.stdout.take().unwrap())
-    });
-    let mut socket = Peer::start(&sandbox, &to_socket, &image, "socket", |_, folder| {
-        Box::new(UnixStream::connect(folder.join("bare-serial")).unwrap())
-    });
+    let to_stdout = CommandLine::of(&sandbox, &["--name", "vm"], &image);
+    let mut piped = Peer::start(&sandbox, &to_stdout, &image);
 
     let mut vmrun_rate = || {
         sandbox.ctl(["resume"]).ok();
@@ -49,13 +39,11 @@ pub(crate) fn rows() -> Vec<Row> {
         sandbox.ctl(["pause"]).ok();
         rate
     };
-    let [ours, pipe, socket] = in_turn(RUNS, [&mut vmrun_rate, &mut || piped.rate(), &mut || socket.rate()]);
+    let [ours, theirs] = in_turn(RUNS, [&mut vmrun_rate, &mut || piped.rate()]);
     sandbox.ctl(["shutdown", "--force"]);
     vmrun.wait().unwrap();
-    let row = |name, series| {
-        Row::new("console to a pipe", "MB/s", &ours, Beside::Peer(name, series), Goal::TimesTheRate(0.9))
-    };
-    vec![row("QEMU, -serial stdio", pipe), row("QEMU, serial port on a socket", socket)]
+    let beside = Beside::Peer("QEMU, console on stdio", theirs);
+    vec![Row::new("console to a pipe", "MB/s", &ours, beside, Goal::TimesTheRate(0.9))]
 }
 
 /// A QEMU of its own, paused unless it is measured.
@@ -66,21 +54,14 @@ struct Peer {
 }
 
 impl Peer {
-    /// `console` gives what its console can be read from.
-    fn start(
-        sandbox: &Sandbox,
-        command_line: &CommandLine,
-        image: &Path,
-        name: &str,
-        console: impl FnOnce(&mut Bare, &Path) -> Box<dyn Read + Send>,
-    ) -> Self {
+    fn start(sandbox: &Sandbox, command_line: &CommandLine, image: &Path) -> Self {
         // the same image may be open only once
-        let other = sandbox.file(format!("{name}.img"));
+        let other = sandbox.file("peer.img");
         std::fs::copy(image, &other).unwrap();
-        let folder = sandbox.file(name);
+        let folder = sandbox.file("peer");
         std::fs::create_dir(&folder).unwrap();
         let mut bare = command_line.clone().with_image(image, &other).start(&folder, Stdio::piped());
-        let read = count(console(&mut bare, &folder));
+        let read = count(bare.child.stdout.take().unwrap());
         let monitor = bare.monitor();
         let mut peer = Self { monitor, read, _bare: bare };
         peer.monitor.ask(r#"{"execute":"cont"}"#);

@@ -22,14 +22,6 @@ impl CommandLine {
         Self(shlex::split(&printed.replace("\\\n", " ")).unwrap())
     }
 
-    /// Replaces the argument behind an option.
-    #[track_caller]
-    pub(crate) fn with(mut self, option: &str, value: &str) -> Self {
-        let place = self.0.iter().position(|argument| argument == option).unwrap();
-        self.0[place + 1] = value.to_owned();
-        self
-    }
-
     /// The same with another image.
     pub(crate) fn with_image(mut self, image: &Path, other: &Path) -> Self {
         let (image, other) = (image.to_str().unwrap(), other.to_str().unwrap());
@@ -41,7 +33,7 @@ impl CommandLine {
 
     /// Starts it, with sockets that listen already, as vmrun does; the first is that of the monitor.
     pub(crate) fn start(&self, folder: &Path, stdout: Stdio) -> Bare {
-        let names = ["qmp", "serial", "agent"];
+        let names = ["qmp", "agent"];
         let paths = names.map(|name| folder.join(format!("bare-{name}")));
         let sockets: Vec<OwnedFd> = paths.iter().map(|path| listen(path)).collect();
         let mut arguments = self.0.clone();

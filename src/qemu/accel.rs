@@ -27,7 +27,10 @@ pub(super) fn cpu(spec: &VmSpec, host: &HostFacts) -> Option<String> {
         (Accel::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
         // `max` came with 8.2; the default, `rv64`, has what a distribution needs
         (Accel::Tcg, Arch::Riscv64) => return None,
-        (Accel::Tcg, Arch::X86_64 | Arch::S390x) => "max",
+        // Told that copying bytes is fast (ERMS, FSRM), Linux clears and copies memory by `rep stosb` and `rep movsb`, and TCG
+        // does these byte by byte: without, Linux boots in nine tenths of the time (QEMU 7.2)
+        (Accel::Tcg, Arch::X86_64) => "max,erms=off,fsrm=off",
+        (Accel::Tcg, Arch::S390x) => "max",
     };
     Some(model.to_owned())
 }

@@ -9,7 +9,7 @@ use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Firmware, ImageFormat, Share
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec, host), Ok(()));
     let shares = (20..).take(spec.shares.len()).collect();
-    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp: None, shares };
+    let channels = Channels { qmp: 10, agent: 12, user_qmp: None, shares };
     let mut text = String::new();
     for argument in command_line(spec, host, &channels) {
         let argument = argument.to_string_lossy();
@@ -131,7 +131,7 @@ fn extras() {
 fn extra_arguments_come_last_and_unchanged() {
     let odd = OsString::from_vec(vec![b'-', 0xff, b' ']);
     let spec = VmSpec { extra: vec!["-cdrom".into(), odd.clone()], sandbox: false, ..spec() };
-    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp: Some(13), shares: vec![] };
+    let channels = Channels { qmp: 10, agent: 12, user_qmp: Some(13), shares: vec![] };
     let line = command_line(&spec, &kvm_x86(), &channels);
     assert_eq!(line[line.len() - 2..], ["-cdrom".into(), odd]);
     assert!(!line.contains(&"-sandbox".into()));

@@ -25,7 +25,7 @@ use super::console::{self, ConsoleLog};
 use super::facts::Facts;
 use super::journal::Pending;
 use super::outcome::{Ending, Outcome};
-use super::prepare::Doors;
+use super::prepare::{Doors, Serial};
 use super::process::Process;
 use super::rebuild::rebuild;
 use super::running::{OUTCOME_FILE, Running};
@@ -159,7 +159,9 @@ async fn take_over(
     let state = Arc::new(StateDir::open(&facts.state_directory)?);
     let log =
         ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, &run).map_err(system("the console's log"))?;
-    let console = console::connect(connect(&run, names::SERIAL)?, Some(log));
+    let console = Serial::open(&run)
+        .and_then(|serial| console::connect(serial, Some(log)))
+        .map_err(system("the pipes of the console"))?;
     let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
     let pending = Pending::read(&run);
     if let Some(job) = &pending.job {

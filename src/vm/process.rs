@@ -55,22 +55,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts QEMU with exactly the given descriptors, and with SIGTERM, SIGINT and SIGHUP blocked, since service
+    /// Starts QEMU with exactly the given descriptors and standard streams (in, out), and with SIGTERM, SIGINT and SIGHUP blocked, since service
     /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
     /// `tied`: it dies with this process. Must be called on a thread that lives as long (the death signal follows it).
     pub(super) fn start(
         program: &Path,
         arguments: &[OsString],
+        (stdin, stdout): (Stdio, Stdio),
         keep: Vec<OwnedFd>,
         tied: bool,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command
-            .arg0(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg0(program).args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         environment::apply(&mut command);
         sys::prepare_child(&mut command, keep, true, tied);
         let spawned = command.spawn();
@@ -80,9 +76,6 @@ impl Process {
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let words = LastWords::default();
         let stderr = child.stderr.take().map(|pipe| drain(OwnedFd::from(pipe), words.clone())).transpose()?;
-        if let Some(pipe) = child.stdout.take() {
-            drain(OwnedFd::from(pipe), words.clone())?;
-        }
         let pidfd = sys::watch(sys::pidfd_open(Pid::from_raw(pid))?, Interest::READABLE)?;
         Ok(Self { pid, pidfd, child: Some(child), words, stderr })
     }
@@ -126,7 +119,7 @@ impl Process {
         }
     }
 
-    /// What QEMU wrote last; waits until its stderr is closed, which is when it has ended.
+    /// What QEMU wrote to its stderr last; waits until its stderr is closed, which is when it has ended.
     pub(super) async fn last_words(&mut self) -> String {
         if let Some(reader) = self.stderr.take() {
             // a grandchild could hold the pipe open: the words of QEMU itself are there by then

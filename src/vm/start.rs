@@ -29,7 +29,7 @@ use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Journal, Pending};
 use super::plugged::{Plugged, Record};
-use super::prepare::{Made, Prepared, Restored, Sockets};
+use super::prepare::{Made, Prepared, Restored, Serial, Sockets};
 use super::process::Process;
 use super::rebuild;
 use super::running::{Running, Whole};
@@ -100,13 +100,12 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         true => Signals::new().map_err(system("signals"))?,
         false => Signals::none(),
     };
-    let sockets = Sockets::bind(&prepared.run)?;
+    let (sockets, serial) = Sockets::make(&prepared.run)?;
     let shares = prepared.shares.start(!launch.detached)?;
     let (user_path, user_socket) = prepared.user_qmp.take().unzip();
     let user_socket: Option<OwnedFd> = user_socket.map(OwnedFd::from);
     let channels = Channels {
         qmp: sockets.qmp.as_raw_fd(),
-        serial: sockets.serial.as_raw_fd(),
         agent: sockets.agent.as_raw_fd(),
         user_qmp: user_socket.as_ref().map(AsRawFd::as_raw_fd),
         shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
@@ -119,14 +118,14 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         "{}",
         String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments))
     );
-    let mut keep = vec![sockets.qmp, sockets.serial, sockets.agent];
+    let mut keep = vec![sockets.qmp, sockets.agent];
     keep.extend(user_socket);
     keep.extend(shares);
     let started = Instant::now();
-    let mut process = Process::start(&prepared.qemu, &arguments, keep, !launch.detached)
+    let mut process = Process::start(&prepared.qemu, &arguments, sockets.serial, keep, !launch.detached)
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
     let restored = prepared.restored.take();
-    match speak(prepared, restored, launch, &process, user_path.as_deref(), started).await {
+    match speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started).await {
         Ok(Spoken { facts, connected, agent, console, forwards, books }) => Ok(Up {
             facts,
             process,
@@ -143,7 +142,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             if let Some(path) = user_path {
                 let _ = std::fs::remove_file(path);
             }
-            Err(failure.told(&mut process).await)
+            Err(failure.told(&mut process, serial).await)
         }
     }
 }
@@ -174,15 +173,15 @@ impl From<crate::qmp::CommandError> for Failure {
 }
 
 impl Failure {
-    /// Ends QEMU and tells what it said.
-    async fn told(self, process: &mut Process) -> StartError {
+    /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
+    async fn told(self, process: &mut Process, serial: Serial) -> StartError {
         let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
         let by_itself = ended.is_ok();
         if !by_itself {
             process.kill();
             process.ended().await;
         }
-        let words = process.last_words().await;
+        let words = serial.last_words() + &process.last_words().await;
         match self {
             Self::Start(error) => error,
             Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
@@ -209,6 +208,7 @@ async fn speak(
     restored: Option<Restored>,
     launch: &Launch,
     process: &Process,
+    serial: &Serial,
     user_qmp: Option<&Path>,
     started: Instant,
 ) -> Result<Spoken, Failure> {
@@ -220,7 +220,6 @@ async fn speak(
     let spec = prepared.spec.clone();
     let mut file = VmFile { spec, facts, user_qmp: user_qmp.map(Path::to_owned), begun: false };
     file.write(run)?;
-    let serial = connect(run, names::SERIAL)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
@@ -243,7 +242,10 @@ async fn speak(
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
     let log = ConsoleLog::start(state, file.facts.log_bytes, run).map_err(system("the console's log"))?;
-    let console = console::connect(serial, Some(log));
+    let console = serial
+        .try_clone()
+        .and_then(|serial| console::connect(serial, Some(log)))
+        .map_err(system("the pipes of the console"))?;
     if runs {
         connected.session.run(&Command::new("cont", Value::Null)).await?;
     }

@@ -123,6 +123,10 @@ impl StartError {
         match self {
             Self::Usage { hint, .. } | Self::File { hint, .. } => hint.clone(),
             Self::Image { error, .. } => error.hint.clone(),
+            Self::Qemu { said } if said.contains("cannot use stdio") => Some(
+                "QEMU's standard streams are the guest's console; `vmrun ctl hmp` and `--qmp` are ways to its monitors".to_owned(),
+            ),
+            Self::Qemu { .. } => None,
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Program(error) => error.hint(),
             Self::Accel(error) => error.hint(),
@@ -141,7 +145,6 @@ impl StartError {
             Self::Saved(_) => None,
             Self::Unsupported(_)
             | Self::Helper { .. }
-            | Self::Qemu { .. }
             | Self::System { .. }
             | Self::UnknownHost => None,
         }

@@ -27,6 +27,17 @@ pub(super) enum Privacy {
     ReadableByOthers,
 }
 
+/// How a pipe that has a name is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipeEnd {
+    /// What is read ends when nobody has it open to write any more.
+    Read,
+    /// Writing fails when nobody has it open to read any more.
+    Write,
+    /// To read what never ends (Linux; POSIX leaves it open).
+    Both,
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub struct Directory {
@@ -120,6 +131,19 @@ impl Directory {
     /// As of `connect`: `NotFound`, or `ConnectionRefused` when nobody listens.
     pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
         UnixStream::connect(self.short_path(name))
+    }
+
+    /// Opens one end of a pipe in it, or both; nothing waits for the other end.
+    ///
+    /// # Errors
+    /// Of the file system; `ENXIO` where it is opened to be written only and nobody has it open to read.
+    pub fn open_pipe(&self, name: &str, access: PipeEnd) -> io::Result<File> {
+        let flags = match access {
+            PipeEnd::Read => OFlag::O_RDONLY,
+            PipeEnd::Write => OFlag::O_WRONLY,
+            PipeEnd::Both => OFlag::O_RDWR,
+        };
+        self.open_file(name, flags)
     }
 
     /// Opens a file in it, never through a symlink.

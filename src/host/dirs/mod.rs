@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use directory::Directory;
+pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use run::{Liveness, RunClient, RunDir};
 pub use runtime::{RuntimeEnvironment, runtime_root};
@@ -24,8 +24,10 @@ pub mod names {
     pub const CONTROL: &str = "control";
     /// The supervisor's QMP socket.
     pub const QMP: &str = "qmp";
-    /// The serial console's socket.
-    pub const SERIAL: &str = "serial";
+    /// The pipe to the serial console.
+    pub const SERIAL_IN: &str = "serial.in";
+    /// The pipe from the serial console.
+    pub const SERIAL_OUT: &str = "serial.out";
     /// The guest agent's socket.
     pub const AGENT: &str = "agent";
     /// The QMP socket for the user's own tools.

@@ -12,7 +12,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::directory::{Directory, Privacy};
 use super::{DirError, names};
@@ -134,6 +134,18 @@ impl RunDir {
         // between the two lines the directory's 0700 protects it
         fchmodat(&self.directory, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
         Ok(listener)
+    }
+
+    /// Makes a pipe in it (mode 0600), in place of one that was left over. It is opened with [`Directory::open_pipe`].
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn make_pipe(&self, name: &str) -> io::Result<()> {
+        self.unlink(name)?;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        mkfifoat(&self.directory, name, mode)?;
+        // a umask may have taken bits of it
+        Ok(fchmodat(&self.directory, name, mode, FchmodatFlags::FollowSymlink)?)
     }
 
     /// Empties the directory but for the lock: what a killed supervisor left.

@@ -1,18 +1,23 @@
 //! Reads QEMU's end of the console without a condition, and writes to it what was typed.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use super::super::error::ChangeError;
+use super::super::prepare::Serial;
 use super::hub::Hub;
 use super::log_file::ConsoleLog;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;
+/// How long QEMU is left alone after a read. It writes each byte by itself, and one that wakes a reader costs it much more than one that
+/// only joins the others in the pipe, which holds what a guest can print in some ten times as long.
+const BETWEEN_READS: Duration = Duration::from_millis(1);
 /// How many pieces of input may wait for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 
@@ -55,35 +60,39 @@ impl Console {
     }
 }
 
-/// Starts the two tasks of a console on its socket.
-pub(in super::super) fn connect(socket: UnixStream, log: Option<ConsoleLog>) -> Console {
-    let (read, write) = socket.into_split();
+/// Starts the two tasks of a console on its pipes.
+pub(in super::super) fn connect(serial: Serial, log: Option<ConsoleLog>) -> io::Result<Console> {
+    let Serial { input, output } = serial;
+    let (read, write) = (Receiver::from_file(output)?, Sender::from_file(input)?);
     let hub = Hub::new(log.as_ref().map(|log| Arc::new(log.reader())));
     let (input, typed) = mpsc::channel(INPUT_QUEUE);
     tokio::spawn(drain(read, hub.clone(), log));
     tokio::spawn(feed(write, typed));
-    Console { hub, input, absent: false }
+    Ok(Console { hub, input, absent: false })
 }
 
-async fn drain(mut socket: OwnedReadHalf, hub: Hub, mut log: Option<ConsoleLog>) {
+async fn drain(mut pipe: Receiver, hub: Hub, mut log: Option<ConsoleLog>) {
     let mut buffer = vec![0; BUFFER];
     loop {
-        match socket.read(&mut buffer).await {
+        match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
                 if let Some(log) = &mut log {
                     log.append(&buffer[..count]);
                 }
                 hub.push(&buffer[..count]);
+                if count < BUFFER {
+                    tokio::time::sleep(BETWEEN_READS).await;
+                }
             }
         }
     }
     hub.close();
 }
 
-async fn feed(mut socket: OwnedWriteHalf, mut typed: mpsc::Receiver<Vec<u8>>) {
+async fn feed(mut pipe: Sender, mut typed: mpsc::Receiver<Vec<u8>>) {
     while let Some(bytes) = typed.recv().await {
-        if socket.write_all(&bytes).await.is_err() {
+        if pipe.write_all(&bytes).await.is_err() {
             return;
         }
     }

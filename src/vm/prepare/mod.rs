@@ -34,7 +34,7 @@ pub(super) use made::Made;
 pub(super) use restored::Restored;
 pub(super) use shares::Shares;
 pub use sockets::Doors;
-pub(super) use sockets::Sockets;
+pub(super) use sockets::{Serial, Sockets};
 
 /// The oldest QEMU that is supported; newer things are used only where they are known to be there.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
@@ -142,7 +142,7 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let spec = spec(request, &plan, parts)?;
     let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
     let user_qmp = request.qmp.as_ref().map(|_| 13);
-    let channels = Channels { qmp: 10, serial: 11, agent: 12, user_qmp, shares };
+    let channels = Channels { qmp: 10, agent: 11, user_qmp, shares };
     Ok(qemu::quote::shell(plan.qemu.as_os_str(), &qemu::command_line(&spec, &plan.host, &channels)))
 }
 

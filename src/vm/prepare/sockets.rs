@@ -1,12 +1,18 @@
-//! The sockets of a VM, which listen before there is a QEMU: nothing needs to be waited for.
+//! The sockets and pipes of a VM, which are there before there is a QEMU: nothing needs to be waited for.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use crate::host::dirs::{Directory, RunDir, names};
+use crate::host::dirs::{Directory, PipeEnd, RunDir, names};
 
 use super::super::start_error::{StartError, system};
+
+/// The most that is told of what a program that should be QEMU has printed.
+const MAX_WORDS: u64 = 4096;
 
 /// The sockets that clients connect to.
 #[derive(Debug)]
@@ -31,20 +37,60 @@ impl Doors {
     }
 }
 
-/// The listening sockets of a VM's run directory.
+/// QEMU's ends of what connects it with the supervisor.
 #[derive(Debug)]
 pub(in super::super) struct Sockets {
     pub(in super::super) qmp: OwnedFd,
-    pub(in super::super) serial: OwnedFd,
     pub(in super::super) agent: OwnedFd,
+    /// Its standard streams, which are the guest's console. Without a supervisor nobody reads, and what the guest prints is thrown
+    /// away instead of stopping it; but its input does not end, since QEMU would not look at it again.
+    pub(in super::super) serial: (Stdio, Stdio),
+}
+
+/// The supervisor's ends of the guest's console.
+#[derive(Debug)]
+pub(in super::super) struct Serial {
+    pub(in super::super) input: File,
+    pub(in super::super) output: File,
 }
 
 impl Sockets {
-    /// Binds them, before QEMU is there: nothing needs to be waited for.
-    pub(in super::super) fn bind(run: &RunDir) -> Result<Self, StartError> {
+    /// Makes them, with the supervisor's ends of the console.
+    pub(in super::super) fn make(run: &RunDir) -> Result<(Self, Serial), StartError> {
         let bind =
             |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
-        Ok(Self { qmp: bind(names::QMP)?, serial: bind(names::SERIAL)?, agent: bind(names::AGENT)? })
+        let pipes = || {
+            run.make_pipe(names::SERIAL_IN)?;
+            run.make_pipe(names::SERIAL_OUT)?;
+            let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Both)?;
+            // whoever reads is there first: without, it could not be opened to be written
+            let ours = Serial::open(run)?;
+            let output = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write)?;
+            Ok(((input.into(), output.into()), ours))
+        };
+        let (serial, ours) = pipes().map_err(system("a pipe in the run directory"))?;
+        Ok((Self { qmp: bind(names::QMP)?, agent: bind(names::AGENT)?, serial }, ours))
+    }
+}
+
+impl Serial {
+    /// Opens what is there.
+    pub(in super::super) fn open(run: &Directory) -> std::io::Result<Self> {
+        let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Write)?;
+        Ok(Self { input, output: run.open_pipe(names::SERIAL_OUT, PipeEnd::Read)? })
+    }
+
+    /// The same ends once more.
+    pub(in super::super) fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self { input: self.input.try_clone()?, output: self.output.try_clone()? })
+    }
+
+    /// What has come and was not read, as a program's last words.
+    pub(in super::super) fn last_words(mut self) -> String {
+        let mut words = Vec::new();
+        // it does not block: what is there, or nothing
+        let _ = (&mut self.output).take(MAX_WORDS).read_to_end(&mut words);
+        String::from_utf8_lossy(&words).into_owned()
     }
 }
 

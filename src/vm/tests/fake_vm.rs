@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +49,14 @@ impl Stand {
         let (told, tell) = std::io::pipe().unwrap();
         let told = OwnedFd::from(told);
         let script = format!("read code < /dev/fd/{}; exit $code", told.as_raw_fd());
-        let process =
-            Process::start(Path::new("/bin/sh"), &["-c".into(), script.into()], vec![told], false).unwrap();
+        let process = Process::start(
+            Path::new("/bin/sh"),
+            &["-c".into(), script.into()],
+            (Stdio::null(), Stdio::null()),
+            vec![told],
+            false,
+        )
+        .unwrap();
         (Self { tell }, process)
     }
 
