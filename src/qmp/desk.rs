@@ -20,7 +20,12 @@ pub(super) struct Request<'a, A: Serialize> {
     pub(super) execute: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) arguments: Option<A>,
+    #[serde(skip_serializing_if = "is_alone")]
     pub(super) id: u64,
+}
+
+fn is_alone(id: &u64) -> bool {
+    *id == ALONE
 }
 
 /// The ids after the first go round: QEMU reads a monitor byte by byte, each in a turn of its main loop, which takes 7 µs. None is
@@ -28,6 +33,9 @@ pub(super) struct Request<'a, A: Serialize> {
 const IDS: u64 = 99;
 /// Where the first command's ids begin, that no other has.
 const FIRST: u64 = 10_000;
+/// Stands for none, which a command has that goes out alone while none waits: the next answer is its own, for QEMU answers in order
+/// (out-of-band execution is not negotiated), and it is answered the sooner by the seven bytes of an id.
+const ALONE: u64 = 0;
 
 struct Waiter {
     command: String,
@@ -39,6 +47,8 @@ struct State {
     waiters: HashMap<u64, Waiter>,
     outgoing: VecDeque<Batch>,
     open: bool,
+    /// An answer came that nobody had asked for: from now on all commands have ids, to tell theirs from others.
+    strayed: bool,
 }
 
 /// What is written in one go.
@@ -53,6 +63,9 @@ pub(super) struct Batch {
 impl State {
     /// Ids for the next commands.
     fn ids(&self, count: usize) -> Vec<u64> {
+        if count == 1 && self.waiters.is_empty() && !self.strayed && self.next_id < FIRST {
+            return vec![ALONE];
+        }
         let all = (self.next_id..=IDS.max(self.next_id)).chain(1..self.next_id.min(IDS)).chain(IDS + 1..);
         all.filter(|id| !self.waiters.contains_key(id)).take(count).collect()
     }
@@ -90,7 +103,8 @@ impl Desk {
         // QEMU may still answer a command of a client before this one. It does so before it looks at our first, whose id is
         // one that other commands do not have; and there is no second before that is answered.
         let next_id = rand::random_range(FIRST..10 * FIRST);
-        let state = State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true };
+        let state =
+            State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true, strayed: false };
         Self {
             state: Mutex::new(state),
             work: Notify::new(),
@@ -117,7 +131,9 @@ impl Desk {
             Ok((ids, bytes)) => {
                 state.queue(bytes, descriptor.zip(ids.first().copied()));
                 for ((id, (name, _)), reply) in ids.into_iter().zip(commands).zip(senders) {
-                    state.next_id = after(id);
+                    if id != ALONE {
+                        state.next_id = after(id);
+                    }
                     state.waiters.insert(id, Waiter { command: (*name).to_owned(), reply });
                 }
                 drop(state);
@@ -181,7 +197,12 @@ impl Desk {
 
     /// Hands an answer to whoever waits for it; if nobody does any more, it is dropped here.
     pub(super) fn answer(&self, id: Option<u64>, result: Result<Value, Refusal>) {
-        let waiter = id.and_then(|id| self.lock().waiters.remove(&id));
+        let waiter = {
+            let mut state = self.lock();
+            let waiter = state.waiters.remove(&id.unwrap_or(ALONE));
+            state.strayed |= waiter.is_none() && state.next_id < FIRST;
+            waiter
+        };
         self.answered.notify_one();
         match waiter {
             Some(Waiter { command, reply }) => {

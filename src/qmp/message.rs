@@ -81,7 +81,8 @@ impl Message {
 
 impl From<Envelope> for Message {
     fn from(envelope: Envelope) -> Self {
-        let id = envelope.id.as_u64();
+        // what is no number is no id of ours, which is not the same as none
+        let id = (!envelope.id.is_null()).then(|| envelope.id.as_u64().unwrap_or(u64::MAX));
         match envelope {
             Envelope { event: Some(name), data, timestamp, .. } => {
                 let data = match data {
@@ -132,6 +133,8 @@ mod tests {
         let parse = |text: &str| Message::parse(text.as_bytes());
         let null = parse(r#"{"return": null, "id": 7}"#);
         assert!(matches!(null, Some(Message::Reply { id: Some(7), result: Ok(Value::Null) })));
+        let foreign = parse(r#"{"return": 1, "id": "x"}"#);
+        assert!(matches!(foreign, Some(Message::Reply { id: Some(u64::MAX), .. })));
         let event = parse(r#"{"event": "NEW_ONE", "data": 5, "timestamp": "then", "more": [1]}"#);
         assert!(
             matches!(event, Some(Message::Event(event)) if event.name == "NEW_ONE" && event.data.is_empty())

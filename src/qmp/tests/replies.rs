@@ -106,6 +106,41 @@ fn ids_are_short_and_of_one_command_at_a_time() {
     assert_eq!(kept.remove(1).try_recv().unwrap(), Ok(json!("at last")));
 }
 
+#[test]
+fn a_command_that_is_alone_has_no_id_until_an_answer_strays() {
+    let desk = Desk::new(Limits::default());
+    let ask = || {
+        let reply = desk.submit::<()>(&[("query-status", None)], None).remove(0);
+        let bytes = desk.take_outgoing().unwrap().bytes;
+        let id: Option<u64> =
+            serde_json::from_slice::<Value>(&bytes).unwrap().get("id").map(|id| id.as_u64().unwrap());
+        (id, reply)
+    };
+    // what a client before this one had asked for is not the first command's answer, and proves nothing
+    desk.answer(None, Ok(json!("for another")));
+    let (first, mut reply) = ask();
+    desk.answer(first, Ok(json!(1)));
+    assert_eq!(reply.try_recv().unwrap(), Ok(json!(1)));
+
+    let (alone, mut reply) = ask();
+    let (beside, mut second) = ask();
+    assert_eq!((alone, beside), (None, Some(1)));
+    desk.answer(beside, Ok(json!("second")));
+    assert_eq!(second.try_recv().unwrap(), Ok(json!("second")));
+    // while it waits for its own, all others are told from it
+    let (another, mut third) = ask();
+    assert_eq!(another, Some(2));
+    desk.answer(Some(u64::MAX), Ok(json!("a stranger's")));
+    assert!(reply.try_recv().is_err());
+    desk.answer(None, Ok(json!("its own")));
+    assert_eq!(reply.try_recv().unwrap(), Ok(json!("its own")));
+    desk.answer(another, Ok(json!("third")));
+    assert_eq!(third.try_recv().unwrap(), Ok(json!("third")));
+
+    // somebody answers what was not asked: nobody relies on the order again
+    assert_eq!((ask().0, desk.outstanding()), (Some(3), 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_is_nobodys() {
     let (fake, connected) =
