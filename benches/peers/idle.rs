@@ -58,7 +58,7 @@ fn threads(pids: &[i32]) -> f64 {
 }
 
 /// How often their threads were given a processor or had it taken away.
-fn switches(pids: &[i32]) -> f64 {
+pub(crate) fn switches(pids: &[i32]) -> f64 {
     let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten());
     tasks
         .map(|task| {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::idle::switches;
 use super::support::processes;
 
 /// The name in the table.
@@ -18,6 +19,8 @@ pub(crate) const VIRSH: &str = "virsh";
 
 const NOBODY: u32 = 65534;
 const STARTING: Duration = Duration::from_secs(30);
+/// Daemons that were not woken for so long have nothing to do.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// libvirtd and virtlogd with one domain, `peer`.
 pub(crate) struct Libvirt {
@@ -69,6 +72,17 @@ impl Libvirt {
     pub(crate) fn run(&self, arguments: &[&str]) {
         let output = self.virsh(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Waits until its daemons have nothing to do.
+    pub(crate) fn settles(&self) {
+        let daemons = self.daemons();
+        let is_idle = || {
+            let before = switches(&daemons);
+            std::thread::sleep(IDLE);
+            switches(&daemons) == before
+        };
+        assert!(processes::within(STARTING, is_idle), "libvirt does not come to rest");
     }
 
     /// The process ids of its daemons.

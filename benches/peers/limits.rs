@@ -1,5 +1,6 @@
 //! Small programs that do the same as vmrun and nothing else: nobody can be quicker.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -24,29 +25,39 @@ pub(crate) fn rust_client(folder: &Path) -> PathBuf {
     built(&mut compiler, folder, "client", "rs")
 }
 
-/// A connection to QEMU's monitor through a static C program.
-pub(crate) struct Relay {
-    relay: Child,
+/// A connection to a static C program, which ends with it.
+pub(crate) struct Served {
+    program: Child,
     pub(crate) line: Line,
 }
 
-impl Relay {
-    pub(crate) fn start(folder: &Path, monitor: &Path) -> Self {
-        let socket = folder.join("relay.socket");
-        let mut command = Command::new(c_program(folder, "relay"));
-        let mut relay = command.arg(&socket).arg(monitor).stdout(Stdio::piped()).spawn().unwrap();
-        let said = std::io::read_to_string(relay.stdout.take().unwrap()).unwrap();
+impl Served {
+    /// QEMU's monitor through a program that only copies bytes.
+    pub(crate) fn relay(folder: &Path, monitor: &Path) -> Self {
+        let mut relay = Self::start(folder, "relay", monitor.as_os_str(), Line::qmp);
+        relay.line.negotiate();
+        relay
+    }
+
+    /// A program that answers every message with the same text.
+    pub(crate) fn answer(folder: &Path, text: &str) -> Self {
+        Self::start(folder, "answer", text.as_ref(), Line::control)
+    }
+
+    fn start(folder: &Path, name: &str, argument: &OsStr, connect: impl FnOnce(&Path) -> Line) -> Self {
+        let socket = folder.join(format!("{name}.socket"));
+        let mut command = Command::new(c_program(folder, name));
+        let mut program = command.arg(&socket).arg(argument).stdout(Stdio::piped()).spawn().unwrap();
+        let said = std::io::read_to_string(program.stdout.take().unwrap()).unwrap();
         assert_eq!(said, "ready\n");
-        let mut line = Line::qmp(&socket);
-        line.negotiate();
-        Self { relay, line }
+        Self { program, line: connect(&socket) }
     }
 }
 
-impl Drop for Relay {
+impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.relay.kill();
-        let _ = self.relay.wait();
+        let _ = self.program.kill();
+        let _ = self.program.wait();
     }
 }
 
