@@ -26,10 +26,30 @@ const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Budget of the ladder's asking unless the call says otherwise.
 const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
 
+/// More than most replies have, in bytes; the status of a small VM has a thousand.
+const USUAL_REPLY: usize = 2048;
 /// Each may be an expression that is held against all that the guest prints.
 const MAX_CONDITIONS: usize = 100;
 
-pub(super) type One = Result<Value, WireError>;
+/// A reply as it is written: made once, without a tree of values in between.
+pub(super) struct Frame(Vec<u8>);
+
+impl Frame {
+    fn of(parameters: &impl Serialize) -> serde_json::Result<Self> {
+        let mut frame = Vec::with_capacity(USUAL_REPLY);
+        frame.extend_from_slice(br#"{"parameters":"#);
+        serde_json::to_writer(&mut frame, parameters)?;
+        frame.extend_from_slice(b"}\0");
+        Ok(Self(frame))
+    }
+
+    /// All of it, with the byte 0 at its end.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+pub(super) type One = Result<Frame, WireError>;
 
 /// Answers one call.
 pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, uploads: &mut Uploads) -> Answer {
@@ -47,7 +67,7 @@ pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, uploads: &
 
 fn service(method: &str, parameters: Value) -> One {
     match method {
-        "GetInfo" => Ok(json!({
+        "GetInfo" => reply(&json!({
             "vendor": "vmrun",
             "product": "vmrun",
             "version": env!("CARGO_PKG_VERSION"),
@@ -55,8 +75,8 @@ fn service(method: &str, parameters: Value) -> One {
             "interfaces": [SERVICE_INTERFACE, INTERFACE],
         })),
         "GetInterfaceDescription" => match parameters["interface"].as_str() {
-            Some(INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
-            Some(SERVICE_INTERFACE) => Ok(json!({ "description": SERVICE_DESCRIPTION })),
+            Some(INTERFACE) => reply(&json!({ "description": DESCRIPTION })),
+            Some(SERVICE_INTERFACE) => reply(&json!({ "description": SERVICE_DESCRIPTION })),
             Some(other) => Err(WireError::service("InterfaceNotFound", "interface", other)),
             None => Err(WireError::service("InvalidParameter", "parameter", "interface")),
         },
@@ -72,7 +92,7 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
         }
         "GetStats" => {
             let _: wire::Empty = read(parameters)?;
-            reply(stats::reply(&vm.stats().await?))
+            reply(&stats::reply(&vm.stats().await?))
         }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
         "Wait" => wait(read(parameters)?, vm).await,
@@ -94,11 +114,11 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
 /// The whole status, or the part of it that is asked for.
 fn known(method: &str, status: wire::Status) -> One {
     match method {
-        "ListUsb" => reply(wire::UsbList { usb: status.usb }),
-        "ListForwards" => reply(wire::ForwardList { forwards: status.forwards }),
-        "ListDisks" => reply(wire::DiskList { disks: status.disks }),
-        "ListNics" => reply(wire::NicList { nics: status.nics.unwrap_or_default() }),
-        _ => reply(wire::StatusReply { status }),
+        "ListUsb" => reply(&wire::UsbList { usb: status.usb }),
+        "ListForwards" => reply(&wire::ForwardList { forwards: status.forwards }),
+        "ListDisks" => reply(&wire::DiskList { disks: status.disks }),
+        "ListNics" => reply(&wire::NicList { nics: status.nics.unwrap_or_default() }),
+        _ => reply(&wire::StatusReply { status }),
     }
 }
 
@@ -234,7 +254,7 @@ async fn shutdown(call: wire::Shutdown, vm: &Handle) -> One {
         force: call.force.unwrap_or(false),
         no_repeat: call.no_repeat.unwrap_or(false),
     };
-    reply(wire::OutcomeReply { outcome: vm.shutdown(options).await? })
+    reply(&wire::OutcomeReply { outcome: vm.shutdown(options).await? })
 }
 
 async fn wait(call: wire::Wait, vm: &Handle) -> One {
@@ -260,36 +280,38 @@ async fn wait(call: wire::Wait, vm: &Handle) -> One {
         after_ms: u64::try_from(fact.after.as_millis()).unwrap_or(u64::MAX),
         details: fact.details,
     });
-    reply(wire::WaitReply { came_true: came_true.collect() })
+    reply(&wire::WaitReply { came_true: came_true.collect() })
 }
 
 async fn write_console(call: wire::WriteConsole, vm: &Handle) -> One {
     let bytes = BASE64.decode(&call.data).map_err(|error| ChangeError::invalid("data", error))?;
     vm.console.check()?;
     vm.console.input.send(bytes).await.map_err(|_| ChangeError::not_running())?;
-    Ok(json!({}))
+    nothing()
 }
 
 fn done_reply(method: &str, done: Done) -> One {
     match done {
         Done::Device(entry) => match method {
-            "AddUsb" => reply(wire::UsbReply { usb: translate::usb(&entry) }),
-            "AddDevice" => reply(wire::DeviceReply { device: translate::device(&entry) }),
-            "AddNic" | "SetLink" => reply(wire::NicReply { nic: translate::nic(&entry) }),
-            _ => reply(wire::DiskReply { disk: translate::disk(&entry) }),
+            "AddUsb" => reply(&wire::UsbReply { usb: translate::usb(&entry) }),
+            "AddDevice" => reply(&wire::DeviceReply { device: translate::device(&entry) }),
+            "AddNic" | "SetLink" => reply(&wire::NicReply { nic: translate::nic(&entry) }),
+            _ => reply(&wire::DiskReply { disk: translate::disk(&entry) }),
         },
-        Done::Forward(forward) => reply(wire::ForwardReply { forward: translate::wire_forward(&forward) }),
-        Done::Removed if method == "RemoveUsb" => Ok(json!({})),
-        Done::Removed => reply(wire::Removed { removed: true }),
-        Done::RemovalPending => reply(wire::Removed { removed: false }),
-        Done::Value(value) => reply(wire::QmpReply { value }),
-        Done::Text(text) => reply(wire::HmpReply { text }),
-        Done::Ended(outcome) => reply(wire::OutcomeReply { outcome }),
-        Done::Snapshot(snapshot) => reply(wire::SnapshotReply { snapshot: snapshots::translated(&snapshot) }),
-        Done::Snapshots(all) => {
-            reply(wire::SnapshotList { snapshots: all.iter().map(snapshots::translated).collect() })
+        Done::Forward(forward) => reply(&wire::ForwardReply { forward: translate::wire_forward(&forward) }),
+        Done::Removed if method == "RemoveUsb" => nothing(),
+        Done::Removed => reply(&wire::Removed { removed: true }),
+        Done::RemovalPending => reply(&wire::Removed { removed: false }),
+        Done::Value(value) => reply(&wire::QmpReply { value }),
+        Done::Text(text) => reply(&wire::HmpReply { text }),
+        Done::Ended(outcome) => reply(&wire::OutcomeReply { outcome }),
+        Done::Snapshot(snapshot) => {
+            reply(&wire::SnapshotReply { snapshot: snapshots::translated(&snapshot) })
         }
-        Done::Nothing => Ok(json!({})),
+        Done::Snapshots(all) => {
+            reply(&wire::SnapshotList { snapshots: all.iter().map(snapshots::translated).collect() })
+        }
+        Done::Nothing => nothing(),
     }
 }
 
@@ -316,6 +338,11 @@ fn at_fault(error: &serde_path_to_error::Error<serde_json::Error>) -> WireError 
     WireError::service("InvalidParameter", "parameter", name)
 }
 
-pub(super) fn reply(value: impl Serialize) -> One {
-    serde_json::to_value(value).map_err(|error| ChangeError::host(error).into())
+pub(super) fn reply(parameters: &impl Serialize) -> One {
+    Frame::of(parameters).map_err(|error| ChangeError::host(error).into())
+}
+
+/// The reply of a method that has nothing to tell.
+pub(super) fn nothing() -> One {
+    reply(&wire::Empty {})
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::vm::{ChangeError, Checked, Download, Exec, Executed, Handle, Upload};
 
-use super::dispatch::{One, duration, read, reply};
+use super::dispatch::{One, duration, nothing, read, reply};
 use super::error::WireError;
 use super::service::Answer;
 use super::wire;
@@ -32,7 +32,7 @@ pub(super) async fn start_file(parameters: Value, vm: &Handle, uploads: &mut Upl
     let upload = vm.upload(&path, name.as_deref()).await?;
     let facts = wire::GuestFileReply { handle: upload.handle(), path: upload.path().to_owned() };
     uploads.insert(facts.handle, upload);
-    reply(facts)
+    reply(&facts)
 }
 
 /// `WriteGuestFile`. A file that could not be written is given up.
@@ -45,7 +45,7 @@ pub(super) async fn write_file(parameters: Value, uploads: &mut Uploads) -> One 
         uploads.remove(&handle);
     }
     written?;
-    Ok(json!({}))
+    nothing()
 }
 
 /// `FinishGuestFile`.
@@ -58,7 +58,7 @@ pub(super) async fn finish_file(parameters: Value, uploads: &mut Uploads) -> One
         Checked::Sha256 => "sha256",
         Checked::Size => "size",
     };
-    reply(wire::FinishedReply { checked: checked.to_owned() })
+    reply(&wire::FinishedReply { checked: checked.to_owned() })
 }
 
 /// `ReadGuestFile`.

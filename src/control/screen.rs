@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::spec::keys::KeyCombo;
 use crate::vm::{ChangeError, Handle};
 
-use super::dispatch::{One, duration, read, reply};
+use super::dispatch::{One, duration, nothing, read, reply};
 use super::translate::parse;
 use super::wire;
 
@@ -20,7 +20,7 @@ const DELAY: Duration = Duration::from_millis(50);
 pub(super) async fn screenshot(parameters: Value, vm: &Handle) -> One {
     let _: wire::Empty = read(parameters)?;
     let picture = vm.screenshot().await?;
-    reply(wire::ScreenshotReply {
+    reply(&wire::ScreenshotReply {
         png: BASE64.encode(picture.png),
         width: picture.width,
         height: picture.height,
@@ -32,7 +32,7 @@ pub(super) async fn send_keys(parameters: Value, vm: &Handle) -> One {
     let wire::SendKeys { keys, delay_ms } = read(parameters)?;
     let combos: Result<Vec<KeyCombo>, ChangeError> = keys.iter().map(|keys| parse("keys", keys)).collect();
     vm.press(&combos?, delay(delay_ms)?).await?;
-    Ok(json!({}))
+    nothing()
 }
 
 /// `TypeText`.
@@ -40,7 +40,7 @@ pub(super) async fn type_text(parameters: Value, vm: &Handle) -> One {
     let wire::TypeText { text, delay_ms } = read(parameters)?;
     let combos = KeyCombo::typing(&text).map_err(|error| ChangeError::invalid("text", error))?;
     vm.press(&combos, delay(delay_ms)?).await?;
-    Ok(json!({}))
+    nothing()
 }
 
 fn delay(milliseconds: Option<i64>) -> Result<Duration, ChangeError> {

@@ -18,7 +18,7 @@ use zlink::{Call, Connection, Reply};
 use crate::host::sys;
 use crate::vm::Handle;
 
-use super::dispatch::dispatch;
+use super::dispatch::{One, dispatch};
 use super::error::WireError;
 use super::guest::Uploads;
 use super::places::{Place, Places};
@@ -130,7 +130,7 @@ pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<Value, WireError>> + 
 /// What a call is answered with.
 pub(super) enum Answer {
     /// One reply.
-    One(Result<Value, WireError>),
+    One(One),
     /// Replies until the stream ends; its last one closes the call.
     Stream(Replies),
 }
@@ -190,7 +190,7 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
             Answer::One(answer) => {
                 place.silent();
                 match answer {
-                    Ok(value) => send(&mut replies, &Reply::new(Some(value))).await,
+                    Ok(frame) => write(&mut replies, frame.as_bytes()).await,
                     Err(error) => send(&mut replies, &error).await,
                 }
             }
@@ -260,5 +260,9 @@ async fn send_all(
 async fn send(replies: &mut GuardedWrite, message: &impl Serialize) -> zlink::Result<()> {
     let mut frame = serde_json::to_vec(message)?;
     frame.push(0);
-    replies.write(&frame, &[] as &[OwnedFd], None).await
+    write(replies, &frame).await
+}
+
+async fn write(replies: &mut GuardedWrite, frame: &[u8]) -> zlink::Result<()> {
+    replies.write(frame, &[] as &[OwnedFd], None).await
 }

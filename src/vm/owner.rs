@@ -58,8 +58,8 @@ pub(super) struct Removal {
 
 /// A running VM's state and everything that can change it.
 pub(super) struct Owner {
-    pub(super) spec: VmSpec,
-    pub(super) facts: Facts,
+    pub(super) spec: Arc<VmSpec>,
+    pub(super) facts: Arc<Facts>,
     pub(super) machine: Machine,
     pub(super) inventory: Inventory,
     pub(super) session: Session,
@@ -115,8 +115,8 @@ pub(super) struct Parts {
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
-            spec: parts.spec,
-            facts: parts.facts,
+            spec: Arc::new(parts.spec),
+            facts: Arc::new(parts.facts),
             machine: parts.machine,
             inventory: parts.inventory,
             session: parts.session,
@@ -234,8 +234,8 @@ impl Owner {
     pub(super) fn status(&self) -> Status {
         let (slots, used, total) = self.slots();
         Status {
-            spec: self.spec.clone(),
-            facts: self.facts.clone(),
+            spec: Arc::clone(&self.spec),
+            facts: Arc::clone(&self.facts),
             run_state: self.inventory.run_state,
             stopping: self.ladder.is_some(),
             reason: self.inventory.reason.clone(),

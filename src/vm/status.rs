@@ -1,5 +1,6 @@
 //! What `status` tells: a copy of the books and of what was decided at the start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::spec::{Forward, VmSpec};
@@ -21,9 +22,9 @@ pub struct Published {
 #[derive(Debug, Clone)]
 pub struct Status {
     /// What it was made from.
-    pub spec: VmSpec,
+    pub spec: Arc<VmSpec>,
     /// What was decided or found at the start.
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
     /// What it does.
     pub run_state: RunState,
     /// A shutdown is under way.

@@ -36,8 +36,8 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     let saving = Saving {
         session: owner.session.clone(),
         bus: owner.bus.clone(),
-        spec: owner.spec.clone(),
-        facts: owner.facts.clone(),
+        spec: (*owner.spec).clone(),
+        facts: (*owner.facts).clone(),
         record,
         cards: owner.journal.cards().clone(),
         limits,

@@ -1,6 +1,7 @@
 //! The books of a VM that others change, too, are looked at again whenever they matter: who speaks on a monitor of their own
 //! plugs devices without an event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::owner::Owner;
@@ -21,7 +22,7 @@ pub(in super::super) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owne
     owner.spawn(look, move |owner, seen| {
         match seen {
             Ok(Ok(seen)) => {
-                seen.tell(&mut owner.spec, &mut owner.facts);
+                seen.tell(Arc::make_mut(&mut owner.spec), Arc::make_mut(&mut owner.facts));
                 owner.machine = seen.machine;
                 owner.inventory.renew(seen.inventory, &settled);
             }
