@@ -212,6 +212,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use crate::host::dirs::PipeEnd;
+
     fn name(text: &str) -> VmName {
         text.parse().unwrap()
     }
@@ -266,6 +268,33 @@ mod tests {
             listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
             assert_eq!(text, "hello");
         }
+    }
+
+    #[test]
+    fn pipes_replace_what_was_there_and_are_opened_without_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::create(root.path(), &name("a")).unwrap();
+        fs::write(root.path().join("secret"), "s").unwrap();
+        symlink("../secret", run.path().join(names::SERIAL_OUT)).unwrap();
+        for _ in 0..2 {
+            run.make_pipe(names::SERIAL_OUT).unwrap();
+            assert_eq!(mode(&run.path().join(names::SERIAL_OUT)), 0o600);
+            let nobody_reads = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write).unwrap_err();
+            assert_eq!(nobody_reads.raw_os_error(), Some(Errno::ENXIO as i32));
+            let mut reads = run.open_pipe(names::SERIAL_OUT, PipeEnd::Read).unwrap();
+            let mut writes = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write).unwrap();
+            writes.write_all(b"hello").unwrap();
+            drop(writes);
+            let mut text = String::new();
+            reads.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+        let mut endless = run.open_pipe(names::SERIAL_OUT, PipeEnd::Both).unwrap();
+        let nothing_yet = endless.read(&mut [0]).unwrap_err();
+        assert_eq!(nothing_yet.kind(), io::ErrorKind::WouldBlock);
+        symlink("../secret", run.path().join("link")).unwrap();
+        assert!(run.open_pipe("link", PipeEnd::Read).is_err());
+        assert_eq!(fs::read(root.path().join("secret")).unwrap(), b"s");
     }
 
     #[test]

@@ -22,6 +22,8 @@ fn a_qemu_that_refuses_is_quoted_and_leaves_nothing() {
     refused_both_ways(&bad, &["--device", "nonsense", "guest.img"], 1, &["'nonsense' is not a valid device"]);
     refused_both_ways(&bad, &["--cpu", "nonsense", "guest.img"], 1, &["CPU model 'nonsense'"]);
     refused_both_ways(&bad, &["--machine", "nonsense", "guest.img"], 1, &["unsupported machine type"]);
+    let words = ["-monitor stdio: cannot use stdio", "hint: ", "vmrun ctl hmp"];
+    refused_both_ways(&bad, &["guest.img", "--", "-monitor", "stdio"], 1, &words);
     refused_both_ways(&bad, &["--cpus", "4096", "guest.img"], 1, &["CPUs 4096"]);
     refused_both_ways(&bad, &["--cpus", "4097", "guest.img"], 2, &["--cpus 4097"]);
     assert_eq!(processes_with(bad.sandbox.path().to_str().unwrap()), Vec::<String>::new());
@@ -104,6 +106,8 @@ fn other_files_that_a_start_needs() {
         (["--qemu", "/bin/true"], &["QEMU did not start", "without a word"]),
         (["--qemu", "/bin/false"], &["QEMU did not start", "without a word"]),
         (["--qemu", "/bin/cat"], &["QEMU did not start", "cat: "]),
+        // what it prints is told, too
+        (["--qemu", "/bin/echo"], &["QEMU did not start: -nodefaults"]),
     ] {
         bad.start(&flags, 1, words);
     }
