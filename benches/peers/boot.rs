@@ -10,14 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::linuxkit::{self, LINUXKIT, Options};
-use super::measure::{in_turn, milliseconds};
+use super::measure::{in_turn, milliseconds, warm_up};
 use super::report::{Beside, Goal, Row};
 use super::support::sandbox::{PATIENCE, Sandbox, linux_guest};
 
 /// Each takes seconds.
 const RUNS: usize = 10;
-/// More than the guest and its QEMU touch until then, in bytes.
-const WARMED: usize = 700 << 20;
 /// The guest says this when its first process has set everything up.
 const READY: &str = "vmrun-guest: ready";
 
@@ -25,41 +23,38 @@ pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let prefix = guest(&sandbox);
     let mut ours = || {
-        warm_memory();
+        warm_up();
         vmrun(&sandbox, &prefix, &[])
     };
     let mut microvm = || {
-        warm_memory();
+        warm_up();
         vmrun(&sandbox, &prefix, &["--machine", "microvm"])
     };
     let mut theirs = || {
-        warm_memory();
+        warm_up();
         let begun = Instant::now();
         let options = Options { prefix: &prefix, folder: sandbox.path(), disk: None, port: None };
         let mut vm = linuxkit::start(&options);
         ready(&mut vm.0);
         milliseconds(begun.elapsed())
     };
-    let mut bare = || {
-        warm_memory();
+    let bare = |machine: &str| {
+        warm_up();
         let begun = Instant::now();
-        let mut vm = linuxkit::start_kernel(&prefix);
+        let mut vm = linuxkit::start_kernel(&prefix, machine);
         ready(&mut vm.0);
         milliseconds(begun.elapsed())
     };
-    let [ours, theirs, microvm, bare] = in_turn(RUNS, [&mut ours, &mut theirs, &mut microvm, &mut bare]);
+    let (mut bare_q35, mut bare_microvm) = (|| bare("q35,sata=off"), || bare("microvm"));
+    let [ours, theirs, microvm, bare_q35, bare_microvm] =
+        in_turn(RUNS, [&mut ours, &mut theirs, &mut microvm, &mut bare_q35, &mut bare_microvm]);
     let beside = Beside::Peer(LINUXKIT, theirs);
     vec![
         Row::new("boot of Linux", "ms", &ours, beside.clone(), Goal::TimesFaster(1.2)),
         Row::new("boot of Linux, microvm", "ms", &microvm, beside.clone(), Goal::TimesFaster(1.4)),
-        Row::new("boot of Linux, QEMU with no device at all", "ms", &bare, beside, Goal::None),
+        Row::new("boot of Linux, QEMU with no device at all", "ms", &bare_q35, beside.clone(), Goal::None),
+        Row::new("boot of Linux, microvm with no device at all", "ms", &bare_microvm, beside, Goal::None),
     ]
-}
-
-/// Where this machine is itself a virtual one, its host may take back memory that has been free for a second or two, and getting it again
-/// costs a boot up to 400 ms: whoever ran behind one that needs little memory paid for it.
-fn warm_memory() {
-    std::hint::black_box(vec![1_u8; WARMED]);
 }
 
 /// The guest of the tests, told how fast its clock is: without that Linux measures it on a microvm, and where there is no KVM that

@@ -49,11 +49,11 @@ pub(crate) fn start(options: &Options<'_>) -> Vm {
 }
 
 /// The same kernel in a QEMU that has nothing but a serial port: no launcher can boot it sooner.
-pub(crate) fn start_kernel(prefix: &Path) -> Vm {
+pub(crate) fn start_kernel(prefix: &Path, machine: &str) -> Vm {
     let file = |end: &str| format!("{}{end}", prefix.display());
     let cmdline = std::fs::read_to_string(file("-cmdline")).unwrap();
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-machine", "q35,sata=off"]);
+    command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-machine", machine]);
     command.args([
         "-accel",
         "tcg",

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use super::libvirt::{Libvirt, VIRSH};
-use super::measure::{RUNS, in_turn, milliseconds, time_of};
+use super::measure::{RUNS, in_turn, milliseconds, time_of, warm_up};
 use super::qemu::CommandLine;
 use super::report::{Beside, Goal, Row};
 use super::support::boot_sector::Guest;
@@ -63,15 +63,20 @@ fn to_status() -> Vec<Row> {
     let image = sandbox.boot_sector(Guest::Halted);
     let libvirt = Libvirt::start(&image);
     let mut vmrun = || {
+        warm_up();
         let taken = time_of(sandbox.vmrun().args(["qemu", "--detached"]).arg(&image))
             + time_of(sandbox.vmrun().args(["ctl", "status"]));
         sandbox.ctl(["shutdown", "--force"]);
         taken
     };
     let command_line = CommandLine::of(&sandbox, &[], &image);
-    let mut bare = || until_qmp(&sandbox, &command_line);
+    let mut bare = || {
+        warm_up();
+        until_qmp(&sandbox, &command_line)
+    };
     let mut virsh = || {
         let Some(libvirt) = &libvirt else { return f64::NAN };
+        warm_up();
         let taken = time_of(&mut libvirt.virsh(&["start", "--paused", "peer"]))
             + time_of(&mut libvirt.virsh(&["domstate", "peer"]));
         libvirt.run(&["destroy", "peer"]);
