@@ -125,8 +125,10 @@ fn qemu_and_helpers_hold_only_what_is_meant_and_see_no_secrets() {
         assert!(!environment.contains("s3cret"), "{}: {names:?}", helper.command);
     }
     let qemu = qemu_of(sandbox.path());
+    // its standard streams
+    let [input, output] = ["serial.in", "serial.out"].map(|pipe| sandbox.runtime().join("guest").join(pipe));
     for link in descriptors(qemu) {
-        assert!(is_meant(&link, &[&image]), "QEMU holds {link}");
+        assert!(is_meant(&link, &[&image, &input, &output]), "QEMU holds {link}");
         assert!(!link.ends_with("/leak"));
     }
     for helper in helpers.iter().filter(|process| !process.is_qemu()) {

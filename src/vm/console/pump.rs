@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
@@ -15,9 +15,10 @@ use super::log_file::ConsoleLog;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;
-/// How long QEMU is left alone after a read. It writes each byte by itself, and one that wakes a reader costs it much more than one that
-/// only joins the others in the pipe, which holds what a guest can print in some ten times as long.
-const BETWEEN_READS: Duration = Duration::from_millis(1);
+/// How long more output is waited for once there is some. QEMU writes each byte by itself, and one that wakes a reader costs it (and us)
+/// much more than one that only joins the others in the pipe, which holds what a guest can print in some ten times as long. It also
+/// keeps a line together, into which our own messages would be written otherwise.
+const GATHERING: Duration = Duration::from_millis(1);
 /// How many pieces of input may wait for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 
@@ -74,6 +75,11 @@ pub(in super::super) fn connect(serial: Serial, log: Option<ConsoleLog>) -> io::
 async fn drain(mut pipe: Receiver, hub: Hub, mut log: Option<ConsoleLog>) {
     let mut buffer = vec![0; BUFFER];
     loop {
+        match pipe.ready(Interest::READABLE).await {
+            Ok(ready) if ready.is_read_closed() => {}
+            Ok(_) => tokio::time::sleep(GATHERING).await,
+            Err(_) => break,
+        }
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
@@ -81,9 +87,6 @@ async fn drain(mut pipe: Receiver, hub: Hub, mut log: Option<ConsoleLog>) {
                     log.append(&buffer[..count]);
                 }
                 hub.push(&buffer[..count]);
-                if count < BUFFER {
-                    tokio::time::sleep(BETWEEN_READS).await;
-                }
             }
         }
     }
