@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::Guest;
+use crate::support::orphan::{detached, kill_supervisor};
 use crate::support::processes::{eventually, memory_kib, qemu_of, send, ticks};
 use crate::support::sandbox::{Sandbox, wait_with_patience};
 
@@ -16,6 +17,10 @@ const WINDOW: Duration = Duration::from_millis(1500);
 const TRIES: usize = 6;
 /// 64 MiB: the ring of recent output has 256 KiB, and a reader's share of the log 1 MiB here.
 const MEMORY_LIMIT_KIB: u64 = 64 << 10;
+
+/// What the guest prints each time that it counts, `line 00000000\r\n`, and what a pipe holds, in bytes.
+const LINE: u64 = 15;
+const PIPE: u64 = 64 << 10;
 
 /// A flooding VM whose output is a pipe that this test reads or not.
 struct Flood {
@@ -112,6 +117,28 @@ fn a_flood_that_nobody_reads_does_not_slow_the_guest() {
     jammed.end();
     let _ = console.wait();
     drained.end();
+}
+
+/// While nobody supervises it, what it prints is lost: its pipe would be full after a tenth of a second.
+#[test]
+fn a_flood_goes_on_without_a_supervisor_and_is_seen_by_the_next() {
+    let sandbox = detached(Guest::FloodsConsole, &[]);
+    sandbox.ctl(["wait", "console=line 00000500", "--timeout", "60s"]).ok();
+    kill_supervisor(&sandbox);
+    let known = std::fs::metadata(sandbox.file("guest-state/console.log")).unwrap().len();
+    std::thread::sleep(WINDOW);
+    // whoever asks now is the next supervisor
+    let lines = sandbox.counter();
+    let missed = (lines * LINE).saturating_sub(known);
+    println!("{lines} lines, of which the supervisors have read {known} bytes; {missed} bytes went by");
+    assert!(
+        missed > 2 * PIPE,
+        "{missed} bytes went by, and {PIPE} are in the pipe of a guest that stands still"
+    );
+    let next = format!("console=line {:08}", lines + 20_000);
+    sandbox.ctl(["wait", &next, "--from-now", "--timeout", "60s"]).ok();
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    sandbox.is_clean();
 }
 
 #[test]
