@@ -142,9 +142,10 @@ impl Running {
 
     /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
     pub async fn run(self) -> Outcome {
-        let Self { owner, outcome, run, state, mut shares, user_qmp, .. } = self;
+        let Self { handle, owner, outcome, run, state, mut shares, user_qmp, .. } = self;
         let ephemeral = owner.facts.ephemeral;
         let end = owner.run().await;
+        handle.console.finish().await;
         log::info!("{end}");
         shares.end();
         if let Some(path) = user_qmp {

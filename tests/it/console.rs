@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::{Guest, says};
+use crate::support::chance::repetitions;
 use crate::support::processes::{eventually, send};
 use crate::support::sandbox::{Foreground, Sandbox, wait_with_patience};
 
@@ -191,6 +192,9 @@ fn the_log_is_rotated_and_the_start_is_told_as_far_as_it_is_there() {
     sandbox.ctl(["wait", "console=line 00100000", "--from-now", "--timeout", "120s"]).ok();
     sandbox.ctl(["pause"]).ok();
     let size = |name: &str| std::fs::metadata(sandbox.file(format!("guest-state/{name}"))).unwrap().len();
+    // what the guest has printed last is gathered for a moment
+    let mut before = 0;
+    eventually("all is in the log", || std::mem::replace(&mut before, size("console.log")) == before);
     let (now, older) = (size("console.log"), size("console.log.1"));
     assert!(now <= 512 << 10 && older <= 512 << 10 && older > 256 << 10, "{now} {older}");
     let all = sandbox.run(["logs", "--since-start"]).ok().stdout;
@@ -204,6 +208,17 @@ fn the_log_is_rotated_and_the_start_is_told_as_far_as_it_is_there() {
     assert!(sandbox.run(["logs"]).ok().stdout == recent);
     sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
     sandbox.is_clean();
+}
+
+/// What is gathered is not lost when QEMU ends meanwhile.
+#[test]
+fn the_last_words_are_in_the_log_when_the_end_is_told() {
+    for _ in 0..repetitions(5) {
+        let sandbox = detached(Guest::ReactsToButton, &[]);
+        off(&sandbox);
+        let log = std::fs::read_to_string(sandbox.file("guest-state/console.log")).unwrap();
+        assert!(log.ends_with(&format!("{}\r\n", says::OFF)), "{log}");
+    }
 }
 
 #[test]

@@ -97,6 +97,13 @@ impl Hub {
         self.end.send_modify(|_| {});
     }
 
+    /// Resolves when no more output will come.
+    pub(super) async fn closed(&self) {
+        let is_closed = |_: &u64| self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed;
+        // the sender is ours: it lives as long as this waits
+        let _ = self.end.subscribe().wait_for(is_closed).await;
+    }
+
     /// A new reader.
     pub fn reader(&self, from: From) -> Reader {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);

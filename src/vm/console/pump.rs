@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::super::error::ChangeError;
 use super::super::prepare::Serial;
@@ -19,6 +19,8 @@ pub(super) const BUFFER: usize = 64 << 10;
 /// much more than one that only joins the others in the pipe, which holds what a guest can print in some ten times as long. It also
 /// keeps a line together, into which our own messages would be written otherwise.
 const GATHERING: Duration = Duration::from_millis(1);
+/// How long the end of the output of a QEMU that has ended is waited for.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// How many pieces of input may wait for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 
@@ -29,6 +31,8 @@ pub struct Console {
     pub hub: Hub,
     /// What is typed; bounded, so a guest that does not read holds the typist up and nobody else.
     pub input: mpsc::Sender<Vec<u8>>,
+    /// QEMU has ended: nothing is gathered any more.
+    last: Arc<Notify>,
     /// There is none: nothing comes of it, and nothing goes to it.
     absent: bool,
 }
@@ -37,7 +41,7 @@ impl Console {
     /// A console that is somewhere else: the caller pushes its output, and gets what is typed.
     pub fn remote() -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (input, typed) = mpsc::channel(INPUT_QUEUE);
-        (Self { hub: Hub::default(), input, absent: false }, typed)
+        (Self { hub: Hub::default(), input, last: Arc::default(), absent: false }, typed)
     }
 
     /// None: the VM was put together by somebody else, who has its serial ports.
@@ -45,6 +49,13 @@ impl Console {
         let (console, _) = Self::remote();
         console.hub.close();
         Self { absent: true, ..console }
+    }
+
+    /// Takes what a QEMU that has ended has left: when this returns, all of it is in the log.
+    pub(in super::super) async fn finish(&self) {
+        self.last.notify_one();
+        // a descendant of QEMU could hold the pipe open
+        let _ = tokio::time::timeout(LAST_OUTPUT, self.hub.closed()).await;
     }
 
     /// Whether there is one.
@@ -67,17 +78,20 @@ pub(in super::super) fn connect(serial: Serial, log: Option<ConsoleLog>) -> io::
     let (read, write) = (Receiver::from_file(output)?, Sender::from_file(input)?);
     let hub = Hub::new(log.as_ref().map(|log| Arc::new(log.reader())));
     let (input, typed) = mpsc::channel(INPUT_QUEUE);
-    tokio::spawn(drain(read, hub.clone(), log));
+    let last = Arc::new(Notify::new());
+    tokio::spawn(drain(read, hub.clone(), log, Arc::clone(&last)));
     tokio::spawn(feed(write, typed));
-    Ok(Console { hub, input, absent: false })
+    Ok(Console { hub, input, last, absent: false })
 }
 
-async fn drain(mut pipe: Receiver, hub: Hub, mut log: Option<ConsoleLog>) {
+async fn drain(mut pipe: Receiver, hub: Hub, mut log: Option<ConsoleLog>, last: Arc<Notify>) {
     let mut buffer = vec![0; BUFFER];
     loop {
         match pipe.ready(Interest::READABLE).await {
             Ok(ready) if ready.is_read_closed() => {}
-            Ok(_) => tokio::time::sleep(GATHERING).await,
+            Ok(_) => {
+                let _ = tokio::time::timeout(GATHERING, last.notified()).await;
+            }
             Err(_) => break,
         }
         match pipe.read(&mut buffer).await {
