@@ -114,3 +114,47 @@ async fn feed(mut pipe: Sender, mut typed: mpsc::Receiver<Vec<u8>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+
+    use super::super::From;
+    use super::*;
+
+    /// A console, and QEMU's end of its output.
+    fn console() -> (Console, io::PipeWriter) {
+        let (output, guest) = io::pipe().unwrap();
+        let (_, input) = io::pipe().unwrap();
+        let [output, input] = [OwnedFd::from(output), OwnedFd::from(input)].map(File::from);
+        (connect(Serial { input, output }, None).unwrap(), guest)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_within_a_moment_is_one_piece() {
+        let (console, mut guest) = console();
+        let mut reader = console.hub.reader(From::Now);
+        guest.write_all(b"o").unwrap();
+        let rest = async {
+            tokio::time::sleep(GATHERING / 2).await;
+            guest.write_all(b"ne").unwrap();
+        };
+        let (chunk, ()) = tokio::join!(reader.next(), rest);
+        assert_eq!(chunk.unwrap().bytes, b"one");
+    }
+
+    #[tokio::test]
+    async fn all_is_there_when_it_has_finished() {
+        let (console, mut guest) = console();
+        tokio::task::yield_now().await;
+        for line in 0..1000 {
+            writeln!(guest, "line {line}").unwrap();
+        }
+        drop(guest);
+        console.finish().await;
+        let bytes = console.hub.reader(From::Recent).try_next().unwrap().bytes;
+        assert!(bytes.ends_with(b"line 999\n"), "{}", String::from_utf8_lossy(&bytes));
+    }
+}
