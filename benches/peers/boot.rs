@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::linuxkit::{self, LINUXKIT, Options};
-use super::measure::{in_turn, milliseconds, warm_up};
+use super::measure::{in_turn_after, milliseconds, warm_up};
 use super::report::{Beside, Goal, Row};
 use super::support::sandbox::{PATIENCE, Sandbox, linux_guest};
 
@@ -22,16 +22,9 @@ const READY: &str = "vmrun-guest: ready";
 pub(crate) fn rows() -> Vec<Row> {
     let sandbox = Sandbox::new();
     let prefix = guest(&sandbox);
-    let mut ours = || {
-        warm_up();
-        vmrun(&sandbox, &prefix, &[])
-    };
-    let mut microvm = || {
-        warm_up();
-        vmrun(&sandbox, &prefix, &["--machine", "microvm"])
-    };
+    let mut ours = || vmrun(&sandbox, &prefix, &[]);
+    let mut microvm = || vmrun(&sandbox, &prefix, &["--machine", "microvm"]);
     let mut theirs = || {
-        warm_up();
         let begun = Instant::now();
         let options = Options { prefix: &prefix, folder: sandbox.path(), disk: None, port: None };
         let mut vm = linuxkit::start(&options);
@@ -39,15 +32,15 @@ pub(crate) fn rows() -> Vec<Row> {
         milliseconds(begun.elapsed())
     };
     let bare = |machine: &str| {
-        warm_up();
         let begun = Instant::now();
         let mut vm = linuxkit::start_kernel(&prefix, machine);
         ready(&mut vm.0);
         milliseconds(begun.elapsed())
     };
     let (mut bare_q35, mut bare_microvm) = (|| bare("q35,sata=off"), || bare("microvm"));
-    let [ours, theirs, microvm, bare_q35, bare_microvm] =
-        in_turn(RUNS, [&mut ours, &mut theirs, &mut microvm, &mut bare_q35, &mut bare_microvm]);
+    let measured: [&mut dyn FnMut() -> f64; 5] =
+        [&mut ours, &mut theirs, &mut microvm, &mut bare_q35, &mut bare_microvm];
+    let [ours, theirs, microvm, bare_q35, bare_microvm] = in_turn_after(warm_up, RUNS, measured);
     let beside = Beside::Peer(LINUXKIT, theirs);
     vec![
         Row::new("boot of Linux", "ms", &ours, beside.clone(), Goal::TimesFaster(1.2)),

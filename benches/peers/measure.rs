@@ -50,16 +50,24 @@ impl Series {
 }
 
 /// Measures each of them once to warm up, then all of them in turn, so many times.
-pub(crate) fn in_turn<const N: usize>(
+pub(crate) fn in_turn<const N: usize>(runs: usize, measured: [&mut dyn FnMut() -> f64; N]) -> [Series; N] {
+    in_turn_after(|| (), runs, measured)
+}
+
+/// The same, with something done before each that does not count.
+pub(crate) fn in_turn_after<const N: usize>(
+    before_each: fn(),
     runs: usize,
     mut measured: [&mut dyn FnMut() -> f64; N],
 ) -> [Series; N] {
     for one in &mut measured {
+        before_each();
         one();
     }
     let mut values = [const { Vec::new() }; N];
     for _ in 0..runs {
         for (one, values) in measured.iter_mut().zip(&mut values) {
+            before_each();
             values.push(one());
         }
     }

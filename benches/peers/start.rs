@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use super::libvirt::{Libvirt, VIRSH};
-use super::measure::{RUNS, in_turn, milliseconds, time_of, warm_up};
+use super::measure::{RUNS, in_turn, in_turn_after, milliseconds, time_of, warm_up};
 use super::qemu::CommandLine;
 use super::report::{Beside, Goal, Row};
 use super::support::boot_sector::Guest;
@@ -63,20 +63,15 @@ fn to_status() -> Vec<Row> {
     let image = sandbox.boot_sector(Guest::Halted);
     let libvirt = Libvirt::start(&image);
     let mut vmrun = || {
-        warm_up();
         let taken = time_of(sandbox.vmrun().args(["qemu", "--detached"]).arg(&image))
             + time_of(sandbox.vmrun().args(["ctl", "status"]));
         sandbox.ctl(["shutdown", "--force"]);
         taken
     };
     let command_line = CommandLine::of(&sandbox, &[], &image);
-    let mut bare = || {
-        warm_up();
-        until_qmp(&sandbox, &command_line)
-    };
+    let mut bare = || until_qmp(&sandbox, &command_line);
     let mut virsh = || {
         let Some(libvirt) = &libvirt else { return f64::NAN };
-        warm_up();
         let taken = time_of(&mut libvirt.virsh(&["start", "--paused", "peer"]))
             + time_of(&mut libvirt.virsh(&["domstate", "peer"]));
         libvirt.run(&["destroy", "peer"]);
@@ -84,7 +79,7 @@ fn to_status() -> Vec<Row> {
         libvirt.settles();
         taken
     };
-    let [ours, bare, theirs] = in_turn(RUNS, [&mut vmrun, &mut bare, &mut virsh]);
+    let [ours, bare, theirs] = in_turn_after(warm_up, RUNS, [&mut vmrun, &mut bare, &mut virsh]);
     let beside = libvirt.as_ref().map_or(Beside::Missing(VIRSH), |_| Beside::Peer(VIRSH, theirs));
     vec![
         Row::new("start and status", "ms", &ours, beside.clone(), Goal::TimesFaster(8.0)),

@@ -19,6 +19,8 @@ use super::{DirError, names};
 use crate::host::sys;
 use crate::spec::VmName;
 
+/// The mode of sockets and pipes: 0600.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 /// How often a lock is tried before it counts as taken: [`RunDir::probe`] of another process holds it for microseconds,
 /// and a directory can vanish under our hands when its VM ends.
 const ATTEMPTS: u32 = 10;
@@ -131,8 +133,7 @@ impl RunDir {
     pub fn bind(&self, name: &str) -> io::Result<UnixListener> {
         self.unlink(name)?;
         let listener = UnixListener::bind(self.short_path(name))?;
-        // between the two lines the directory's 0700 protects it
-        fchmodat(&self.directory, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
+        self.make_private(name)?;
         Ok(listener)
     }
 
@@ -142,10 +143,13 @@ impl RunDir {
     /// Of the system.
     pub fn make_pipe(&self, name: &str) -> io::Result<()> {
         self.unlink(name)?;
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        mkfifoat(&self.directory, name, mode)?;
-        // a umask may have taken bits of it
-        Ok(fchmodat(&self.directory, name, mode, FchmodatFlags::FollowSymlink)?)
+        mkfifoat(&self.directory, name, PRIVATE)?;
+        self.make_private(name)
+    }
+
+    /// Whatever the umask gave what was just made, or took from it; until then the directory's 0700 protects it.
+    fn make_private(&self, name: &str) -> io::Result<()> {
+        Ok(fchmodat(&self.directory, name, PRIVATE, FchmodatFlags::FollowSymlink)?)
     }
 
     /// Empties the directory but for the lock: what a killed supervisor left.
