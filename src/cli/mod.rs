@@ -17,6 +17,7 @@ mod qemu_args;
 mod usage;
 mod wrap;
 
+use std::ffi::OsString;
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
@@ -68,11 +69,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// As `Cli::try_parse`, but that the grammar is left to the process's end where that is near: to take it apart takes a tenth
-/// of all that a `ctl status` computes.
+/// As `Cli::try_parse`, but first with no more of the grammar than the words call for; whatever is wrong is told with the whole
+/// of it at hand, and so is help.
 fn parse() -> Result<Cli, clap::Error> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    lazy::for_words(&words, || parse_words(&words)).unwrap_or_else(|| parse_words(&words))
+}
+
+/// The grammar is left to the process's end where that is near.
+fn parse_words(words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut grammar = ManuallyDrop::new(Cli::command());
-    let mut matches = grammar.try_get_matches_from_mut(std::env::args_os())?;
+    let mut matches = grammar.try_get_matches_from_mut(words)?;
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut grammar))?;
     if matches!(cli.program, Program::Qemu(_) | Program::Wrap(_)) {
         drop(ManuallyDrop::into_inner(grammar));

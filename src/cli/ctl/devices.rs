@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::control::methods::{self, Method};
@@ -11,7 +11,28 @@ use crate::machine;
 use crate::spec::{DeviceSpec, duration};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::Context;
+
+/// About any device.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Plug any device: DRIVER[,PROP=VALUE...]
+    #[command(name = "device-add")]
+    Add(Lazy<Add>),
+    /// Unplug a device
+    #[command(name = "device-remove")]
+    Remove(Lazy<Remove>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Add(Lazy(add)) => add.run(context),
+            Self::Remove(Lazy(remove)) => remove.run(context, methods::RemoveDevice, "device"),
+        }
+    }
+}
 
 /// `device-add`.
 #[derive(Debug, Args)]

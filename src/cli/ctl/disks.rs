@@ -3,16 +3,50 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
 use crate::machine;
 use crate::spec::{DiskSpec, Size};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::{bytes, table};
-use super::{Context, throttle};
+use super::{Context, devices, throttle};
+
+/// About disks and media.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the disks and CD-ROM drives
+    DiskList,
+    /// Plug a disk: [file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
+    DiskAdd(Lazy<Add>),
+    /// Ask the guest to release a disk, and unplug it
+    DiskRemove(Lazy<devices::Remove>),
+    /// Make a disk larger
+    DiskResize(Lazy<Resize>),
+    /// Limit what a disk does per second
+    DiskThrottle(Lazy<throttle::Throttle>),
+    /// Put another image into a CD-ROM drive
+    MediaChange(Lazy<Change>),
+    /// Take the medium out of a CD-ROM drive
+    MediaEject(Lazy<Eject>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::DiskList => list(context),
+            Self::DiskAdd(Lazy(add)) => add.run(context),
+            Self::DiskRemove(Lazy(remove)) => remove.run(context, methods::RemoveDisk, "disk"),
+            Self::DiskResize(Lazy(resize)) => resize.run(context),
+            Self::DiskThrottle(Lazy(throttle)) => throttle.run(context),
+            Self::MediaChange(Lazy(change)) => change.run(context),
+            Self::MediaEject(Lazy(eject)) => eject.run(context),
+        }
+    }
+}
 
 /// `disk-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {

@@ -1,14 +1,39 @@
 //! `nic-list`, `nic-add`, `link`.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::control::{methods, wire};
 use crate::machine;
 use crate::spec::NicSpec;
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::table;
-use super::Context;
+use super::{Context, devices};
+
+/// About network cards.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the network cards
+    NicList,
+    /// Plug a network card: user|tap,NAME|bridge,NAME[,mac=A][,model=M][,id=ID]
+    NicAdd(Lazy<Add>),
+    /// Ask the guest to release a network card, and unplug it
+    NicRemove(Lazy<devices::Remove>),
+    /// Plug or pull a network card's cable
+    Link(Lazy<Link>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::NicList => list(context),
+            Self::NicAdd(Lazy(add)) => add.run(context),
+            Self::NicRemove(Lazy(remove)) => remove.run(context, methods::RemoveNic, "network card"),
+            Self::Link(Lazy(link)) => link.run(context),
+        }
+    }
+}
 
 /// `nic-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {

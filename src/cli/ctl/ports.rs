@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
 use crate::machine;
@@ -10,8 +10,33 @@ use crate::spec::Forward;
 use crate::spec::forward::ForwardError;
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::table;
 use super::Context;
+
+/// About port forwards.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the port forwards
+    #[command(name = "port-list")]
+    List,
+    /// Make a port forward: [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one
+    #[command(name = "port-add")]
+    Add(Lazy<Add>),
+    /// End a port forward
+    #[command(name = "port-remove")]
+    Remove(Lazy<Remove>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::List => list(context),
+            Self::Add(Lazy(add)) => add.run(context),
+            Self::Remove(Lazy(remove)) => remove.run(context),
+        }
+    }
+}
 
 /// `port-list`.
 pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::control::methods::{self, Method};
@@ -11,7 +11,35 @@ use crate::machine;
 use crate::spec::duration;
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::Context;
+
+/// About power and processors.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Stop the guest's processors
+    Pause,
+    /// Let the guest's processors run again
+    Resume,
+    /// Reset the machine without asking the guest
+    Reset,
+    /// Press the power button once
+    Powerdown,
+    /// Shut the VM down and wait until it is off: ask, ask again, quit, kill
+    Shutdown(Lazy<Shutdown>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Pause => plain(context, methods::Pause, "paused"),
+            Self::Resume => plain(context, methods::Resume, "running"),
+            Self::Reset => plain(context, methods::Reset, "reset"),
+            Self::Powerdown => plain(context, methods::Powerdown, "the power button was pressed"),
+            Self::Shutdown(Lazy(shutdown)) => shutdown.run(context),
+        }
+    }
+}
 
 /// A command without parameters and without a reply.
 pub(super) fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>

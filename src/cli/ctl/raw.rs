@@ -1,12 +1,39 @@
 //! `qmp` and `hmp`: anything else.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::control::{methods, wire};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::Context;
+
+/// QEMU's own commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run any QMP command, e.g. '{"execute": "query-block"}' or just query-block
+    Qmp(Lazy<Qmp>),
+    /// Run a command of QEMU's human monitor
+    Hmp(Lazy<Hmp>),
+}
+
+impl Command {
+    /// Refuses what cannot be a command before any VM is looked for.
+    pub(super) fn checked(self) -> Result<Self, Failure> {
+        match self {
+            Self::Qmp(Lazy(qmp)) => qmp.parsed().map(|_| Self::Qmp(Lazy(qmp))),
+            hmp => Ok(hmp),
+        }
+    }
+
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Qmp(Lazy(qmp)) => qmp.run(context),
+            Self::Hmp(Lazy(hmp)) => hmp.run(context),
+        }
+    }
+}
 
 /// `qmp`.
 #[derive(Debug, Args)]
@@ -16,11 +43,6 @@ pub(super) struct Qmp {
 }
 
 impl Qmp {
-    /// Refuses what cannot be a command before any VM is looked for.
-    pub(super) fn checked(self) -> Result<Self, Failure> {
-        self.parsed().map(|_| self)
-    }
-
     fn parsed(&self) -> Result<Value, Failure> {
         let text = self.command.trim();
         let bare = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::control::{methods, wire};
@@ -14,7 +14,29 @@ use crate::spec::duration;
 use crate::spec::keys::KeyCombo;
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::Context;
+
+/// Screen and keyboard.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take a picture of the guest's display, as a PNG file
+    Screenshot(Lazy<Screenshot>),
+    /// Press keys
+    SendKey(Lazy<SendKey>),
+    /// Type a text on a US keyboard
+    Type(Lazy<Type>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Screenshot(Lazy(screenshot)) => screenshot.run(context),
+            Self::SendKey(Lazy(keys)) => keys.run(context),
+            Self::Type(Lazy(text)) => text.run(context),
+        }
+    }
+}
 
 /// `screenshot`.
 #[derive(Debug, Args)]

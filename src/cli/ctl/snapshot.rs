@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::control::client::ClientError;
 use crate::control::methods::{self, Method};
@@ -10,8 +10,36 @@ use crate::control::wire;
 use crate::spec::SnapshotName;
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::{Line, bytes, milliseconds, table};
-use super::Context;
+use super::{Context, save};
+
+/// Saving and going back.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Put the whole VM into a file, and end it; `vmrun qemu --restore FILE` goes on from there
+    Save(Lazy<save::Save>),
+    /// Put memory, devices and disks into a snapshot, in the VM's qcow2 images
+    SnapshotSave(Lazy<Save>),
+    /// Go back to a snapshot
+    SnapshotLoad(Lazy<Named>),
+    /// List the snapshots
+    SnapshotList,
+    /// Delete a snapshot
+    SnapshotDelete(Lazy<Named>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Save(Lazy(save)) => save.run(context),
+            Self::SnapshotSave(Lazy(save)) => save.run(context),
+            Self::SnapshotLoad(Lazy(named)) => named.run(context, methods::LoadSnapshot, "loaded"),
+            Self::SnapshotList => list(context),
+            Self::SnapshotDelete(Lazy(named)) => named.run(context, methods::DeleteSnapshot, "deleted"),
+        }
+    }
+}
 
 /// `snapshot-save`.
 #[derive(Debug, Args)]

@@ -1,11 +1,32 @@
 //! `status`.
 
+use clap::Subcommand;
+
 use crate::control::methods;
 use crate::control::wire::{self, Status, StatusReply};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::{bytes, facts, milliseconds, table};
-use super::{Context, disks, nics};
+use super::{Context, disks, nics, stats};
+
+/// `status`, `stats`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Everything that is known of the VM
+    Status,
+    /// What it uses: processor time, memory, what went through its disks and network cards
+    Stats(Lazy<stats::Stats>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Status => show(context),
+            Self::Stats(Lazy(stats)) => stats.run(context),
+        }
+    }
+}
 
 /// `status`.
 pub(super) fn show(context: &mut Context) -> Result<u8, Failure> {

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
 use crate::host;
@@ -11,19 +11,49 @@ use crate::machine;
 use crate::spec::{DeviceId, UsbSelector};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::{Output, table};
 use super::Context;
+
+/// About USB devices.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the VM's USB devices, or with --host those of this machine
+    #[command(name = "usb-list")]
+    List(Lazy<List>),
+    /// Plug a USB device
+    #[command(name = "usb-add")]
+    Add(Lazy<Add>),
+    /// Unplug a USB device
+    #[command(name = "usb-remove")]
+    Remove(Lazy<Remove>),
+}
+
+impl Command {
+    /// `usb-list --host`, which is about no VM.
+    pub(super) fn is_of_host(&self) -> bool {
+        matches!(self, Self::List(Lazy(list)) if list.host)
+    }
+
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::List(_) => list(context),
+            Self::Add(Lazy(add)) => add.run(context),
+            Self::Remove(Lazy(remove)) => remove.run(context),
+        }
+    }
+}
 
 /// `usb-list`.
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Those of this machine that could be plugged
     #[arg(long)]
-    pub(super) host: bool,
+    host: bool,
 }
 
 /// `usb-list`.
-pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::UsbList { usb } = context.client.call(methods::ListUsb, wire::Empty {})?;
     context.output.print(&usb, || {
         let rows = usb

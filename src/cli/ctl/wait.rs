@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
 use crate::machine;
@@ -10,8 +10,27 @@ use crate::spec::event_name::doubt;
 use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
+use super::super::lazy::Lazy;
 use super::super::output::milliseconds;
-use super::Context;
+use super::{Context, events};
+
+/// Waiting and following.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Wait until something has come true
+    Wait(Lazy<Wait>),
+    /// Print events as they come, one JSON object a line, until the VM ends
+    Events(Lazy<events::Events>),
+}
+
+impl Command {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        match self {
+            Self::Wait(Lazy(wait)) => wait.run(context),
+            Self::Events(Lazy(events)) => events.run(context),
+        }
+    }
+}
 
 /// `wait`.
 #[derive(Debug, Args)]
