@@ -15,6 +15,7 @@ use crate::vm::{
 };
 
 use super::error::WireError;
+use super::frame::{Frame, LastStatus};
 use super::guest::{self, Uploads};
 use super::service::{Answer, RawCall};
 use super::translate::{self, absolute, parse};
@@ -26,39 +27,26 @@ const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Budget of the ladder's asking unless the call says otherwise.
 const SHUTDOWN_BUDGET: Duration = Duration::from_secs(30);
 
-/// More than most replies have, in bytes; the status of a small VM has a thousand.
-const USUAL_REPLY: usize = 2048;
 /// Each may be an expression that is held against all that the guest prints.
 const MAX_CONDITIONS: usize = 100;
 
-/// A reply as it is written: made once, without a tree of values in between.
-pub(super) struct Frame(Vec<u8>);
-
-impl Frame {
-    fn of(parameters: &impl Serialize) -> serde_json::Result<Self> {
-        let mut frame = Vec::with_capacity(USUAL_REPLY);
-        frame.extend_from_slice(br#"{"parameters":"#);
-        serde_json::to_writer(&mut frame, parameters)?;
-        frame.extend_from_slice(b"}\0");
-        Ok(Self(frame))
-    }
-
-    /// All of it, with the byte 0 at its end.
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 pub(super) type One = Result<Frame, WireError>;
 
+/// What belongs to one connection.
+#[derive(Default)]
+pub(super) struct Belongings {
+    uploads: Uploads,
+    status: LastStatus,
+}
+
 /// Answers one call.
-pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, uploads: &mut Uploads) -> Answer {
+pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, own: &mut Belongings) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
     Answer::One(match call.method.rsplit_once('.') {
         Some((INTERFACE, method)) if methods::is_stream(method) => {
             return streams::start(method, parameters, more, vm);
         }
-        Some((INTERFACE, method)) => machine(method, parameters, vm, uploads).await,
+        Some((INTERFACE, method)) => machine(method, parameters, vm, own).await,
         Some((SERVICE_INTERFACE, method)) => service(method, parameters),
         Some((interface, _)) => Err(WireError::service("InterfaceNotFound", "interface", interface)),
         None => Err(WireError::service("InterfaceNotFound", "interface", &call.method)),
@@ -84,11 +72,15 @@ fn service(method: &str, parameters: Value) -> One {
     }
 }
 
-async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
+async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongings) -> One {
     match method {
-        "GetStatus" | "ListUsb" | "ListForwards" | "ListDisks" | "ListNics" => {
+        "GetStatus" => {
             let _: wire::Empty = read(parameters)?;
-            known(method, translate::status(&vm.status().await?))
+            written(own.status.frame(vm.status().await?))
+        }
+        "ListUsb" | "ListForwards" | "ListDisks" | "ListNics" => {
+            let _: wire::Empty = read(parameters)?;
+            list(method, translate::status(&*vm.status().await?))
         }
         "GetStats" => {
             let _: wire::Empty = read(parameters)?;
@@ -96,9 +88,9 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
         }
         "Shutdown" => shutdown(read(parameters)?, vm).await,
         "Wait" => wait(read(parameters)?, vm).await,
-        "StartGuestFile" => guest::start_file(parameters, vm, uploads).await,
-        "WriteGuestFile" => guest::write_file(parameters, uploads).await,
-        "FinishGuestFile" => guest::finish_file(parameters, uploads).await,
+        "StartGuestFile" => guest::start_file(parameters, vm, &mut own.uploads).await,
+        "WriteGuestFile" => guest::write_file(parameters, &mut own.uploads).await,
+        "FinishGuestFile" => guest::finish_file(parameters, &mut own.uploads).await,
         "Screenshot" => screen::screenshot(parameters, vm).await,
         "SendKeys" => screen::send_keys(parameters, vm).await,
         "TypeText" => screen::type_text(parameters, vm).await,
@@ -111,14 +103,13 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, uploads: &mut Upl
     }
 }
 
-/// The whole status, or the part of it that is asked for.
-fn known(method: &str, status: wire::Status) -> One {
+/// The part of the status that is asked for.
+fn list(method: &str, status: wire::Status) -> One {
     match method {
         "ListUsb" => reply(&wire::UsbList { usb: status.usb }),
         "ListForwards" => reply(&wire::ForwardList { forwards: status.forwards }),
         "ListDisks" => reply(&wire::DiskList { disks: status.disks }),
-        "ListNics" => reply(&wire::NicList { nics: status.nics.unwrap_or_default() }),
-        _ => reply(&wire::StatusReply { status }),
+        _ => reply(&wire::NicList { nics: status.nics.unwrap_or_default() }),
     }
 }
 
@@ -339,7 +330,11 @@ fn at_fault(error: &serde_path_to_error::Error<serde_json::Error>) -> WireError 
 }
 
 pub(super) fn reply(parameters: &impl Serialize) -> One {
-    Frame::of(parameters).map_err(|error| ChangeError::host(error).into())
+    written(Frame::of(parameters))
+}
+
+fn written(frame: serde_json::Result<Frame>) -> One {
+    frame.map_err(|error| ChangeError::host(error).into())
 }
 
 /// The reply of a method that has nothing to tell.

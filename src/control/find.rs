@@ -93,69 +93,85 @@ pub fn all(root: &Path) -> Result<Vec<(VmName, Standing)>, FindError> {
 
 /// How one is doing.
 pub fn standing(root: &Path, name: &VmName) -> Standing {
-    if RunDir::probe(root, name) == Liveness::Alive {
-        return Standing::Supervised;
+    RunClient::open(root, name).map_or(Standing::Stale, |directory| standing_of(&directory))
+}
+
+fn standing_of(directory: &RunClient) -> Standing {
+    match directory.liveness() {
+        Liveness::Alive => Standing::Supervised,
+        Liveness::Free if is_orphan(directory) => Standing::Orphan,
+        Liveness::Free => Standing::Stale,
     }
-    let orphan = RunClient::open(root, name).is_ok_and(|directory| is_orphan(&directory));
-    if orphan { Standing::Orphan } else { Standing::Stale }
 }
 
 /// The names of those that run, with or without a supervisor.
-pub fn running(root: &Path) -> Result<Vec<VmName>, FindError> {
+fn running(root: &Path) -> Result<Vec<VmName>, FindError> {
     let all = all(root)?;
     Ok(all.into_iter().filter(|(_, standing)| *standing != Standing::Stale).map(|(name, _)| name).collect())
 }
 
 /// Connects to the VM that is meant: the named one, or the only one.
 pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), FindError> {
-    let (name, directory) = open(root, name)?;
-    let client = connect_to(&directory)?;
-    Ok((name, client))
-}
-
-/// The run directory of the VM that is meant, which has a supervisor.
-pub fn open(root: &Path, name: Option<&VmName>) -> Result<(VmName, RunClient), FindError> {
-    let name = match name {
-        Some(name) => name.clone(),
-        None => {
-            let mut running = running(root)?;
-            match (running.pop(), running.is_empty()) {
-                (Some(only), true) => only,
-                (Some(last), false) => {
-                    running.push(last);
-                    return Err(FindError::Several(running));
-                }
-                (None, _) => return Err(FindError::None),
-            }
-        }
-    };
-    let directory = match RunClient::open(root, &name) {
-        Ok(directory) => directory,
-        Err(DirError::Missing { .. }) => {
-            let running = running(root)?;
-            return Err(FindError::NoSuch { name, running });
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if RunDir::probe(root, &name) == Liveness::Free {
-        return Err(if is_orphan(&directory) { FindError::Orphan(name) } else { FindError::Stale(name) });
+    if let Some(name) = name {
+        return Ok((name.clone(), connect_to(name, &open(root, name)?)?));
     }
-    Ok((name, directory))
+    let only = match <[VmName; 1]>::try_from(RunDir::list(root).map_err(FindError::List)?) {
+        Ok([only]) => only,
+        // some may be leftovers
+        Err(_) => match <[VmName; 1]>::try_from(running(root)?) {
+            Ok([only]) => only,
+            Err(running) if running.is_empty() => return Err(FindError::None),
+            Err(running) => return Err(FindError::Several(running)),
+        },
+    };
+    match open(root, &only).and_then(|directory| connect_to(&only, &directory)) {
+        Ok(client) => Ok((only, client)),
+        // it has just ended, or is a leftover
+        Err(FindError::NoSuch { .. } | FindError::Stale(_)) => Err(FindError::None),
+        Err(error) => Err(error),
+    }
 }
 
-/// A supervisor that has just taken its lock binds its socket a moment later.
-fn connect_to(directory: &RunClient) -> Result<Client, ClientError> {
+/// The run directory of a VM that has a supervisor.
+pub fn open_supervised(root: &Path, name: &VmName) -> Result<RunClient, FindError> {
+    let directory = open(root, name)?;
+    supervised(name, &directory)?;
+    Ok(directory)
+}
+
+fn open(root: &Path, name: &VmName) -> Result<RunClient, FindError> {
+    match RunClient::open(root, name) {
+        Ok(directory) => Ok(directory),
+        Err(DirError::Missing { .. }) => {
+            Err(FindError::NoSuch { name: name.clone(), running: running(root)? })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn supervised(name: &VmName, directory: &RunClient) -> Result<(), FindError> {
+    match standing_of(directory) {
+        Standing::Supervised => Ok(()),
+        Standing::Orphan => Err(FindError::Orphan(name.clone())),
+        Standing::Stale => Err(FindError::Stale(name.clone())),
+    }
+}
+
+fn connect_to(name: &VmName, directory: &RunClient) -> Result<Client, FindError> {
     let mut left = CONNECT_ATTEMPTS;
     loop {
         let not_yet = |error: &std::io::Error| {
             matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
         };
         match Client::connect(directory) {
+            // who listens lives, so the lock tells something of the others only; a supervisor that has just taken its lock
+            // binds its socket a moment later
             Err(ClientError::Connect(error)) if not_yet(&error) && left > 0 => {
+                supervised(name, directory)?;
                 left -= 1;
                 std::thread::sleep(CONNECT_PAUSE);
             }
-            other => return other,
+            other => return Ok(other?),
         }
     }
 }

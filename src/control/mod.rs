@@ -7,6 +7,7 @@ pub mod client;
 mod dispatch;
 mod error;
 pub mod find;
+mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guest;

@@ -18,9 +18,8 @@ use zlink::{Call, Connection, Reply};
 use crate::host::sys;
 use crate::vm::Handle;
 
-use super::dispatch::{One, dispatch};
+use super::dispatch::{Belongings, One, dispatch};
 use super::error::WireError;
-use super::guest::Uploads;
 use super::places::{Place, Places};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
 
@@ -142,7 +141,7 @@ type Received = zlink::Result<Call<RawCall>>;
 async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
     let (mut calls, replies) = Connection::new(Guarded(stream)).split();
     let mut replies = replies.into_write_half();
-    let mut uploads = Uploads::new();
+    let mut own = Belongings::default();
     // a call that came while a stream was under way
     let mut ahead: Option<Received> = None;
     let mut garbage = 0;
@@ -160,7 +159,7 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
             Ok(call) => {
                 place.known();
                 garbage = 0;
-                let answer = dispatch(call.method(), call.more(), &handle, &mut uploads);
+                let answer = dispatch(call.method(), call.more(), &handle, &mut own);
                 let answer = tokio::select! { biased;
                     answer = answer => answer,
                     // what was sent to the owner still happens; what was only awaited need not be any more

@@ -152,7 +152,7 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
             ),
             Attached::Status => {
                 if let Ok(status) = vm.status().await {
-                    let uptime = status.uptime.as_secs();
+                    let uptime = status.uptime().as_secs();
                     log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.spec.name, status.run_state);
                 }
             }

@@ -89,7 +89,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         state,
         reason: status.reason.clone(),
         outcome: None,
-        uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        uptime_ms: uptime_ms(status),
         uuid: status.spec.uuid.to_string(),
         arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),
         machine: machine.unwrap_or_else(|| crate::qemu::default_machine(status.spec.arch).to_owned()),
@@ -124,6 +124,11 @@ pub(super) fn status(status: &Status) -> wire::Status {
             .map(|(name, device)| wire::Slot { name: name.clone(), device: device.clone() })
             .collect(),
     }
+}
+
+/// How long QEMU has run.
+pub(super) fn uptime_ms(status: &Status) -> u64 {
+    u64::try_from(status.uptime().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A forward.

@@ -92,7 +92,7 @@ impl Machine {
 
     fn find(root: &Path, name: &str) -> Result<Self, Error> {
         let name = name.parse().map_err(Error::invalid)?;
-        let (name, directory) = find::open(root, Some(&name))?;
+        let directory = find::open_supervised(root, &name)?;
         Ok(Self { name, directory, supervisor: None })
     }
 

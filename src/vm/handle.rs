@@ -1,5 +1,6 @@
 //! How everybody else talks to a VM's owner task.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,14 +15,14 @@ use super::change::{Change, Done};
 use super::console::Console;
 use super::error::ChangeError;
 use super::outcome::Outcome;
-use super::status::Status;
+use super::status::{Status, Told};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;
 
 /// A request to the owner, with the way back.
 pub(super) enum Ask {
-    Status(oneshot::Sender<Status>),
+    Status(oneshot::Sender<Arc<Status>>),
     Change(Change, oneshot::Sender<Result<Done, ChangeError>>),
     Raw(Command, oneshot::Sender<Result<Value, CommandError>>),
     Shutdown(ShutdownOptions),
@@ -44,6 +45,7 @@ pub struct ShutdownOptions {
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<Ask>,
     pub(super) pulse: watch::Receiver<Pulse>,
+    pub(super) told: Told,
     pub(super) agent: AgentLink,
     /// The VM's console.
     pub console: Console,
@@ -54,7 +56,10 @@ pub struct Handle {
 
 impl Handle {
     /// What is known of the VM, from its books.
-    pub async fn status(&self) -> Result<Status, ChangeError> {
+    pub async fn status(&self) -> Result<Arc<Status>, ChangeError> {
+        if let Some(status) = self.told.get() {
+            return Ok(status);
+        }
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Ask::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())

@@ -37,7 +37,7 @@ use super::resets::Resets;
 use super::signals::Signals;
 use super::snapshots::SnapshotChange;
 use super::state::RunState;
-use super::status::{Published, Status};
+use super::status::{Published, Status, Told};
 use super::steps::{run_steps, to_the_end};
 use super::wrap;
 
@@ -68,6 +68,7 @@ pub(super) struct Owner {
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
+    told: Told,
     pub(super) journal: Journal,
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
@@ -103,6 +104,7 @@ pub(super) struct Parts {
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
+    pub(super) told: Told,
     pub(super) journal: Journal,
     pub(super) plugged: Plugged,
     pub(super) events: EventReceiver,
@@ -125,6 +127,7 @@ impl Owner {
             state: parts.state,
             bus: parts.bus,
             pulse: parts.pulse,
+            told: parts.told,
             journal: parts.journal,
             busy: None,
             abort: None,
@@ -156,12 +159,24 @@ impl Owner {
                     None => self.on_silence(),
                 },
                 Some(settle) = self.work.next() => settle(&mut self),
-                Some(ask) = self.inbox.recv() => self.on_ask(ask),
+                Some(ask) = self.inbox.recv() => match ask {
+                    // a question changes nothing
+                    Ask::Status(reply) if !self.is_wrapped() => {
+                        let status = Arc::new(self.status());
+                        self.told.set(Arc::clone(&status));
+                        // the asker may have gone: nothing to do then
+                        let _ = reply.send(status);
+                        continue;
+                    }
+                    ask => self.on_ask(ask),
+                },
                 name = self.signals.next() => self.on_signal(name),
                 () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.climb(),
             }
+            self.told.forget();
             self.beat();
         };
+        self.told.forget();
         // what QEMU said before it ended may still be on its way
         while let Ok(Some(delivery)) = tokio::time::timeout(LAST_EVENTS, self.events.next()).await {
             self.on_delivery(delivery);
@@ -185,8 +200,9 @@ impl Owner {
 
     fn on_ask(&mut self, ask: Ask) {
         match ask {
-            // the asker may have gone: nothing to do then
-            Ask::Status(reply) => wrap::refreshed(self, |owner| drop(reply.send(owner.status()))),
+            Ask::Status(reply) => {
+                wrap::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
+            }
             Ask::Change(change, reply) if changes::needs_fresh_books(&change) => {
                 wrap::refreshed(self, |owner| owner.start_change(change, reply));
             }
@@ -239,7 +255,7 @@ impl Owner {
             run_state: self.inventory.run_state,
             stopping: self.ladder.is_some(),
             reason: self.inventory.reason.clone(),
-            uptime: self.started.elapsed(),
+            started: self.started,
             devices: self.inventory.devices().cloned().collect(),
             forwards: self.forwards(),
             slots,

@@ -27,6 +27,7 @@ use super::prepare::{Doors, Shares};
 use super::process::Process;
 use super::signals::Signals;
 use super::state::RunState;
+use super::status::Told;
 
 /// The last outcome, in the state directory.
 pub(super) const OUTCOME_FILE: &str = "outcome.json";
@@ -80,10 +81,12 @@ impl Running {
         let panicked = run_state == RunState::Panicked;
         let (pulse, beats) = watch::channel(Pulse { run_state, panicked, stopping: false });
         let (outcome, ended) = watch::channel(None);
+        let told = Told::default();
         let handle = Handle {
             inbox: whole.inbox,
             outcome: ended,
             pulse: beats,
+            told: told.clone(),
             agent: whole.agent.clone(),
             console: whole.console,
             bus: bus.clone(),
@@ -99,6 +102,7 @@ impl Running {
             state: Arc::clone(&whole.state),
             bus,
             pulse,
+            told,
             journal: whole.journal,
             plugged: whole.plugged,
             events: whole.events,

@@ -34,8 +34,8 @@ impl Handle {
     /// # Errors
     /// `NotSupported`: the machine has no display.
     pub async fn screenshot(&self) -> Result<Screenshot, ChangeError> {
-        let facts = self.status().await?.facts;
-        let file = Temporary::new(&facts.run_directory).map_err(ChangeError::host)?;
+        let status = self.status().await?;
+        let file = Temporary::new(&status.facts.run_directory).map_err(ChangeError::host)?;
         let arguments = json!({ "filename": file.0, "format": "png" });
         let done = self.change(Change::Qmp(Command::new("screendump", arguments))).await;
         done.map_err(|error| match error.message.contains("no console") {

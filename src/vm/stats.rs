@@ -104,7 +104,7 @@ impl Handle {
         let ended = |_| ChangeError::not_running();
         Ok(Stats {
             time_unix_ms,
-            uptime: status.uptime,
+            uptime: status.uptime(),
             cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
             resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,
             memory_bytes: status.spec.memory.bytes(),

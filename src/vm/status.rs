@@ -1,7 +1,9 @@
 //! What `status` tells: a copy of the books and of what was decided at the start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::spec::{Forward, VmSpec};
 
@@ -31,8 +33,8 @@ pub struct Status {
     pub stopping: bool,
     /// Why it is in this state, where that is not obvious.
     pub reason: Option<String>,
-    /// Since QEMU's start.
-    pub uptime: Duration,
+    /// When QEMU was started.
+    pub started: Instant,
     /// All devices.
     pub devices: Vec<Entry>,
     /// All forwards, in a fixed order.
@@ -46,8 +48,38 @@ pub struct Status {
 }
 
 impl Status {
+    /// Since QEMU's start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The network cards, the one from the start first.
     pub fn nics(&self) -> impl Iterator<Item = (&Entry, &NicFacts)> {
         cards_first(self.devices.iter())
+    }
+}
+
+/// The status that the owner told last, for as long as nothing has happened since: who asks again need not wait for the owner.
+#[derive(Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Option<Arc<Status>>>>);
+
+impl Told {
+    /// What was told and still holds.
+    pub(super) fn get(&self) -> Option<Arc<Status>> {
+        self.lock().clone()
+    }
+
+    /// Holds from now on.
+    pub(super) fn set(&self, status: Arc<Status>) {
+        *self.lock() = Some(status);
+    }
+
+    /// Something has happened.
+    pub(super) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Status>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

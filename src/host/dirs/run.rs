@@ -86,11 +86,7 @@ impl RunDir {
 
     /// Whether a VM of this name is alive. Looks without changing anything.
     pub fn probe(root: &Path, name: &VmName) -> Liveness {
-        let held = RunClient::open(root, name).is_ok_and(|client| {
-            let lock = client.open_file(names::LOCK, OFlag::O_RDWR);
-            lock.is_ok_and(|lock| sys::try_lock(&lock).is_ok_and(|free| !free))
-        });
-        if held { Liveness::Alive } else { Liveness::Free }
+        RunClient::open(root, name).map_or(Liveness::Free, |client| client.liveness())
     }
 
     /// The names of all run directories, sorted, whether their VMs are alive or not.
@@ -206,6 +202,13 @@ impl RunClient {
     /// [`DirError::Missing`] if there is no such VM; else why the directory is not to be trusted.
     pub fn open(root: &Path, name: &VmName) -> Result<Self, DirError> {
         Ok(Self { directory: Directory::open(&root.join(name.as_str()), Privacy::Private)? })
+    }
+
+    /// Whether its VM's supervisor is alive. Looks without changing anything.
+    pub fn liveness(&self) -> Liveness {
+        let lock = self.open_file(names::LOCK, OFlag::O_RDWR);
+        let held = lock.is_ok_and(|lock| sys::try_lock(&lock).is_ok_and(|free| !free));
+        if held { Liveness::Alive } else { Liveness::Free }
     }
 }
 

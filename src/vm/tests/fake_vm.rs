@@ -35,6 +35,7 @@ use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
 use crate::vm::signals::Signals;
 use crate::vm::snapshots::{Progress, SnapshotChange};
+use crate::vm::status::Told;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;
@@ -158,9 +159,11 @@ impl FakeVm {
         let pulse = Pulse { run_state: RunState::Running, panicked: false, stopping: false };
         let (pulse, beats) = watch::channel(pulse);
         let link = AgentLink::new(Agent::new(ours));
+        let told = Told::default();
         let owner = Owner::new(Parts {
             bus: bus.clone(),
             pulse,
+            told: told.clone(),
             journal: Journal::new(Arc::clone(&run), Pending::default()),
             plugged: Plugged::new(run, Record::cold(&inventory)),
             facts: facts(&process, dir.path()),
@@ -183,7 +186,7 @@ impl FakeVm {
             end
         });
         let (console, _) = Console::remote();
-        let handle = Handle { inbox, outcome: ended, pulse: beats, agent: link, console, bus };
+        let handle = Handle { inbox, outcome: ended, pulse: beats, told, agent: link, console, bus };
         Self { qemu, handle, signals, process: stand, agent, owner, dir }
     }
 
@@ -207,7 +210,7 @@ impl FakeVm {
     }
 
     pub(super) async fn status(&self) -> Status {
-        self.handle.status().await.unwrap()
+        Arc::unwrap_or_clone(self.handle.status().await.unwrap())
     }
 
     /// Ids with their phase, but for the card that every VM has, and the number of slots in use.
