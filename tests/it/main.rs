@@ -46,6 +46,7 @@ mod readme;
 mod sandboxed;
 mod shared_qmp;
 mod soak;
+mod status;
 mod support;
 mod terminal;
 mod wrap;
