@@ -36,13 +36,15 @@ fn status(sandbox: &Sandbox, libvirt: Option<&Libvirt>) -> Vec<Row> {
     let least = |client: &Path| time_of(Command::new(client).arg(&control).arg(GET_STATUS));
     let (mut in_c, mut in_rust) = (|| least(&in_c), || least(&in_rust));
     let mut virsh = || libvirt.map_or(f64::NAN, |libvirt| time_of(&mut libvirt.virsh(&["domstate", "peer"])));
-    let [ours, in_c, in_rust, theirs] = in_turn(10 * RUNS, [&mut ours, &mut in_c, &mut in_rust, &mut virsh]);
-    let row = |beside, goal| Row::new("ctl status", "ms", &ours, beside, goal);
+    // in two turns: who runs after virsh and its daemons finds the caches cold, and that must not be one of three
+    let [after_virsh, theirs] = in_turn(10 * RUNS, [&mut ours, &mut virsh]);
+    let [ours, in_c, in_rust] = in_turn(10 * RUNS, [&mut ours, &mut in_c, &mut in_rust]);
+    let row = |ours, beside, goal| Row::new("ctl status", "ms", ours, beside, goal);
     vec![
-        row(Beside::Nobody, Goal::AtMost(3.0)),
-        row(beside(libvirt, theirs), Goal::TimesFaster(6.0)),
-        row(Beside::Peer("static C program, same call", in_c), Goal::TimesTheTime(1.5)),
-        row(Beside::Peer("Rust program, same call", in_rust), Goal::TimesTheTime(1.5)),
+        row(&after_virsh, Beside::Nobody, Goal::AtMost(3.0)),
+        row(&after_virsh, beside(libvirt, theirs), Goal::TimesFaster(6.0)),
+        row(&ours, Beside::Peer("static C program, same call", in_c), Goal::TimesTheTime(1.5)),
+        row(&ours, Beside::Peer("Rust program, same call", in_rust), Goal::TimesTheTime(1.5)),
     ]
 }
 
