@@ -3,6 +3,8 @@
 //! It is one `select!` with a stated order: QEMU's end, QEMU's events, finished work, new requests, signals, the ladder's clock.
 //! It never waits inside a branch: long work runs as a future in `work`, whose end comes back as a closure over the owner.
 
+mod shutdown;
+
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,12 +27,12 @@ use super::change::{Change, Done};
 use super::changes;
 use super::error::{ChangeError, ErrorKind};
 use super::facts::Facts;
-use super::handle::{Ask, ShutdownOptions};
+use super::handle::Ask;
 use super::images::Images;
 use super::inventory::Inventory;
 use super::journal::Journal;
-use super::ladder::{Ladder, Rung};
-use super::outcome::{Asked, Evidence, Outcome};
+use super::ladder::Ladder;
+use super::outcome::{Evidence, Outcome};
 use super::plugged::Plugged;
 use super::process::Process;
 use super::resets::Resets;
@@ -361,87 +363,5 @@ impl Owner {
             // who waits for an event waits in vain
             owner.removals.clear();
         });
-    }
-
-    // ---- the ladder ----
-
-    fn on_signal(&mut self, name: &'static str) {
-        let now = Instant::now();
-        match &mut self.ladder {
-            None => {
-                log::info!("{name}: shutting down");
-                let timeout = Duration::from_millis(self.facts.stop_timeout_ms);
-                self.shut_down(ShutdownOptions { timeout, force: false, no_repeat: false });
-            }
-            Some(ladder) => {
-                let target = if ladder.rung() < Rung::Quit { Rung::Quit } else { Rung::Kill };
-                log::info!("{name} again: {}", if target == Rung::Quit { "quitting" } else { "killing" });
-                ladder.jump(target, now);
-                self.do_rung(target);
-            }
-        }
-    }
-
-    /// Starts the ladder, or shortens the one that is under way.
-    pub(super) fn shut_down(&mut self, options: ShutdownOptions) {
-        let now = Instant::now();
-        self.evidence.requested();
-        if let Some(abort) = &self.abort {
-            abort.send_replace(true);
-        }
-        // a guest whose state is in a file must not go on
-        let options = ShutdownOptions { force: options.force || self.evidence.is_saved(), ..options };
-        let rung = match &mut self.ladder {
-            Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
-                true => Rung::Quit,
-                false => return,
-            },
-            Some(_) => return,
-            none => none.insert(Ladder::start(options, self.agent.is_alive(), now)).rung(),
-        };
-        if rung < Rung::Quit && self.inventory.run_state == RunState::Paused {
-            // a guest that is stopped cannot follow
-            self.command(&Command::new("cont", Value::Null), |_, _| {});
-        }
-        self.do_rung(rung);
-    }
-
-    fn climb(&mut self) {
-        if let Some(ladder) = &mut self.ladder {
-            let rung = ladder.climb(Instant::now());
-            self.do_rung(rung);
-        }
-    }
-
-    fn do_rung(&mut self, rung: Rung) {
-        log::info!("shutdown: {}", rung.description());
-        self.bus.tell("VMRUN_LADDER", json!({ "step": rung.name() }));
-        match rung {
-            Rung::Agent => {
-                self.evidence.asked(Asked::Agent);
-                let agent = self.agent.clone();
-                self.spawn(async move { agent.shut_down().await }, |_, result| {
-                    if let Err(error) = result {
-                        log::info!("the guest agent did not take the request: {error}");
-                    }
-                });
-            }
-            Rung::Acpi | Rung::AcpiAgain => {
-                self.evidence.asked(Asked::Acpi);
-                self.command(&Command::new("system_powerdown", Value::Null), |_, result| {
-                    if let Err(error) = result {
-                        log::info!("the power button could not be pressed: {error}");
-                    }
-                });
-            }
-            Rung::Quit => {
-                self.evidence.told_to_quit();
-                self.command(&Command::new("quit", Value::Null), |_, _| {});
-            }
-            Rung::Kill => {
-                self.evidence.killed();
-                self.process.kill();
-            }
-        }
     }
 }
