@@ -57,7 +57,9 @@ pub struct Handle {
 impl Handle {
     /// What is known of the VM, from its books.
     pub async fn status(&self) -> Result<Arc<Status>, ChangeError> {
-        if let Some(status) = self.told.get() {
+        // what others have asked for before comes first
+        let nobody_waits = self.inbox.capacity() == self.inbox.max_capacity();
+        if let Some(status) = self.told.get().filter(|_| nobody_waits) {
             return Ok(status);
         }
         let (reply, answer) = oneshot::channel();

@@ -181,3 +181,22 @@ async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
     }
     vm.change(keyboard(Some("k"))).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_comes_after_what_was_asked_for_before_it() {
+    let vm = FakeVm::start().await;
+    // told now, and true until something happens
+    assert!(vm.books().await.0.is_empty());
+    let change = vm.change(keyboard(Some("keys")));
+    tokio::pin!(change);
+    tokio::select! { biased;
+        done = &mut change => panic!("{done:?}"),
+        // it is on its way to the owner, who has not looked yet
+        () = std::future::ready(()) => {}
+    }
+    let (devices, _) = vm.books().await;
+    assert!(devices.contains(&"keys Adding".to_owned()), "{devices:?}");
+    change.await.unwrap();
+    let (devices, _) = vm.books().await;
+    assert!(devices.contains(&"keys Present".to_owned()), "{devices:?}");
+}
