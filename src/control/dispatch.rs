@@ -268,7 +268,7 @@ async fn wait(call: wire::Wait, vm: &Handle) -> One {
     let came_true = vm.wait(wait).await?;
     let came_true = came_true.into_iter().map(|fact| wire::CameTrue {
         condition: fact.condition.to_string(),
-        after_ms: u64::try_from(fact.after.as_millis()).unwrap_or(u64::MAX),
+        after_ms: translate::milliseconds(fact.after),
         details: fact.details,
     });
     reply(&wire::WaitReply { came_true: came_true.collect() })

@@ -115,14 +115,15 @@ pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), F
     if let Some(name) = name {
         return Ok((name.clone(), connect_to(name, &open(root, name)?)?));
     }
-    let only = match <[VmName; 1]>::try_from(RunDir::list(root).map_err(FindError::List)?) {
-        Ok([only]) => only,
+    let mut names = RunDir::list(root).map_err(FindError::List)?;
+    if names.len() > 1 {
         // some may be leftovers
-        Err(_) => match <[VmName; 1]>::try_from(running(root)?) {
-            Ok([only]) => only,
-            Err(running) if running.is_empty() => return Err(FindError::None),
-            Err(running) => return Err(FindError::Several(running)),
-        },
+        names.retain(|name| standing(root, name) != Standing::Stale);
+    }
+    let only = match <[VmName; 1]>::try_from(names) {
+        Ok([only]) => only,
+        Err(names) if names.is_empty() => return Err(FindError::None),
+        Err(names) => return Err(FindError::Several(names)),
     };
     match open(root, &only).and_then(|directory| connect_to(&only, &directory)) {
         Ok(client) => Ok((only, client)),

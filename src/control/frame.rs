@@ -1,6 +1,5 @@
 //! Replies as they are written: made once, without a tree of values in between.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -50,7 +49,7 @@ impl LastStatus {
         if let Some(written) = &self.0
             && Arc::ptr_eq(&written.status, &status)
         {
-            return written.anew();
+            return Ok(written.anew());
         }
         let frame = Frame::of(&wire::StatusReply { status: translate::status(&status) })?;
         self.0 = Written::of(status, &frame);
@@ -67,11 +66,8 @@ impl Written {
         Some(Self { status, before: before.to_vec(), after: rest[digits..].to_vec() })
     }
 
-    fn anew(&self) -> serde_json::Result<Frame> {
-        let mut frame = Vec::with_capacity(USUAL_REPLY.max(self.before.len() + self.after.len() + 20));
-        frame.extend_from_slice(&self.before);
-        write!(frame, "{}", translate::uptime_ms(&self.status)).map_err(serde_json::Error::io)?;
-        frame.extend_from_slice(&self.after);
-        Ok(Frame(frame))
+    fn anew(&self) -> Frame {
+        let uptime = translate::milliseconds(self.status.uptime()).to_string();
+        Frame([&self.before, uptime.as_bytes(), &self.after].concat())
     }
 }

@@ -12,6 +12,7 @@ use crate::vm::{ChangeError, ErrorKind, Handle};
 use super::dispatch::read;
 use super::error::WireError;
 use super::service::Answer;
+use super::translate::milliseconds;
 use super::wire;
 
 /// Between two looks unless the call says otherwise.
@@ -20,10 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// As for every time that can be typed.
 const LONGEST: Duration = crate::spec::duration::MAX;
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// The reply to one look.
 pub(super) fn reply(stats: &Stats) -> wire::StatsReply {

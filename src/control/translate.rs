@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -89,7 +90,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         state,
         reason: status.reason.clone(),
         outcome: None,
-        uptime_ms: uptime_ms(status),
+        uptime_ms: milliseconds(status.uptime()),
         uuid: status.spec.uuid.to_string(),
         arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),
         machine: machine.unwrap_or_else(|| crate::qemu::default_machine(status.spec.arch).to_owned()),
@@ -126,9 +127,9 @@ pub(super) fn status(status: &Status) -> wire::Status {
     }
 }
 
-/// How long QEMU has run.
-pub(super) fn uptime_ms(status: &Status) -> u64 {
-    u64::try_from(status.uptime().as_millis()).unwrap_or(u64::MAX)
+/// A time as it travels.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A forward.

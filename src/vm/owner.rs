@@ -202,6 +202,7 @@ impl Owner {
 
     fn on_ask(&mut self, ask: Ask) {
         match ask {
+            // of a VM that others change, too: nothing that was told of it holds
             Ask::Status(reply) => {
                 wrap::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }

@@ -1,4 +1,4 @@
-//! `disk-list`, `disk-add`, `disk-resize`, `media-change`, `media-eject`.
+//! `disk-list`, `disk-add`, `disk-resize`, `media-change`, `media-eject`, and the group of all that is about disks.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ impl Command {
 }
 
 /// `disk-list`.
-pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::DiskList { disks } = context.client.call(methods::ListDisks, wire::Empty {})?;
     context.output.print(&disks, || as_table(&disks))
 }

@@ -1,4 +1,4 @@
-//! `nic-list`, `nic-add`, `link`.
+//! `nic-list`, `nic-add`, `link`, and the group of all that is about network cards.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -36,7 +36,7 @@ impl Command {
 }
 
 /// `nic-list`.
-pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::NicList { nics } = context.client.call(methods::ListNics, wire::Empty {})?;
     context.output.print(&nics, || as_table(&nics))
 }

@@ -39,7 +39,7 @@ impl Command {
 }
 
 /// `port-list`.
-pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::ForwardList { forwards } = context.client.call(methods::ListForwards, wire::Empty {})?;
     context.output.print(&forwards, || {
         let rows = forwards.iter().map(|forward| {

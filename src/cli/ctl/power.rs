@@ -42,7 +42,7 @@ impl Command {
 }
 
 /// A command without parameters and without a reply.
-pub(super) fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
+fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
 where
     M: Method<Parameters = wire::Empty, Reply = wire::Nothing>,
 {

@@ -1,4 +1,4 @@
-//! `snapshot-save`, `snapshot-load`, `snapshot-list`, `snapshot-delete`.
+//! `snapshot-save`, `snapshot-load`, `snapshot-list`, `snapshot-delete`, and the group that they make with `save`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,7 +89,7 @@ impl Named {
 }
 
 /// `snapshot-list`.
-pub(super) fn list(context: &mut Context) -> Result<u8, Failure> {
+fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::SnapshotList { snapshots } = context.client.call(methods::ListSnapshots, wire::Empty {})?;
     context.output.print(&snapshots, || {
         let rows = snapshots.iter().map(|snapshot| {

@@ -1,4 +1,4 @@
-//! `status`.
+//! `status`, and the group that it makes with `stats`.
 
 use clap::Subcommand;
 
@@ -29,7 +29,7 @@ impl Command {
 }
 
 /// `status`.
-pub(super) fn show(context: &mut Context) -> Result<u8, Failure> {
+fn show(context: &mut Context) -> Result<u8, Failure> {
     let StatusReply { status } = context.client.call(methods::GetStatus, wire::Empty {})?;
     context.output.print(&status, || as_text(&status))
 }

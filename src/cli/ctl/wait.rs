@@ -1,4 +1,4 @@
-//! `wait`.
+//! `wait`, and the group that it makes with `events`.
 
 use std::time::Duration;
 
