@@ -88,7 +88,7 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
             result = type_in(input, asked, typing, read_only) => result?,
             () = terminal => {}
             // as an error, so that the terminal is restored on the way
-            name = signals.next() => return Err(Failure::other(format!("{name}: left the console; the VM goes on"))),
+            signal = signals.next() => return Err(Failure::other(format!("{signal}: left the console; the VM goes on"))),
         }
         Ok::<(), Failure>(())
     });

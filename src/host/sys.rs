@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -367,6 +368,33 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// How many SIGINTs the terminal's interrupt key has sent to this process since [`count_typed_interrupts`].
+static TYPED_INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+
+/// Counts from now on the SIGINTs that came from a key, beside whatever else is done about the signal.
+///
+/// # Errors
+/// The system has no room for a handler.
+pub fn count_typed_interrupts() -> io::Result<()> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if REGISTERED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let count = |info: &libc::siginfo_t| {
+        // the kernel's own: a key (tty drivers send with SI_KERNEL); `kill` has SI_USER
+        if info.si_code == libc::SI_KERNEL {
+            TYPED_INTERRUPTS.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // SAFETY: the action does nothing but add to an atomic, which is safe in a signal handler.
+    unsafe { signal_hook_registry::register_sigaction(libc::SIGINT, count) }.map(drop)
+}
+
+/// See [`count_typed_interrupts`].
+pub fn typed_interrupts() -> u32 {
+    TYPED_INTERRUPTS.load(Ordering::Relaxed)
 }
 
 /// Sends a signal through a descriptor of [`pidfd_open`].

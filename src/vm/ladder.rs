@@ -109,6 +109,15 @@ impl Ladder {
         up
     }
 
+    /// Asks no longer than `budget` from now on, if that is sooner; the step that it stands on is not taken again.
+    pub(super) fn end_within(&mut self, budget: Duration, now: Instant) {
+        let deadline = now + budget;
+        if deadline < self.deadline && self.rung < Rung::Quit {
+            self.deadline = deadline;
+            self.step_on(self.rung, now);
+        }
+    }
+
     fn step_on(&mut self, rung: Rung, now: Instant) {
         self.rung = rung;
         let left = self.deadline.saturating_duration_since(now);
@@ -163,6 +172,22 @@ mod tests {
             climb_all(Ladder::start(once, false, now), now),
             [(Rung::Acpi, 0), (Rung::Quit, 30), (Rung::Kill, 35)]
         );
+    }
+
+    #[test]
+    fn the_asking_can_be_shortened_but_not_made_longer() {
+        let now = Instant::now();
+        let mut ladder = Ladder::start(options(3600), false, now);
+        ladder.end_within(Duration::from_secs(30), now);
+        ladder.end_within(Duration::from_secs(60), now);
+        assert_eq!(
+            climb_all(ladder, now),
+            [(Rung::Acpi, 0), (Rung::AcpiAgain, 15), (Rung::Quit, 30), (Rung::Kill, 35)]
+        );
+        let mut ladder = Ladder::start(options(3600), false, now);
+        ladder.jump(Rung::Quit, now);
+        ladder.end_within(Duration::ZERO, now);
+        assert_eq!(climb_all(ladder, now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ use super::outcome::{Evidence, Outcome};
 use super::plugged::Plugged;
 use super::process::Process;
 use super::resets::Resets;
-use super::signals::Signals;
+use super::signals::{Requests, Signals};
 use super::snapshots::SnapshotChange;
 use super::state::RunState;
 use super::status::{Published, Status, Told};
@@ -85,6 +85,7 @@ pub(super) struct Owner {
     pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Ask>,
     pub(super) signals: Signals,
+    pub(super) signalled: Requests,
     pub(super) ladder: Option<Ladder>,
     work: FuturesUnordered<Work>,
     next_ticket: u64,
@@ -141,6 +142,7 @@ impl Owner {
             process: parts.process,
             inbox: parts.inbox,
             signals: parts.signals,
+            signalled: Requests::default(),
             resets: Resets::default(),
             ladder: None,
             work: FuturesUnordered::new(),
@@ -172,7 +174,7 @@ impl Owner {
                     }
                     ask => self.on_ask(ask),
                 },
-                name = self.signals.next() => self.on_signal(name),
+                signal = self.signals.next() => self.on_signal(signal),
                 () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.climb(),
             }
             self.told.forget();

@@ -38,6 +38,15 @@ fn ends(sandbox: &Sandbox, vm: Foreground, code: i32, ending: &str, word: &str) 
     sandbox.is_clean();
 }
 
+/// The same for a VM whose own messages are not of interest.
+#[track_caller]
+fn ends_as(sandbox: &Sandbox, vm: Foreground, code: i32, ending: &str) {
+    let ended = vm.end();
+    assert_eq!(ended.code(), code, "{ended:#?}");
+    assert_eq!(sandbox.outcome()["ending"], ending);
+    sandbox.is_clean();
+}
+
 #[track_caller]
 fn shutdown(sandbox: &Sandbox, options: &[&str], code: i32) -> Value {
     let done = sandbox.ctl([&["--json", "shutdown"], options].concat());
@@ -184,11 +193,34 @@ fn a_signal_to_the_whole_group_ends_with_the_guests_own_power_off() {
     ends(&sandbox, vm, 0, "asked_acpi", "power button");
 }
 
+/// Lets the time pass in which signals belong to one request; nothing happens at its end that could be awaited.
+fn a_request_later() {
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+}
+
+#[test]
+fn signals_that_come_together_are_one_request() {
+    for (first, second) in [
+        (Signal::SIGTERM, Signal::SIGTERM),
+        (Signal::SIGHUP, Signal::SIGHUP),
+        (Signal::SIGINT, Signal::SIGINT),
+        (Signal::SIGTERM, Signal::SIGHUP),
+    ] {
+        let (sandbox, vm) = greeted(Guest::ReactsToButton, &["-v"]);
+        vm.signal(first);
+        // taken note of: the second is one of its own for the kernel
+        vm.wait_for_error("pressing the power button");
+        vm.signal(second);
+        ends_as(&sandbox, vm, 0, "asked_acpi");
+    }
+}
+
 #[test]
 fn a_second_signal_quits_and_a_third_kills() {
     let (sandbox, vm) = greeted(Guest::IgnoresButton, &["-v"]);
     vm.signal(Signal::SIGTERM);
     vm.wait_for_error("pressing the power button");
+    a_request_later();
     vm.signal(Signal::SIGTERM);
     ends(&sandbox, vm, 12, "quit", "told to quit");
 
@@ -197,8 +229,10 @@ fn a_second_signal_quits_and_a_third_kills() {
     send(qemu_of(sandbox.path()), Signal::SIGSTOP);
     vm.signal(Signal::SIGTERM);
     vm.wait_for_error("pressing the power button");
+    a_request_later();
     vm.signal(Signal::SIGINT);
     vm.wait_for_error("telling QEMU to quit");
+    a_request_later();
     vm.signal(Signal::SIGHUP);
     ends(&sandbox, vm, 12, "killed", "killed");
 }

@@ -80,6 +80,25 @@ fn the_escape_key_shuts_down_and_the_second_time_at_once() {
 }
 
 #[test]
+fn the_interrupt_key_asks_and_the_second_time_ends_at_once() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::IgnoresButton);
+    let vmrun = sandbox.vmrun();
+    let mut command = Command::new("sh");
+    // the console reads nothing, so the terminal keeps its keys
+    command.args(["-c", "exec \"$0\" qemu -v \"$1\" < /dev/null"]).arg(vmrun.get_program()).arg(&image);
+    command.envs(vmrun.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(vmrun.get_current_dir().unwrap());
+    let mut vm = OnTerminal::start(&command);
+    vm.shows(Guest::IgnoresButton.greeting());
+    vm.press("\x03");
+    vm.shows("pressing the power button");
+    vm.press("\x03");
+    vm.shows("telling QEMU to quit");
+    ends(&sandbox, vm, 12);
+}
+
+#[test]
 fn keys_tell_help_status_and_what_leaving_means() {
     let (sandbox, mut vm) = on_terminal(Guest::EchoesConsole, &[]);
     // interrupt, end of file and suspend are the guest's keys, too

@@ -10,21 +10,28 @@ use crate::qemu::Command;
 use super::super::handle::ShutdownOptions;
 use super::super::ladder::{Ladder, Rung};
 use super::super::outcome::Asked;
+use super::super::signals::{EndSignal, Meaning};
 use super::super::state::RunState;
 use super::Owner;
 
 impl Owner {
-    pub(super) fn on_signal(&mut self, name: &'static str) {
+    pub(super) fn on_signal(&mut self, signal: EndSignal) {
         let now = Instant::now();
-        match &mut self.ladder {
-            None => {
-                log::info!("{name}: shutting down");
-                let timeout = Duration::from_millis(self.facts.stop_timeout_ms);
+        let timeout = Duration::from_millis(self.facts.stop_timeout_ms);
+        match (self.signalled.note(signal, now), &mut self.ladder) {
+            (Meaning::Same, _) => log::debug!("{signal}: the same request"),
+            (_, None) => {
+                log::info!("{signal}: shutting down");
                 self.shut_down(ShutdownOptions { timeout, force: false, no_repeat: false });
             }
-            Some(ladder) => {
+            // a client's shutdown is under way: the guest gets its time, but no more than a signal gives
+            (Meaning::First, Some(ladder)) => {
+                log::info!("{signal}: already shutting down");
+                ladder.end_within(timeout, now);
+            }
+            (Meaning::Again, Some(ladder)) => {
                 let target = if ladder.rung() < Rung::Quit { Rung::Quit } else { Rung::Kill };
-                log::info!("{name} again: {}", if target == Rung::Quit { "quitting" } else { "killing" });
+                log::info!("{signal} again: {}", if target == Rung::Quit { "quitting" } else { "killing" });
                 ladder.jump(target, now);
                 self.do_rung(target);
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::qemu::Command;
 use crate::spec::DiskBus;
+use crate::vm::signals::EndSignal;
 use crate::vm::{Change, ChangeError, Done, Ending, ErrorKind, Heard, RunState, ShutdownOptions};
 
 use super::every_step;
@@ -63,7 +64,7 @@ async fn a_monitor_that_closes_while_its_qemu_lives_on_is_told_of() {
     assert_eq!(error.kind, ErrorKind::NotRunning);
     assert!(error.message.contains("closed its monitor"), "{error}");
     assert!(vm.status().await.reason.unwrap().contains("closed its monitor"));
-    vm.signals.send("SIGTERM").await.unwrap();
+    vm.signals.send(EndSignal::sent("SIGTERM")).await.unwrap();
     assert_eq!(vm.ended().await.ending, Ending::Killed);
 }
 

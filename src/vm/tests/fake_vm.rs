@@ -33,7 +33,7 @@ use crate::vm::nics;
 use crate::vm::owner::{Owner, Parts};
 use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
-use crate::vm::signals::Signals;
+use crate::vm::signals::{EndSignal, Signals};
 use crate::vm::snapshots::{Progress, SnapshotChange};
 use crate::vm::status::Told;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
@@ -72,7 +72,7 @@ impl Stand {
 pub(super) struct FakeVm {
     pub(super) qemu: FakeQemu,
     pub(super) handle: Handle,
-    pub(super) signals: mpsc::Sender<&'static str>,
+    pub(super) signals: mpsc::Sender<EndSignal>,
     pub(super) process: Stand,
     /// The guest's end of the agent's port.
     pub(super) agent: UnixStream,

@@ -8,8 +8,12 @@ use tokio::time::Instant;
 
 use crate::vm::{Change, Done, Ending, ErrorKind, RunState, ShutdownOptions};
 
+use crate::vm::signals::EndSignal;
+
 use super::fake_qemu::Fault;
 use super::fake_vm::{FakeVm, device, forward};
+
+const TERM: EndSignal = EndSignal::sent("SIGTERM");
 
 fn options(seconds: u64) -> ShutdownOptions {
     ShutdownOptions { timeout: Duration::from_secs(seconds), force: false, no_repeat: false }
@@ -94,17 +98,52 @@ async fn a_paused_guest_is_let_go_before_it_is_asked() {
 async fn signals_ask_then_quit_then_kill() {
     let vm = FakeVm::start().await;
     vm.qemu.fault("quit", Fault::Say("later"));
-    vm.signals.send("SIGTERM").await.unwrap();
+    vm.signals.send(TERM).await.unwrap();
     vm.sees("system_powerdown").await;
     assert!(vm.status().await.stopping);
-    vm.signals.send("SIGINT").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    vm.signals.send(EndSignal::sent("SIGINT")).await.unwrap();
     vm.sees("quit").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = Instant::now();
-    vm.signals.send("SIGINT").await.unwrap();
+    vm.signals.send(EndSignal::sent("SIGINT")).await.unwrap();
     let outcome = vm.ended().await;
     assert_eq!(outcome.ending, Ending::Killed);
     // the wait is for the last events of a monitor that stays open
     assert!(before.elapsed() <= Duration::from_secs(3), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_signals_at_once_are_one_request_and_two_keys_are_two() {
+    let vm = FakeVm::start().await;
+    for signal in [TERM, TERM, EndSignal::sent("SIGHUP")] {
+        vm.signals.send(signal).await.unwrap();
+    }
+    let times = timeline(&vm, "quit").await;
+    // the whole of the default budget
+    assert_eq!(times.last().unwrap(), &("quit".to_owned(), 30));
+    vm.exits(0).await;
+
+    let vm = FakeVm::start().await;
+    for _ in 0..2 {
+        vm.signals.send(EndSignal::typed("SIGINT")).await.unwrap();
+    }
+    let times = timeline(&vm, "quit").await;
+    assert_eq!(times, [("system_powerdown".to_owned(), 0), ("quit".to_owned(), 0)]);
+    vm.exits(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_during_a_clients_shutdown_shortens_it_to_its_own_budget() {
+    let vm = FakeVm::start().await;
+    let handle = vm.handle.clone();
+    let shutdown = tokio::spawn(async move { handle.shutdown(options(3600)).await });
+    vm.sees("system_powerdown").await;
+    vm.signals.send(TERM).await.unwrap();
+    let times = timeline(&vm, "quit").await;
+    assert_eq!(times.last().unwrap(), &("quit".to_owned(), 30));
+    vm.exits(0).await;
+    shutdown.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +189,7 @@ async fn the_longest_budget_that_can_be_asked_for_is_no_trouble() {
 #[tokio::test(start_paused = true)]
 async fn nothing_new_is_begun_while_it_shuts_down() {
     let vm = FakeVm::start().await;
-    vm.signals.send("SIGTERM").await.unwrap();
+    vm.signals.send(TERM).await.unwrap();
     vm.sees("system_powerdown").await;
     for change in [device("edu", "e"), forward(0, 80), Change::Pause, Change::Reset] {
         let error = vm.change(change).await.unwrap_err();

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::host::saved;
 use crate::qemu::Command;
 use crate::spec::DiskBus;
+use crate::vm::signals::EndSignal;
 use crate::vm::{Change, ChangeError, Done, Ending, ErrorKind, Outcome, RunState, ShutdownOptions};
 
 use super::fake_keeping::STREAM;
@@ -300,7 +301,7 @@ async fn aborted(vm: FakeVm, saving: JoinHandle<Result<Done, ChangeError>>, what
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_a_save_and_lets_the_guest_go_on() {
     let (vm, saving) = under_way().await;
-    vm.signals.send("SIGTERM").await.unwrap();
+    vm.signals.send(EndSignal::sent("SIGTERM")).await.unwrap();
     aborted(vm, saving, "a signal").await;
 }
 
@@ -313,7 +314,7 @@ async fn a_shutdown_ends_a_save_at_any_step() {
         vm.qemu.model().later = Some((step, Fault::Stall));
         let saving = begin(&vm);
         vm.stands_still().await;
-        vm.signals.send("SIGTERM").await.unwrap();
+        vm.signals.send(EndSignal::sent("SIGTERM")).await.unwrap();
         while !vm.status().await.stopping {
             tokio::task::yield_now().await;
         }
