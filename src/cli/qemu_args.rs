@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
+use uuid::Uuid;
 
 use crate::spec::{
     AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic,
@@ -25,7 +26,7 @@ pub(super) struct QemuArgs {
     image: Option<PathBuf>,
     /// Go on with a VM that `ctl save` has put into this file, instead of starting one
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "image", "BootArgs", "StorageArgs", "NetworkArgs", "DeviceArgs", "arch", "accel", "cpus", "mem", "cpu", "machine",
+        "image", "BootArgs", "StorageArgs", "NetworkArgs", "DeviceArgs", "arch", "accel", "cpus", "mem", "cpu", "machine", "uuid",
         "on_panic", "no_reboot", "max_resets", "no_sandbox", "log_size", "dry_run", "extra",
     ])]
     restore: Option<PathBuf>,
@@ -87,6 +88,9 @@ struct MachineArgs {
     /// Machine type, e.g. q35, pc, microvm, virt
     #[arg(long, value_name = "TYPE")]
     machine: Option<String>,
+    /// The machine's UUID, now and in later runs [default: made up in the first]
+    #[arg(long)]
+    uuid: Option<Uuid>,
     /// QEMU's program [default: qemu-system-<arch> from PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -245,6 +249,7 @@ impl QemuArgs {
             // the environment says it
             runtime: None,
             name: self.run.name,
+            uuid: self.machine.uuid,
             hotplug_slots: self.devices.hotplug_slots,
             stop_timeout: self.run.stop_timeout,
             ephemeral: self.storage.ephemeral,

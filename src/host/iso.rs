@@ -9,6 +9,7 @@ use hadris_iso::joliet::JolietLevel;
 use hadris_iso::read::PathSeparator;
 use hadris_iso::write::options::{CreationFeatures, IsoFormatOptions};
 use hadris_iso::write::{InputEntry, InputMetadata, InputTree, IsoImageWriter};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -16,6 +17,9 @@ use uuid::Uuid;
 const LABEL: &str = "cidata";
 /// Far more than any configuration; the CD is made in memory.
 const MAX_DATA_BYTES: usize = 256 << 20;
+
+/// How much of the data's hash is part of the instance's id: enough to tell any two versions of it apart.
+const INSTANCE_HASH_BYTES: usize = 8;
 
 /// Why the CD could not be made.
 #[derive(Debug, Error)]
@@ -46,18 +50,22 @@ impl IsoError {
 
 /// Writes the CD to `path` (mode 0600, in one step): `config` and `user-data` with `data`, `meta-data` with the instance's id and host name.
 ///
+/// The id is the machine's UUID and a hash of the data: cloud-init applies what is new once, and nothing twice.
+///
 /// # Errors
 /// Too much data, or of the file system.
-pub fn metadata_iso(path: &Path, data: &[u8], instance_id: Uuid, hostname: &str) -> Result<(), IsoError> {
+pub fn metadata_iso(path: &Path, data: &[u8], machine: Uuid, hostname: &str) -> Result<(), IsoError> {
     if data.len() > MAX_DATA_BYTES {
         return Err(IsoError::TooLarge(data.len()));
     }
-    let image = image(data, instance_id, hostname)?;
+    let image = image(data, machine, hostname)?;
     write_in_one_step(path, &image).map_err(|source| IsoError::Write { path: path.to_owned(), source })
 }
 
-fn image(data: &[u8], instance_id: Uuid, hostname: &str) -> Result<Vec<u8>, IsoError> {
-    let meta_data = format!("instance-id: {instance_id}\nlocal-hostname: {hostname}\n");
+fn image(data: &[u8], machine: Uuid, hostname: &str) -> Result<Vec<u8>, IsoError> {
+    let hash = Sha256::digest(data);
+    let hash: String = hash.iter().take(INSTANCE_HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let meta_data = format!("instance-id: {machine}-{hash}\nlocal-hostname: {hostname}\n");
     // root's, and for root only once mounted: there may be passwords and keys in it
     let private = InputMetadata { mode: Some(0o400), uid: Some(0), gid: Some(0), ..InputMetadata::default() };
     let file = |name, contents: &[u8]| InputEntry::file(name, contents).with_metadata(private);
@@ -133,7 +141,10 @@ mod tests {
                 assert_eq!(names, "/config\n/meta-data\n/user-data\n", "{namespace}");
                 assert_eq!(read(&["-x", "/config"]), data, "{namespace}");
                 assert_eq!(read(&["-x", "/user-data"]), data, "{namespace}");
-                let meta_data = "instance-id: 00000000-0000-0000-0000-000000000000\nlocal-hostname: web\n";
+                let mut sum = Command::new("sh");
+                sum.arg("-c").arg("isoinfo -i \"$0\" -R -x /user-data | sha256sum").arg(&path);
+                let sum = String::from_utf8(sum.output().unwrap().stdout).unwrap();
+                let meta_data = format!("instance-id: {}-{}\nlocal-hostname: web\n", Uuid::nil(), &sum[..16]);
                 assert_eq!(read(&["-x", "/meta-data"]), meta_data.as_bytes(), "{namespace}");
             }
             let output = Command::new("isoinfo").arg("-d").arg("-i").arg(&path).output().unwrap();

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::{
     AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic, ShareSpec, Size,
     VmName,
@@ -70,6 +72,8 @@ pub struct Request {
     pub runtime: Option<PathBuf>,
     /// The VM's name; none = from the image's name, made unique.
     pub name: Option<VmName>,
+    /// The machine's UUID from now on; none = as in earlier runs, made up in the first.
+    pub uuid: Option<Uuid>,
     /// Spare slots.
     pub hotplug_slots: u8,
     /// Budget of the ladder on a signal.
@@ -127,6 +131,7 @@ impl Default for Request {
             state: None,
             runtime: None,
             name: None,
+            uuid: None,
             hotplug_slots: DEFAULT_HOTPLUG_SLOTS,
             stop_timeout: DEFAULT_STOP_TIMEOUT,
             ephemeral: false,

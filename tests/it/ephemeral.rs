@@ -101,3 +101,28 @@ fn a_crash_leaves_no_overlay() {
     assert!(!sandbox.file("guest-state").exists());
     sandbox.is_clean();
 }
+
+#[test]
+fn a_machine_stays_the_same_machine() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let image = image.to_str().unwrap();
+    // as QEMU has it
+    let uuid_of = |options: &[&str]| {
+        sandbox.detached([options, &[image]].concat());
+        let uuid = sandbox.ctl(["--json", "qmp", r#"{"execute":"query-uuid"}"#]).json()["UUID"].clone();
+        sandbox.ctl(["shutdown", "--force"]);
+        uuid
+    };
+    let throwaway = uuid_of(&["--ephemeral"]);
+    assert_ne!(uuid_of(&["--ephemeral"]), throwaway, "nothing was kept of the first");
+    let kept = uuid_of(&[]);
+    assert_eq!(uuid_of(&[]), kept);
+    assert_eq!(uuid_of(&["--ephemeral"]), kept, "a run of that machine");
+    let asked = "0b5a2f0e-6f0c-4a55-9c3c-0d1e2f3a4b5c";
+    assert_eq!(uuid_of(&["--ephemeral", "--uuid", asked]), asked);
+    assert_eq!(uuid_of(&[]), kept);
+    assert_eq!(uuid_of(&["--uuid", asked]), asked);
+    assert_eq!(uuid_of(&[]), asked);
+    sandbox.is_clean();
+}

@@ -7,10 +7,12 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
+use uuid::Uuid;
 
 use super::directory::{Directory, Privacy};
 use super::formats::Formats;
@@ -21,6 +23,7 @@ use crate::spec::{DeviceId, ImageFormat, MacAddress};
 
 /// The network card's address, as linuxkit calls it.
 const MAC_FILE: &str = "mac-addr";
+const UUID_FILE: &str = "uuid";
 const FORMATS_FILE: &str = "formats.json";
 
 /// Extensions of images, which are not part of the prefix.
@@ -131,14 +134,44 @@ impl StateDir {
     }
 
     fn mac_in(&self, file: &str) -> Result<MacAddress, DirError> {
+        self.kept(file, || MacAddress::from_random(rand::random()))
+    }
+
+    /// The machine's UUID: the same in every run, made up in the first. cloud-init takes a machine with another one for a new
+    /// machine, which gets new host keys and runs everything once more.
+    ///
+    /// # Errors
+    /// The file does not hold one, or of the file system.
+    pub fn uuid(&self) -> Result<Uuid, DirError> {
+        self.kept(UUID_FILE, Uuid::new_v4)
+    }
+
+    /// Gives the machine this UUID from now on.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn set_uuid(&self, uuid: Uuid) -> Result<(), DirError> {
+        self.write_file(UUID_FILE, uuid.to_string().as_bytes())
+    }
+
+    /// The UUID that a state directory which is not ours to lock has, for a run that only borrows its identity.
+    pub fn uuid_at(path: &Path) -> Option<Uuid> {
+        let bytes = Directory::open(path, Privacy::ReadableByOthers).ok()?.read(UUID_FILE).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    /// What a file of one line holds; made up and written down if it is not there.
+    fn kept<T>(&self, file: &str, make_up: impl FnOnce() -> T) -> Result<T, DirError>
+    where
+        T: FromStr<Err: ToString> + ToString,
+    {
         if let Some(bytes) = self.read_if_there(file)? {
             let text = String::from_utf8_lossy(&bytes);
-            let damaged = |why: crate::spec::mac::MacError| self.damaged(file, why.to_string());
-            return text.trim().parse().map_err(damaged);
+            return text.trim().parse().map_err(|why: T::Err| self.damaged(file, why.to_string()));
         }
-        let address = MacAddress::from_random(rand::random());
-        self.write_file(file, address.to_string().as_bytes())?;
-        Ok(address)
+        let value = make_up();
+        self.write_file(file, value.to_string().as_bytes())?;
+        Ok(value)
     }
 
     /// The format that an image was found to have in an earlier run.
@@ -226,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_stays_the_same() {
+    fn address_and_uuid_stay_the_same() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("vm-state");
         let first = StateDir::open(&path).unwrap().mac().unwrap();
@@ -234,6 +267,11 @@ mod tests {
         assert_eq!(StateDir::open(&path).unwrap().mac().unwrap(), first);
         fs::write(path.join("mac-addr"), "02:00:00:00:00:07\n").unwrap();
         assert_eq!(StateDir::open(&path).unwrap().mac().unwrap().to_string(), "02:00:00:00:00:07");
+        let uuid = StateDir::open(&path).unwrap().uuid().unwrap();
+        assert_eq!(StateDir::open(&path).unwrap().uuid().unwrap(), uuid);
+        assert_eq!(StateDir::uuid_at(&path), Some(uuid));
+        StateDir::open(&path).unwrap().set_uuid(Uuid::nil()).unwrap();
+        assert_eq!(StateDir::open(&path).unwrap().uuid().unwrap(), Uuid::nil());
         fs::write(path.join("mac-addr"), "nonsense").unwrap();
         let error = StateDir::open(&path).unwrap().mac().unwrap_err();
         assert!(error.to_string().contains("mac-addr is damaged"), "{error}");

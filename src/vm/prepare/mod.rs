@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice, Warning};
-use crate::host::dirs::{RunDir, StateDir, open_ephemeral, state_path_in};
+use crate::host::dirs::{DirError, RunDir, StateDir, open_ephemeral, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::{iso, ports};
@@ -137,8 +137,9 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, &mut scratch)?;
     let firmware = plan.firmware.clone().map(|found| found.in_folder(&plan.state));
     let metadata = request.data.as_ref().map(|_| plan.state.join("metadata.iso"));
-    let parts =
-        SpecParts { name, mac: mac.unwrap_or_else(random_mac), disks: disks.disks, firmware, metadata };
+    let uuid = request.uuid.or_else(|| StateDir::uuid_at(&plan.state)).unwrap_or_else(Uuid::new_v4);
+    let mac = mac.unwrap_or_else(random_mac);
+    let parts = SpecParts { name, uuid, mac, disks: disks.disks, firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
     let user_qmp = request.qmp.as_ref().map(|_| 13);
@@ -271,6 +272,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     run.clear().map_err(system("the run directory"))?;
     let control = Doors::open(run)?;
     let state_is_new = !plan.state.exists();
+    let base_uuid = request.ephemeral.then(|| StateDir::uuid_at(&plan.state)).flatten();
     let state = match request.ephemeral {
         true => Arc::new(open_ephemeral(&plan.state, run.name())?),
         false => Arc::new(StateDir::open(&plan.state)?),
@@ -288,7 +290,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
     let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
     let name = run.name().clone();
-    let uuid = Uuid::new_v4();
+    let uuid = identity(request, base_uuid, &state)?;
     let metadata = match &request.data {
         Some(data) => {
             let path = state.path().join("metadata.iso");
@@ -298,8 +300,8 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         None => None,
     };
     let mac = state.mac()?;
-    let parts = SpecParts { name, mac, disks: disks.disks.clone(), firmware, metadata };
-    let spec = VmSpec { uuid, ..spec(request, &plan, parts)? };
+    let parts = SpecParts { name, uuid, mac, disks: disks.disks.clone(), firmware, metadata };
+    let spec = spec(request, &plan, parts)?;
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
     let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
     let user_qmp = request.qmp.as_deref().map(sockets::user_monitor).transpose()?;
@@ -317,8 +319,18 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     })
 }
 
+/// The machine's UUID: the one that was asked for, else that of the state directory, which for an ephemeral run is that of the
+/// image's own one, if there is any.
+fn identity(request: &Request, base: Option<Uuid>, state: &StateDir) -> Result<Uuid, DirError> {
+    match request.uuid.or(base) {
+        Some(uuid) => state.set_uuid(uuid).map(|()| uuid),
+        None => state.uuid(),
+    }
+}
+
 struct SpecParts {
     name: VmName,
+    uuid: Uuid,
     mac: MacAddress,
     disks: Vec<crate::spec::Disk>,
     firmware: Option<crate::spec::Firmware>,
@@ -330,7 +342,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         |device: &ExtraDevice| device.driver.starts_with("usb-") && !device.properties.contains_key("bus");
     let spec = VmSpec {
         name: parts.name,
-        uuid: Uuid::new_v4(),
+        uuid: parts.uuid,
         arch: plan.arch,
         machine: request.machine.clone(),
         cpu: request.cpu.clone(),
