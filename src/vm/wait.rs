@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use regex_lite::Regex;
 use serde_json::{Value, json};
@@ -204,13 +205,24 @@ pub(super) async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value
     }
 }
 
+/// A line matches as it was printed, or as a person sees it: without escape sequences, and without what carriage returns
+/// overwrote. The text that matched is told.
 fn matching(line: &[u8], regex: &Regex, ended: bool) -> Option<Value> {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches(['\r', '\n']);
-    let captures = regex.captures(text)?;
-    let groups: Vec<Option<&str>> =
-        captures.iter().skip(1).map(|group| group.map(|group| group.as_str())).collect();
-    Some(json!({ "line": text, "groups": groups, "ended": ended }))
+    let printed = String::from_utf8_lossy(line);
+    let printed = printed.trim_end_matches(['\r', '\n']);
+    let report = |text: &str| {
+        let captures = regex.captures(text)?;
+        let groups: Vec<Option<&str>> =
+            captures.iter().skip(1).map(|group| group.map(|group| group.as_str())).collect();
+        Some(json!({ "line": text, "groups": groups, "ended": ended }))
+    };
+    report(printed).or_else(|| {
+        if !printed.contains(['\x1b', '\r']) {
+            return None;
+        }
+        let seen = strip_str(printed).to_string();
+        report(&seen).or_else(|| seen.rsplit('\r').find_map(report))
+    })
 }
 
 fn describe(conditions: &[Condition], all: bool) -> String {
@@ -246,5 +258,23 @@ mod tests {
         // what was there was there, whatever comes after it
         let echoed = found(&["login: ", "root\r\n"], "login: $").await.unwrap();
         assert_eq!(echoed["line"], "login: ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn colours_and_overwritten_text_hide_no_line() {
+        let systemd = "\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39mmulti-user.target\x1b[0m - x.\r\n";
+        let line = found(&[systemd], "Reached target (multi-user)").await.unwrap();
+        let seen = "  OK  ] Reached target multi-user.target - x.";
+        assert_eq!(line, json!({ "line": seen, "groups": ["multi-user"], "ended": true }));
+        // what was meant for the escape sequences themselves still matches
+        let raw = found(&[systemd], "\\x1b\\[0;1;39m(multi)").await.unwrap();
+        assert_eq!(raw["groups"], json!(["multi"]));
+        let title = "\x1b]0;user@host: ~\x07\x1b[01;32muser@host\x1b[00m:~$ ";
+        assert_eq!(found(&[title], "^user@host:~\\$ $").await.unwrap()["line"], "user@host:~$ ");
+        let progress = found(&["10%\r50%\rdone\n"], "^done$").await.unwrap();
+        assert_eq!(progress["line"], "done");
+        // cut anywhere
+        let pieces: Vec<&str> = systemd.split_inclusive('[').collect();
+        assert_eq!(found(&pieces, "target multi-user").await.unwrap()["line"], seen);
     }
 }
