@@ -8,7 +8,7 @@ use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
     plan,
 };
-use crate::spec::{Display, Networking, OnPanic, Os, VmSpec};
+use crate::spec::{Boot, Display, Networking, OnPanic, Os, VmSpec};
 
 const MIB: u64 = 1 << 20;
 /// The guest's memory, when helpers share it.
@@ -108,6 +108,9 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
     if machine.family() == Family::Q35 && !controllers::uses_sata(spec) && spec.extra.is_empty() {
         options.push("sata=off".to_owned());
     }
+    if firmware_needs_the_console(machine, spec) {
+        options.push("graphics=off".to_owned());
+    }
     if machine.family() == Family::Microvm && controllers::uses_usb(machine, spec) {
         options.push("usb=on".to_owned());
     }
@@ -117,6 +120,14 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
         options.push(format!("memory-backend={MEMORY}"));
     }
     options.join(",")
+}
+
+/// Without a display what SeaBIOS and a boot loader's menu say would be seen nowhere ("No bootable device."): with `graphics=off`
+/// SeaBIOS also shows its text screen on the serial port. A kernel that is given directly leaves it nothing to say; UEFI
+/// firmware uses the serial port anyway.
+fn firmware_needs_the_console(machine: &Machine, spec: &VmSpec) -> bool {
+    let bios = matches!(machine.family(), Family::Q35 | Family::Pc) && spec.firmware.is_none();
+    bios && spec.display == Display::None && !matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. })
 }
 
 /// A window is asked for by its toolkit: with none built in, QEMU's own choice would be VNC on a network port.

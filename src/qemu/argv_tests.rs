@@ -137,5 +137,5 @@ fn extra_arguments_come_last_and_unchanged() {
     assert!(!line.contains(&"-sandbox".into()));
     assert!(line.contains(&"chardev=user-qmp,mode=control".into()));
     // it may need the AHCI controller
-    assert!(line.contains(&"q35".into()));
+    assert!(line.contains(&"q35,graphics=off".into()));
 }

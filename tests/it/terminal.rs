@@ -197,3 +197,20 @@ fn a_killed_consoles_vm_goes_on() {
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     sandbox.is_clean();
 }
+
+#[test]
+fn a_bios_that_finds_nothing_to_boot_is_seen_and_the_terminal_wraps_its_lines_again() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.file("empty.img");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let mut command = sandbox.vmrun();
+    command.arg("qemu").arg(&image);
+    let mut vm = OnTerminal::start(&command);
+    vm.shows("SeaBIOS (version");
+    vm.shows("No bootable device");
+    let seen = sandbox.ctl(["wait", "console=^No bootable device", "--timeout", "10s"]);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    assert_eq!(sandbox.ctl(["shutdown", "--force"]).code, 12);
+    vm.shows("\x1b[?7h");
+    let _ = vm.end();
+}

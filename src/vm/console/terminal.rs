@@ -23,6 +23,9 @@ pub enum Attached {
     Status,
 }
 
+/// DECAWM set, and SGR reset (ECMA-48, DEC STD 070).
+const WRAPPED_AND_PLAIN: &[u8] = b"\x1b[?7h\x1b[m";
+
 /// How the terminal was before; for the panic hook, which can only reach statics.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -53,6 +56,8 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         restore();
+        // SeaBIOS turns line wrapping off, and a guest that ends may leave its colours
+        let _ = io::stdout().write_all(WRAPPED_AND_PLAIN);
     }
 }
 

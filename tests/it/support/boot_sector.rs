@@ -173,13 +173,15 @@ const SECOND_DISK: u8 = 0x81;
 
 /// What every guest does first.
 fn start(asm: &mut Asm, guest: Guest) {
-    asm.flat_segments(COUNTER).sti();
+    asm.cli().flat_segments(COUNTER);
     asm.mov_mem32(COUNTER, 0);
     asm.out8(UART_FIFO, 1);
     // QEMU notes a press only if the button is enabled (hw/acpi/core.c, acpi_pm1_evt_power_down). The interrupt that
     // comes with it stays masked at the controller.
     asm.out16(PM1_ENABLE, POWER_BUTTON);
+    // SeaBIOS shows its last words on the serial port from the timer's interrupt, which would cut the greeting up
     say(asm, guest.greeting());
+    asm.sti();
 }
 
 /// What this guest does then. Ends in a jump: the subroutines follow.
