@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::control::find::FindError;
 use crate::control::supervise::resume;
+use crate::host::descriptors;
 use crate::host::dirs::DirError;
 use crate::spec::VmName;
 use crate::vm::{StartError, claim};
@@ -25,6 +26,7 @@ fn supervisor(root: &Path, name: &VmName, reporter: &mut Reporter) -> Result<u8,
         }
         other => other?,
     };
+    descriptors::raise_limit();
     let outcome = runtime()?.block_on(resume(adopted, |up| reporter.up(up.name.as_str())))?;
     match outcome {
         Some(outcome) => Ok(outcome.exit_code),

@@ -5,6 +5,7 @@ use std::io::Write;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, supervise};
+use crate::host::descriptors;
 use crate::qmp::Transcript;
 use crate::spec::Request;
 use crate::vm::{Launch, Outcome, dry_run, prepare};
@@ -33,6 +34,8 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         stop_timeout: request.stop_timeout,
         ready,
     };
+    // this process, or the one that is split off, is a supervisor from here on
+    descriptors::raise_limit();
     match detached {
         false => foreground(&request, supervision),
         true => {

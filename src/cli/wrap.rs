@@ -10,6 +10,7 @@ use nix::sys::wait::waitpid;
 use tokio::io::Interest;
 
 use crate::control::supervise::follow;
+use crate::host::descriptors;
 use crate::host::programs::{self, SearchPath};
 use crate::host::sys::{self, Fork, fork};
 use crate::host::terminal::Terminal;
@@ -174,6 +175,7 @@ fn supervise(wrapping: Wrapping, terminal: Option<Terminal>) {
         .and_then(|()| runtime())
         .and_then(|runtime| Ok((runtime, wrapping.process()?)));
     let Ok((runtime, process)) = lives else { return };
+    descriptors::raise_limit();
     runtime.block_on(async {
         let guard = tokio::spawn(guard(process, terminal));
         if let Err(error) = follow(wrapping).await {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::permits::Use;
 use super::wire;
 
 /// A method of `io.vmrun.Machine`.
@@ -23,6 +24,24 @@ pub trait Stream: Method {}
 /// Whether a method, named without the interface, is one of these.
 pub(super) fn is_stream(method: &str) -> bool {
     STREAMS.contains(&method)
+}
+
+/// What a method, named without the interface, needs its caller's connection for.
+pub(super) fn needed_for(method: &str) -> Use {
+    match method {
+        // a VM can always be looked at, and be ended
+        GetStatus::NAME
+        | ListUsb::NAME
+        | ListForwards::NAME
+        | ListDisks::NAME
+        | ListNics::NAME
+        | GetStats::NAME
+        | ListSnapshots::NAME
+        | Shutdown::NAME => Use::Short,
+        Wait::NAME | StartGuestFile::NAME | WriteGuestFile::NAME | FinishGuestFile::NAME => Use::Wait,
+        method if is_stream(method) => Use::Wait,
+        _ => Use::Change,
+    }
 }
 
 macro_rules! methods {

@@ -13,7 +13,7 @@ pub(crate) mod fuzzing;
 mod guest;
 pub mod methods;
 mod notify;
-mod places;
+mod permits;
 mod screen;
 pub mod service;
 pub mod shared_qmp;

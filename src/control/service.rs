@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use nix::libc;
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,22 +17,23 @@ use zlink::connection::socket::WriteHalf;
 use zlink::{Call, Connection, Reply};
 
 use crate::host::sys;
-use crate::vm::Handle;
+use crate::vm::{ChangeError, ErrorKind, Handle};
 
 use super::dispatch::{Belongings, One, dispatch};
 use super::error::WireError;
-use super::places::{Place, Places};
+use super::permits::{Permit, Permits, TooMany, Use};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
+use super::{INTERFACE, methods};
 
-/// Connections that are served at once. One more takes the place of that which has said nothing for longest.
-const MAX_CONNECTIONS: usize = 512;
 /// Connections that wait to be accepted, beyond which `connect` blocks. The system's own limit (4096) would be a queue of
 /// a tenth of a second and more in front of every client while somebody does nothing but connect.
 const MAX_WAITING: i32 = 128;
 /// Frames in a row that are no calls, after which the connection ends.
 const MAX_GARBAGE: usize = 16;
-/// When descriptors have run out, the next try to accept comes after this long.
+/// When a connection cannot be accepted, the next try comes after this long.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// How long the next call waits for one whose answer nobody wants.
+const ONE_WAY: Duration = Duration::from_secs(2);
 /// How long clients may take to read their last replies once the VM has ended.
 const LAST_REPLIES: Duration = Duration::from_secs(2);
 
@@ -44,23 +46,23 @@ pub(super) struct RawCall {
 }
 
 /// Serves clients until the VM has ended; then those that wait for an answer get it, and all are let go.
-pub async fn serve(listener: UnixListener, vm: Handle) {
-    serve_each(listener, vm, converse).await;
+pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
+    serve_each(listener, vm, permits, converse).await;
 }
 
 /// Gives each connection a task, until the VM has ended.
 pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     listener: UnixListener,
     vm: Handle,
-    converse: fn(UnixStream, Handle, Arc<Place>) -> F,
+    permits: Permits,
+    converse: fn(UnixStream, Handle, Arc<Permit>) -> F,
 ) {
     shorten_queue(&listener);
-    let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     let ended = vm.ended();
     tokio::pin!(ended);
-    // not made anew in each turn: a client that is accepted and waits for a place must not be lost
-    let mut next = Box::pin(seated(&listener, &places));
+    // not made anew in each turn: a client that is accepted and waits for a permit must not be lost
+    let mut next = Box::pin(permitted(&listener, &permits));
     loop {
         tokio::select! { biased;
             _ = &mut ended => break,
@@ -69,13 +71,13 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
                     sys::give_back_memory();
                 }
             }
-            (stream, place) = &mut next => {
-                next.set(seated(&listener, &places));
-                let place = Arc::new(place);
-                let conversation = converse(stream, vm.clone(), Arc::clone(&place));
+            (stream, permit) = &mut next => {
+                next.set(permitted(&listener, &permits));
+                let permit = Arc::new(permit);
+                let conversation = converse(stream, vm.clone(), Arc::clone(&permit));
                 connections.spawn(async move {
                     tokio::select! { biased;
-                        () = place.given_up() => log::debug!("a silent client made place for another"),
+                        () = permit.revoked() => log::debug!("a client made room for another"),
                         () = conversation => {}
                     }
                 });
@@ -89,10 +91,10 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     let _ = tokio::time::timeout(LAST_REPLIES, finished).await;
 }
 
-/// The next connection, once there is a place for it; meanwhile more wait in the listening socket's queue.
-async fn seated(listener: &UnixListener, places: &Places) -> (UnixStream, Place) {
-    let stream = accept(listener).await;
-    (stream, places.take().await)
+/// The next connection, once there is a permit for it; meanwhile more wait in the listening socket's queue.
+async fn permitted(listener: &UnixListener, permits: &Permits) -> (UnixStream, Permit) {
+    let stream = accept(listener, permits).await;
+    (stream, permits.take().await)
 }
 
 fn shorten_queue(listener: &UnixListener) {
@@ -103,11 +105,15 @@ fn shorten_queue(listener: &UnixListener) {
     }
 }
 
-async fn accept(listener: &UnixListener) -> UnixStream {
+async fn accept(listener: &UnixListener, permits: &Permits) -> UnixStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) if is_trusted(&stream) => return stream,
             Ok(_) => log::warn!("a connection of another user was refused"),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                log::debug!("a connection could not be accepted: {error}");
+                permits.make_room().await;
+            }
             Err(error) => {
                 log::warn!("a connection could not be accepted: {error}");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -134,38 +140,35 @@ pub(super) enum Answer {
     Stream(Replies),
 }
 
-type Calls = ReadConnection<GuardedRead>;
-type Received = zlink::Result<Call<RawCall>>;
-
 /// Answers the calls of one connection until it ends, or the VM does.
-async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
+async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     let (mut calls, replies) = Connection::new(Guarded(stream)).split();
     let mut replies = replies.into_write_half();
     let mut own = Belongings::default();
-    // a call that came while a stream was under way
-    let mut ahead: Option<Received> = None;
     let mut garbage = 0;
     loop {
-        place.silent();
-        let call = match ahead.take() {
-            Some(call) => call,
-            None => tokio::select! { biased;
-                call = receive(&mut calls) => call,
-                _ = handle.ended() => return,
-            },
+        permit.idle();
+        let call = tokio::select! { biased;
+            call = receive(&mut calls) => call,
+            _ = handle.ended() => return,
         };
-        place.busy();
         let (oneway, answer) = match call {
             Ok(call) => {
-                place.known();
                 garbage = 0;
-                let answer = dispatch(call.method(), call.more(), &handle, &mut own);
+                let needed = needed_for(&call.method().method);
+                let answer = permitted_answer(&call, needed, &handle, &mut own, &permit);
+                if call.oneway() && needed != Use::Wait {
+                    // its client may have gone, and it happens all the same: the owner takes it at once, as a rule
+                    let _ = tokio::time::timeout(ONE_WAY, answer).await;
+                    continue;
+                }
                 let answer = tokio::select! { biased;
                     answer = answer => answer,
-                    // what was sent to the owner still happens; what was only awaited need not be any more
-                    () = hung_up(&mut calls, &mut ahead, &replies), if !call.oneway() => {
+                    // what was sent to the owner still happens; what was only awaited need not be any more. More calls may
+                    // be there that want no answer
+                    () = replies.hung_up() => {
                         log::debug!("a client left without its answer");
-                        return;
+                        continue;
                     }
                 };
                 (call.oneway(), answer)
@@ -187,14 +190,14 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
         }
         let sent = match answer {
             Answer::One(answer) => {
-                place.silent();
+                permit.idle();
                 match answer {
                     Ok(frame) => write(&mut replies, frame.as_bytes()).await,
                     Err(error) => send(&mut replies, &error).await,
                 }
             }
-            // busy as long as it lasts: a quiet subscriber keeps its place
-            Answer::Stream(stream) => send_all(&mut replies, stream, &mut calls, &mut ahead).await,
+            // it keeps its permit as long as it lasts: a quiet subscriber is not an idle client
+            Answer::Stream(stream) => send_all(&mut replies, stream).await,
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
@@ -207,41 +210,41 @@ async fn converse(stream: UnixStream, handle: Handle, place: Arc<Place>) {
     }
 }
 
-/// Waits until the client has closed its connection, and keeps one call that comes meanwhile. One that has only said its
-/// last word (as `nc` does at the end of its input) still wants its answer.
-async fn hung_up(calls: &mut Calls, ahead: &mut Option<Received>, replies: &GuardedWrite) {
-    if ahead.is_none() {
-        let call = receive(calls).await;
-        if matches!(call, Err(ref error) if !matches!(error, zlink::Error::Json(_))) && replies.is_closed() {
-            return;
+/// Answers one call, unless too many of its kind are under way.
+async fn permitted_answer(
+    call: &Call<RawCall>,
+    needed: Use,
+    handle: &Handle,
+    own: &mut Belongings,
+    permit: &Permit,
+) -> Answer {
+    match permit.busy(needed) {
+        Ok(()) => dispatch(call.method(), call.more(), handle, own).await,
+        Err(TooMany { message, hint }) => {
+            let kind = ErrorKind::NotNow { state: "crowded".to_owned() };
+            Answer::One(Err(ChangeError::new(kind, message).hint(hint).into()))
         }
-        *ahead = Some(call);
     }
-    std::future::pending().await
 }
 
-async fn receive(calls: &mut Calls) -> Received {
+/// What a call needs its connection for.
+fn needed_for(method: &str) -> Use {
+    match method.rsplit_once('.') {
+        Some((INTERFACE, method)) => methods::needed_for(method),
+        _ => Use::Short,
+    }
+}
+
+async fn receive(calls: &mut ReadConnection<GuardedRead>) -> zlink::Result<Call<RawCall>> {
     calls.receive_call::<RawCall>().await.map(|(call, _)| call)
 }
 
 /// Sends a stream, and stops when the client has gone.
-async fn send_all(
-    replies: &mut GuardedWrite,
-    mut stream: Replies,
-    calls: &mut Calls,
-    ahead: &mut Option<Received>,
-) -> zlink::Result<()> {
+async fn send_all(replies: &mut GuardedWrite, mut stream: Replies) -> zlink::Result<()> {
     loop {
         let item = tokio::select! { biased;
             item = stream.next() => item,
-            call = receive(calls), if ahead.is_none() => {
-                let ended = matches!(call, Err(ref error) if !matches!(error, zlink::Error::Json(_)));
-                if ended {
-                    return call.map(|_| ());
-                }
-                *ahead = Some(call);
-                continue;
-            }
+            () = replies.hung_up() => return Err(zlink::Error::UnexpectedEof),
         };
         let value = match item {
             Some(Ok(value)) => value,

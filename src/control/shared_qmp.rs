@@ -16,16 +16,16 @@ use crate::qemu::Command;
 use crate::qmp::CommandError;
 use crate::vm::{Handle, Heard, Listener, Record};
 
-use super::places::Place;
+use super::permits::{Permit, Permits, TooMany, Use};
 use super::service::serve_each;
-use super::socket::MAX_MESSAGE;
+use super::socket::{MAX_MESSAGE, hung_up};
 
 /// How long a client may refuse to read before it is dropped.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves clients until the VM has ended.
-pub async fn serve(listener: UnixListener, vm: Handle) {
-    serve_each(listener, vm, converse).await;
+pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
+    serve_each(listener, vm, permits, converse).await;
 }
 
 /// What came from a client.
@@ -48,8 +48,11 @@ impl Reader {
             if let Some(input) = self.scan.next(&mut self.buffer) {
                 return Some(input);
             }
-            if self.buffer.len() > MAX_MESSAGE || self.socket.read_buf(&mut self.buffer).await.ok()? == 0 {
+            if self.buffer.len() > MAX_MESSAGE {
                 return None;
+            }
+            if self.socket.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return self.scan.rest(&mut self.buffer);
             }
         }
     }
@@ -90,6 +93,19 @@ impl Scan {
             self.in_vain(end, buffer);
         }
         None
+    }
+
+    /// What is left at the end of the stream, where no line's end comes any more.
+    fn rest(&mut self, buffer: &mut Vec<u8>) -> Option<Input> {
+        let text = std::mem::take(buffer);
+        *self = Self::default();
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return None;
+        }
+        Some(match serde_json::from_slice(&text) {
+            Ok(value) => Input::Command(value),
+            Err(error) => Input::Garbage(error.to_string()),
+        })
     }
 
     fn in_vain(&mut self, end: End, buffer: &[u8]) {
@@ -142,13 +158,25 @@ fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
         Ok(value) => (Input::Command(value), values.byte_offset()),
         Err(error) if error.is_eof() => return None,
         Err(error) => {
-            // what follows the next line's end may make sense again
-            let end = buffer.iter().position(|byte| *byte == b'\n')?;
+            // what follows the end of the line at fault may make sense again; the lines before it belong to the same error
+            let wrong = wrong_byte(buffer, &error);
+            let end = wrong + buffer[wrong..].iter().position(|byte| *byte == b'\n')?;
             (Input::Garbage(error.to_string()), end + 1)
         }
     };
     buffer.drain(..used);
     Some(input)
+}
+
+/// Where in the text the byte is that made no sense.
+fn wrong_byte(text: &[u8], error: &serde_json::Error) -> usize {
+    let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let line = match error.line().checked_sub(2) {
+        Some(before) => ends.nth(before).unwrap_or(text.len()),
+        None => 0,
+    };
+    // columns count from 1, and are 0 where a line's end itself is wrong
+    (line + error.column()).saturating_sub(1).min(text.len())
 }
 
 struct Client {
@@ -157,7 +185,7 @@ struct Client {
     negotiated: bool,
 }
 
-async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
+async fn converse(stream: UnixStream, vm: Handle, permit: Arc<Permit>) {
     let (socket, write) = stream.into_split();
     let mut reader = Reader { socket, buffer: Vec::new(), scan: Scan::default() };
     let mut client = Client { vm, write, negotiated: false };
@@ -165,7 +193,7 @@ async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
     if client.send(&greeting).await.is_none() {
         return;
     }
-    place.silent();
+    permit.idle();
     // before negotiation QEMU sends no events, and neither do we
     let mut events: Option<Listener> = None;
     loop {
@@ -173,12 +201,12 @@ async fn converse(stream: UnixStream, vm: Handle, place: Arc<Place>) {
             heard = hear(&mut events) => client.pass_on(heard).await,
             input = reader.next() => match input {
                 Some(input) => {
-                    place.known();
-                    place.busy();
-                    let answer = client.answer(input, &mut events).await;
-                    let sent = client.send(&answer).await;
-                    place.silent();
-                    sent
+                    let answer = client.answer(input, &mut events, &permit).await;
+                    permit.idle();
+                    match answer {
+                        Some(answer) => client.send(&answer).await,
+                        None => None,
+                    }
                 }
                 None => None,
             },
@@ -243,56 +271,74 @@ impl Client {
         }
     }
 
-    async fn answer(&mut self, input: Input, events: &mut Option<Listener>) -> Value {
+    /// None: the client has gone without its answer.
+    async fn answer(
+        &mut self,
+        input: Input,
+        events: &mut Option<Listener>,
+        permit: &Permit,
+    ) -> Option<Value> {
+        let wrong = |why: &str| Some(refusal("GenericError", why, None));
         let mut fields = match input {
             Input::Command(Value::Object(fields)) => fields,
-            Input::Command(_) => return refusal("GenericError", "QMP input must be a JSON object", None),
-            Input::Garbage(why) => return refusal("GenericError", &format!("JSON parse error, {why}"), None),
+            Input::Command(_) => return wrong("QMP input must be a JSON object"),
+            Input::Garbage(why) => return wrong(&format!("JSON parse error, {why}")),
         };
         let id = fields.remove("id");
-        match self.carry_out(fields, events).await {
+        if let Err(TooMany { message, .. }) = permit.busy(Use::Change) {
+            return Some(refusal("GenericError", &message, id));
+        }
+        let (vm, write) = (self.vm.clone(), &self.write);
+        let done = carry_out(&vm, &mut self.negotiated, fields, events);
+        let done = tokio::select! { biased;
+            done = done => done,
+            // what was sent to the owner still happens
+            () = hung_up(write.as_ref()) => return None,
+        };
+        Some(match done {
             Ok(value) => with_id(json!({ "return": value }), id),
             Err((class, desc)) => refusal(&class, &desc, id),
-        }
-    }
-
-    async fn carry_out(
-        &mut self,
-        mut fields: Map<String, Value>,
-        events: &mut Option<Listener>,
-    ) -> Result<Value, (String, String)> {
-        let generic = |desc: &str| ("GenericError".to_owned(), desc.to_owned());
-        let Some(Value::String(execute)) = fields.remove("execute") else {
-            return Err(generic("QMP input lacks member 'execute'"));
-        };
-        let arguments = match fields.remove("arguments") {
-            None => Map::new(),
-            Some(Value::Object(arguments)) => arguments,
-            Some(_) => return Err(generic("QMP input member 'arguments' must be an object")),
-        };
-        if let Some(member) = fields.keys().next() {
-            return Err(generic(&format!("QMP input member '{member}' is unexpected")));
-        }
-        let not_found = |desc: &str| ("CommandNotFound".to_owned(), desc.to_owned());
-        match (execute.as_str(), self.negotiated) {
-            ("qmp_capabilities", false) => {
-                self.negotiated = true;
-                *events = Some(self.vm.bus.listen(None));
-                return Ok(json!({}));
-            }
-            ("qmp_capabilities", true) => {
-                return Err(not_found("Capabilities negotiation is already complete, command ignored"));
-            }
-            (_, false) => {
-                return Err(not_found("Expecting capabilities negotiation with 'qmp_capabilities'"));
-            }
-            (_, true) => {}
-        }
-        self.vm.qmp(Command { execute, arguments }).await.map_err(|error| match error {
-            CommandError::Refused { class, desc, .. } => (class, desc),
-            other => generic(&other.to_string()),
         })
     }
+}
+
+async fn carry_out(
+    vm: &Handle,
+    negotiated: &mut bool,
+    mut fields: Map<String, Value>,
+    events: &mut Option<Listener>,
+) -> Result<Value, (String, String)> {
+    let generic = |desc: &str| ("GenericError".to_owned(), desc.to_owned());
+    let Some(Value::String(execute)) = fields.remove("execute") else {
+        return Err(generic("QMP input lacks member 'execute'"));
+    };
+    let arguments = match fields.remove("arguments") {
+        None => Map::new(),
+        Some(Value::Object(arguments)) => arguments,
+        Some(_) => return Err(generic("QMP input member 'arguments' must be an object")),
+    };
+    if let Some(member) = fields.keys().next() {
+        return Err(generic(&format!("QMP input member '{member}' is unexpected")));
+    }
+    let not_found = |desc: &str| ("CommandNotFound".to_owned(), desc.to_owned());
+    match (execute.as_str(), *negotiated) {
+        ("qmp_capabilities", false) => {
+            *negotiated = true;
+            *events = Some(vm.bus.listen(None));
+            return Ok(json!({}));
+        }
+        ("qmp_capabilities", true) => {
+            return Err(not_found("Capabilities negotiation is already complete, command ignored"));
+        }
+        (_, false) => {
+            return Err(not_found("Expecting capabilities negotiation with 'qmp_capabilities'"));
+        }
+        (_, true) => {}
+    }
+    vm.qmp(Command { execute, arguments }).await.map_err(|error| match error {
+        CommandError::Refused { class, desc, .. } => (class, desc),
+        other => generic(&other.to_string()),
+    })
 }
 
 fn event(record: &Record) -> Value {

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+#[cfg(target_os = "linux")]
+use tokio::io::Interest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +19,8 @@ use zlink::connection::socket::{ReadHalf, ReadResult, Socket, WriteHalf};
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// How long a client may take from a message's first byte to its last.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// Between two looks at a client that has ended what it says and waits for its answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client may refuse to read before it is dropped.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -73,14 +77,37 @@ impl ReadHalf for GuardedRead {
 }
 
 impl GuardedWrite {
-    /// Whether the other side has closed its socket, rather than only ended what it says.
-    pub fn is_closed(&self) -> bool {
-        let socket: &UnixStream = self.0.as_ref();
-        let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
-        let answered = poll(&mut asked, PollTimeout::ZERO);
-        let [asked] = asked;
-        answered.is_ok() && asked.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    /// Resolves when the other side has closed its socket, whether what it sent before has been read or not. One that has only
+    /// said its last word (as `nc -N` does at the end of its input) still wants its answers.
+    pub async fn hung_up(&self) {
+        hung_up(self.0.as_ref()).await;
     }
+}
+
+/// As [`GuardedWrite::hung_up`].
+pub(super) async fn hung_up(socket: &UnixStream) {
+    one_direction_closed(socket).await;
+    while !is_closed(socket) {
+        // the runtime tells the end of what the other side says, and no more after that
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+async fn one_direction_closed(socket: &UnixStream) {
+    // Linux has no urgent data on these sockets, so this is the end of one direction or of both (unix(7), epoll_ctl(2))
+    let _ = socket.ready(Interest::PRIORITY).await;
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn one_direction_closed(_socket: &UnixStream) {}
+
+/// Whether the other side has closed its socket, rather than only ended what it says.
+fn is_closed(socket: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let answered = poll(&mut asked, PollTimeout::ZERO);
+    let [asked] = asked;
+    answered.is_ok() && asked.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
 impl WriteHalf for GuardedWrite {

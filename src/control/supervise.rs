@@ -13,6 +13,7 @@ use crate::vm::{
 };
 
 use super::notify::Notifier;
+use super::permits::{Limits, Permits};
 use super::{service, shared_qmp};
 
 /// How long the last output may take to be read by whoever reads our standard output.
@@ -93,8 +94,9 @@ async fn serve(
     let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
     let name = running.name().clone();
     let handle = running.handle.clone();
-    let service = service::serve(control, handle.clone());
-    let shared_qmp = shared_qmp::serve(qmp, handle.clone());
+    let permits = Permits::new(Limits::of_this_process());
+    let service = service::serve(control, handle.clone(), permits.clone());
+    let shared_qmp = shared_qmp::serve(qmp, handle.clone(), permits);
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));

@@ -6,6 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
+use super::descriptors;
+
 /// Variables that are passed on, by name.
 const NAMES: [&str; 18] = [
     "PATH",
@@ -60,9 +62,10 @@ pub fn cleaned(all: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsSt
     all.into_iter().filter(|(name, value)| is_passed_on(name) && !value.as_bytes().contains(&0)).collect()
 }
 
-/// Gives a child the cleaned environment of this process instead of all of it.
+/// Gives a child the cleaned environment of this process instead of all of it, and the limits that its user set.
 pub fn apply(command: &mut Command) {
     command.env_clear().envs(cleaned(std::env::vars_os()));
+    descriptors::give_limit_back(command);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! as a parameter, so that tests own it.
 
 pub mod accel;
+pub mod descriptors;
 pub mod dirs;
 pub mod doctor;
 pub mod environment;

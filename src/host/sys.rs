@@ -190,6 +190,18 @@ pub fn prepare_child(command: &mut Command, keep: Vec<OwnedFd>, block_signals: b
     unsafe { command.pre_exec(hook) };
 }
 
+/// Gives a child a soft limit of open files of its own.
+pub fn limit_descriptors(command: &mut Command, soft: u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let hook = move || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
+    };
+    // SAFETY: between fork and exec the closure makes two system calls: no allocation, no locks; errors are plain numbers.
+    unsafe { command.pre_exec(hook) };
+}
+
 #[cfg(target_os = "linux")]
 fn die_with(parent: Pid) -> io::Result<()> {
     // SIGKILL, since QEMU blocks the others

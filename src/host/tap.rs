@@ -12,7 +12,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use thiserror::Error;
 
 use super::programs::{ProgramError, SearchPath, bridge_helper};
-use super::sys;
+use super::{descriptors, sys};
 use crate::spec::InterfaceName;
 
 /// The most of a helper's own words that is told.
@@ -176,6 +176,7 @@ fn start(helper: &Path, bridge: &InterfaceName, theirs: UnixStream) -> io::Resul
     let number = theirs.as_raw_fd();
     command.args(["--use-vnet", &format!("--fd={number}"), &format!("--br={bridge}")]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    descriptors::give_limit_back(&mut command);
     sys::prepare_child(&mut command, vec![theirs.into()], false, true);
     // the command, and with it our copy of its end, goes with this function: what we read then ends when the helper does
     command.spawn()

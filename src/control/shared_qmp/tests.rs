@@ -64,6 +64,48 @@ proptest! {
     }
 }
 
+/// Which answers a stream is given, however it is cut.
+#[track_caller]
+fn is_understood_as(stream: &str, expected: &[&str]) {
+    for size in 1..=stream.len() {
+        let mut all = understood(stream.as_bytes().chunks(size));
+        all.retain(|told| !told.is_empty());
+        assert_eq!(all, expected, "{stream:?} in pieces of {size}");
+    }
+}
+
+#[test]
+fn one_bad_line_has_one_answer() {
+    let good = "{\"execute\":\"x\"}";
+    for bad in ["nonsense", "{\"a\": nonsense}", "\"\u{1}\"", "}", "nonsense {}", "[1, 2", "\"open"] {
+        // the end of the line before it is there already when it comes; `[1, 2` goes on in the next line
+        let broken = if bad == "[1, 2" {
+            format!("{good}\r\n{bad}\r\n]]\r\n")
+        } else {
+            format!("{good}\r\n\r\n{bad}\r\n")
+        };
+        let stream = format!("{broken}{good}\r\n");
+        match bad {
+            "[1, 2" => is_understood_as(&stream, &[good, "[1,2]", "garbage", good]),
+            _ => is_understood_as(&stream, &[good, "garbage", good]),
+        }
+    }
+    is_understood_as(&format!("{{\n\"a\":\n nonsense}}\n{good}\n"), &["garbage", good]);
+}
+
+#[test]
+fn what_has_no_end_of_its_line_is_answered_at_the_end_of_the_stream() {
+    let rest = |text: &str| {
+        let (mut scan, mut buffer) = (Scan::default(), text.as_bytes().to_vec());
+        assert!(scan.next(&mut buffer).is_none(), "{text}");
+        scan.rest(&mut buffer).map(told)
+    };
+    assert_eq!(rest(" \r\n"), None);
+    assert_eq!(rest("nonsense").as_deref(), Some("garbage"));
+    assert_eq!(rest("{\"execute\": ").as_deref(), Some("garbage"));
+    assert_eq!(rest("5").as_deref(), Some("5"));
+}
+
 /// A mebibyte that comes byte by byte, of a kind that could end at each of them.
 #[test]
 fn what_comes_byte_by_byte_is_hardly_ever_parsed_in_vain() {

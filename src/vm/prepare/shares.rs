@@ -63,7 +63,9 @@ impl Shares {
             return Ok(Self::default());
         }
         let program = programs::virtiofsd(virtiofsd, &SearchPath::from_env())?;
-        let help = Command::new(&program).arg("--help").stdin(Stdio::null()).output();
+        let mut help = Command::new(&program);
+        environment::apply(help.arg("--help").stdin(Stdio::null()));
+        let help = help.output();
         let help =
             help.map_err(|error| StartError::Helper { program: program.display().to_string(), error })?;
         let modern = String::from_utf8_lossy(&help.stdout).contains("--shared-dir");
