@@ -72,7 +72,6 @@ fn skipped_mark(skipped: u64) -> String {
 pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     let (name, client) = connect(args.name.as_ref())?;
     let (_, second) = connect(Some(&name))?;
-    let (output, typing) = (client.into_stream(), second.into_stream());
     let runtime = runtime()?;
     let read_only = args.read_only;
     let escape = args.escape;
@@ -81,8 +80,8 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let (console, input) = Console::remote();
         let (ask, asked) = mpsc::channel(4);
         let terminal = attach(console.clone(), escape, ask);
-        let typing = AsyncClient::new(typing)?;
-        let output = AsyncClient::new(output)?;
+        let typing = AsyncClient::new(second)?;
+        let output = AsyncClient::new(client)?;
         tokio::select! {
             result = follow(output, &console) => result.map_err(Failure::from)?,
             result = type_in(input, asked, typing, read_only) => result?,

@@ -137,6 +137,10 @@ impl From<ClientError> for Failure {
             ClientError::Gone | ClientError::Connect(_) => {
                 Self { code: "not-running".to_owned(), message, hint: None, exit_code: NOT_RUNNING }
             }
+            ClientError::NotAnswering(silence) => {
+                let code = "not-answering".to_owned();
+                Self { code, message, hint: silence.hint(), exit_code: TIMED_OUT }
+            }
             ClientError::Protocol(_) => Self::other(message),
         }
     }

@@ -1,6 +1,7 @@
 //! `vmrun ls`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -23,6 +24,15 @@ struct Row {
     state: String,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     status: Option<Brief>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    silence: Option<NotAnswering>,
+}
+
+/// Of a VM whose supervisor does not answer.
+#[derive(Debug, Serialize)]
+struct NotAnswering {
+    supervisor_pid: Option<i32>,
+    reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,7 +48,11 @@ struct Brief {
     forwards: Vec<crate::control::wire::Forward>,
 }
 
-/// How many VMs are asked before the first answer is read; each takes two descriptors.
+/// How long all VMs together may take to be connected to: those that are well take no time.
+const CONNECTING: Duration = Duration::from_millis(500);
+/// How long they may take to answer, on a busy machine.
+const ANSWERING: Duration = Duration::from_secs(3);
+/// How many VMs are asked before the first answer is read; each takes four descriptors.
 const AT_ONCE: usize = 64;
 
 /// Lists what runs; what lost its supervisor gets a new one, what is dead is cleaned up.
@@ -46,9 +60,11 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     let mut rows: Vec<Row> = Vec::new();
     for some in find::all(&root)?.chunks(AT_ONCE) {
+        let connected = Instant::now() + CONNECTING;
         let asked: Vec<Inquiry> =
-            some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing)).collect();
-        rows.extend(asked.into_iter().filter_map(Inquiry::row));
+            some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing, connected)).collect();
+        let answered = Instant::now() + ANSWERING;
+        rows.extend(asked.into_iter().filter_map(|asked| asked.row(answered)));
     }
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
@@ -59,7 +75,7 @@ enum Inquiry {
     Orphan(VmName),
 }
 
-fn inquire(root: &Path, name: &VmName, standing: Standing) -> Option<Inquiry> {
+fn inquire(root: &Path, name: &VmName, standing: Standing, by: Instant) -> Option<Inquiry> {
     match standing {
         Standing::Supervised => {}
         // nobody else would clean up after it
@@ -79,24 +95,30 @@ fn inquire(root: &Path, name: &VmName, standing: Standing) -> Option<Inquiry> {
             }
         }
     }
-    let asked =
-        find::connect(root, Some(name)).and_then(|(_, client)| Ok(client.ask(methods::GetStatus, Empty {})?));
+    let asked = find::connect_within(root, name, by.saturating_duration_since(Instant::now()))
+        .and_then(|client| Ok(client.ask(methods::GetStatus, Empty {})?));
     Some(Inquiry::Asked(name.clone(), asked))
 }
 
 impl Inquiry {
     /// None for a VM that has ended since the folder was read.
-    fn row(self) -> Option<Row> {
+    fn row(self, by: Instant) -> Option<Row> {
         let (name, asked) = match self {
             Self::Asked(name, asked) => (name, asked),
             Self::Orphan(name) => return Some(stateless(&name, "orphan")),
         };
-        match asked.and_then(|asked| Ok(asked.answer()?)) {
+        match asked.and_then(|asked| Ok(asked.answer_by(by)?)) {
             Ok(StatusReply { status }) => Some(Row {
                 name: status.name.clone(),
                 state: status.state.clone(),
                 status: Some(brief(status)),
+                silence: None,
             }),
+            Err(FindError::Client(ClientError::NotAnswering(silence))) => {
+                let supervisor_pid = silence.supervisor_pid;
+                let silence = NotAnswering { supervisor_pid, reason: silence.reason() };
+                Some(Row { silence: Some(silence), ..stateless(&name, "not answering") })
+            }
             Err(FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Client(ClientError::Gone)) => {
                 None
             }
@@ -107,7 +129,7 @@ impl Inquiry {
 }
 
 fn stateless(name: &VmName, state: &str) -> Row {
-    Row { name: name.to_string(), state: state.to_owned(), status: None }
+    Row { name: name.to_string(), state: state.to_owned(), status: None, silence: None }
 }
 
 fn brief(status: Status) -> Brief {
@@ -124,6 +146,18 @@ fn brief(status: Status) -> Brief {
     }
 }
 
+impl NotAnswering {
+    fn told(&self) -> String {
+        let process = self.supervisor_pid.map(|pid| format!(" {pid}")).unwrap_or_default();
+        format!("supervisor{process}: {}", self.reason)
+    }
+}
+
+fn forwards(brief: &Brief) -> String {
+    let forwards = brief.forwards.iter().map(|f| format!("{}:{}", f.host_port, f.guest_port));
+    forwards.collect::<Vec<_>>().join(" ")
+}
+
 fn as_table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -138,10 +172,7 @@ fn as_table(rows: &[Row]) -> String {
             fact(|brief| format!("{}/{}", brief.arch, brief.accel)),
             fact(|brief| brief.cpus.to_string()),
             fact(|brief| bytes(brief.memory_bytes)),
-            fact(|brief| {
-                let forwards = brief.forwards.iter().map(|f| format!("{}:{}", f.host_port, f.guest_port));
-                forwards.collect::<Vec<_>>().join(" ")
-            }),
+            row.silence.as_ref().map_or_else(|| fact(forwards), NotAnswering::told),
         ]
     });
     table(["NAME", "STATE", "UPTIME", "PID", "MACHINE", "CPUS", "MEMORY", "FORWARDS"], cells)

@@ -5,6 +5,9 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
@@ -16,11 +19,12 @@ use zlink::connection::ReadConnection;
 use zlink::connection::socket::{Socket, WriteHalf};
 use zlink::{Call, Connection};
 
-use crate::host::dirs::RunClient;
+use crate::host::dirs::{RunClient, names};
 
 use super::INTERFACE;
 pub use super::error::WireError;
 use super::methods::{Method, Stream};
+use super::silence::{self, Silence};
 use super::socket::{Blocking, BlockingPair, Guarded};
 
 /// Why a call got no answer of the kind that was hoped for.
@@ -35,6 +39,9 @@ pub enum ClientError {
     /// The socket could not be connected to.
     #[error("the VM's control socket could not be reached: {0}")]
     Connect(#[source] std::io::Error),
+    /// The supervisor is there and does not answer anybody.
+    #[error("{0}")]
+    NotAnswering(Silence),
     /// What came is not Varlink.
     #[error("the answer could not be understood: {0}")]
     Protocol(String),
@@ -80,11 +87,12 @@ impl<S: Socket> Line<S> {
         Self { replies, calls: calls.into_write_half() }
     }
 
-    /// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
     async fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
-        let mut frame = serde_json::to_vec(call).map_err(unclear)?;
-        frame.push(0);
-        self.calls.write(&frame, &[] as &[OwnedFd], None).await.map_err(from_zlink)
+        self.write(&frame(call)?).await.map_err(from_zlink)
+    }
+
+    async fn write(&mut self, frame: &[u8]) -> zlink::Result<()> {
+        self.calls.write(frame, &[] as &[OwnedFd], None).await
     }
 
     /// The next reply, and whether it is one of many.
@@ -99,12 +107,13 @@ impl<S: Socket> Line<S> {
             None => Ok((parameters, *continues == Some(true))),
         }
     }
+}
 
-    async fn exchange(&mut self, call: &Call<Message>) -> Result<Map<String, Value>, ClientError> {
-        self.send(call).await?;
-        let (parameters, _) = self.receive().await?;
-        Ok(parameters)
-    }
+/// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
+fn frame(call: &Call<Message>) -> Result<Vec<u8>, ClientError> {
+    let mut frame = serde_json::to_vec(call).map_err(unclear)?;
+    frame.push(0);
+    Ok(frame)
 }
 
 /// The next reply of a stream; none for the empty one that closes it.
@@ -127,20 +136,27 @@ fn unclear(error: serde_json::Error) -> ClientError {
 pub struct Client {
     line: Line<BlockingPair>,
     stream: StdStream,
+    directory: Arc<RunClient>,
 }
 
 impl Client {
     /// Connects to the control socket in a VM's run directory.
-    pub fn connect(directory: &RunClient) -> Result<Self, ClientError> {
-        let stream = directory.connect(crate::host::dirs::names::CONTROL).map_err(ClientError::Connect)?;
-        let copy = stream.try_clone().map_err(ClientError::Connect)?;
-        let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
-        Ok(Self { line: Line::new(halves), stream: copy })
+    pub fn connect(directory: Arc<RunClient>) -> Result<Self, ClientError> {
+        Self::connect_within(directory, silence::CONNECT)
     }
 
-    /// The connection itself, on which nothing has been said yet, for an [`AsyncClient`].
-    pub fn into_stream(self) -> StdStream {
-        self.stream
+    /// The same with another deadline than the usual one.
+    pub fn connect_within(directory: Arc<RunClient>, within: Duration) -> Result<Self, ClientError> {
+        let stream =
+            directory.connect_within(names::CONTROL, within).map_err(|error| {
+                match silence::is_late(&error) {
+                    true => ClientError::NotAnswering(silence::not_connected(&directory)),
+                    false => ClientError::Connect(error),
+                }
+            })?;
+        let copy = stream.try_clone().map_err(ClientError::Connect)?;
+        let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
+        Ok(Self { line: Line::new(halves), stream: copy, directory })
     }
 
     /// Calls a method and waits for its reply.
@@ -151,7 +167,8 @@ impl Client {
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
     pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
         self.send(&call(method, parameters)?)?;
-        Ok(Asked { line: self.line, method: PhantomData })
+        let Self { line, stream, directory } = self;
+        Ok(Asked { line, stream, directory, method: PhantomData })
     }
 
     /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
@@ -163,6 +180,7 @@ impl Client {
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
         self.send(&call(method, parameters)?.set_more(true))?;
+        self.await_first_byte()?;
         loop {
             let reply = match self.line.received().and_then(streamed) {
                 Ok(reply) => reply,
@@ -177,11 +195,27 @@ impl Client {
     }
 
     fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
-        ready(self.line.send(call))
+        let frame = frame(call)?;
+        let (line, directory) = (&mut self.line, &self.directory);
+        ready(line.write(&frame).map(|written| match written {
+            // the system keeps less of it than there is, and the supervisor does not read
+            Err(zlink::Error::Io(error)) if silence::is_late(&error) => {
+                Err(ClientError::NotAnswering(silence::not_connected(directory)))
+            }
+            other => other.map_err(from_zlink),
+        }))
     }
 
     fn exchange(&mut self, call: &Call<Message>) -> Result<Map<String, Value>, ClientError> {
-        ready(self.line.exchange(call))
+        self.send(call)?;
+        self.await_first_byte()?;
+        let (parameters, _) = self.line.received()?;
+        Ok(parameters)
+    }
+
+    /// What the VM takes for what was asked has no limit here; that its supervisor answers at all has.
+    fn await_first_byte(&self) -> Result<(), ClientError> {
+        silence::await_first_byte(&self.stream, &self.directory).map_err(ClientError::NotAnswering)
     }
 }
 
@@ -195,12 +229,16 @@ impl Line<BlockingPair> {
 #[derive(Debug)]
 pub struct Asked<M> {
     line: Line<BlockingPair>,
+    stream: StdStream,
+    directory: Arc<RunClient>,
     method: PhantomData<fn() -> M>,
 }
 
 impl<M: Method> Asked<M> {
-    /// Waits for the reply.
-    pub fn answer(mut self) -> Result<M::Reply, ClientError> {
+    /// Waits for the reply, which does not depend on QEMU or the guest.
+    pub fn answer_by(mut self, deadline: Instant) -> Result<M::Reply, ClientError> {
+        silence::await_short_answer(&self.stream, &self.directory, deadline)
+            .map_err(ClientError::NotAnswering)?;
         let (parameters, _) = self.line.received()?;
         decode(parameters)
     }
@@ -209,15 +247,20 @@ impl<M: Method> Asked<M> {
 /// A client for programs with a runtime.
 #[derive(Debug)]
 pub struct AsyncClient {
-    line: Line<Guarded>,
+    line: AsyncLine,
 }
 
 impl AsyncClient {
-    /// Takes a fresh connection over. Needs a running runtime.
-    pub fn new(stream: StdStream) -> Result<Self, ClientError> {
+    /// Takes a fresh connection over, on which nothing has been said yet. Needs a running runtime.
+    pub fn new(client: Client) -> Result<Self, ClientError> {
+        let Client { stream, directory, .. } = client;
+        Self::over(stream, Some(directory))
+    }
+
+    fn over(stream: StdStream, directory: Option<Arc<RunClient>>) -> Result<Self, ClientError> {
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         let stream = UnixStream::from_std(stream).map_err(ClientError::Connect)?;
-        Ok(Self { line: Line::new(Guarded(stream)) })
+        Ok(Self { line: AsyncLine { line: Line::new(Guarded(stream)), directory } })
     }
 
     /// Calls a method and waits for its reply. A call that is given up leaves the connection unusable: drop it, too.
@@ -226,7 +269,9 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<M::Reply, ClientError> {
-        decode(self.line.exchange(&call(method, parameters)?).await?)
+        self.line.line.send(&call(method, parameters)?).await?;
+        let (parameters, _) = self.line.first_reply().await?;
+        decode(parameters)
     }
 
     /// Calls a method whose reply nobody wants.
@@ -235,7 +280,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<(), ClientError> {
-        self.line.send(&call(method, parameters)?.set_oneway(true)).await
+        self.line.line.send(&call(method, parameters)?.set_oneway(true)).await
     }
 
     /// Calls a method that answers with many replies.
@@ -244,22 +289,55 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<Replies<M>, ClientError> {
-        self.line.send(&call(method, parameters)?.set_more(true)).await?;
-        Ok(Replies { line: self.line, method: PhantomData })
+        self.line.line.send(&call(method, parameters)?.set_more(true)).await?;
+        Ok(Replies { line: self.line, begun: false, method: PhantomData })
+    }
+}
+
+/// A conversation whose supervisor can be asked why it says nothing.
+#[derive(Debug)]
+struct AsyncLine {
+    line: Line<Guarded>,
+    /// None where there is no VM behind it.
+    directory: Option<Arc<RunClient>>,
+}
+
+impl AsyncLine {
+    /// The first reply to a call; see [`silence::await_first_byte`].
+    async fn first_reply(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
+        let mut reply = pin!(self.line.receive());
+        let Some(directory) = self.directory.clone() else { return reply.await };
+        tokio::select! { biased;
+            reply = &mut reply => return reply,
+            () = tokio::time::sleep(silence::FIRST_BYTE) => {}
+        }
+        let looked = tokio::task::spawn_blocking(move || silence::answers_anybody(&directory));
+        tokio::select! { biased;
+            reply = &mut reply => return reply,
+            looked = looked => if let Ok(Err(silence)) = looked { return Err(ClientError::NotAnswering(silence)) },
+        }
+        reply.await
     }
 }
 
 /// The replies of a stream.
 #[derive(Debug)]
 pub struct Replies<M> {
-    line: Line<Guarded>,
+    line: AsyncLine,
+    begun: bool,
     method: PhantomData<fn() -> M>,
 }
 
 impl<M: Stream> Replies<M> {
     /// The next reply; none after the last, which comes when the VM has ended at the latest.
     pub async fn next(&mut self) -> Result<Option<M::Reply>, ClientError> {
-        streamed(self.line.receive().await?)
+        // the first one is waited for again, should the caller have given up in between
+        let reply = match self.begun {
+            true => self.line.line.receive().await?,
+            false => self.line.first_reply().await?,
+        };
+        self.begun = true;
+        streamed(reply)
     }
 }
 
@@ -293,7 +371,7 @@ mod tests {
     async fn told(reply: &Value) -> Result<wire::HmpReply, ClientError> {
         let (mut theirs, ours) = StdStream::pair().unwrap();
         theirs.write_all(format!("{reply}\0").as_bytes()).unwrap();
-        let mut client = AsyncClient::new(ours).unwrap();
+        let mut client = AsyncClient::over(ours, None).unwrap();
         client.call(methods::Hmp, wire::Hmp { line: "info version".to_owned() }).await
     }
 

@@ -1,6 +1,8 @@
 //! Finds the VM that a command is meant for.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -9,10 +11,11 @@ use crate::spec::VmName;
 use crate::vm::is_orphan;
 
 use super::client::{Client, ClientError};
+use super::silence::CONNECT;
 
 /// Between a supervisor's lock and its socket there are microseconds; on a busy machine some more.
 const CONNECT_ATTEMPTS: u32 = 50;
-const CONNECT_PAUSE: std::time::Duration = std::time::Duration::from_millis(4);
+const CONNECT_PAUSE: Duration = Duration::from_millis(4);
 
 /// Why it is not clear which VM is meant, or it cannot be reached.
 #[derive(Debug, Error)]
@@ -57,6 +60,7 @@ impl FindError {
             Self::NoSuch { .. } => Some("`vmrun ls` lists the running VMs".to_owned()),
             Self::Stale(name) => Some(format!("the next `vmrun qemu --name {name} …` cleans it up")),
             Self::Directory(error) => error.hint(),
+            Self::Client(ClientError::NotAnswering(silence)) => silence.hint(),
             Self::List(_) | Self::Client(_) | Self::Orphan(_) => None,
         }
     }
@@ -113,7 +117,7 @@ fn running(root: &Path) -> Result<Vec<VmName>, FindError> {
 /// Connects to the VM that is meant: the named one, or the only one.
 pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), FindError> {
     if let Some(name) = name {
-        return Ok((name.clone(), connect_to(name, &open(root, name)?)?));
+        return Ok((name.clone(), connect_to(name, open(root, name)?, CONNECT)?));
     }
     let mut names = RunDir::list(root).map_err(FindError::List)?;
     if names.len() > 1 {
@@ -125,12 +129,17 @@ pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), F
         Err(names) if names.is_empty() => return Err(FindError::None),
         Err(names) => return Err(FindError::Several(names)),
     };
-    match open(root, &only).and_then(|directory| connect_to(&only, &directory)) {
+    match open(root, &only).and_then(|directory| connect_to(&only, directory, CONNECT)) {
         Ok(client) => Ok((only, client)),
         // it has just ended, or is a leftover
         Err(FindError::NoSuch { .. } | FindError::Stale(_)) => Err(FindError::None),
         Err(error) => Err(error),
     }
+}
+
+/// Connects to the named VM, if it takes the connection in this time.
+pub fn connect_within(root: &Path, name: &VmName, within: Duration) -> Result<Client, FindError> {
+    connect_to(name, open(root, name)?, within)
 }
 
 /// The run directory of a VM that has a supervisor.
@@ -158,17 +167,18 @@ fn supervised(name: &VmName, directory: &RunClient) -> Result<(), FindError> {
     }
 }
 
-fn connect_to(name: &VmName, directory: &RunClient) -> Result<Client, FindError> {
+fn connect_to(name: &VmName, directory: RunClient, within: Duration) -> Result<Client, FindError> {
+    let directory = Arc::new(directory);
     let mut left = CONNECT_ATTEMPTS;
     loop {
         let not_yet = |error: &std::io::Error| {
             matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
         };
-        match Client::connect(directory) {
+        match Client::connect_within(Arc::clone(&directory), within) {
             // who listens lives, so the lock tells something of the others only; a supervisor that has just taken its lock
             // binds its socket a moment later
             Err(ClientError::Connect(error)) if not_yet(&error) && left > 0 => {
-                supervised(name, directory)?;
+                supervised(name, &directory)?;
                 left -= 1;
                 std::thread::sleep(CONNECT_PAUSE);
             }

@@ -17,6 +17,7 @@ mod permits;
 mod screen;
 pub mod service;
 pub mod shared_qmp;
+pub mod silence;
 mod snapshots;
 pub mod socket;
 mod stats;

@@ -32,6 +32,7 @@ mod requests;
 mod supervisor;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -58,7 +59,7 @@ use supervisor::Supervisor;
 #[derive(Debug)]
 pub struct Machine {
     name: VmName,
-    directory: RunClient,
+    directory: Arc<RunClient>,
     supervisor: Option<Supervisor>,
 }
 
@@ -74,7 +75,7 @@ impl Machine {
         let root = root(request.runtime.as_deref())?;
         let (supervisor, name) = Supervisor::start(request).await?;
         let directory = RunClient::open(&root, &name).map_err(find::FindError::from)?;
-        Ok(Self { name, directory, supervisor: Some(supervisor) })
+        Ok(Self { name, directory: Arc::new(directory), supervisor: Some(supervisor) })
     }
 
     /// Takes hold of a VM that runs already, wherever it was started. It lives on when the [`Machine`] is dropped.
@@ -93,7 +94,7 @@ impl Machine {
     fn find(root: &Path, name: &str) -> Result<Self, Error> {
         let name = name.parse().map_err(Error::invalid)?;
         let directory = find::open_supervised(root, &name)?;
-        Ok(Self { name, directory, supervisor: None })
+        Ok(Self { name, directory: Arc::new(directory), supervisor: None })
     }
 
     /// Its name.
@@ -119,12 +120,12 @@ impl Machine {
     }
 
     fn connect(&self) -> Result<AsyncClient, ClientError> {
-        AsyncClient::new(self.client()?.into_stream())
+        AsyncClient::new(self.client()?)
     }
 
     /// A VM whose socket is gone has ended.
     fn client(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.directory).map_err(|error| match error {
+        Client::connect(Arc::clone(&self.directory)).map_err(|error| match error {
             ClientError::Connect(why)
                 if matches!(
                     why.kind(),

@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::DirError;
@@ -131,6 +134,19 @@ impl Directory {
     /// As of `connect`: `NotFound`, or `ConnectionRefused` when nobody listens.
     pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
         UnixStream::connect(self.short_path(name))
+    }
+
+    /// The same with a deadline, whose error is `WouldBlock`. It holds for each write to the connection as well.
+    ///
+    /// # Errors
+    /// As of [`Directory::connect`].
+    pub fn connect_within(&self, name: &str, within: Duration) -> io::Result<UnixStream> {
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // how long `connect` waits in a full queue (unix(7), socket(7)); 0 would be for ever
+        let within = TimeVal::milliseconds(i64::try_from(within.as_millis()).unwrap_or(i64::MAX).max(1));
+        setsockopt(&socket, sockopt::SendTimeout, &within)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(&self.short_path(name))?)?;
+        Ok(socket.into())
     }
 
     /// Opens one end of a pipe in it, or both; nothing waits for the other end.

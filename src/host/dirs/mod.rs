@@ -3,6 +3,7 @@
 mod directory;
 mod ephemeral;
 mod formats;
+mod holder;
 mod run;
 mod runtime;
 mod state;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
+pub use holder::process_state;
 pub use run::{Liveness, RunClient, RunDir};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use state::{StateDir, state_path, state_path_in};

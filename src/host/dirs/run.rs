@@ -15,6 +15,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::directory::{Directory, Privacy};
+use super::holder::holder;
 use super::{DirError, names};
 use crate::host::sys;
 use crate::spec::VmName;
@@ -209,6 +210,11 @@ impl RunClient {
         let lock = self.open_file(names::LOCK, OFlag::O_RDWR);
         let held = lock.is_ok_and(|lock| sys::try_lock(&lock).is_ok_and(|free| !free));
         if held { Liveness::Alive } else { Liveness::Free }
+    }
+
+    /// The process of its VM's supervisor, if the system tells: the one that holds the lock.
+    pub fn supervisor(&self) -> Option<i32> {
+        holder(&self.open_file(names::LOCK, OFlag::O_RDWR).ok()?)
     }
 }
 

@@ -1,0 +1,166 @@
+//! A supervisor that does not answer: stopped by Ctrl-Z, for example. Every call has a deadline for connecting and one for its
+//! first byte, which have nothing to do with how long the VM may take for what was asked.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::host::dirs::{RunClient, names, process_state};
+
+/// How long a connection may take: one that is not made at once waits in a queue that nobody empties.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// After this long without a byte of the answer it is looked whether the supervisor answers anybody.
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(2);
+/// How long a supervisor on a busy machine may take for the shortest call there is.
+const SHORTEST_CALL: Duration = Duration::from_secs(8);
+/// When a process that is stopped is told from one that is slow.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The shortest call there is: it asks the VM nothing.
+const PING: &[u8] = b"{\"method\":\"org.varlink.service.GetInfo\"}\0";
+
+/// Why a supervisor does not answer, as far as the system tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// Its process.
+    pub supervisor_pid: Option<i32>,
+    state: Option<char>,
+}
+
+impl Silence {
+    fn of(directory: &RunClient) -> Self {
+        let supervisor_pid = directory.supervisor();
+        Self { supervisor_pid, state: supervisor_pid.and_then(process_state) }
+    }
+
+    /// By a signal, or by a debugger.
+    fn is_stopped(&self) -> bool {
+        matches!(self.state, Some('T' | 't'))
+    }
+
+    /// What its process does instead.
+    pub fn reason(&self) -> &'static str {
+        match self.state {
+            Some('T') => "it is stopped (by Ctrl-Z or a signal)",
+            Some('t') => "it is stopped by a debugger",
+            Some('D') => "it waits for a disk or another device",
+            Some('Z' | 'X') => "it has just ended",
+            Some('R') => "it is busy",
+            Some(_) => "it does not say why",
+            None => "its process is not to be found",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let pid = self.supervisor_pid.filter(|_| self.state == Some('T'))?;
+        Some(format!("`kill -CONT {pid}` lets it go on (or `fg` in the shell that it was started in)"))
+    }
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = self.supervisor_pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        write!(to, "the VM's supervisor{process} does not answer: {}", self.reason())
+    }
+}
+
+/// Waits for the first byte of an answer; after [`FIRST_BYTE`], whether the supervisor answers anybody. If it does, what was
+/// asked takes its time.
+pub(super) fn await_first_byte(stream: &UnixStream, directory: &RunClient) -> Result<(), Silence> {
+    if has_answer(stream, FIRST_BYTE) { Ok(()) } else { answers_anybody(directory) }
+}
+
+/// As [`await_first_byte`], for a call whose answer is there at once.
+pub(super) fn await_short_answer(
+    stream: &UnixStream,
+    directory: &RunClient,
+    deadline: Instant,
+) -> Result<(), Silence> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    if has_answer(stream, LOOK.min(left())) {
+        return Ok(());
+    }
+    let silence = Silence::of(directory);
+    match !silence.is_stopped() && has_answer(stream, left()) {
+        true => Ok(()),
+        false => Err(silence),
+    }
+}
+
+/// Whether a supervisor answers the shortest call there is.
+pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
+    let silence = Silence::of(directory);
+    if silence.is_stopped() {
+        return Err(silence);
+    }
+    match directory.connect_within(names::CONTROL, SHORTEST_CALL) {
+        Ok(mut stream) => {
+            let answered = stream.write_all(PING).is_ok()
+                && has_answer(&stream, SHORTEST_CALL)
+                // an end is an answer, too: the VM has ended
+                && stream.read(&mut [0]).is_ok();
+            if answered { Ok(()) } else { Err(Silence::of(directory)) }
+        }
+        Err(error) if is_late(&error) => Err(Silence::of(directory)),
+        // nobody listens any more: the connection that there is has ended, too
+        Err(_) => Ok(()),
+    }
+}
+
+/// How a supervisor is doing that could not be connected to in time.
+pub(super) fn not_connected(directory: &RunClient) -> Silence {
+    Silence::of(directory)
+}
+
+/// Whether an error of [`Directory::connect_within`](crate::host::dirs::Directory::connect_within) is that of its deadline.
+pub(super) fn is_late(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
+}
+
+fn has_answer(stream: &UnixStream, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // rounded up: a wait that is cut to nothing would be repeated without end
+        let milliseconds = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let mut asked = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut asked, PollTimeout::from(milliseconds)) {
+            // interrupted by a signal
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) if !left.is_zero() => {}
+            other => return other.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_or_an_end_is_noticed_and_nothing_else() {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        assert!(!has_answer(&ours, Duration::from_millis(1)));
+        theirs.write_all(b"x").unwrap();
+        assert!(has_answer(&ours, Duration::ZERO));
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(has_answer(&ours, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_told_names_the_process_and_the_way_out() {
+        let stopped = Silence { supervisor_pid: Some(7), state: Some('T') };
+        assert_eq!(
+            stopped.to_string(),
+            "the VM's supervisor (process 7) does not answer: it is stopped (by Ctrl-Z or a signal)"
+        );
+        assert!(stopped.hint().unwrap().contains("kill -CONT 7"));
+        assert_eq!(Silence { supervisor_pid: None, state: None }.hint(), None);
+    }
+}
