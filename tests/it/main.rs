@@ -11,6 +11,7 @@ mod bad_input;
 mod boot_sectors;
 mod broken_qemu;
 mod console;
+mod crowds;
 mod deaths;
 mod ends;
 mod ephemeral;

@@ -122,6 +122,11 @@ fn garbage_harms_nobody() {
     assert_eq!(bad.answer()["error"]["class"], "GenericError");
     bad.send("[1, 2]\n");
     assert_eq!(bad.answer()["error"]["class"], "GenericError");
+    // one bad line is one error, whatever ends the lines around it
+    bad.send("{\"execute\": \"query-uuid\", \"id\": 1}\r\n\r\nnot JSON either\r\n{\"execute\": \"query-uuid\", \"id\": 2}\r\n");
+    let answers = [bad.answer(), bad.answer(), bad.answer()];
+    assert_eq!((&answers[0]["id"], &answers[2]["id"]), (&json!(1), &json!(2)), "{answers:#?}");
+    assert_eq!(answers[1]["error"]["class"], "GenericError");
     // a line without end is cut off
     let piece = vec![b' '; 64 << 10];
     let sent = (0..64).take_while(|_| bad.reader.get_mut().write_all(&piece).is_ok()).count();
