@@ -6,12 +6,19 @@
 //! ```
 //! Numbers are little-endian: u32, u32, u64. The head is written last, so that a file that is not whole is none.
 
-use std::fs::{self, File};
+mod writing;
+
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::unistd::geteuid;
 use thiserror::Error;
+
+pub use writing::{Writing, finish, part, remove_parts, sync_folder};
 
 const MAGIC: &[u8; 8] = b"VMRUNVM\n";
 const VERSION: u32 = 1;
@@ -36,6 +43,33 @@ pub enum SavedError {
     /// Something else.
     #[error("{} is not a saved VM", .0.display())]
     Foreign(PathBuf),
+    /// A pipe, a device, a directory: never opened.
+    #[error("{} is not a regular file, so it is not a saved VM", .0.display())]
+    Special(PathBuf),
+    /// Someone else's.
+    #[error("{} belongs to uid {uid}: only a saved VM of one's own (uid {own}) is restored", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+        /// Who wants to restore it.
+        own: u32,
+    },
+    /// Others could have changed it.
+    #[error("{} can be written by others (mode {mode:04o}), who could run anything by it", path.display())]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Its folder has no way to take a name that is free.
+    #[error("{}: this file system can give no file its name without replacing another", path.display())]
+    NoPlacing {
+        /// The file.
+        path: PathBuf,
+    },
     /// Made by a newer vmrun.
     #[error("{} was saved by a newer vmrun (format {version}; this one knows {VERSION})", path.display())]
     Version {
@@ -64,105 +98,55 @@ pub enum SavedError {
     },
 }
 
-/// A file that is being written, under another name beside its place; it goes if it is not put there.
-#[derive(Debug)]
-pub struct Writing {
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
-}
-
-impl Writing {
-    /// Makes it, for its owner only.
-    ///
-    /// # Errors
-    /// There is something at its place, or it cannot be made.
-    pub fn create(path: &Path) -> Result<Self, SavedError> {
-        if fs::symlink_metadata(path).is_ok() {
-            return Err(SavedError::Exists(path.to_owned()));
+impl SavedError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Foreign(_) | Self::Special(_) => Some("`vmrun ctl save FILE` makes such files".to_owned()),
+            Self::Owner { .. } => Some(
+                "whoever wrote the file decides what the restored VM is: copy it (`cp`) if you trust its owner"
+                    .to_owned(),
+            ),
+            Self::OpenToOthers { .. } => {
+                Some("if nobody has changed it: `chmod go-w FILE`, then restore it".to_owned())
+            }
+            Self::NoPlacing { .. } => Some("choose a folder on another file system".to_owned()),
+            Self::Exists(_) => Some("remove it, or choose another name".to_owned()),
+            Self::Io { .. } | Self::Version { .. } | Self::CutOff { .. } | Self::Description { .. } => None,
         }
-        let io = |source| SavedError::Io { path: path.to_owned(), source };
-        let part = part(path);
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&part).map_err(io)?;
-        file.seek(SeekFrom::Start(STREAM)).map_err(io)?;
-        Ok(Self { path: path.to_owned(), part, file })
-    }
-
-    /// To write the stream to, and for [`finish`].
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn stream(&self) -> io::Result<File> {
-        self.file.try_clone()
-    }
-
-    /// Puts a finished file in its place, at once; [`sync_folder`] makes that last.
-    ///
-    /// # Errors
-    /// Something has taken its place in the meantime.
-    pub fn place(self) -> Result<(), SavedError> {
-        fs::hard_link(&self.part, &self.path).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => SavedError::Exists(self.path.clone()),
-            _ => SavedError::Io { path: self.path.clone(), source },
-        })
     }
 }
 
-impl Drop for Writing {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.part);
-    }
-}
-
-/// Writes the head into a file that [`Writing::stream`] gave; everything is on the disk then. Takes as long as the disk.
+/// Opens a file that is trusted with a whole machine: a regular one, of this user, that nobody else can write.
 ///
-/// # Errors
-/// It cannot be written.
-pub fn finish(file: &File, description: &[u8], stream_bytes: u64) -> io::Result<()> {
-    let length = u32::try_from(description.len()).unwrap_or(u32::MAX);
-    if u64::from(length) + HEAD as u64 > STREAM {
-        return Err(io::Error::other("the VM's description is too long"));
+/// It is looked at before it is opened for reading, since opening alone can hang (a pipe) or do something (a device).
+fn open_trusted(path: &Path) -> Result<(File, Metadata), SavedError> {
+    let io = |source| SavedError::Io { path: path.to_owned(), source };
+    let seen = File::options().read(true).custom_flags(libc::O_PATH).open(path).map_err(io)?;
+    let facts = seen.metadata().map_err(io)?;
+    if !facts.is_file() {
+        return Err(SavedError::Special(path.to_owned()));
     }
-    let mut head = Vec::with_capacity(HEAD + description.len());
-    head.extend_from_slice(MAGIC);
-    head.extend_from_slice(&VERSION.to_le_bytes());
-    head.extend_from_slice(&length.to_le_bytes());
-    head.extend_from_slice(&stream_bytes.to_le_bytes());
-    head.extend_from_slice(description);
-    file.sync_all()?;
-    file.write_all_at(&head, 0)?;
-    file.sync_all()
-}
-
-/// Brings a file's name to the disk.
-///
-/// # Errors
-/// Of the file system.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// What a file is called until it is whole.
-pub fn part(path: &Path) -> PathBuf {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    part.into()
+    let own = geteuid().as_raw();
+    if facts.uid() != own {
+        return Err(SavedError::Owner { path: path.to_owned(), uid: facts.uid(), own });
+    }
+    if facts.mode() & 0o022 != 0 {
+        return Err(SavedError::OpenToOthers { path: path.to_owned(), mode: facts.mode() & 0o7777 });
+    }
+    // the very file that was looked at, whatever has the name now
+    let file = File::open(format!("/proc/self/fd/{}", seen.as_raw_fd())).map_err(io)?;
+    Ok((file, facts))
 }
 
 /// Reads the description; the file then stands at the beginning of the stream.
 ///
 /// # Errors
-/// It is none, of another version, or not whole.
+/// It is none, of another version, not whole, or others than this user had a hand in it.
 pub fn open(path: &Path) -> Result<(Vec<u8>, File), SavedError> {
     let io = |source| SavedError::Io { path: path.to_owned(), source };
     let foreign = || SavedError::Foreign(path.to_owned());
-    let mut file = File::open(path).map_err(io)?;
-    let facts = file.metadata().map_err(io)?;
-    if !facts.is_file() {
-        return Err(foreign());
-    }
+    let (mut file, facts) = open_trusted(path)?;
     let mut head = [0; HEAD];
     file.read_exact(&mut head).map_err(|_| foreign())?;
     let (magic, rest) = head.split_at(MAGIC.len());
@@ -210,6 +194,9 @@ pub fn pump(mut from: impl Read, mut to: impl Write, mut count: impl FnMut(u64))
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn saved(folder: &Path) -> PathBuf {
@@ -269,6 +256,35 @@ mod tests {
         let mut newer = whole.clone();
         newer[8] = 2;
         assert!(told(&newer).contains("saved by a newer vmrun (format 2"));
-        assert!(open(folder.path()).unwrap_err().to_string().ends_with("is not a saved VM"));
+    }
+
+    #[test]
+    fn only_a_regular_file_of_ones_own_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = saved(folder.path());
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for open_to_others in [0o620, 0o602, 0o666] {
+            mode(open_to_others);
+            let error = open(&path).unwrap_err();
+            assert!(matches!(error, SavedError::OpenToOthers { .. }), "{error}");
+            assert!(error.hint().unwrap().contains("chmod go-w"));
+        }
+        mode(0o644);
+        open(&path).unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // a pipe without a writer would be waited for
+        for special in [pipe.as_path(), folder.path(), Path::new("/dev/null")] {
+            assert!(matches!(open(special), Err(SavedError::Special(_))), "{special:?}");
+        }
+        // root has files of others, and others have none that they may give away
+        let theirs = if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            path.clone()
+        } else {
+            PathBuf::from("/etc/passwd")
+        };
+        let error = open(&theirs).unwrap_err();
+        assert!(matches!(error, SavedError::Owner { .. }) && error.hint().is_some(), "{error}");
     }
 }

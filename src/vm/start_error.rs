@@ -141,8 +141,7 @@ impl StartError {
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
             Self::Restore(error) => error.hint.clone(),
-            Self::Saved(SavedError::Foreign(_)) => Some("`vmrun ctl save FILE` makes such files".to_owned()),
-            Self::Saved(_) => None,
+            Self::Saved(error) => error.hint(),
             Self::Unsupported(_)
             | Self::Helper { .. }
             | Self::System { .. }

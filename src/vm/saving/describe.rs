@@ -1,16 +1,14 @@
 //! What a saved VM's file says of it: enough to build the identical machine.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::host::image::ImageIdentity;
 use crate::qemu::{Command, migration};
 use crate::qmp::hmp::usb_ports;
-use crate::spec::{Boot, Forward, Limits, VmSpec};
+use crate::spec::{Boot, Disk, Forward, Limits, VmSpec};
 
 use super::super::error::ChangeError;
 use super::super::facts::Facts;
@@ -18,6 +16,7 @@ use super::super::journal::Cards;
 use super::super::plugged::Record;
 use super::super::steps::to_the_end;
 use super::Saving;
+use super::files::{FileFacts, OpenFiles};
 
 /// The description.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,31 +37,6 @@ pub(in super::super) struct Saved {
     pub(in super::super) running: bool,
     /// Everything that must be as it was.
     pub(in super::super) files: Vec<FileFacts>,
-}
-
-/// A file and how to see that it has not changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct FileFacts {
-    #[serde(with = "crate::spec::fields::path")]
-    pub(in super::super) path: PathBuf,
-    identity: String,
-    size_bytes: u64,
-    modified_unix_s: i64,
-    modified_ns: i64,
-}
-
-impl FileFacts {
-    pub(in super::super) fn of(path: &Path) -> Result<Self, ChangeError> {
-        let facts = std::fs::metadata(path)
-            .map_err(|error| ChangeError::host(format!("{}: {error}", path.display())))?;
-        Ok(Self {
-            path: path.to_owned(),
-            identity: ImageIdentity::of(path).map_err(ChangeError::host)?.as_str().to_owned(),
-            size_bytes: facts.len(),
-            modified_unix_s: facts.mtime(),
-            modified_ns: facts.mtime_nsec(),
-        })
-    }
 }
 
 impl Saving {
@@ -98,21 +72,21 @@ impl Saving {
         let nodes = to_the_end(self.session.submit(&nodes)).await?;
         let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
         let images = nodes.as_array().into_iter().flatten().filter(on_host);
-        let mut paths: Vec<PathBuf> =
-            images.filter_map(|node| node["file"].as_str()).map(PathBuf::from).collect();
-        match &self.spec.boot {
-            Boot::Kernel { kernel, initrd, .. } => {
-                paths.push(kernel.clone());
-                paths.extend(initrd.clone());
-            }
-            Boot::Squashfs { kernel, .. } => paths.push(kernel.clone()),
-            Boot::Disk | Boot::Iso { .. } => {}
-        }
+        let open = OpenFiles::of(self.facts.qemu_pid);
         let mut files: Vec<FileFacts> = Vec::new();
-        for path in &paths {
-            if !files.iter().any(|file| file.path == *path) {
-                files.push(FileFacts::of(path)?);
+        for node in images {
+            let (Some(path), Some(name)) = (node["file"].as_str(), node["node-name"].as_str()) else {
+                continue;
+            };
+            let image = self.images.get(name.strip_suffix(".file").unwrap_or(name));
+            let path = self.real_path(Path::new(path));
+            if !files.iter().any(|file| file.path == path) {
+                files.push(open.facts(&path, image.copied())?);
             }
+        }
+        // read at the start and closed again
+        for path in self.loaded() {
+            files.push(FileFacts::of(path)?);
         }
         let picked = |forward: &&Forward| {
             self.spec.publish.iter().any(|asked| {
@@ -121,7 +95,11 @@ impl Saving {
         };
         let saved = Saved {
             any_port: self.forwards.iter().filter(picked).cloned().collect(),
-            spec: VmSpec { publish: self.forwards.clone(), ..self.spec.clone() },
+            spec: VmSpec {
+                publish: self.forwards.clone(),
+                disks: self.spec.disks.iter().map(|disk| self.with_real_path(disk)).collect(),
+                ..self.spec.clone()
+            },
             facts: self.facts.clone(),
             record: self.record.clone(),
             cards: self.cards.clone(),
@@ -130,5 +108,28 @@ impl Saving {
             files,
         };
         serde_json::to_vec(&saved).map_err(ChangeError::host)
+    }
+
+    /// What QEMU itself has read to boot the VM.
+    fn loaded(&self) -> Vec<&Path> {
+        match &self.spec.boot {
+            Boot::Kernel { kernel, initrd, .. } => {
+                [Some(kernel), initrd.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
+            Boot::Squashfs { kernel, .. } => vec![kernel],
+            Boot::Disk | Boot::Iso { .. } => Vec::new(),
+        }
+    }
+
+    /// A name that QEMU's JSON cannot hold has a link in the run directory, which goes with the VM.
+    fn real_path(&self, path: &Path) -> PathBuf {
+        match path.parent() == Some(&self.facts.run_directory) {
+            true => std::fs::read_link(path).unwrap_or_else(|_| path.to_owned()),
+            false => path.to_owned(),
+        }
+    }
+
+    fn with_real_path(&self, disk: &Disk) -> Disk {
+        Disk { file: self.real_path(&disk.file), ..disk.clone() }
     }
 }

@@ -4,6 +4,7 @@
 //! the guest can be let go on.
 
 mod describe;
+mod files;
 mod restore;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,8 @@ use super::journal::Cards;
 use super::plugged::Record;
 use super::snapshots::{Present, Progress, check_blockers};
 use super::steps::to_the_end;
-pub(super) use describe::{FileFacts, Saved};
+pub(super) use describe::Saved;
+pub(super) use files::FileFacts;
 pub(super) use restore::load;
 
 /// Between two reports of progress, while somebody wants to know.
@@ -45,6 +47,8 @@ pub(super) struct Saving {
     pub(super) cards: Cards,
     pub(super) limits: BTreeMap<String, Limits>,
     pub(super) forwards: Vec<Forward>,
+    /// Device and inode of images when they were opened, by the id of the device.
+    pub(super) images: BTreeMap<String, (u64, u64)>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,
     pub(super) file: PathBuf,
@@ -203,16 +207,16 @@ fn from_saved(error: SavedError) -> ChangeError {
     match &error {
         SavedError::Exists(path) => {
             let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
-            ChangeError::new(kind, error.told()).hint("remove it, or choose another name")
+            ChangeError { hint: error.hint(), ..ChangeError::new(kind, error.told()) }
         }
         SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             ChangeError::host(error).hint("make room, or choose another place; the VM goes on")
         }
-        _ => ChangeError::host(error),
+        _ => ChangeError::hinted(SavedError::hint)(error),
     }
 }
 
 /// Removes what a supervisor that died has left of a file.
 pub(super) fn remove_part(file: &Path) {
-    let _ = std::fs::remove_file(crate::host::saved::part(file));
+    crate::host::saved::remove_parts(file);
 }
