@@ -18,6 +18,30 @@ use crate::vm::console::EscapeKey;
 use super::failure::Failure;
 use super::logger::LogFormat;
 
+/// What a saved VM's file decides, so that nothing else can be said beside `--restore`.
+const HARDWARE: [&str; 19] = [
+    "image",
+    "kernel",
+    "iso",
+    "squashfs",
+    "uefi",
+    "arch",
+    "accel",
+    "cpus",
+    "mem",
+    "cpu",
+    "machine",
+    "uuid",
+    "disk",
+    "data",
+    "data_file",
+    "usb",
+    "hotplug_slots",
+    // no VM that is thrown away is saved, and nothing is started to be looked at
+    "ephemeral",
+    "dry_run",
+];
+
 /// `vmrun qemu`.
 #[derive(Debug, Args)]
 #[command(override_usage = "vmrun qemu [OPTIONS] IMAGE [-- EXTRA QEMU ARGS...]")]
@@ -25,10 +49,7 @@ pub(super) struct QemuArgs {
     /// Disk image, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
     image: Option<PathBuf>,
     /// Go on with a VM that `ctl save` has put into this file, instead of starting one
-    #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "image", "BootArgs", "StorageArgs", "NetworkArgs", "DeviceArgs", "arch", "accel", "cpus", "mem", "cpu", "machine", "uuid",
-        "on_panic", "no_reboot", "max_resets", "no_sandbox", "log_size", "dry_run", "extra",
-    ])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = HARDWARE)]
     restore: Option<PathBuf>,
 
     #[command(flatten, next_help_heading = "Boot")]
@@ -272,5 +293,54 @@ fn metadata(text: Option<OsString>, file: Option<PathBuf>) -> Result<Option<Vec<
             .map(Some)
             .map_err(|error| Failure::other(format!("metadata file {}: {error}", path.display()))),
         (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+
+    use super::*;
+
+    /// Of each flag it is decided whether it can be said beside `--restore`; one that is ignored would be believed.
+    #[test]
+    fn every_flag_is_for_a_restore_or_against_it() {
+        /// What a file does not decide.
+        const HOST: [&str; 29] = [
+            "restore",
+            "fw",
+            "qemu",
+            "on_panic",
+            "no_reboot",
+            "max_resets",
+            "no_sandbox",
+            "allow_backing",
+            "state",
+            "networking",
+            "publish",
+            "device",
+            "virtiofs",
+            "virtiofsd",
+            "gui",
+            "display",
+            "name",
+            "detached",
+            "wait",
+            "wait_timeout",
+            "escape",
+            "stop_timeout",
+            "log_size",
+            "qmp",
+            "qmp_log",
+            "verbose",
+            "quiet",
+            "log_format",
+            "extra",
+        ];
+        let command = QemuArgs::augment_args(Command::new("qemu"));
+        for argument in command.get_arguments() {
+            let id = argument.get_id().as_str();
+            assert_ne!(HOST.contains(&id), HARDWARE.contains(&id), "{id}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The fuzzer's door to what is private here.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -16,6 +17,8 @@ pub(crate) use super::firmware::fuzz_descriptor as firmware;
 pub(crate) fn file(bytes: &[u8]) -> (File, PathBuf) {
     let mut file = File::from(memfd_create(c"fuzz", MFdFlags::MFD_CLOEXEC).expect("memory"));
     file.write_all(bytes).expect("memory");
+    // as vmrun makes its files
+    file.set_permissions(Permissions::from_mode(0o600)).expect("memory");
     let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
     (file, path)
 }

@@ -4,17 +4,21 @@ use super::machine::Family;
 use super::{BlockNode, Device, Machine, block, ids};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, ImageFormat, VmSpec};
 
-/// The device of a disk. `bus` is a slot's for virtio and NVMe, a controller's or port's for the others.
-pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
-    let id = disk.id.as_str();
-    let driver = match disk.bus {
+/// The model of a disk on a bus.
+pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
+    match bus {
         DiskBus::Virtio => machine.virtio("virtio-blk"),
         DiskBus::Scsi => "scsi-hd".to_owned(),
         DiskBus::Sata => "ide-hd".to_owned(),
         DiskBus::Usb => "usb-storage".to_owned(),
         DiskBus::Nvme => "nvme".to_owned(),
-    };
-    let device = Device::new(driver, id).on(bus).with("drive", id);
+    }
+}
+
+/// The device of a disk. `bus` is a slot's for virtio and NVMe, a controller's or port's for the others.
+pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
+    let id = disk.id.as_str();
+    let device = Device::new(disk_driver(machine, disk.bus), id).on(bus).with("drive", id);
     match (&disk.serial, disk.bus) {
         (Some(serial), _) => device.with("serial", serial.as_str()),
         // has no default, and QEMU insists on one; an NVMe serial number has 20 characters

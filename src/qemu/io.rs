@@ -78,12 +78,17 @@ pub struct Card<'a> {
     pub model: NicModel,
 }
 
-/// A network card on its back-end.
-pub(super) fn card(machine: &Machine, card: &Card<'_>) -> Device {
-    let driver = match card.model {
+/// QEMU's name of a network card's model.
+pub fn card_driver(machine: &Machine, model: NicModel) -> String {
+    match model {
         NicModel::Virtio => machine.virtio("virtio-net"),
         model => model.as_str().to_owned(),
-    };
+    }
+}
+
+/// A network card on its back-end.
+pub(super) fn card(machine: &Machine, card: &Card<'_>) -> Device {
+    let driver = card_driver(machine, card.model);
     let nic =
         Device::new(driver, card.id).with("netdev", ids::netdev(card.id)).with("mac", card.mac.to_string());
     // no option ROM: it only serves to boot from the network, and costs the firmware time

@@ -23,6 +23,7 @@ pub mod drives;
 pub mod facts;
 mod firmware;
 pub mod forward;
+pub mod hostless;
 pub mod ids;
 pub mod io;
 pub mod machine;
@@ -33,6 +34,7 @@ pub mod object;
 pub mod plan;
 pub mod properties;
 pub mod quote;
+pub mod replug;
 pub mod slots;
 pub mod snapshot;
 #[cfg(test)]

@@ -21,6 +21,32 @@ pub fn shell(program: &OsStr, arguments: &[OsString]) -> Vec<u8> {
     text
 }
 
+/// One word for people to read and to type: quoted for a shell where it must be, with everything that a terminal could act on, and
+/// what is not UTF-8, in the notation of `$'…'`.
+pub fn word(argument: &OsStr) -> String {
+    // besides controls: what turns the direction of the text around it
+    let acts = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let is_plain = |text: &&str| !text.contains(acts);
+    match argument.to_str().filter(is_plain) {
+        Some(text) => String::from_utf8_lossy(&quoted(OsStr::new(text))).into_owned(),
+        None => {
+            let mut text = String::from("$'");
+            for byte in argument.as_bytes() {
+                match byte {
+                    b'\'' | b'\\' => text.extend(['\\', char::from(*byte)]),
+                    b' '..=b'~' => text.push(char::from(*byte)),
+                    _ => text.push_str(&format!("\\x{byte:02x}")),
+                }
+            }
+            text.push('\'');
+            text
+        }
+    }
+}
+
 fn quoted(argument: &OsStr) -> Cow<'_, [u8]> {
     let bytes = argument.as_bytes();
     // the only refusal is a NUL byte, which no argument of a process can have
@@ -43,6 +69,16 @@ mod tests {
             String::from_utf8(text).unwrap(),
             "/usr/bin/qemu-system-x86_64 \\\n    -S \\\n    -name 'guest=a b' \\\n    -device '{\"id\":\"x\"}'\n"
         );
+    }
+
+    #[test]
+    fn a_word_is_shown_and_does_nothing() {
+        let word = |text: &[u8]| word(OsStr::from_bytes(text));
+        assert_eq!(word(b"/images/a"), "/images/a");
+        assert_eq!(word(b"a b"), "'a b'");
+        assert_eq!(word(b"\x1b]52;c;eA==\x07'\n"), r"$'\x1b]52;c;eA==\x07\'\x0a'");
+        assert_eq!(word(b"\xff"), r"$'\xff'");
+        assert_eq!(word("\u{9b}2J".as_bytes()), r"$'\xc2\x9b2J'");
     }
 
     proptest! {

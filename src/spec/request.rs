@@ -63,8 +63,8 @@ pub struct Request {
     pub shares: Vec<ShareSpec>,
     /// virtiofsd's program; none = found.
     pub virtiofsd: Option<PathBuf>,
-    /// The file of a saved VM, which goes on; of everything else here then only the name, QEMU's program, the monitor's socket and
-    /// the ladder's budget count.
+    /// The file of a saved VM, which goes on: the guest's hardware and the names of its images are the file's. All that is of the
+    /// host is still decided here: programs, folders, addresses, the sandbox, raw arguments, what is done about a panic or resets.
     pub restore: Option<PathBuf>,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,

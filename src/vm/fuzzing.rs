@@ -12,6 +12,7 @@ use super::console::{EscapeKey, From, Hub, fuzz_escape};
 use super::journal::Pending;
 use super::outcome::Outcome;
 use super::plugged::Record;
+use super::prepare::fuzz_restored;
 use super::saving::Saved;
 use super::snapshots::Entries;
 use super::wait::find_line;
@@ -24,7 +25,7 @@ pub(crate) fn saved(bytes: &[u8]) {
         Ok((description, _)) => {
             again::<Saved>(&description);
             if let Ok(saved) = serde_json::from_slice::<Saved>(&description) {
-                saved.record.arguments();
+                fuzz_restored(&saved);
             }
         }
         Err(error) => drop(error.to_string()),

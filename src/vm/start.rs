@@ -1,5 +1,6 @@
 //! Starts QEMU for a prepared VM and runs it to its end.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
-use crate::spec::{Forward, VmSpec};
+use crate::spec::{Forward, Limits, VmSpec};
 
 use super::adopt::VmFile;
 use super::agent::AgentLink;
@@ -27,13 +28,13 @@ use super::error::ChangeError;
 use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
-use super::journal::{Journal, Pending};
+use super::journal::{Cards, Journal, Pending};
 use super::plugged::{Plugged, Record};
 use super::prepare::{Made, Prepared, Restored, Serial, Sockets};
 use super::process::Process;
 use super::rebuild;
 use super::running::{Running, Whole};
-use super::saving::{self, Saved};
+use super::saving;
 use super::signals::Signals;
 use super::start_error::{StartError, system};
 use super::state::RunState;
@@ -111,8 +112,8 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
     };
     let mut arguments = command_line(&prepared.spec, &prepared.host, &channels);
-    if let Some(Restored { saved, .. }) = &prepared.restored {
-        arguments.extend(saved.record.arguments());
+    if let Some(restored) = &prepared.restored {
+        arguments.extend(restored.record.arguments());
     }
     log::debug!(
         "{}",
@@ -233,7 +234,7 @@ async fn speak(
     let (books, runs) = match restored {
         None => (None, true),
         Some(restored) => {
-            let runs = restored.saved.running;
+            let runs = restored.running;
             (Some(go_on(prepared, restored, &mut connected).await?), runs)
         }
     };
@@ -263,36 +264,48 @@ struct Books {
 
 /// Gives QEMU the state of a saved VM, and asks what it has now.
 async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connected) -> Result<Books, Failure> {
-    let Restored { saved, stream } = restored;
+    let Restored { record, cards, limits, running, qemu_version, missing, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
-    let mut then = saved.facts.qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
+    let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
     if (major, minor) < (then.next().unwrap_or(0), then.next().unwrap_or(0)) {
-        let message =
-            format!("the VM was saved by QEMU {}, and this is {major}.{minor}", saved.facts.qemu_version);
+        let message = format!(
+            "the VM was saved by QEMU {}, and this is {major}.{minor}",
+            crate::qemu::quote::word(qemu_version.as_ref())
+        );
         let error = ChangeError::unsupported(message);
         let hint = "an older QEMU cannot load what a newer one has saved; choose another with `--qemu`";
         return Err(StartError::Restore(error.hint(hint)).into());
     }
-    saving::load(&connected.session, &mut connected.events, stream).await.map_err(StartError::Restore)?;
-    set_again(&connected.session, &saved).await?;
-    let pending = Pending { cards: saved.cards, ..Pending::default() };
+    let loaded = saving::load(&connected.session, &mut connected.events, stream).await;
+    loaded.map_err(|error| {
+        StartError::Restore(match missing {
+            Some(missing) => error.hint(format!("the VM was saved with more than this: {missing}")),
+            None => error,
+        })
+    })?;
+    set_again(&connected.session, &cards, &limits).await?;
+    let pending = Pending { cards, ..Pending::default() };
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
     let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending.cards).await?;
-    inventory.run_state = if saved.running { RunState::Running } else { RunState::Paused };
-    Ok(Books { inventory, record: saved.record, pending })
+    inventory.run_state = if running { RunState::Running } else { RunState::Paused };
+    Ok(Books { inventory, record, pending })
 }
 
 /// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
-async fn set_again(session: &Session, saved: &Saved) -> Result<(), Failure> {
-    for (id, _) in saved.cards.iter().filter(|(_, card)| !card.link_up) {
+async fn set_again(
+    session: &Session,
+    cards: &Cards,
+    limits: &BTreeMap<String, Limits>,
+) -> Result<(), Failure> {
+    for (id, _) in cards.iter().filter(|(_, card)| !card.link_up) {
         session.run(&set_link(id, false)).await?;
     }
-    if saved.limits.is_empty() {
+    if limits.is_empty() {
         return Ok(());
     }
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
-    for (id, limits) in &saved.limits {
+    for (id, limits) in limits {
         // its own name for the part that has the drive
         if let Some(drive) = rebuild::drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
             session.run(&block::throttle(drive, limits)).await?;

@@ -1,5 +1,8 @@
 //! A whole VM in a file and back: memory, disks, what was plugged, addresses and forwards go on.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -46,6 +49,9 @@ fn a_vm_goes_on_where_it_was() {
     let (disk, _) = vm.sees_disk("HOT");
     vm.run(&format!("mkdir -p /tmp; echo here > /tmp/mark; printf early | dd of=/dev/{disk} conv=notrunc"));
     let before = lasting(&vm.sandbox);
+    // a file decides neither folders nor addresses
+    let published = format!("{}:80", port(&vm.sandbox.ctl_json(["port-list"])[0]));
+    let words = ["--state", "state", "--publish", &published];
 
     assert!(vm.ctl(["save", "vm.saved"]).ends_with("vm.saved"));
     let (ended, sandbox) = vm.end();
@@ -57,7 +63,7 @@ fn a_vm_goes_on_where_it_was() {
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
     assert_eq!(mode & 0o7777, 0o600);
 
-    sandbox.detached(["--restore", "vm.saved"]);
+    sandbox.detached(["--restore", "vm.saved"].into_iter().chain(words));
     assert_eq!(lasting(&sandbox), before);
     let port = port(&sandbox.ctl_json(["port-list"])[0]);
     assert_eq!(run(port, "cat /tmp/mark"), "here");
@@ -70,7 +76,8 @@ fn a_vm_goes_on_where_it_was() {
     }
     sandbox.ctl(["pause"]).ok();
     sandbox.ctl(["save", "again.saved"]).ok();
-    assert_eq!(sandbox.detached(["--restore", "again.saved", "--name", "other"]), "other");
+    let again = ["--restore", "again.saved", "--name", "other"].into_iter().chain(words);
+    assert_eq!(sandbox.detached(again), "other");
     let status = sandbox.ctl_json(["status"]);
     assert_eq!((&status["name"], &status["state"]), (&json!("other"), &json!("paused")));
     sandbox.ctl(["resume"]).ok();
@@ -105,7 +112,7 @@ fn pulled_cables_and_limits_stay_so() {
     vm.ctl(["link", "up", "nic0"]);
     vm.ctl(["save", "vm.saved"]);
     let (_, sandbox) = vm.end();
-    sandbox.detached(["--restore", "vm.saved"]);
+    sandbox.detached(["--restore", "vm.saved", "--state", "state"]);
     let links = || -> Vec<(String, bool)> {
         let nics = sandbox.ctl_json(["nic-list"]);
         let link = |nic: &serde_json::Value| {
@@ -164,6 +171,8 @@ fn only_a_whole_file_of_a_fitting_qemu_is_restored() {
     let whole = std::fs::read(sandbox.file("vm.saved")).unwrap();
     let refused = |name: &str, bytes: &[u8], words: &[&str]| {
         std::fs::write(sandbox.file(name), bytes).unwrap();
+        // whatever the umask: what others can write is refused for that alone
+        std::fs::set_permissions(sandbox.file(name), Permissions::from_mode(0o600)).unwrap();
         sandbox.run(["qemu", "--restore", name]).fails(1, words);
         sandbox.is_clean();
     };

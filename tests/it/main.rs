@@ -45,6 +45,7 @@ mod promises;
 mod protocol;
 mod readme;
 mod sandboxed;
+mod saved_files;
 mod shared_qmp;
 mod soak;
 mod status;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::host::programs::SearchPath;
 use crate::host::tap::{self, Places, Tap, TapError};
-use crate::qemu::io::Card;
+use crate::qemu::io::{self, Card};
 use crate::qemu::{Command, Netdev, ids, plan};
 use crate::spec::{DeviceId, MacAddress, Networking, NicModel, NicSpec};
 
@@ -28,10 +28,7 @@ pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
     if let Err(error) = check(owner, &nic) {
         return answer(reply, Err(error));
     }
-    let driver = match nic.model {
-        NicModel::Virtio => owner.machine.virtio("virtio-net"),
-        model => model.as_str().to_owned(),
-    };
+    let driver = io::card_driver(&owner.machine, nic.model);
     let id = match plug::book(owner, nic.id.clone(), "nic", &driver, Kind::Other) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),

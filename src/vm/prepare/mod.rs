@@ -32,6 +32,8 @@ use super::inventory::Inventory;
 use super::start_error::{StartError, system};
 pub(super) use made::Made;
 pub(super) use restored::Restored;
+#[cfg(any(test, fuzzing))]
+pub(super) use restored::fuzz_restored;
 pub(super) use shares::Shares;
 pub use sockets::Doors;
 pub(super) use sockets::{Serial, Sockets};

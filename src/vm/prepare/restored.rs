@@ -1,28 +1,53 @@
-//! From the file of a saved VM to everything that QEMU needs. Nothing is decided anew: the machine must be the same one.
+//! From the file of a saved VM to everything that QEMU needs: the machine must be the same one.
+//!
+//! The file is input, like an image. From it come the guest's hardware and the names of its images, each checked as at a start.
+//! What a VM does on the host is decided by the command line: programs, the sandbox, raw arguments, folders, addresses.
 
+mod devices;
+mod hardware;
+mod images;
+mod kinds;
+mod words;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::File;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::host::accel::{self, Machine as Host};
-use crate::host::dirs::{RunDir, StateDir};
-use crate::host::ports;
+use crate::host::accel::{self, AccelChoice, Machine as Host};
+use crate::host::dirs::{RunDir, StateDir, state_path_in};
 use crate::host::programs::{self, SearchPath};
 use crate::host::saved::{self, SavedError};
-use crate::qemu::{HostFacts, Machine, Slots};
-use crate::spec::{AccelList, Forward, Request, VmSpec};
+use crate::qemu::{self, HostFacts, Machine, Slots};
+use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
-use super::super::error::Why;
+use super::super::console::DEFAULT_LOG_CAP;
+use super::super::error::ChangeError;
 use super::super::images::Images;
 use super::super::inventory::Inventory;
-use super::super::saving::{FileFacts, Saved};
+use super::super::journal::Cards;
+use super::super::plugged::Record;
+use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
-use super::{Doors, Made, Prepared, RunOptions, Shares, naming, sockets};
+use super::{Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, sockets};
 
 /// A saved VM that is about to go on.
 #[derive(Debug)]
 pub(in super::super) struct Restored {
-    pub(in super::super) saved: Saved,
+    /// What was plugged, by commands of this process's own.
+    pub(in super::super) record: Record,
+    pub(in super::super) cards: Cards,
+    pub(in super::super) limits: BTreeMap<String, Limits>,
+    /// The guest ran.
+    pub(in super::super) running: bool,
+    /// The version of the QEMU that saved it.
+    pub(in super::super) qemu_version: String,
+    /// What it was started with besides, and is not now: a reason for a state that does not fit.
+    pub(in super::super) missing: Option<String>,
     /// At the beginning of what QEMU wrote.
     pub(in super::super) stream: File,
 }
@@ -33,80 +58,180 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let (text, stream) = saved::open(&path)?;
     let saved: Saved = serde_json::from_slice(&text)
         .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
-    for file in &saved.files {
-        check_unchanged(file)?;
-    }
-    let accel = accel(&saved)?;
-    let there = saved.facts.qemu.exists().then_some(saved.facts.qemu.as_path());
-    let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref().or(there), &SearchPath::from_env())?;
-    let publish = forwards(&saved)?;
-    let name = request.name.clone().unwrap_or_else(|| saved.spec.name.clone());
-    let run = naming::claim(&Request { name: Some(name.clone()), ..Request::default() }, Path::new(""))?;
-    let spec = VmSpec { name, publish, ..saved.spec.clone() };
-    let made = Places::make(request, &saved, &run);
-    let Places { control, state, user_qmp } = match made {
-        Ok(places) => places,
-        Err(error) => {
-            let _ = run.remove_all();
-            return Err(error);
-        }
+    let machine = Host::here().ok_or(StartError::UnknownHost)?;
+    check_network(request)?;
+    let accel = accel(&saved, &machine)?;
+    // as at a start: what the command line may use is known before QEMU is asked
+    let host =
+        HostFacts { os: machine.os, arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
+    let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
+    let spec = hardware::spec(&saved.spec, request)?;
+    kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
+    devices::check(&saved, &spec, request, &qemu)?;
+    images::check(&saved, &spec, request)?;
+    let state = match &request.state {
+        Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
+        None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image(&spec).unwrap_or(path.clone())),
     };
-    Ok(Prepared {
-        host: HostFacts { accel: accel.accel, ..saved.facts.host },
-        accel_reason: accel.reason,
-        qemu,
-        control,
-        images: Images::new(Arc::clone(&state), run.path()),
-        state,
-        // QEMU is asked once it has its state
-        inventory: Inventory::new(Slots::of(&Machine::of(&spec), &spec)),
-        shares: Shares::default(),
-        user_qmp,
-        made: Made::default(),
-        options: RunOptions {
-            stop_timeout: request.stop_timeout,
-            ephemeral: false,
-            max_resets: saved.facts.max_resets,
-            log_bytes: saved.facts.log_bytes,
-        },
-        spec,
-        run: Arc::new(run),
-        restored: Some(Restored { saved, stream }),
-    })
+    let missing = words::missing(&saved, request, &state, &qemu);
+    if let Some(missing) = &missing {
+        log::warn!(
+            "{} was saved from a VM that was started with more than a file decides\nhint: to have it again, add: {missing}",
+            qemu::quote::word(path.as_os_str())
+        );
+    }
+    let claimed =
+        Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
+    let run = naming::claim(&claimed, Path::new(""))?;
+    let mut made = Made::default();
+    let begun = Begun { saved, spec, host, state, made: &mut made };
+    match begun.make(request, &run) {
+        Ok(parts) => Ok(parts.with(Whole { request, run, made, accel, host, qemu, stream, missing })),
+        Err(error) => {
+            made.undo();
+            let _ = run.remove_all();
+            Err(error)
+        }
+    }
 }
 
-struct Places {
+/// What can be decided of a description without looking at this machine.
+#[cfg(any(test, fuzzing))]
+pub(in super::super) fn fuzz_restored(saved: &Saved) {
+    let request = Request::default();
+    if let Ok(spec) = hardware::spec(&saved.spec, &request) {
+        assert!(spec.extra.is_empty() && spec.publish.is_empty() && spec.sandbox);
+        let _ = devices::read(&saved.record, &Machine::of(&spec));
+    }
+    if let Some(words) = words::missing(saved, &request, Path::new("/state"), Path::new("/qemu")) {
+        assert!(!words.contains(char::is_control), "{words:?}");
+    }
+}
+
+/// What the file says cannot be had, whatever this command line is.
+fn refused(message: String, hint: impl Into<String>) -> StartError {
+    StartError::Restore(ChangeError::unsupported(message).hint(hint))
+}
+
+/// The description makes no sense: nothing that vmrun has written.
+fn nonsense(why: impl Display) -> StartError {
+    StartError::Restore(ChangeError::unsupported(format!("the saved VM's description makes no sense: {why}")))
+}
+
+/// What the state directory is named after, as at a start.
+fn image(spec: &VmSpec) -> Option<PathBuf> {
+    match &spec.boot {
+        Boot::Disk => spec.disks.first().map(|disk| disk.file.clone()),
+        Boot::Iso { path } => Some(path.clone()),
+        Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => {
+            let prefix = kernel.as_os_str().as_bytes().strip_suffix(b"-kernel")?;
+            Some(OsStr::from_bytes(prefix).into())
+        }
+    }
+}
+
+/// Looked at; nothing is made yet.
+struct Begun<'a> {
+    saved: Saved,
+    spec: VmSpec,
+    host: HostFacts,
+    state: PathBuf,
+    made: &'a mut Made,
+}
+
+/// What was made.
+struct Parts {
+    spec: VmSpec,
+    record: Record,
+    saved: Saved,
     control: Doors,
     state: Arc<StateDir>,
-    user_qmp: Option<(std::path::PathBuf, std::os::unix::net::UnixListener)>,
+    images: Images,
+    shares: Shares,
+    user_qmp: Option<(PathBuf, UnixListener)>,
 }
 
-impl Places {
-    fn make(request: &Request, saved: &Saved, run: &RunDir) -> Result<Self, StartError> {
+impl Begun<'_> {
+    fn make(self, request: &Request, run: &RunDir) -> Result<Parts, StartError> {
+        let Self { saved, spec, host, state, made } = self;
         // what a killed supervisor left in it is nobody's
         run.clear().map_err(system("the run directory"))?;
-        Ok(Self {
-            control: Doors::open(run)?,
-            state: Arc::new(StateDir::open(&saved.facts.state_directory)?),
+        let control = Doors::open(run)?;
+        match state.exists() {
+            true => made.inside(&state),
+            false => made.directory(&state),
+        }
+        let state = Arc::new(StateDir::open(&state)?);
+        let firmware = hardware::firmware(&saved.spec, request, &state)?;
+        let images = Images::new(Arc::clone(&state), run.path());
+        let mut door = images::Door::new(&images, request);
+        let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
+        let spec = VmSpec { disks, firmware, ..spec };
+        let record = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
+        qemu::check(&spec, &host)?;
+        Ok(Parts {
+            control,
+            images,
+            shares: Shares::bind(&spec, request.virtiofsd.as_deref(), run)?,
             user_qmp: request.qmp.as_deref().map(sockets::user_monitor).transpose()?,
+            state,
+            record,
+            saved,
+            spec,
         })
     }
 }
 
-/// The guest knows what is on its disks: if that is not so any more, it would destroy them.
-fn check_unchanged(then: &FileFacts) -> Result<(), StartError> {
-    let why = match FileFacts::of(&then.path) {
-        Ok(now) if now == *then => return Ok(()),
-        Ok(_) => "it has been changed or replaced since the VM was saved".to_owned(),
-        Err(error) => error.told(),
-    };
-    let hint = "the saved VM fits only the files that it was saved with; put them back, or start the VM anew from its image";
-    Err(StartError::File { what: "file", path: then.path.clone(), why, hint: Some(hint.to_owned()) })
+struct Whole<'a> {
+    request: &'a Request,
+    run: RunDir,
+    made: Made,
+    accel: AccelChoice,
+    host: HostFacts,
+    qemu: PathBuf,
+    stream: File,
+    missing: Option<String>,
+}
+
+impl Parts {
+    fn with(self, whole: Whole<'_>) -> Prepared {
+        let Parts { spec, record, saved, control, state, images, shares, user_qmp } = self;
+        let Whole { request, run, made, accel, host, qemu, stream, missing } = whole;
+        Prepared {
+            host,
+            accel_reason: accel.reason,
+            qemu,
+            control,
+            images,
+            state,
+            // QEMU is asked once it has its state
+            inventory: Inventory::new(Slots::of(&Machine::of(&spec), &spec)),
+            shares,
+            user_qmp,
+            made,
+            options: RunOptions {
+                stop_timeout: request.stop_timeout,
+                ephemeral: false,
+                max_resets: request.max_resets,
+                log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+            },
+            restored: Some(Restored {
+                cards: devices::cards(&saved.cards, &record, &spec.networking),
+                record,
+                limits: saved.limits,
+                running: saved.running,
+                qemu_version: saved.facts.qemu_version,
+                missing,
+                stream,
+            }),
+            spec,
+            run: Arc::new(run),
+        }
+    }
 }
 
 /// The accelerator that it was saved with: the guest's processor is not the same with another.
-fn accel(saved: &Saved) -> Result<accel::AccelChoice, StartError> {
-    let host = Host::here().ok_or(StartError::UnknownHost)?;
+fn accel(saved: &Saved, host: &Host) -> Result<AccelChoice, StartError> {
     let wanted: AccelList = saved
         .facts
         .host
@@ -114,18 +239,5 @@ fn accel(saved: &Saved) -> Result<accel::AccelChoice, StartError> {
         .to_string()
         .parse()
         .map_err(|error| StartError::usage(format!("accelerator of the saved VM: {error}")))?;
-    Ok(accel::choose(Some(&wanted), saved.spec.arch, &host)?)
-}
-
-/// The forwards of the last moment. A host port that QEMU had picked is taken again if it is free, else it picks another.
-fn forwards(saved: &Saved) -> Result<Vec<Forward>, StartError> {
-    let mut forwards = saved.spec.publish.clone();
-    for forward in &mut forwards {
-        match ports::check(forward) {
-            Ok(()) => {}
-            Err(_) if saved.any_port.contains(forward) => forward.host = 0,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(forwards)
+    Ok(accel::choose(Some(&wanted), saved.spec.arch, host)?)
 }
