@@ -9,7 +9,7 @@ use crate::control::client::{Asked, ClientError};
 use crate::control::find::{self, FindError, Standing};
 use crate::control::methods;
 use crate::control::wire::{Empty, Status, StatusReply};
-use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::host::dirs::{RunDir, RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
 
 use super::adopt;
@@ -58,6 +58,9 @@ const AT_ONCE: usize = 64;
 /// Lists what runs; what lost its supervisor gets a new one, what is dead is cleaned up.
 pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    for stranger in RunDir::tidy(&root).map_err(FindError::List)? {
+        log::warn!("{} was not made by vmrun, and is left alone", stranger.display());
+    }
     let mut rows: Vec<Row> = Vec::new();
     for some in find::all(&root)?.chunks(AT_ONCE) {
         let connected = Instant::now() + CONNECTING;

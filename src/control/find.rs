@@ -152,7 +152,7 @@ pub fn open_supervised(root: &Path, name: &VmName) -> Result<RunClient, FindErro
 fn open(root: &Path, name: &VmName) -> Result<RunClient, FindError> {
     match RunClient::open(root, name) {
         Ok(directory) => Ok(directory),
-        Err(DirError::Missing { .. }) => {
+        Err(DirError::Missing { .. } | DirError::NotOurs { .. }) => {
             Err(FindError::NoSuch { name: name.clone(), running: running(root)? })
         }
         Err(error) => Err(error.into()),

@@ -3,7 +3,7 @@
 //! Whose QEMU it is, is proved by three things: the process has the id *and* the start time that were written down, is held by a
 //! pidfd from then on, and what answers on the monitor's socket has the VM's UUID.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::host::dirs::{Directory, RunClient, RunDir, StateDir, names, remove_ephemeral};
+use crate::host::dirs::{
+    DirError, Directory, RunClient, RunDir, StateDir, names, remove_ephemeral, remove_socket, warn_of,
+};
 use crate::host::sys;
 use crate::qemu::{Command, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
@@ -40,6 +42,8 @@ use super::takeover::TakeOver;
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most that it can have to say until then.
 const QUIT_WORDS: u64 = 64 << 10;
+/// QEMU's run states before its guest has run for the first time (`RunState` in `qapi/run-state.json`).
+const UNBORN: [&str; 2] = ["prelaunch", "inmigrate"];
 /// How long a QEMU of the foreground, which dies with its supervisor, may take to be gone, in milliseconds.
 const DYING: u16 = 2000;
 
@@ -58,7 +62,18 @@ pub(super) struct VmFile {
 
 impl VmFile {
     fn read(directory: &Directory) -> Option<Self> {
-        serde_json::from_slice(&directory.read(names::VM).ok()?).ok()
+        Self::load(directory).ok().flatten()
+    }
+
+    /// None if there is no such file; else why it cannot be read.
+    fn load(directory: &Directory) -> Result<Option<Self>, String> {
+        match directory.read(names::VM) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", names::VM))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", names::VM)),
+        }
     }
 
     /// Writes it to a run directory.
@@ -97,9 +112,39 @@ pub(super) fn has_ended(root: &Path, name: &VmName) -> bool {
     })
 }
 
+/// What there is of the VM of a run directory that has no supervisor.
+enum Left {
+    /// QEMU lives, and can be taken over.
+    Living(Box<VmFile>, OwnedFd),
+    /// QEMU lives, but its process cannot be seen from here: it was started in another PID namespace.
+    Elsewhere,
+    /// Files only.
+    Dead(Box<VmFile>),
+    /// A start that was cut off before there was a description; or nothing at all yet.
+    Unborn,
+    /// What it says of itself cannot be read.
+    Undescribed(String),
+}
+
+impl Left {
+    fn of(directory: &Directory) -> Self {
+        let file = match VmFile::load(directory) {
+            Ok(Some(file)) => Box::new(file),
+            Ok(None) => return Self::Unborn,
+            Err(why) => return Self::Undescribed(why),
+        };
+        match file.process() {
+            Some(process) => Self::Living(file, process),
+            // only QEMU has this socket: the kernel closes it with the process, wherever that is
+            None if directory.is_listened_on(names::QMP) => Self::Elsewhere,
+            None => Self::Dead(file),
+        }
+    }
+}
+
 /// Whether there is a living QEMU behind a run directory that nobody holds.
 pub fn is_orphan(directory: &RunClient) -> bool {
-    VmFile::read(directory).is_some_and(|file| file.process().is_some())
+    matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)
 }
 
 /// A run directory whose supervisor is dead, now ours.
@@ -119,14 +164,13 @@ pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
 /// Takes the VM over; none if its QEMU is dead, too: then everything is cleaned up.
 pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     let Adopted { run, control } = adopted;
-    let Some(file) = VmFile::read(&run) else {
-        quit_unborn(&run);
-        let _ = run.remove_all();
-        return Ok(None);
-    };
-    let Some(pidfd) = file.process() else {
-        bury(run, &file);
-        return Ok(None);
+    let (file, pidfd) = match Left::of(&run) {
+        Left::Living(file, pidfd) => (*file, pidfd),
+        Left::Elsewhere => return Err(StartError::Elsewhere(run.name().clone())),
+        left => {
+            clean_up(run, left);
+            return Ok(None);
+        }
     };
     log::info!("taking over VM '{}', whose supervisor has died", run.name());
     let run = Arc::new(run);
@@ -216,52 +260,83 @@ async fn agent_port_is_open(session: &Session) -> bool {
         .unwrap_or(false)
 }
 
-/// A QEMU that was started and not yet written down has never run its guest: it is told to quit, and waited for.
-fn quit_unborn(run: &RunDir) {
-    // nobody but QEMU can listen there: a refusal means that there is none
-    let Ok(mut monitor) = run.connect(names::QMP) else { return };
-    let mut quit = || {
-        monitor.set_read_timeout(Some(QUIT_TIMEOUT))?;
-        monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
-        // it hangs up after it has closed its images
-        io::copy(&mut (&monitor).take(QUIT_WORDS), &mut io::sink())
-    };
-    match quit() {
-        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
-            log::warn!("a QEMU that was just being started does not quit: {error}");
+/// Ends a QEMU that was started and not yet written down, and waits for it; whether there is none now. What has run a guest is
+/// never told to quit: QEMU is asked.
+fn is_unborn_gone(run: &RunDir) -> bool {
+    if !run.is_listened_on(names::QMP) {
+        return true;
+    }
+    match quit_unborn(run) {
+        Ok(true) => log::info!("a QEMU that was just being started has been told to quit"),
+        Ok(false) => return false,
+        Err(error) => log::warn!("a QEMU that was just being started does not quit: {error}"),
+    }
+    !run.is_listened_on(names::QMP)
+}
+
+fn quit_unborn(run: &RunDir) -> io::Result<bool> {
+    let mut monitor = run.connect(names::QMP)?;
+    monitor.set_read_timeout(Some(QUIT_TIMEOUT))?;
+    monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-status\"}\n")?;
+    let mut lines = BufReader::new(monitor.try_clone()?.take(QUIT_WORDS)).lines();
+    let status = loop {
+        let Some(line) = lines.next() else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let said: Value = serde_json::from_str(&line?)?;
+        if let Some(status) = said["return"]["status"].as_str() {
+            break status.to_owned();
         }
-        _ => log::info!("a QEMU that was just being started has been told to quit"),
+    };
+    if !UNBORN.contains(&status.as_str()) {
+        return Ok(false);
+    }
+    monitor.write_all(b"{\"execute\":\"quit\"}\n")?;
+    // it hangs up after it has closed its images
+    match io::copy(&mut monitor.take(QUIT_WORDS), &mut io::sink()) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+        _ => Ok(true),
     }
 }
 
-/// Whether a living QEMU belongs to a run directory that is ours now.
-pub(super) fn is_alive(run: &RunDir) -> bool {
-    VmFile::read(run).is_some_and(|file| file.process().is_some())
-}
-
-/// Takes away what a dead VM left elsewhere; its run directory is to be used again.
-pub(super) fn bury_in(run: RunDir) -> RunDir {
-    match VmFile::read(&run) {
-        Some(file) => clear_up(&run, &file),
-        None => quit_unborn(&run),
+/// Makes a run directory that was taken ready to be used again, if its VM is dead; none if it lives.
+///
+/// # Errors
+/// It cannot be told what there is of it, and it stays as it is.
+pub(super) fn reuse(run: RunDir) -> Result<Option<RunDir>, StartError> {
+    match Left::of(&run) {
+        Left::Living(..) | Left::Elsewhere => return Ok(None),
+        Left::Dead(file) => clear_up(&run, &file),
+        Left::Unborn if is_unborn_gone(&run) => {}
+        Left::Unborn => return Ok(None),
+        Left::Undescribed(why) => return Err(StartError::RunDirectory(undescribed(&run, why))),
     }
-    run
+    Ok(Some(run))
 }
 
-/// Removes what a VM left whose supervisor and QEMU are both dead.
-fn bury(run: RunDir, file: &VmFile) {
-    clear_up(&run, file);
-    if let Err(error) = run.remove_all() {
-        log::warn!("a run directory could not be removed: {error}");
+fn undescribed(run: &RunDir, why: String) -> DirError {
+    DirError::Undescribed { path: run.path().to_owned(), why }
+}
+
+/// Removes what is left of a VM, if it is certain that it is dead.
+fn clean_up(run: RunDir, left: Left) {
+    match left {
+        Left::Living(..) | Left::Elsewhere => {}
+        Left::Dead(file) => {
+            clear_up(&run, &file);
+            run.discard();
+        }
+        Left::Unborn if is_unborn_gone(&run) => run.discard(),
+        Left::Unborn => warn_of(&undescribed(&run, format!("there is no {}, and a QEMU", names::VM))),
+        Left::Undescribed(why) => warn_of(&undescribed(&run, why)),
     }
 }
 
+/// Takes away what a dead VM left elsewhere.
 fn clear_up(run: &RunDir, file: &VmFile) {
     log::info!("cleaning up after VM '{}', whose supervisor and QEMU are dead", run.name());
     if let Some(path) = &file.user_qmp {
-        let _ = std::fs::remove_file(path);
+        remove_socket(path);
     }
-    if let Ok(state) = StateDir::open(&file.facts.state_directory) {
+    if let Ok(Some(state)) = StateDir::existing(&file.facts.state_directory) {
         let outcome = Outcome {
             ending: Ending::Unknown,
             exit_code: Ending::Unknown.exit_code(),
@@ -281,15 +356,11 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     }
 }
 
-/// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over.
+/// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over, or of which
+/// it is not known.
 pub fn clean(root: &Path, name: &VmName) {
-    let Ok(run) = RunDir::create(root, name) else { return };
-    match VmFile::read(&run) {
-        Some(file) if file.process().is_some() => {}
-        Some(file) => bury(run, &file),
-        None => {
-            quit_unborn(&run);
-            let _ = run.remove_all();
-        }
+    if let Ok(Some(run)) = RunDir::take(root, name) {
+        let left = Left::of(&run);
+        clean_up(run, left);
     }
 }

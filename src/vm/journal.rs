@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::dirs::RunDir;
+use crate::host::dirs::{RunDir, names};
 use crate::spec::Networking;
 
 use super::inventory::NicFacts;
 
 /// The file in the run directory; not there while there is nothing to tell.
-const FILE: &str = "pending.json";
+const FILE: &str = names::PENDING;
 
 /// What was half-done when a supervisor died.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

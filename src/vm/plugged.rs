@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::host::dirs::RunDir;
+use crate::host::dirs::{RunDir, names};
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, ids};
 use crate::spec::Networking;
@@ -16,7 +16,7 @@ use super::error::{ChangeError, ErrorKind};
 use super::inventory::{Inventory, Kind};
 
 /// The file in the run directory.
-const FILE: &str = "plugged.json";
+const FILE: &str = names::PLUGGED;
 
 /// How the VM came to its devices.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, StateDir, remove_ephemeral};
+use crate::host::dirs::{RunDir, StateDir, remove_ephemeral, remove_socket};
 use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 use crate::spec::{VmName, VmSpec};
@@ -153,7 +153,7 @@ impl Running {
         log::info!("{end}");
         shares.end();
         if let Some(path) = user_qmp {
-            let _ = std::fs::remove_file(path);
+            remove_socket(&path);
         }
         let written = serde_json::to_vec_pretty(&end).map_err(std::io::Error::other);
         if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
@@ -168,8 +168,8 @@ impl Running {
         }
         drop(state);
         // the owner, which had the other handle, is gone
-        if let Some(Err(error)) = Arc::into_inner(run).map(RunDir::remove_all) {
-            log::warn!("the run directory could not be removed: {error}");
+        if let Some(run) = Arc::into_inner(run) {
+            run.discard();
         }
         outcome.send_replace(Some(end.clone()));
         end

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, names};
+use crate::host::dirs::{RunDir, names, remove_socket};
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
@@ -70,13 +70,14 @@ pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartE
 fn undo(prepared: Prepared, made: Made) {
     let Prepared { run, state, mut shares, user_qmp, images, .. } = prepared;
     shares.end();
-    if let Some((path, _)) = user_qmp {
-        let _ = std::fs::remove_file(path);
+    if let Some((path, listener)) = user_qmp {
+        drop(listener);
+        remove_socket(&path);
     }
     drop((state, images));
     made.undo();
     if let Some(run) = Arc::into_inner(run) {
-        let _ = run.remove_all();
+        run.discard();
     }
 }
 
@@ -140,10 +141,11 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             user_qmp: user_path,
         }),
         Err(failure) => {
+            let error = failure.told(&mut process, serial).await;
             if let Some(path) = user_path {
-                let _ = std::fs::remove_file(path);
+                remove_socket(&path);
             }
-            Err(failure.told(&mut process, serial).await)
+            Err(error)
         }
     }
 }

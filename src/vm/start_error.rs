@@ -50,6 +50,11 @@ pub enum StartError {
     /// A VM of this name runs.
     #[error("a VM named '{0}' is already running")]
     NameTaken(VmName),
+    /// A VM of this name runs where its process cannot be seen.
+    #[error(
+        "VM '{0}' has lost its supervisor, and cannot get a new one here: its QEMU runs in another PID namespace"
+    )]
+    Elsewhere(VmName),
     /// vmrun does not know this kind of host.
     #[error("vmrun does not know this machine's operating system or architecture")]
     UnknownHost,
@@ -128,6 +133,7 @@ impl StartError {
             ),
             Self::Qemu { .. } => None,
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
+            Self::Elsewhere(_) => Some("run the command in the container that the VM was started in".to_owned()),
             Self::Program(error) => error.hint(),
             Self::Accel(error) => error.hint(),
             Self::RunDirectory(error) => error.hint(),

@@ -40,6 +40,7 @@ mod layers;
 mod library;
 mod life;
 mod notify;
+mod own_files;
 mod private;
 mod promises;
 mod protocol;

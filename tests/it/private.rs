@@ -173,15 +173,18 @@ fn links_planted_in_the_state_directory_lead_nowhere() {
 
 #[test]
 fn links_planted_in_a_run_directory_lead_nowhere() {
-    for name in ["lock", "vm.json", "control", "qmp", "qmp-shared", "console", "plugged.json", "changes.json"]
+    for name in
+        ["lock", "vm.json", "control", "qmp", "qmp-shared", "serial.out", "plugged.json", "pending.json"]
     {
         let sandbox = Sandbox::new();
         sandbox.boot_sector(Guest::Halted);
+        // a run directory of a VM that was killed: one that vmrun has not made is refused as a whole
         let run = sandbox.runtime().join("guest");
-        std::fs::create_dir_all(&run).unwrap();
-        for folder in [sandbox.runtime(), run.clone()] {
-            std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).unwrap();
-        }
+        sandbox.detached(["--name", "guest", "guest.img"]);
+        let qemu = crate::support::processes::qemu_of(sandbox.path());
+        crate::support::orphan::kill_supervisor(&sandbox);
+        crate::support::orphan::kill(qemu);
+        let _ = std::fs::remove_file(run.join(name));
         std::fs::write(sandbox.file("victim"), "precious").unwrap();
         symlink("../../../victim", run.join(name)).unwrap();
         let started = sandbox.run(["qemu", "--detached", "--name", "guest", "guest.img"]);

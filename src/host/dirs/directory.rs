@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
@@ -75,6 +75,62 @@ impl Directory {
         Self::open(path, privacy)
     }
 
+    /// The same for a directory in an open one: no path is looked up.
+    pub(super) fn create_in(parent: &Self, name: &str, privacy: Privacy) -> Result<Self, DirError> {
+        let path = parent.path.join(name);
+        let io = |source| DirError::Io { action: "create", path: path.clone(), source };
+        match mkdirat(parent, name, Mode::S_IRWXU) {
+            // whatever the umask took
+            Ok(()) => match fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink) {
+                Err(Errno::ENOENT) => return Err(DirError::Missing { path }),
+                other => other.map_err(|errno| io(errno.into()))?,
+            },
+            Err(Errno::EEXIST) => {}
+            Err(Errno::ENOENT) => return Err(DirError::Missing { path: parent.path.clone() }),
+            Err(errno) => return Err(io(errno.into())),
+        }
+        Self::open_in(parent, name, privacy)
+    }
+
+    /// Opens a directory in an open one; it must be our own.
+    pub(super) fn open_in(parent: &Self, name: &str, privacy: Privacy) -> Result<Self, DirError> {
+        let path = parent.path.join(name);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        match openat(parent, name, flags, Mode::empty()) {
+            Ok(fd) => Self::checked(fd.into(), path, privacy),
+            // Linux says ENOTDIR for a symlink, too
+            Err(Errno::ENOTDIR | Errno::ELOOP) if is_symlink(parent, name) => Err(DirError::Symlink { path }),
+            Err(errno) => Err(not_opened(errno.into(), path)),
+        }
+    }
+
+    /// Opens a folder that need not be our own, but in which nobody else may put anything in the place of what is ours.
+    pub(super) fn open_shared(
+        path: &Path,
+        role: &'static str,
+        hint: impl FnOnce() -> String,
+    ) -> Result<Self, DirError> {
+        let path = path.to_owned();
+        let opened =
+            File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK).open(&path);
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) => return Err(not_opened(error, path)),
+        };
+        let facts = directory.metadata();
+        let facts = facts.map_err(|source| DirError::Io { action: "look at", path: path.clone(), source })?;
+        let owner = facts.uid();
+        let mode = facts.mode() & 0o7777;
+        let why = if owner != Uid::effective().as_raw() && owner != 0 {
+            format!("belongs to another user (uid {owner})")
+        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            format!("can be written by other users (mode {mode:04o})")
+        } else {
+            return Ok(Self { path, fd: directory.into() });
+        };
+        Err(DirError::Unsafe { role, path, why, hint: hint() })
+    }
+
     /// Opens a directory that must be there and our own.
     pub(super) fn open(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
         let path = path.to_owned();
@@ -86,14 +142,13 @@ impl Directory {
             Ok(directory) => directory,
             // Linux says ENOTDIR for a symlink, too
             Err(_) if path.is_symlink() => return Err(DirError::Symlink { path }),
-            Err(error) => {
-                return Err(match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::ENOTDIR) => DirError::NotADirectory { path },
-                    Some(Errno::ENOENT) => DirError::Missing { path },
-                    _ => DirError::Io { action: "open", path, source: error },
-                });
-            }
+            Err(error) => return Err(not_opened(error, path)),
         };
+        Self::checked(directory, path, privacy)
+    }
+
+    /// Takes an open directory if it is our own, and closed to others.
+    fn checked(directory: File, path: PathBuf, privacy: Privacy) -> Result<Self, DirError> {
         let facts = directory.metadata().map_err(|source| DirError::Io {
             action: "look at",
             path: path.clone(),
@@ -147,6 +202,11 @@ impl Directory {
         setsockopt(&socket, sockopt::SendTimeout, &within)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(&self.short_path(name))?)?;
         Ok(socket.into())
+    }
+
+    /// Whether a process has the socket of this name, in whatever namespace it is. It hears nothing of the question.
+    pub fn is_listened_on(&self, name: &str) -> bool {
+        super::socket::is_listened_on(&self.short_path(name))
     }
 
     /// Opens one end of a pipe in it, or both; nothing waits for the other end.
@@ -268,14 +328,31 @@ impl Directory {
 
     /// Whether its path still leads to it.
     pub(super) fn is_in_place(&self) -> bool {
-        let same = |a: FileStat, b: FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
         let there = nix::sys::stat::lstat(&self.path);
-        matches!((there, fstat(&self.fd)), (Ok(a), Ok(b)) if same(a, b))
+        matches!((there, fstat(&self.fd)), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
 
-    /// Whether `name` in it still is this open file.
-    pub(super) fn is_entry(&self, name: &str, file: &File) -> bool {
+    /// Its path from now on: it was given another name.
+    pub(super) fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
+    /// Whether `name` in it still is this open file or directory.
+    pub(super) fn is_entry(&self, name: &str, file: impl AsFd) -> bool {
         let there = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         matches!((there, fstat(file)), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
+}
+
+fn not_opened(error: io::Error, path: PathBuf) -> DirError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOTDIR) => DirError::NotADirectory { path },
+        Some(Errno::ENOENT) => DirError::Missing { path },
+        _ => DirError::Io { action: "open", path, source: error },
+    }
+}
+
+fn is_symlink(parent: &Directory, name: &str) -> bool {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|facts| facts.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }

@@ -4,10 +4,13 @@ mod directory;
 mod ephemeral;
 mod formats;
 mod holder;
+mod own;
 mod run;
 mod runtime;
+mod socket;
 mod state;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,11 +19,12 @@ use thiserror::Error;
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::process_state;
-pub use run::{Liveness, RunClient, RunDir};
+pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
+pub use socket::remove_socket;
 pub use state::{StateDir, state_path, state_path_in};
 
-/// File names in a run directory.
+/// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.
 pub mod names {
     /// The control socket.
     pub const CONTROL: &str = "control";
@@ -38,6 +42,14 @@ pub mod names {
     pub const LOCK: &str = "lock";
     /// What is needed to re-adopt the VM.
     pub const VM: &str = "vm.json";
+    /// What is half-done, for whoever takes the VM over.
+    pub const PENDING: &str = "pending.json";
+    /// How the VM came to its devices.
+    pub const PLUGGED: &str = "plugged.json";
+    /// Which of the console's logs are of this run.
+    pub const CONSOLE_LOG: &str = "console-log";
+    /// vmrun's mark, in every folder whose files it may remove: put there when the folder is made.
+    pub const MARK: &str = ".vmrun";
 }
 
 /// The fuzzer's door to the remembered formats.
@@ -86,6 +98,40 @@ pub enum DirError {
         /// Its permissions.
         mode: u32,
     },
+    /// Somebody else made it: nothing in it is touched.
+    #[error("{} was not made by vmrun", path.display())]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something in it is not vmrun's.
+    #[error("{} has '{}' in it, which is not vmrun's: nothing was removed", path.display(), name.display())]
+    Stranger {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        name: OsString,
+    },
+    /// What it says of its VM makes no sense, or cannot be read.
+    #[error("{} does not say whose it is, and stays as it is: {why}", path.display())]
+    Undescribed {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Others could put something else in the place of what is in it.
+    #[error("the {role} {} {why}", path.display())]
+    Unsafe {
+        /// What it is for.
+        role: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Who else can do what.
+        why: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// Nothing can be written there.
     #[error("{} is not writable", path.display())]
     NotWritable {
@@ -131,6 +177,12 @@ impl DirError {
             Self::Missing { .. } => Some("create it first".to_owned()),
             Self::Open { path, .. } => Some(format!("chmod go-rwx '{}'", path.display())),
             Self::Taken { .. } => Some("choose another --name, or see `vmrun ls`".to_owned()),
+            Self::NotOurs { .. } => Some("move it elsewhere, or choose another name".to_owned()),
+            Self::Stranger { .. } => Some("move what is yours elsewhere; vmrun removes the rest".to_owned()),
+            Self::Undescribed { path, .. } => {
+                Some(format!("if no QEMU runs that belongs to it: rm -r '{}'", path.display()))
+            }
+            Self::Unsafe { hint, .. } => Some(hint.clone()),
             Self::InUse { .. }
             | Self::Symlink { .. }
             | Self::Foreign { .. }

@@ -9,6 +9,9 @@ use nix::unistd::Uid;
 use super::DirError;
 use super::directory::{Directory, Privacy};
 
+/// The variable that counts before all others.
+const OWN_VARIABLE: &str = "VMRUN_RUNTIME_DIR";
+
 /// What decides where the run directories are.
 #[derive(Debug, Clone)]
 pub struct RuntimeEnvironment {
@@ -30,7 +33,7 @@ impl RuntimeEnvironment {
     /// This process's.
     pub fn from_env() -> Self {
         Self {
-            vmrun_runtime_dir: std::env::var_os("VMRUN_RUNTIME_DIR"),
+            vmrun_runtime_dir: std::env::var_os(OWN_VARIABLE),
             runtime_directory: std::env::var_os("RUNTIME_DIRECTORY"),
             xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
             uid: Uid::effective(),
@@ -47,36 +50,52 @@ impl RuntimeEnvironment {
     }
 }
 
+/// The folder of the run directories, in the runtime directory.
+const ROOT: &str = "vmrun";
+
 /// `<runtime>/vmrun`, made if need be: the first that is set of `$VMRUN_RUNTIME_DIR` (made, too), `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR`;
 /// else `/run` for root; else `/tmp/vmrun-<uid>`. Empty variables do not count.
 ///
 /// # Errors
-/// It cannot be made, is a symlink, someone else's or open to others.
+/// It cannot be made, is a symlink, someone else's or open to others; or others could put something else in its place, since the
+/// runtime directory is theirs, or can be written by them.
 pub fn runtime_root(environment: &RuntimeEnvironment) -> Result<PathBuf, DirError> {
-    let root = runtime(environment)?.join("vmrun");
-    Directory::create(&root, Privacy::Private)?;
-    Ok(root)
+    let (runtime, variable) = runtime(environment)?;
+    // `su` leaves a variable that names the folder of another user
+    let hint = || {
+        let own = format!("set {OWN_VARIABLE} to a folder of your own");
+        match variable.filter(|variable| *variable != OWN_VARIABLE) {
+            Some(variable) => format!("unset {variable}, which names it, or {own}"),
+            None => own,
+        }
+    };
+    let runtime = Directory::open_shared(&runtime, "runtime directory", hint)?;
+    let root = Directory::create_in(&runtime, ROOT, Privacy::Private)?;
+    Ok(root.path().to_owned())
 }
 
-fn runtime(environment: &RuntimeEnvironment) -> Result<PathBuf, DirError> {
+/// The runtime directory, with the variable that names it.
+fn runtime(environment: &RuntimeEnvironment) -> Result<(PathBuf, Option<&'static str>), DirError> {
     let set = |value: &Option<OsString>| value.clone().filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(own) = set(&environment.vmrun_runtime_dir) {
         let own = absolute(&own)?;
         if !own.is_dir() {
             Directory::create(&own, Privacy::Private)?;
         }
-        return Ok(own);
+        return Ok((own, Some(OWN_VARIABLE)));
     }
-    let first = environment.runtime_directory.as_deref().and_then(first_of_list);
-    if let Some(given) = first.or_else(|| set(&environment.xdg_runtime_dir)) {
-        return absolute(&given);
+    if let Some(given) = environment.runtime_directory.as_deref().and_then(first_of_list) {
+        return Ok((absolute(&given)?, Some("RUNTIME_DIRECTORY")));
+    }
+    if let Some(given) = set(&environment.xdg_runtime_dir) {
+        return Ok((absolute(&given)?, Some("XDG_RUNTIME_DIR")));
     }
     if environment.uid.is_root() {
-        return Ok(environment.run.clone());
+        return Ok((environment.run.clone(), None));
     }
     let last_resort = environment.tmp.join(format!("vmrun-{}", environment.uid));
     Directory::create(&last_resort, Privacy::Private)?;
-    Ok(last_resort)
+    Ok((last_resort, None))
 }
 
 fn first_of_list(list: &OsStr) -> Option<PathBuf> {
@@ -163,6 +182,26 @@ mod tests {
         fs::create_dir(&place).unwrap();
         std::os::unix::fs::chown(&place, Some(4242), None).unwrap();
         assert!(matches!(runtime_root(&environment).unwrap_err(), DirError::Foreign { owner: 4242, .. }));
+    }
+
+    #[test]
+    fn a_runtime_directory_that_others_can_write_to_is_refused_unless_sticky() {
+        let temporary = tempfile::tempdir().unwrap();
+        let given = temporary.path().join("shared");
+        fs::create_dir(&given).unwrap();
+        let environment = RuntimeEnvironment {
+            xdg_runtime_dir: Some(given.clone().into()),
+            ..environment(temporary.path())
+        };
+        for (mode, good) in [(0o777, false), (0o775, false), (0o757, false), (0o1777, true), (0o755, true)] {
+            fs::set_permissions(&given, fs::Permissions::from_mode(mode)).unwrap();
+            let root = runtime_root(&environment);
+            assert_eq!(root.is_ok(), good, "{mode:o}: {root:?}");
+            if let Err(error) = root {
+                assert!(error.to_string().contains("can be written by other users"), "{error}");
+                assert!(error.hint().unwrap().contains("unset XDG_RUNTIME_DIR"), "{error:?}");
+            }
+        }
     }
 
     #[test]

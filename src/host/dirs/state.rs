@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
 use uuid::Uuid;
 
@@ -77,8 +77,13 @@ impl StateDir {
         let absolute = std::path::absolute(path);
         let path =
             absolute.map_err(|source| DirError::Io { action: "find", path: path.to_owned(), source })?;
-        let directory = Directory::create(&path, Privacy::ReadableByOthers)?;
-        if faccessat(AT_FDCWD, &path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
+        Self::locked(Directory::create(&path, Privacy::ReadableByOthers)?)
+    }
+
+    /// Locks an open directory.
+    pub(super) fn locked(directory: Directory) -> Result<Self, DirError> {
+        let path = directory.path().to_owned();
+        if faccessat(&directory, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
             return Err(DirError::NotWritable { path });
         }
         let io = |source| DirError::Io { action: "lock", path: path.join(names::LOCK), source };
@@ -87,6 +92,18 @@ impl StateDir {
             Ok(Self { directory, lock, held: Mutex::default() })
         } else {
             Err(DirError::InUse { path })
+        }
+    }
+
+    /// The same for one that is there; none if it is not.
+    ///
+    /// # Errors
+    /// As of [`StateDir::open`].
+    pub fn existing(path: &Path) -> Result<Option<Self>, DirError> {
+        match Directory::open(path, Privacy::ReadableByOthers) {
+            Ok(directory) => Self::locked(directory).map(Some),
+            Err(DirError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::host::dirs::{RunDir, StateDir};
+use crate::host::dirs::{RunDir, StateDir, names};
 
 /// The log of this run.
 pub(in super::super) const CURRENT: &str = "console.log";
 /// What came before it: the older half of a long run, or the run before.
 pub(in super::super) const OLDER: &str = "console.log.1";
 /// In the run directory: which of the two are this run's. Their times would not tell, for clocks are set.
-const OURS: &str = "console-log";
+const OURS: &str = names::CONSOLE_LOG;
 /// Only the first.
 const ONE: &[u8] = b"1";
 /// The older one, too.

@@ -122,7 +122,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         Ok(parts) => Ok(Prepared { made, ..parts.with(run, options) }),
         Err(error) => {
             made.undo();
-            let _ = run.remove_all();
+            run.discard();
             Err(error)
         }
     }
@@ -271,7 +271,7 @@ impl Parts {
 /// Makes what is missing.
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
-    run.clear().map_err(system("the run directory"))?;
+    run.clear().map_err(StartError::RunDirectory)?;
     let control = Doors::open(run)?;
     let state_is_new = !plan.state.exists();
     let base_uuid = request.ephemeral.then(|| StateDir::uuid_at(&plan.state)).flatten();

@@ -17,10 +17,14 @@ pub(super) fn claim(request: &Request, image: &Path) -> Result<RunDir, StartErro
     let root = runtime_root(&environment).map_err(StartError::RunDirectory)?;
     let take = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
+        // another name will do
+        Err(DirError::NotOurs { .. }) if request.name.is_none() => Ok(None),
         Err(error) => Err(StartError::RunDirectory(error)),
-        // its supervisor has died, but the VM lives: the next `vmrun ls` takes it over
-        Ok(run) if adopt::is_alive(&run) => Ok(None),
-        Ok(run) => Ok(Some(adopt::bury_in(run))),
+        // none: its supervisor has died, but the VM lives; the next `vmrun ls` takes it over
+        Ok(run) => match adopt::reuse(run) {
+            Err(_) if request.name.is_none() => Ok(None),
+            other => other,
+        },
     };
     if let Some(name) = &request.name {
         return take(name)?.ok_or_else(|| StartError::NameTaken(name.clone()));

@@ -89,7 +89,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
         Ok(parts) => Ok(parts.with(Whole { request, run, made, accel, host, qemu, stream, missing })),
         Err(error) => {
             made.undo();
-            let _ = run.remove_all();
+            run.discard();
             Err(error)
         }
     }
@@ -155,7 +155,7 @@ impl Begun<'_> {
     fn make(self, request: &Request, run: &RunDir) -> Result<Parts, StartError> {
         let Self { saved, spec, host, state, made } = self;
         // what a killed supervisor left in it is nobody's
-        run.clear().map_err(system("the run directory"))?;
+        run.clear().map_err(StartError::RunDirectory)?;
         let control = Doors::open(run)?;
         match state.exists() {
             true => made.inside(&state),

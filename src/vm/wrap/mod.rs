@@ -82,7 +82,7 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(StartError::RunDirectory)?;
     let run = claim(&root, naming)?;
     let parts = || {
-        run.clear().map_err(system("the run directory"))?;
+        run.clear().map_err(StartError::RunDirectory)?;
         let control = Doors::open(&run)?;
         let listening = run.bind(names::QMP).map_err(system("a socket in the run directory"))?;
         let monitor = sys::out_of_the_way(&listening.into()).map_err(system("a descriptor for QEMU"))?;
@@ -97,7 +97,7 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
     match parts() {
         Ok((control, monitor, process, file)) => Ok(Wrapping { run, control, monitor, process, file }),
         Err(error) => {
-            let _ = run.remove_all();
+            run.discard();
             Err(error)
         }
     }
@@ -123,9 +123,8 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
     let began = std::time::Instant::now();
     loop {
         match RunDir::create(root, name) {
-            // it lost its supervisor, and lives
-            Ok(run) if adopt::is_alive(&run) => return Err(StartError::NameTaken(name.clone())),
-            Ok(run) => return Ok(adopt::bury_in(run)),
+            // none: it lost its supervisor, and lives
+            Ok(run) => return adopt::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
             Err(DirError::Taken { .. }) if began.elapsed() < PREDECESSOR && adopt::has_ended(root, name) => {}
             Err(DirError::Taken { .. }) => return Err(StartError::NameTaken(name.clone())),
             Err(error) => return Err(StartError::RunDirectory(error)),
@@ -201,7 +200,7 @@ impl Wrapping {
 
     /// Gives the name back: QEMU could not be started.
     pub fn remove(self) {
-        let _ = self.run.remove_all();
+        self.run.discard();
     }
 
     /// Becomes the supervisor, in a process of its own; none if QEMU ended before it had anything to say.
@@ -257,7 +256,7 @@ pub(super) async fn take_over(
 fn remove(run: Arc<RunDir>, state: Arc<StateDir>) {
     remove_ephemeral(&state);
     if let Some(run) = Arc::into_inner(run) {
-        let _ = run.remove_all();
+        run.discard();
     }
 }
 

@@ -1,0 +1,74 @@
+//! Sockets that have a name: whether somebody listens, without disturbing them, and their end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::fstatat;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Whether a process has the stream socket at this path (at most 107 bytes), in whatever namespace it is; so in doubt.
+///
+/// A connection of another kind is refused by the kernel before the listener hears of it: with `EPROTOTYPE` where there is one, with
+/// `ECONNREFUSED` where the process that had it is gone (`unix_find_bsd` in Linux' `net/unix/af_unix.c` goes by the inode).
+pub(super) fn is_listened_on(path: &Path) -> bool {
+    let probe = || {
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    };
+    !matches!(probe(), Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR))
+}
+
+/// Removes a socket that was bound at a path of the user's, if that still is a socket and nobody listens.
+pub fn remove_socket(path: &Path) {
+    if let Err(error) = try_remove(path) {
+        log::warn!("{} is left: {error}", path.display());
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
+    let Some(name) = path.file_name() else { return Ok(()) };
+    let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(facts) if facts.st_mode & libc::S_IFMT == libc::S_IFSOCK => {}
+        // replaced, or gone
+        _ => return Ok(()),
+    }
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    if is_listened_on(&short) {
+        return Ok(());
+    }
+    Ok(unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_listener_is_found_and_hears_nothing_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("socket");
+        assert!(!is_listened_on(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(is_listened_on(&path));
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        remove_socket(&path);
+        assert!(path.exists(), "somebody listens");
+        drop(listener);
+        assert!(!is_listened_on(&path));
+        remove_socket(&path);
+        assert!(!path.exists());
+        std::fs::write(&path, "a file of the user's").unwrap();
+        remove_socket(&path);
+        assert!(path.exists());
+    }
+}
