@@ -138,6 +138,25 @@ pub fn received(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What this process's new files are not open for. `umask(2)` could only tell by setting another for a moment, which other threads
+/// would notice; where `/proc` does not tell it (Linux before 4.7), the strictest of the usual ones.
+pub fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0o077)
+}
+
+/// Gives a file that was opened with `O_TMPFILE` its first name.
+///
+/// # Errors
+/// There is something of this name (`EEXIST`), or no `/proc`.
+pub fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(nix::unistd::linkat(AT_FDCWD, descriptor.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
 /// Takes the exclusive lock (`flock`) on a file without waiting; `false` if someone else holds it.
 ///
 /// It belongs to the open file, not the process: it lasts until the last copy of the descriptor is closed, so it survives a `fork`

@@ -1,10 +1,14 @@
 //! Files into the guest and out of it, through the guest agent. Files of this machine are read and written here, with the
 //! permissions of whoever asked.
 
-use std::fs::{self, File, Permissions};
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -14,11 +18,12 @@ use crate::control::client::{Client, ClientError};
 use crate::control::{methods, wire};
 
 use super::Error;
+use target::{PERMISSIONS, Target, place};
 
 /// What one message carries into the guest.
 const PIECE: usize = crate::vm::WRITE_PIECE;
-/// Who may read, write and execute; set-user-ID and the like do not travel.
-const PERMISSIONS: u32 = 0o777;
+/// The most that is taken of a file whose size the guest cannot tell, as of those in `/proc`. Far more than they have, and no disk full.
+const MOST_WITHOUT_SIZE: u64 = 64 << 20;
 
 /// A file that was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,32 +46,63 @@ pub fn copy_to(
     destination: &str,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
-    let (mut file, facts) = open(source).map_err(Error::file(source))?;
-    let name = source.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    let start = wire::StartGuestFile { path: destination.to_owned(), name };
-    let wire::GuestFileReply { handle, path } = client.call(methods::StartGuestFile, start)?;
-
-    let mut size_bytes = 0;
-    let mut sum = Sha256::new();
-    let mut piece = vec![0; PIECE];
-    loop {
-        let count = fill(&mut file, &mut piece).map_err(Error::file(source))?;
-        if count == 0 {
-            break;
-        }
-        sum.update(&piece[..count]);
-        let call = wire::WriteGuestFile { handle, data: BASE64.encode(&piece[..count]) };
-        client.call(methods::WriteGuestFile, call)?;
-        size_bytes += count as u64;
-        progress(size_bytes, Some(facts.len()));
-    }
-    let finish = wire::FinishGuestFile {
-        handle,
+    let (file, facts) = open(source).map_err(Error::file(source))?;
+    let leaving = Leaving {
+        path: source,
+        name: source.file_name().and_then(|name| name.to_str()).map(str::to_owned),
         mode: Some((facts.permissions().mode() & PERMISSIONS).into()),
-        sha256: Some(hexadecimal(sum)),
+        size: facts.is_file().then_some(facts.len()),
     };
-    let wire::FinishedReply { checked } = client.call(methods::FinishGuestFile, finish)?;
-    Ok(Copied { path, size_bytes, checked })
+    leaving.all_of(client, file, destination, progress)
+}
+
+/// Copies a stream into the guest, to a path; `name` is what errors call it.
+pub fn copy_to_from_stream(
+    client: &mut Client,
+    (stream, name): (impl Read, &Path),
+    destination: &str,
+    progress: Progress<'_>,
+) -> Result<Copied, Error> {
+    Leaving { path: name, name: None, mode: None, size: None }.all_of(client, stream, destination, progress)
+}
+
+/// A file on its way into the guest.
+struct Leaving<'a> {
+    path: &'a Path,
+    /// Its name in a directory.
+    name: Option<String>,
+    mode: Option<i64>,
+    size: Option<u64>,
+}
+
+impl Leaving<'_> {
+    fn all_of(
+        self,
+        client: &mut Client,
+        mut file: impl Read,
+        destination: &str,
+        progress: Progress<'_>,
+    ) -> Result<Copied, Error> {
+        let start = wire::StartGuestFile { path: destination.to_owned(), name: self.name };
+        let wire::GuestFileReply { handle, path } = client.call(methods::StartGuestFile, start)?;
+        let mut size_bytes = 0;
+        let mut sum = Sha256::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = fill(&mut file, &mut piece).map_err(Error::file(self.path))?;
+            if count == 0 {
+                break;
+            }
+            sum.update(&piece[..count]);
+            let call = wire::WriteGuestFile { handle, data: BASE64.encode(&piece[..count]) };
+            client.call(methods::WriteGuestFile, call)?;
+            size_bytes += count as u64;
+            progress(size_bytes, self.size);
+        }
+        let finish = wire::FinishGuestFile { handle, mode: self.mode, sha256: Some(hexadecimal(sum)) };
+        let wire::FinishedReply { checked } = client.call(methods::FinishGuestFile, finish)?;
+        Ok(Copied { path, size_bytes, checked })
+    }
 }
 
 /// Copies a file of the guest to this machine: to a path, or into a directory that is there.
@@ -76,36 +112,31 @@ pub fn copy_from(
     destination: &Path,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
-    let mut arriving = Arriving::new(place(source, destination));
-    let call = wire::ReadGuestFile { path: source.to_owned() };
-    let mut failure = None;
-    client.stream(methods::ReadGuestFile, call, |reply| match arriving.take(reply) {
-        Ok(more) => {
-            progress(arriving.done, arriving.total);
-            more
-        }
-        Err(error) => {
-            failure = Some(error);
-            false
-        }
-    })?;
-    match failure {
-        Some(error) => Err(Error::File { path: arriving.target.path.clone(), error }),
-        None => arriving.finish(source),
-    }
+    let path = place(source, destination);
+    Arriving::new(source, &path, Box::new(|size| Target::open(&path, size))).all_of(client, progress)
 }
 
-/// The file itself, should a directory have been given.
-fn place(source: &str, destination: &Path) -> PathBuf {
-    match (destination.is_dir(), source.rsplit('/').next()) {
-        (true, Some(name)) if !name.is_empty() => destination.join(name),
-        _ => destination.to_owned(),
-    }
+/// Copies a file of the guest to a stream, which gets it before it has been compared.
+pub fn copy_from_to_stream(
+    client: &mut Client,
+    source: &str,
+    (stream, name): (&mut dyn Write, &Path),
+    progress: Progress<'_>,
+) -> Result<Copied, Error> {
+    Arriving::new(source, name, Box::new(|_| Ok(Target::Stream(stream)))).all_of(client, progress)
 }
 
-/// A file on its way from the guest.
-struct Arriving {
-    target: Target,
+/// Opens the target, which needs room for so many bytes.
+type Open<'a> = Box<dyn FnOnce(Option<u64>) -> io::Result<Target<'a>> + 'a>;
+
+/// A file on its way from the guest, whose agent is not believed: what it says first is what it may send at most.
+struct Arriving<'a> {
+    source: &'a str,
+    /// What errors and the result call the target.
+    path: &'a Path,
+    /// Used once, when the guest has said how large the file is.
+    open: Option<Open<'a>>,
+    target: Option<Target<'a>>,
     mine: Sha256,
     guests: Option<String>,
     mode: Option<u32>,
@@ -115,10 +146,13 @@ struct Arriving {
     ended: bool,
 }
 
-impl Arriving {
-    fn new(path: PathBuf) -> Self {
+impl<'a> Arriving<'a> {
+    fn new(source: &'a str, path: &'a Path, open: Open<'a>) -> Self {
         Self {
-            target: Target::new(path),
+            source,
+            path,
+            open: Some(open),
+            target: None,
             mine: Sha256::new(),
             guests: None,
             mode: None,
@@ -128,91 +162,76 @@ impl Arriving {
         }
     }
 
-    /// Takes one reply; whether there are more.
-    fn take(&mut self, reply: wire::ReadGuestFileReply) -> io::Result<bool> {
-        let Some(data) = reply.data else {
-            // the first reply has the facts, the last the checksum
-            self.ended = self.target.file.is_some();
-            self.guests = self.guests.take().or(reply.sha256);
-            self.mode = self.mode.or(reply.mode);
-            self.total = self.total.or(reply.size_bytes.filter(|size| *size > 0));
-            return if self.ended { Ok(true) } else { self.target.open().map(|()| true) };
-        };
-        let bytes = BASE64.decode(data).map_err(io::Error::other)?;
-        self.mine.update(&bytes);
-        self.done += bytes.len() as u64;
-        self.target.write(&bytes).map(|()| true)
+    fn all_of(mut self, client: &mut Client, progress: Progress<'_>) -> Result<Copied, Error> {
+        let call = wire::ReadGuestFile { path: self.source.to_owned() };
+        let mut failure = None;
+        client.stream(methods::ReadGuestFile, call, |reply| match self.take(reply) {
+            Ok(()) => {
+                progress(self.done, self.total);
+                true
+            }
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            None => self.finish(),
+        }
     }
 
-    fn finish(self, source: &str) -> Result<Copied, Error> {
-        let damaged = |why| Err(Error::Damaged { path: source.to_owned(), why });
-        // the stream also ends, without a word, when the VM does
-        if !self.ended {
-            return Err(ClientError::Gone.into());
+    /// Takes one reply: the first has the facts, the last the checksum, those between them data.
+    fn take(&mut self, reply: wire::ReadGuestFileReply) -> Result<(), Error> {
+        let unreadable = Error::file(self.path);
+        let Some(data) = reply.data else {
+            self.guests = self.guests.take().or(reply.sha256);
+            let Some(open) = self.open.take() else {
+                self.ended = true;
+                return Ok(());
+            };
+            self.mode = reply.mode;
+            self.total = reply.size_bytes.filter(|size| *size > 0);
+            self.target = Some(open(self.total).map_err(unreadable)?);
+            return Ok(());
+        };
+        let bytes = BASE64.decode(data).map_err(|error| Error::unclear(&error.to_string()))?;
+        self.done += bytes.len() as u64;
+        if self.done > self.total.unwrap_or(MOST_WITHOUT_SIZE) {
+            return Err(self.too_much());
         }
+        self.mine.update(&bytes);
+        self.target.as_mut().map_or(Ok(()), |target| target.write(&bytes)).map_err(unreadable)
+    }
+
+    fn too_much(&self) -> Error {
+        self.damaged(match self.total {
+            Some(_) => {
+                "more of it has come than it had when the copy began: it grows, or the guest agent is broken"
+            }
+            None => "it has no size that the guest could tell, and does not end after 64 MiB",
+        })
+    }
+
+    fn damaged(&self, why: &'static str) -> Error {
+        Error::Damaged { path: self.source.to_owned(), why }
+    }
+
+    fn finish(self) -> Result<Copied, Error> {
+        // the stream also ends, without a word, when the VM does
+        let (true, Some(target)) = (self.ended, self.target) else { return Err(ClientError::Gone.into()) };
+        let damaged = |why| Err(Error::Damaged { path: self.source.to_owned(), why });
         let mine = hexadecimal(self.mine);
         let checked = self.total.is_some() && self.guests.is_some();
         if checked && self.guests.is_some_and(|guests| guests != mine) {
             return damaged("it has changed while it was copied, for the checksums differ");
         }
-        if !checked && self.total.is_some_and(|total| total != self.done) {
+        if self.total.is_some_and(|total| total != self.done) {
             return damaged("not all of it has arrived");
         }
-        let path = self.target.path.clone();
-        self.target.commit(self.mode).map_err(Error::file(&path))?;
+        target.commit(self.mode).map_err(Error::file(self.path))?;
         let checked = if checked { "sha256" } else { "size" }.to_owned();
-        Ok(Copied { path: path.display().to_string(), size_bytes: self.done, checked })
-    }
-}
-
-/// The file that is written: beside its place until it is whole, unless there is something that must not be replaced.
-struct Target {
-    path: PathBuf,
-    part: Option<PathBuf>,
-    file: Option<File>,
-}
-
-impl Target {
-    fn new(path: PathBuf) -> Self {
-        let replaceable = fs::symlink_metadata(&path).map_or(true, |facts| facts.is_file());
-        let part = replaceable.then(|| {
-            let mut part = path.clone().into_os_string();
-            part.push(format!(".{}.part", std::process::id()));
-            PathBuf::from(part)
-        });
-        Self { path, part, file: None }
-    }
-
-    fn open(&mut self) -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        let file = match &self.part {
-            Some(part) => options.write(true).create_new(true).mode(0o600).open(part)?,
-            None => options.write(true).open(&self.path)?,
-        };
-        self.file = Some(file);
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
-    }
-
-    fn commit(mut self, mode: Option<u32>) -> io::Result<()> {
-        let Some(part) = self.part.as_ref() else { return Ok(()) };
-        if let (Some(mode), Some(file)) = (mode, &self.file) {
-            file.set_permissions(Permissions::from_mode(mode & PERMISSIONS))?;
-        }
-        fs::rename(part, &self.path)?;
-        self.part = None;
-        Ok(())
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let (Some(part), Some(_)) = (&self.part, &self.file) {
-            let _ = fs::remove_file(part);
-        }
+        Ok(Copied { path: self.path.display().to_string(), size_bytes: self.done, checked })
     }
 }
 
@@ -226,7 +245,7 @@ fn open(path: &Path) -> io::Result<(File, fs::Metadata)> {
 }
 
 /// Reads until the piece is full or the file ends.
-fn fill(file: &mut File, piece: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
     while count < piece.len() {
         match file.read(&mut piece[count..]) {

@@ -45,7 +45,7 @@ use crate::host::dirs::{RunClient, RuntimeEnvironment, runtime_root};
 use crate::spec::{Condition, Request, Size, VmName};
 use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
-pub use copy::{Copied, copy_from, copy_to};
+pub use copy::{Copied, copy_from, copy_from_to_stream, copy_to, copy_to_from_stream};
 pub use error::Error;
 pub use events::{Events, Heard};
 pub use exec::Output;

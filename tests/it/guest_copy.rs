@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use crate::guest_exec::with_agent;
+use crate::support::sandbox::Done;
 
 const SIZE: usize = 64 << 20;
 
@@ -57,6 +58,12 @@ fn files_go_there_and_back() {
     vm.ctl(["copy-to", "version", "/dev/null"]);
     assert_eq!(vm.run("stat -c %F /dev/null"), "character special file");
 
+    // standard streams
+    let mut piped = vm.sandbox.program("sh");
+    piped.args(["-c", "echo piped | \"$0\" ctl copy-to - /tmp/piped", env!("CARGO_BIN_EXE_vmrun")]);
+    Done::of(piped.output().unwrap()).ok();
+    assert_eq!(vm.ctl(["copy-from", "/tmp/piped", "-"]), "piped");
+    vm.run("rm /tmp/piped");
     // what does not work leaves nothing behind
     vm.try_ctl(["copy-from", "/no/such", "x"]).fails(4, &["/no/such", "No such file"]);
     vm.try_ctl(["copy-from", "/etc", "x"]).fails(4, &["/etc", "directory"]);

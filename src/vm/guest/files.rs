@@ -80,6 +80,8 @@ pub struct Download {
     handle: i64,
     open: bool,
     path: String,
+    /// Bytes read so far.
+    read: u64,
     /// Its size, where the guest can tell; files of `/proc` say 0.
     pub size: Option<u64>,
     /// Its permissions, where the guest can tell.
@@ -120,14 +122,19 @@ impl Handle {
         let call = json!({ "path": path, "mode": "r" });
         let opened = self.in_guest(self.ask_agent("guest-file-open", call)).await;
         let handle = opened.map_err(|error| about(error, path))?.as_i64().unwrap_or_default();
-        Ok(Download {
+        let mut download = Download {
             vm: self.clone(),
             handle,
             open: true,
             path: path.to_owned(),
+            read: 0,
             size: size.parse().ok(),
             mode: u32::from_str_radix(mode, 8).ok(),
-        })
+        };
+        if download.size.unwrap_or(0) == 0 {
+            download.size = download.end().await?.or(download.size);
+        }
+        Ok(download)
     }
 
     /// A script of the guest's shell, which must succeed; none if there is no shell.
@@ -241,19 +248,41 @@ impl Drop for Upload {
 }
 
 impl Download {
+    /// Where the file ends, as a block device and a guest without a shell can tell.
+    async fn end(&self) -> Result<Option<u64>, ChangeError> {
+        let seek = |whence| {
+            let call = json!({ "offset": 0, "whence": whence });
+            ask_about(&self.vm, self.handle, "guest-file-seek", call)
+        };
+        // what cannot be sought in, such as a pipe, has not moved
+        let Ok(end) = seek("end").await else { return Ok(None) };
+        seek("set").await.map_err(|error| about(error, &self.path))?;
+        Ok(end["position"].as_u64())
+    }
+
     /// The next piece; none at the end.
     ///
     /// # Errors
-    /// `RefusedByGuest` with the guest's words.
+    /// `RefusedByGuest` with the guest's words, or because it sends more than there was of the file when it was opened.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ChangeError> {
         let answer =
             ask_about(&self.vm, self.handle, "guest-file-read", json!({ "count": READ_PIECE })).await;
         let answer = answer.map_err(|error| about(error, &self.path))?;
         let bytes = BASE64.decode(answer["buf-b64"].as_str().unwrap_or_default());
-        let bytes = bytes.map_err(|error| {
+        let refused = |message: String| {
             let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
-            ChangeError::new(kind, format!("the guest agent's answer makes no sense: {error}"))
-        })?;
+            about(ChangeError::new(kind, message), &self.path)
+        };
+        let bytes =
+            bytes.map_err(|error| refused(format!("the guest agent's answer makes no sense: {error}")))?;
+        if bytes.len() > READ_PIECE {
+            return Err(refused("the guest agent has sent more than it was asked for".to_owned()));
+        }
+        self.read += bytes.len() as u64;
+        if self.size.is_some_and(|size| size > 0 && self.read > size) {
+            return Err(refused("it has grown since the copy began".to_owned())
+                .hint("let the guest make a copy of it first, and fetch that"));
+        }
         let ended = bytes.is_empty() || answer["count"] == 0;
         Ok((!ended).then_some(bytes))
     }

@@ -1,0 +1,246 @@
+//! What a file of the guest is written to on this machine.
+//!
+//! A regular file is written anew and put in its place when it is whole, so that nobody ever sees half of it and what was there
+//! stays until then. It has no name until then (`O_TMPFILE`), so that nothing is left of it even by a `kill -9`; on file systems
+//! that cannot do that its name ends in `.vmrun-XXXXXXXX.part`. What is not a regular file (a pipe, a device) is written to as it is.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::fstatvfs;
+
+use crate::host::sys;
+
+/// Who may read, write and execute; set-user-ID and the like do not travel.
+pub(super) const PERMISSIONS: u32 = 0o777;
+/// How much of a file's name goes into that of its unfinished copy: names have 255 bytes at most.
+const NAME_PART: usize = 200;
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// The file itself, should a directory have been given.
+pub(super) fn place(source: &str, destination: &Path) -> PathBuf {
+    match (destination.is_dir(), source.rsplit('/').next()) {
+        (true, Some(name)) if !matches!(name, "" | "." | "..") => destination.join(name),
+        _ => destination.to_owned(),
+    }
+}
+
+/// A file that is written.
+pub(super) enum Target<'a> {
+    /// It replaces what has its name when it is whole.
+    New(NewFile),
+    /// Something that must not be replaced, such as a device.
+    There(File),
+    /// Somebody else's.
+    Stream(&'a mut dyn Write),
+}
+
+impl Target<'_> {
+    /// Opens what is at this path, or makes a new file for it with room for `size` bytes. A link is followed: it stays, and what it
+    /// leads to is replaced.
+    pub(super) fn open(path: &Path, size: Option<u64>) -> io::Result<Self> {
+        let there = || OpenOptions::new().write(true).truncate(true).open(path).map(Self::There);
+        if path.as_os_str().as_bytes().ends_with(b"/") && !path.is_dir() {
+            return Err(io::Error::new(ErrorKind::NotADirectory, "there is no such directory"));
+        }
+        let path = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return NewFile::make(path.to_owned(), size),
+            Err(error) => return Err(error),
+            // a file under such a name is one that somebody has open already
+            Ok(_) if is_descriptor(path)? => return there(),
+            Ok(_) => fs::canonicalize(path).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, "it is a link to nothing"),
+                _ => error,
+            })?,
+        };
+        let facts = fs::metadata(&path)?;
+        if facts.is_dir() {
+            return Err(io::Error::from(ErrorKind::IsADirectory));
+        }
+        if !facts.is_file() {
+            return there();
+        }
+        // as `cp`: a file that must not be written is not replaced either; a program that runs may be
+        match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() != ErrorKind::ExecutableFileBusy => Err(error),
+            _ => NewFile::make(path, size),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::New(new) => new.file.write_all(bytes),
+            Self::There(file) => file.write_all(bytes),
+            Self::Stream(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// It is whole: it gets its permissions, as far as the umask lets it, and its name.
+    pub(super) fn commit(self, mode: Option<u32>) -> io::Result<()> {
+        match self {
+            Self::New(new) => new.commit(mode),
+            Self::There(_) => Ok(()),
+            Self::Stream(stream) => stream.flush(),
+        }
+    }
+}
+
+/// Whether this is the name of a descriptor (`/dev/stdout`, `/dev/fd/3`), or a link to one.
+fn is_descriptor(path: &Path) -> io::Result<bool> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = fs::read_link(&path) else { return Ok(false) };
+        let folder = fs::canonicalize(folder_of(&path))?;
+        if folder.starts_with("/proc") && folder.ends_with("fd") {
+            return Ok(true);
+        }
+        path = folder.join(next);
+    }
+    Ok(false)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file that has not got its name yet.
+pub(super) struct NewFile {
+    file: File,
+    path: PathBuf,
+    /// The name that it has until then; none = it has none.
+    part: Option<PathBuf>,
+}
+
+impl NewFile {
+    fn make<'a>(path: PathBuf, size: Option<u64>) -> io::Result<Target<'a>> {
+        let made = match without_name(folder_of(&path)) {
+            Some(file) => Ok(Self { file, path, part: None }),
+            None => Self::with_name(path),
+        };
+        let new = made.map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => io::Error::new(
+                error.kind(),
+                format!("a new file, which a copy is written to first, cannot be made beside it: {error}"),
+            ),
+            _ => error,
+        })?;
+        let free = fstatvfs(&new.file).ok().filter(|disk| disk.blocks() > 0);
+        let free = free.map(|disk| disk.blocks_available() as u64 * disk.fragment_size() as u64);
+        match (size, free) {
+            (Some(size), Some(free)) if size > free => Err(io::Error::new(
+                ErrorKind::StorageFull,
+                format!("the guest's file has {size} bytes, and only {free} are free here"),
+            )),
+            _ => Ok(Target::New(new)),
+        }
+    }
+
+    fn with_name(path: PathBuf) -> io::Result<Self> {
+        let part = part_of(&path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        Ok(Self { file, path, part: Some(part) })
+    }
+
+    fn commit(mut self, mode: Option<u32>) -> io::Result<()> {
+        if let Some(mode) = mode {
+            self.file.set_permissions(Permissions::from_mode(mode & PERMISSIONS & !sys::umask()))?;
+        }
+        let part = match &self.part {
+            Some(part) => part,
+            None => {
+                let part = part_of(&self.path);
+                sys::give_name(&self.file, &part)?;
+                self.part.insert(part)
+            }
+        };
+        fs::rename(part, &self.path)?;
+        self.part = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part {
+            let _ = fs::remove_file(part);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn without_name(folder: &Path) -> Option<File> {
+    let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
+    // to get a name later, it needs /proc
+    let named_later = Path::new("/proc/self/fd").is_dir();
+    named_later.then(|| OpenOptions::new().write(true).custom_flags(flags).mode(0o600).open(folder).ok())?
+}
+
+#[cfg(not(target_os = "linux"))]
+fn without_name(_folder: &Path) -> Option<File> {
+    None
+}
+
+/// The name of its unfinished copy.
+fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let mut part = OsString::from_vec(name[..name.len().min(NAME_PART)].to_vec());
+    part.push(format!(".vmrun-{:08x}.part", rand::random::<u32>()));
+    path.with_file_name(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_copy_with_a_name_of_its_own_is_gone_with_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        // a name that is as long as names can be
+        let path = dir.path().join("x".repeat(255));
+        let new = NewFile::with_name(path.clone()).unwrap();
+        let [part] = names(dir.path()).try_into().unwrap();
+        assert!(part.starts_with("xxx") && part.contains(".vmrun-") && part.ends_with(".part"), "{part}");
+        drop(new);
+        assert!(names(dir.path()).is_empty());
+        let mut new = NewFile::with_name(path.clone()).unwrap();
+        new.file.write_all(b"new").unwrap();
+        new.commit(None).unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        assert_eq!(fs::read(path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_must_not_be_written_is_not_replaced() {
+        // also where this test may do everything: the files that it may open are those of another user
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let fixed = dir.path().join("fixed");
+        fs::write(&fixed, "old").unwrap();
+        fs::set_permissions(&fixed, Permissions::from_mode(0o444)).unwrap();
+        let closed = dir.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, Permissions::from_mode(0o555)).unwrap();
+        let refused = std::thread::spawn(move || {
+            // of this thread alone
+            nix::unistd::setfsuid(65534.into());
+            [fixed, closed.join("x")].map(|path| match Target::open(&path, None) {
+                Ok(_) => panic!("{} was opened", path.display()),
+                Err(error) => (error.kind(), error.to_string()),
+            })
+        });
+        let [fixed, closed] = refused.join().unwrap();
+        assert_eq!(fixed.0, ErrorKind::PermissionDenied);
+        assert_eq!(closed.0, ErrorKind::PermissionDenied);
+        assert!(closed.1.contains("beside it"), "{closed:?}");
+    }
+}
