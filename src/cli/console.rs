@@ -1,7 +1,5 @@
 //! `vmrun console` and `vmrun logs`.
 
-use std::io::Write;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Args;
@@ -15,7 +13,8 @@ use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, attach};
 
 use super::connect;
 use super::failure::Failure;
-use super::output::end_with_reader;
+use super::harmless::Harmless;
+use super::output::{Stdout, end_with_reader, stdout_is_terminal};
 use super::qemu::runtime;
 
 /// `vmrun console`.
@@ -42,6 +41,12 @@ pub(super) struct LogsArgs {
     /// Everything since the VM's start, as far as the log has it, rather than the recent output
     #[arg(long)]
     since_start: bool,
+    /// On a terminal, too, print every byte as the guest sent it
+    ///
+    /// A terminal is otherwise spared what would make it answer, set its title, its clipboard or its size, or
+    /// switch its modes: an old log could do that long after the guest has gone.
+    #[arg(long)]
+    raw: bool,
 }
 
 /// Prints the console's output.
@@ -50,15 +55,16 @@ pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     if args.follow {
         end_with_reader();
     }
+    let mut stdout = Stdout::default();
+    let mut harmless = (stdout_is_terminal() && !args.raw).then(Harmless::default);
     let from = if args.since_start { "start" } else { "recent" };
     let call = wire::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
     client.stream(methods::ReadConsole, call, |reply: wire::ConsoleReply| {
-        let mut out = std::io::stdout().lock();
-        let mark = skipped_mark(reply.skipped);
         let bytes = BASE64.decode(&reply.data).unwrap_or_default();
-        out.write_all(mark.as_bytes()).and_then(|()| out.write_all(&bytes)).and_then(|()| out.flush()).is_ok()
+        let bytes = harmless.as_mut().map_or(bytes.clone(), |harmless| harmless.filter(&bytes));
+        stdout.raw(skipped_mark(reply.skipped).as_bytes()) && stdout.raw(&bytes)
     })?;
-    Ok(0)
+    stdout.finish()
 }
 
 fn skipped_mark(skipped: u64) -> String {

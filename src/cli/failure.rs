@@ -7,6 +7,9 @@ use crate::control::find::FindError;
 use crate::machine;
 use crate::vm::{ChangeError, StartError, Why};
 
+use super::output::tell;
+use super::visible;
+
 /// Failed for another reason.
 const FAILED: u8 = 1;
 /// Bad usage.
@@ -56,16 +59,14 @@ impl Failure {
     }
 
     /// Tells it on stderr.
-    #[allow(clippy::print_stderr)]
     pub(super) fn print(&self, as_json: bool) {
         if as_json {
             let error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
-            eprintln!("{}", json!({ "error": error }));
-            return;
+            return tell(&visible::json(&json!({ "error": error }).to_string()));
         }
-        eprintln!("vmrun: {}", printable(&self.message));
+        tell(&format!("vmrun: {}", visible::message(&self.message)));
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {}", printable(hint));
+            tell(&format!("hint: {}", visible::message(hint)));
         }
     }
 }
@@ -75,18 +76,6 @@ impl Failure {
     pub(super) fn from_change(error: ChangeError) -> Self {
         WireError::from(error).into()
     }
-}
-
-/// A name in a message may hold anything, and must not steer the terminal. QEMU's own words have several lines.
-fn printable(text: &str) -> String {
-    let steers = |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\t');
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
-        match steers(&letter) {
-            true => shown.extend(letter.escape_debug()),
-            false => shown.push(letter),
-        }
-        shown
-    })
 }
 
 impl From<WireError> for Failure {

@@ -1,12 +1,13 @@
 //! vmrun's own messages: to stderr, as text or as one JSON object a line.
 
-use std::io::{IsTerminal, Write};
-
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::{Value, json};
 
 use crate::vm::console::ANSWER;
+
+use super::output::tell;
+use super::visible;
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
@@ -20,8 +21,6 @@ pub(super) enum LogFormat {
 
 struct Logger {
     format: LogFormat,
-    /// A terminal may be in raw mode, where the end of a line needs a carriage return; elsewhere that does no harm.
-    end: &'static str,
 }
 
 /// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more everything it says to QEMU.
@@ -33,9 +32,8 @@ pub(super) fn install(verbosity: i8, format: LogFormat) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    let end = if std::io::stderr().is_terminal() { "\r\n" } else { "\n" };
     // a second call, from a test, changes nothing
-    if log::set_boxed_logger(Box::new(Logger { format, end })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { format })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -49,11 +47,10 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = match self.format {
-            LogFormat::Text => text(record).replace('\n', self.end) + self.end,
-            LogFormat::Json => object(record).to_string() + self.end,
-        };
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        match self.format {
+            LogFormat::Text => tell(&text(record)),
+            LogFormat::Json => tell(&visible::json(&object(record).to_string())),
+        }
     }
 
     fn flush(&self) {}
@@ -66,17 +63,26 @@ fn text(record: &Record<'_>) -> String {
         Level::Warn => "vmrun: warning: ",
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };
-    format!("{prefix}{}", record.args())
+    match split(&record.args().to_string()) {
+        (message, Some(hint)) => {
+            format!("{prefix}{}\nhint: {}", visible::message(message), visible::message(hint))
+        }
+        (message, None) => format!("{prefix}{}", visible::message(message)),
+    }
 }
 
-/// A second line that begins with `hint: ` says what to do about it.
+/// A last line that begins with `hint: ` says what to do about it.
+fn split(message: &str) -> (&str, Option<&str>) {
+    message.rsplit_once("\nhint: ").map_or((message, None), |(message, hint)| (message, Some(hint)))
+}
+
 fn object(record: &Record<'_>) -> Value {
     let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
     let level = record.level().as_str().to_lowercase();
     let message = record.args().to_string();
-    match message.split_once("\nhint: ") {
-        Some((message, hint)) => json!({ "time": time, "level": level, "message": message, "hint": hint }),
-        None => json!({ "time": time, "level": level, "message": message }),
+    match split(&message) {
+        (message, Some(hint)) => json!({ "time": time, "level": level, "message": message, "hint": hint }),
+        (message, None) => json!({ "time": time, "level": level, "message": message }),
     }
 }
 
@@ -89,6 +95,8 @@ mod tests {
         let mut builder = Record::builder();
         let record = |message| text(&Record::builder().level(Level::Warn).args(message).build());
         assert_eq!(record(format_args!("slow\nhint: faster")), "vmrun: warning: slow\nhint: faster");
+        // what a name brought is no line of ours
+        assert_eq!(record(format_args!("a\nvmrun: b\x1b[2J")), "vmrun: warning: a\n  vmrun: b\\u{1b}[2J");
         let told = object(&builder.level(Level::Warn).args(format_args!("slow\nhint: faster")).build());
         assert_eq!((&told["message"], &told["hint"]), (&json!("slow"), &json!("faster")));
         let told = object(&builder.args(format_args!("slow")).build());

@@ -15,7 +15,7 @@ use crate::spec::VmName;
 use super::adopt;
 use super::args::LsArgs;
 use super::failure::Failure;
-use super::output::{Output, bytes, milliseconds, table};
+use super::output::{Lines, Output, bytes, milliseconds, table};
 
 /// One VM of the list.
 #[derive(Debug, Serialize)]
@@ -161,9 +161,9 @@ fn forwards(brief: &Brief) -> String {
     forwards.collect::<Vec<_>>().join(" ")
 }
 
-fn as_table(rows: &[Row]) -> String {
+fn as_table(rows: &[Row]) -> Lines {
     if rows.is_empty() {
-        return String::new();
+        return Lines::default();
     }
     let cells = rows.iter().map(|row| {
         let fact = |pick: fn(&Brief) -> String| row.status.as_ref().map(pick).unwrap_or_default();

@@ -8,6 +8,7 @@ mod console;
 mod ctl;
 mod doctor;
 mod failure;
+mod harmless;
 mod lazy;
 mod logger;
 mod ls;
@@ -15,6 +16,7 @@ mod output;
 mod qemu;
 mod qemu_args;
 mod usage;
+mod visible;
 mod wrap;
 
 use std::ffi::OsString;
@@ -44,7 +46,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // help and version go to stdout with 0; a bare `vmrun` shows its help, too
         Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
-            error.exit()
+            return output::help(&error).map_or_else(|failure| fail(&failure, false), ExitCode::from);
         }
         Err(error) => return fail(&error.into(), usage::wants_json(std::env::args_os())),
     };

@@ -1,6 +1,9 @@
-//! Tables and JSON on stdout.
+//! The only module that prints: tables, messages and JSON for people and programs, and the streams that are somebody else's.
+//!
+//! What is for people goes through [`visible`]; a test holds that nothing is printed elsewhere. What cannot be written is a failure,
+//! except where the reader has closed its end: it has what it wants.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -9,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::visible;
 
 /// One way or the other.
 #[derive(Debug, Clone, Copy)]
@@ -18,25 +22,171 @@ pub(super) struct Output {
 
 impl Output {
     /// Prints `value` as JSON, or the text.
-    pub(super) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<u8, Failure> {
-        write(if self.json { serde_json::to_string(value) } else { Ok(text()) })
+    pub(super) fn print<L: Into<Lines>>(
+        self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> L,
+    ) -> Result<u8, Failure> {
+        let mut stdout = Stdout::default();
+        stdout.print(self, value, text);
+        stdout.finish()
     }
 }
 
-fn write(out: serde_json::Result<String>) -> Result<u8, Failure> {
-    let mut out = out.map_err(Failure::other)?;
-    if !out.is_empty() && !out.ends_with('\n') {
-        out.push('\n');
+/// Text for people, its control characters made visible.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Lines(String);
+
+impl Lines {
+    /// Text that comes in several lines.
+    pub(super) fn text(text: &str) -> Self {
+        Self(visible::lines(text))
     }
-    // whoever closed our stdout does not want to hear of it
-    let _ = std::io::stdout().write_all(out.as_bytes());
-    Ok(0)
+
+    /// Adds more lines.
+    pub(super) fn push(&mut self, more: impl Into<Self>) {
+        self.0.push_str(&more.into().0);
+    }
+
+    /// Adds a table under a heading, after an empty line.
+    pub(super) fn section(&mut self, heading: &str, more: impl Into<Self>) {
+        self.0.push_str(&format!("\n{heading}\n"));
+        self.push(more);
+    }
+}
+
+/// One line; none if it is empty.
+impl From<String> for Lines {
+    fn from(line: String) -> Self {
+        if line.is_empty() { Self::default() } else { Self(visible::line(&line) + "\n") }
+    }
+}
+
+impl<L: Into<Self>> FromIterator<L> for Lines {
+    fn from_iter<I: IntoIterator<Item = L>>(lines: I) -> Self {
+        lines.into_iter().fold(Self::default(), |mut all, line| {
+            all.push(line);
+            all
+        })
+    }
+}
+
+/// Standard output. The first failure is kept for [`Self::finish`]; nothing is written after it.
+#[derive(Debug, Default)]
+pub(super) struct Stdout {
+    broken: Option<io::Error>,
+}
+
+impl Stdout {
+    /// Prints `value` as JSON on one line, or the text; whether there is a reader for more.
+    pub(super) fn print<L: Into<Lines>>(
+        &mut self,
+        output: Output,
+        value: &impl Serialize,
+        text: impl FnOnce() -> L,
+    ) -> bool {
+        let mut text = match output.json.then(|| serde_json::to_string(value)) {
+            Some(Ok(json)) => visible::json(&json),
+            Some(Err(error)) => {
+                self.broken.get_or_insert(error.into());
+                return false;
+            }
+            None => text().into().0,
+        };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        self.raw(text.as_bytes())
+    }
+
+    /// Writes what is not ours to change: a guest's bytes, a script; whether there is a reader for more.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Ok(()) => true,
+            Err(error) => {
+                self.broken = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Nothing more is written, for whatever reason.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Something could not be written, and not because the reader has gone.
+    pub(super) fn failed(&self) -> bool {
+        self.broken.as_ref().is_some_and(|error| error.kind() != ErrorKind::BrokenPipe)
+    }
+
+    /// Success, unless something could not be written. Whoever closed our output does not want to hear of it.
+    pub(super) fn finish(self) -> Result<u8, Failure> {
+        match self.broken {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(&error)),
+            _ => Ok(0),
+        }
+    }
+}
+
+/// For what is copied to standard output; the failure itself is told by [`Stdout::finish`].
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.raw(bytes) { Ok(bytes.len()) } else { Err(ErrorKind::BrokenPipe.into()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether standard output is a terminal.
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// What is told when standard output takes no more.
+pub(super) fn unwritten(error: &io::Error) -> Failure {
+    Failure::other(format!("standard output cannot be written: {error}"))
+}
+
+/// Writes a guest's bytes to standard error; nobody can be told that it takes no more.
+pub(super) fn raw_stderr(bytes: &[u8]) {
+    let _ = io::stderr().write_all(bytes);
+}
+
+/// Writes a message of ours to standard error: whole lines, made visible.
+pub(super) fn tell(text: &str) {
+    // a terminal may be in raw mode, where the end of a line needs a carriage return; elsewhere that does no harm
+    let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
+    let text = visible::lines(text).replace('\n', end) + end;
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints a help page, or the version, with clap's colours on a terminal.
+pub(super) fn help(error: &clap::Error) -> Result<u8, Failure> {
+    let page = error.render();
+    let styled = |terminal: bool| match terminal && std::env::var_os("NO_COLOR").is_none() {
+        true => page.ansi().to_string(),
+        false => page.to_string(),
+    };
+    if error.use_stderr() {
+        raw_stderr(styled(io::stderr().is_terminal()).as_bytes());
+        return Ok(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+    }
+    let mut stdout = Stdout::default();
+    stdout.raw(styled(stdout_is_terminal()).as_bytes());
+    stdout.finish()
 }
 
 /// Ends the program when whoever reads our output has gone: one that waits for more to print would not notice.
 pub(super) fn end_with_reader() {
     std::thread::spawn(|| {
-        let stdout = std::io::stdout();
+        let stdout = io::stdout();
         // asked for nothing, poll tells of errors: the other end of a pipe or socket is closed
         let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
         loop {
@@ -62,14 +212,14 @@ impl Line {
 
     /// On stderr, if that is a terminal.
     pub(super) fn new() -> Self {
-        Self { on_terminal: std::io::stderr().is_terminal(), shown: None }
+        Self { on_terminal: io::stderr().is_terminal(), shown: None }
     }
 
     /// Shows a text, unless it follows too soon on the one before; it is only made if it is shown.
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         if self.on_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE) {
             self.shown = Some(Instant::now());
-            let _ = write!(std::io::stderr(), "\r\x1b[K{}", text());
+            let _ = write!(io::stderr(), "\r\x1b[K{}", visible::line(&text()));
         }
     }
 }
@@ -77,7 +227,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
@@ -86,12 +236,12 @@ impl Drop for Line {
 pub(super) fn table<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
+) -> Lines {
     let mut lines = vec![heading.map(str::to_owned).to_vec()];
     for row in rows {
-        lines.push(row.to_vec());
+        lines.push(row.iter().map(|cell| visible::line(cell)).collect());
     }
-    in_columns(&mut lines)
+    Lines(in_columns(&mut lines))
 }
 
 fn in_columns(lines: &mut [Vec<String>]) -> String {
@@ -114,12 +264,12 @@ fn in_columns(lines: &mut [Vec<String>]) -> String {
 }
 
 /// Lines `name: value`, names padded to the same width; entries without a value are left out.
-pub(super) fn facts(facts: &[(&str, Option<String>)]) -> String {
+pub(super) fn facts(facts: &[(&str, Option<String>)]) -> Lines {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let line = |(name, value): &(&str, Option<String>)| {
-        value.as_ref().map(|value| format!("{:width$} {value}\n", format!("{name}:")))
+        value.as_ref().map(|value| format!("{:width$} {}\n", format!("{name}:"), visible::line(value)))
     };
-    facts.iter().filter_map(line).collect()
+    Lines(facts.iter().filter_map(line).collect())
 }
 
 /// A size for people: `1.5 GiB`.
@@ -148,7 +298,11 @@ mod tests {
     #[test]
     fn a_table_lines_up() {
         let rows = [["a".to_owned(), "long cell".to_owned()], ["longer".to_owned(), String::new()]];
-        assert_eq!(table(["ID", "WHAT"], rows), "ID      WHAT\na       long cell\nlonger  -\n");
+        assert_eq!(table(["ID", "WHAT"], rows).0, "ID      WHAT\na       long cell\nlonger  -\n");
+        // a name cannot make a row of its own, and is as wide as it is shown
+        let rows = [["a\nb".to_owned(), "\x1b[2J".to_owned()]];
+        assert_eq!(table(["ID", "WHAT"], rows).0, "ID    WHAT\na\\nb  \\u{1b}[2J\n");
+        assert_eq!(facts(&[("file", Some("a\nstate: gone".to_owned()))]).0, "file: a\\nstate: gone\n");
     }
 
     #[test]

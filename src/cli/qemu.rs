@@ -1,7 +1,5 @@
 //! `vmrun qemu`: starts a VM, in the foreground or in the background.
 
-use std::io::Write;
-
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, supervise};
@@ -13,6 +11,7 @@ use crate::vm::{Launch, Outcome, dry_run, prepare};
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
 use super::logger;
+use super::output::{Lines, Output, Stdout, stdout_is_terminal};
 use super::qemu_args::{QemuArgs, RunArgs};
 
 /// Runs the command; the exit code tells the VM's outcome.
@@ -25,8 +24,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let ready = args.run.wait.clone().map(|condition| Ready { condition, timeout: args.run.wait_timeout });
     let request = args.request()?;
     if is_dry_run {
-        std::io::stdout().write_all(&dry_run(&request)?)?;
-        return Ok(0);
+        return print_shell(&dry_run(&request)?);
     }
     let supervision = Supervision {
         launch: Launch { detached, transcript, owns_process: true },
@@ -40,10 +38,19 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         false => foreground(&request, supervision),
         true => {
             let name = in_background(|reporter| supervisor(&request, supervision, reporter))?;
-            writeln!(std::io::stdout(), "{name}")?;
-            Ok(0)
+            Output { json: false }.print(&(), || name)
         }
     }
+}
+
+/// A command line for a shell: each byte of it counts, unless a person reads it.
+fn print_shell(line: &[u8]) -> Result<u8, Failure> {
+    if stdout_is_terminal() {
+        return Output { json: false }.print(&(), || Lines::text(&String::from_utf8_lossy(line)));
+    }
+    let mut stdout = Stdout::default();
+    stdout.raw(line);
+    stdout.finish()
 }
 
 fn transcript(run: &RunArgs) -> Result<Option<Transcript>, Failure> {

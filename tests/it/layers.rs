@@ -201,6 +201,34 @@ fn the_wall_clock_is_read_to_be_told_only() {
     }
 }
 
+/// Where standard output and standard error are named, and what for.
+const PRINTS: [(&str, &str); 3] = [
+    ("cli/output.rs", "everything for people and programs, made visible; streams that are somebody else's"),
+    ("vm/console/stdio.rs", "the guest's console on our standard streams"),
+    ("vm/console/terminal.rs", "the guest's console on a terminal, and its keys"),
+];
+
+#[test]
+fn one_module_prints() {
+    let words = [
+        "stdout()",
+        "stderr()",
+        "print!(",
+        "println!(",
+        "dbg!(",
+        ".exit()",
+        "write_stdout",
+        "STDOUT_FILENO",
+        "STDERR_FILENO",
+    ];
+    let prints = |source: &&Source| words.iter().any(|word| source.code.contains(word));
+    let mut found: Vec<String> =
+        sources().iter().filter(prints).map(|source| source.path.display().to_string()).collect();
+    found.sort();
+    let known: Vec<&str> = PRINTS.iter().map(|(path, _)| *path).collect();
+    assert_eq!(found, known, "print by cli/output.rs, which makes visible what would steer a terminal");
+}
+
 #[test]
 fn unsafe_is_in_one_file() {
     for source in sources() {

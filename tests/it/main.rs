@@ -41,6 +41,7 @@ mod library;
 mod life;
 mod notify;
 mod own_files;
+mod printing;
 mod private;
 mod promises;
 mod protocol;

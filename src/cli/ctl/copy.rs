@@ -1,12 +1,13 @@
 //! `copy-to` and `copy-from`.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 
-use crate::machine::{Copied, copy_from, copy_to};
+use crate::machine::{Copied, copy_from, copy_from_to_stream, copy_to, copy_to_from_stream};
 
 use super::super::failure::Failure;
 use super::super::output;
@@ -15,7 +16,7 @@ use super::Context;
 /// `copy-to`.
 #[derive(Debug, Args)]
 pub(super) struct CopyTo {
-    /// A file of this machine
+    /// A file of this machine, or - for the standard input
     source: PathBuf,
     /// Where it is to be in the guest: an absolute path, or that of a directory
     destination: String,
@@ -24,9 +25,15 @@ pub(super) struct CopyTo {
 impl CopyTo {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let mut progress = Progress::new();
-        let copied = copy_to(&mut context.client, &self.source, &self.destination, &mut |done, total| {
-            progress.show(done, total);
-        })?;
+        let mut show = |done, total| progress.show(done, total);
+        let (client, source, destination) = (&mut context.client, self.source, &self.destination);
+        let copied = match source.as_os_str() == STREAM {
+            true => {
+                let stdin = (io::stdin().lock(), Path::new("standard input"));
+                copy_to_from_stream(client, stdin, destination, &mut show)?
+            }
+            false => copy_to(client, &source, destination, &mut show)?,
+        };
         progress.report(context, &copied)
     }
 }
@@ -36,18 +43,37 @@ impl CopyTo {
 pub(super) struct CopyFrom {
     /// A file of the guest, as an absolute path
     source: String,
-    /// Where it is to be on this machine, or a directory
+    /// Where it is to be on this machine, or a directory; - for the standard output
     destination: PathBuf,
 }
 
 impl CopyFrom {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let mut progress = Progress::new();
-        let copied = copy_from(&mut context.client, &self.source, &self.destination, &mut |done, total| {
-            progress.show(done, total);
-        })?;
+        let mut show = |done, total| progress.show(done, total);
+        let (client, source) = (&mut context.client, &self.source);
+        if is_stdout(&self.destination) {
+            let mut stdout = output::Stdout::default();
+            let name = Path::new("standard output");
+            let copied = copy_from_to_stream(client, source, (&mut stdout, name), &mut show);
+            // a reader that has seen enough is no error
+            if stdout.is_broken() {
+                return stdout.finish();
+            }
+            copied?;
+            return Ok(0);
+        }
+        let copied = copy_from(client, source, &self.destination, &mut show)?;
         progress.report(context, &copied)
     }
+}
+
+/// Standard input or output in a file's place.
+const STREAM: &str = "-";
+
+/// The names of standard output: what is written there goes on where the last program has stopped.
+fn is_stdout(path: &Path) -> bool {
+    [STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path.as_os_str() == *name)
 }
 
 /// How far it has got, as one line on the terminal that is written over and over.

@@ -12,7 +12,7 @@ use crate::spec::{DiskSpec, Size};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::super::output::{bytes, table};
+use super::super::output::{Lines, bytes, table};
 use super::{Context, devices, throttle};
 
 /// About disks and media.
@@ -55,7 +55,7 @@ fn list(context: &mut Context) -> Result<u8, Failure> {
 }
 
 /// Disks as a table.
-pub(super) fn as_table(disks: &[wire::Disk]) -> String {
+pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
     // most disks have no limits: their column is there for those that have
     let limits: Vec<String> =
         disks.iter().map(|disk| disk.limits.as_ref().map(throttle::shown).unwrap_or_default()).collect();

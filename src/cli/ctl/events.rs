@@ -1,7 +1,5 @@
 //! `events`.
 
-use std::io::Write;
-
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -9,7 +7,7 @@ use crate::control::{methods, wire};
 use crate::spec::event_name::doubt;
 
 use super::super::failure::Failure;
-use super::super::output::end_with_reader;
+use super::super::output::{Lines, Output, Stdout, end_with_reader};
 use super::Context;
 
 /// `events`: one JSON object a line.
@@ -29,6 +27,7 @@ impl Events {
         let call =
             wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
         end_with_reader();
+        let mut stdout = Stdout::default();
         context.client.stream(methods::Events, call, |reply: wire::EventReply| {
             let line: Value = match (reply.event, reply.lost) {
                 (Some(event), _) => json!(event),
@@ -36,10 +35,8 @@ impl Events {
                 // the subscription stands
                 (None, None) => return true,
             };
-            let mut out = std::io::stdout().lock();
-            // whoever read our output has gone: nothing more to do
-            writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+            stdout.print(Output { json: true }, &line, Lines::default)
         })?;
-        Ok(0)
+        stdout.finish()
     }
 }

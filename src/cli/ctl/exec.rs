@@ -1,6 +1,6 @@
 //! `exec`.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,6 +13,7 @@ use crate::spec::duration;
 use crate::vm::Executed;
 
 use super::super::failure::Failure;
+use super::super::output::{Lines, Stdout, raw_stderr, tell};
 use super::Context;
 
 /// The guest has no such program; as shells say it.
@@ -56,23 +57,24 @@ impl Exec {
         });
         let as_json = context.output.json;
         let mut output = machine::Output::default();
+        let mut out = Stdout::default();
         let each = |reply| {
             output.take(reply);
             if !as_json {
                 let (stdout, stderr) = output.pieces();
-                // whoever closed our output does not want it; the exit code still counts
-                let _ = std::io::stdout().write_all(&stdout).and_then(|()| std::io::stdout().flush());
-                let _ = std::io::stderr().write_all(&stderr);
+                out.raw(&stdout);
+                raw_stderr(&stderr);
             }
-            true
+            // whoever closed our output does not want it, and the exit code still counts; what is lost otherwise ends the command
+            !out.failed()
         };
         context.client.stream(methods::Exec, call, each).map_err(failed)?;
+        out.finish()?;
         // the stream also ends, without a word, when the VM does
         let Some(got) = output.ended() else { return Err(ClientError::Gone.into()) };
         if got.truncated {
-            let _ = writeln!(
-                std::io::stderr(),
-                "vmrun: the guest agent has kept only the first 16 MiB of the output\nhint: let the command write to a file, and fetch that with `copy-from`"
+            tell(
+                "vmrun: the guest agent has kept only the first 16 MiB of the output\nhint: let the command write to a file, and fetch that with `copy-from`",
             );
         }
         if as_json {
@@ -84,7 +86,7 @@ impl Exec {
                 "stderr": text(&got.stderr),
                 "truncated": got.truncated,
             });
-            context.output.print(&facts, String::new)?;
+            context.output.print(&facts, Lines::default)?;
         }
         Ok(code(&got))
     }

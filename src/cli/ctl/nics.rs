@@ -8,7 +8,7 @@ use crate::spec::NicSpec;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::super::output::table;
+use super::super::output::{Lines, table};
 use super::{Context, devices};
 
 /// About network cards.
@@ -42,7 +42,7 @@ fn list(context: &mut Context) -> Result<u8, Failure> {
 }
 
 /// Network cards as a table.
-pub(super) fn as_table(nics: &[wire::Nic]) -> String {
+pub(super) fn as_table(nics: &[wire::Nic]) -> Lines {
     let rows = nics.iter().map(|nic| {
         [
             nic.id.clone(),

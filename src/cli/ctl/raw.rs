@@ -7,6 +7,8 @@ use crate::control::{methods, wire};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
+use super::super::output::Lines;
+use super::super::visible;
 use super::Context;
 
 /// QEMU's own commands.
@@ -62,7 +64,9 @@ impl Qmp {
         let command = self.parsed()?;
         let wire::QmpReply { value } = context.client.call(methods::Qmp, wire::Qmp { command })?;
         // what QEMU says is JSON already: with --json on one line
-        context.output.print(&value, || serde_json::to_string_pretty(&value).unwrap_or_default())
+        context.output.print(&value, || {
+            Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
+        })
     }
 }
 
@@ -78,6 +82,6 @@ impl Hmp {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let wire::HmpReply { text } =
             context.client.call(methods::Hmp, wire::Hmp { line: self.line.join(" ") })?;
-        context.output.print(&json!({ "text": text }), || text.replace("\r\n", "\n"))
+        context.output.print(&json!({ "text": text }), || Lines::text(&text.replace("\r\n", "\n")))
     }
 }

@@ -15,6 +15,7 @@ use crate::spec::keys::KeyCombo;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
+use super::super::output::Stdout;
 use super::Context;
 
 /// Screen and keyboard.
@@ -41,7 +42,7 @@ impl Command {
 /// `screenshot`.
 #[derive(Debug, Args)]
 pub(super) struct Screenshot {
-    /// Where the picture is to be written
+    /// Where the picture is to be written; - for the standard output
     file: PathBuf,
 }
 
@@ -51,6 +52,11 @@ impl Screenshot {
         let wire::ScreenshotReply { png, width, height } =
             context.client.call(methods::Screenshot, wire::Empty {})?;
         let png = BASE64.decode(png).map_err(Failure::other)?;
+        if self.file.as_os_str() == "-" {
+            let mut stdout = Stdout::default();
+            stdout.raw(&png);
+            return stdout.finish();
+        }
         std::fs::write(&self.file, &png).map_err(|error| Failure::other(format!("{shown}: {error}")))?;
         let facts = json!({ "path": self.file, "width": width, "height": height, "size_bytes": png.len() });
         context.output.print(&facts, || format!("{shown}: {width} x {height}"))

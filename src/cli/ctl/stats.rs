@@ -1,6 +1,5 @@
 //! `stats`.
 
-use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use crate::machine;
 use crate::spec::duration;
 
 use super::super::failure::Failure;
-use super::super::output::{bytes, end_with_reader, facts, milliseconds, table};
+use super::super::output::{Lines, Stdout, bytes, end_with_reader, facts, milliseconds, table};
 use super::Context;
 
 /// `stats`.
@@ -29,25 +28,21 @@ impl Stats {
         };
         let interval_ms = Some(machine::milliseconds(interval));
         end_with_reader();
-        let json = context.output.json;
-        context.client.stream(
-            methods::WatchStats,
-            wire::WatchStats { interval_ms },
-            |reply: wire::StatsReply| {
-                let text = match json {
-                    true => serde_json::to_string(&reply.stats).unwrap_or_default(),
-                    false => as_text(&reply.stats),
-                };
-                let mut out = std::io::stdout().lock();
-                // whoever read our output has gone: nothing more to do
-                writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
-            },
-        )?;
-        Ok(0)
+        let output = context.output;
+        let mut stdout = Stdout::default();
+        let call = wire::WatchStats { interval_ms };
+        context.client.stream(methods::WatchStats, call, |reply: wire::StatsReply| {
+            stdout.print(output, &reply.stats, || {
+                let mut text = as_text(&reply.stats);
+                text.push(Lines::text("\n"));
+                text
+            })
+        })?;
+        stdout.finish()
     }
 }
 
-fn as_text(stats: &wire::Stats) -> String {
+fn as_text(stats: &wire::Stats) -> Lines {
     let vcpu = |vcpu: &wire::VcpuStats| format!("{}: {}", vcpu.number, milliseconds(vcpu.cpu_time_ms));
     let vcpus: Vec<String> = stats.vcpus.iter().map(vcpu).collect();
     let mut text = facts(&[
@@ -59,17 +54,15 @@ fn as_text(stats: &wire::Stats) -> String {
         ("balloon", stats.balloon_bytes.map(bytes)),
     ]);
     if !stats.disks.is_empty() {
-        text.push_str("\ndisks\n");
-        text.push_str(&disks(&stats.disks));
+        text.section("disks", disks(&stats.disks));
     }
     if !stats.nics.is_empty() {
-        text.push_str("\nnetwork cards\n");
-        text.push_str(&nics(&stats.nics));
+        text.section("network cards", nics(&stats.nics));
     }
     text
 }
 
-fn disks(disks: &[wire::DiskStats]) -> String {
+fn disks(disks: &[wire::DiskStats]) -> Lines {
     let rows = disks.iter().map(|disk| {
         [
             disk.id.clone(),
@@ -85,7 +78,7 @@ fn disks(disks: &[wire::DiskStats]) -> String {
     table(["ID", "READ", "READS", "TIME", "WRITTEN", "WRITES", "TIME", "ERRORS"], rows)
 }
 
-fn nics(nics: &[wire::NicStats]) -> String {
+fn nics(nics: &[wire::NicStats]) -> Lines {
     let rows = nics.iter().map(|nic| {
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
         let lost = [nic.rx_errors, nic.rx_dropped, nic.tx_errors, nic.tx_dropped];

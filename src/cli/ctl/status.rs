@@ -7,7 +7,7 @@ use crate::control::wire::{self, Status, StatusReply};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::super::output::{bytes, facts, milliseconds, table};
+use super::super::output::{Lines, bytes, facts, milliseconds, table};
 use super::{Context, disks, nics, stats};
 
 /// `status`, `stats`.
@@ -34,7 +34,7 @@ fn show(context: &mut Context) -> Result<u8, Failure> {
     context.output.print(&status, || as_text(&status))
 }
 
-fn as_text(status: &Status) -> String {
+fn as_text(status: &Status) -> Lines {
     let forwards = status.forwards.iter();
     let forwards: Vec<String> =
         forwards.map(|f| format!("{}:{}:{}/{}", f.address, f.host_port, f.guest_port, f.protocol)).collect();
@@ -65,13 +65,11 @@ fn as_text(status: &Status) -> String {
         ("state directory", Some(status.state_directory.clone())),
     ]);
     if !status.disks.is_empty() {
-        text.push_str("\ndisks\n");
-        text.push_str(&disks::as_table(&status.disks));
+        text.section("disks", disks::as_table(&status.disks));
     }
     let nics = status.nics.as_deref().unwrap_or_default();
     if !nics.is_empty() {
-        text.push_str("\nnetwork cards\n");
-        text.push_str(&nics::as_table(nics));
+        text.section("network cards", nics::as_table(nics));
     }
     let mut devices: Vec<[String; 4]> = Vec::new();
     devices.extend(
@@ -86,8 +84,7 @@ fn as_text(status: &Status) -> String {
         ]
     }));
     if !devices.is_empty() {
-        text.push_str("\ndevices\n");
-        text.push_str(&table(["ID", "DRIVER", "SLOT", "STATE"], devices));
+        text.section("devices", table(["ID", "DRIVER", "SLOT", "STATE"], devices));
     }
     text
 }

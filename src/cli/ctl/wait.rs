@@ -11,7 +11,7 @@ use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::super::output::milliseconds;
+use super::super::output::{Lines, milliseconds};
 use super::{Context, events};
 
 /// Waiting and following.
@@ -68,12 +68,12 @@ impl Wait {
             from_now: Some(self.from_now),
         };
         let wire::WaitReply { came_true } = context.client.call(methods::Wait, call)?;
-        context.output.print(&came_true, || came_true.iter().map(line).collect())
+        context.output.print(&came_true, || came_true.iter().map(line).collect::<Lines>())
     }
 }
 
 fn line(fact: &wire::CameTrue) -> String {
     let told = fact.details["line"].as_str().or_else(|| fact.details["outcome"]["message"].as_str());
     let told = told.map(|told| format!(": {told}")).unwrap_or_default();
-    format!("{} after {}{told}\n", fact.condition, milliseconds(fact.after_ms))
+    format!("{} after {}{told}", fact.condition, milliseconds(fact.after_ms))
 }

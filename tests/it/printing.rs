@@ -1,0 +1,315 @@
+//! What is printed: names and answers that would steer a terminal are made visible by every command, and what cannot be written is a
+//! failure of every command.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use crate::support::boot_sector::Guest;
+use crate::support::linux::Linux;
+use crate::support::pty::OnTerminal;
+use crate::support::sandbox::{Done, Sandbox};
+
+/// Sets the clipboard, as C1 too, forges a line, turns the direction of text.
+const HOSTILE: &str = "evil\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}\nhint: forged\u{2028}";
+
+/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent: those are tried elsewhere or have no output.
+const APART: [&str; 22] = [
+    "copy-from",
+    "copy-to",
+    "device-add",
+    "device-remove",
+    "disk-remove",
+    "exec",
+    "help",
+    "nic-add",
+    "nic-remove",
+    "powerdown",
+    "reset",
+    "save",
+    "send-key",
+    "shutdown",
+    "snapshot-delete",
+    "snapshot-load",
+    "snapshot-save",
+    "type",
+    "usb-remove",
+    "port-remove",
+    "media-change",
+    "media-eject",
+];
+
+/// Everything else: words after `vmrun`.
+const PRINTING: [&[&str]; 32] = [
+    &["--help"],
+    &["--version"],
+    &["qemu", "--help"],
+    &["ctl", "--help"],
+    &["completions", "bash"],
+    &["doctor"],
+    &["doctor", "--json"],
+    &["ls"],
+    &["ls", "--json"],
+    &["logs"],
+    &["logs", "--follow"],
+    &["console"],
+    &["qemu", "--dry-run", "--name", "other", "--state", "other", "other.img"],
+    &["ctl", "status"],
+    &["ctl", "--json", "status"],
+    &["ctl", "stats"],
+    &["ctl", "stats", "--watch"],
+    &["ctl", "events", "--since", "0"],
+    &["ctl", "usb-list"],
+    &["ctl", "usb-list", "--host"],
+    &["ctl", "usb-add", "usb-kbd"],
+    &["ctl", "port-list"],
+    &["ctl", "port-add", "0:80"],
+    &["ctl", "disk-list"],
+    &["ctl", "disk-add", "more.qcow2,size=1M,id=more"],
+    &["ctl", "disk-resize", "more", "2M"],
+    &["ctl", "disk-throttle", "more", "--iops", "100"],
+    &["ctl", "nic-list"],
+    &["ctl", "snapshot-list"],
+    &["ctl", "wait", "running"],
+    &["ctl", "qmp", "query-status"],
+    &["ctl", "hmp", "info", "status"],
+];
+
+/// These print once, and change the VM when they do: they come last, in this order.
+const CHANGING: [&[&str]; 4] =
+    [&["ctl", "link", "up"], &["ctl", "screenshot", "-"], &["ctl", "pause"], &["ctl", "resume"]];
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    std::fs::copy(&image, sandbox.file("other.img")).unwrap();
+    sandbox.detached([image.to_str().unwrap()]);
+    sandbox.ctl(["wait", &format!("console={}", Guest::EchoesConsole.greeting())]).ok();
+    sandbox
+}
+
+#[test]
+fn every_command_is_held_here() {
+    let sandbox = Sandbox::new();
+    let help = sandbox.run(["ctl", "--help"]).ok().stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()))
+        .collect();
+    assert!(commands.len() > 40, "{commands:?}");
+    let tried = |name: &&str| {
+        let words = PRINTING.iter().chain(&CHANGING);
+        APART.contains(name) || words.into_iter().any(|words| words[0] == "ctl" && words.contains(name))
+    };
+    let missing: Vec<_> = commands.iter().filter(|name| !tried(name)).collect();
+    assert!(missing.is_empty(), "is their output tried? {missing:?}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let sandbox = sandbox();
+    for words in PRINTING.iter().chain(&CHANGING) {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let done = Done::of(sandbox.vmrun().args(*words).stdout(full).output().unwrap());
+        // the disk and the keyboard were added all the same
+        done.fails(1, &["vmrun: standard output cannot be written: No space left on device"]);
+    }
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let sandbox = sandbox();
+    for words in PRINTING.iter().chain(&CHANGING) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = sandbox.vmrun();
+        command.args(*words).stdout(Stdio::from(writer));
+        let done = Done::of(command.output().unwrap());
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{words:?}");
+    }
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    sandbox.is_clean();
+}
+
+/// Checks what would reach a terminal.
+#[track_caller]
+fn is_harmless(what: &str, text: &str) {
+    let steers = |letter: &char| {
+        (letter.is_control() && !matches!(letter, '\n' | '\t'))
+            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!text.chars().any(|letter| steers(&letter)), "{what}: {text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("hint: forged")), "{what}: {text:?}");
+}
+
+#[track_caller]
+fn is_all_harmless(words: &[&OsStr], done: &Done) {
+    is_harmless(&format!("{words:?}"), &done.stdout);
+    is_harmless(&format!("{words:?}"), &done.stderr);
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    let image = image.to_str().unwrap();
+    let name = |end: &str| format!("{HOSTILE}{end}");
+    std::fs::create_dir(sandbox.file(name("share"))).unwrap();
+    let disk = format!("{},size=8M,id=second", name(".qcow2"));
+    let state = name("state");
+    let mut vm =
+        sandbox.foreground(["-v", "-v", "-v", "--name", "vm", "--state", &state, "--disk", &disk, image]);
+    vm.wait_for(Guest::EchoesConsole.greeting());
+    let made = sandbox
+        .program("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(name("3.qcow2"))
+        .arg("1M")
+        .output();
+    Done::of(made.unwrap()).ok();
+    let named = format!("snap{HOSTILE}");
+    let snapshot = sandbox.program("qemu-img").args(["snapshot", "-c", &named]).arg(name("3.qcow2")).output();
+    Done::of(snapshot.unwrap()).ok();
+    // the guest prints it, too
+    vm.type_in(&format!("\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}MARK\n"));
+    let third = format!("{},id=third", name("3.qcow2"));
+    let missing = name("missing");
+    let commands: [&[&str]; 17] = [
+        &["ctl", "wait", "console=MARK"],
+        &["ctl", "disk-add", &third],
+        &["ctl", "disk-list"],
+        &["ctl", "--json", "disk-list"],
+        &["ctl", "status"],
+        &["ctl", "--json", "status"],
+        &["ctl", "snapshot-list"],
+        &["ctl", "qmp", "query-block"],
+        &["ctl", "hmp", "info", "block"],
+        &["ctl", "events", "--since", "0", "--filter", &missing],
+        &["ctl", "disk-add", &missing],
+        &["ctl", "--json", "disk-add", &missing],
+        &["ctl", "usb-add", &format!("file={missing}")],
+        &["ctl", "--vm", &missing, "status"],
+        &["qemu", "--dry-run", "--disk", &missing, image],
+        &["qemu", "--name", "other", "--virtiofs", &missing, image],
+        &["logs", &missing],
+    ];
+    for words in commands {
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        let mut command = sandbox.vmrun();
+        command.args(&words);
+        // what goes on until the VM ends
+        let done = match words.contains(&OsStr::new("events")) {
+            true => Done::of(
+                sandbox.program("timeout").arg("2").arg(command.get_program()).args(&words).output().unwrap(),
+            ),
+            false => Done::of(command.output().unwrap()),
+        };
+        is_all_harmless(&words, &done);
+        assert!(
+            done.stdout.contains("evil") || done.stderr.contains("vil") || done.stdout.contains("MARK"),
+            "{words:?}: {done:#?}"
+        );
+    }
+    // not UTF-8 either
+    let bytes = OsStr::from_bytes(b"bad\xff\x1b]0;x\x07\x9b.img");
+    let words = [OsStr::new("qemu"), bytes];
+    is_all_harmless(&words, &sandbox.run(words).fails(1, &["bad"]));
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    let errors = vm.end().stderr;
+    is_harmless("the log", &errors);
+    assert!(errors.contains("evil"), "{errors}");
+}
+
+#[test]
+fn logs_on_a_terminal_spare_it_what_makes_it_answer() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    let mut vm = sandbox.foreground([image.to_str().unwrap()]);
+    vm.wait_for(Guest::EchoesConsole.greeting());
+    vm.type_in("\x1b[31mRED\x1b[0m\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[8;9;9tEND\n");
+    vm.wait_for("END");
+    let show = |words: &[&str]| -> Command {
+        let mut command = sandbox.vmrun();
+        command.args(words);
+        command
+    };
+    let mut logs = OnTerminal::start(&show(&["logs"]));
+    logs.shows("\x1b[31mRED\x1b[0mEND");
+    assert_eq!(logs.end().code(), Some(0));
+    for raw in [&["logs", "--raw"][..], &["console", "--read-only"]] {
+        let mut logs = OnTerminal::start(&show(raw));
+        logs.shows("\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[8;9;9tEND");
+    }
+    // into a file as the guest printed it
+    assert!(sandbox.run(["logs"]).ok().stdout.contains("\x1b]52;"));
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
+    assert_eq!(vm.end().code(), 0);
+}
+
+/// Answers in the place of `qemu-ga`, as `MODE` says: everything is refused with words that steer, or a file of 5 bytes never ends.
+const ROGUE: &str = r##"
+cat > /tmp/rogue <<'END'
+port=/dev/virtio-ports/org.qemu.guest_agent.0
+exec 3<> $port
+data=
+for i in 1 2 3 4 5 6 7 8; do data="${data}QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"; done
+data="$data$data$data$data$data$data$data$data"
+while read -r line <&3; do
+    case $line in
+    *guest-sync-delimited*)
+        id=${line##*\"id\":}
+        printf '\377{"return": %s}\n' "${id%%[!0-9]*}" >&3 ;;
+    *guest-ping*|*guest-info*) echo '{"return": {}}' >&3 ;;
+    *)
+        if [ "$(cat /tmp/mode)" = words ]; then
+            echo '{"error": {"class": "GenericError", "desc": "evil\u001b]0;x\u0007\u009b31m\u202e\nhint: forged"}}' >&3
+            continue
+        fi
+        case $line in
+        *guest-exec-status*) echo '{"return": {"exited": true, "exitcode": 0, "out-data": "Njc3NyA1Cg=="}}' >&3 ;;
+        *guest-exec*) echo '{"return": {"pid": 1}}' >&3 ;;
+        *guest-file-open*) echo '{"return": 1}' >&3 ;;
+        *guest-file-read*) echo '{"return": {"count": 1536, "eof": false, "buf-b64": "'$data'"}}' >&3; echo read >> /tmp/reads ;;
+        *) echo '{"return": {}}' >&3 ;;
+        esac ;;
+    esac
+done
+END
+echo words > /tmp/mode
+killall qemu-ga; sleep 1
+setsid sh /tmp/rogue > /tmp/rogue.log 2>&1 < /dev/null &
+"##;
+
+#[test]
+fn a_rogue_agent_reaches_neither_the_terminal_nor_the_disk() {
+    let vm = Linux::boot(["--name", "rogue"]);
+    // what a command prints is its own, and must arrive
+    let mut echo = vm.sandbox.vmrun();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    echo.args(["ctl", "exec", "--", "echo", "hello"]).stdout(full);
+    Done::of(echo.output().unwrap()).fails(1, &["standard output cannot be written"]);
+    assert_eq!(vm.ctl(["exec", "--", "printf", "\\033[c"]), "\x1b[c");
+    let done =
+        Done::of(vm.sandbox.vmrun().args(["ctl", "copy-from", "/proc/version", "-"]).output().unwrap());
+    assert!(done.ok().stdout.starts_with("Linux version"));
+
+    vm.run(ROGUE);
+    let commands: [&[&str]; 3] =
+        [&["exec", "--", "true"], &["copy-from", "/x", "out"], &["copy-to", "/proc/version", "/x"]];
+    for words in commands {
+        let done = vm.try_ctl(words);
+        is_harmless(words[0], &done.stdout);
+        is_harmless(words[0], &done.stderr);
+        assert!(done.code != 0 && done.stderr.contains("evil"), "{done:#?}");
+    }
+    vm.run("echo endless > /tmp/mode");
+    vm.try_ctl(["copy-from", "/x", "out"]).fails(4, &["/x", "grown"]);
+    assert!(!vm.file("out").exists());
+    // one answer was too much
+    assert_eq!(vm.run("wc -l < /tmp/reads"), "1");
+    vm.quit();
+}
