@@ -221,7 +221,11 @@ fn one_module_prints() {
         "STDOUT_FILENO",
         "STDERR_FILENO",
     ];
-    let prints = |source: &&Source| words.iter().any(|word| source.code.contains(word));
+    // clap's word for where an error goes
+    let prints = |source: &&Source| {
+        let code = source.code.replace("use_stderr()", "");
+        words.iter().any(|word| code.contains(word))
+    };
     let mut found: Vec<String> =
         sources().iter().filter(prints).map(|source| source.path.display().to_string()).collect();
     found.sort();

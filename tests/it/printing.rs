@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use crate::support::boot_sector::Guest;
-use crate::support::linux::Linux;
 use crate::support::pty::OnTerminal;
 use crate::support::sandbox::{Done, Sandbox};
 
@@ -41,7 +40,7 @@ const APART: [&str; 22] = [
 ];
 
 /// Everything else: words after `vmrun`.
-const PRINTING: [&[&str]; 32] = [
+const PRINTING: [&[&str]; 31] = [
     &["--help"],
     &["--version"],
     &["qemu", "--help"],
@@ -53,7 +52,6 @@ const PRINTING: [&[&str]; 32] = [
     &["ls", "--json"],
     &["logs"],
     &["logs", "--follow"],
-    &["console"],
     &["qemu", "--dry-run", "--name", "other", "--state", "other", "other.img"],
     &["ctl", "status"],
     &["ctl", "--json", "status"],
@@ -114,7 +112,7 @@ fn output_that_cannot_be_written_is_a_failure() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let done = Done::of(sandbox.vmrun().args(*words).stdout(full).output().unwrap());
         // the disk and the keyboard were added all the same
-        done.fails(1, &["vmrun: standard output cannot be written: No space left on device"]);
+        done.fails(1, &["standard output cannot be written: No space left on device"]);
     }
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     sandbox.is_clean();
@@ -159,7 +157,7 @@ fn names_cannot_steer_the_terminal() {
     let image = image.to_str().unwrap();
     let name = |end: &str| format!("{HOSTILE}{end}");
     std::fs::create_dir(sandbox.file(name("share"))).unwrap();
-    let disk = format!("{},size=8M,id=second", name(".qcow2"));
+    let disk = format!("file={},size=8M,id=second", name(".qcow2"));
     let state = name("state");
     let mut vm =
         sandbox.foreground(["-v", "-v", "-v", "--name", "vm", "--state", &state, "--disk", &disk, image]);
@@ -176,7 +174,7 @@ fn names_cannot_steer_the_terminal() {
     Done::of(snapshot.unwrap()).ok();
     // the guest prints it, too
     vm.type_in(&format!("\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}MARK\n"));
-    let third = format!("{},id=third", name("3.qcow2"));
+    let third = format!("file={},id=third", name("3.qcow2"));
     let missing = name("missing");
     let commands: [&[&str]; 17] = [
         &["ctl", "wait", "console=MARK"],
@@ -230,7 +228,7 @@ fn logs_on_a_terminal_spare_it_what_makes_it_answer() {
     let image = sandbox.boot_sector(Guest::EchoesConsole);
     let mut vm = sandbox.foreground([image.to_str().unwrap()]);
     vm.wait_for(Guest::EchoesConsole.greeting());
-    vm.type_in("\x1b[31mRED\x1b[0m\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[8;9;9tEND\n");
+    vm.type_in("\x1b[31mRED\x1b[0m\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[?1049HEND\n");
     vm.wait_for("END");
     let show = |words: &[&str]| -> Command {
         let mut command = sandbox.vmrun();
@@ -242,74 +240,10 @@ fn logs_on_a_terminal_spare_it_what_makes_it_answer() {
     assert_eq!(logs.end().code(), Some(0));
     for raw in [&["logs", "--raw"][..], &["console", "--read-only"]] {
         let mut logs = OnTerminal::start(&show(raw));
-        logs.shows("\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[8;9;9tEND");
+        logs.shows("\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1bP$qm\x1b\\\x1b[?1049HEND");
     }
     // into a file as the guest printed it
     assert!(sandbox.run(["logs"]).ok().stdout.contains("\x1b]52;"));
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     assert_eq!(vm.end().code(), 0);
-}
-
-/// Answers in the place of `qemu-ga`, as `MODE` says: everything is refused with words that steer, or a file of 5 bytes never ends.
-const ROGUE: &str = r##"
-cat > /tmp/rogue <<'END'
-port=/dev/virtio-ports/org.qemu.guest_agent.0
-exec 3<> $port
-data=
-for i in 1 2 3 4 5 6 7 8; do data="${data}QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"; done
-data="$data$data$data$data$data$data$data$data"
-while read -r line <&3; do
-    case $line in
-    *guest-sync-delimited*)
-        id=${line##*\"id\":}
-        printf '\377{"return": %s}\n' "${id%%[!0-9]*}" >&3 ;;
-    *guest-ping*|*guest-info*) echo '{"return": {}}' >&3 ;;
-    *)
-        if [ "$(cat /tmp/mode)" = words ]; then
-            echo '{"error": {"class": "GenericError", "desc": "evil\u001b]0;x\u0007\u009b31m\u202e\nhint: forged"}}' >&3
-            continue
-        fi
-        case $line in
-        *guest-exec-status*) echo '{"return": {"exited": true, "exitcode": 0, "out-data": "Njc3NyA1Cg=="}}' >&3 ;;
-        *guest-exec*) echo '{"return": {"pid": 1}}' >&3 ;;
-        *guest-file-open*) echo '{"return": 1}' >&3 ;;
-        *guest-file-read*) echo '{"return": {"count": 1536, "eof": false, "buf-b64": "'$data'"}}' >&3; echo read >> /tmp/reads ;;
-        *) echo '{"return": {}}' >&3 ;;
-        esac ;;
-    esac
-done
-END
-echo words > /tmp/mode
-killall qemu-ga; sleep 1
-setsid sh /tmp/rogue > /tmp/rogue.log 2>&1 < /dev/null &
-"##;
-
-#[test]
-fn a_rogue_agent_reaches_neither_the_terminal_nor_the_disk() {
-    let vm = Linux::boot(["--name", "rogue"]);
-    // what a command prints is its own, and must arrive
-    let mut echo = vm.sandbox.vmrun();
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    echo.args(["ctl", "exec", "--", "echo", "hello"]).stdout(full);
-    Done::of(echo.output().unwrap()).fails(1, &["standard output cannot be written"]);
-    assert_eq!(vm.ctl(["exec", "--", "printf", "\\033[c"]), "\x1b[c");
-    let done =
-        Done::of(vm.sandbox.vmrun().args(["ctl", "copy-from", "/proc/version", "-"]).output().unwrap());
-    assert!(done.ok().stdout.starts_with("Linux version"));
-
-    vm.run(ROGUE);
-    let commands: [&[&str]; 3] =
-        [&["exec", "--", "true"], &["copy-from", "/x", "out"], &["copy-to", "/proc/version", "/x"]];
-    for words in commands {
-        let done = vm.try_ctl(words);
-        is_harmless(words[0], &done.stdout);
-        is_harmless(words[0], &done.stderr);
-        assert!(done.code != 0 && done.stderr.contains("evil"), "{done:#?}");
-    }
-    vm.run("echo endless > /tmp/mode");
-    vm.try_ctl(["copy-from", "/x", "out"]).fails(4, &["/x", "grown"]);
-    assert!(!vm.file("out").exists());
-    // one answer was too much
-    assert_eq!(vm.run("wc -l < /tmp/reads"), "1");
-    vm.quit();
 }

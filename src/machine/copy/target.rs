@@ -130,7 +130,7 @@ impl NewFile {
             _ => error,
         })?;
         let free = fstatvfs(&new.file).ok().filter(|disk| disk.blocks() > 0);
-        let free = free.map(|disk| disk.blocks_available() as u64 * disk.fragment_size() as u64);
+        let free = free.map(|disk| disk.blocks_available() * disk.fragment_size());
         match (size, free) {
             (Some(size), Some(free)) if size > free => Err(io::Error::new(
                 ErrorKind::StorageFull,
