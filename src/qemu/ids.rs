@@ -53,7 +53,10 @@ const FIXED: [&str; 17] = [
     "pflash1",
 ];
 
-/// Families of ids with a number: root ports, shared folders, AHCI controllers, media of CD drives.
+/// What nothing of the user's begins with: what bears it may be closed or removed by vmrun.
+pub const PREFIX: &str = "vmrun-";
+
+/// Families of ids with a number: root ports, shared folders, AHCI controllers, media of CD drives (as they were called once).
 const NUMBERED: [&str; 4] = ["slot", "share", "ahci", "medium"];
 
 /// Whether vmrun gives this id to something of its own, so that nothing of the user's may have it.
@@ -64,6 +67,7 @@ const NUMBERED: [&str; 4] = ["slot", "share", "ahci", "medium"];
 /// ```
 pub fn is_reserved(id: &str) -> bool {
     FIXED.contains(&id)
+        || id.starts_with(PREFIX)
         || NUMBERED.iter().any(|family| {
             id.strip_prefix(family).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
         })
@@ -95,7 +99,9 @@ mod tests {
 
     #[test]
     fn knows_its_own() {
-        for id in ["net0", "cd0", "slot12", "share0", "ahci0", "medium7", "pflash0", "cd0.file"] {
+        for id in
+            ["net0", "cd0", "slot12", "share0", "ahci0", "medium7", "pflash0", "cd0.file", "vmrun-medium-1"]
+        {
             assert!(is_reserved(id), "{id}");
         }
         for id in ["disk0", "slot", "slots", "slot1a", "usb1", "net", "data.file"] {

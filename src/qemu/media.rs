@@ -8,7 +8,8 @@ use super::plan::Step;
 use super::{Command, block};
 use crate::spec::ImageFormat;
 
-const FAMILY: &str = "medium";
+/// Of vmrun's own alone, since what bears it is closed when nobody uses it: a caller of `vmrun wrap` has nodes with any other name.
+const FAMILY: &str = "vmrun-medium-";
 
 /// The name of the block nodes of the `number`th medium that a VM is given while it runs; the owner counts.
 /// (A drive's first medium has the drive's own id.)
@@ -19,9 +20,9 @@ pub fn medium_node(number: u32) -> String {
 /// The number in the name of a block node of such a medium, or of its file.
 ///
 /// ```
-/// assert_eq!(vmrun::qemu::media::medium_number("medium3"), Some(3));
-/// assert_eq!(vmrun::qemu::media::medium_number("medium3.file"), Some(3));
-/// assert_eq!(vmrun::qemu::media::medium_number("mediums"), None);
+/// assert_eq!(vmrun::qemu::media::medium_number("vmrun-medium-3"), Some(3));
+/// assert_eq!(vmrun::qemu::media::medium_number("vmrun-medium-3.file"), Some(3));
+/// assert_eq!(vmrun::qemu::media::medium_number("medium3"), None);
 /// ```
 pub fn medium_number(node: &str) -> Option<u32> {
     let number = node.strip_prefix(FAMILY)?;
@@ -137,7 +138,7 @@ mod tests {
                 "blockdev-close-tray"
             ]
         );
-        assert_eq!(steps[1].command.arguments["node-name"], "medium1");
+        assert_eq!(steps[1].command.arguments["node-name"], "vmrun-medium-1");
         assert_eq!(steps[3].undo.as_ref().unwrap().arguments["node-name"], "cd0");
         // an empty drive has nothing to take out
         assert_eq!(media_change("cd0", None, "medium2", path, ImageFormat::Raw, true).len(), 5);

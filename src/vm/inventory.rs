@@ -147,13 +147,16 @@ impl Inventory {
         prefix: &'static str,
     ) -> Result<DeviceId, ChangeError> {
         if let Some(id) = wanted {
-            return match self.is_taken(&id) {
-                true => Err(ChangeError::new(
-                    ErrorKind::AlreadyThere { id: id.to_string() },
-                    format!("id '{id}' is taken"),
-                )),
-                false => Ok(id),
-            };
+            let taken =
+                |message| Err(ChangeError::new(ErrorKind::AlreadyThere { id: id.to_string() }, message));
+            if self.devices.contains_key(&id) {
+                return taken(format!("id '{id}' is taken"));
+            }
+            if ids::is_reserved(id.as_str()) {
+                return taken(format!("id '{id}' is reserved for something of vmrun's own"))
+                    .map_err(|error| error.hint("choose another"));
+            }
+            return Ok(id);
         }
         let first = self.counters.get(prefix).copied().unwrap_or(0);
         for number in first.. {

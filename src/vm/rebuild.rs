@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::plan::remove_image;
 use crate::qemu::{Command, Machine, Slots, ids};
 use crate::qmp::hmp::usernet;
@@ -278,10 +279,9 @@ async fn take_back(
     nodes: &Nodes,
     in_use: &[String],
 ) {
-    let orphaned_media = nodes
-        .0
-        .keys()
-        .filter(|name| name.starts_with("medium") && !name.ends_with(".file") && !in_use.contains(*name));
+    let orphaned_media = nodes.0.keys().filter(|name| {
+        medium_number(name).map(medium_node).as_ref() == Some(*name) && !in_use.contains(*name)
+    });
     let half_done = pending.adding.keys().chain(&pending.removing).chain(orphaned_media);
     for id in half_done.filter(|id| !present.contains(*id)) {
         if nodes.has_image(id) {

@@ -226,6 +226,11 @@ fn what_its_owner_does_is_seen() {
         "virtio-scsi-pci,id=hba",
         "-device",
         "scsi-hd,id=disk0,drive=disk0,bus=hba.0",
+        // what nothing uses yet is theirs all the same, whatever it is called
+        "-blockdev",
+        "null-co,node-name=medium1",
+        "-blockdev",
+        "null-co,node-name=medium-of-mine",
     ];
     let vm = Wrapped::start(sandbox, &blocks);
     let told = vm.sandbox.ctl(["status"]).ok().stdout.clone();
@@ -258,6 +263,10 @@ fn what_its_owner_does_is_seen() {
     let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
     processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
+    let nodes = owner.ask("query-named-block-nodes", json!({ "flat": true })).to_string();
+    for node in ["medium1", "medium-of-mine", "disk0"] {
+        assert!(nodes.contains(&format!("\"{node}\"")), "{node} is gone: {nodes}");
+    }
     vm.ctl(&["disk-remove", "disk0"]);
     vm.ctl(&["disk-remove", "ours"]);
     let nodes = owner.ask("query-named-block-nodes", json!({ "flat": true }));

@@ -112,7 +112,12 @@ fn named_slot(
                     message,
                 ));
             }
-            Some(None) => owner.inventory.slots.restore(bus, id.as_str()),
+            Some(None) => {
+                owner.inventory.slots.restore(bus, id.as_str());
+                if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
+                    entry.slot = Some(bus.to_owned());
+                }
+            }
             None => {}
         }
     }

@@ -200,3 +200,32 @@ async fn a_status_comes_after_what_was_asked_for_before_it() {
     let (devices, _) = vm.books().await;
     assert!(devices.contains(&"keys Present".to_owned()), "{devices:?}");
 }
+
+/// As everything that looks at QEMU finds it, or the VM would not be the one of its snapshots after a takeover.
+#[tokio::test(start_paused = true)]
+async fn a_device_has_the_slot_that_was_named_for_it() {
+    let vm = FakeVm::start().await;
+    let done = vm.change(device("virtio-rng-pci,bus=slot3", "dice")).await.unwrap();
+    let Done::Device(entry) = done else { panic!("{done:?}") };
+    assert_eq!(entry.slot.as_deref(), Some("slot3"));
+    assert_eq!(vm.qemu.model().devices["dice"].bus, "slot3");
+    assert_eq!(vm.books().await, (vec!["dice Present".to_owned()], 1));
+    // a plug that is refused gives it back
+    vm.change(remove("dice")).await.unwrap();
+    vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
+    vm.change(device("virtio-rng-pci,bus=slot3", "dice")).await.unwrap_err();
+    assert_eq!(vm.books().await, (vec![], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_of_vmruns_own_is_called_reserved() {
+    let vm = FakeVm::start().await;
+    for id in ["kbd0", "usb0", "slot1", "vmrun-medium-1", "vmrun-x"] {
+        let error = vm.change(keyboard(Some(id))).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::AlreadyThere { id: id.to_owned() });
+        assert!(error.message.contains("is reserved") && error.hint.is_some(), "{error}");
+    }
+    vm.change(keyboard(Some("keys"))).await.unwrap();
+    let error = vm.change(keyboard(Some("keys"))).await.unwrap_err();
+    assert!(error.message.contains("is taken"), "{error}");
+}
