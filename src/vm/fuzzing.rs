@@ -1,6 +1,5 @@
 //! The fuzzer's door to what is private here.
 
-use futures_util::FutureExt;
 use regex_lite::Regex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,10 +78,9 @@ pub(crate) fn console(bytes: &[u8]) {
     }
     assert_eq!(read, bytes);
     let regex = Regex::new("a(b+)c").expect("an expression");
-    // for its timer, which never runs out: the output has ended
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let _inside = runtime.enter();
-    let found = find_line(looking, &regex).now_or_never().expect("the output has ended");
     let there = bytes.split(|byte| *byte == b'\n').any(|line| regex.is_match(&String::from_utf8_lossy(line)));
+    // for its timer, which never runs out (the output has ended), and for the thread that searches
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let found = runtime.block_on(find_line(looking, regex));
     assert_eq!(found.is_some(), there);
 }

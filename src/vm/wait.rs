@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::spec::Condition;
 
 use super::bus::{Heard, Pulse};
-use super::console::{From, Reader};
+use super::console::{Chunk, From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
 use super::outcome::Ending;
@@ -52,9 +52,14 @@ impl Handle {
     pub async fn wait(&self, wait: Wait) -> Result<Vec<CameTrue>, ChangeError> {
         let started = Instant::now();
         let mut pending = FuturesUnordered::new();
+        // what was printed before is read once for all expressions
+        let from = if wait.from_now { From::Now } else { From::Start };
+        let is_console = |condition: &Condition| matches!(condition, Condition::Console(_));
+        let reader = wait.conditions.iter().any(is_console).then(|| self.console.hub.reader(from));
         for condition in &wait.conditions {
-            pending.push(self.one(condition.clone(), wait.from_now));
+            pending.push(self.one(condition.clone(), reader.clone()));
         }
+        drop(reader);
         let wants_exit = wait.conditions.contains(&Condition::Exit);
         let wants_panic = wait.conditions.contains(&Condition::Event("GUEST_PANICKED".to_owned()));
         let deadline = async {
@@ -112,7 +117,11 @@ impl Handle {
         panicked
     }
 
-    async fn one(&self, condition: Condition, from_now: bool) -> Result<(Condition, Value), ChangeError> {
+    async fn one(
+        &self,
+        condition: Condition,
+        reader: Option<Reader>,
+    ) -> Result<(Condition, Value), ChangeError> {
         let details = match &condition {
             Condition::Running => self.state(|pulse| pulse.run_state == RunState::Running).await,
             Condition::Paused => {
@@ -123,7 +132,7 @@ impl Handle {
                 Some(outcome) => json!({ "outcome": outcome }),
                 None => return Err(ChangeError::not_running()),
             },
-            Condition::Console(pattern) => self.console_line(pattern, from_now).await?,
+            Condition::Console(pattern) => self.console_line(pattern, reader).await?,
             Condition::Agent => {
                 self.agent.check()?;
                 let mut alive = self.agent.watch();
@@ -162,12 +171,11 @@ impl Handle {
         }
     }
 
-    async fn console_line(&self, pattern: &str, from_now: bool) -> Result<Value, ChangeError> {
+    async fn console_line(&self, pattern: &str, reader: Option<Reader>) -> Result<Value, ChangeError> {
         let regex = Regex::new(pattern).map_err(|error| ChangeError::invalid("conditions", error))?;
         self.console.check()?;
-        let from = if from_now { From::Now } else { From::Start };
-        let reader = self.console.hub.reader(from);
-        Ok(match find_line(reader, &regex).await {
+        let reader = reader.unwrap_or_else(|| self.console.hub.reader(From::Now));
+        Ok(match find_line(reader, regex).await {
             Some(found) => found,
             None => std::future::pending().await,
         })
@@ -176,23 +184,47 @@ impl Handle {
 
 /// The first line that matches. One that has not ended yet counts, too, for it may be a prompt; should its rest be on its way,
 /// it is waited for.
-pub(super) async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value> {
-    let mut line = Vec::new();
-    let mut unfinished: Option<(Value, Instant)> = None;
+pub(super) async fn find_line(mut reader: Reader, regex: Regex) -> Option<Value> {
+    let mut search = Search { regex, line: Vec::new(), unfinished: None };
     loop {
-        let next = match &unfinished {
+        let next = match &search.unfinished {
             Some((_, until)) => timeout_at(*until, reader.next()).await.unwrap_or_default(),
             None => reader.next().await,
         };
-        let Some(chunk) = next else { return unfinished.map(|(found, _)| found) };
+        let Some(chunk) = next else { return search.unfinished.map(|(found, _)| found) };
+        let found;
+        (search, found) = reader
+            .search(move || {
+                let found = search.take(&chunk);
+                (search, found)
+            })
+            .await?;
+        if found.is_some() {
+            return found;
+        }
+    }
+}
+
+/// How far the search for a line has got.
+struct Search {
+    regex: Regex,
+    /// The line that has not ended.
+    line: Vec<u8>,
+    /// It matches already, and its rest is waited for until then.
+    unfinished: Option<(Value, Instant)>,
+}
+
+impl Search {
+    /// Takes the next piece of output; the match, if it is final.
+    fn take(&mut self, chunk: &Chunk) -> Option<Value> {
+        let Self { regex, line, unfinished } = self;
         if chunk.skipped > 0 {
             line.clear();
         }
         for piece in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(piece);
             if piece.ends_with(b"\n") || line.len() > MAX_LINE {
-                let found =
-                    matching(&line, regex, true).or_else(|| unfinished.take().map(|(found, _)| found));
+                let found = matching(line, regex, true).or_else(|| unfinished.take().map(|(found, _)| found));
                 if found.is_some() {
                     return found;
                 }
@@ -200,8 +232,9 @@ pub(super) async fn find_line(mut reader: Reader, regex: &Regex) -> Option<Value
             }
         }
         if unfinished.is_none() {
-            unfinished = matching(&line, regex, false).map(|found| (found, Instant::now() + REST_OF_LINE));
+            *unfinished = matching(line, regex, false).map(|found| (found, Instant::now() + REST_OF_LINE));
         }
+        None
     }
 }
 
@@ -246,7 +279,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::join!(find_line(reader, &regex), writing).0
+        tokio::join!(find_line(reader, regex), writing).0
     }
 
     #[tokio::test(start_paused = true)]
@@ -258,6 +291,30 @@ mod tests {
         // what was there was there, whatever comes after it
         let echoed = found(&["login: ", "root\r\n"], "login: $").await.unwrap();
         assert_eq!(echoed["line"], "login: ");
+    }
+
+    /// 16 MiB that are searched by a hundred expressions leave everybody else their turn.
+    #[tokio::test]
+    async fn others_have_their_turn_while_much_output_is_searched() {
+        let hub = Hub::default();
+        for _ in 0..16 {
+            hub.push(b"nothing of what is searched for\n".repeat(512).as_slice());
+        }
+        let searches: Vec<_> = (0..100)
+            .map(|number| {
+                // slow, and in vain
+                let regex = Regex::new(&format!("(a?){{40}}(nothing|of|what)* x{number}$")).unwrap();
+                tokio::spawn(find_line(hub.reader(From::Start), regex))
+            })
+            .collect();
+        // each turn of the runtime gives this task one, too
+        let (mut turns, began) = (0, std::time::Instant::now());
+        while began.elapsed() < Duration::from_millis(500) {
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+        assert!(turns > 1000, "{turns} turns in {:?}", began.elapsed());
+        searches.into_iter().for_each(|search| search.abort());
     }
 
     #[tokio::test(start_paused = true)]

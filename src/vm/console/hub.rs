@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::log_file::LogReader;
 
@@ -31,6 +31,7 @@ pub struct Hub {
     end: watch::Sender<u64>,
     /// What the ring does not hold any more.
     log: Option<Arc<LogReader>>,
+    searching: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -42,14 +43,15 @@ struct Ring {
 }
 
 /// One reader's position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     ring: Arc<Mutex<Ring>>,
     end: watch::Receiver<u64>,
     position: u64,
-    /// What comes before the ring.
-    past: Vec<u8>,
+    /// What comes before the ring; clones share it.
+    past: Arc<Vec<u8>>,
     past_read: usize,
+    searching: Arc<Semaphore>,
 }
 
 /// A piece of output.
@@ -70,7 +72,12 @@ impl Default for Hub {
 impl Hub {
     /// An empty hub; `log` has what is older than the ring.
     pub(super) fn new(log: Option<Arc<LogReader>>) -> Self {
-        let hub = Self { ring: Arc::default(), end: watch::Sender::new(0), log };
+        let hub = Self {
+            ring: Arc::default(),
+            end: watch::Sender::new(0),
+            log,
+            searching: Arc::new(Semaphore::new(1)),
+        };
         if let Some(log) = &hub.log {
             // of a run that is taken over; nothing at a run's start
             hub.push(&log.before(0));
@@ -114,7 +121,14 @@ impl Hub {
             (From::Start, Some(log)) if start > 0 => log.before(ring.bytes.len()),
             _ => Vec::new(),
         };
-        Reader { ring: Arc::clone(&self.ring), end: self.end.subscribe(), position, past, past_read: 0 }
+        Reader {
+            ring: Arc::clone(&self.ring),
+            end: self.end.subscribe(),
+            position,
+            past: Arc::new(past),
+            past_read: 0,
+            searching: Arc::clone(&self.searching),
+        }
     }
 }
 
@@ -154,9 +168,20 @@ impl Reader {
         let bytes = self.past[self.past_read..end].to_owned();
         self.past_read = end;
         if end == self.past.len() {
-            self.past = Vec::new();
+            self.past = Arc::default();
         }
         Some(bytes)
+    }
+
+    /// Searches a piece of output on another thread, since an expression may take any time; of all readers of a console one at
+    /// a time, each in turn. None if that thread has failed.
+    pub(in super::super) async fn search<T: Send + 'static>(
+        &self,
+        search: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        // never closed
+        let _turn = self.searching.acquire().await.ok()?;
+        tokio::task::spawn_blocking(search).await.ok()
     }
 
     fn look(&mut self) -> Look {
