@@ -1,6 +1,7 @@
 //! The methods that reach into the guest.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -24,12 +25,13 @@ pub(super) type Uploads = HashMap<i64, Upload>;
 
 /// `StartGuestFile`.
 pub(super) async fn start_file(parameters: Value, vm: &Handle, uploads: &mut Uploads) -> One {
-    let wire::StartGuestFile { path, name } = read(parameters)?;
+    let wire::StartGuestFile { path, name, agent_timeout_ms } = read(parameters)?;
+    let agent_timeout = agent_timeout(agent_timeout_ms)?;
     checked_path(&path)?;
     if name.as_ref().is_some_and(|name| name.is_empty() || name.contains(['/', '\0'])) {
         return Err(ChangeError::invalid("name", "a name is not a path").into());
     }
-    let upload = vm.upload(&path, name.as_deref()).await?;
+    let upload = vm.upload(&path, name.as_deref(), agent_timeout).await?;
     let facts = wire::GuestFileReply { handle: upload.handle(), path: upload.path().to_owned() };
     uploads.insert(facts.handle, upload);
     reply(&facts)
@@ -63,9 +65,10 @@ pub(super) async fn finish_file(parameters: Value, uploads: &mut Uploads) -> One
 
 /// `ReadGuestFile`.
 pub(super) fn read_file(parameters: Value, vm: &Handle) -> Result<Answer, WireError> {
-    let wire::ReadGuestFile { path } = read(parameters)?;
+    let wire::ReadGuestFile { path, agent_timeout_ms } = read(parameters)?;
+    let agent_timeout = agent_timeout(agent_timeout_ms)?;
     checked_path(&path)?;
-    let state = Reading::Start(vm.clone(), path);
+    let state = Reading::Start(vm.clone(), path, agent_timeout);
     Ok(Answer::Stream(Box::pin(stream::unfold(state, |state| async move {
         match state.step().await {
             Ok(None) => None,
@@ -77,7 +80,7 @@ pub(super) fn read_file(parameters: Value, vm: &Handle) -> Result<Answer, WireEr
 
 /// How far the reading of a file has got.
 enum Reading {
-    Start(Handle, String),
+    Start(Handle, String, Option<Duration>),
     Under(Download),
     Ended,
 }
@@ -86,8 +89,8 @@ impl Reading {
     async fn step(self) -> Result<Option<(wire::ReadGuestFileReply, Self)>, ChangeError> {
         let reply = wire::ReadGuestFileReply { size_bytes: None, mode: None, data: None, sha256: None };
         Ok(match self {
-            Self::Start(vm, path) => {
-                let download = vm.download(&path).await?;
+            Self::Start(vm, path, agent_timeout) => {
+                let download = vm.download(&path, agent_timeout).await?;
                 let (size_bytes, mode) = (download.size, download.mode);
                 Some((wire::ReadGuestFileReply { size_bytes, mode, ..reply }, Self::Under(download)))
             }
@@ -140,12 +143,22 @@ fn checked(call: wire::Exec) -> Result<Exec, ChangeError> {
     if stdin.as_ref().is_some_and(|stdin| stdin.len() > MAX_STDIN) {
         return Err(ChangeError::invalid("stdin", "a command's input may have at most 512 KiB"));
     }
-    let timeout =
-        call.timeout_ms.map(|timeout| duration(Some(timeout), std::time::Duration::ZERO)).transpose()?;
+    let agent_timeout = agent_timeout(call.agent_timeout_ms)?;
+    let timeout = call.timeout_ms.map(|timeout| duration(Some(timeout), Duration::ZERO)).transpose()?;
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err(ChangeError::invalid("timeout_ms", "the time must be more than 0"));
     }
-    Ok(Exec { command: call.command, env, stdin, timeout })
+    Ok(Exec { command: call.command, env, stdin, timeout, agent_timeout })
+}
+
+/// How long an agent is waited for that does not answer yet; 0 is not at all.
+fn agent_timeout(milliseconds: Option<i64>) -> Result<Option<Duration>, ChangeError> {
+    milliseconds
+        .map(|milliseconds| {
+            let why = |_| ChangeError::invalid("agent_timeout_ms", "a time may not be negative");
+            u64::try_from(milliseconds).map(Duration::from_millis).map_err(why)
+        })
+        .transpose()
 }
 
 fn pieces(executed: &Executed) -> Vec<Result<Value, WireError>> {

@@ -239,15 +239,15 @@ parameters! {
     /// Parameters of `WriteConsole`.
     WriteConsole { data: String; }
     /// Parameters of `Exec`.
-    Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64 }
+    Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64, agent_timeout_ms: i64 }
     /// Parameters of `StartGuestFile`.
-    StartGuestFile { path: String; name: String }
+    StartGuestFile { path: String; name: String, agent_timeout_ms: i64 }
     /// Parameters of `WriteGuestFile`.
     WriteGuestFile { handle: i64, data: String; }
     /// Parameters of `FinishGuestFile`.
     FinishGuestFile { handle: i64; mode: i64, sha256: String }
     /// Parameters of `ReadGuestFile`.
-    ReadGuestFile { path: String; }
+    ReadGuestFile { path: String; agent_timeout_ms: i64 }
     /// Parameters of `SendKeys`.
     SendKeys { keys: Vec<String>; delay_ms: i64 }
     /// Parameters of `TypeText`.

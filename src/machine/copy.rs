@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::control::client::{Client, ClientError};
 use crate::control::{methods, wire};
 
-use super::Error;
+use super::{Error, milliseconds};
 use target::{PERMISSIONS, Target, place};
 
 /// What one message carries into the guest.
@@ -44,6 +45,7 @@ pub fn copy_to(
     client: &mut Client,
     source: &Path,
     destination: &str,
+    agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
     let (file, facts) = open(source).map_err(Error::file(source))?;
@@ -52,6 +54,7 @@ pub fn copy_to(
         name: source.file_name().and_then(|name| name.to_str()).map(str::to_owned),
         mode: Some((facts.permissions().mode() & PERMISSIONS).into()),
         size: facts.is_file().then_some(facts.len()),
+        agent_timeout,
     };
     leaving.all_of(client, file, destination, progress)
 }
@@ -61,9 +64,15 @@ pub fn copy_to_from_stream(
     client: &mut Client,
     (stream, name): (impl Read, &Path),
     destination: &str,
+    agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
-    Leaving { path: name, name: None, mode: None, size: None }.all_of(client, stream, destination, progress)
+    Leaving { path: name, name: None, mode: None, size: None, agent_timeout }.all_of(
+        client,
+        stream,
+        destination,
+        progress,
+    )
 }
 
 /// A file on its way into the guest.
@@ -73,6 +82,7 @@ struct Leaving<'a> {
     name: Option<String>,
     mode: Option<i64>,
     size: Option<u64>,
+    agent_timeout: Option<Duration>,
 }
 
 impl Leaving<'_> {
@@ -83,7 +93,11 @@ impl Leaving<'_> {
         destination: &str,
         progress: Progress<'_>,
     ) -> Result<Copied, Error> {
-        let start = wire::StartGuestFile { path: destination.to_owned(), name: self.name };
+        let start = wire::StartGuestFile {
+            path: destination.to_owned(),
+            name: self.name,
+            agent_timeout_ms: self.agent_timeout.map(milliseconds),
+        };
         let wire::GuestFileReply { handle, path } = client.call(methods::StartGuestFile, start)?;
         let mut size_bytes = 0;
         let mut sum = Sha256::new();
@@ -110,10 +124,15 @@ pub fn copy_from(
     client: &mut Client,
     source: &str,
     destination: &Path,
+    agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
     let path = place(source, destination);
-    Arriving::new(source, &path, Box::new(|size| Target::open(&path, size))).all_of(client, progress)
+    Arriving::new(source, &path, Box::new(|size| Target::open(&path, size))).all_of(
+        client,
+        agent_timeout,
+        progress,
+    )
 }
 
 /// Copies a file of the guest to a stream, which gets it before it has been compared.
@@ -121,9 +140,14 @@ pub fn copy_from_to_stream(
     client: &mut Client,
     source: &str,
     (stream, name): (&mut dyn Write, &Path),
+    agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
-    Arriving::new(source, name, Box::new(|_| Ok(Target::Stream(stream)))).all_of(client, progress)
+    Arriving::new(source, name, Box::new(|_| Ok(Target::Stream(stream)))).all_of(
+        client,
+        agent_timeout,
+        progress,
+    )
 }
 
 /// Opens the target, which needs room for so many bytes.
@@ -162,8 +186,14 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    fn all_of(mut self, client: &mut Client, progress: Progress<'_>) -> Result<Copied, Error> {
-        let call = wire::ReadGuestFile { path: self.source.to_owned() };
+    fn all_of(
+        mut self,
+        client: &mut Client,
+        agent_timeout: Option<Duration>,
+        progress: Progress<'_>,
+    ) -> Result<Copied, Error> {
+        let agent_timeout_ms = agent_timeout.map(milliseconds);
+        let call = wire::ReadGuestFile { path: self.source.to_owned(), agent_timeout_ms };
         let mut failure = None;
         client.stream(methods::ReadGuestFile, call, |reply| match self.take(reply) {
             Ok(()) => {

@@ -327,7 +327,8 @@ impl Machine {
         command: impl IntoIterator<Item = S>,
     ) -> Result<Executed, Error> {
         let command = command.into_iter().map(Into::into).collect();
-        self.exec_with(Exec { command, env: Vec::new(), stdin: None, timeout: None }).await
+        self.exec_with(Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout: None })
+            .await
     }
 
     /// The same with an environment, standard input and a deadline.
@@ -344,14 +345,14 @@ impl Machine {
     pub async fn copy_to(&self, source: impl AsRef<Path>, destination: &str) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.as_ref().to_owned());
         let destination = destination.to_owned();
-        blocking(move || copy_to(&mut client, &source, &destination, &mut |_, _| {})).await
+        blocking(move || copy_to(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
     /// Copies a file of the guest to this machine, mode kept, checksum compared.
     pub async fn copy_from(&self, source: &str, destination: impl AsRef<Path>) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.to_owned());
         let destination = destination.as_ref().to_owned();
-        blocking(move || copy_from(&mut client, &source, &destination, &mut |_, _| {})).await
+        blocking(move || copy_from(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
     /// What its screen shows, as a PNG.

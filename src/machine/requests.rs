@@ -102,5 +102,6 @@ pub fn exec(exec: Exec) -> wire::Exec {
         env: (!exec.env.is_empty()).then_some(exec.env),
         stdin: exec.stdin.map(|stdin| BASE64.encode(stdin)),
         timeout_ms: exec.timeout.map(milliseconds),
+        agent_timeout_ms: exec.agent_timeout.map(milliseconds),
     }
 }

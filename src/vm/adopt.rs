@@ -251,7 +251,7 @@ fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartErro
 }
 
 /// Whether the guest has opened the agent's port.
-async fn agent_port_is_open(session: &Session) -> bool {
+pub(super) async fn agent_port_is_open(session: &Session) -> bool {
     let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
     let agent = |chardev: &&Value| chardev["label"] == ids::AGENT_CHARDEV;
     chardevs

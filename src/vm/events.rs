@@ -9,6 +9,8 @@ use crate::qemu::{Command, ids};
 use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
+use super::adopt::agent_port_is_open;
+use super::agent::Loss;
 use super::changes::{media, remove};
 use super::handle::ShutdownOptions;
 use super::inventory::Phase;
@@ -37,7 +39,12 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             block_io_error(owner, disk, nospace, reason, action);
         }
         // the other one, without `device`, is of the device's own child (virtio's back half, a stick's disk)
-        View::DeviceDeleted { device: Some(id), .. } => remove::deleted(owner, id),
+        View::DeviceDeleted { device: Some(id), .. } => {
+            if id == ids::AGENT {
+                owner.agent.lose(Loss::Unplugged);
+            }
+            remove::deleted(owner, id);
+        }
         View::UnplugGuestError { device: Some(id), .. } => remove::refused(owner, id),
         View::SerialPortChange { id: ids::AGENT, open } => agent_port(owner, open),
         View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
@@ -51,15 +58,22 @@ pub(super) fn catch_up(owner: &mut Owner) {
     let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
     let before = owner.inventory.run_state;
     let session = owner.session.clone();
-    let look =
-        async move { Ok((rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?)) };
+    let look = async move {
+        let (there, state) = (rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?);
+        Ok((there, state, agent_port_is_open(&session).await))
+    };
     owner.spawn(look, move |owner, found: Result<_, CommandError>| {
-        let (there, state) = match found {
+        let (there, state, agent) = match found {
             Ok(found) => found,
             Err(error) => return log::warn!("QEMU could not be asked what has happened: {error}"),
         };
         let gone = leaving.iter().filter(|id| there.iter().all(|(other, _)| other != *id));
         gone.for_each(|id| remove::deleted(owner, id));
+        // it may have been closed and opened again
+        agent_port(owner, false);
+        if agent {
+            agent_port(owner, true);
+        }
         // what came by an event meanwhile is newer, and a paused VM that was reset is as new to QEMU
         if owner.inventory.run_state == before && before != RunState::Off && state != RunState::Starting {
             owner.inventory.run_state = state;
@@ -84,6 +98,7 @@ fn resumed(owner: &mut Owner) {
 
 fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
+    owner.agent.lose(Loss::Reset);
     let by_guest = owner.resets.count(guest, Instant::now());
     let Some(limit) = owner.facts.max_resets else { return };
     if by_guest > limit && !owner.evidence.has_too_many_resets() {
@@ -95,6 +110,7 @@ fn reset(owner: &mut Owner, guest: bool) {
 
 fn panicked(owner: &mut Owner, action: &str) {
     owner.evidence.panicked();
+    owner.agent.lose(Loss::Panicked);
     log::warn!("the guest's kernel panicked");
     if action == "pause" && owner.spec.on_panic == OnPanic::Reset {
         log::info!("resetting it");
@@ -123,7 +139,7 @@ fn block_io_error(owner: &mut Owner, disk: &str, nospace: bool, reason: &str, ac
 
 pub(super) fn agent_port(owner: &mut Owner, open: bool) {
     if !open {
-        owner.agent.closed();
+        owner.agent.lose(Loss::Closed);
         return;
     }
     let agent = owner.agent.clone();

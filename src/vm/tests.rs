@@ -1,5 +1,6 @@
 //! The owner against a QEMU that is a model: what it holds can be compared with the books at any time.
 
+mod agent;
 mod broken_qemu;
 mod cards;
 mod every_step;

@@ -135,11 +135,7 @@ impl Handle {
             Condition::Console(pattern) => self.console_line(pattern, reader).await?,
             Condition::Agent => {
                 self.agent.check()?;
-                let mut alive = self.agent.watch();
-                let answers = alive.wait_for(|alive| *alive).await.is_ok();
-                if !answers {
-                    std::future::pending::<()>().await;
-                }
+                self.agent.answers().await;
                 json!({})
             }
             Condition::Port(port) => port_probe::accepts(self, *port).await?,

@@ -88,7 +88,8 @@ fn exec_is_as_if_it_ran_here() {
     vm.until("it runs", |vm| sleeps(vm, "4324"));
     vm.run(KILL_AGENT);
     Done::of(waiting.wait_with_output().unwrap()).fails(4, &["agent has ended"]);
-    exec(&["true"]).fails(4, &["no guest agent", "hint: ", "qemu-guest-agent", "ctl wait agent"]);
+    let gone = ["agent has ended", "waited 1s", "hint: ", "qemu-guest-agent", "ctl wait agent"];
+    exec(&["--agent-timeout", "1s", "true"]).fails(4, &gone);
     vm.quit();
 }
 

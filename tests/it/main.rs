@@ -19,6 +19,7 @@ mod exact_files;
 mod examples;
 mod faults;
 mod flood;
+mod guest_agent;
 mod guest_boot;
 mod guest_changes;
 mod guest_copy;

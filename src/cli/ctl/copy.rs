@@ -12,6 +12,7 @@ use crate::machine::{Copied, copy_from, copy_from_to_stream, copy_to, copy_to_fr
 use super::super::failure::Failure;
 use super::super::output;
 use super::Context;
+use super::guest::AgentArgs;
 
 /// `copy-to`.
 #[derive(Debug, Args)]
@@ -20,6 +21,8 @@ pub(super) struct CopyTo {
     source: PathBuf,
     /// Where it is to be in the guest: an absolute path, or that of a directory
     destination: String,
+    #[command(flatten)]
+    agent: AgentArgs,
 }
 
 impl CopyTo {
@@ -27,12 +30,13 @@ impl CopyTo {
         let mut progress = Progress::new();
         let mut show = |done, total| progress.show(done, total);
         let (client, source, destination) = (&mut context.client, self.source, &self.destination);
+        let agent = Some(self.agent.agent_timeout);
         let copied = match source.as_os_str() == STREAM {
             true => {
                 let stdin = (io::stdin().lock(), Path::new("standard input"));
-                copy_to_from_stream(client, stdin, destination, &mut show)?
+                copy_to_from_stream(client, stdin, destination, agent, &mut show)?
             }
-            false => copy_to(client, &source, destination, &mut show)?,
+            false => copy_to(client, &source, destination, agent, &mut show)?,
         };
         progress.report(context, &copied)
     }
@@ -45,17 +49,19 @@ pub(super) struct CopyFrom {
     source: String,
     /// Where it is to be on this machine, or a directory; - for the standard output
     destination: PathBuf,
+    #[command(flatten)]
+    agent: AgentArgs,
 }
 
 impl CopyFrom {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let mut progress = Progress::new();
         let mut show = |done, total| progress.show(done, total);
-        let (client, source) = (&mut context.client, &self.source);
+        let (client, source, agent) = (&mut context.client, &self.source, Some(self.agent.agent_timeout));
         if is_stdout(&self.destination) {
             let mut stdout = output::Stdout::default();
             let name = Path::new("standard output");
-            let copied = copy_from_to_stream(client, source, (&mut stdout, name), &mut show);
+            let copied = copy_from_to_stream(client, source, (&mut stdout, name), agent, &mut show);
             // a reader that has seen enough is no error
             if stdout.is_broken() {
                 return stdout.finish();
@@ -63,7 +69,7 @@ impl CopyFrom {
             copied?;
             return Ok(0);
         }
-        let copied = copy_from(client, source, &self.destination, &mut show)?;
+        let copied = copy_from(client, source, &self.destination, agent, &mut show)?;
         progress.report(context, &copied)
     }
 }

@@ -15,6 +15,7 @@ use crate::vm::Executed;
 use super::super::failure::Failure;
 use super::super::output::{Lines, Stdout, raw_stderr, tell};
 use super::Context;
+use super::guest::AgentArgs;
 
 /// The guest has no such program; as shells say it.
 const NOT_FOUND: u8 = 127;
@@ -35,6 +36,8 @@ pub(super) struct Exec {
     /// Kill the command after this time
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    agent: AgentArgs,
     /// The command and its arguments; no shell looks at them
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -54,6 +57,7 @@ impl Exec {
             env: self.env,
             stdin: self.stdin.then(read_stdin).transpose()?,
             timeout: self.timeout,
+            agent_timeout: Some(self.agent.agent_timeout),
         });
         let as_json = context.output.json;
         let mut output = machine::Output::default();

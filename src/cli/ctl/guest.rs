@@ -1,6 +1,10 @@
 //! What is done through the guest's agent: `exec`, `copy-to`, `copy-from`.
 
-use clap::Subcommand;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::spec::duration;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
@@ -15,6 +19,14 @@ pub(super) enum Command {
     CopyTo(Lazy<copy::CopyTo>),
     /// Copy a file out of the guest, through its agent
     CopyFrom(Lazy<copy::CopyFrom>),
+}
+
+/// What all of them have in common.
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// How long an agent is waited for that does not answer yet
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10s")]
+    pub(super) agent_timeout: Duration,
 }
 
 impl Command {

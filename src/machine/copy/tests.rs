@@ -59,7 +59,7 @@ fn file(data: &[u8], mode: u32) -> Client {
 }
 
 fn copied(mut client: Client, to: &Path) -> Result<Copied, Error> {
-    copy_from(&mut client, "/srv/file", to, &mut |_, _| {})
+    copy_from(&mut client, "/srv/file", to, None, &mut |_, _| {})
 }
 
 fn folder() -> (TempDir, PathBuf) {
@@ -171,7 +171,7 @@ fn what_must_not_be_replaced_is_written_to() {
     let mut out = Vec::new();
     let stream = (&mut out as &mut dyn Write, Path::new("stream"));
     let done =
-        copy_from_to_stream(&mut file(b"to a stream", 0), "/srv/file", stream, &mut |_, _| {}).unwrap();
+        copy_from_to_stream(&mut file(b"to a stream", 0), "/srv/file", stream, None, &mut |_, _| {}).unwrap();
     assert_eq!((out.as_slice(), done.checked.as_str()), (&b"to a stream"[..], "sha256"));
 }
 
@@ -181,7 +181,7 @@ fn a_directory_gets_the_file_under_its_name() {
     fs::create_dir(&target).unwrap();
     assert_eq!(copied(file(b"x", 0o600), &target).unwrap().path, target.join("file").display().to_string());
     for name in ["/srv/..", "/srv/.", "/"] {
-        let error = copy_from(&mut file(b"x", 0o600), name, &target, &mut |_, _| {}).unwrap_err();
+        let error = copy_from(&mut file(b"x", 0o600), name, &target, None, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("directory"), "{error}");
     }
     let error = copied(file(b"x", 0o600), &dir.path().join("none/")).unwrap_err().to_string();
@@ -210,7 +210,7 @@ fn an_unfinished_copy_has_no_name() {
     let (dir, target) = folder();
     let (mut client, _) = guest(json!({ "size_bytes": 3 }), b"x", 3);
     let mut seen = Vec::new();
-    let _ = copy_from(&mut client, "/srv/file", &target, &mut |_, _| seen.push(names_in(&dir)));
+    let _ = copy_from(&mut client, "/srv/file", &target, None, &mut |_, _| seen.push(names_in(&dir)));
     assert_eq!(seen.len(), 5, "{seen:?}");
     // a kill -9 at any of these moments leaves nothing: this file system has O_TMPFILE
     assert!(seen.iter().all(Vec::is_empty), "{seen:?}");

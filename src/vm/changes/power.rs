@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::qemu::Command;
 use crate::qmp::{CommandError, hmp};
 
+use super::super::agent::Loss;
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::owner::{Owner, Reply};
@@ -44,6 +45,8 @@ pub(super) fn resume(owner: &mut Owner, reply: Reply) {
 /// Resets the machine; a paused one stays paused, one that panicked runs again.
 pub(super) fn reset(owner: &mut Owner, reply: Reply) {
     let panicked = owner.inventory.run_state == RunState::Panicked;
+    // QEMU answers before it does it: what the agent says until then is of the life before
+    owner.agent.lose(Loss::Reset);
     owner.command(&Command::new("system_reset", Value::Null), move |owner, result| match result {
         Ok(_) if panicked => simple(owner, "cont", reply),
         Ok(_) => answer(reply, Ok(Done::Nothing)),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 
+use super::super::agent::Loss;
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::events;
@@ -104,7 +105,7 @@ fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
             owner.inventory.reason = None;
             owner.evidence.reset();
             // the agent of then knows nothing of what was said since
-            events::agent_port(owner, false);
+            owner.agent.lose(Loss::Loaded);
             if agent {
                 events::agent_port(owner, true);
             }

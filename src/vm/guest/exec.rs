@@ -7,11 +7,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::Handle;
-use super::Looks;
+use super::{AGENT_TIMEOUT, Looks};
 
 /// Where programs are looked for. An environment of one's own replaces the agent's whole one, this included.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,6 +37,8 @@ pub struct Exec {
     pub stdin: Option<Vec<u8>>,
     /// How long it may run.
     pub timeout: Option<Duration>,
+    /// How long an agent is waited for that does not answer yet; 10 s unless given.
+    pub agent_timeout: Option<Duration>,
 }
 
 /// How a command in the guest ended.
@@ -79,10 +81,10 @@ impl Handle {
     pub async fn exec(&self, exec: Exec) -> Result<Executed, ChangeError> {
         let name = exec.command.first().cloned().unwrap_or_default();
         let timeout = exec.timeout;
-        self.in_guest(async {
+        self.in_guest(exec.agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
             let started = tokio::time::Instant::now();
-            let pid = self.start(self.with_stdin(exec).await?).await?;
-            let mut guard = KillOnDrop { vm: self, pid, armed: true };
+            let mut process = self.start(self.with_stdin(exec).await?).await?;
+            let pid = process.pid;
             let finished = async {
                 match timeout {
                     Some(timeout) => tokio::time::timeout_at(started + timeout, self.finish(pid)).await.ok(),
@@ -90,7 +92,7 @@ impl Handle {
                 }
             };
             let result = finished.await;
-            guard.armed = false;
+            process.unwanted = false;
             match result {
                 Some(result) => result,
                 None => {
@@ -111,7 +113,7 @@ impl Handle {
         };
         let path = format!("/tmp/vmrun-stdin-{:08x}", rand::random::<u32>());
         // boxed: an upload runs commands of its own
-        let mut upload = Box::pin(self.upload(&path, None)).await?;
+        let mut upload = Box::pin(self.upload(&path, None, None)).await?;
         upload.write(stdin).await?;
         Box::pin(upload.finish(None, None)).await?;
         let shell = ["/bin/sh", "-c", WITH_STDIN, "sh", &path].map(str::to_owned);
@@ -119,8 +121,8 @@ impl Handle {
         Ok(Exec { command, stdin: None, ..exec })
     }
 
-    /// Starts a command; its process id in the guest.
-    async fn start(&self, exec: Exec) -> Result<i64, ChangeError> {
+    /// Starts a command.
+    async fn start(&self, exec: Exec) -> Result<Process, ChangeError> {
         let Some((path, arguments)) = exec.command.split_first() else {
             return Err(ChangeError::invalid("command", "there is no command to run"));
         };
@@ -133,8 +135,11 @@ impl Handle {
         if let Some(stdin) = exec.stdin {
             call["input-data"] = json!(BASE64.encode(stdin));
         }
-        let answer = self.ask_agent("guest-exec", call).await.map_err(|error| not_started(error, path))?;
-        answer["pid"].as_i64().ok_or_else(|| garbage(&answer))
+        let process = |vm, answer: Value| {
+            let pid = answer["pid"].as_i64().ok_or_else(|| garbage(&answer))?;
+            Ok(Process { vm, pid, unwanted: true })
+        };
+        self.make_in_guest("guest-exec", call, process).await.map_err(|error| not_started(error, path))
     }
 
     /// Waits for a command's end.
@@ -165,16 +170,17 @@ impl Handle {
     }
 }
 
-/// Whoever wanted the command has gone: so should it.
-struct KillOnDrop<'a> {
-    vm: &'a Handle,
+/// A process in the guest, killed with its descendants when this is dropped.
+struct Process {
+    vm: Handle,
     pid: i64,
-    armed: bool,
+    /// It has not ended as far as is known, and its caller has gone.
+    unwanted: bool,
 }
 
-impl Drop for KillOnDrop<'_> {
+impl Drop for Process {
     fn drop(&mut self) {
-        if self.armed && self.vm.agent.is_alive() {
+        if self.unwanted && self.vm.agent.is_alive() {
             let (vm, pid) = (self.vm.clone(), self.pid);
             tokio::spawn(async move { vm.kill(pid).await });
         }

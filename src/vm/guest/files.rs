@@ -4,6 +4,8 @@
 //! mode and the checksum are done by the guest's shell; without one (`guest-exec` may be forbidden, the guest may not be
 //! a Unix) a file is written where it is to be, and only its size is compared.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
@@ -16,6 +18,9 @@ use super::exec::{Exec, Executed};
 pub const WRITE_PIECE: usize = 48 << 10;
 /// Bytes that one read asks for. Measured (TCG): 4.7 MiB/s with 16 KiB, 6.0 with 48 KiB, 6.7 with 256 KiB, 7.3 with 1 MiB.
 const READ_PIECE: usize = 256 << 10;
+
+/// In the middle of a copy an agent that has gone is not waited for.
+const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// Finds the place of a file, and makes an empty one beside it. `P` and the place: written beside; `D`: there is something
 /// at that place which must not be replaced, such as a device.
@@ -93,10 +98,15 @@ impl Handle {
     ///
     /// # Errors
     /// `RefusedByGuest` with the guest's words.
-    pub async fn upload(&self, path: &str, name: Option<&str>) -> Result<Upload, ChangeError> {
+    pub async fn upload(
+        &self,
+        path: &str,
+        name: Option<&str>,
+        agent_timeout: Option<Duration>,
+    ) -> Result<Upload, ChangeError> {
         let suffix = format!("{:08x}", rand::random::<u32>());
         let arguments = [path, name.unwrap_or_default(), &suffix];
-        let (path, part, is_device) = match self.shell(PREPARE, &arguments, path).await? {
+        let (path, part, is_device) = match self.shell(PREPARE, &arguments, path, agent_timeout).await? {
             None => (path.to_owned(), None, false),
             Some(done) => {
                 let answer = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -106,31 +116,37 @@ impl Handle {
             }
         };
         let call = json!({ "path": part.as_ref().unwrap_or(&path), "mode": "w" });
-        let opened = self.in_guest(self.ask_agent("guest-file-open", call)).await;
-        let handle = opened.map_err(|error| about(error, &path))?.as_i64().unwrap_or_default();
-        Ok(Upload { vm: self.clone(), handle, open: true, part, is_device, path, size: 0 })
+        let made = path.clone();
+        let upload = move |vm, handle: Value| {
+            let handle = handle.as_i64().unwrap_or_default();
+            Ok(Upload { vm, handle, open: true, part, is_device, path: made, size: 0 })
+        };
+        let opened = self.in_guest(Duration::ZERO, self.make_in_guest("guest-file-open", call, upload)).await;
+        opened.map_err(|error| about(error, &path))
     }
 
     /// Begins to read a file.
     ///
     /// # Errors
     /// `NoSuchThing`, or `RefusedByGuest` with the guest's words.
-    pub async fn download(&self, path: &str) -> Result<Download, ChangeError> {
-        let facts = self.shell(LOOK, &[path], path).await?;
+    pub async fn download(
+        &self,
+        path: &str,
+        agent_timeout: Option<Duration>,
+    ) -> Result<Download, ChangeError> {
+        let facts = self.shell(LOOK, &[path], path, agent_timeout).await?;
         let facts = facts.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
         let (mode, size) = facts.trim().split_once(' ').unwrap_or_default();
         let call = json!({ "path": path, "mode": "r" });
-        let opened = self.in_guest(self.ask_agent("guest-file-open", call)).await;
-        let handle = opened.map_err(|error| about(error, path))?.as_i64().unwrap_or_default();
-        let mut download = Download {
-            vm: self.clone(),
-            handle,
-            open: true,
-            path: path.to_owned(),
-            read: 0,
-            size: size.parse().ok(),
-            mode: u32::from_str_radix(mode, 8).ok(),
+        let (size, mode) = (size.parse().ok(), u32::from_str_radix(mode, 8).ok());
+        let made = path.to_owned();
+        let download = move |vm, handle: Value| {
+            let handle = handle.as_i64().unwrap_or_default();
+            Ok(Download { vm, handle, open: true, path: made, read: 0, size, mode })
         };
+        let opened =
+            self.in_guest(Duration::ZERO, self.make_in_guest("guest-file-open", call, download)).await;
+        let mut download = opened.map_err(|error| about(error, path))?;
         if download.size.unwrap_or(0) == 0 {
             download.size = download.end().await?.or(download.size);
         }
@@ -143,10 +159,11 @@ impl Handle {
         script: &str,
         arguments: &[&str],
         path: &str,
+        agent_timeout: Option<Duration>,
     ) -> Result<Option<Executed>, ChangeError> {
         let command = [&["/bin/sh", "-c", script, "vmrun"], arguments].concat();
         let command = command.into_iter().map(str::to_owned).collect();
-        let exec = Exec { command, env: Vec::new(), stdin: None, timeout: None };
+        let exec = Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout };
         match self.exec(exec).await {
             Ok(done) if done.exit_code == Some(0) => Ok(Some(done)),
             Ok(done) => {
@@ -216,7 +233,7 @@ impl Upload {
         let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
         let size = self.size.to_string();
         let arguments = [&part, &mode, &self.path, sha256.unwrap_or_default(), &size];
-        let done = self.vm.shell(COMMIT, &arguments, &self.path).await?;
+        let done = self.vm.shell(COMMIT, &arguments, &self.path, NOW).await?;
         self.part = None;
         let with_sum = done.is_some_and(|done| done.stdout.starts_with(b"sha256"));
         Ok(if with_sum { Checked::Sha256 } else { Checked::Size })
@@ -238,7 +255,7 @@ impl Drop for Upload {
                 let _ = ask_about(&vm, handle, "guest-file-close", json!({})).await;
             }
             if let Some(part) = part {
-                let removed = vm.shell("rm -f -- \"$1\"", &[&part], &part).await;
+                let removed = vm.shell("rm -f -- \"$1\"", &[&part], &part, NOW).await;
                 if let Err(error) = removed {
                     log::warn!("{part} stays in the guest: {error}");
                 }
@@ -295,7 +312,7 @@ impl Download {
         ask_about(&self.vm, self.handle, "guest-file-close", json!({})).await?;
         self.open = false;
         let script = "command -v sha256sum > /dev/null || exit 0; sha256sum < \"$1\"";
-        let done = self.vm.shell(script, &[&self.path], &self.path).await?;
+        let done = self.vm.shell(script, &[&self.path], &self.path, NOW).await?;
         let text = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
         Ok(text.split(' ').next().filter(|sum| sum.len() == 64).map(str::to_owned))
     }
@@ -319,7 +336,8 @@ async fn ask_about(
     mut arguments: Value,
 ) -> Result<Value, ChangeError> {
     arguments["handle"] = json!(handle);
-    vm.in_guest(vm.ask_agent(execute, arguments)).await
+    // an agent that comes back does not know the file any more
+    vm.in_guest(Duration::ZERO, vm.ask_agent(execute, arguments)).await
 }
 
 /// Says which file it is about, if the guest refused it.

@@ -8,10 +8,12 @@ pub mod files;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::qemu::Command;
 use crate::qmp::AgentError;
 
+use super::agent::{Loss, Presence, Turn};
 use super::error::{ChangeError, ErrorKind, Why};
 use super::handle::Handle;
 use super::state::RunState;
@@ -20,21 +22,41 @@ use super::state::RunState;
 const HINT_BLOCKED: &str = "the agent's settings in the guest decide what it allows (on Red Hat's systems /etc/sysconfig/qemu-ga: \
      BLOCK_RPCS, FILTER_RPC_ARGS)";
 
+/// How long an agent is waited for that does not answer yet, unless the caller says otherwise: after a boot, a reset or a loaded
+/// snapshot it takes some seconds.
+pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Handle {
-    /// Runs work inside the guest: not begun without an agent, and ended at once when the VM ends, panics, or its agent goes.
+    /// Runs work inside the guest: not begun without an agent, which is waited for as long as is said, and ended at once when the
+    /// VM ends, panics, or its agent goes.
     pub(super) async fn in_guest<T>(
         &self,
+        agent_timeout: Duration,
         work: impl Future<Output = Result<T, ChangeError>>,
     ) -> Result<T, ChangeError> {
         self.guest_can_answer()?;
-        let mut alive = self.agent.watch();
+        let until = tokio::time::Instant::now() + agent_timeout;
+        tokio::select! { biased;
+            () = self.agent.answers() => {}
+            ended = self.guest_ends() => return Err(ended),
+            () = tokio::time::sleep_until(until) => {
+                // paused meanwhile, for example
+                self.guest_can_answer()?;
+                return Err(no_agent(self.agent.presence(), agent_timeout));
+            }
+        }
         tokio::select! { biased;
             result = work => result,
-            _ = self.ended() => Err(ChangeError::not_running()),
-            true = self.panicked() => {
-                Err(ChangeError::new(ErrorKind::GuestPanicked, "the guest's kernel panicked"))
-            }
-            _ = alive.wait_for(|alive| !alive) => Err(no_agent("the guest agent has ended")),
+            ended = self.guest_ends() => Err(ended),
+            presence = self.agent.lost() => Err(no_agent(presence, Duration::ZERO)),
+        }
+    }
+
+    /// Resolves when nothing can be done in the guest any more.
+    async fn guest_ends(&self) -> ChangeError {
+        tokio::select! { biased;
+            _ = self.ended() => ChangeError::not_running(),
+            true = self.panicked() => ChangeError::new(ErrorKind::GuestPanicked, "the guest's kernel panicked"),
         }
     }
 
@@ -49,22 +71,57 @@ impl Handle {
             let message = format!("the guest does not run (it is {state}), so its agent cannot answer");
             return Err(ChangeError::new(kind, message).hint("`resume` first"));
         }
-        self.agent.check()?;
-        match self.agent.is_alive() {
-            true => Ok(()),
-            false => Err(no_agent("no guest agent answers")),
-        }
+        self.agent.check()
     }
 
     /// One command of the agent.
     pub(super) async fn ask_agent(&self, execute: &str, arguments: Value) -> Result<Value, ChangeError> {
         self.agent.run(&Command::new(execute, arguments)).await.map_err(in_words)
     }
+
+    /// One command of the agent that makes something in the guest (a process, an open file). Once it has been asked, the answer is
+    /// waited for whether anybody still wants it or not: `made` gets it, and what that returns undoes it when it is dropped.
+    pub(super) async fn make_in_guest<T: Send + 'static>(
+        &self,
+        execute: &str,
+        arguments: Value,
+        made: impl FnOnce(Handle, Value) -> Result<T, ChangeError> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let (vm, command) = (self.clone(), Command::new(execute, arguments));
+        let (mut tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let turn: Turn = tokio::select! { biased;
+                () = tell.closed() => return,
+                turn = vm.agent.turn() => turn,
+            };
+            let answer = turn.run(&command).await.map_err(in_words);
+            // whoever asked may have gone: what was made is undone by its drop
+            let _ = tell.send(answer.and_then(|answer| made(vm, answer)));
+        });
+        told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
+    }
 }
 
-fn no_agent(message: &str) -> ChangeError {
-    ChangeError::new(ErrorKind::NoGuestAgent, message).hint(
-        "install and start qemu-guest-agent in the guest; `vmrun ctl wait agent` waits for one that is about to start",
+fn no_agent(presence: Presence, waited: Duration) -> ChangeError {
+    let waited = match waited {
+        Duration::ZERO => String::new(),
+        waited => format!(" (waited {})", crate::spec::duration::format(waited)),
+    };
+    let Presence::Lost(loss) = presence else {
+        let message = format!("no guest agent has answered in this VM yet{waited}");
+        return ChangeError::new(ErrorKind::NoGuestAgent, message).hint(
+            "install and start qemu-guest-agent in the guest; `vmrun ctl wait agent` waits for one that is about to start",
+        );
+    };
+    let why = match loss {
+        Loss::Closed => "the guest agent has ended, and does not answer since",
+        Loss::Reset => "the guest agent does not answer since the VM was reset",
+        Loss::Panicked => "the guest agent does not answer since the guest's kernel panicked",
+        Loss::Loaded => "the guest agent does not answer since a snapshot was loaded",
+        Loss::Unplugged => "the guest agent cannot be reached: its port ('agent0') was unplugged",
+    };
+    ChangeError::new(ErrorKind::NoGuestAgent, format!("{why}{waited}")).hint(
+        "`vmrun ctl wait agent` waits until it answers again; it is the service qemu-guest-agent in the guest",
     )
 }
 

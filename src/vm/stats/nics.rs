@@ -63,7 +63,11 @@ impl Handle {
     }
 
     async fn ask_interfaces(&self) -> Result<Value, String> {
-        let ask = self.in_guest(self.ask_agent("guest-network-get-interfaces", json!({})));
+        let ask = self.in_guest(
+            // one that does not answer has nothing to count
+            Duration::ZERO,
+            self.ask_agent("guest-network-get-interfaces", json!({})),
+        );
         match tokio::time::timeout(AGENT_PATIENCE, ask).await {
             Ok(answer) => answer.map_err(|error: ChangeError| error.message),
             Err(_) => Err(format!("the guest agent did not answer within {} s", AGENT_PATIENCE.as_secs())),
