@@ -175,10 +175,11 @@ struct DeviceArgs {
     /// virtiofsd's program
     #[arg(long, value_name = "PATH")]
     virtiofsd: Option<PathBuf>,
-    /// A window instead of the serial console
+    /// A window instead of the serial console; its close button does nothing, its menu has Power Down
     #[arg(long, conflicts_with = "display")]
     gui: bool,
-    /// none, gui, or headless: a video device without a window
+    /// none, gui, gtk or sdl[,OPTION=VALUE...] as QEMU's, vnc=unix:PATH or vnc=[ADDR]:DISPLAY, spice=unix:PATH or
+    /// spice=[ADDR]:PORT (ADDR of this machine alone), or headless: a video device without a window
     #[arg(long, value_name = "KIND")]
     display: Option<Display>,
     /// Spare slots for devices that are plugged while the VM runs

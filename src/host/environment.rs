@@ -8,6 +8,8 @@ use std::process::Command;
 
 use super::descriptors;
 
+const SESSION_BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
+
 /// Variables that are passed on, by name.
 const NAMES: [&str; 18] = [
     "PATH",
@@ -23,7 +25,7 @@ const NAMES: [&str; 18] = [
     "DISPLAY",
     "WAYLAND_DISPLAY",
     "XAUTHORITY",
-    "DBUS_SESSION_BUS_ADDRESS",
+    SESSION_BUS,
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "AT_SPI_BUS_ADDRESS",
@@ -60,6 +62,17 @@ pub fn is_passed_on(name: &OsStr) -> bool {
 /// What is left of an environment (`std::env::vars_os()`) for a child.
 pub fn cleaned(all: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     all.into_iter().filter(|(name, value)| is_passed_on(name) && !value.as_bytes().contains(&0)).collect()
+}
+
+/// For a QEMU that may not start programs (its sandbox ends it with SIGSYS): its window's libraries would start the accessibility
+/// bridge, and where the session's bus is not named look for it by `dbus-launch`.
+pub fn apply_to_qemu(command: &mut Command) {
+    apply(command);
+    command.env("NO_AT_BRIDGE", "1");
+    if std::env::var_os(SESSION_BUS).is_none_or(|address| address.is_empty()) {
+        // no transport of this name: whoever needs the bus does without it
+        command.env(SESSION_BUS, "disabled:");
+    }
 }
 
 /// Gives a child the cleaned environment of this process instead of all of it, and the limits that its user set.

@@ -6,9 +6,9 @@ use super::machine::Family;
 use super::object::Object;
 use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
-    plan,
+    plan, screen,
 };
-use crate::spec::{Boot, Display, Networking, OnPanic, Os, VmSpec};
+use crate::spec::{Boot, Networking, OnPanic, Os, VmSpec};
 
 const MIB: u64 = 1 << 20;
 /// The guest's memory, when helpers share it.
@@ -34,7 +34,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
     }
     line.0.extend(boot::arguments(spec));
     devices(&mut line, &machine, spec, host);
-    line.option("-display", display(spec.display, host.os));
+    line.0.extend(screen::arguments(&spec.display, host.os));
     line.0.extend(spec.extra.iter().cloned());
     line.0
 }
@@ -127,16 +127,7 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
 /// firmware uses the serial port anyway.
 fn firmware_needs_the_console(machine: &Machine, spec: &VmSpec) -> bool {
     let bios = matches!(machine.family(), Family::Q35 | Family::Pc) && spec.firmware.is_none();
-    bios && spec.display == Display::None && !matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. })
-}
-
-/// A window is asked for by its toolkit: with none built in, QEMU's own choice would be VNC on a network port.
-fn display(display: Display, os: Os) -> &'static str {
-    match (display, os) {
-        (Display::None | Display::Headless, _) => "none",
-        (Display::Gui, Os::Linux) => "gtk",
-        (Display::Gui, Os::Macos) => "cocoa",
-    }
+    bios && !spec.display.has_screen() && !matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. })
 }
 
 #[derive(Default)]

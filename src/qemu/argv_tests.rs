@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
-use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Firmware, ImageFormat, Share};
+use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Display, Firmware, ImageFormat, Share};
 
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec, host), Ok(()));

@@ -1,13 +1,13 @@
 //! Which controllers a VM starts with, from what is to hang on them.
 
 use super::{Device, Machine, ids};
-use crate::spec::{Boot, DiskBus, Display, VmSpec};
+use crate::spec::{Boot, DiskBus, VmSpec};
 
 /// Whether the VM starts with a USB controller.
 pub fn uses_usb(machine: &Machine, spec: &VmSpec) -> bool {
     let asked = spec.usb || has_disk(spec, DiskBus::Usb) || has_driver(spec, "usb-");
     // keyboard and pointer of a VM with a screen, unless they are virtio ones
-    let for_screen = spec.display != Display::None && machine.has_pci();
+    let for_screen = spec.display.has_screen() && machine.has_pci();
     machine.has_usb() && (asked || for_screen)
 }
 
@@ -46,7 +46,7 @@ fn has_cd(spec: &VmSpec) -> bool {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, extra_device, spec};
-    use crate::spec::Arch;
+    use crate::spec::{Arch, Display};
 
     #[test]
     fn a_controller_is_there_for_what_hangs_on_it() {

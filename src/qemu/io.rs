@@ -5,7 +5,7 @@ use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::{Device, Machine, ids};
-use crate::spec::{Display, MacAddress, Networking, NicModel, VmSpec};
+use crate::spec::{MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
@@ -107,7 +107,7 @@ pub(super) fn usb(machine: &Machine, spec: &VmSpec) -> Option<Device> {
 
 /// Video device, keyboard and pointer.
 pub(super) fn screen(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
-    if spec.display == Display::None {
+    if !spec.display.has_screen() {
         return Vec::new();
     }
     let video = Device::new(machine.video_device(), ids::VIDEO);

@@ -35,6 +35,7 @@ pub mod plan;
 pub mod properties;
 pub mod quote;
 pub mod replug;
+mod screen;
 pub mod slots;
 pub mod snapshot;
 #[cfg(test)]

@@ -87,21 +87,6 @@ pub enum Firmware {
     },
 }
 
-/// What the VM shows (`--display`, `--gui`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Display {
-    /// No video device; the serial console only.
-    #[default]
-    None,
-    /// A window (`--gui`).
-    Gui,
-    /// A video device without a window, for screenshots.
-    Headless,
-}
-
-word_type!(Display, "display", { None = "none", Gui = "gui", Headless = "headless" });
-
 /// What happens when the guest's kernel panics (`--on-panic`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,21 +104,3 @@ word_type!(OnPanic, "action on panic", { Poweroff = "poweroff", Pause = "pause",
 
 /// Arguments after `--`, given to QEMU unchanged.
 pub type ExtraArguments = Vec<OsString>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn displays_have_the_same_name_in_json() {
-        for display in Display::ALL {
-            assert_eq!(display.to_string().parse(), Ok(*display));
-            assert_eq!(serde_json::to_value(display).unwrap(), display.as_str());
-        }
-        let error = "gtk".parse::<Display>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown display 'gtk', did you mean 'gui'? (known: none, gui, headless)"
-        );
-    }
-}

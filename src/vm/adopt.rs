@@ -27,7 +27,7 @@ use super::console::{self, ConsoleLog};
 use super::facts::Facts;
 use super::journal::Pending;
 use super::outcome::{Ending, Outcome};
-use super::prepare::{Doors, Serial};
+use super::prepare::{Doors, Serial, remove_screen};
 use super::process::Process;
 use super::rebuild::rebuild;
 use super::running::{OUTCOME_FILE, Running};
@@ -336,6 +336,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     if let Some(path) = &file.user_qmp {
         remove_socket(path);
     }
+    remove_screen(&file.spec.display);
     if let Ok(Some(state)) = StateDir::existing(&file.facts.state_directory) {
         let outcome = Outcome {
             ending: Ending::Unknown,

@@ -67,7 +67,7 @@ impl Process {
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg0(program).args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
-        environment::apply(&mut command);
+        environment::apply_to_qemu(&mut command);
         sys::prepare_child(&mut command, keep, true, tied);
         let spawned = command.spawn();
         // our copies of the sockets go with it: a QEMU that dies early then resets its connections

@@ -23,7 +23,7 @@ use super::journal::Journal;
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
 use super::plugged::Plugged;
-use super::prepare::{Doors, Shares};
+use super::prepare::{Doors, Shares, remove_screen};
 use super::process::Process;
 use super::signals::Signals;
 use super::state::RunState;
@@ -148,10 +148,12 @@ impl Running {
     pub async fn run(self) -> Outcome {
         let Self { handle, owner, outcome, run, state, mut shares, user_qmp, .. } = self;
         let ephemeral = owner.facts.ephemeral;
+        let spec = Arc::clone(&owner.spec);
         let end = owner.run().await;
         handle.console.finish().await;
         log::info!("{end}");
         shares.end();
+        remove_screen(&spec.display);
         if let Some(path) = user_qmp {
             remove_socket(&path);
         }

@@ -30,7 +30,7 @@ use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Cards, Journal, Pending};
 use super::plugged::{Plugged, Record};
-use super::prepare::{Made, Prepared, Restored, Serial, Sockets};
+use super::prepare::{Made, Prepared, Restored, Serial, Sockets, remove_screen};
 use super::process::Process;
 use super::rebuild;
 use super::running::{Running, Whole};
@@ -68,8 +68,9 @@ pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartE
 }
 
 fn undo(prepared: Prepared, made: Made) {
-    let Prepared { run, state, mut shares, user_qmp, images, .. } = prepared;
+    let Prepared { spec, run, state, mut shares, user_qmp, images, .. } = prepared;
     shares.end();
+    remove_screen(&spec.display);
     if let Some((path, listener)) = user_qmp {
         drop(listener);
         remove_socket(&path);

@@ -131,7 +131,7 @@ impl StartError {
             Self::Qemu { said } if said.contains("cannot use stdio") => Some(
                 "QEMU's standard streams are the guest's console; `vmrun ctl hmp` and `--qmp` are ways to its monitors".to_owned(),
             ),
-            Self::Qemu { .. } => None,
+            Self::Qemu { said } => display_hint(said).map(str::to_owned),
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Elsewhere(_) => Some("run the command in the container that the VM was started in".to_owned()),
             Self::Program(error) => error.hint(),
@@ -165,6 +165,23 @@ impl StartError {
             _ => false,
         }
     }
+}
+
+/// What to do where QEMU could not show a display.
+fn display_hint(said: &str) -> Option<&'static str> {
+    let has = |words: &str| said.contains(words);
+    if has("qemu-system-gui") || (has("Display '") && has("is not available")) {
+        return Some("QEMU's windows are a package of their own: Debian and Ubuntu call it qemu-system-gui");
+    }
+    if has("gtk initialization failed") || has("Could not initialize SDL") {
+        return Some(
+            "is $DISPLAY or $WAYLAND_DISPLAY that of a running desktop, which lets you in? `--display headless` needs none",
+        );
+    }
+    if has("-spice") && (has("invalid option") || has("spice support")) {
+        return Some("this QEMU has no SPICE; `--display vnc=unix:PATH` is there in nearly every one");
+    }
+    None
 }
 
 /// For errors of the system.

@@ -54,5 +54,6 @@ mod soak;
 mod status;
 mod support;
 mod terminal;
+mod windows;
 mod wrap;
 mod wrap_changes;

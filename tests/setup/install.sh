@@ -12,6 +12,10 @@ packages=()
 has qemu-system-x86_64 || packages+=(qemu-system-x86)
 has qemu-img || packages+=(qemu-utils)
 has xz || packages+=(xz-utils)
+# Windows, and a screen for them that nobody sees.
+compgen -G '/usr/lib*/*/qemu/ui-gtk.so' > /dev/null || compgen -G '/usr/lib*/qemu/ui-gtk.so' > /dev/null ||
+    packages+=(qemu-system-gui)
+has Xvfb || packages+=(xvfb)
 # Firmware for --uefi, wherever the distribution keeps it.
 compgen -G '/usr/share/*/OVMF_CODE*.fd' > /dev/null || compgen -G '/usr/share/edk2/*/OVMF_CODE*.fd' > /dev/null ||
     packages+=(ovmf)

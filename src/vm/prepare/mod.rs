@@ -7,6 +7,7 @@ mod disks;
 mod made;
 mod naming;
 mod restored;
+mod screen;
 mod shares;
 mod sockets;
 
@@ -24,7 +25,7 @@ use crate::host::programs::{self, SearchPath};
 use crate::host::{iso, ports};
 use crate::qemu::{self, Channels, HostFacts, Machine};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{AccelList, Arch, Boot, MacAddress, Networking, Request, VmName, VmSpec};
+use crate::spec::{AccelList, Arch, Boot, Display, MacAddress, Networking, Request, VmName, VmSpec};
 
 use super::console::DEFAULT_LOG_CAP;
 use super::images::Images;
@@ -34,6 +35,7 @@ pub(super) use made::Made;
 pub(super) use restored::Restored;
 #[cfg(any(test, fuzzing))]
 pub(super) use restored::fuzz_restored;
+pub(super) use screen::remove_screen;
 pub(super) use shares::Shares;
 pub use sockets::Doors;
 pub(super) use sockets::{Serial, Sockets};
@@ -88,6 +90,7 @@ struct Plan {
     firmware: Option<FoundFirmware>,
     state: PathBuf,
     devices: Vec<ExtraDevice>,
+    display: Display,
 }
 
 /// As many descriptors as a supervisor needs at least: with fewer it would run out of them half-way.
@@ -174,6 +177,7 @@ impl Plan {
             None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
         };
         shares::check(request)?;
+        let display = screen::resolve(&request.display)?;
         let devices = devices::extra(&request.devices, &qemu)?;
         let host = HostFacts {
             os: machine.os,
@@ -181,7 +185,7 @@ impl Plan {
             accel: accel.accel,
             qemu_version: Some(OLDEST_QEMU),
         };
-        Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices })
+        Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices, display })
     }
 }
 
@@ -272,6 +276,7 @@ impl Parts {
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(StartError::RunDirectory)?;
+    screen::check(&plan.display, plan.host.os)?;
     let control = Doors::open(run)?;
     let state_is_new = !plan.state.exists();
     let base_uuid = request.ephemeral.then(|| StateDir::uuid_at(&plan.state)).flatten();
@@ -352,7 +357,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         memory: request.memory,
         boot: plan.boot.clone(),
         firmware: parts.firmware,
-        display: request.display,
+        display: plan.display.clone(),
         disks: parts.disks,
         metadata: parts.metadata,
         networking: request.networking.clone(),

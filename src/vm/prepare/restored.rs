@@ -33,7 +33,7 @@ use super::super::journal::Cards;
 use super::super::plugged::Record;
 use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
-use super::{Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, sockets};
+use super::{Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, screen, sockets};
 
 /// A saved VM that is about to go on.
 #[derive(Debug)]
@@ -156,6 +156,7 @@ impl Begun<'_> {
         let Self { saved, spec, host, state, made } = self;
         // what a killed supervisor left in it is nobody's
         run.clear().map_err(StartError::RunDirectory)?;
+        screen::check(&spec.display, host.os)?;
         let control = Doors::open(run)?;
         match state.exists() {
             true => made.inside(&state),

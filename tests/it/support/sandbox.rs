@@ -19,6 +19,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// A test's own folder.
 pub(crate) struct Sandbox {
     dir: TempDir,
+    /// Of the desktop that windows open on.
+    display: Option<String>,
 }
 
 /// What a command did.
@@ -77,7 +79,14 @@ impl Sandbox {
         std::fs::create_dir(dir.path().join("run")).unwrap();
         std::fs::set_permissions(dir.path().join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .unwrap();
-        Self { dir }
+        Self { dir, display: None }
+    }
+
+    /// The same, on this X server.
+    pub(crate) fn on(display: &str) -> Self {
+        let mut sandbox = Self::new();
+        sandbox.display = Some(display.to_owned());
+        sandbox
     }
 
     /// The folder that commands run in.
@@ -111,6 +120,12 @@ impl Sandbox {
             .env_remove("STATE_DIRECTORY")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
+        match &self.display {
+            Some(display) => {
+                command.env("DISPLAY", display).env_remove("WAYLAND_DISPLAY").env_remove("GDK_BACKEND")
+            }
+            None => command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY"),
+        };
         command
     }
 

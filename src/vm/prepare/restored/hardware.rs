@@ -70,7 +70,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         memory,
         boot,
         firmware,
-        display: screen(display, request.display)?,
+        display: screen(&display, &request.display)?,
         disks,
         metadata,
         mac,
@@ -155,14 +155,14 @@ fn network(saved: Networking, asked: &Networking) -> Result<Networking, StartErr
 }
 
 /// The video device is hardware, a window is not.
-fn screen(saved: Display, asked: Display) -> Result<Display, StartError> {
-    match (saved, asked) {
-        (Display::None, Display::None) => Ok(Display::None),
-        (Display::None, asked) => {
+fn screen(saved: &Display, asked: &Display) -> Result<Display, StartError> {
+    match (saved.has_screen(), asked) {
+        (false, Display::None) => Ok(Display::None),
+        (false, asked) => {
             Err(StartError::usage(format!("--display {asked}: the saved VM has no video device")))
         }
-        (Display::Gui | Display::Headless, Display::Gui) => Ok(Display::Gui),
-        (Display::Gui | Display::Headless, Display::None | Display::Headless) => Ok(Display::Headless),
+        (true, Display::None) => Ok(Display::Headless),
+        (true, asked) => super::super::screen::resolve(asked),
     }
 }
 
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_file_opens_no_window() {
-        assert_eq!(screen(Display::Gui, Display::None).unwrap(), Display::Headless);
-        assert_eq!(screen(Display::Headless, Display::Gui).unwrap(), Display::Gui);
-        screen(Display::None, Display::Gui).unwrap_err();
+        assert_eq!(screen(&Display::Gui, &Display::None).unwrap(), Display::Headless);
+        assert_eq!(screen(&Display::Headless, &Display::Gui).unwrap(), Display::Gui);
+        screen(&Display::None, &Display::Gui).unwrap_err();
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
             words.flag("--publish", forward.to_string());
         }
     }
-    if spec.display == Display::Gui && request.display != Display::Gui {
+    if spec.display.has_screen() && spec.display != Display::Headless && request.display == Display::None {
         words.flag("--display", spec.display.to_string());
     }
     if request.on_panic == OnPanic::default() && spec.on_panic != OnPanic::default() {
