@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::host::dirs::{
-    DirError, Directory, RunClient, RunDir, StateDir, names, remove_ephemeral, remove_socket, warn_of,
+    DirError, Directory, EphemeralEnvironment, RunClient, RunDir, StateDir, names, open_ephemeral,
+    remove_ephemeral, remove_socket, warn_of,
 };
 use crate::host::sys;
 use crate::qemu::{Command, ids};
@@ -200,7 +201,10 @@ async fn take_over(
     let facts = &mut file.facts;
     let (major, minor, micro) = greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
-    let state = Arc::new(StateDir::open(&facts.state_directory)?);
+    let state = Arc::new(match facts.ephemeral {
+        true => open_ephemeral(&EphemeralEnvironment::from_env(), &facts.state_directory, run.path())?,
+        false => StateDir::open(&facts.state_directory)?,
+    });
     let log =
         ConsoleLog::go_on(Arc::clone(&state), facts.log_bytes, &run).map_err(system("the console's log"))?;
     let console = Serial::open(&run)

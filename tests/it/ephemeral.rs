@@ -1,9 +1,12 @@
 //! `--ephemeral`: the image stays as it was, and nothing is left.
 
+use std::path::{Path, PathBuf};
+
 use nix::sys::signal::Signal;
 
-use crate::support::boot_sector::Guest;
-use crate::support::processes::{eventually, has_ended, qemu_of, send};
+use crate::support::boot_sector::{self, Guest};
+use crate::support::cd;
+use crate::support::processes::{eventually, has_ended, of, qemu_of, send};
 use crate::support::sandbox::{Foreground, Sandbox};
 
 /// An image that writes to itself would need another guest: this one writes to its second disk.
@@ -77,12 +80,13 @@ fn what_a_kill_leaves_goes_with_the_next_start() {
     send(vm.pid(), Signal::SIGKILL);
     vm.end();
     eventually("QEMU has died with it", || has_ended(qemu));
-    assert!(sandbox.file("guest-state/ephemeral-guest").exists());
+    let left = sandbox.ephemeral_states();
+    assert_eq!(left.len(), 1, "{left:?}");
     // under another name, too
     let vm =
         sandbox.foreground(["--ephemeral".as_ref(), "--name".as_ref(), "next".as_ref(), image.as_os_str()]);
     vm.wait_for(Guest::ReactsToButton.greeting());
-    assert!(!sandbox.file("guest-state/ephemeral-guest").exists());
+    assert!(!left[0].exists() && sandbox.ephemeral_states().len() == 1);
     vm.signal(Signal::SIGTERM);
     assert_eq!(vm.end().code(), 0);
     assert!(!sandbox.file("guest-state").exists());
@@ -125,4 +129,105 @@ fn a_machine_stays_the_same_machine() {
     assert_eq!(uuid_of(&["--uuid", asked]), asked);
     assert_eq!(uuid_of(&[]), asked);
     sandbox.is_clean();
+}
+
+/// Every path under a folder.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.symlink_metadata().unwrap().is_dir() {
+            all.extend(tree(&path));
+        }
+        all.push(path);
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn nothing_is_put_beside_the_image() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.file("images")).unwrap();
+    let image = sandbox.file("images/guest.img");
+    boot_sector::write(Guest::ReactsToButton, &image);
+    // what it has kept of an ordinary run is the machine's, and found again
+    sandbox.detached([image.to_str().unwrap()]);
+    let told = sandbox.ctl_json(["status"]);
+    sandbox.ctl(["shutdown", "--force"]);
+    let before = tree(&sandbox.file("images"));
+    let vms: Vec<Foreground> = (0..2)
+        .map(|_| {
+            sandbox.foreground(["--ephemeral".as_ref(), "--data".as_ref(), "x".as_ref(), image.as_os_str()])
+        })
+        .collect();
+    for vm in &vms {
+        vm.wait_for(Guest::ReactsToButton.greeting());
+    }
+    assert_eq!(tree(&sandbox.file("images")), before);
+    let states = sandbox.ephemeral_states();
+    assert_eq!(states.len(), 2, "{states:?}");
+    // as QEMU has it: its overlays are there
+    for process in of(sandbox.path()).iter().filter(|process| process.is_qemu()) {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().flatten();
+        let files: Vec<PathBuf> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+        assert!(files.contains(&image), "{files:?}");
+        assert!(states.iter().any(|state| files.contains(&state.join("overlay-disk0.qcow2"))), "{files:?}");
+    }
+    let macs = |status: &serde_json::Value| status["mac"].clone();
+    let one = sandbox.ctl_json(["--vm", "guest", "status"]);
+    assert_eq!(macs(&one), macs(&told), "{one}");
+    for vm in &vms {
+        vm.signal(Signal::SIGTERM);
+    }
+    for vm in vms {
+        assert_eq!(vm.end().code(), 0);
+    }
+    assert_eq!(tree(&sandbox.file("images")), before);
+    sandbox.is_clean();
+}
+
+#[test]
+fn what_is_only_read_runs_many_times_at_once() {
+    let sandbox = Sandbox::new();
+    cd::write(Guest::ReactsToButton, &sandbox.file("guest.iso"));
+    let names: Vec<String> = (0..3).map(|_| sandbox.detached(["guest.iso"])).collect();
+    let states: Vec<_> = names
+        .iter()
+        .map(|name| {
+            sandbox.ctl_json(["--vm", name, "status"])["state_directory"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(states[0], sandbox.file("guest-state").to_str().unwrap());
+    assert!(states[1] != states[0] && states[2] != states[0] && states[1] != states[2], "{states:?}");
+    // what would be put into the state directory must not be thrown away unasked
+    let disk = ["qemu", "--detached", "--disk", "size=1M", "guest.iso"];
+    sandbox.run(disk).fails(1, &["guest-state is in use by another VM"]);
+    sandbox.run(["qemu", "--detached", "--state", "guest-state", "guest.iso"]).fails(1, &["is in use"]);
+    for name in names {
+        sandbox.ctl(["--vm", &name, "shutdown", "--force"]);
+    }
+    sandbox.is_clean();
+    assert!(sandbox.file("guest-state").exists());
+}
+
+#[test]
+fn a_start_that_fails_removes_what_it_has_made_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    for (round, options) in [&[][..], &["--ephemeral"]].into_iter().enumerate() {
+        if round == 0 {
+            std::fs::create_dir(sandbox.file("guest-state")).unwrap();
+            std::fs::write(sandbox.file("guest-state/notes.txt"), "x").unwrap();
+        }
+        let before = tree(sandbox.path());
+        let bad = ["qemu", "--detached", "--name", "vm", "--disk", "new.img,size=1M", "--data", "x"];
+        let bad = [&bad[..], options, &["guest.img", "--", "-device", "no-such-device"]].concat();
+        sandbox.run(bad).fails(1, &["no-such-device"]);
+        let left = tree(sandbox.path());
+        let more: Vec<_> =
+            left.iter().filter(|path| !before.contains(path) && !path.ends_with("run/vmrun")).collect();
+        assert!(more.is_empty(), "{more:#?}");
+        assert!(before.iter().all(|path| left.contains(path)));
+    }
 }

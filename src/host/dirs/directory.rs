@@ -326,10 +326,9 @@ impl Directory {
         }
     }
 
-    /// Whether its path still leads to it.
-    pub(super) fn is_in_place(&self) -> bool {
-        let there = nix::sys::stat::lstat(&self.path);
-        matches!((there, fstat(&self.fd)), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    /// The same once more.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { path: self.path.clone(), fd: self.fd.try_clone()? })
     }
 
     /// Its path from now on: it was given another name.

@@ -4,6 +4,7 @@ mod directory;
 mod ephemeral;
 mod formats;
 mod holder;
+mod made;
 mod own;
 mod run;
 mod runtime;
@@ -17,8 +18,9 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use directory::{Directory, PipeEnd};
-pub use ephemeral::{ephemeral_path, open_ephemeral, remove_ephemeral};
+pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::process_state;
+pub use made::{MadeFile, StateBefore, StateMade};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 
@@ -36,7 +37,7 @@ const RUN_FILES: [&str; 11] = [
 ];
 
 /// Files of a state directory that have one name only.
-const STATE_FILES: [&str; 10] = [
+const STATE_FILES: [&str; 11] = [
     "mac-addr",
     "uuid",
     "formats.json",
@@ -46,6 +47,7 @@ const STATE_FILES: [&str; 10] = [
     "console.log.1",
     "metadata.iso",
     "uefi-vars.fd",
+    super::ephemeral::RUN_FILE,
     names::LOCK,
 ];
 
@@ -55,7 +57,6 @@ pub(super) enum Holds {
     /// A running VM's.
     Run,
     /// A VM's that outlive it.
-    #[allow(dead_code)]
     State,
 }
 
@@ -153,7 +154,7 @@ pub(super) fn empty(folder: &Directory, holds: Holds, keep: &[&str]) -> Result<(
 }
 
 /// Removes a file; one that is not there any more is fine.
-pub(super) fn remove(folder: &Directory, name: &OsStr) -> io::Result<()> {
+pub(super) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -161,7 +162,7 @@ pub(super) fn remove(folder: &Directory, name: &OsStr) -> io::Result<()> {
 }
 
 /// Removes a folder in another; one that has something in it stays, and one that is not there any more is fine.
-pub(super) fn remove_empty(parent: &Directory, name: &OsStr) -> io::Result<()> {
+pub(super) fn remove_empty(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),

@@ -177,6 +177,12 @@ impl StateDir {
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 
+    /// The same for the address of the network card from the start.
+    pub fn mac_at(path: &Path) -> Option<MacAddress> {
+        let bytes = Directory::open(path, Privacy::ReadableByOthers).ok()?.read(MAC_FILE).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
     /// What a file of one line holds; made up and written down if it is not there.
     fn kept<T>(&self, file: &str, make_up: impl FnOnce() -> T) -> Result<T, DirError>
     where

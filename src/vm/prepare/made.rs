@@ -1,51 +1,41 @@
 //! What a start has made on the host, to be taken back if it fails.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Files and folders that were not there before, in the order they were made.
+use crate::host::dirs::{MadeFile, StateDir, StateMade, remove_ephemeral};
+
+/// What was not there before, in the order it was made.
 #[derive(Debug, Default)]
 pub(in super::super) struct Made {
-    files: Vec<PathBuf>,
-    directories: Vec<PathBuf>,
-    /// A folder that was there, with the names that were in it.
-    before: Option<(PathBuf, Vec<OsString>)>,
+    files: Vec<MadeFile>,
+    state: Option<StateMade>,
+    ephemeral: Option<PathBuf>,
 }
 
 impl Made {
     /// A file was made.
     pub(super) fn file(&mut self, path: &Path) {
-        self.files.push(path.to_owned());
+        self.files.extend(MadeFile::at(path));
     }
 
-    /// A folder was made; whatever vmrun itself puts into it goes with it.
-    pub(super) fn directory(&mut self, path: &Path) {
-        self.directories.push(path.to_owned());
+    /// vmrun is about to put files into a state directory.
+    pub(super) fn state(&mut self, state: StateMade) {
+        self.state = Some(state);
     }
 
-    /// A folder is there and vmrun is about to put files into it: those that are new are taken out again.
-    pub(super) fn inside(&mut self, path: &Path) {
-        // one that cannot be read is left alone
-        self.before = names(path).ok().map(|names| (path.to_owned(), names));
+    /// A state directory was made that goes as a whole.
+    pub(super) fn ephemeral(&mut self, state: &StateDir) {
+        self.ephemeral = Some(state.path().to_owned());
     }
 
-    /// Takes it all back. Best effort: what cannot be removed is of no use to anybody either.
+    /// Takes it all back. Nobody has the state directory any more.
     pub(in super::super) fn undo(self) {
-        for file in self.files.iter().rev() {
-            let _ = std::fs::remove_file(file);
+        self.files.iter().rev().for_each(MadeFile::remove);
+        if let Some(state) = self.state {
+            state.take_back();
         }
-        if let Some((directory, before)) = self.before {
-            let now = names(&directory).unwrap_or_default();
-            for new in now.iter().filter(|name| !before.contains(name)) {
-                let _ = std::fs::remove_file(directory.join(new));
-            }
-        }
-        for directory in self.directories.iter().rev() {
-            let _ = std::fs::remove_dir_all(directory);
+        if let Some(Ok(Some(state))) = self.ephemeral.as_deref().map(StateDir::existing) {
+            remove_ephemeral(&state);
         }
     }
-}
-
-fn names(directory: &Path) -> std::io::Result<Vec<OsString>> {
-    std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
 }

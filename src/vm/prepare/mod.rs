@@ -10,6 +10,7 @@ mod restored;
 mod screen;
 mod shares;
 mod sockets;
+mod state;
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice, Warning};
-use crate::host::dirs::{DirError, RunDir, StateDir, open_ephemeral, state_path_in};
+use crate::host::dirs::{DirError, RunDir, StateDir, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::{iso, ports};
@@ -245,6 +246,8 @@ struct Parts {
     qemu: PathBuf,
     control: Doors,
     state: Arc<StateDir>,
+    /// The state goes with the run.
+    ephemeral: bool,
     images: Images,
     inventory: Inventory,
     shares: Shares,
@@ -266,7 +269,7 @@ impl Parts {
             shares: self.shares,
             user_qmp: self.user_qmp,
             made: Made::default(),
-            options,
+            options: RunOptions { ephemeral: self.ephemeral, ..options },
             restored: None,
         }
     }
@@ -278,26 +281,14 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     run.clear().map_err(StartError::RunDirectory)?;
     screen::check(&plan.display, plan.host.os)?;
     let control = Doors::open(run)?;
-    let state_is_new = !plan.state.exists();
-    let base_uuid = request.ephemeral.then(|| StateDir::uuid_at(&plan.state)).flatten();
-    let state = match request.ephemeral {
-        true => Arc::new(open_ephemeral(&plan.state, run.name())?),
-        false => Arc::new(StateDir::open(&plan.state)?),
-    };
+    let state::Opened { state, ephemeral, identity: base } = state::open(request, &plan, run, made)?;
     state.hold();
-    if request.ephemeral {
-        made.directory(state.path());
-    }
-    match state_is_new {
-        true => made.directory(&plan.state),
-        false => made.inside(&plan.state),
-    }
     let plan = Plan { state: state.path().to_owned(), ..plan };
     let images = Images::new(Arc::clone(&state), run.path());
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
     let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
     let name = run.name().clone();
-    let uuid = identity(request, base_uuid, &state)?;
+    let uuid = identity(request, base.uuid, &state)?;
     let metadata = match &request.data {
         Some(data) => {
             let path = state.path().join("metadata.iso");
@@ -306,7 +297,10 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         }
         None => None,
     };
-    let mac = state.mac()?;
+    let mac = match base.mac {
+        Some(mac) => mac,
+        None => state.mac()?,
+    };
     let parts = SpecParts { name, uuid, mac, disks: disks.disks.clone(), firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
@@ -319,6 +313,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         qemu: plan.qemu,
         control,
         state,
+        ephemeral,
         images,
         inventory,
         shares,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::host::accel::{self, AccelChoice, Machine as Host};
-use crate::host::dirs::{RunDir, StateDir, state_path_in};
+use crate::host::dirs::{RunDir, StateBefore, StateDir, state_path_in};
 use crate::host::programs::{self, SearchPath};
 use crate::host::saved::{self, SavedError};
 use crate::qemu::{self, HostFacts, Machine, Slots};
@@ -158,11 +158,9 @@ impl Begun<'_> {
         run.clear().map_err(StartError::RunDirectory)?;
         screen::check(&spec.display, host.os)?;
         let control = Doors::open(run)?;
-        match state.exists() {
-            true => made.inside(&state),
-            false => made.directory(&state),
-        }
+        let before = StateBefore::look(&state);
         let state = Arc::new(StateDir::open(&state)?);
+        made.state(before.of(&state).map_err(system("the state directory"))?);
         let firmware = hardware::firmware(&saved.spec, request, &state)?;
         let images = Images::new(Arc::clone(&state), run.path());
         let mut door = images::Door::new(&images, request);

@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::host::accel;
 use crate::host::dirs::{
-    DirError, Liveness, RunDir, RuntimeEnvironment, StateDir, names, open_ephemeral, remove_ephemeral,
-    runtime_root,
+    DirError, EphemeralEnvironment, Liveness, RunDir, RuntimeEnvironment, StateDir, ephemeral_path, names,
+    open_ephemeral, remove_ephemeral, runtime_root,
 };
 use crate::host::sys;
 use crate::qemu::HostFacts;
@@ -47,8 +47,6 @@ use super::takeover::TakeOver;
 use look::Seen;
 pub(super) use refresh::refreshed;
 
-/// Folder of what such VMs have besides their run directories, in the folder of these. Its name is no VM's.
-const STATES: &str = ".wrapped";
 /// A QEMU may do much before it answers on its monitor for the first time: take memory, load images, wait for a migration.
 const GREETING: Duration = Duration::from_secs(24 * 3600);
 /// How long the supervisor of a VM of the same name that has just ended may take to go.
@@ -88,8 +86,8 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
         let monitor = sys::out_of_the_way(&listening.into()).map_err(system("a descriptor for QEMU"))?;
         // of this process, which will be QEMU
         let process = sys::pidfd_open(Pid::this()).map_err(system("a descriptor of this process"))?;
-        let state = root.join(STATES);
-        let file = describe(&run, qemu, &state, sandbox)?;
+        let state = ephemeral_path(&EphemeralEnvironment::from_env(), run.name())?;
+        let file = describe(&run, qemu, state, sandbox)?;
         // before QEMU is there: whoever takes over must not mistake it for one that was never let go
         file.write(&run)?;
         Ok((control, monitor, process, file))
@@ -133,7 +131,7 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
 }
 
 /// What can be said before QEMU is asked.
-fn describe(run: &RunDir, qemu: &Path, state: &Path, sandbox: bool) -> Result<VmFile, StartError> {
+fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<VmFile, StartError> {
     let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
     let target = qemu.file_name().and_then(|name| name.to_str()?.strip_prefix("qemu-system-"));
     let target = target.unwrap_or(machine.arch.qemu_name()).to_owned();
@@ -147,7 +145,7 @@ fn describe(run: &RunDir, qemu: &Path, state: &Path, sandbox: bool) -> Result<Vm
         qemu_pid: pid.as_raw(),
         qemu_start_time: sys::process_start_time("/proc".as_ref(), pid).map_err(system("/proc"))?,
         run_directory: run.path().to_owned(),
-        state_directory: crate::host::dirs::ephemeral_path(state, run.name()),
+        state_directory: state,
         detached: false,
         ephemeral: true,
         max_resets: None,
@@ -232,8 +230,8 @@ pub(super) async fn take_over(
 ) -> Result<Option<Running>, StartError> {
     let signals = Signals::ignored().map_err(system("signals"))?;
     let mut process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
-    let base: Option<PathBuf> = file.facts.state_directory.parent().map(Path::to_owned);
-    let state = Arc::new(open_ephemeral(&base.unwrap_or_default(), run.name())?);
+    let environment = EphemeralEnvironment::from_env();
+    let state = Arc::new(open_ephemeral(&environment, &file.facts.state_directory, run.path())?);
     let spoken = tokio::select! { biased;
         _ = process.ended() => None,
         spoken = speak(&run, &file) => match spoken {

@@ -61,7 +61,7 @@ fn another_users_vm() {
     // the other way round: root may not fall for a folder that somebody else prepared
     let mut ours = bad.sandbox.vmrun();
     ours.env("VMRUN_RUNTIME_DIR", bad.sandbox.file("nobody"));
-    let words = [&format!("nobody/vmrun belongs to another user (uid {NOBODY})"), "hint: "];
+    let words = [&format!("nobody belongs to another user (uid {NOBODY})"), "hint: "];
     bad.refused_as(&mut ours, &["ctl", "--vm", "vm", "status"], 1, &words);
 }
 

@@ -76,9 +76,11 @@ impl Done {
 impl Sandbox {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("run")).unwrap();
-        std::fs::set_permissions(dir.path().join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .unwrap();
+        for folder in ["run", "tmp"] {
+            let folder = dir.path().join(folder);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        }
         Self { dir, display: None }
     }
 
@@ -104,6 +106,17 @@ impl Sandbox {
         self.dir.path().join("run/vmrun")
     }
 
+    /// The folder for temporary files, in which ephemeral VMs have their state.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.dir.path().join("tmp")
+    }
+
+    /// The state directories of ephemeral VMs.
+    pub(crate) fn ephemeral_states(&self) -> Vec<PathBuf> {
+        let base = self.temporary().join(format!("vmrun-{}", nix::unistd::geteuid()));
+        std::fs::read_dir(base).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    }
+
     /// `vmrun` with this sandbox's runtime directory, TCG, and a closed standard input.
     pub(crate) fn vmrun(&self) -> Command {
         self.program(env!("CARGO_BIN_EXE_vmrun"))
@@ -115,6 +128,7 @@ impl Sandbox {
         command
             .current_dir(self.path())
             .env("VMRUN_RUNTIME_DIR", self.dir.path().join("run"))
+            .env("TMPDIR", self.temporary())
             .env("VMRUN_ACCEL", "tcg")
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("STATE_DIRECTORY")
@@ -158,6 +172,8 @@ impl Sandbox {
         super::processes::eventually("no process is left", || super::processes::of(self.path()).is_empty());
         let left: Vec<_> = std::fs::read_dir(self.runtime()).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "run directories are left: {left:#?}");
+        let left: Vec<_> = std::fs::read_dir(self.temporary()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "temporary files are left: {left:#?}");
     }
 
     /// Waits until the boot sector has been loaded, which is a moment before the guest's greeting.
