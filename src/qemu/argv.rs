@@ -102,12 +102,29 @@ fn sandbox(spec: &VmSpec, host: &HostFacts) -> Option<&'static str> {
     possible.then_some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 }
 
+/// Whether the machine has its AHCI controller; none where it has none by its type, or the type says so itself.
+fn sata(machine: &Machine, spec: &VmSpec) -> Option<bool> {
+    let is_said = machine.kind().split(',').any(|option| option.starts_with("sata="));
+    // the firmware looks for drives on it for most of a second
+    (machine.family() == Family::Q35 && !is_said)
+        .then(|| controllers::uses_sata(spec) || !spec.extra.is_empty())
+}
+
+fn sata_option(on: bool) -> String {
+    format!("sata={}", if on { "on" } else { "off" })
+}
+
+/// The machine's type with the hardware that hangs on more than the rest of the description: for one that is to be built again
+/// without the arguments that the user added.
+pub fn decided_machine(spec: &VmSpec) -> String {
+    let machine = Machine::of(spec);
+    let options = sata(&machine, spec).map(sata_option);
+    std::iter::once(machine.kind().to_owned()).chain(options).collect::<Vec<_>>().join(",")
+}
+
 fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> String {
     let mut options = vec![machine.kind().to_owned()];
-    // the firmware looks for drives on an AHCI controller for most of a second
-    if machine.family() == Family::Q35 && !controllers::uses_sata(spec) && spec.extra.is_empty() {
-        options.push("sata=off".to_owned());
-    }
+    options.extend(sata(machine, spec).filter(|on| !on).map(sata_option));
     if firmware_needs_the_console(machine, spec) {
         options.push("graphics=off".to_owned());
     }

@@ -43,7 +43,7 @@ pub(crate) mod testing;
 pub mod typed;
 pub mod wrapped;
 
-pub use argv::command_line;
+pub use argv::{command_line, decided_machine};
 pub use block::BlockNode;
 pub use channels::Channels;
 pub use check::{Unsupported, check};

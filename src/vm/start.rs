@@ -187,6 +187,11 @@ impl Failure {
         }
         let words = serial.last_words() + &process.last_words().await;
         match self {
+            // of a state that does not fit QEMU tells only there
+            Self::Start(StartError::Restore(error)) if !words.trim().is_empty() => {
+                let message = format!("{}\n  {}", error.message, words.trim().replace('\n', "\n  "));
+                StartError::Restore(ChangeError { message, ..error })
+            }
             Self::Start(error) => error,
             Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
             Self::Monitor(_) if by_itself => {

@@ -188,6 +188,24 @@ fn what_a_saved_vm_does_not_decide_is_decided_by_the_command_line() {
     sandbox.is_clean();
 }
 
+/// They change what vmrun leaves out of a machine, which must be the same one.
+#[test]
+fn a_vm_with_raw_arguments_goes_on_without_them() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    sandbox.detached(["--name", "vm", image.to_str().unwrap(), "--", "-msg", "timestamp=on"]);
+    sandbox.booted("vm");
+    for name in ["first.saved", "second.saved"] {
+        sandbox.ctl(["save", name]).ok();
+        sandbox.is_clean();
+        sandbox.detached(["--restore", name]);
+        let line = command_line(qemu_pid(&sandbox));
+        assert!(!line.contains(&"timestamp=on".to_owned()), "{line:?}");
+    }
+    sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
+    sandbox.is_clean();
+}
+
 #[test]
 fn a_saved_vm_that_leads_elsewhere_is_refused() {
     let sandbox = Sandbox::new();
@@ -307,6 +325,11 @@ fn a_saved_vm_that_leads_elsewhere_is_refused() {
         assert!(!done.stderr.contains('\u{1b}'), "{what}: {done:?}");
         sandbox.is_clean();
     }
+    // a state that does not fit: QEMU's own words for it
+    with_description(&file, &sandbox.file("edited.saved"), &changed("/spec/memory", json!(64 << 20)));
+    let done = sandbox.run(["qemu", "--restore", "edited.saved"]);
+    done.fails(1, &["could not load the saved state", "qemu-system-"]);
+    sandbox.is_clean();
     // what would lead elsewhere can be meant, and is then said
     let to = sandbox.file("edited.saved");
     with_description(&file, &to, &changed("/spec/shares", json!([])));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::qemu::{Command, migration};
+use crate::qemu::{Command, decided_machine, migration};
 use crate::qmp::hmp::usb_ports;
 use crate::spec::{Boot, Disk, Forward, Limits, VmSpec};
 
@@ -45,6 +45,7 @@ impl Saving {
         let kind = self.session.run(&migration::query_machine()).await?;
         if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
             self.spec.machine = Some(machine);
+            self.spec.machine = Some(decided_machine(&self.spec));
         }
         let ports = usb_ports(&self.session.hmp("info usb").await?);
         for hot in &mut self.record.hot {
