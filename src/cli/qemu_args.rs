@@ -270,6 +270,7 @@ impl QemuArgs {
             state: self.storage.state,
             // the environment says it
             runtime: None,
+            state_home: None,
             name: self.run.name,
             uuid: self.machine.uuid,
             hotplug_slots: self.devices.hotplug_slots,

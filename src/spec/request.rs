@@ -70,6 +70,8 @@ pub struct Request {
     pub state: Option<PathBuf>,
     /// Runtime directory, in the place of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
     pub runtime: Option<PathBuf>,
+    /// Folder of the user's store, in the place of `$XDG_STATE_HOME`; none = the one that the environment names.
+    pub state_home: Option<PathBuf>,
     /// The VM's name; none = from the image's name, made unique.
     pub name: Option<VmName>,
     /// The machine's UUID from now on; none = as in earlier runs, made up in the first.
@@ -130,6 +132,7 @@ impl Default for Request {
             restore: None,
             state: None,
             runtime: None,
+            state_home: None,
             name: None,
             uuid: None,
             hotplug_slots: DEFAULT_HOTPLUG_SLOTS,

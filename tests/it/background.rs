@@ -51,7 +51,9 @@ fn it_starts_under_any_umask() {
 #[test]
 fn it_starts_without_a_home_and_an_empty_environment() {
     starts_with("unset HOME USER LOGNAME SHELL TERM XDG_RUNTIME_DIR; exec START");
-    starts_with("exec env -i PATH=\"$PATH\" VMRUN_RUNTIME_DIR=\"$VMRUN_RUNTIME_DIR\" VMRUN_ACCEL=tcg START");
+    starts_with(
+        "exec env -i PATH=\"$PATH\" HOME=/nonexistent VMRUN_RUNTIME_DIR=\"$VMRUN_RUNTIME_DIR\" VMRUN_ACCEL=tcg START",
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::support::sandbox::{PATIENCE, Sandbox};
 fn request(sandbox: &Sandbox, guest: Guest) -> Request {
     Request {
         runtime: Some(sandbox.path().join("run")),
+        state_home: Some(sandbox.state_home()),
         accel: Some("tcg".parse::<AccelList>().unwrap()),
         memory: "64M".parse::<Size>().unwrap(),
         ..Request::of(sandbox.boot_sector(guest))

@@ -168,6 +168,14 @@ impl Directory {
         Ok(Self { path, fd: directory.into() })
     }
 
+    /// A private directory in it, made (mode 0700 whatever the umask) unless it is there.
+    ///
+    /// # Errors
+    /// It cannot be made, is no directory, a symlink, someone else's or open to others.
+    pub fn subdirectory(&self, name: &str) -> Result<Self, DirError> {
+        Self::create_in(self, name, Privacy::Private)
+    }
+
     /// Where it was when it was opened.
     pub fn path(&self) -> &Path {
         &self.path

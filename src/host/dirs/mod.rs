@@ -1,4 +1,5 @@
-//! Directories: where running VMs are found ([`RunDir`]) and what outlives a run ([`StateDir`]).
+//! Directories: where running VMs are found ([`RunDir`]) and what outlives a run, of
+//! one VM ([`StateDir`]) and of all VMs of a user ([`user_store`]).
 
 mod directory;
 mod ephemeral;
@@ -10,6 +11,7 @@ mod run;
 mod runtime;
 mod socket;
 mod state;
+mod store;
 
 use std::ffi::OsString;
 use std::io;
@@ -25,6 +27,7 @@ pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;
 pub use state::{StateDir, state_path, state_path_in};
+pub use store::{StoreEnvironment, StoreError, user_store};
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.
 pub mod names {

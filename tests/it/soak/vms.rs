@@ -64,6 +64,7 @@ impl Vm {
                 let request = Request {
                     name: Some(name.parse().unwrap()),
                     runtime: Some(sandbox.path().join("run")),
+                    state_home: Some(sandbox.state_home()),
                     accel: Some("tcg".parse().unwrap()),
                     memory: "32M".parse().unwrap(),
                     usb: true,

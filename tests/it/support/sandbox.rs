@@ -117,6 +117,11 @@ impl Sandbox {
         std::fs::read_dir(base).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
     }
 
+    /// The folder in the place of `$XDG_STATE_HOME`, in which the user's store is: no test touches the real one.
+    pub(crate) fn state_home(&self) -> PathBuf {
+        self.dir.path().join("state-home")
+    }
+
     /// `vmrun` with this sandbox's runtime directory, TCG, and a closed standard input.
     pub(crate) fn vmrun(&self) -> Command {
         self.program(env!("CARGO_BIN_EXE_vmrun"))
@@ -129,6 +134,7 @@ impl Sandbox {
             .current_dir(self.path())
             .env("VMRUN_RUNTIME_DIR", self.dir.path().join("run"))
             .env("TMPDIR", self.temporary())
+            .env("XDG_STATE_HOME", self.state_home())
             .env("VMRUN_ACCEL", "tcg")
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("STATE_DIRECTORY")

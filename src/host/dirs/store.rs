@@ -1,0 +1,184 @@
+//! What vmrun knows beyond one VM: a folder for each user, `$XDG_STATE_HOME/vmrun`, else `~/.local/state/vmrun`.
+
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User};
+use thiserror::Error;
+
+use super::DirError;
+use super::directory::{Directory, Privacy};
+
+/// What decides where a user's store is.
+#[derive(Debug, Clone, Default)]
+pub struct StoreEnvironment {
+    /// `$XDG_STATE_HOME`; one that is empty or not absolute does not count, as the XDG specification says.
+    pub xdg_state_home: Option<OsString>,
+    /// `$HOME`, else what the system's list of users says (a service of root's has no `$HOME`).
+    pub home: Option<PathBuf>,
+}
+
+impl StoreEnvironment {
+    /// This process's.
+    pub fn from_env() -> Self {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let listed = || User::from_uid(Uid::effective()).ok().flatten().map(|user| user.dir);
+        Self { xdg_state_home: std::env::var_os("XDG_STATE_HOME"), home: home.or_else(listed) }
+    }
+
+    /// This process's, but for a folder that is given in the place of `$XDG_STATE_HOME`.
+    pub fn from_env_or(given: Option<&Path>) -> Self {
+        match given {
+            Some(given) => Self { xdg_state_home: Some(given.as_os_str().to_owned()), home: None },
+            None => Self::from_env(),
+        }
+    }
+}
+
+/// Why a user has no store. What to do without it is for the caller to decide.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Nothing says where it could be.
+    #[error("there is no home directory, and $XDG_STATE_HOME is not set")]
+    NoHome,
+    /// It cannot be made, or not be trusted.
+    #[error(transparent)]
+    Unusable(#[from] DirError),
+}
+
+impl StoreError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let elsewhere = "set XDG_STATE_HOME to a folder of your own that can be written to";
+        match self {
+            Self::Unusable(error @ DirError::Open { .. }) => error.hint(),
+            Self::NoHome | Self::Unusable(_) => Some(elsewhere.to_owned()),
+        }
+    }
+}
+
+/// Opens a user's store, and makes it (mode 0700, its parents, too) if need be. A home that is not there is not made.
+///
+/// # Errors
+/// There is no home; it cannot be made, is a symlink, someone else's or open to others.
+pub fn user_store(environment: &StoreEnvironment) -> Result<Directory, StoreError> {
+    let given = environment.xdg_state_home.as_ref().map(PathBuf::from).filter(|given| given.is_absolute());
+    let state_home = match (given, &environment.home) {
+        (Some(given), _) => given,
+        (None, Some(home)) if home.is_absolute() => {
+            if !home.is_dir() {
+                return Err(DirError::Missing { path: home.clone() }.into());
+            }
+            home.join(".local/state")
+        }
+        (None, _) => return Err(StoreError::NoHome),
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&state_home);
+    made.map_err(|source| match source.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            DirError::NotADirectory { path: state_home.clone() }
+        }
+        _ => DirError::Io { action: "create", path: state_home.clone(), source },
+    })?;
+    Ok(Directory::create(&state_home.join("vmrun"), Privacy::Private)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn at_home(home: &Path) -> StoreEnvironment {
+        StoreEnvironment { xdg_state_home: None, home: Some(home.to_owned()) }
+    }
+
+    fn given(folder: &Path) -> StoreEnvironment {
+        StoreEnvironment::from_env_or(Some(folder))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn is_where_xdg_says_and_private() {
+        let root = tempfile::tempdir().unwrap();
+        let home = root.path().join("home");
+        fs::create_dir(&home).unwrap();
+        assert_eq!(user_store(&at_home(&home)).unwrap().path(), home.join(".local/state/vmrun"));
+        for made in [".local", ".local/state", ".local/state/vmrun"] {
+            assert_eq!(mode(&home.join(made)), 0o700, "{made}");
+        }
+        let state = root.path().join("a/b");
+        let both = StoreEnvironment { xdg_state_home: Some(state.clone().into()), ..at_home(&home) };
+        assert_eq!(user_store(&both).unwrap().path(), state.join("vmrun"));
+        for ignored in ["", "relative/folder"] {
+            let both = StoreEnvironment { xdg_state_home: Some(ignored.into()), ..at_home(&home) };
+            assert_eq!(user_store(&both).unwrap().path(), home.join(".local/state/vmrun"));
+        }
+        let store = user_store(&both).unwrap();
+        assert_eq!(mode(store.subdirectory("records").unwrap().path()), 0o700);
+        assert_eq!(store.subdirectory("records").unwrap().path(), state.join("vmrun/records"));
+    }
+
+    #[test]
+    fn without_a_home_that_is_said_and_no_home_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        let missing = root.path().join("nonexistent");
+        let error = user_store(&at_home(&missing)).unwrap_err();
+        assert!(matches!(&error, StoreError::Unusable(DirError::Missing { path }) if *path == missing));
+        assert!(error.hint().unwrap().contains("XDG_STATE_HOME"));
+        assert!(!missing.exists());
+        let error = user_store(&StoreEnvironment::default()).unwrap_err();
+        assert!(matches!(error, StoreError::NoHome) && error.hint().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for name in ["link", "file", "open", "inner"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        symlink("..", at("link/vmrun")).unwrap();
+        fs::write(at("file/vmrun"), "").unwrap();
+        fs::create_dir(at("open/vmrun")).unwrap();
+        fs::set_permissions(at("open/vmrun"), fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = |name: &str| match user_store(&given(&at(name))).unwrap_err() {
+            StoreError::Unusable(error) => error,
+            other => panic!("{other}"),
+        };
+        assert!(matches!(refused("link"), DirError::Symlink { .. }));
+        assert!(matches!(refused("file"), DirError::NotADirectory { .. }));
+        assert!(matches!(refused("open"), DirError::Open { mode: 0o755, .. }));
+        assert!(matches!(refused("file/vmrun"), DirError::NotADirectory { .. }));
+
+        let store = user_store(&given(&at("inner"))).unwrap();
+        symlink("..", store.path().join("link")).unwrap();
+        fs::write(store.path().join("file"), "").unwrap();
+        fs::create_dir(store.path().join("open")).unwrap();
+        fs::set_permissions(store.path().join("open"), fs::Permissions::from_mode(0o750)).unwrap();
+        let refused = |name: &str| store.subdirectory(name).unwrap_err();
+        assert!(matches!(refused("link"), DirError::Symlink { .. }));
+        assert!(matches!(refused("file"), DirError::NotADirectory { .. }));
+        assert!(matches!(refused("open"), DirError::Open { mode: 0o750, .. }));
+    }
+
+    #[test]
+    fn someone_elses_is_refused() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let store = root.path().join("vmrun");
+        fs::create_dir(&store).unwrap();
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&store, Some(4242), None).unwrap();
+        let error = user_store(&given(root.path())).unwrap_err();
+        assert!(matches!(error, StoreError::Unusable(DirError::Foreign { owner: 4242, .. })), "{error}");
+    }
+}
