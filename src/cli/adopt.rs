@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::control::find::FindError;
+use crate::control::client::ClientError;
+use crate::control::find::{self, FindError, Standing};
 use crate::control::supervise::resume;
 use crate::host::descriptors;
 use crate::host::dirs::DirError;
@@ -16,6 +17,18 @@ use super::qemu::runtime;
 /// Takes the VM over; returns when its new supervisor serves it. That somebody else was faster is fine, too.
 pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
     in_background(|reporter| supervisor(root, name, reporter)).map(drop)
+}
+
+/// The same for a client in the middle of a call.
+pub(super) fn adopt(root: &Path, name: &VmName) -> Result<(), ClientError> {
+    run(root, name).or_else(|failure| match find::standing(root, name) {
+        // QEMU has ended meanwhile: whoever asks again is told so
+        Standing::Stale | Standing::Supervised => Ok(()),
+        Standing::Orphan => {
+            log::warn!("VM '{name}' has no supervisor, and cannot be given one: {}", failure.message);
+            Err(ClientError::SupervisorDied(name.clone()))
+        }
+    })
 }
 
 fn supervisor(root: &Path, name: &VmName, reporter: &mut Reporter) -> Result<u8, Failure> {

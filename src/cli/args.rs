@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::spec::VmName;
+
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::lazy::Lazy;
@@ -29,8 +31,10 @@ pub(super) enum Program {
     Console(Lazy<ConsoleArgs>),
     /// Print what a VM's console has shown
     Logs(Lazy<LogsArgs>),
-    /// List the running VMs
+    /// List the running VMs, and those that have ended
     Ls(Lazy<LsArgs>),
+    /// Remove the records of VMs that have ended
+    Forget(Lazy<ForgetArgs>),
     /// Tell what this machine has of what vmrun needs, and what to do about the rest
     Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
@@ -40,9 +44,20 @@ pub(super) enum Program {
 /// `vmrun ls`.
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
+    /// List those that have ended, too: the last 100, for 30 days
+    #[arg(long, short)]
+    pub(super) all: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `vmrun forget`.
+#[derive(Debug, Args)]
+pub(super) struct ForgetArgs {
+    /// The names of the VMs
+    #[arg(required = true, value_name = "NAME")]
+    pub(super) names: Vec<VmName>,
 }
 
 /// `vmrun doctor`.

@@ -47,6 +47,12 @@ impl Failure {
         Self { code: "usage".to_owned(), message: message.to_string(), hint: None, exit_code: USAGE }
     }
 
+    /// There is no such VM.
+    pub(super) fn not_running(message: impl ToString) -> Self {
+        let code = "not-running".to_owned();
+        Self { code, message: message.to_string(), hint: None, exit_code: NOT_RUNNING }
+    }
+
     /// It did not come true in time.
     pub(super) fn timed_out(message: impl ToString) -> Self {
         Self { code: "timed-out".to_owned(), message: message.to_string(), hint: None, exit_code: TIMED_OUT }
@@ -129,6 +135,10 @@ impl From<ClientError> for Failure {
             ClientError::NotAnswering(silence) => {
                 let code = "not-answering".to_owned();
                 Self { code, message, hint: silence.hint(), exit_code: TIMED_OUT }
+            }
+            ClientError::SupervisorDied(name) => {
+                let hint = format!("`vmrun ctl --vm {name} status` shows what it has now");
+                Self { code: "supervisor-died".to_owned(), ..Self::other(message) }.hint(Some(hint))
             }
             ClientError::Protocol(_) => Self::other(message),
         }

@@ -14,6 +14,7 @@ use crate::spec::VmName;
 
 use super::adopt;
 use super::args::LsArgs;
+use super::ended::{self, Ended};
 use super::failure::Failure;
 use super::output::{Lines, Output, bytes, milliseconds, table};
 
@@ -26,6 +27,8 @@ struct Row {
     status: Option<Brief>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     silence: Option<NotAnswering>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
 }
 
 /// Of a VM whose supervisor does not answer.
@@ -68,6 +71,14 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
             some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing, connected)).collect();
         let answered = Instant::now() + ANSWERING;
         rows.extend(asked.into_iter().filter_map(|asked| asked.row(answered)));
+    }
+    if args.all {
+        let ended = ended::all(&root);
+        rows.extend(ended.into_iter().map(|(name, ended)| Row {
+            name,
+            ended: Some(ended),
+            ..stateless_named("ended")
+        }));
     }
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
@@ -116,6 +127,7 @@ impl Inquiry {
                 state: status.state.clone(),
                 status: Some(brief(status)),
                 silence: None,
+                ended: None,
             }),
             Err(FindError::Client(ClientError::NotAnswering(silence))) => {
                 let supervisor_pid = silence.supervisor_pid;
@@ -132,7 +144,11 @@ impl Inquiry {
 }
 
 fn stateless(name: &VmName, state: &str) -> Row {
-    Row { name: name.to_string(), state: state.to_owned(), status: None, silence: None }
+    Row { name: name.to_string(), ..stateless_named(state) }
+}
+
+fn stateless_named(state: &str) -> Row {
+    Row { name: String::new(), state: state.to_owned(), status: None, silence: None, ended: None }
 }
 
 fn brief(status: Status) -> Brief {
@@ -162,6 +178,20 @@ fn forwards(brief: &Brief) -> String {
 }
 
 fn as_table(rows: &[Row]) -> Lines {
+    let (ended, running): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.ended.is_some());
+    let mut lines = running_table(&running);
+    if !ended.is_empty() {
+        let table =
+            ended::as_table(ended.iter().filter_map(|row| Some((row.name.as_str(), row.ended.as_ref()?))));
+        match running.is_empty() {
+            true => lines.push(table),
+            false => lines.section("ended", table),
+        }
+    }
+    lines
+}
+
+fn running_table(rows: &[&Row]) -> Lines {
     if rows.is_empty() {
         return Lines::default();
     }

@@ -7,6 +7,7 @@ mod completions;
 mod console;
 mod ctl;
 mod doctor;
+mod ended;
 mod failure;
 mod harmless;
 mod lazy;
@@ -21,14 +22,16 @@ mod wrap;
 
 use std::ffi::OsString;
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::control::after::{self, Fate};
 use crate::control::client::Client;
 use crate::control::find::{self, FindError};
-use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::host::dirs::{RuntimeEnvironment, StoreEnvironment, runtime_root};
 use crate::spec::VmName;
 
 use args::{Cli, Program};
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Program::Console(Lazy(args)) => apart(|| console::run(&args)),
         Program::Logs(Lazy(args)) => apart(|| console::logs(&args)),
         Program::Ls(Lazy(args)) => apart(|| ls::run(&args)),
+        Program::Forget(Lazy(args)) => apart(|| ended::forget(&args)),
         Program::Doctor(Lazy(args)) => apart(|| doctor::run(&args)),
         Program::Completions(Lazy(args)) => apart(|| completions::run(&args)),
     };
@@ -95,15 +99,27 @@ fn parse_words(words: &[OsString]) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Connects to the VM that is meant; one whose supervisor has died gets a new one first.
+/// Connects to the VM that is meant; one whose supervisor has died gets a new one first, and one that has ended is asked of its record.
 fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
-    match find::connect(&root, name) {
-        Err(FindError::Orphan(name)) => {
-            adopt::run(&root, &name)?;
-            Ok(find::connect(&root, Some(&name))?)
-        }
-        other => Ok(other?),
+    let found = match find::connect(&root, name) {
+        Err(FindError::Orphan(name)) => adopt::run(&root, &name)
+            .and_then(|()| Ok(find::connect(&root, Some(&name))?))
+            .or_else(|failure| ended(&root, &name).ok_or(failure)),
+        Err(error @ (FindError::NoSuch { .. } | FindError::Stale(_))) => match name {
+            Some(name) => ended(&root, name).ok_or_else(|| error.into()),
+            None => Err(error.into()),
+        },
+        other => other.map_err(Failure::from),
+    };
+    found.map(|(name, client)| (name, client.adopting(adopt::adopt)))
+}
+
+/// A VM that has ended, if there is a record of it.
+fn ended(root: &Path, name: &VmName) -> Option<(VmName, Client)> {
+    match after::fate(root, name, None, &StoreEnvironment::from_env()) {
+        Fate::Ended(record) => after::client(*record).ok().map(|client| (name.clone(), client)),
+        _ => None,
     }
 }
 

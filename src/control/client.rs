@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,15 +16,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::net::UnixStream;
+use zlink::Connection;
 use zlink::connection::ReadConnection;
 use zlink::connection::socket::{Socket, WriteHalf};
-use zlink::{Call, Connection};
 
-use crate::host::dirs::{RunClient, names};
+use crate::host::dirs::{RunClient, RunId, StoreEnvironment, names};
+use crate::spec::VmName;
 
 use super::INTERFACE;
+use super::after::{self, Fate};
 pub use super::error::WireError;
-use super::methods::{Method, Stream};
+use super::find::{self, FindError};
+use super::methods::{Method, ReadConsole, Stream, is_repeatable};
 use super::silence::{self, Silence};
 use super::socket::{Blocking, BlockingPair, Guarded};
 
@@ -33,9 +37,14 @@ pub enum ClientError {
     /// The VM's supervisor answered with an error.
     #[error("{}", .0.text("message").unwrap_or(.0.error.as_str()))]
     Remote(WireError),
-    /// The connection ended: the VM, or its supervisor, is gone.
-    #[error("the VM ended before it answered")]
+    /// The connection ended, and nothing tells why: the VM never ran, or its end could not be recorded.
+    #[error("the VM is gone, and how it ended is not recorded")]
     Gone,
+    /// The VM goes on.
+    #[error(
+        "the supervisor of VM '{0}' died before it answered; the VM goes on, and what was asked for may have been done"
+    )]
+    SupervisorDied(VmName),
     /// The socket could not be connected to.
     #[error("the VM's control socket could not be reached: {0}")]
     Connect(#[source] std::io::Error),
@@ -47,21 +56,45 @@ pub enum ClientError {
     Protocol(String),
 }
 
+/// A call before it is written.
 #[derive(Debug, Serialize)]
-struct Message {
+struct Call {
     method: String,
     parameters: Value,
+    #[serde(skip_serializing_if = "is_false")]
+    more: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    oneway: bool,
 }
 
-/// A call before it is written. All that depends on the method is here and in [`decode`]: what comes between the two is
-/// in the program once.
-fn call<M: Method>(_: M, parameters: M::Parameters) -> Result<Call<Message>, ClientError> {
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Call {
+    /// The method without its interface.
+    fn method(&self) -> &str {
+        self.method.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// What is left of the time that it may take, if there is a limit.
+    fn shorten(&mut self, limit: Option<i64>, elapsed: Duration) {
+        if let Some(limit) = limit {
+            let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+            self.parameters["timeout_ms"] = limit.saturating_sub(elapsed).max(0).into();
+        }
+    }
+}
+
+/// All that depends on the method is here and in [`decode`]: what comes between the two is in the program once.
+fn call<M: Method>(_: M, parameters: M::Parameters) -> Result<Call, ClientError> {
     message(M::NAME, serde_json::to_value(parameters))
 }
 
-fn message(method: &str, parameters: serde_json::Result<Value>) -> Result<Call<Message>, ClientError> {
+fn message(method: &str, parameters: serde_json::Result<Value>) -> Result<Call, ClientError> {
     let parameters = parameters.map_err(unclear)?;
-    Ok(Call::new(Message { method: format!("{INTERFACE}.{method}"), parameters }))
+    Ok(Call { method: format!("{INTERFACE}.{method}"), parameters, more: false, oneway: false })
 }
 
 /// A reply as it travels, of either kind.
@@ -87,7 +120,7 @@ impl<S: Socket> Line<S> {
         Self { replies, calls: calls.into_write_half() }
     }
 
-    async fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
+    async fn send(&mut self, call: &Call) -> Result<(), ClientError> {
         self.write(&frame(call)?).await.map_err(from_zlink)
     }
 
@@ -110,7 +143,7 @@ impl<S: Socket> Line<S> {
 }
 
 /// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
-fn frame(call: &Call<Message>) -> Result<Vec<u8>, ClientError> {
+fn frame(call: &Call) -> Result<Vec<u8>, ClientError> {
     let mut frame = serde_json::to_vec(call).map_err(unclear)?;
     frame.push(0);
     Ok(frame)
@@ -136,10 +169,34 @@ fn unclear(error: serde_json::Error) -> ClientError {
 pub struct Client {
     line: Line<BlockingPair>,
     stream: StdStream,
-    directory: Arc<RunClient>,
+    /// None of a VM that has ended: its record answers.
+    directory: Option<Arc<RunClient>>,
+    adopt: Option<Adopt>,
+    state_home: Option<PathBuf>,
 }
 
+/// Gives a VM whose supervisor has died a new one.
+pub type Adopt = fn(&Path, &VmName) -> Result<(), ClientError>;
+
 impl Client {
+    /// Of a VM that has ended.
+    pub(super) fn of_record(stream: StdStream) -> std::io::Result<Self> {
+        let halves = Blocking(stream.try_clone()?).halves()?;
+        Ok(Self { line: Line::new(halves), stream, directory: None, adopt: None, state_home: None })
+    }
+
+    /// From now on, a VM whose supervisor has died before it answered gets a new one, which is asked again what can be asked twice.
+    pub fn adopting(mut self, adopt: Adopt) -> Self {
+        self.adopt = Some(adopt);
+        self
+    }
+
+    /// Where the user's store is, in the place of `$XDG_STATE_HOME`.
+    pub fn with_store(mut self, state_home: Option<PathBuf>) -> Self {
+        self.state_home = state_home;
+        self
+    }
+
     /// Connects to the control socket in a VM's run directory.
     pub fn connect(directory: Arc<RunClient>) -> Result<Self, ClientError> {
         Self::connect_within(directory, silence::CONNECT)
@@ -156,18 +213,19 @@ impl Client {
             })?;
         let copy = stream.try_clone().map_err(ClientError::Connect)?;
         let halves = Blocking(stream).halves().map_err(ClientError::Connect)?;
-        Ok(Self { line: Line::new(halves), stream: copy, directory })
+        let directory = Some(directory);
+        Ok(Self { line: Line::new(halves), stream: copy, directory, adopt: None, state_home: None })
     }
 
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M, parameters: M::Parameters) -> Result<M::Reply, ClientError> {
-        decode(self.exchange(&call(method, parameters)?)?)
+        decode(self.exchange(call(method, parameters)?)?)
     }
 
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
     pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
         self.send(&call(method, parameters)?)?;
-        let Self { line, stream, directory } = self;
+        let Self { line, stream, directory, .. } = self;
         Ok(Asked { line, stream, directory, method: PhantomData })
     }
 
@@ -179,44 +237,133 @@ impl Client {
         parameters: M::Parameters,
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
-        self.send(&call(method, parameters)?.set_more(true))?;
-        self.await_first_byte()?;
+        let mut call = Call { more: true, ..call(method, parameters)? };
+        let mut patience = Patience::of(&call);
+        self.try_send(&mut call, &mut patience)?;
         loop {
-            let reply = match self.line.received().and_then(streamed) {
-                Ok(reply) => reply,
-                // the supervisor of a VM that has ended closes its connections
-                Err(ClientError::Gone) => None,
-                Err(error) => return Err(error),
+            let reply = match self.line.received() {
+                Err(ClientError::Gone) => {
+                    self.recover(&mut call, &mut patience)?;
+                    // what was shown before is not shown again
+                    if M::NAME == ReadConsole::NAME && patience.begun {
+                        call.parameters["from"] = "now".into();
+                    }
+                    self.try_send(&mut call, &mut patience)?;
+                    continue;
+                }
+                reply => streamed(reply?)?,
             };
+            patience.begun = true;
             if !reply.is_some_and(&mut each) {
                 return Ok(());
             }
         }
     }
 
-    fn send(&mut self, call: &Call<Message>) -> Result<(), ClientError> {
+    fn send(&mut self, call: &Call) -> Result<(), ClientError> {
         let frame = frame(call)?;
-        let (line, directory) = (&mut self.line, &self.directory);
-        ready(line.write(&frame).map(|written| match written {
+        let (line, directory) = (&mut self.line, self.directory.as_ref());
+        ready(line.write(&frame).map(|written| match (written, directory) {
             // the system keeps less of it than there is, and the supervisor does not read
-            Err(zlink::Error::Io(error)) if silence::is_late(&error) => {
+            (Err(zlink::Error::Io(error)), Some(directory)) if silence::is_late(&error) => {
                 Err(ClientError::NotAnswering(silence::not_connected(directory)))
             }
-            other => other.map_err(from_zlink),
+            (other, _) => other.map_err(from_zlink),
         }))
     }
 
-    fn exchange(&mut self, call: &Call<Message>) -> Result<Map<String, Value>, ClientError> {
-        self.send(call)?;
-        self.await_first_byte()?;
-        let (parameters, _) = self.line.received()?;
-        Ok(parameters)
+    /// Sends a call, and waits until its answer begins; to whoever is there now.
+    fn try_send(&mut self, call: &mut Call, patience: &mut Patience) -> Result<(), ClientError> {
+        loop {
+            match self.send(call).and_then(|()| self.await_first_byte()) {
+                Err(ClientError::Gone) => self.recover(call, patience)?,
+                other => return other,
+            }
+        }
+    }
+
+    fn exchange(&mut self, mut call: Call) -> Result<Map<String, Value>, ClientError> {
+        let mut patience = Patience::of(&call);
+        loop {
+            self.try_send(&mut call, &mut patience)?;
+            match self.line.received() {
+                Err(ClientError::Gone) => self.recover(&mut call, &mut patience)?,
+                other => return Ok(other?.0),
+            }
+        }
     }
 
     /// What the VM takes for what was asked has no limit here; that its supervisor answers at all has.
     fn await_first_byte(&self) -> Result<(), ClientError> {
-        silence::await_first_byte(&self.stream, &self.directory).map_err(ClientError::NotAnswering)
+        match &self.directory {
+            Some(directory) => {
+                silence::await_first_byte(&self.stream, directory).map_err(ClientError::NotAnswering)
+            }
+            None => Ok(()),
+        }
     }
+
+    /// The supervisor has hung up. A VM that has ended is asked of its record from now on; one that lives has another supervisor
+    /// then, if the call can be made again.
+    fn recover(&mut self, call: &mut Call, patience: &mut Patience) -> Result<(), ClientError> {
+        let Some((root, name, run)) = self.directory.as_deref().and_then(identity) else {
+            return Err(ClientError::Gone);
+        };
+        loop {
+            patience.tries += 1;
+            let environment = StoreEnvironment::from_env_or(self.state_home.as_deref());
+            let orphan = match after::fate(&root, &name, run.as_ref(), &environment) {
+                Fate::Ended(record) => {
+                    *self = after::client(*record).map_err(ClientError::Connect)?;
+                    return Ok(());
+                }
+                Fate::Unknown => return Err(ClientError::Gone),
+                Fate::Supervised => false,
+                Fate::Orphan => true,
+            };
+            let again = is_repeatable(call.method()) && patience.tries <= MOST_TRIES;
+            let Some(adopt) = self.adopt.filter(|_| again) else {
+                return Err(ClientError::SupervisorDied(name));
+            };
+            if orphan {
+                adopt(&root, &name)?;
+            }
+            call.shorten(patience.limit, patience.began.elapsed());
+            match find::connect(&root, Some(&name)) {
+                Ok((_, client)) => {
+                    *self = client.adopting(adopt).with_store(self.state_home.take());
+                    return Ok(());
+                }
+                Err(FindError::Client(error)) if !matches!(error, ClientError::Gone) => return Err(error),
+                // it has ended, or its supervisor died once more
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// How often a call is made again.
+const MOST_TRIES: usize = 100;
+
+/// What is left of a call's time, however often it is made.
+struct Patience {
+    began: Instant,
+    limit: Option<i64>,
+    tries: usize,
+    begun: bool,
+}
+
+impl Patience {
+    fn of(call: &Call) -> Self {
+        let limit = call.parameters.get("timeout_ms").and_then(Value::as_i64);
+        Self { began: Instant::now(), limit, tries: 0, begun: false }
+    }
+}
+
+/// Whose run directory it is.
+fn identity(directory: &RunClient) -> Option<(PathBuf, VmName, Option<RunId>)> {
+    let name = directory.path().file_name()?.to_str()?.parse().ok()?;
+    Some((directory.path().parent()?.to_owned(), name, directory.run().cloned()))
 }
 
 impl Line<BlockingPair> {
@@ -230,15 +377,17 @@ impl Line<BlockingPair> {
 pub struct Asked<M> {
     line: Line<BlockingPair>,
     stream: StdStream,
-    directory: Arc<RunClient>,
+    directory: Option<Arc<RunClient>>,
     method: PhantomData<fn() -> M>,
 }
 
 impl<M: Method> Asked<M> {
     /// Waits for the reply, which does not depend on QEMU or the guest.
     pub fn answer_by(mut self, deadline: Instant) -> Result<M::Reply, ClientError> {
-        silence::await_short_answer(&self.stream, &self.directory, deadline)
-            .map_err(ClientError::NotAnswering)?;
+        if let Some(directory) = &self.directory {
+            silence::await_short_answer(&self.stream, directory, deadline)
+                .map_err(ClientError::NotAnswering)?;
+        }
         let (parameters, _) = self.line.received()?;
         decode(parameters)
     }
@@ -248,19 +397,21 @@ impl<M: Method> Asked<M> {
 #[derive(Debug)]
 pub struct AsyncClient {
     line: AsyncLine,
+    state_home: Option<PathBuf>,
 }
 
 impl AsyncClient {
     /// Takes a fresh connection over, on which nothing has been said yet. Needs a running runtime.
     pub fn new(client: Client) -> Result<Self, ClientError> {
-        let Client { stream, directory, .. } = client;
-        Self::over(stream, Some(directory))
+        let Client { stream, directory, state_home, .. } = client;
+        Ok(Self { state_home, ..Self::over(stream, directory)? })
     }
 
     fn over(stream: StdStream, directory: Option<Arc<RunClient>>) -> Result<Self, ClientError> {
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         let stream = UnixStream::from_std(stream).map_err(ClientError::Connect)?;
-        Ok(Self { line: AsyncLine { line: Line::new(Guarded(stream)), directory } })
+        let line = AsyncLine { line: Line::new(Guarded(stream)), directory };
+        Ok(Self { line, state_home: None })
     }
 
     /// Calls a method and waits for its reply. A call that is given up leaves the connection unusable: drop it, too.
@@ -269,9 +420,34 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<M::Reply, ClientError> {
-        self.line.line.send(&call(method, parameters)?).await?;
-        let (parameters, _) = self.line.first_reply().await?;
-        decode(parameters)
+        let call = call(method, parameters)?;
+        loop {
+            let sent = self.line.line.send(&call).await;
+            let reply = match sent {
+                Ok(()) => self.line.first_reply().await,
+                Err(error) => Err(error),
+            };
+            match reply {
+                Err(ClientError::Gone) => self.recover()?,
+                reply => return decode(reply?.0),
+            }
+        }
+    }
+
+    /// The supervisor has hung up: a VM that has ended is asked of its record from now on.
+    fn recover(&mut self) -> Result<(), ClientError> {
+        let Some((root, name, run)) = self.line.directory.as_deref().and_then(identity) else {
+            return Err(ClientError::Gone);
+        };
+        let environment = StoreEnvironment::from_env_or(self.state_home.as_deref());
+        match after::fate(&root, &name, run.as_ref(), &environment) {
+            Fate::Ended(record) => {
+                *self = Self::new(after::client(*record).map_err(ClientError::Connect)?)?;
+                Ok(())
+            }
+            Fate::Unknown => Err(ClientError::Gone),
+            Fate::Supervised | Fate::Orphan => Err(ClientError::SupervisorDied(name)),
+        }
     }
 
     /// Calls a method whose reply nobody wants.
@@ -280,7 +456,7 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<(), ClientError> {
-        self.line.line.send(&call(method, parameters)?.set_oneway(true)).await
+        self.line.line.send(&Call { oneway: true, ..call(method, parameters)? }).await
     }
 
     /// Calls a method that answers with many replies.
@@ -289,8 +465,14 @@ impl AsyncClient {
         method: M,
         parameters: M::Parameters,
     ) -> Result<Replies<M>, ClientError> {
-        self.line.line.send(&call(method, parameters)?.set_more(true)).await?;
-        Ok(Replies { line: self.line, begun: false, method: PhantomData })
+        let call = Call { more: true, ..call(method, parameters)? };
+        while let Err(error) = self.line.line.send(&call).await {
+            match error {
+                ClientError::Gone => self.recover()?,
+                error => return Err(error),
+            }
+        }
+        Ok(Replies { client: self, call, begun: false, method: PhantomData })
     }
 }
 
@@ -323,7 +505,8 @@ impl AsyncLine {
 /// The replies of a stream.
 #[derive(Debug)]
 pub struct Replies<M> {
-    line: AsyncLine,
+    client: AsyncClient,
+    call: Call,
     begun: bool,
     method: PhantomData<fn() -> M>,
 }
@@ -331,13 +514,23 @@ pub struct Replies<M> {
 impl<M: Stream> Replies<M> {
     /// The next reply; none after the last, which comes when the VM has ended at the latest.
     pub async fn next(&mut self) -> Result<Option<M::Reply>, ClientError> {
-        // the first one is waited for again, should the caller have given up in between
-        let reply = match self.begun {
-            true => self.line.line.receive().await?,
-            false => self.line.first_reply().await?,
-        };
-        self.begun = true;
-        streamed(reply)
+        loop {
+            // the first one is waited for again, should the caller have given up in between
+            let reply = match self.begun {
+                true => self.client.line.line.receive().await,
+                false => self.client.line.first_reply().await,
+            };
+            match reply {
+                Err(ClientError::Gone) => {
+                    self.client.recover()?;
+                    self.client.line.line.send(&self.call).await?;
+                }
+                reply => {
+                    self.begun = true;
+                    return streamed(reply?);
+                }
+            }
+        }
     }
 }
 

@@ -42,15 +42,33 @@ pub(super) struct Belongings {
 /// Answers one call.
 pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, own: &mut Belongings) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
-    Answer::One(match call.method.rsplit_once('.') {
+    let answer = match call.method.rsplit_once('.') {
         Some((INTERFACE, method)) if methods::is_stream(method) => {
-            return streams::start(method, parameters, more, vm);
+            return match streams::start(method, parameters, more, vm) {
+                Answer::One(Err(error)) => Answer::One(Err(explained(error, vm).await)),
+                answer => answer,
+            };
         }
         Some((INTERFACE, method)) => machine(method, parameters, vm, own).await,
         Some((SERVICE_INTERFACE, method)) => service(method, parameters),
         Some((interface, _)) => Err(WireError::service("InterfaceNotFound", "interface", interface)),
         None => Err(WireError::service("InterfaceNotFound", "interface", &call.method)),
-    })
+    };
+    match answer {
+        Err(error) => Answer::One(Err(explained(error, vm).await)),
+        answer => Answer::One(answer),
+    }
+}
+
+/// An error that says no more than that the VM has ended, with how it ended.
+pub(super) async fn explained(error: WireError, vm: &Handle) -> WireError {
+    if error != ChangeError::not_running().into() {
+        return if vm.has_ended() { error.with_outcome(vm.ended().await) } else { error };
+    }
+    match vm.ended_soon().await {
+        Some(outcome) => WireError::ended(&outcome),
+        None => error,
+    }
 }
 
 fn service(method: &str, parameters: Value) -> One {
@@ -76,7 +94,15 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongi
     match method {
         "GetStatus" => {
             let _: wire::Empty = read(parameters)?;
-            written(own.status.frame(vm.status().await?))
+            match (vm.status().await, vm.last_status()) {
+                // how it ended is told a moment after it has
+                (Err(_), Some(last)) if vm.ended_soon().await.is_some() => {
+                    let outcome = vm.ended().await;
+                    let status = wire::Status { outcome, ..translate::status(&last) };
+                    reply(&wire::StatusReply { status: wire::Status { state: "ended".to_owned(), ..status } })
+                }
+                (status, _) => written(own.status.frame(status?)),
+            }
         }
         "ListUsb" | "ListForwards" | "ListDisks" | "ListNics" => {
             let _: wire::Empty = read(parameters)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::vm::{ChangeError, ErrorKind};
+use crate::vm::{ChangeError, ErrorKind, Outcome};
 
 use super::{INTERFACE, SERVICE_INTERFACE};
 
@@ -33,6 +33,25 @@ impl WireError {
     /// A method that streams was called without `more`.
     pub(super) fn expected_more() -> Self {
         Self { error: format!("{SERVICE_INTERFACE}.ExpectedMore"), parameters: Map::new() }
+    }
+
+    /// The VM has ended, and how.
+    pub(crate) fn ended(outcome: &Outcome) -> Self {
+        Self::from(ChangeError::ended(outcome)).with_outcome(Some(outcome.clone()))
+    }
+
+    /// An error of the VM's end with how it ended.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Option<Outcome>) -> Self {
+        if let (Some(outcome), "NotRunning" | "GuestPanicked") = (outcome, self.name()) {
+            self.parameters.insert("outcome".to_owned(), json!(outcome));
+        }
+        self
+    }
+
+    /// How the VM ended, where that is why.
+    pub fn outcome(&self) -> Option<Outcome> {
+        serde_json::from_value(self.parameters.get("outcome")?.clone()).ok()
     }
 
     /// The name without its interface.

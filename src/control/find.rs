@@ -100,7 +100,7 @@ pub fn standing(root: &Path, name: &VmName) -> Standing {
     RunClient::open(root, name).map_or(Standing::Stale, |directory| standing_of(&directory))
 }
 
-fn standing_of(directory: &RunClient) -> Standing {
+pub(super) fn standing_of(directory: &RunClient) -> Standing {
     match directory.liveness() {
         Liveness::Alive => Standing::Supervised,
         Liveness::Free if is_orphan(directory) => Standing::Orphan,

@@ -44,6 +44,30 @@ pub(super) fn needed_for(method: &str) -> Use {
     }
 }
 
+/// Whether a call may be made again when the supervisor has died before it answered: it asks only, or what it does is the same when
+/// it is done twice.
+pub(super) fn is_repeatable(method: &str) -> bool {
+    matches!(
+        method,
+        GetStatus::NAME
+            | ListUsb::NAME
+            | ListForwards::NAME
+            | ListDisks::NAME
+            | ListNics::NAME
+            | ListSnapshots::NAME
+            | GetStats::NAME
+            | WatchStats::NAME
+            | Screenshot::NAME
+            | Pause::NAME
+            | Resume::NAME
+            | SetLink::NAME
+            | Shutdown::NAME
+            | Wait::NAME
+            | Events::NAME
+            | ReadConsole::NAME
+    )
+}
+
 macro_rules! methods {
     (name of $kind:ident $name:ident) => { stringify!($name) };
     ($($(#[$kind:ident])? $name:ident($parameters:ident) -> $reply:ident;)*) => {

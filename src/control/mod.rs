@@ -3,6 +3,7 @@
 //! [`service`] serves it to any number of clients, [`client`] speaks it, [`wire`] holds what travels,
 //! [`find`] finds the VM that is meant. How a VM does what is asked is the `vm` layer's business.
 
+pub mod after;
 pub mod client;
 mod dispatch;
 mod error;
@@ -11,6 +12,7 @@ mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guest;
+mod last_calls;
 pub mod methods;
 mod notify;
 mod permits;

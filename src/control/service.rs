@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -19,8 +20,9 @@ use zlink::{Call, Connection, Reply};
 use crate::host::sys;
 use crate::vm::{ChangeError, ErrorKind, Handle};
 
-use super::dispatch::{Belongings, One, dispatch};
+use super::dispatch::{Belongings, One, dispatch, explained};
 use super::error::WireError;
+use super::last_calls::{LastCalls, queued};
 use super::permits::{Permit, Permits, TooMany, Use};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
 use super::{INTERFACE, methods};
@@ -35,7 +37,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// How long the next call waits for one whose answer nobody wants.
 const ONE_WAY: Duration = Duration::from_secs(2);
 /// How long clients may take to read their last replies once the VM has ended.
-const LAST_REPLIES: Duration = Duration::from_secs(2);
+const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 /// A method call, its parameters not looked at yet.
 #[derive(Debug, Deserialize)]
@@ -45,12 +47,12 @@ pub(super) struct RawCall {
     pub(super) parameters: Option<Value>,
 }
 
-/// Serves clients until the VM has ended; then those that wait for an answer get it, and all are let go.
+/// Serves clients until the VM has ended; then all that have called, or are about to, get their answer, and are let go.
 pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
     serve_each(listener, vm, permits, converse).await;
 }
 
-/// Gives each connection a task, until the VM has ended.
+/// Gives each connection a task, until the VM has ended and everybody who had connected by then has been served.
 pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     listener: UnixListener,
     vm: Handle,
@@ -61,8 +63,19 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     let mut connections = JoinSet::new();
     let ended = vm.ended();
     tokio::pin!(ended);
+    let waits = AtomicBool::new(false);
     // not made anew in each turn: a client that is accepted and waits for a permit must not be lost
-    let mut next = Box::pin(permitted(&listener, &permits));
+    let mut next = Box::pin(permitted(&listener, &permits, &waits));
+    let begin = |connections: &mut JoinSet<()>, (stream, permit): (UnixStream, Permit)| {
+        let permit = Arc::new(permit);
+        let conversation = converse(stream, vm.clone(), Arc::clone(&permit));
+        connections.spawn(async move {
+            tokio::select! { biased;
+                () = permit.revoked() => log::debug!("a client made room for another"),
+                () = conversation => {}
+            }
+        });
+    };
     loop {
         tokio::select! { biased;
             _ = &mut ended => break,
@@ -71,30 +84,34 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
                     sys::give_back_memory();
                 }
             }
-            (stream, permit) = &mut next => {
-                next.set(permitted(&listener, &permits));
-                let permit = Arc::new(permit);
-                let conversation = converse(stream, vm.clone(), Arc::clone(&permit));
-                connections.spawn(async move {
-                    tokio::select! { biased;
-                        () = permit.revoked() => log::debug!("a client made room for another"),
-                        () = conversation => {}
-                    }
-                });
+            accepted = &mut next => {
+                next.set(permitted(&listener, &permits, &waits));
+                begin(&mut connections, accepted);
             }
         }
     }
-    drop(next);
-    drop(listener);
-    let finished = async { while connections.join_next().await.is_some() {} };
+    let queued = queued(&listener);
+    let finished = async {
+        if waits.load(Ordering::Relaxed) {
+            begin(&mut connections, next.await);
+        }
+        for stream in queued.into_iter().filter(is_trusted) {
+            begin(&mut connections, (stream, permits.take().await));
+        }
+        while connections.join_next().await.is_some() {}
+    };
     // a client that neither reads nor leaves does not keep the supervisor alive
     let _ = tokio::time::timeout(LAST_REPLIES, finished).await;
 }
 
-/// The next connection, once there is a permit for it; meanwhile more wait in the listening socket's queue.
-async fn permitted(listener: &UnixListener, permits: &Permits) -> (UnixStream, Permit) {
+/// The next connection, once there is a permit for it; meanwhile more wait in the listening socket's queue. `waits` is true in
+/// between.
+async fn permitted(listener: &UnixListener, permits: &Permits, waits: &AtomicBool) -> (UnixStream, Permit) {
     let stream = accept(listener, permits).await;
-    (stream, permits.take().await)
+    waits.store(true, Ordering::Relaxed);
+    let permit = permits.take().await;
+    waits.store(false, Ordering::Relaxed);
+    (stream, permit)
 }
 
 fn shorten_queue(listener: &UnixListener) {
@@ -146,12 +163,10 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     let mut replies = replies.into_write_half();
     let mut own = Belongings::default();
     let mut garbage = 0;
+    let mut last = LastCalls::default();
     loop {
         permit.idle();
-        let call = tokio::select! { biased;
-            call = receive(&mut calls) => call,
-            _ = handle.ended() => return,
-        };
+        let call = last.next(receive(&mut calls), replies.socket(), &handle).await;
         let (oneway, answer) = match call {
             Ok(call) => {
                 garbage = 0;
@@ -197,7 +212,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                 }
             }
             // it keeps its permit as long as it lasts: a quiet subscriber is not an idle client
-            Answer::Stream(stream) => send_all(&mut replies, stream).await,
+            Answer::Stream(stream) => send_all(&mut replies, stream, &handle).await,
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
@@ -240,7 +255,7 @@ async fn receive(calls: &mut ReadConnection<GuardedRead>) -> zlink::Result<Call<
 }
 
 /// Sends a stream, and stops when the client has gone.
-async fn send_all(replies: &mut GuardedWrite, mut stream: Replies) -> zlink::Result<()> {
+async fn send_all(replies: &mut GuardedWrite, mut stream: Replies, vm: &Handle) -> zlink::Result<()> {
     loop {
         let item = tokio::select! { biased;
             item = stream.next() => item,
@@ -248,7 +263,7 @@ async fn send_all(replies: &mut GuardedWrite, mut stream: Replies) -> zlink::Res
         };
         let value = match item {
             Some(Ok(value)) => value,
-            Some(Err(error)) => return send(replies, &error).await,
+            Some(Err(error)) => return send(replies, &explained(error, vm).await).await,
             None => break,
         };
         send(replies, &Reply::new(Some(value)).set_continues(Some(true))).await?;

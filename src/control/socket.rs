@@ -82,6 +82,11 @@ impl GuardedWrite {
     pub async fn hung_up(&self) {
         hung_up(self.0.as_ref()).await;
     }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> &UnixStream {
+        self.0.as_ref()
+    }
 }
 
 /// As [`GuardedWrite::hung_up`].

@@ -90,6 +90,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         state,
         reason: status.reason.clone(),
         outcome: None,
+        ended_unix_ms: None,
         uptime_ms: milliseconds(status.uptime()),
         uuid: status.spec.uuid.to_string(),
         arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),

@@ -121,6 +121,8 @@ pub struct Status {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_unix_ms: Option<u64>,
     pub uptime_ms: u64,
     pub uuid: String,
     pub arch: String,

@@ -13,6 +13,7 @@ pub mod firmware;
 pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
+pub mod oom;
 pub mod ports;
 pub mod programs;
 pub mod saved;

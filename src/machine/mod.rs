@@ -37,11 +37,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::control::after::{self, Fate};
 use crate::control::client::{AsyncClient, Client, ClientError, Replies};
 use crate::control::find;
 use crate::control::methods::{self, Method, Stream};
 use crate::control::wire;
-use crate::host::dirs::{RunClient, RuntimeEnvironment, runtime_root};
+use crate::host::dirs::{RunClient, RuntimeEnvironment, StoreEnvironment, runtime_root};
 use crate::spec::{Condition, Request, Size, VmName};
 use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
@@ -60,6 +61,8 @@ use supervisor::Supervisor;
 pub struct Machine {
     name: VmName,
     directory: Arc<RunClient>,
+    /// In the place of `$XDG_STATE_HOME`.
+    state_home: Option<PathBuf>,
     supervisor: Option<Supervisor>,
 }
 
@@ -73,9 +76,10 @@ impl Machine {
     /// [`Error::Start`]; nothing is left then.
     pub async fn launch(request: Request) -> Result<Self, Error> {
         let root = root(request.runtime.as_deref())?;
+        let state_home = request.state_home.clone();
         let (supervisor, name) = Supervisor::start(request).await?;
         let directory = RunClient::open(&root, &name).map_err(find::FindError::from)?;
-        Ok(Self { name, directory: Arc::new(directory), supervisor: Some(supervisor) })
+        Ok(Self { name, directory: Arc::new(directory), state_home, supervisor: Some(supervisor) })
     }
 
     /// Takes hold of a VM that runs already, wherever it was started. It lives on when the [`Machine`] is dropped.
@@ -94,7 +98,7 @@ impl Machine {
     fn find(root: &Path, name: &str) -> Result<Self, Error> {
         let name = name.parse().map_err(Error::invalid)?;
         let directory = find::open_supervised(root, &name)?;
-        Ok(Self { name, directory: Arc::new(directory), supervisor: None })
+        Ok(Self { name, directory: Arc::new(directory), state_home: None, supervisor: None })
     }
 
     /// Its name.
@@ -123,19 +127,26 @@ impl Machine {
         AsyncClient::new(self.client()?)
     }
 
-    /// A VM whose socket is gone has ended.
+    /// A VM whose socket is gone has ended: its record answers.
     fn client(&self) -> Result<Client, ClientError> {
-        Client::connect(Arc::clone(&self.directory)).map_err(|error| match error {
-            ClientError::Connect(why)
-                if matches!(
-                    why.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                ClientError::Gone
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        let client = match Client::connect(Arc::clone(&self.directory)) {
+            Err(ClientError::Connect(why)) if matches!(why.kind(), NotFound | ConnectionRefused) => {
+                self.ended()?
             }
-            other => other,
-        })
+            other => other?,
+        };
+        Ok(client.with_store(self.state_home.clone()))
+    }
+
+    fn ended(&self) -> Result<Client, ClientError> {
+        let root = self.directory.path().parent().unwrap_or(Path::new("/"));
+        let environment = StoreEnvironment::from_env_or(self.state_home.as_deref());
+        match after::fate(root, &self.name, self.directory.run(), &environment) {
+            Fate::Ended(record) => after::client(*record).map_err(ClientError::Connect),
+            Fate::Unknown => Err(ClientError::Gone),
+            Fate::Supervised | Fate::Orphan => Err(ClientError::SupervisorDied(self.name.clone())),
+        }
     }
 }
 

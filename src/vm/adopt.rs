@@ -27,10 +27,11 @@ use super::agent::AgentLink;
 use super::console::{self, ConsoleLog};
 use super::facts::Facts;
 use super::journal::Pending;
-use super::outcome::{Ending, Outcome};
+use super::outcome::Outcome;
 use super::prepare::{Doors, Serial, remove_screen};
 use super::process::Process;
 use super::rebuild::rebuild;
+use super::record;
 use super::running::{OUTCOME_FILE, Running};
 use super::signals::Signals;
 use super::snapshots::take_back;
@@ -341,14 +342,12 @@ fn clear_up(run: &RunDir, file: &VmFile) {
         remove_socket(path);
     }
     remove_screen(&file.spec.display);
-    if let Ok(Some(state)) = StateDir::existing(&file.facts.state_directory) {
-        let outcome = Outcome {
-            ending: Ending::Unknown,
-            exit_code: Ending::Unknown.exit_code(),
-            message: "QEMU ended while nobody watched: its supervisor had died".to_owned(),
-            after_ms: None,
-            stderr: None,
-        };
+    let outcome = Outcome::unknown("QEMU ended while nobody watched: its supervisor had died");
+    let state = StateDir::existing(&file.facts.state_directory);
+    let console =
+        state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
+    record::write(&file.spec, &file.facts, &outcome, None, &console.unwrap_or_default());
+    if let Ok(Some(state)) = state {
         if let Ok(text) = serde_json::to_vec_pretty(&outcome) {
             let _ = state.write(OUTCOME_FILE, &text);
         }

@@ -4,6 +4,8 @@ use thiserror::Error;
 
 use crate::qmp::{CommandError, SessionError};
 
+use super::outcome::{Ending, Outcome};
+
 /// Why a change of a running VM was refused or failed. The message never needs its source to be understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -120,6 +122,15 @@ impl ChangeError {
     /// The VM has ended.
     pub fn not_running() -> Self {
         Self::new(ErrorKind::NotRunning, "the VM has ended")
+    }
+
+    /// The VM has ended like this.
+    pub fn ended(outcome: &Outcome) -> Self {
+        let kind = match outcome.ending {
+            Ending::Panicked => ErrorKind::GuestPanicked,
+            _ => ErrorKind::NotRunning,
+        };
+        Self::new(kind, format!("the VM has ended: {outcome}"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::dirs::RunId;
 use crate::qemu::HostFacts;
 
 use super::console::DEFAULT_LOG_CAP;
@@ -45,6 +46,12 @@ pub struct Facts {
     pub stop_timeout_ms: u64,
     /// When QEMU was started, in milliseconds after the Unix epoch; for people, since clocks are set. `qemu_start_time` tells its age.
     pub started_unix_ms: u64,
+    /// Which run this is; none of a version that had no such ids.
+    #[serde(default)]
+    pub run: Option<RunId>,
+    /// Folder of the store in which the VM's end is recorded; none = where the environment has it.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub state_home: Option<PathBuf>,
     /// The VM was put together by somebody else, who called `vmrun wrap`.
     #[serde(default)]
     pub wrapped: Option<Wrapped>,

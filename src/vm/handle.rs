@@ -19,6 +19,8 @@ use super::status::{Status, Told};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;
+/// How long it takes at most from QEMU's end until its outcome is told: what it has said last is read, its helpers end.
+const END_IS_NEAR: Duration = Duration::from_secs(5);
 
 /// A request to the owner, with the way back.
 pub(super) enum Ask {
@@ -58,7 +60,7 @@ impl Handle {
     /// What is known of the VM, from its books.
     pub async fn status(&self) -> Result<Arc<Status>, ChangeError> {
         // what others have asked for before comes first
-        let nobody_waits = self.inbox.capacity() == self.inbox.max_capacity();
+        let nobody_waits = self.inbox.capacity() == self.inbox.max_capacity() && !self.inbox.is_closed();
         if let Some(status) = self.told.get().filter(|_| nobody_waits) {
             return Ok(status);
         }
@@ -91,6 +93,22 @@ impl Handle {
         // a VM that has just ended has an outcome to tell
         let _ = self.inbox.send(Ask::Shutdown(options)).await;
         self.ended().await.ok_or_else(ChangeError::not_running)
+    }
+
+    /// How the VM ended, for whoever has just noticed that its owner or its QEMU has gone; none if it has not ended, as when only
+    /// QEMU's monitor is gone.
+    pub async fn ended_soon(&self) -> Option<Outcome> {
+        tokio::time::timeout(END_IS_NEAR, self.ended()).await.ok().flatten()
+    }
+
+    /// Whether it has ended, and how is known.
+    pub fn has_ended(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
+
+    /// Its status when it ended; none before.
+    pub fn last_status(&self) -> Option<Arc<Status>> {
+        self.inbox.is_closed().then(|| self.told.get()).flatten()
     }
 
     /// Waits for the VM's end; none if its supervisor went away without an outcome.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Arch;
+
 /// Which end it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +69,19 @@ pub struct Outcome {
     pub stderr: Option<String>,
 }
 
+impl Outcome {
+    /// Nobody watched.
+    pub(super) fn unknown(message: &str) -> Self {
+        Self {
+            ending: Ending::Unknown,
+            exit_code: Ending::Unknown.exit_code(),
+            message: message.to_owned(),
+            after_ms: None,
+            stderr: None,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -84,6 +99,10 @@ pub(super) struct Evidence {
     quit: bool,
     killed: bool,
     saved: Option<PathBuf>,
+    /// QEMU for this machine says nothing when the guest switches itself off: on riscv64, 7.2 ends where the guest asks for it.
+    silent_power_off: bool,
+    /// The kernel has killed something of QEMU's control group for want of memory.
+    out_of_memory: bool,
     /// From the first request to end the VM.
     requested: Option<tokio::time::Instant>,
 }
@@ -96,6 +115,15 @@ pub(super) enum Asked {
 }
 
 impl Evidence {
+    /// Of a VM of this architecture.
+    pub(super) fn of(arch: Arch) -> Self {
+        Self { silent_power_off: arch == Arch::Riscv64, ..Self::default() }
+    }
+
+    pub(super) fn out_of_memory(&mut self) {
+        self.out_of_memory = true;
+    }
+
     pub(super) fn shutdown_event(&mut self, reason: &str, guest: bool) {
         if reason == "guest-panic" {
             self.panicked = true;
@@ -155,9 +183,14 @@ impl Evidence {
         let after = self.requested.map(|since| since.elapsed());
         let message = match &self.saved {
             Some(file) => format!("the VM was saved to {}", file.display()),
+            None if ending == Ending::Crashed && exit == Some(Exit::Signal(9)) && self.out_of_memory => {
+                "QEMU was killed (SIGKILL) by the kernel, which ran out of memory for its control group"
+                    .to_owned()
+            }
             None => sentence(ending, exit, after),
         };
-        let tail = (ending == Ending::Crashed && !stderr.is_empty()).then_some(stderr);
+        let telling = matches!(ending, Ending::Crashed | Ending::HostSignal);
+        let tail = (telling && !stderr.is_empty()).then_some(stderr);
         Outcome {
             ending,
             exit_code: ending.exit_code(),
@@ -184,15 +217,21 @@ impl Evidence {
         match &self.shutdown {
             _ if crashed => Ending::Crashed,
             Some((_, true)) if self.shutdown_is("guest-reset") => Ending::GuestReset,
-            Some((_, true)) => match self.asked {
-                Some(Asked::Agent) => Ending::AskedAgent,
-                Some(Asked::Acpi) => Ending::AskedAcpi,
-                None => Ending::GuestOff,
-            },
+            Some((_, true)) => self.guest_off(),
             Some(_) if self.shutdown_is("host-signal") => Ending::HostSignal,
             Some(_) => Ending::Quit,
             None if self.quit => Ending::Quit,
+            None if self.silent_power_off && exit == Some(Exit::Code(0)) => self.guest_off(),
             None => Ending::Crashed,
+        }
+    }
+
+    /// The guest is off, because it was asked or by itself.
+    fn guest_off(&self) -> Ending {
+        match self.asked {
+            Some(Asked::Agent) => Ending::AskedAgent,
+            Some(Asked::Acpi) => Ending::AskedAcpi,
+            None => Ending::GuestOff,
         }
     }
 
@@ -284,6 +323,27 @@ mod tests {
         };
         assert_eq!(ended(forced, Some(Exit::Code(0))), Ending::Quit);
         assert_eq!(ended(Evidence::killed, Some(Exit::Signal(9))), Ending::Killed);
+    }
+
+    #[test]
+    fn on_riscv64_a_guest_may_switch_off_without_a_word() {
+        let ending = |arch, exit| Evidence::of(arch).verdict(Some(exit), String::new()).ending;
+        assert_eq!(ending(Arch::Riscv64, Exit::Code(0)), Ending::GuestOff);
+        assert_eq!(ending(Arch::Riscv64, Exit::Code(1)), Ending::Crashed);
+        assert_eq!(ending(Arch::Riscv64, Exit::Signal(9)), Ending::Crashed);
+        assert_eq!(ending(Arch::X86_64, Exit::Code(0)), Ending::Crashed);
+        let mut asked = Evidence::of(Arch::Riscv64);
+        asked.asked(Asked::Agent);
+        assert_eq!(asked.verdict(Some(Exit::Code(0)), String::new()).ending, Ending::AskedAgent);
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_named_where_qemu_was_killed() {
+        let mut evidence = Evidence::default();
+        evidence.out_of_memory();
+        let message = |exit| evidence.verdict(Some(exit), String::new()).message;
+        assert!(message(Exit::Signal(9)).contains("memory"));
+        assert_eq!(message(Exit::Signal(11)), "QEMU was ended by SIGSEGV");
     }
 
     #[test]

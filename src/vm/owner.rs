@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
+use crate::host::oom::OomKills;
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
@@ -79,6 +80,7 @@ pub(super) struct Owner {
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
     pub(super) evidence: Evidence,
+    oom_kills: OomKills,
     pub(super) resets: Resets,
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
@@ -119,6 +121,7 @@ pub(super) struct Parts {
 
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
+        let arch = parts.spec.arch;
         Self {
             spec: Arc::new(parts.spec),
             facts: Arc::new(parts.facts),
@@ -136,7 +139,8 @@ impl Owner {
             abort: None,
             plugged: parts.plugged,
             removals: HashMap::new(),
-            evidence: Evidence::default(),
+            evidence: Evidence::of(arch),
+            oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), parts.process.pid()),
             started: parts.started,
             events: parts.events,
             process: parts.process,
@@ -186,6 +190,11 @@ impl Owner {
             self.on_delivery(delivery);
         }
         let words = self.process.last_words().await;
+        if self.oom_kills.happened() {
+            self.evidence.out_of_memory();
+        }
+        self.inventory.run_state = RunState::Off;
+        self.told.set(Arc::new(self.status()));
         self.evidence.verdict(exit, words)
     }
 

@@ -25,6 +25,7 @@ use super::owner::{Owner, Parts};
 use super::plugged::Plugged;
 use super::prepare::{Doors, Shares, remove_screen};
 use super::process::Process;
+use super::record;
 use super::signals::Signals;
 use super::state::RunState;
 use super::status::Told;
@@ -147,9 +148,11 @@ impl Running {
     /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
     pub async fn run(self) -> Outcome {
         let Self { handle, owner, outcome, run, state, mut shares, user_qmp, .. } = self;
-        let ephemeral = owner.facts.ephemeral;
-        let spec = Arc::clone(&owner.spec);
+        let (spec, facts) = (Arc::clone(&owner.spec), Arc::clone(&owner.facts));
+        let ephemeral = facts.ephemeral;
+        let started = owner.started;
         let end = owner.run().await;
+        let ran = started.elapsed();
         handle.console.finish().await;
         log::info!("{end}");
         shares.end();
@@ -161,6 +164,7 @@ impl Running {
         if let Err(error) = written.and_then(|text| state.write(OUTCOME_FILE, &text)) {
             log::warn!("the outcome could not be written down: {error}");
         }
+        record::write(&spec, &facts, &end, Some(ran), &handle.console.recent());
         if ephemeral {
             remove_ephemeral(&state);
         }

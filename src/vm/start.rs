@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, names, remove_socket};
+use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, remove_socket};
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
@@ -353,8 +353,19 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         log_bytes: prepared.options.log_bytes,
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        run: prepared.run.run_id(),
+        state_home: state_home(prepared),
         wrapped: None,
     }
+}
+
+/// Where the VM's end will be recorded, whoever supervises it then. A store that cannot be used is no reason not to start.
+fn state_home(prepared: &Prepared) -> Option<PathBuf> {
+    let environment = StoreEnvironment::from_env_or(prepared.options.state_home.as_deref());
+    if let Err(error) = Records::open(&environment) {
+        log::info!("how this VM ends will not be recorded: {error}");
+    }
+    environment.xdg_state_home.map(PathBuf::from)
 }
 
 /// The forwards from the start, with the ports that QEMU picked.

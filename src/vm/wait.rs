@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anstream::adapter::strip_str;
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use regex_lite::Regex;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use super::bus::{Heard, Pulse};
 use super::console::{Chunk, From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
-use super::outcome::Ending;
+use super::outcome::{Ending, Outcome};
 use super::port_probe;
 use super::state::RunState;
 
@@ -22,6 +23,8 @@ use super::state::RunState;
 const MAX_LINE: usize = 64 << 10;
 /// How long the rest of a line that matches already may take; a prompt has none.
 const REST_OF_LINE: Duration = Duration::from_millis(100);
+/// What a guest prints before it panics comes another way than the news of its panic, and may take this much longer.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What is waited for.
 #[derive(Debug, Clone)]
@@ -71,30 +74,29 @@ impl Handle {
         tokio::pin!(deadline);
         let mut came_true = Vec::new();
         let described = describe(&wait.conditions, wait.all);
+        let panic = || {
+            let message = format!("the guest's kernel panicked while {described} was waited for");
+            ChangeError::new(ErrorKind::GuestPanicked, message)
+        };
+        let mut panicked = None;
         loop {
-            tokio::select! { biased;
-                Some(result) = pending.next() => {
-                    let (condition, details) = result?;
-                    came_true.push(CameTrue { condition, after: started.elapsed(), details });
-                    if !wait.all || pending.is_empty() {
-                        return Ok(came_true);
-                    }
+            let result = tokio::select! { biased;
+                Some(result) = pending.next() => result,
+                true = self.panicked(), if panicked.is_none() && !wants_panic && !wants_exit => {
+                    panicked = Some(Instant::now() + LAST_WORDS);
+                    continue;
                 }
-                panicked = self.panicked(), if !wants_panic && !wants_exit => {
-                    if panicked {
-                        return Err(ChangeError::new(
-                            ErrorKind::GuestPanicked,
-                            format!("the guest's kernel panicked while {described} was waited for"),
-                        ));
-                    }
+                () = tokio::time::sleep_until(panicked.unwrap_or(started)), if panicked.is_some() => {
+                    return Err(panic());
                 }
-                outcome = self.ended(), if !wants_exit => {
-                    // a panic may end the VM before anybody has looked
-                    let panicked = outcome.as_ref().is_some_and(|outcome| outcome.ending == Ending::Panicked);
-                    let kind = if panicked { ErrorKind::GuestPanicked } else { ErrorKind::NotRunning };
-                    let how = outcome.map_or_else(String::new, |outcome| format!(": {outcome}"));
-                    let message = format!("the VM ended before {described} came true{how}");
-                    return Err(ChangeError::new(kind, message));
+                outcome = self.ended() => {
+                    // by now all that has come true is known; but this task may have looked at too much in this turn
+                    tokio::task::yield_now().await;
+                    match (pending.next().now_or_never().flatten(), outcome) {
+                        (Some(result), _) => result,
+                        (None, _) if panicked.is_some() => return Err(panic()),
+                        (None, outcome) => return Err(too_early(&described, outcome)),
+                    }
                 }
                 () = &mut deadline => {
                     let waited = crate::spec::duration::format(wait.timeout.unwrap_or_default());
@@ -103,6 +105,11 @@ impl Handle {
                         format!("{described} did not come true within {waited}"),
                     ));
                 }
+            };
+            let (condition, details) = result?;
+            came_true.push(CameTrue { condition, after: started.elapsed(), details });
+            if !wait.all || pending.is_empty() {
+                return Ok(came_true);
             }
         }
     }
@@ -252,6 +259,14 @@ fn matching(line: &[u8], regex: &Regex, ended: bool) -> Option<Value> {
         let seen = strip_str(printed).to_string();
         report(&seen).or_else(|| seen.rsplit('\r').find_map(report))
     })
+}
+
+/// A panic may end the VM before anybody has looked.
+fn too_early(described: &str, outcome: Option<Outcome>) -> ChangeError {
+    let panicked = outcome.as_ref().is_some_and(|outcome| outcome.ending == Ending::Panicked);
+    let kind = if panicked { ErrorKind::GuestPanicked } else { ErrorKind::NotRunning };
+    let how = outcome.map_or_else(String::new, |outcome| format!(": {outcome}"));
+    ChangeError::new(kind, format!("the VM ended before {described} came true{how}"))
 }
 
 fn describe(conditions: &[Condition], all: bool) -> String {

@@ -87,7 +87,7 @@ fn what_asks_the_guest_ends_with_qemu() {
         ctl(&["wait", "console=never"], 3, ended),
         ctl(&["wait", "event=NEVER", "paused", "--timeout", "1h"], 3, ended),
         ctl(&["wait", "port=4321"], 3, ended),
-        ctl(&["wait", "exit"], 0, ""),
+        ctl(&["wait", "exit"], 11, ""),
         ctl(&["exec", "sleep", "4326"], 3, ended),
         ctl(&["copy-to", "big", "/tmp/big"], 3, ended),
         ctl(&["copy-from", "/dev/zero", "zeros"], 3, ended),

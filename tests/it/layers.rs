@@ -167,13 +167,16 @@ fn spec_and_qemu_are_pure() {
 
 /// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
 /// durations go by clocks that nobody sets.
-const WALL_CLOCK: [(&str, &str); 9] = [
+const WALL_CLOCK: [(&str, &str); 12] = [
     ("cli/ctl/snapshot.rs", "when a snapshot was made"),
+    ("cli/ended.rs", "when a VM ended"),
     ("cli/logger.rs", "the time of a line of the log"),
+    ("host/dirs/records.rs", "the age of a record, which outlives the machine's run"),
     ("host/image/mod.rs", "when a file was born, as part of its identity"),
     ("qmp/event.rs", "when QEMU says that it was"),
     ("qmp/transcript.rs", "the time of a line of the transcript"),
     ("vm/bus.rs", "the time of an event"),
+    ("vm/record.rs", "when a VM ended; its record outlives the machine's run"),
     ("vm/start.rs", "when the VM was started"),
     ("vm/stats.rs", "the time of the figures"),
     ("vm/wrap/mod.rs", "when the VM was started"),

@@ -173,7 +173,7 @@ fn names_cannot_steer_the_terminal() {
     let snapshot = sandbox.program("qemu-img").args(["snapshot", "-c", &named]).arg(name("3.qcow2")).output();
     Done::of(snapshot.unwrap()).ok();
     // the guest prints it, too
-    vm.type_in(&format!("\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}MARK\n"));
+    vm.type_in("\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}MARK\n");
     let third = format!("file={},id=third", name("3.qcow2"));
     let missing = name("missing");
     let commands: [&[&str]; 17] = [

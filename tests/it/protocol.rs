@@ -266,6 +266,8 @@ fn every_kind_of_failure_is_an_error_of_the_file() {
         ErrorKind::TimedOut,
         ErrorKind::HostProblem,
     ];
+    let outcome: Outcome =
+        serde_json::from_value(json!({ "ending": "quit", "exit_code": 12, "message": "x" })).unwrap();
     let interface = interface();
     let mut files: BTreeMap<String, BTreeSet<String>> = interface
         .errors()
@@ -273,6 +275,7 @@ fn every_kind_of_failure_is_an_error_of_the_file() {
         .collect();
     for kind in kinds {
         let error = WireError::from(ChangeError::new(kind, "why").hint("what to do"));
+        let error = error.with_outcome(Some(outcome.clone()));
         let fields: BTreeSet<String> = error.parameters.keys().cloned().collect();
         assert_eq!(files.remove(&error.error), Some(fields), "{}", error.error);
     }

@@ -163,7 +163,7 @@ fn quit_is_a_proper_end() {
     }
     assert_eq!(client.read(), None);
     let told = waiting.wait_with_output().unwrap();
-    assert!(told.status.success() || told.status.code() == Some(3), "{told:?}");
+    assert_eq!(told.status.code(), Some(12), "{told:?}");
 }
 
 #[test]

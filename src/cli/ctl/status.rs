@@ -4,7 +4,9 @@ use clap::Subcommand;
 
 use crate::control::methods;
 use crate::control::wire::{self, Status, StatusReply};
+use crate::vm::Outcome;
 
+use super::super::ended::when;
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
 use super::super::output::{Lines, bytes, facts, milliseconds, table};
@@ -31,7 +33,32 @@ impl Command {
 /// `status`.
 fn show(context: &mut Context) -> Result<u8, Failure> {
     let StatusReply { status } = context.client.call(methods::GetStatus, wire::Empty {})?;
-    context.output.print(&status, || as_text(&status))
+    context.output.print(&status, || match &status.outcome {
+        Some(outcome) => of_ended(&status, outcome),
+        None => as_text(&status),
+    })
+}
+
+/// A VM that has ended: what is still of use.
+fn of_ended(status: &Status, outcome: &Outcome) -> Lines {
+    let mut lines = facts(&[
+        ("name", Some(status.name.clone())),
+        ("state", Some(status.state.clone())),
+        ("outcome", Some(outcome.message.clone())),
+        ("exit code", Some(outcome.exit_code.to_string())),
+        ("ended", status.ended_unix_ms.map(when)),
+        ("uptime", Some(milliseconds(status.uptime_ms))),
+        ("uuid", Some(status.uuid.clone())),
+        ("machine", Some(format!("{} {}", status.arch, status.machine))),
+        ("cpus", Some(status.cpus.to_string())),
+        ("memory", Some(bytes(status.memory_bytes))),
+        ("qemu", Some(status.qemu_version.clone())),
+        ("state directory", Some(status.state_directory.clone())),
+    ]);
+    if let Some(stderr) = &outcome.stderr {
+        lines.section("QEMU's last words", Lines::text(stderr));
+    }
+    lines
 }
 
 fn as_text(status: &Status) -> Lines {

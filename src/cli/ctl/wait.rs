@@ -35,7 +35,7 @@ impl Command {
 /// `wait`.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// running, paused, exit, agent, port=GUEST, console=REGEX or event=NAME
+    /// running, paused, exit (ends with the outcome's exit code), agent, port=GUEST, console=REGEX or event=NAME
     #[arg(required = true)]
     conditions: Vec<Condition>,
     /// Any of them is enough (the default)
@@ -68,7 +68,11 @@ impl Wait {
             from_now: Some(self.from_now),
         };
         let wire::WaitReply { came_true } = context.client.call(methods::Wait, call)?;
-        context.output.print(&came_true, || came_true.iter().map(line).collect::<Lines>())
+        context.output.print(&came_true, || came_true.iter().map(line).collect::<Lines>())?;
+        // that a VM has ended is not the same as that all went well
+        let exit = came_true.iter().find(|fact| fact.condition == "exit");
+        let code = exit.and_then(|exit| exit.details["outcome"]["exit_code"].as_u64());
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
     }
 }
 

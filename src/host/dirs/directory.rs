@@ -16,7 +16,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
-use super::DirError;
+use super::{DirError, RunId, names};
 
 /// No file in our directories is larger; a larger one is not ours.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -245,6 +245,11 @@ impl Directory {
         let mut bytes = Vec::new();
         self.open_file(name, OFlag::O_RDONLY)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    }
+
+    /// The id of a run, in a run directory; none where there is none, as after the VM's end.
+    pub fn run_id(&self) -> Option<RunId> {
+        String::from_utf8(self.read(names::RUN).ok()?).ok()?.parse().ok()
     }
 
     /// Writes a file in it (mode 0600), replacing an old one in one step: a reader sees all of the one or all of the other.

@@ -7,6 +7,7 @@ mod formats;
 mod holder;
 mod made;
 mod own;
+mod records;
 mod run;
 mod runtime;
 mod socket;
@@ -23,6 +24,7 @@ pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::process_state;
 pub use made::{MadeFile, StateBefore, StateMade};
+pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;
@@ -45,6 +47,8 @@ pub mod names {
     pub const QMP_SHARED: &str = "qmp-shared";
     /// Held for the supervisor's whole life.
     pub const LOCK: &str = "lock";
+    /// The id of the run.
+    pub const RUN: &str = "run";
     /// What is needed to re-adopt the VM.
     pub const VM: &str = "vm.json";
     /// What is half-done, for whoever takes the VM over.

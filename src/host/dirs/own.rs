@@ -22,13 +22,14 @@ use crate::spec::{DeviceId, ImageFormat};
 const MARK_TEXT: &[u8] = b"vmrun made this folder, and removes it with its own files in it.\n";
 
 /// Files of a run directory that have one name only.
-const RUN_FILES: [&str; 11] = [
+const RUN_FILES: [&str; 12] = [
     names::CONTROL,
     names::QMP,
     names::QMP_SHARED,
     names::AGENT,
     names::SERIAL_IN,
     names::SERIAL_OUT,
+    names::RUN,
     names::VM,
     names::PENDING,
     names::PLUGGED,

@@ -16,7 +16,7 @@ use nix::unistd::mkfifoat;
 use super::directory::{Directory, Privacy};
 use super::holder::holder;
 use super::own::{self, Holds};
-use super::{DirError, names};
+use super::{DirError, RunId, names};
 use crate::host::sys;
 use crate::spec::VmName;
 
@@ -146,6 +146,21 @@ impl RunDir {
     /// Of the file system; the old file is as it was.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.directory.write_for_now(name, bytes)
+    }
+
+    /// The id of the VM's run: made up at its start, the same for all its supervisors. To be there before a client can connect.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn ensure_run_id(&self) -> io::Result<RunId> {
+        match self.run_id() {
+            Some(run) => Ok(run),
+            None => {
+                let run = RunId::random();
+                self.write(names::RUN, run.to_string().as_bytes())?;
+                Ok(run)
+            }
+        }
     }
 
     /// Binds a socket in it (mode 0600), in place of one that was left over.
@@ -342,6 +357,7 @@ fn named_as_vms(root: &Directory) -> io::Result<(Vec<VmName>, Vec<PathBuf>)> {
 #[derive(Debug)]
 pub struct RunClient {
     directory: Directory,
+    run: Option<RunId>,
 }
 
 impl Deref for RunClient {
@@ -361,13 +377,21 @@ impl RunClient {
         let root = Directory::open(root, Privacy::ReadableByOthers)?;
         let directory = Directory::open_in(&root, name.as_str(), Privacy::Private)?;
         match own::bears_mark(&directory) {
-            true => Ok(Self { directory }),
+            true => {
+                let run = directory.run_id();
+                Ok(Self { directory, run })
+            }
             false if root.is_entry(name.as_str(), &directory) => {
                 Err(DirError::NotOurs { path: directory.path().to_owned() })
             }
             // removed just now
             false => Err(DirError::Missing { path: directory.path().to_owned() }),
         }
+    }
+
+    /// The run whose directory it was when it was opened; none where that was not written down yet.
+    pub fn run(&self) -> Option<&RunId> {
+        self.run.as_ref()
     }
 
     /// Whether its VM's supervisor is alive. Looks without changing anything.

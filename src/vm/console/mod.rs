@@ -17,7 +17,7 @@ pub use escape::EscapeKey;
 pub use hub::{Chunk, From, Hub, Reader};
 pub use terminal::{Attached, attach};
 
-pub(super) use log_file::{ConsoleLog, DEFAULT_CAP as DEFAULT_LOG_CAP};
+pub(super) use log_file::{CURRENT as LOG, ConsoleLog, DEFAULT_CAP as DEFAULT_LOG_CAP};
 pub use pump::Console;
 pub(super) use pump::connect;
 

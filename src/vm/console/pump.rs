@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::error::ChangeError;
 use super::super::prepare::Serial;
-use super::hub::Hub;
+use super::hub::{From, Hub};
 use super::log_file::ConsoleLog;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
@@ -56,6 +56,12 @@ impl Console {
         self.last.notify_one();
         // a descendant of QEMU could hold the pipe open
         let _ = tokio::time::timeout(LAST_OUTPUT, self.hub.closed()).await;
+    }
+
+    /// The recent output, without waiting for more.
+    pub(in super::super) fn recent(&self) -> Vec<u8> {
+        let mut reader = self.hub.reader(From::Recent);
+        std::iter::from_fn(|| reader.try_next()).flat_map(|chunk| chunk.bytes).collect()
     }
 
     /// Whether there is one.

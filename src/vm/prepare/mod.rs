@@ -65,12 +65,13 @@ pub struct Prepared {
 }
 
 /// What the supervisor itself, rather than QEMU, is told of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct RunOptions {
     pub(super) stop_timeout: std::time::Duration,
     pub(super) ephemeral: bool,
     pub(super) max_resets: Option<u32>,
     pub(super) log_bytes: u64,
+    pub(super) state_home: Option<PathBuf>,
 }
 
 impl Prepared {
@@ -121,6 +122,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         ephemeral: request.ephemeral,
         max_resets: request.max_resets,
         log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+        state_home: request.state_home.clone(),
     };
     match make(request, plan, &run, &mut made) {
         Ok(parts) => Ok(Prepared { made, ..parts.with(run, options) }),

@@ -213,6 +213,7 @@ impl Parts {
                 ephemeral: false,
                 max_resets: request.max_resets,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+                state_home: request.state_home.clone(),
             },
             restored: Some(Restored {
                 cards: devices::cards(&saved.cards, &record, &spec.networking),

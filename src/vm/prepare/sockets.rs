@@ -25,6 +25,7 @@ pub struct Doors {
 
 impl Doors {
     pub(in super::super) fn open(run: &RunDir) -> Result<Self, StartError> {
+        run.ensure_run_id().map_err(system("the run directory"))?;
         let bind = |name: &str| {
             let listener = run.bind(name)?;
             listener.set_nonblocking(true)?;

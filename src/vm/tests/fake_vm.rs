@@ -100,6 +100,8 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         log_bytes: 1 << 20,
         stop_timeout_ms: 30_000,
         started_unix_ms: 0,
+        run: None,
+        state_home: None,
         wrapped: None,
     }
 }

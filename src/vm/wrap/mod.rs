@@ -35,9 +35,11 @@ use super::console::Console;
 use super::facts::{Facts, Wrapped};
 use super::inventory::Kind;
 use super::journal::Pending;
+use super::outcome::Outcome;
 use super::prepare::Doors;
 use super::process::Process;
 use super::rebuild;
+use super::record;
 use super::running::Running;
 use super::signals::Signals;
 use super::start::connect_to;
@@ -152,6 +154,8 @@ fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<
         log_bytes: 0,
         stop_timeout_ms: 0,
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        run: run.run_id(),
+        state_home: None,
         wrapped: Some(Wrapped {
             target: target.clone(),
             networking: "none".to_owned(),
@@ -245,6 +249,8 @@ pub(super) async fn take_over(
         }
     };
     let Some((connected, seen)) = spoken else {
+        let outcome = Outcome::unknown("QEMU ended before it answered on its monitor");
+        record::write(&file.spec, &file.facts, &outcome, None, &[]);
         remove(run, state);
         return Ok(None);
     };

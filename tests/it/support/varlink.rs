@@ -15,9 +15,14 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
+        Self::try_connect(socket).unwrap()
+    }
+
+    /// None once nobody listens there any more.
+    pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Some(Self { stream, buffer: Vec::new() })
     }
 
     /// Sends a frame, right or wrong.

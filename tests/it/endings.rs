@@ -1,0 +1,254 @@
+//! Callers of every kind while a VM ends in every way: each gets an answer, and it is how the VM ended.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::boot_sector::Guest;
+use crate::support::chance::Chance;
+use crate::support::orphan::kill;
+use crate::support::processes::{eventually, qemu_of, send};
+use crate::support::sandbox::Sandbox;
+use crate::support::varlink::Raw;
+
+/// How a VM is made to end.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    HmpQuit,
+    GuestOff,
+    Panic,
+    KillQemu,
+    TermSupervisor,
+    ResetWithoutReboot,
+}
+
+const WAYS: [Way; 6] =
+    [Way::HmpQuit, Way::GuestOff, Way::Panic, Way::KillQemu, Way::TermSupervisor, Way::ResetWithoutReboot];
+
+impl Way {
+    fn start(self, sandbox: &Sandbox) -> String {
+        let guest = if let Self::Panic = self { Guest::PanicsOnButton } else { Guest::ReactsToButton };
+        let image = sandbox.boot_sector(guest);
+        let mut arguments = vec![image.to_str().unwrap()];
+        if let Self::ResetWithoutReboot = self {
+            arguments.push("--no-reboot");
+        }
+        let name = sandbox.detached(arguments);
+        sandbox.booted(&name);
+        name
+    }
+
+    fn end(self, sandbox: &Sandbox, name: &str, qemu: i32, supervisor: i32) {
+        let ctl = |words: &[&str]| drop(sandbox.ctl([&["--vm", name], words].concat()));
+        match self {
+            Self::HmpQuit => ctl(&["hmp", "quit"]),
+            Self::GuestOff | Self::Panic => ctl(&["powerdown"]),
+            Self::KillQemu => send(qemu, Signal::SIGKILL),
+            Self::TermSupervisor => send(supervisor, Signal::SIGTERM),
+            Self::ResetWithoutReboot => ctl(&["reset"]),
+        }
+    }
+}
+
+fn method(name: &str) -> String {
+    format!("io.vmrun.Machine.{name}")
+}
+
+fn frame(name: &str, parameters: &Value, more: bool) -> Vec<u8> {
+    json!({ "method": method(name), "parameters": parameters, "more": more }).to_string().into_bytes()
+}
+
+/// Four calls in one go, the first of which is answered when the VM has ended; what each says of its end.
+fn pipelined(mut client: Raw) -> Vec<Value> {
+    let calls = [
+        ("Wait", json!({ "conditions": ["exit"] })),
+        ("GetStatus", json!({})),
+        ("Shutdown", json!({})),
+        ("AddUsb", json!({ "selector": "usb-kbd" })),
+    ];
+    for (name, parameters) in &calls {
+        client.send(&frame(name, parameters, false));
+    }
+    let replies: Vec<Value> = calls
+        .iter()
+        .map(|call| client.receive().unwrap_or_else(|| panic!("no answer to {call:?}")))
+        .collect();
+    assert_eq!(replies[1]["parameters"]["status"]["state"], "ended", "{replies:?}");
+    assert!(replies[3]["error"].is_string(), "{replies:?}");
+    vec![
+        replies[0]["parameters"]["came_true"][0]["details"]["outcome"].clone(),
+        replies[1]["parameters"]["status"]["outcome"].clone(),
+        replies[2]["parameters"]["outcome"].clone(),
+        replies[3]["parameters"]["outcome"].clone(),
+    ]
+}
+
+/// Waits for what never comes true.
+fn in_vain(mut client: Raw) -> Vec<Value> {
+    let reply = client.call(&method("Wait"), json!({ "conditions": ["console=what it never says"] }));
+    assert!(reply["error"].is_string(), "{reply}");
+    vec![reply["parameters"]["outcome"].clone()]
+}
+
+/// Follows the events to their proper end.
+fn follows(mut client: Raw) -> Vec<Value> {
+    client.send(&frame("Events", &json!({}), true));
+    while client.receive().expect("the stream's last reply")["continues"] == true {}
+    Vec::new()
+}
+
+/// Has connected, and says something only when the VM may have ended already.
+fn hesitates(mut client: Raw) -> Vec<Value> {
+    thread::sleep(Duration::from_millis(150));
+    let reply = client.call(&method("Wait"), json!({ "conditions": ["exit"] }));
+    vec![reply["parameters"]["came_true"][0]["details"]["outcome"].clone()]
+}
+
+/// Clients that come one after the other, until nobody can come any more.
+fn arrivals(control: &Path) -> Vec<Value> {
+    let mut outcomes = Vec::new();
+    while let Some(mut client) = Raw::try_connect(control) {
+        let status = client.call(&method("GetStatus"), json!({}))["parameters"]["status"].clone();
+        assert!(status["state"].is_string(), "{status}");
+        if status["state"] == "ended" {
+            outcomes.push(status["outcome"].clone());
+        }
+    }
+    outcomes
+}
+
+#[test]
+fn everybody_who_has_connected_is_told_how_it_ended() {
+    let mut chance = Chance::new();
+    for way in WAYS {
+        let sandbox = Sandbox::new();
+        let name = way.start(&sandbox);
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let qemu = qemu_of(sandbox.path());
+        let control: PathBuf = sandbox.runtime().join(&name).join("control");
+        let mut callers = Vec::new();
+        for caller in [pipelined, in_vain, follows, hesitates] {
+            for _ in 0..3 {
+                let client = Raw::connect(&control);
+                callers.push(thread::spawn(move || caller(client)));
+            }
+        }
+        let arriving = control.clone();
+        callers.push(thread::spawn(move || arrivals(&arriving)));
+        thread::sleep(Duration::from_millis(chance.below(60)));
+        way.end(&sandbox, &name, qemu, i32::try_from(supervisor).unwrap());
+        let told: Vec<Value> = callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+        eventually("the outcome is written down", || sandbox.file("guest-state/outcome.json").exists());
+        let outcome = sandbox.outcome();
+        assert!(told.iter().all(|told| *told == outcome), "{way:?} {outcome}: {told:#?}");
+        sandbox.is_clean();
+    }
+}
+
+/// A VM by name, run under a name that is not only the image's.
+fn named(sandbox: &Sandbox, options: &[&str]) {
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let mut arguments = vec![image.to_str().unwrap(), "--name", "web"];
+    arguments.extend(options);
+    sandbox.detached(arguments);
+    sandbox.booted("web");
+    let greeting = format!("console={}", Guest::ReactsToButton.greeting());
+    sandbox.ctl(["wait", &greeting, "--timeout", "1m"]).ok();
+}
+
+#[test]
+fn whoever_comes_after_the_end_is_told_how_it_ended() {
+    for options in [&[][..], &["--ephemeral"]] {
+        let sandbox = Sandbox::new();
+        named(&sandbox, options);
+        sandbox.ctl(["hmp", "quit"]);
+        sandbox.is_clean();
+        let vm = |words: &[&str]| sandbox.ctl([&["--vm", "web"], words].concat());
+        assert_eq!(vm(&["wait", "exit"]).code, 12);
+        assert_eq!(vm(&["shutdown"]).code, 12);
+        vm(&["usb-add", "usb-kbd"]).fails(3, &["VM 'web' has ended: QEMU was told to quit"]);
+        let status = vm(&["--json", "status"]).json();
+        assert_eq!(status["state"], "ended", "{status}");
+        assert_eq!(status["outcome"]["ending"], "quit", "{status}");
+        assert!(vm(&["status"]).ok().stdout.contains("QEMU was told to quit"));
+        let logs = sandbox.run(["logs", "web"]).ok().stdout;
+        assert!(logs.contains(Guest::ReactsToButton.greeting()), "{logs}");
+        let list = sandbox.run(["ls", "--all", "--json"]).json();
+        assert_eq!((&list[0]["name"], &list[0]["state"]), (&json!("web"), &json!("ended")), "{list}");
+        assert_eq!(list[0]["state_directory"].is_string(), options.is_empty(), "{list}");
+        assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
+        sandbox.run(["forget", "web"]).ok();
+        vm(&["status"]).fails(3, &["no VM 'web' is running"]);
+        sandbox.run(["forget", "web"]).fails(3, &["no record"]);
+    }
+}
+
+#[test]
+fn a_name_is_answered_for_by_its_last_run() {
+    let sandbox = Sandbox::new();
+    named(&sandbox, &[]);
+    sandbox.ctl(["hmp", "quit"]);
+    sandbox.is_clean();
+    named(&sandbox, &[]);
+    assert_eq!(sandbox.ctl_json(["--vm", "web", "status"])["state"], "running");
+    sandbox.ctl(["shutdown"]).ok();
+    sandbox.is_clean();
+    assert_eq!(sandbox.ctl(["--vm", "web", "wait", "exit"]).code, 0);
+    assert_eq!(sandbox.run(["ls", "--all", "--json"]).json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_vm_that_was_killed_with_its_supervisor_has_a_record() {
+    let sandbox = Sandbox::new();
+    named(&sandbox, &[]);
+    let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+    let qemu = qemu_of(sandbox.path());
+    let mut waiting = sandbox.vmrun();
+    waiting.args(["ctl", "--vm", "web", "wait", "exit", "--timeout", "1m"]);
+    let waiting = waiting.spawn().unwrap();
+    kill(i32::try_from(supervisor).unwrap());
+    kill(qemu);
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(11));
+    let done = sandbox.ctl(["--vm", "web", "wait", "exit"]);
+    assert_eq!(done.code, 11, "{done:#?}");
+    assert!(sandbox.run(["logs", "web"]).ok().stdout.contains(Guest::ReactsToButton.greeting()));
+    sandbox.is_clean();
+}
+
+#[test]
+fn the_death_of_a_supervisor_is_not_told_as_the_vms() {
+    let mut chance = Chance::new();
+    let sandbox = Sandbox::new();
+    named(&sandbox, &[]);
+    for round in 0..4 {
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let exit = sandbox.vmrun().args(["ctl", "wait", "exit", "--timeout", "1500ms"]).spawn().unwrap();
+        let event =
+            sandbox.vmrun().args(["ctl", "wait", "event=NEVER", "--timeout", "1500ms"]).spawn().unwrap();
+        thread::sleep(Duration::from_millis(chance.below(300)));
+        kill(i32::try_from(supervisor).unwrap());
+        for waiting in [exit, event] {
+            let done = waiting.wait_with_output().unwrap();
+            assert_eq!(done.status.code(), Some(5), "round {round}: {done:?}");
+        }
+    }
+    // a shutdown goes on, too
+    let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+    let shutdown = sandbox.vmrun().args(["ctl", "shutdown", "--timeout", "1m"]).spawn().unwrap();
+    kill(i32::try_from(supervisor).unwrap());
+    assert_eq!(shutdown.wait_with_output().unwrap().status.code(), Some(0));
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_store_that_cannot_be_written_does_not_stop_a_vm() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.state_home(), "no folder").unwrap();
+    let image = sandbox.boot_sector(Guest::PowersOff);
+    let done = sandbox.run(["qemu", "-v", image.to_str().unwrap()]).ok();
+    let told = done.stderr.matches("how this VM ends will not be recorded").count();
+    assert_eq!(told, 1, "{done:#?}");
+}
