@@ -1,6 +1,7 @@
 //! The flags of `vmrun qemu`: `linuxkit run qemu`'s, name for name, and more.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use uuid::Uuid;
 
+use crate::host::files;
+use crate::host::iso::MAX_DATA_BYTES;
 use crate::spec::{
     AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic,
     Request, ShareSpec, Size, VmName, duration,
@@ -46,7 +49,7 @@ const HARDWARE: [&str; 19] = [
 #[derive(Debug, Args)]
 #[command(override_usage = "vmrun qemu [OPTIONS] IMAGE [-- EXTRA QEMU ARGS...]")]
 pub(super) struct QemuArgs {
-    /// Disk image, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
+    /// Disk image[,OPTION...] as of --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
     image: Option<PathBuf>,
     /// Go on with a VM that `ctl save` has put into this file, instead of starting one
     #[arg(long, value_name = "FILE", conflicts_with_all = HARDWARE)]
@@ -244,8 +247,10 @@ impl QemuArgs {
             (true, _) => Display::Gui,
             (false, display) => display.unwrap_or_default(),
         };
+        let (image, image_options) = image(self.image)?;
         Ok(Request {
-            image: self.image,
+            image,
+            image_options,
             restore: self.restore,
             boot,
             uefi: self.boot.uefi,
@@ -287,13 +292,36 @@ impl QemuArgs {
     }
 }
 
+/// IMAGE with options behind a comma; a file whose whole name this is comes first.
+fn image(typed: Option<PathBuf>) -> Result<(Option<PathBuf>, DiskSpec), Failure> {
+    let exists = |suffix: &str| {
+        let mut name = typed.clone().unwrap_or_default().into_os_string();
+        name.push(suffix);
+        std::fs::metadata(name).is_ok()
+    };
+    match &typed {
+        Some(text)
+            if text.as_os_str().as_encoded_bytes().contains(&b',') && !exists("") && !exists("-kernel") =>
+        {
+            let disk = DiskSpec::parse(text.as_os_str())
+                .map_err(|error| Failure::usage(format!("IMAGE {}: {error}", text.display())))?;
+            Ok((disk.file.clone(), disk))
+        }
+        _ => Ok((typed, DiskSpec::default())),
+    }
+}
+
 fn metadata(text: Option<OsString>, file: Option<PathBuf>) -> Result<Option<Vec<u8>>, Failure> {
     use std::os::unix::ffi::OsStringExt;
     match (text, file) {
         (Some(text), _) => Ok(Some(text.into_vec())),
-        (None, Some(path)) => std::fs::read(&path)
-            .map(Some)
-            .map_err(|error| Failure::other(format!("metadata file {}: {error}", path.display()))),
+        (None, Some(path)) => {
+            let mut bytes = Vec::new();
+            files::open_input(&path)
+                .and_then(|(file, _)| file.take(MAX_DATA_BYTES as u64 + 1).read_to_end(&mut bytes))
+                .map_err(|error| Failure::other(format!("metadata file {}: {error}", path.display())))?;
+            Ok(Some(bytes))
+        }
         (None, None) => Ok(None),
     }
 }

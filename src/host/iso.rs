@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// The label that cloud-init's NoCloud source looks for.
 const LABEL: &str = "cidata";
 /// Far more than any configuration; the CD is made in memory.
-const MAX_DATA_BYTES: usize = 256 << 20;
+pub const MAX_DATA_BYTES: usize = 256 << 20;
 
 /// How much of the data's hash is part of the instance's id: enough to tell any two versions of it apart.
 const INSTANCE_HASH_BYTES: usize = 8;

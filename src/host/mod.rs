@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod dirs;
 pub mod doctor;
 pub mod environment;
+pub mod files;
 pub mod firmware;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -16,6 +17,7 @@ pub mod iso;
 pub mod oom;
 pub mod ports;
 pub mod programs;
+pub mod raw_images;
 pub mod saved;
 pub mod sys;
 pub mod tap;

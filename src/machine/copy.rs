@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::control::client::{Client, ClientError};
 use crate::control::{methods, wire};
+use crate::host::files;
 
 use super::{Error, milliseconds};
 use target::{PERMISSIONS, Target, place};
@@ -48,7 +49,7 @@ pub fn copy_to(
     agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
-    let (file, facts) = open(source).map_err(Error::file(source))?;
+    let (file, facts) = files::open_input(source).map_err(Error::file(source))?;
     let leaving = Leaving {
         path: source,
         name: source.file_name().and_then(|name| name.to_str()).map(str::to_owned),
@@ -262,15 +263,6 @@ impl<'a> Arriving<'a> {
         target.commit(self.mode).map_err(Error::file(self.path))?;
         let checked = if checked { "sha256" } else { "size" }.to_owned();
         Ok(Copied { path: self.path.display().to_string(), size_bytes: self.done, checked })
-    }
-}
-
-fn open(path: &Path) -> io::Result<(File, fs::Metadata)> {
-    let file = File::open(path)?;
-    let facts = file.metadata()?;
-    match facts.is_dir() {
-        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-        false => Ok((file, facts)),
     }
 }
 

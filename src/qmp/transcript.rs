@@ -3,9 +3,8 @@
 //! `{"at":1763826349.123456,"dir":"out","msg":{"execute":"stop","id":7}}`, `at` in seconds since the Unix epoch,
 //! `dir` `out` or `in`; a message that is no JSON is a string. It never fails a session.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,9 +38,9 @@ impl Transcript {
     /// Appends to a file, which is made with mode 0600 if it is not there: commands can contain secrets.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The file cannot be opened, or is a pipe that nobody reads from.
     pub fn file(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = crate::host::files::append(path)?;
         Ok(Self(Arc::new(Sink::File(Mutex::new(Some(file))))))
     }
 

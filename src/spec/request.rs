@@ -23,6 +23,8 @@ pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Request {
     /// Disk image, ISO or prefix.
     pub image: Option<PathBuf>,
+    /// What else is said of it, where it is a disk image; its `file` does not count.
+    pub image_options: DiskSpec,
     /// Which boot mode was forced.
     pub boot: BootMode,
     /// Boot with UEFI firmware.
@@ -109,6 +111,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             image: None,
+            image_options: DiskSpec::default(),
             boot: BootMode::Auto,
             uefi: false,
             firmware: None,

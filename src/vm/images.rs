@@ -1,8 +1,10 @@
 //! The one door for images: whatever QEMU is to open passes here first, at the start and while the VM runs.
 //!
-//! An image's format is found once, written down, and given to QEMU explicitly ever after.
+//! An image's format is given to QEMU explicitly. That an image is raw is found once and remembered ever after ([`RawImages`]): its bytes
+//! belong to a guest, and are not looked at again for what they are. Images of other formats have a header that no guest can write.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,11 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::unistd::{AccessFlags, access};
 
 use crate::host::dirs::StateDir;
+use crate::host::files;
 use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
 use crate::host::programs::{self, ProgramError, SearchPath};
+use crate::host::raw_images::{GuestAccess, RawImages};
 use crate::spec::{DiskSpec, ImageFormat, Size};
 
-use super::error::ChangeError;
+use super::error::{ChangeError, Why};
+use super::inventory::{Inventory, Kind};
 
 /// An image that may be opened.
 #[derive(Debug, Clone)]
@@ -34,19 +39,23 @@ pub(super) struct Opened {
 
 /// Opens and makes images. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Images(Arc<Inner>);
+pub(super) struct Images(Arc<Inner>, GuestAccess);
 
 #[derive(Debug)]
 struct Inner {
     /// Where something may be written; none in a dry run.
     folders: Option<Folders>,
+    /// Which images have been opened as raw before, by whatever VM.
+    raw: RawImages,
     links: AtomicU32,
 }
 
 #[derive(Debug)]
 struct Folders {
-    /// Where formats are remembered.
+    /// Where overlays are made, and formats were once remembered.
     state: Arc<StateDir>,
+    /// Whether the state directory outlives the VM.
+    lasting: bool,
     /// Where links for names that JSON cannot hold are made.
     run: PathBuf,
 }
@@ -57,14 +66,31 @@ pub(super) fn overlay_name(id: &str) -> String {
 }
 
 impl Images {
-    pub(super) fn new(state: Arc<StateDir>, run: &Path) -> Self {
-        let folders = Some(Folders { state, run: run.to_owned() });
-        Self(Arc::new(Inner { folders, links: AtomicU32::new(0) }))
+    pub(super) fn new(state: Arc<StateDir>, lasting: bool, run: &Path, raw: RawImages) -> Self {
+        let folders = Some(Folders { state, lasting, run: run.to_owned() });
+        Self(Arc::new(Inner { folders, raw, links: AtomicU32::new(0) }), GuestAccess::Writes)
     }
 
     /// Looks only: nothing is made or written down.
-    pub(super) fn dry() -> Self {
-        Self(Arc::new(Inner { folders: None, links: AtomicU32::new(0) }))
+    pub(super) fn dry(raw: RawImages) -> Self {
+        Self(Arc::new(Inner { folders: None, raw, links: AtomicU32::new(0) }), GuestAccess::Reads)
+    }
+
+    /// The same for images that the guest cannot write to.
+    pub(super) fn for_reading(&self) -> Self {
+        Self(Arc::clone(&self.0), GuestAccess::Reads)
+    }
+
+    /// Until [`Self::settle`] nothing that is remembered waits for the disk.
+    pub(super) fn hold(&self) {
+        self.0.raw.hold();
+    }
+
+    /// Waits until everything that was remembered is on the disk.
+    pub(super) fn settle(&self) {
+        if let Err(error) = self.0.raw.settle() {
+            log::warn!("which images are raw may be forgotten if this machine crashes now: {error}");
+        }
     }
 
     /// Looks at an image that exists and decides its format. The other files that it leads to must be in its own folder, or
@@ -114,7 +140,8 @@ impl Images {
             }
             (false, _) => false,
         };
-        let opened = self.open(file, disk.format, allow).and_then(|opened| writable_enough(opened, disk));
+        let images = if disk.readonly { self.for_reading() } else { self.clone() };
+        let opened = images.open(file, disk.format, allow).and_then(|opened| writable_enough(opened, disk));
         match opened {
             Ok(opened) => Ok((opened, made)),
             Err(error) => {
@@ -144,30 +171,134 @@ impl Images {
         asked: Option<ImageFormat>,
         identity: &ImageIdentity,
     ) -> Result<(ImageFormat, Option<u64>), ChangeError> {
-        let state = self.0.folders.as_ref().map(|folders| &folders.state);
-        let remembered = match state {
-            Some(state) => state.remembered_format(identity).map_err(ChangeError::host)?,
-            None => None,
-        };
+        let (open, facts) = files::open(file).map_err(|error| unreadable(file, &error))?;
+        let was_raw = self.was_raw(&open, identity, file);
         let found = image::inspect(file);
-        if asked.or(remembered) == Some(ImageFormat::Raw) {
+        let looks_raw = found.as_ref().is_ok_and(|facts| facts.format == ImageFormat::Raw);
+        let raw = match (asked, was_raw) {
+            (Some(asked), _) => asked == ImageFormat::Raw,
+            (None, Ok(was_raw)) => was_raw || looks_raw,
+            (None, Err(_)) if looks_raw => true,
+            (None, Err(error)) => return Err(not_known(file, &error)),
+        };
+        if raw {
             // its bytes are the guest's: they mean nothing, not even if they are a damaged header
             if asked.is_none() {
                 warn_of_header(file, &found);
             }
-            remember(state, identity, remembered, ImageFormat::Raw)?;
+            self.remember(&open, identity, file, asked.is_some())?;
             return Ok((ImageFormat::Raw, None));
         }
         let found = found.map_err(from_image)?;
-        if let Some(asked) = asked {
-            image::check_format(file, asked, found.format).map_err(|error| {
-                let hint = error.hint();
-                ChangeError { hint, ..ChangeError::invalid("format", error) }
-            })?;
+        match asked {
+            Some(asked) => {
+                image::check_format(file, asked, found.format).map_err(|error| {
+                    let hint = error.hint();
+                    ChangeError { hint, ..ChangeError::invalid("format", error) }
+                })?;
+                self.forget(&open, identity, file, asked)?;
+            }
+            // its name may be another device's after the next boot: that it was never raw cannot be known
+            None if facts.file_type().is_block_device() => {
+                return Err(device_with_header(file, found.format));
+            }
+            None => {}
         }
-        let format = asked.or(remembered).unwrap_or(found.format);
-        remember(state, identity, remembered, format)?;
-        Ok((format, found.virtual_size_bytes))
+        Ok((asked.unwrap_or(found.format), found.virtual_size_bytes))
+    }
+
+    /// Whether an image was opened as raw before, by this VM or any other.
+    fn was_raw(&self, open: &File, identity: &ImageIdentity, file: &Path) -> Result<bool, String> {
+        if let Some(folders) = &self.0.folders {
+            // as versions before the user's store did
+            let remembered = folders.state.remembered_format(identity).map_err(|error| error.told())?;
+            if remembered == Some(ImageFormat::Raw) {
+                return Ok(true);
+            }
+        }
+        self.0.raw.knows(open, identity, file).map_err(|error| error.told())
+    }
+
+    /// Remembers an image as raw: it must never be looked at again for what it is, since the guest can write anything there.
+    fn remember(
+        &self,
+        open: &File,
+        identity: &ImageIdentity,
+        file: &Path,
+        asked: bool,
+    ) -> Result<(), ChangeError> {
+        let Some(folders) = &self.0.folders else { return Ok(()) };
+        let access = match access(file, AccessFlags::W_OK) {
+            Ok(()) => self.1,
+            Err(_) => GuestAccess::Reads,
+        };
+        let Err(error) = self.0.raw.remember(open, file, access) else { return Ok(()) };
+        let hint = error.store.hint().unwrap_or_default();
+        let shown = file.display();
+        match (folders.lasting, asked) {
+            (true, _) => {
+                if folders.state.remembered_format(identity).map_err(ChangeError::host)?
+                    != Some(ImageFormat::Raw)
+                {
+                    folders.state.remember_format(identity, ImageFormat::Raw).map_err(ChangeError::host)?;
+                }
+                log::warn!(
+                    "only VMs with the state directory {} will know that {shown} is raw: {error}\nhint: {hint}",
+                    folders.state.path().display()
+                );
+                Ok(())
+            }
+            (false, true) => {
+                log::warn!(
+                    "nothing will know later that {shown} is raw: {error}\nhint: {hint}, or always say `format=raw`"
+                );
+                Ok(())
+            }
+            (false, false) => {
+                let message = format!(
+                    "{shown} is raw, and nothing would know that after the guest has written to it: {error}"
+                );
+                Err(ChangeError::host(message).hint(format!("{hint}, or say `format=raw` now and always")))
+            }
+        }
+    }
+
+    /// Remembers the raw disks of a VM that somebody else has put together: its guest has written to them already, perhaps.
+    pub(super) fn saw(&self, inventory: &Inventory) {
+        for entry in inventory.devices() {
+            let Kind::Disk(facts) = &entry.kind else { continue };
+            let raw = facts.format == Some(ImageFormat::Raw) && facts.foreign && !facts.readonly;
+            let Some(file) = facts.file.as_deref().filter(|_| raw).map(Path::new) else { continue };
+            let remembered = files::open(file).map_err(|error| error.to_string()).and_then(|(open, _)| {
+                self.0.raw.remember(&open, file, GuestAccess::Writes).map_err(|error| error.to_string())
+            });
+            if let Err(error) = remembered {
+                log::warn!("nothing will know later that {} is raw: {error}", file.display());
+            }
+        }
+    }
+
+    /// The user says that an image is not raw, or not any more.
+    fn forget(
+        &self,
+        open: &File,
+        identity: &ImageIdentity,
+        file: &Path,
+        format: ImageFormat,
+    ) -> Result<(), ChangeError> {
+        let Some(folders) = &self.0.folders else { return Ok(()) };
+        if let Err(error) = self.0.raw.forget(open, identity, file) {
+            log::warn!(
+                "{} will be taken for raw where no `format={format}` is said: {error}",
+                file.display()
+            );
+        }
+        match folders.state.remembered_format(identity).map_err(ChangeError::host)? {
+            Some(ImageFormat::Raw) => {
+                folders.state.remember_format(identity, format).map_err(ChangeError::host)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
@@ -182,16 +313,16 @@ impl Images {
     }
 }
 
-fn remember(
-    state: Option<&Arc<StateDir>>,
-    identity: &ImageIdentity,
-    remembered: Option<ImageFormat>,
-    format: ImageFormat,
-) -> Result<(), ChangeError> {
-    match state.filter(|_| remembered != Some(format)) {
-        Some(state) => state.remember_format(identity, format).map_err(ChangeError::host),
-        None => Ok(()),
-    }
+/// An image that looks like a format, where nobody can say whether a guest has made it look so.
+fn not_known(file: &Path, why: &str) -> ChangeError {
+    let message = format!("whether {} was a raw image before cannot be looked up: {why}", file.display());
+    ChangeError::host(message).hint("mend that, or say what the image is: `format=qcow2`, for example")
+}
+
+fn device_with_header(file: &Path, format: ImageFormat) -> ChangeError {
+    let message =
+        format!("{} begins like {format}, which a guest could have written to a raw device", file.display());
+    ChangeError::host(message).hint(format!("say which it is: `format={format}` or `format=raw`"))
 }
 
 /// Says that a raw image does not look like one any more.
@@ -201,6 +332,7 @@ fn warn_of_header(file: &Path, found: &Result<ImageFacts, ImageError>) {
         Ok(facts) => {
             (facts.format.to_string(), format!("; if it really was converted, say `format={}`", facts.format))
         }
+        Err(ImageError::Foreign { foreign, .. }) => (foreign.what.to_owned(), String::new()),
         Err(ImageError::Luks(_)) => ("an encrypted volume (LUKS)".to_owned(), String::new()),
         Err(_) => ("a damaged image of another format".to_owned(), String::new()),
     };

@@ -224,6 +224,7 @@ async fn speak(
     let run = &prepared.run;
     // before the guest can change an image, and while QEMU is busy with itself
     prepared.state.settle().map_err(StartError::from)?;
+    prepared.images.settle();
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     let spec = prepared.spec.clone();

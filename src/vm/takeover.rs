@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, StateDir};
+use crate::host::dirs::{RunDir, StateDir, StoreEnvironment};
+use crate::host::raw_images::RawImages;
 use crate::host::usage;
 use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
@@ -65,9 +66,16 @@ impl TakeOver {
         } = self;
         let VmFile { spec, facts, user_qmp, .. } = file;
         let journal = settled(Journal::new(Arc::clone(&run), pending.clone()), &pending, &inventory);
+        let images = Images::new(
+            Arc::clone(&state),
+            !facts.ephemeral,
+            run.path(),
+            RawImages::new(StoreEnvironment::from_env()),
+        );
+        images.saw(&inventory);
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         Running::assemble(Whole {
-            images: Images::new(Arc::clone(&state), run.path()),
+            images,
             started: started(&facts),
             plugged: Plugged::read(Arc::clone(&run)),
             // they ended with the supervisor that had started them

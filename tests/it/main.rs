@@ -20,6 +20,7 @@ mod exact_files;
 mod examples;
 mod faults;
 mod flood;
+mod formats;
 mod guest_agent;
 mod guest_boot;
 mod guest_changes;

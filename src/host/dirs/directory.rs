@@ -1,19 +1,22 @@
 //! A directory opened once: everything in it is reached through its descriptor, so that swapping its path changes nothing.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, futimens, mkdirat};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::{DirError, RunId, names};
@@ -176,6 +179,18 @@ impl Directory {
         Self::create_in(self, name, Privacy::Private)
     }
 
+    /// As [`Self::subdirectory`], but none if it is not there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn existing_subdirectory(&self, name: &str) -> Result<Option<Self>, DirError> {
+        match Self::open_in(self, name, Privacy::Private) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(DirError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Where it was when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -269,8 +284,46 @@ impl Directory {
         self.replace_after(name, fill, File::sync_all)
     }
 
+    /// The names of what is in it.
+    pub(in crate::host) fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut listed = Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in listed.iter() {
+            let name = entry?.file_name().to_bytes().to_owned();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
+
+    /// When a file in it was written or touched last, to say which of two is older; none if it is not there.
+    pub(in crate::host) fn age_rank(&self, name: &OsStr) -> io::Result<Option<(i64, i64)>> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(facts) => Ok(Some((facts.st_mtime, facts.st_mtime_nsec))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a file in it the newest.
+    pub(in crate::host) fn touch(&self, name: &str) -> io::Result<()> {
+        let file = self.open_file(name, OFlag::O_WRONLY)?;
+        Ok(futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?)
+    }
+
+    /// Waits until a file in it, which need not be there any more, and its name are on the disk.
+    pub(in crate::host) fn sync(&self, name: &str) -> io::Result<()> {
+        match self.open_file(name, OFlag::O_RDONLY) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(nix::unistd::fsync(&self.fd)?)
+    }
+
     /// As [`Directory::write`], but the file need not outlive the machine: nothing waits for the disk.
-    pub(super) fn write_for_now(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::host) fn write_for_now(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.replace_after(name, |file| file.write_all(bytes), |_| Ok(()))
     }
 

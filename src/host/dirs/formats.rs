@@ -1,13 +1,12 @@
-//! The formats that images were once found to have (`formats.json`).
-//!
-//! A guest can write a qcow2 header onto a raw disk; what was raw stays raw.
+//! The formats that images were once found to have, in a state directory (`formats.json`): what versions before the user's store
+//! (see `raw_images`) wrote, and where that store cannot be written to.
 
 use std::collections::BTreeMap;
 
 use crate::host::image::ImageIdentity;
 use crate::spec::ImageFormat;
 
-/// More images than anybody attaches to one VM; beyond, the list is started anew.
+/// More images than anybody attaches to one VM; beyond, one goes for each that comes, and such as are not raw first.
 const MAX_IMAGES: usize = 1000;
 
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -25,8 +24,11 @@ impl Formats {
 
     /// Whether that changed anything.
     pub(super) fn set(&mut self, image: &ImageIdentity, format: ImageFormat) -> bool {
-        if self.0.len() >= MAX_IMAGES {
-            self.0.clear();
+        if self.0.len() >= MAX_IMAGES && !self.0.contains_key(image.as_str()) {
+            let other = self.0.iter().find(|(_, format)| **format != ImageFormat::Raw);
+            if let Some(key) = other.or(self.0.iter().next()).map(|(key, _)| key.clone()) {
+                self.0.remove(&key);
+            }
         }
         self.0.insert(image.as_str().to_owned(), format) != Some(format)
     }

@@ -12,6 +12,9 @@ use thiserror::Error;
 use super::DirError;
 use super::directory::{Directory, Privacy};
 
+/// Its name in the folder for the state of all programs.
+const NAME: &str = "vmrun";
+
 /// What decides where a user's store is.
 #[derive(Debug, Clone, Default)]
 pub struct StoreEnvironment {
@@ -65,17 +68,7 @@ impl StoreError {
 /// # Errors
 /// There is no home; it cannot be made, is a symlink, someone else's or open to others.
 pub fn user_store(environment: &StoreEnvironment) -> Result<Directory, StoreError> {
-    let given = environment.xdg_state_home.as_ref().map(PathBuf::from).filter(|given| given.is_absolute());
-    let state_home = match (given, &environment.home) {
-        (Some(given), _) => given,
-        (None, Some(home)) if home.is_absolute() => {
-            if !home.is_dir() {
-                return Err(DirError::Missing { path: home.clone() }.into());
-            }
-            home.join(".local/state")
-        }
-        (None, _) => return Err(StoreError::NoHome),
-    };
+    let state_home = state_home(environment)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&state_home);
     made.map_err(|source| match source.kind() {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -83,7 +76,37 @@ pub fn user_store(environment: &StoreEnvironment) -> Result<Directory, StoreErro
         }
         _ => DirError::Io { action: "create", path: state_home.clone(), source },
     })?;
-    Ok(Directory::create(&state_home.join("vmrun"), Privacy::Private)?)
+    Ok(Directory::create(&state_home.join(NAME), Privacy::Private)?)
+}
+
+/// Opens a user's store to read in it: none if there is none, or only one that this user cannot have written to. Nothing is made.
+///
+/// # Errors
+/// There is one, and it cannot be trusted or read.
+pub fn existing_user_store(environment: &StoreEnvironment) -> Result<Option<Directory>, StoreError> {
+    let store = match state_home(environment) {
+        Ok(state_home) => Directory::open(&state_home.join(NAME), Privacy::Private),
+        Err(StoreError::NoHome) => return Ok(None),
+        Err(StoreError::Unusable(error)) => Err(error),
+    };
+    match store {
+        Ok(store) => Ok(Some(store)),
+        Err(DirError::Missing { .. } | DirError::NotADirectory { .. } | DirError::Foreign { .. }) => Ok(None),
+        Err(DirError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn state_home(environment: &StoreEnvironment) -> Result<PathBuf, StoreError> {
+    let given = environment.xdg_state_home.as_ref().map(PathBuf::from).filter(|given| given.is_absolute());
+    match (given, &environment.home) {
+        (Some(given), _) => Ok(given),
+        (None, Some(home)) if home.is_absolute() => match home.is_dir() {
+            true => Ok(home.join(".local/state")),
+            false => Err(DirError::Missing { path: home.clone() }.into()),
+        },
+        (None, _) => Err(StoreError::NoHome),
+    }
 }
 
 #[cfg(test)]

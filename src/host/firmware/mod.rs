@@ -102,6 +102,14 @@ pub enum FirmwareError {
     /// The path given is not there.
     #[error("firmware {} does not exist", .0.display())]
     Missing(PathBuf),
+    /// The path given cannot be read, or is no file.
+    #[error("firmware {}", path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The folder given has none.
     #[error("{} has no firmware for {arch} under a known name", folder.display())]
     NoneInFolder {
@@ -154,7 +162,7 @@ impl FirmwareError {
             Self::Link(vars) => {
                 Some(format!("put the variables themselves there, or remove '{}'", vars.display()))
             }
-            Self::Missing(_) | Self::Copy { .. } => None,
+            Self::Missing(_) | Self::Unreadable { .. } | Self::Copy { .. } => None,
         }
     }
 }

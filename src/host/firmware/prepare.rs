@@ -1,11 +1,12 @@
 //! Firmware made ready for a VM: with variables of its own.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::{FirmwareError, FoundFirmware};
 use crate::host::dirs::StateDir;
+use crate::host::files;
 use crate::spec::{Firmware, ImageFormat};
 
 /// The VM's variables in the state directory.
@@ -34,8 +35,8 @@ pub fn prepare(found: FoundFirmware, state: &StateDir) -> Result<Firmware, Firmw
 }
 
 fn copy(template: &Path, state: &StateDir) -> Result<(), FirmwareError> {
-    let copied = File::open(template)
-        .and_then(|mut from| state.replace(VARS_FILE, |to| io::copy(&mut from, to).map(drop)));
+    let copied = files::open(template)
+        .and_then(|(mut from, _)| state.replace(VARS_FILE, |to| io::copy(&mut from, to).map(drop)));
     copied.map_err(|source| FirmwareError::Copy { template: template.to_owned(), source })
 }
 

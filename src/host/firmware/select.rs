@@ -1,7 +1,9 @@
 //! Choosing firmware for a machine.
 
+use std::io;
 use std::path::Path;
 
+use super::super::files;
 use super::descriptor::{self, Descriptor, FlashFile, Mapping, Mode};
 use super::{FirmwareError, FirmwareSources, FoundFirmware, well_known};
 use crate::spec::{Arch, ImageFormat};
@@ -36,7 +38,11 @@ pub fn given(arch: Arch, path: &Path) -> Result<FoundFirmware, FirmwareError> {
     if path.is_dir() {
         return well_known::in_folder(arch, &path).ok_or(FirmwareError::NoneInFolder { folder: path, arch });
     }
-    if path.exists() { Ok(well_known::beside(&path)) } else { Err(FirmwareError::Missing(path)) }
+    match files::open(&path) {
+        Ok(_) => Ok(well_known::beside(&path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FirmwareError::Missing(path)),
+        Err(source) => Err(FirmwareError::Unreadable { path, source }),
+    }
 }
 
 /// As firmware descriptors call it.

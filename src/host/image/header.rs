@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::foreign::{self, Foreign};
 use super::{Backing, DataFile, qcow2, vmdk};
 use crate::spec::ImageFormat;
 
@@ -12,6 +13,8 @@ pub enum Found {
     Raw,
     /// An encrypted volume.
     Luks,
+    /// Nothing that vmrun takes as a disk.
+    Foreign(&'static Foreign),
     /// A format with a header.
     Image(Header),
 }
@@ -51,18 +54,35 @@ pub fn parse(start: &[u8]) -> Result<Found, HeaderError> {
     let plain = |format, virtual_size_bytes| {
         Ok(Found::Image(Header { format, virtual_size_bytes, backing: None, data_files: Vec::new() }))
     };
+    if let Some(foreign) = foreign::at_start(start) {
+        return Ok(Found::Foreign(foreign));
+    }
     match start {
         [b'L', b'U', b'K', b'S', 0xba, 0xbe, ..] => Ok(Found::Luks),
         [b'Q', b'F', b'I', 0xfb, ..] => qcow2::parse(start).map(Found::Image),
         [b'Q', b'E', b'D', 0, ..] => qed(start).map(Found::Image),
         _ if vmdk::has_mark(start) => vmdk::parse(start).map(Found::Image),
         _ if start.starts_with(b"vhdxfile") => plain(ImageFormat::Vhdx, None),
-        // a dynamic VHD has a copy of its footer at the start; a fixed one does not, and is taken for raw
+        // a dynamic VHD has a copy of its footer at the start, a fixed one only the footer itself: see `parse_end`
         _ if start.starts_with(b"conectix") => plain(ImageFormat::Vpc, None),
         _ if little_u32(start, 0x40) == Ok(0xbeda_107f) => {
             plain(ImageFormat::Vdi, little_u64(start, 0x170).ok())
         }
         _ => Ok(Found::Raw),
+    }
+}
+
+/// Looks at the last 512 bytes of an image whose first show nothing: a VHD of fixed size is bytes as they are, and a footer. QEMU does
+/// not look for that; but whoever made it meant the footer not to be part of the disk.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_end(end: &[u8]) -> Result<Option<ImageFormat>, HeaderError> {
+    const FIXED: u32 = 2;
+    match end.starts_with(b"conectix") {
+        false => Ok(None),
+        true if big_u32(end, 60) == Ok(FIXED) => Ok(Some(ImageFormat::Vpc)),
+        true => Err(HeaderError::Bounds("disk type")),
     }
 }
 

@@ -4,13 +4,14 @@
 
 mod backing;
 mod create;
+mod foreign;
 mod header;
 mod qcow2;
 mod vmdk;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -19,14 +20,17 @@ use thiserror::Error;
 
 pub use backing::{BackingError, check_backing};
 pub use create::{CreateError, create, create_overlay};
+pub use foreign::Foreign;
 pub use header::{Found, Header, HeaderError, parse};
 
 use crate::spec::ImageFormat;
 
 /// As much of an image as its header can reach: a qcow2 cluster is 2 MiB at most, and the header lies in the first.
 const HEADER_BYTES: u64 = 2 << 20;
-/// The marks of all formats lie in these: an image that has none in here is raw, and the rest of it need not be read.
+/// The marks of all formats but two lie in these: an image that has none in here is raw, and the rest of it need not be read.
 const MARK_BYTES: u64 = 4 << 10;
+/// The two have theirs in the last of these.
+const FOOTER_BYTES: u64 = 512;
 
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +95,14 @@ pub enum ImageError {
     /// Encrypted, which vmrun has no key for.
     #[error("{} is encrypted with LUKS", .0.display())]
     Luks(PathBuf),
+    /// Something else than a disk, or of a format that vmrun does not take.
+    #[error("{} is {}: no disk that vmrun can use", path.display(), foreign.what)]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        foreign: &'static Foreign,
+    },
     /// Its header makes no sense.
     #[error("{} is damaged", path.display())]
     Damaged {
@@ -127,6 +139,10 @@ impl ImageError {
                 Some(format!("was it interrupted while it was made? remove '{}'", path.display()))
             }
             Self::Luks(_) => Some("give format=raw to hand it to the guest as it is".to_owned()),
+            Self::Foreign { path, foreign } => Some(format!(
+                "{}; to hand its bytes to the guest as they are, say `format=raw`",
+                foreign.help(path)
+            )),
             Self::Contradiction { .. } => Some("leave format= away to have it found".to_owned()),
             Self::Forbidden { .. } => Some("run as its owner, or change its permissions".to_owned()),
             Self::Missing(_)
@@ -167,16 +183,24 @@ pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
     let mut start = Vec::new();
     file.by_ref().take(MARK_BYTES).read_to_end(&mut start).map_err(io)?;
     if parse(&start) != Ok(Found::Raw) {
-        file.take(HEADER_BYTES - MARK_BYTES).read_to_end(&mut start).map_err(io)?;
+        file.by_ref().take(HEADER_BYTES - MARK_BYTES).read_to_end(&mut start).map_err(io)?;
     }
     match parse(&start) {
         Ok(Found::Luks) => Err(ImageError::Luks(path.to_owned())),
-        Ok(Found::Raw) => Ok(ImageFacts {
-            format: ImageFormat::Raw,
-            virtual_size_bytes: Some(size),
-            backing: None,
-            data_files: Vec::new(),
-        }),
+        Ok(Found::Foreign(foreign)) => Err(ImageError::Foreign { path: path.to_owned(), foreign }),
+        Ok(Found::Raw) => {
+            let mut end = [0; FOOTER_BYTES as usize];
+            if let Some(offset) = size.checked_sub(FOOTER_BYTES) {
+                file.read_exact_at(&mut end, offset).map_err(io)?;
+            }
+            if let Some(foreign) = foreign::at_end(path, &end) {
+                return Err(ImageError::Foreign { path: path.to_owned(), foreign });
+            }
+            let damaged = |source| ImageError::Damaged { path: path.to_owned(), source };
+            let format = header::parse_end(&end).map_err(damaged)?.unwrap_or(ImageFormat::Raw);
+            let virtual_size_bytes = (format == ImageFormat::Raw).then_some(size);
+            Ok(ImageFacts { format, virtual_size_bytes, backing: None, data_files: Vec::new() })
+        }
         Ok(Found::Image(Header { format, virtual_size_bytes, backing, data_files })) => {
             Ok(ImageFacts { format, virtual_size_bytes, backing, data_files })
         }
@@ -218,10 +242,6 @@ pub fn check_format(path: &Path, asked: ImageFormat, found: ImageFormat) -> Resu
     if asked == found || asked == ImageFormat::Raw {
         return Ok(());
     }
-    // a fixed-size VHD has its mark at the end only, and looks raw from the start
-    if asked == ImageFormat::Vpc && found == ImageFormat::Raw {
-        return Ok(());
-    }
     Err(ImageError::Contradiction { path: path.to_owned(), asked, found })
 }
 
@@ -247,6 +267,12 @@ impl ImageIdentity {
             Some(born) => format!("inode {} born {}.{:09}", facts.ino(), born.as_secs(), born.subsec_nanos()),
             None => format!("inode {} device {}", facts.ino(), facts.dev()),
         }))
+    }
+
+    /// For tests of other file systems than this machine's.
+    #[cfg(test)]
+    pub(in crate::host) fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
     }
 
     /// As text.
@@ -286,6 +312,111 @@ mod tests {
         }
     }
 
+    /// What QEMU takes a file for, left to itself; none if it took it for something and then could not open it.
+    fn probed_by_qemu(path: &Path) -> Option<String> {
+        let output = Command::new("qemu-img").args(["info", "--output=json"]).arg(path).output().unwrap();
+        let facts: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        facts["format"].as_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn nothing_that_qemu_takes_for_something_else_is_raw() {
+        let root = tempfile::tempdir().unwrap();
+        let written = |name: &str, offset: usize, mark: &[u8]| {
+            let path = root.path().join(name);
+            let mut bytes = vec![0; 64 << 10];
+            bytes[offset..offset + mark.len()].copy_from_slice(mark);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let made = |format: &str, options: &str| {
+            let path = root.path().join(format!("{format}{options}"));
+            let name = path.to_str().unwrap();
+            match options {
+                "" => qemu_img(&["create", "-q", "-f", format, name, "64M"]),
+                _ => qemu_img(&["create", "-q", "-f", format, "-o", options, name, "64M"]),
+            }
+            path
+        };
+        let mut parallels = b"WithoutFreeSpace\x02\0\0\0".to_vec();
+        let bochs = [
+            &b"Bochs Virtual HD Image"[..],
+            &[0; 10],
+            b"Redolog",
+            &[0; 9],
+            b"Growing",
+            &[0; 9],
+            b"\0\0\x02\0",
+        ];
+        let bochs = bochs.concat();
+        let cloop = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
+        let mut files = vec![
+            written("parallels", 0, &parallels),
+            written("bochs", 0, &bochs),
+            written("cloop", 0, cloop),
+            written("qcow", 0, b"QFI\xfb\0\0\0\x01"),
+            written("qcow2", 0, b"QFI\xfb\0\0\0\x02"),
+            written("qcow3", 0, b"QFI\xfb\0\0\0\x03"),
+            written("qed", 0, b"QED\0"),
+            written("vdi", 0x40, b"\x7f\x10\xda\xbe"),
+            written("vhdx", 0, b"vhdxfile"),
+            written("vpc", 0, b"conectix"),
+            written("vmdk3", 0, b"COWD"),
+            written("vmdk4", 0, b"KDMV"),
+            written("vmdk.text", 0, b"# comment\nversion=1\nCID=1\n"),
+            written("luks", 0, b"LUKS\xba\xbe\0\x01"),
+            written("apple.dmg", 0, b""),
+            made("vpc", "subformat=dynamic"),
+            made("vmdk", "subformat=monolithicFlat"),
+            made("vmdk", "subformat=streamOptimized"),
+        ];
+        parallels[..16].copy_from_slice(b"WithouFreSpacExt");
+        files.push(written("parallels.ext", 0, &parallels));
+        let made = ["qcow", "qcow2", "qed", "vdi", "vhdx", "vmdk", "parallels", "luks"];
+        for format in made {
+            let path = root.path().join(format!("made.{format}"));
+            let name = path.to_str().unwrap();
+            match format {
+                "luks" => qemu_img(&[
+                    "create",
+                    "-q",
+                    "-f",
+                    format,
+                    "--object",
+                    "secret,id=s,data=x",
+                    "-o",
+                    "key-secret=s,iter-time=10",
+                    name,
+                    "1M",
+                ]),
+                _ => qemu_img(&["create", "-q", "-f", format, name, "1M"]),
+            }
+            files.push(path);
+        }
+        for path in &files {
+            let name = path.display();
+            assert_ne!(probed_by_qemu(path).as_deref(), Some("raw"), "{name} shows nothing here");
+            let ours = inspect(path);
+            assert!(!matches!(&ours, Ok(facts) if facts.format == ImageFormat::Raw), "{name}: {ours:?}");
+        }
+        assert_eq!(probed_by_qemu(&written("raw", 0, b"")).as_deref(), Some("raw"));
+    }
+
+    #[test]
+    fn a_vhd_of_fixed_size_is_known_by_its_end() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("fixed.vhd");
+        qemu_img(&["create", "-q", "-f", "vpc", "-o", "subformat=fixed", path.to_str().unwrap(), "8M"]);
+        assert_eq!(fs::read(&path).unwrap()[..8], [0; 8]);
+        assert_eq!(inspect(&path).unwrap().format, ImageFormat::Vpc);
+        // a dynamic one that has lost its beginning
+        let bytes = fs::read(&path).unwrap();
+        let mut lost = bytes.clone();
+        lost[bytes.len() - 512 + 63] = 3;
+        fs::write(&path, lost).unwrap();
+        assert!(matches!(inspect(&path), Err(ImageError::Damaged { .. })));
+    }
+
     #[test]
     fn says_what_is_wrong() {
         let root = tempfile::tempdir().unwrap();
@@ -307,7 +438,6 @@ mod tests {
     fn a_contradiction_is_an_error_but_anything_may_be_raw() {
         let path = Path::new("a");
         check_format(path, ImageFormat::Raw, ImageFormat::Qcow2).unwrap();
-        check_format(path, ImageFormat::Vpc, ImageFormat::Raw).unwrap();
         let error = check_format(path, ImageFormat::Qcow2, ImageFormat::Raw).unwrap_err();
         assert_eq!(error.to_string(), "a is raw, not qcow2");
     }

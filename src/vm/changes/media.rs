@@ -26,7 +26,7 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<Pa
     if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
     }
-    let images = owner.images.clone();
+    let images = owner.images.for_reading();
     owner.spawn_blocking(
         move || images.open(&file, None, &allow),
         move |owner, opened| {

@@ -1,10 +1,11 @@
 //! Finds out how to boot from what exists.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::host::files;
+use crate::host::image::{self, ImageError};
 use crate::spec::{Boot, BootMode};
 
 use super::super::start_error::StartError;
@@ -59,7 +60,15 @@ fn squashfs(prefix: &Path) -> Result<Boot, StartError> {
 }
 
 fn iso(path: PathBuf) -> Result<Boot, StartError> {
-    Ok(Boot::Iso { path: readable("ISO", path)? })
+    let path = readable("ISO", path)?;
+    match image::inspect(&path) {
+        Err(ImageError::Foreign { foreign, .. }) => {
+            let hint = Some(foreign.help(&path));
+            Err(StartError::File { what: "ISO", path, why: format!("it is {}", foreign.what), hint })
+        }
+        // a CD is bytes to QEMU, whatever else they look like
+        _ => Ok(Boot::Iso { path }),
+    }
 }
 
 /// The text of the `-cmdline` file; empty if there is none.
@@ -69,7 +78,7 @@ fn cmdline(prefix: &Path) -> Result<String, StartError> {
         return Ok(String::new());
     }
     let mut text = String::new();
-    let opened = File::open(&path).map_err(|error| file("kernel command line", &path, &error))?;
+    let (opened, _) = files::open(&path).map_err(|error| file("kernel command line", &path, &error))?;
     opened
         .take(MAX_CMDLINE)
         .read_to_string(&mut text)
@@ -78,19 +87,17 @@ fn cmdline(prefix: &Path) -> Result<String, StartError> {
 }
 
 fn readable(what: &'static str, path: PathBuf) -> Result<PathBuf, StartError> {
-    let opened = File::open(&path).map_err(|error| file(what, &path, &error))?;
-    let metadata = opened.metadata().map_err(|error| file(what, &path, &error))?;
-    let why = match (metadata.is_dir(), metadata.is_file() && metadata.len() == 0) {
-        (true, _) => "it is a directory",
-        (_, true) => "it is empty",
-        _ => return Ok(path),
-    };
-    Err(StartError::File { what, path, why: why.to_owned(), hint: None })
+    let (_, facts) = files::open(&path).map_err(|error| file(what, &path, &error))?;
+    if facts.is_file() && facts.len() == 0 {
+        return Err(StartError::File { what, path, why: "it is empty".to_owned(), hint: None });
+    }
+    Ok(path)
 }
 
 fn file(what: &'static str, path: &Path, error: &std::io::Error) -> StartError {
     let why = match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         std::io::ErrorKind::PermissionDenied => "there is no permission to read it".to_owned(),
         _ => error.to_string(),
     };

@@ -28,7 +28,10 @@ pub(super) fn all(
 ) -> Result<Disks, StartError> {
     let mut specs: Vec<(String, DiskSpec)> = Vec::new();
     if *boot == Boot::Disk {
-        specs.push(("image".to_owned(), DiskSpec { file: Some(image.to_owned()), ..DiskSpec::default() }));
+        let disk = DiskSpec { file: Some(image.to_owned()), ..request.image_options.clone() };
+        specs.push(("image".to_owned(), disk));
+    } else if (DiskSpec { file: None, ..request.image_options.clone() }) != DiskSpec::default() {
+        return Err(StartError::usage("options of IMAGE are for disk images, not for CDs and kernels"));
     }
     specs.extend(request.disks.iter().map(|disk| (format!("--disk {disk}"), disk.clone())));
     let taken: Vec<DeviceId> = specs.iter().filter_map(|(_, disk)| disk.id.clone()).collect();
@@ -39,6 +42,8 @@ pub(super) fn all(
             None => free_id(position, &taken, &all.disks)?,
         };
         let file = file(&disk, &id, state)?;
+        // what is under an overlay is only read
+        let images = if request.ephemeral { &images.for_reading() } else { images };
         let (opened, new) = images
             .open_or_create(&disk, &file, &request.allow_backing)
             .map_err(|error| StartError::Image { what: what.clone(), error })?;

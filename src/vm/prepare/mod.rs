@@ -12,6 +12,7 @@ mod shares;
 mod sockets;
 mod state;
 
+use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice, Warning};
-use crate::host::dirs::{DirError, RunDir, StateDir, state_path_in};
+use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
-use crate::host::{iso, ports};
+use crate::host::raw_images::RawImages;
+use crate::host::{files, iso, ports};
 use crate::qemu::{self, Channels, HostFacts, Machine};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{AccelList, Arch, Boot, Display, MacAddress, Networking, Request, VmName, VmSpec};
@@ -138,9 +140,11 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
 pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let plan = Plan::look(request)?;
     let name = request.name.clone().unwrap_or_else(|| VmName::from_image(&plan.image));
-    let images = Images::dry();
-    let mac =
-        std::fs::read_to_string(plan.state.join("mac-addr")).ok().and_then(|text| text.trim().parse().ok());
+    let images = Images::dry(RawImages::new(store_environment(request)));
+    let mac = files::open(&plan.state.join("mac-addr")).ok().and_then(|(file, _)| {
+        let text = std::io::read_to_string(file.take(64)).ok()?;
+        text.trim().parse().ok()
+    });
     let mut scratch = Made::default();
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, &mut scratch)?;
     let firmware = plan.firmware.clone().map(|found| found.in_folder(&plan.state));
@@ -286,7 +290,9 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let state::Opened { state, ephemeral, identity: base } = state::open(request, &plan, run, made)?;
     state.hold();
     let plan = Plan { state: state.path().to_owned(), ..plan };
-    let images = Images::new(Arc::clone(&state), run.path());
+    let raw = RawImages::new(store_environment(request));
+    let images = Images::new(Arc::clone(&state), !request.ephemeral, run.path(), raw);
+    images.hold();
     let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
     let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
     let name = run.name().clone();
@@ -330,6 +336,10 @@ fn identity(request: &Request, base: Option<Uuid>, state: &StateDir) -> Result<U
         Some(uuid) => state.set_uuid(uuid).map(|()| uuid),
         None => state.uuid(),
     }
+}
+
+fn store_environment(request: &Request) -> StoreEnvironment {
+    StoreEnvironment::from_env_or(request.state_home.as_deref())
 }
 
 struct SpecParts {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::host::accel::{self, AccelChoice, Machine as Host};
 use crate::host::dirs::{RunDir, StateBefore, StateDir, state_path_in};
 use crate::host::programs::{self, SearchPath};
+use crate::host::raw_images::RawImages;
 use crate::host::saved::{self, SavedError};
 use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
@@ -162,7 +163,12 @@ impl Begun<'_> {
         let state = Arc::new(StateDir::open(&state)?);
         made.state(before.of(&state).map_err(system("the state directory"))?);
         let firmware = hardware::firmware(&saved.spec, request, &state)?;
-        let images = Images::new(Arc::clone(&state), run.path());
+        let images = Images::new(
+            Arc::clone(&state),
+            true,
+            run.path(),
+            RawImages::new(super::store_environment(request)),
+        );
         let mut door = images::Door::new(&images, request);
         let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::host::dirs::{RunDir, StateDir};
+use crate::host::dirs::{RunDir, StateDir, StoreEnvironment};
+use crate::host::raw_images::RawImages;
 use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
@@ -174,7 +175,12 @@ impl FakeVm {
             session,
             agent: link.clone(),
             state: Arc::clone(&state),
-            images: Images::new(state, &dir.path().join("run")),
+            images: Images::new(
+                state,
+                true,
+                &dir.path().join("run"),
+                RawImages::new(StoreEnvironment::from_env_or(Some(&dir.path().join("state-home")))),
+            ),
             events,
             process,
             inbox: asks,
