@@ -8,9 +8,9 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -52,36 +52,13 @@ pub struct NotRemembered {
 #[derive(Debug)]
 pub struct RawImages {
     environment: StoreEnvironment,
-    /// Entries that are not yet on the disk, until [`Self::settle`]; none = each is waited for.
-    held: Mutex<Option<Vec<String>>>,
     limit: usize,
 }
 
 impl RawImages {
     /// Those that a user's store and the images themselves know of. Nothing is made.
     pub fn new(environment: StoreEnvironment) -> Self {
-        Self { environment, held: Mutex::default(), limit: MAX_IMAGES }
-    }
-
-    /// Does not wait for the disk until [`Self::settle`]: a start need not.
-    pub fn hold(&self) {
-        self.held().get_or_insert_default();
-    }
-
-    /// Waits until everything that was remembered is on the disk; from now on each is waited for.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub fn settle(&self) -> io::Result<()> {
-        let held = self.held().take().unwrap_or_default();
-        match self.existing().map_err(io::Error::other)? {
-            Some(folder) if !held.is_empty() => held.iter().try_for_each(|name| folder.sync(name)),
-            _ => Ok(()),
-        }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Vec<String>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { environment, limit: MAX_IMAGES }
     }
 
     /// Whether an image was once opened as raw. `file` is the image, opened in any way; `path` leads to it.
@@ -113,7 +90,7 @@ impl RawImages {
             GuestAccess::Writes => mark(file),
             GuestAccess::Reads => Ok(()),
         };
-        match (self.write_down(path), attribute) {
+        match (self.write_down(file, path), attribute) {
             (Ok(()), _) => Ok(()),
             (Err(store), Ok(())) => {
                 log::debug!("{} is not in the user's store: {store}", path.display());
@@ -142,25 +119,26 @@ impl RawImages {
         Ok(store.existing_subdirectory(FOLDER)?)
     }
 
-    fn write_down(&self, path: &Path) -> Result<(), StoreError> {
+    fn write_down(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         let folder = user_store(&self.environment)?.subdirectory(FOLDER)?;
         let io = unreadable(&folder);
-        let identity = ImageIdentity::of(path).map_err(|error| io(io::Error::other(error)))?;
         let real = path.canonicalize().map_err(io)?;
         let mut text = b"raw\n".to_vec();
         text.extend_from_slice(real.as_os_str().as_bytes());
         text.push(b'\n');
-        for name in names(&identity, &real) {
-            if folder.age_rank(name.as_ref()).map_err(io)?.is_some() {
-                continue;
-            }
-            make_room(&folder, self.limit).map_err(io)?;
-            match self.held().as_mut() {
-                Some(held) => {
-                    folder.write_for_now(&name, &text).map_err(io)?;
-                    held.push(name);
-                }
-                None => folder.write_for_now(&name, &text).and_then(|()| folder.sync(&name)).map_err(io)?,
+        // what is open, should its name lead elsewhere by now; and what the name leads to, should opening it to write have made that a
+        // file of its own (overlayfs)
+        let opened = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let mut entries = Vec::new();
+        for image in [&opened, &real] {
+            let identity = ImageIdentity::of(image).map_err(|error| io(io::Error::other(error)))?;
+            entries.extend(names(&identity, &real));
+        }
+        entries.dedup();
+        for name in entries {
+            if folder.age_rank(name.as_ref()).map_err(io)?.is_none() {
+                make_room(&folder, self.limit).map_err(io)?;
+                folder.write_for_now(&name, &text).and_then(|()| folder.sync(&name)).map_err(io)?;
             }
         }
         Ok(())

@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::{AccessFlags, access};
 
@@ -47,7 +47,20 @@ struct Inner {
     folders: Option<Folders>,
     /// Which images have been opened as raw before, by whatever VM.
     raw: RawImages,
+    /// Images that are to be remembered by [`Images::settle`]; none = each is remembered at once.
+    held: Mutex<Option<Vec<Raw>>>,
     links: AtomicU32,
+}
+
+/// An image that is to be remembered as raw.
+#[derive(Debug)]
+struct Raw {
+    open: File,
+    identity: ImageIdentity,
+    file: PathBuf,
+    access: GuestAccess,
+    /// The user said so.
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -68,12 +81,18 @@ pub(super) fn overlay_name(id: &str) -> String {
 impl Images {
     pub(super) fn new(state: Arc<StateDir>, lasting: bool, run: &Path, raw: RawImages) -> Self {
         let folders = Some(Folders { state, lasting, run: run.to_owned() });
-        Self(Arc::new(Inner { folders, raw, links: AtomicU32::new(0) }), GuestAccess::Writes)
+        Self(
+            Arc::new(Inner { folders, raw, held: Mutex::default(), links: AtomicU32::new(0) }),
+            GuestAccess::Writes,
+        )
     }
 
     /// Looks only: nothing is made or written down.
     pub(super) fn dry(raw: RawImages) -> Self {
-        Self(Arc::new(Inner { folders: None, raw, links: AtomicU32::new(0) }), GuestAccess::Reads)
+        Self(
+            Arc::new(Inner { folders: None, raw, held: Mutex::default(), links: AtomicU32::new(0) }),
+            GuestAccess::Reads,
+        )
     }
 
     /// The same for images that the guest cannot write to.
@@ -81,16 +100,19 @@ impl Images {
         Self(Arc::clone(&self.0), GuestAccess::Reads)
     }
 
-    /// Until [`Self::settle`] nothing that is remembered waits for the disk.
+    /// Until [`Self::settle`] nothing is remembered: what never starts leaves nothing, and a start need not wait for the disk.
     pub(super) fn hold(&self) {
-        self.0.raw.hold();
+        self.held().get_or_insert_default();
     }
 
-    /// Waits until everything that was remembered is on the disk.
-    pub(super) fn settle(&self) {
-        if let Err(error) = self.0.raw.settle() {
-            log::warn!("which images are raw may be forgotten if this machine crashes now: {error}");
-        }
+    /// Remembers what was found; from now on everything is remembered at once. Before the guest runs.
+    pub(super) fn settle(&self) -> Result<(), ChangeError> {
+        let held = self.held().take().unwrap_or_default();
+        held.into_iter().try_for_each(|raw| self.remember(raw))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Vec<Raw>>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at an image that exists and decides its format. The other files that it leads to must be in its own folder, or
@@ -186,7 +208,20 @@ impl Images {
             if asked.is_none() {
                 warn_of_header(file, &found);
             }
-            self.remember(&open, identity, file, asked.is_some())?;
+            let access = match access(file, AccessFlags::W_OK) {
+                Ok(()) => self.1,
+                Err(_) => GuestAccess::Reads,
+            };
+            let (identity, file) = (identity.clone(), file.to_owned());
+            let raw = Raw { open, identity, file, access, asked: asked.is_some() };
+            let at_once = match self.held().as_mut() {
+                Some(held) => {
+                    held.push(raw);
+                    None
+                }
+                None => Some(raw),
+            };
+            at_once.map_or(Ok(()), |raw| self.remember(raw))?;
             return Ok((ImageFormat::Raw, None));
         }
         let found = found.map_err(from_image)?;
@@ -220,27 +255,18 @@ impl Images {
     }
 
     /// Remembers an image as raw: it must never be looked at again for what it is, since the guest can write anything there.
-    fn remember(
-        &self,
-        open: &File,
-        identity: &ImageIdentity,
-        file: &Path,
-        asked: bool,
-    ) -> Result<(), ChangeError> {
+    fn remember(&self, raw: Raw) -> Result<(), ChangeError> {
+        let Raw { open, identity, file, access, asked } = raw;
         let Some(folders) = &self.0.folders else { return Ok(()) };
-        let access = match access(file, AccessFlags::W_OK) {
-            Ok(()) => self.1,
-            Err(_) => GuestAccess::Reads,
-        };
-        let Err(error) = self.0.raw.remember(open, file, access) else { return Ok(()) };
+        let Err(error) = self.0.raw.remember(&open, &file, access) else { return Ok(()) };
         let hint = error.store.hint().unwrap_or_default();
         let shown = file.display();
         match (folders.lasting, asked) {
             (true, _) => {
-                if folders.state.remembered_format(identity).map_err(ChangeError::host)?
+                if folders.state.remembered_format(&identity).map_err(ChangeError::host)?
                     != Some(ImageFormat::Raw)
                 {
-                    folders.state.remember_format(identity, ImageFormat::Raw).map_err(ChangeError::host)?;
+                    folders.state.remember_format(&identity, ImageFormat::Raw).map_err(ChangeError::host)?;
                 }
                 log::warn!(
                     "only VMs with the state directory {} will know that {shown} is raw: {error}\nhint: {hint}",

@@ -224,7 +224,6 @@ async fn speak(
     let run = &prepared.run;
     // before the guest can change an image, and while QEMU is busy with itself
     prepared.state.settle().map_err(StartError::from)?;
-    prepared.images.settle();
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     let spec = prepared.spec.clone();
@@ -235,6 +234,8 @@ async fn speak(
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
     let mut connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
+    // it has taken all its images, and the guest does not run yet
+    prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
     let (major, minor, micro) = connected.greeting.version;
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
