@@ -1,5 +1,6 @@
 //! Copies from guests whose agent says anything, onto targets of all kinds; what has become of them is asked of the kernel.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::PathBuf;
