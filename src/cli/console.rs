@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Args;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::client::AsyncClient;
 use crate::control::{methods, wire};
@@ -14,7 +14,7 @@ use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, attach};
 use super::connect;
 use super::failure::Failure;
 use super::harmless::Harmless;
-use super::output::{Stdout, end_with_reader, stdout_is_terminal};
+use super::output::{Stdout, end_with_reader, stdout_is_terminal, unwritten};
 use super::qemu::runtime;
 
 /// `vmrun console`.
@@ -85,12 +85,18 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let mut signals = Signals::new()?;
         let (console, input) = Console::remote();
         let (ask, asked) = mpsc::channel(4);
-        let terminal = attach(console.clone(), escape, ask);
+        let (lost, why) = oneshot::channel();
+        let terminal = attach(console.clone(), escape, ask, lost);
         let typing = AsyncClient::new(second)?;
         let output = AsyncClient::new(client)?;
         tokio::select! {
             result = follow(output, &console) => result.map_err(Failure::from)?,
             result = type_in(input, asked, typing, read_only) => result?,
+            // a console that nobody sees any more is left; a reader that has gone wants no word of it
+            Ok(error) = why => match error.kind() {
+                std::io::ErrorKind::BrokenPipe => {}
+                _ => return Err(unwritten(&error)),
+            },
             () = terminal => {}
             // as an error, so that the terminal is restored on the way
             signal = signals.next() => return Err(Failure::other(format!("{signal}: left the console; the VM goes on"))),

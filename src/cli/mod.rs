@@ -32,6 +32,7 @@ use crate::control::after::{self, Fate};
 use crate::control::client::Client;
 use crate::control::find::{self, FindError};
 use crate::host::dirs::{RuntimeEnvironment, StoreEnvironment, runtime_root};
+use crate::host::sys;
 use crate::spec::VmName;
 
 use args::{Cli, Program};
@@ -40,6 +41,7 @@ use lazy::Lazy;
 
 /// The whole program: parses this process's arguments, does what they say, returns the exit code.
 pub fn main() -> ExitCode {
+    sys::outlive_file_size_limit();
     // under the name of a QEMU, this is one
     if let Some(result) = apart(|| wrap::by_name(std::env::args_os().collect())) {
         logger::install(0, logger::LogFormat::Text);

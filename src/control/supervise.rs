@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::spec::{Condition, VmName};
 use crate::vm::console::{ANSWER, Attached, EscapeKey, attach};
@@ -29,6 +29,8 @@ pub struct Supervision {
     pub stop_timeout: Duration,
     /// The VM counts as ready when this has come true.
     pub ready: Option<Ready>,
+    /// Called when the VM runs and is served, before it is waited for to get ready.
+    pub begun: Option<Box<dyn FnOnce(&VmName, &Handle)>>,
 }
 
 /// When a VM counts as ready.
@@ -69,6 +71,7 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
         console: None,
         stop_timeout,
         ready: None,
+        begun: None,
     };
     serve(running, supervision, Box::new(up)).await.map(Some)
 }
@@ -78,7 +81,8 @@ pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     let Some(running) = wrapping.follow().await? else { return Ok(None) };
     let launch = Launch::default();
     // what a service manager waits for is QEMU, which has nothing to tell it
-    let supervision = Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None };
+    let supervision =
+        Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None, begun: None };
     serve(running, supervision, Box::new(|_| {})).await.map(Some)
 }
 
@@ -100,9 +104,14 @@ async fn serve(
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));
-        tokio::spawn(attach(handle.console.clone(), escape, ask))
+        let (lost, why) = oneshot::channel();
+        tokio::spawn(tell_of_lost_output(why));
+        tokio::spawn(attach(handle.console.clone(), escape, ask, lost))
     });
     let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
+    if let Some(begun) = supervision.begun {
+        begun(&name, &handle);
+    }
     let readiness = async {
         let ready = match supervision.ready {
             Some(Ready { condition, timeout }) => {
@@ -134,6 +143,17 @@ async fn spawned<T: Send + 'static>(future: impl Future<Output = T> + Send + 'st
     match tokio::spawn(future).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Whoever has closed our standard output does not want to hear of it.
+async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
+    if let Ok(error) = why.await
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        log::error!(
+            "the console's output cannot be written to standard output any more: {error}; the VM goes on, and `vmrun logs` has it"
+        );
     }
 }
 

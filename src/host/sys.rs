@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -179,6 +179,82 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Whether a signal is ignored, as `nohup` has its child ignore SIGHUP.
+pub fn is_ignored(signal: Signal) -> bool {
+    action_of(signal as libc::c_int) == Some(libc::SIG_IGN)
+}
+
+fn action_of(signal: libc::c_int) -> Option<libc::sighandler_t> {
+    // SAFETY: all-zero is a valid sigaction; with a null pointer for the new action this only writes the present one to it.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0).then_some(now.sa_sigaction)
+    }
+}
+
+/// Set while it is us who ignore SIGXFSZ.
+static FILE_SIZE_SIGNAL_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on a write beyond the limit of file sizes (`ulimit -f`) fails with `EFBIG` and does not end this process.
+pub fn outlive_file_size_limit() {
+    if action_of(libc::SIGXFSZ) == Some(libc::SIG_DFL) {
+        FILE_SIZE_SIGNAL_TAKEN.store(true, Ordering::Relaxed);
+        // SAFETY: no handler, so nothing of ours can run in a signal's context.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    }
+}
+
+/// The settings that standard input's terminal gets back should a signal end this process; null = there is nothing to do.
+static TERMINAL_BEFORE: AtomicPtr<libc::termios> = AtomicPtr::new(std::ptr::null_mut());
+
+/// From now on any signal that ends this process first gives the terminal on standard input these settings; `None` takes that back.
+/// Signals that are ignored or handled stay so, but for those of faults, whose handlers (of Rust's runtime) only add a message.
+pub fn restore_terminal_on_death(settings: Option<nix::sys::termios::Termios>) {
+    let settings = settings.map_or(std::ptr::null_mut(), |settings| Box::into_raw(Box::new(settings.into())));
+    // the one before is never freed, since a handler may be reading it: a console has few
+    if !TERMINAL_BEFORE.swap(settings, Ordering::AcqRel).is_null() || settings.is_null() {
+        return;
+    }
+    for signal in 1..=libc::SIGRTMAX() {
+        let fault = matches!(signal, libc::SIGSEGV | libc::SIGBUS);
+        let job_control = matches!(
+            signal,
+            libc::SIGCHLD
+                | libc::SIGCONT
+                | libc::SIGTSTP
+                | libc::SIGTTIN
+                | libc::SIGTTOU
+                | libc::SIGURG
+                | libc::SIGWINCH
+        );
+        if job_control || (action_of(signal) != Some(libc::SIG_DFL) && !fault) {
+            continue;
+        }
+        // SAFETY: the handler makes async-signal-safe calls only (signal-safety(7)), and reads memory that is never freed. SIGKILL and
+        // SIGSTOP are refused, as are signals of the C library's own.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = restore_and_die as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_ONSTACK;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+extern "C" fn restore_and_die(signal: libc::c_int) {
+    let settings = TERMINAL_BEFORE.load(Ordering::Acquire);
+    // SAFETY: see above. From a background group tcsetattr would stop us unless SIGTTOU is ignored. The signal is blocked while this
+    // runs: raised here, it ends the process as soon as this returns.
+    unsafe {
+        if !settings.is_null() {
+            libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+            libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, settings);
+        }
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
 /// The signals that a service manager sends to the whole group: they are for the supervisor, which climbs the ladder; QEMU has them blocked.
 const SUPERVISORS_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -187,7 +263,8 @@ const SUPERVISORS_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signa
 /// - it inherits exactly its standard streams and `keep`, under the numbers they have here; our copies are closed when `command` is dropped;
 /// - `block_signals`: SIGTERM, SIGINT and SIGHUP are blocked in it (`Command` itself resets the mask);
 /// - `death_signal`: it is killed when the thread that spawned it ends (Linux), so spawn from a thread that lives as long as it should;
-/// - what it creates is for its owner only (umask 077).
+/// - what it creates is for its owner only (umask 077);
+/// - a write beyond the limit of file sizes fails in it, and does not end it (SIGXFSZ is ignored).
 ///
 /// Call it in the process that will spawn: after a `fork`, not before.
 pub fn prepare_child(command: &mut Command, keep: Vec<OwnedFd>, block_signals: bool, death_signal: bool) {
@@ -198,6 +275,9 @@ pub fn prepare_child(command: &mut Command, keep: Vec<OwnedFd>, block_signals: b
     }
     let hook = move || {
         blocked.thread_set_mask()?;
+        // a file that must not grow is the guest's disk error, and no reason to end
+        // SAFETY: no handler, so nothing of ours can run in a signal's context.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         if death_signal {
             die_with(parent)?;
@@ -263,6 +343,10 @@ pub fn become_program(program: &Path, name: &OsStr, arguments: &[OsString]) -> i
     // Rust's start-up code ignores SIGPIPE, which would outlive the exec
     // SAFETY: the default action is no handler, so nothing of ours can run in a signal's context.
     let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    if FILE_SIZE_SIGNAL_TAKEN.load(Ordering::Relaxed) {
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
+    }
     match nix::unistd::execv(&program, &words) {
         Err(error) => error.into(),
     }

@@ -2,6 +2,7 @@
 
 use std::thread::JoinHandle;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
@@ -58,6 +59,8 @@ impl Drop for Supervisor {
 type Told = oneshot::Sender<Result<VmName, StartError>>;
 
 fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
+    // a console's log that must not grow (`ulimit -f`) is no reason to end our caller: blocked, the signal makes the write fail
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -72,6 +75,7 @@ fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
             console: None,
             stop_timeout: request.stop_timeout,
             ready: None,
+            begun: None,
         };
         runtime.block_on(supervise(prepared, supervision, |up: Up| {
             tokio::spawn(kill_unless_kept(kept, up.handle));

@@ -84,7 +84,8 @@ enum Source {
     Process {
         term: Signal,
         int: Signal,
-        hup: Signal,
+        /// None: it was ignored when we came, as by `nohup`, and stays so.
+        hup: Option<Signal>,
         /// How many interrupts the terminal had sent when the last SIGINT was told.
         typed: u32,
     },
@@ -104,7 +105,10 @@ impl Signals {
         Ok(Self(Source::Process {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
+            // of the others nobody takes notice: a shell starts what is put in the background with SIGINT ignored
+            hup: (!sys::is_ignored(nix::sys::signal::Signal::SIGHUP))
+                .then(|| signal(SignalKind::hangup()))
+                .transpose()?,
             typed: sys::typed_interrupts(),
         }))
     }
@@ -137,7 +141,7 @@ impl Signals {
                     let before = std::mem::replace(typed, sys::typed_interrupts());
                     if *typed == before { EndSignal::sent("SIGINT") } else { EndSignal::typed("SIGINT") }
                 }
-                _ = hup.recv() => EndSignal::sent("SIGHUP"),
+                () = heard(hup) => EndSignal::sent("SIGHUP"),
             },
             Source::None => std::future::pending().await,
             Source::Ignored { .. } => std::future::pending().await,
@@ -147,6 +151,13 @@ impl Signals {
                 None => std::future::pending().await,
             },
         }
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -252,6 +252,14 @@ impl Directory {
         Ok(openat(&self.fd, name, flags, mode)?.into())
     }
 
+    /// Opens a file in it to read, however large it is.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn open_to_read(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlag::O_RDONLY)
+    }
+
     /// Reads a file in it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 
-use super::log_file::LogReader;
+use super::log_file::{LogReader, Past};
 
 /// How much recent output is kept for readers: a full boot's worth, and more than any reader that keeps up needs.
 const CAPACITY: usize = 256 << 10;
@@ -48,9 +48,8 @@ pub struct Reader {
     ring: Arc<Mutex<Ring>>,
     end: watch::Receiver<u64>,
     position: u64,
-    /// What comes before the ring; clones share it.
-    past: Arc<Vec<u8>>,
-    past_read: usize,
+    /// What comes before the ring.
+    past: Past,
     searching: Arc<Semaphore>,
 }
 
@@ -80,7 +79,7 @@ impl Hub {
         };
         if let Some(log) = &hub.log {
             // of a run that is taken over; nothing at a run's start
-            hub.push(&log.before(0));
+            hub.push(&log.tail(CAPACITY));
         }
         hub
     }
@@ -119,14 +118,13 @@ impl Hub {
         let past = match (from, &self.log) {
             // output is in the log before it is in the ring, and both are filled without a pause in between
             (From::Start, Some(log)) if start > 0 => log.before(ring.bytes.len()),
-            _ => Vec::new(),
+            _ => Past::default(),
         };
         Reader {
             ring: Arc::clone(&self.ring),
             end: self.end.subscribe(),
             position,
-            past: Arc::new(past),
-            past_read: 0,
+            past,
             searching: Arc::clone(&self.searching),
         }
     }
@@ -135,7 +133,7 @@ impl Hub {
 impl Reader {
     /// Waits for output; none when no more will come. Cancellation-safe.
     pub async fn next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.take_past() {
+        if let Some(bytes) = self.past.next(MAX_CHUNK) {
             return Some(Chunk { skipped: 0, bytes });
         }
         loop {
@@ -151,26 +149,13 @@ impl Reader {
 
     /// What is there already; none when that has been read.
     pub fn try_next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.take_past() {
+        if let Some(bytes) = self.past.next(MAX_CHUNK) {
             return Some(Chunk { skipped: 0, bytes });
         }
         match self.look() {
             Look::Chunk(chunk) => Some(chunk),
             Look::Closed | Look::Nothing => None,
         }
-    }
-
-    fn take_past(&mut self) -> Option<Vec<u8>> {
-        if self.past.is_empty() {
-            return None;
-        }
-        let end = self.past.len().min(self.past_read + MAX_CHUNK);
-        let bytes = self.past[self.past_read..end].to_owned();
-        self.past_read = end;
-        if end == self.past.len() {
-            self.past = Arc::default();
-        }
-        Some(bytes)
     }
 
     /// Searches a piece of output on another thread, since an expression may take any time; of all readers of a console one at

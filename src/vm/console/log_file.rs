@@ -1,6 +1,9 @@
 //! The console's log in the state directory, bounded: a guest that floods its console cannot fill the disk.
 
+use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -23,7 +26,7 @@ pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
 #[derive(Debug)]
 pub(in super::super) struct ConsoleLog {
     state: Arc<StateDir>,
-    file: std::fs::File,
+    file: File,
     written: u64,
     half: u64,
     /// The disk is full or gone: said once, then the console goes on without a log.
@@ -42,15 +45,73 @@ pub(in super::super) struct LogReader {
 }
 
 impl LogReader {
-    /// What is in the log but for its last bytes.
-    pub(super) fn before(&self, last: usize) -> Vec<u8> {
-        let mut all = Vec::new();
-        if self.rotated.load(Ordering::Relaxed) {
-            all = self.state.read(OLDER).unwrap_or_default();
+    /// What is in the log now, but for its last bytes.
+    pub(super) fn before(&self, last: usize) -> Past {
+        let names = if self.rotated.load(Ordering::Relaxed) { &[OLDER, CURRENT][..] } else { &[CURRENT] };
+        let open = |name: &&str| {
+            let file = self.state.open_to_read(name).ok()?;
+            let length = file.metadata().ok()?.len();
+            Some(Part { file: Arc::new(file), at: 0, left: length })
+        };
+        let mut past = Past { files: names.iter().filter_map(open).collect() };
+        let mut kept = past.length().saturating_sub(last as u64);
+        for part in &mut past.files {
+            part.left = part.left.min(kept);
+            kept -= part.left;
         }
-        all.extend(self.state.read(CURRENT).unwrap_or_default());
-        all.truncate(all.len().saturating_sub(last));
-        all
+        past
+    }
+
+    /// The last bytes of the log.
+    pub(super) fn tail(&self, most: usize) -> Vec<u8> {
+        let mut past = self.before(0);
+        past.skip(past.length().saturating_sub(most as u64));
+        std::iter::from_fn(|| past.next(most)).flatten().collect()
+    }
+}
+
+/// A part of the log that a reader has still to read. However large the log is, only one piece of it is in memory; and the files stay
+/// what they are while the log goes on under their names.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Past {
+    files: VecDeque<Part>,
+}
+
+#[derive(Debug, Clone)]
+struct Part {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl Past {
+    /// The next piece; none at the end.
+    pub(super) fn next(&mut self, most: usize) -> Option<Vec<u8>> {
+        while let Some(part) = self.files.front_mut() {
+            let mut piece = vec![0; usize::try_from(part.left).unwrap_or(most).min(most)];
+            let count = part.file.read_at(&mut piece, part.at).unwrap_or(0);
+            if count > 0 {
+                piece.truncate(count);
+                part.at += count as u64;
+                part.left -= count as u64;
+                return Some(piece);
+            }
+            self.files.pop_front();
+        }
+        None
+    }
+
+    fn length(&self) -> u64 {
+        self.files.iter().map(|part| part.left).sum()
+    }
+
+    fn skip(&mut self, mut bytes: u64) {
+        for part in &mut self.files {
+            let here = bytes.min(part.left);
+            part.at += here;
+            part.left -= here;
+            bytes -= here;
+        }
     }
 }
 
@@ -70,7 +131,7 @@ impl ConsoleLog {
         Ok(Self { written, ..Self::on(state, file, cap, ours == BOTH, run) })
     }
 
-    fn on(state: Arc<StateDir>, file: std::fs::File, cap: u64, rotated: bool, run: &Arc<RunDir>) -> Self {
+    fn on(state: Arc<StateDir>, file: File, cap: u64, rotated: bool, run: &Arc<RunDir>) -> Self {
         let rotated = Arc::new(AtomicBool::new(rotated));
         let run = Arc::downgrade(run);
         Self { state, file, written: 0, half: half_of(cap), broken: false, rotated, run }
@@ -111,10 +172,63 @@ fn half_of(cap: u64) -> u64 {
     (cap / 2).max(super::pump::BUFFER as u64)
 }
 
-fn rotate(state: &StateDir) -> io::Result<std::fs::File> {
+fn rotate(state: &StateDir) -> io::Result<File> {
     state.rename(CURRENT, OLDER).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(error),
     })?;
     state.create_new(CURRENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use super::*;
+
+    fn reader(rotated: bool) -> (tempfile::TempDir, LogReader) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
+        (dir, LogReader { state, rotated: Arc::new(AtomicBool::new(rotated)) })
+    }
+
+    fn all(mut past: Past) -> Vec<u8> {
+        std::iter::from_fn(|| past.next(1 << 20)).flatten().collect()
+    }
+
+    #[test]
+    fn a_log_of_any_size_is_read_whole() {
+        let (_dir, log) = reader(true);
+        // more than any other file of ours may have
+        let older = log.state.create_new(OLDER).unwrap();
+        older.set_len(33 << 20).unwrap();
+        let mut current = log.state.create_new(CURRENT).unwrap();
+        current.set_len(33 << 20).unwrap();
+        current.seek(SeekFrom::End(0)).unwrap();
+        current.write_all(b"the end").unwrap();
+        assert_eq!(all(log.before(7)).len(), 66 << 20);
+        assert!(all(log.before(0)).ends_with(b"\0the end"));
+        assert_eq!(log.tail(4), b" end");
+        assert_eq!(log.tail(100 << 20).len(), (66 << 20) + 7);
+    }
+
+    #[test]
+    fn the_cut_is_where_it_is_asked_for_on_both_sides_of_the_files() {
+        let (_dir, log) = reader(true);
+        log.state.create_new(OLDER).unwrap().write_all(b"abc").unwrap();
+        log.state.create_new(CURRENT).unwrap().write_all(b"defg").unwrap();
+        let whole = b"abcdefg";
+        for last in 0..9_usize {
+            let cut = whole.len().saturating_sub(last);
+            assert_eq!(all(log.before(last)), &whole[..cut]);
+            assert_eq!(log.tail(last), &whole[cut..]);
+        }
+        // what comes later is not part of it
+        let past = log.before(0);
+        log.state.append(CURRENT).unwrap().write_all(b"h").unwrap();
+        log.state.rename(CURRENT, OLDER).unwrap();
+        assert_eq!(all(past), whole);
+        let (_dir, log) = reader(false);
+        assert_eq!(all(log.before(0)), b"");
+    }
 }

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Mutex;
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::host::sys;
 
 use super::escape::{Escape, EscapeKey, Typed};
 use super::hub::{Chunk, From, Reader};
@@ -42,13 +44,17 @@ impl Raw {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
+        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before.clone());
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             restore();
             hook(info);
         }));
-        tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw).ok()?;
+        sys::restore_terminal_on_death(Some(before));
+        if tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw).is_err() {
+            restore();
+            return None;
+        }
         Some(Self)
     }
 }
@@ -66,16 +72,23 @@ fn restore() {
     if let Some(before) = before {
         // TCSAFLUSH would throw away what was typed ahead for the shell; TCSADRAIN could wait for ever on a stopped terminal
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
+        sys::restore_terminal_on_death(None);
     }
 }
 
-/// Runs the console until no more output comes. `asked` gets what the escape key asks for.
-pub async fn attach(console: Console, escape: EscapeKey, asked: mpsc::Sender<Attached>) {
+/// Runs the console until no more output comes. `asked` gets what the escape key asks for, `lost` why output cannot be written any
+/// more; the console then goes on without.
+pub async fn attach(
+    console: Console,
+    escape: EscapeKey,
+    asked: mpsc::Sender<Attached>,
+    lost: oneshot::Sender<io::Error>,
+) {
     let raw = Raw::enter();
     let output = console.hub.reader(From::Recent);
     let input = type_in(console.input, Escape::new(escape), raw.is_some(), asked);
     tokio::select! {
-        () = show(output) => {}
+        () = show(output, lost) => {}
         // the end of input is not the end of the console
         () = async { input.await; std::future::pending::<()>().await } => {}
     }
@@ -83,7 +96,8 @@ pub async fn attach(console: Console, escape: EscapeKey, asked: mpsc::Sender<Att
 }
 
 /// Copies output to standard output at its speed.
-async fn show(mut output: Reader) {
+async fn show(mut output: Reader, lost: oneshot::Sender<io::Error>) {
+    let mut lost = Some(lost);
     let mut stdout = Stream::stdout();
     while let Some(Chunk { skipped, bytes }) = output.next().await {
         let Some(stream) = &mut stdout else { continue };
@@ -92,9 +106,12 @@ async fn show(mut output: Reader) {
             count => format!("\r\n[vmrun: {count} bytes of output skipped]\r\n").into_bytes(),
         };
         for piece in [mark, bytes] {
-            if write_all(stream, &piece).await.is_err() {
-                // whoever read our output has gone; the guest goes on
+            if let Err(error) = write_all(stream, &piece).await {
+                // whoever read our output has gone, or it has no room; the guest goes on
                 stdout = None;
+                if let Some(lost) = lost.take() {
+                    let _ = lost.send(error);
+                }
                 break;
             }
         }
