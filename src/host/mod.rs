@@ -14,6 +14,7 @@ pub mod firmware;
 pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
+pub mod kernel_log;
 pub mod oom;
 pub mod ports;
 pub mod programs;

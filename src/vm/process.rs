@@ -24,7 +24,7 @@ const TAIL_LINES: usize = 20;
 /// A line longer than this is cut: QEMU's own messages are short, a guest could make long ones.
 const MAX_LINE: u64 = 4096;
 
-/// The last lines that QEMU wrote.
+/// The last lines that QEMU, or a helper, wrote to its stderr.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastWords(Arc<Mutex<VecDeque<String>>>);
 
@@ -75,7 +75,8 @@ impl Process {
         let mut child = spawned?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let words = LastWords::default();
-        let stderr = child.stderr.take().map(|pipe| drain(OwnedFd::from(pipe), words.clone())).transpose()?;
+        let stderr =
+            child.stderr.take().map(|pipe| drain(OwnedFd::from(pipe), words.clone(), "qemu")).transpose()?;
         let pidfd = sys::watch(sys::pidfd_open(Pid::from_raw(pid))?, Interest::READABLE)?;
         Ok(Self { pid, pidfd, child: Some(child), words, stderr })
     }
@@ -130,7 +131,11 @@ impl Process {
 }
 
 /// Logs each line and keeps the last ones, as long as the pipe is open.
-fn drain(pipe: OwnedFd, words: LastWords) -> io::Result<tokio::task::JoinHandle<()>> {
+pub(super) fn drain(
+    pipe: OwnedFd,
+    words: LastWords,
+    whose: &'static str,
+) -> io::Result<tokio::task::JoinHandle<()>> {
     let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
     Ok(tokio::spawn(async move {
         let mut reader = BufReader::new(pipe);
@@ -142,7 +147,7 @@ fn drain(pipe: OwnedFd, words: LastWords) -> io::Result<tokio::task::JoinHandle<
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
                     let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                    log::info!("qemu: {text}");
+                    log::info!("{whose}: {text}");
                     words.push(text);
                 }
             }

@@ -29,14 +29,15 @@ use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Cards, Journal, Pending};
+use super::outcome::Exit;
 use super::plugged::{Plugged, Record};
-use super::prepare::{Made, Prepared, Restored, Serial, Sockets, remove_screen};
+use super::prepare::{Made, Prepared, Restored, Serial, Shares, Sockets, remove_screen};
 use super::process::Process;
 use super::rebuild;
 use super::running::{Running, Whole};
 use super::saving;
 use super::signals::Signals;
-use super::start_error::{StartError, system};
+use super::start_error::{Death, StartError, system};
 use super::state::RunState;
 
 /// How long a QEMU whose monitor has hung up may take to end.
@@ -142,7 +143,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             user_qmp: user_path,
         }),
         Err(failure) => {
-            let error = failure.told(&mut process, serial).await;
+            let error = failure.told(&mut process, serial, &prepared.shares).await;
             if let Some(path) = user_path {
                 remove_socket(&path);
             }
@@ -178,27 +179,38 @@ impl From<crate::qmp::CommandError> for Failure {
 
 impl Failure {
     /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
-    async fn told(self, process: &mut Process, serial: Serial) -> StartError {
+    async fn told(self, process: &mut Process, serial: Serial, shares: &Shares) -> StartError {
         let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
         let by_itself = ended.is_ok();
+        let exit = ended.ok().flatten();
         if !by_itself {
             process.kill();
             process.ended().await;
         }
         let words = serial.last_words() + &process.last_words().await;
-        match self {
+        let why = match self {
             // of a state that does not fit QEMU tells only there
             Self::Start(StartError::Restore(error)) if !words.trim().is_empty() => {
                 let message = format!("{}\n  {}", error.message, words.trim().replace('\n', "\n  "));
-                StartError::Restore(ChangeError { message, ..error })
+                return StartError::Restore(ChangeError { message, ..error });
             }
-            Self::Start(error) => error,
-            Self::Monitor(_) if !words.trim().is_empty() => StartError::Qemu { said: words },
-            Self::Monitor(_) if by_itself => {
-                StartError::Qemu { said: "it ended without a word; is the program really QEMU?".to_owned() }
-            }
-            Self::Monitor(why) => StartError::Qemu { said: why },
+            Self::Start(error) => return error,
+            Self::Monitor(why) => why,
+        };
+        if words.contains("vhost")
+            && let Some((directory, said)) = shares.failure().await
+        {
+            return StartError::Share { directory, said };
         }
+        if let Some(Exit::Signal(signal)) = exit {
+            return StartError::Killed { death: Death::of(process.pid(), signal), said: words };
+        }
+        let said = match (words.trim().is_empty(), by_itself) {
+            (false, _) => words,
+            (true, true) => "it ended without a word; is the program really QEMU?".to_owned(),
+            (true, false) => why,
+        };
+        StartError::Qemu { said }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Why a VM could not be started.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use crate::host::accel::AccelError;
 use crate::host::dirs::DirError;
 use crate::host::firmware::FirmwareError;
 use crate::host::iso::IsoError;
+use crate::host::kernel_log;
 use crate::host::ports::PortError;
 use crate::host::programs::ProgramError;
 use crate::host::saved::SavedError;
@@ -102,6 +105,22 @@ pub enum StartError {
         /// Its last words.
         said: String,
     },
+    /// QEMU was killed before it answered.
+    #[error("QEMU did not start: {death}{}", words(.said))]
+    Killed {
+        /// By what.
+        death: Death,
+        /// Its last words.
+        said: String,
+    },
+    /// The helper of a shared folder failed, and QEMU with it.
+    #[error("--virtiofs {}: virtiofsd has failed{}", directory.display(), words(.said))]
+    Share {
+        /// The folder.
+        directory: PathBuf,
+        /// Its last words.
+        said: String,
+    },
     /// Of the system.
     #[error("{what}: {error}")]
     System {
@@ -110,6 +129,55 @@ pub enum StartError {
         /// Why it failed.
         error: std::io::Error,
     },
+}
+
+/// A death by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    signal: i32,
+    /// The system call that the sandbox refused, if the kernel's log can be read and has it.
+    call: Option<u32>,
+}
+
+impl Death {
+    pub(super) fn of(pid: i32, signal: i32) -> Self {
+        let call = (signal == Signal::SIGSYS as i32).then(|| kernel_log::refused_call(pid)).flatten();
+        Self { signal, call }
+    }
+
+    fn hint(self) -> Option<String> {
+        match Signal::try_from(self.signal) {
+            Ok(Signal::SIGSYS) => {
+                Some("`--no-sandbox` starts it without the sandbox, if that is what you want".to_owned())
+            }
+            Ok(Signal::SIGKILL) => Some(
+                "give the VM less memory with `--mem`, or more to the service or container that it runs in"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (Signal::try_from(self.signal), self.call) {
+            (Ok(Signal::SIGSYS), Some(call)) => {
+                write!(
+                    formatter,
+                    "its sandbox refused the system call {call}, and the kernel ended it (SIGSYS)"
+                )
+            }
+            (Ok(Signal::SIGSYS), None) => {
+                write!(formatter, "its sandbox refused a system call, and the kernel ended it (SIGSYS)")
+            }
+            (Ok(Signal::SIGKILL), _) => {
+                write!(formatter, "it was killed (SIGKILL), probably because memory ran out")
+            }
+            (Ok(signal), _) => write!(formatter, "it was ended by {signal}"),
+            (Err(_), _) => write!(formatter, "it was ended by signal {}", self.signal),
+        }
+    }
 }
 
 fn words(said: &str) -> String {
@@ -131,6 +199,8 @@ impl StartError {
             Self::Qemu { said } if said.contains("cannot use stdio") => Some(
                 "QEMU's standard streams are the guest's console; `vmrun ctl hmp` and `--qmp` are ways to its monitors".to_owned(),
             ),
+            Self::Killed { death, .. } => death.hint(),
+            Self::Share { .. } => None,
             Self::Qemu { said } => display_hint(said).map(str::to_owned),
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Elsewhere(_) => Some("run the command in the container that the VM was started in".to_owned()),

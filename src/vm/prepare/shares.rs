@@ -6,12 +6,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::host::dirs::RunDir;
 use crate::host::programs::{self, SearchPath};
 use crate::host::{environment, sys};
 use crate::spec::{Request, Share, VmSpec};
 
+use super::super::process::{LastWords, drain};
 use super::super::start_error::{StartError, system};
 
 /// The helpers of a VM's shared folders.
@@ -21,7 +30,77 @@ pub(in super::super) struct Shares {
     /// Whether it is the Rust virtiofsd, whose options differ from those of QEMU's old one.
     modern: bool,
     shares: Vec<(Share, OwnedFd, UnixStream)>,
-    running: Vec<Child>,
+    running: Vec<Helper>,
+}
+
+/// How long the end of a helper is waited for, and its last words: QEMU notices that it hangs up before it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// A helper that ends this long before the VM ends with it, since QEMU has hung up.
+const WITH_THE_VM: Duration = Duration::from_secs(2);
+
+/// A virtiofsd that runs.
+#[derive(Debug, Clone)]
+struct Helper {
+    directory: PathBuf,
+    child: Arc<Mutex<Child>>,
+    words: LastWords,
+    /// Its stderr has been read to its end.
+    silent: Arc<Notify>,
+    /// The VM ends.
+    over: Arc<Notify>,
+}
+
+impl Helper {
+    /// Watches over a child: it is reaped when it has ended, and an end before the VM's is told.
+    fn watch(directory: PathBuf, mut child: Child) -> std::io::Result<Self> {
+        let words = LastWords::default();
+        let (silent, over) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        if let Some(stderr) = child.stderr.take() {
+            let reader = drain(OwnedFd::from(stderr), words.clone(), "virtiofsd")?;
+            let silent = Arc::clone(&silent);
+            tokio::spawn(async move {
+                let _ = reader.await;
+                silent.notify_one();
+            });
+        }
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
+        let process = sys::watch(sys::pidfd_open(pid)?, Interest::READABLE)?;
+        let helper = Self { directory, child: Arc::new(Mutex::new(child)), words, silent, over };
+        tokio::spawn(reap(process, helper.clone()));
+        Ok(helper)
+    }
+
+    /// Its last words, if it has failed.
+    fn failed(&self) -> Option<String> {
+        let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
+        let status = status.ok().flatten().filter(|status| !status.success())?;
+        let words = self.words.text();
+        Some(if words.trim().is_empty() { status.to_string() } else { words.trim().to_owned() })
+    }
+
+    fn end(&self) {
+        self.over.notify_one();
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+async fn reap(process: AsyncFd<OwnedFd>, helper: Helper) {
+    let _ = process.readable().await;
+    // it has ended: this does not wait
+    let _ = helper.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+    let _ = timeout(LAST_WORDS, helper.silent.notified()).await;
+    tokio::select! {
+        () = helper.over.notified() => {}
+        () = sleep(WITH_THE_VM) => {
+            let why = helper.failed().map(|why| format!(": {why}")).unwrap_or_default();
+            log::warn!(
+                "virtiofsd has ended, and with it the shared folder {}{why}",
+                helper.directory.display()
+            );
+        }
+    }
 }
 
 /// Refuses what cannot be shared.
@@ -90,10 +169,11 @@ impl Shares {
     pub(in super::super) fn start(&mut self, tied: bool) -> Result<Vec<OwnedFd>, StartError> {
         let mut ends = Vec::new();
         for (share, listener, connected) in std::mem::take(&mut self.shares) {
-            let child = self
+            let helper = self
                 .helper(&share, listener, tied)
+                .and_then(|child| Helper::watch(share.directory.clone(), child))
                 .map_err(|error| StartError::Helper { program: self.program.display().to_string(), error })?;
-            self.running.push(child);
+            self.running.push(helper);
             ends.push(OwnedFd::from(connected));
         }
         Ok(ends)
@@ -110,17 +190,31 @@ impl Shares {
             command.arg("-o").arg(source_option(&share.directory));
         }
         environment::apply(&mut command);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         sys::prepare_child(&mut command, vec![listener], true, tied);
         command.spawn()
     }
 
+    /// The first helper that has failed, and its last words: QEMU only tells that its vhost device has hung up.
+    pub(in super::super) async fn failure(&self) -> Option<(PathBuf, String)> {
+        let failed =
+            || self.running.iter().find_map(|helper| Some((helper.directory.clone(), helper.failed()?)));
+        let until = async {
+            while failed().is_none() {
+                sleep(LAST_WORDS / 20).await;
+            }
+            // its words come after its end
+            sleep(LAST_WORDS / 10).await;
+        };
+        if !self.running.is_empty() {
+            let _ = timeout(LAST_WORDS, until).await;
+        }
+        failed()
+    }
+
     /// Ends the helpers that have not ended with QEMU.
     pub(in super::super) fn end(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.running.drain(..).for_each(|helper| helper.end());
     }
 }
 
