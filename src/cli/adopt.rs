@@ -16,7 +16,7 @@ use super::qemu::runtime;
 
 /// Takes the VM over; returns when its new supervisor serves it. That somebody else was faster is fine, too.
 pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
-    in_background(|reporter| supervisor(root, name, reporter)).map(drop)
+    in_background(|reporter| supervisor(root, name, reporter), |_| Ok(())).map(drop)
 }
 
 /// The same for a client in the middle of a call.

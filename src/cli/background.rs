@@ -1,30 +1,46 @@
-//! Splits off a supervisor with a session of its own, and waits for its report.
+//! Splits off a supervisor with a session of its own, and waits for its reports.
+//!
+//!     caller                      supervisor
+//!       ◄────── Running ────────────┤      the VM runs: its name can be told
+//!       ◄────── Up or Failed ───────┤      it is ready, or will not be
+//!       ├────── one byte ───────────►      the caller has told what it had to tell
+//!
+//! A supervisor that hears no more of its caller without that byte has a VM that nobody may know of.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
 
 use crate::host::sys::{Fork, fork};
 
 use super::failure::Failure;
 
-/// What the supervisor tells the process that started it.
+/// What the supervisor tells the process that started it, a line each.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
+    Running { name: String },
     Up { name: String },
     Failed { code: String, message: String, hint: Option<String>, exit_code: u8 },
 }
 
-/// The way back to the caller: used once.
-pub(super) struct Reporter(Option<File>);
+/// The way back to the caller.
+pub(super) struct Reporter(Option<UnixStream>);
 
 impl Reporter {
+    /// The VM runs, and may not be ready yet.
+    pub(super) fn running(&mut self, name: &str) {
+        self.tell(&Report::Running { name: name.to_owned() });
+    }
+
     /// The VM is up: the caller's terminal, pipes and folder are let go.
     pub(super) fn up(&mut self, name: &str) {
         leave_streams();
         self.tell(&Report::Up { name: name.to_owned() });
+        self.0 = None;
     }
 
     /// It is not.
@@ -36,6 +52,7 @@ impl Reporter {
             hint: hint.clone(),
             exit_code: *exit_code,
         });
+        self.0 = None;
     }
 
     /// It is up, but not as it was meant to be: the caller is told, and let go.
@@ -44,36 +61,73 @@ impl Reporter {
         self.failed(failure);
     }
 
-    /// Writes the report and closes it, which is what the caller waits for.
+    /// The caller, to be waited for beside the reports.
+    pub(super) fn caller(&self) -> Result<Caller, Failure> {
+        let stream = self.0.as_ref().map(UnixStream::try_clone).transpose()?;
+        Ok(Caller(stream))
+    }
+
     fn tell(&mut self, what: &Report) {
-        if let (Some(mut report), Ok(text)) = (self.0.take(), serde_json::to_vec(what)) {
-            // a caller that has gone does not want to know
-            let _ = report.write_all(&text);
+        if let (Some(caller), Ok(mut line)) = (&mut self.0, serde_json::to_vec(what)) {
+            line.push(b'\n');
+            // that it has gone is seen by `Caller`
+            let _ = caller.write_all(&line);
         }
     }
 }
 
-/// Runs `job` in a process of its own; returns the name that it reports, or its failure.
+/// The process that started a VM in the background.
+pub(super) struct Caller(Option<UnixStream>);
+
+impl Caller {
+    /// A second way to report, before the VM is waited for.
+    pub(super) fn running(&mut self, name: &str) {
+        let mut reporter = Reporter(self.0.take());
+        reporter.running(name);
+        self.0 = reporter.0;
+    }
+
+    /// Waits until the caller has told what it had to tell (true), or has gone without (false).
+    pub(super) async fn has_told(self) -> bool {
+        let stream = self.0.map(|stream| stream.set_nonblocking(true).map(|()| stream));
+        let Some(Ok(stream)) = stream else { return false };
+        match tokio::net::UnixStream::from_std(stream) {
+            Ok(mut stream) => matches!(stream.read(&mut [0]).await, Ok(1)),
+            Err(_) => false,
+        }
+    }
+}
+
+/// Runs `job` in a process of its own; returns the name that it reports, or its failure. `running` is called with the VM's name as
+/// soon as it runs.
 pub(super) fn in_background(
     job: impl FnOnce(&mut Reporter) -> Result<u8, Failure>,
+    mut running: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
-    let (mut reports, report) = std::io::pipe()?;
+    let (mut supervisor, caller) = UnixStream::pair()?;
     match fork()? {
         Fork::Parent(_) => {
-            drop(report);
-            let mut text = String::new();
-            reports.read_to_string(&mut text)?;
-            match serde_json::from_str(&text) {
-                Ok(Report::Up { name }) => Ok(name),
-                Ok(Report::Failed { code, message, hint, exit_code }) => {
-                    Err(Failure { code, message, hint, exit_code })
-                }
-                Err(_) => Err(Failure::other("the supervisor ended before it could say why")),
+            drop(caller);
+            for line in BufReader::new(supervisor.try_clone()?).lines() {
+                let report = match serde_json::from_str(&line?) {
+                    Ok(Report::Running { name }) => {
+                        running(&name)?;
+                        continue;
+                    }
+                    Ok(Report::Up { name }) => Ok(name),
+                    Ok(Report::Failed { code, message, hint, exit_code }) => {
+                        Err(Failure { code, message, hint, exit_code })
+                    }
+                    Err(_) => break,
+                };
+                let _ = supervisor.write_all(b"\n");
+                return report;
             }
+            Err(Failure::other("the supervisor ended before it could say why"))
         }
         Fork::Child => {
-            drop(reports);
-            let mut reporter = Reporter(Some(File::from(OwnedFd::from(report))));
+            drop(supervisor);
+            let mut reporter = Reporter(Some(caller));
             let result = nix::unistd::setsid().map_err(|error| Failure::other(std::io::Error::from(error)));
             let code = result.and_then(|_| job(&mut reporter)).unwrap_or_else(|failure| {
                 reporter.failed(&failure);

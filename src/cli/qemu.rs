@@ -1,12 +1,14 @@
 //! `vmrun qemu`: starts a VM, in the foreground or in the background.
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 
-use crate::control::supervise::{Ready, Supervision, supervise};
+use crate::control::supervise::{Ready, Supervision, Up, supervise};
 use crate::host::descriptors;
 use crate::qmp::Transcript;
-use crate::spec::Request;
-use crate::vm::{Launch, Outcome, dry_run, prepare};
+use crate::spec::{Request, VmName};
+use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, dry_run, prepare};
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
@@ -19,6 +21,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let verbosity = if args.run.quiet { -1 } else { i8::try_from(args.run.verbose).unwrap_or(2) };
     logger::install(verbosity, args.run.log_format);
     let (detached, is_dry_run) = (args.run.detached, args.run.dry_run);
+    let keep = args.run.keep;
     let transcript = transcript(&args.run)?;
     let escape = args.run.escape;
     let ready = args.run.wait.clone().map(|condition| Ready { condition, timeout: args.run.wait_timeout });
@@ -31,15 +34,13 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         console: (!detached).then_some(escape),
         stop_timeout: request.stop_timeout,
         ready,
+        begun: None,
     };
     // this process, or the one that is split off, is a supervisor from here on
     descriptors::raise_limit();
     match detached {
         false => foreground(&request, supervision),
-        true => {
-            let name = in_background(|reporter| supervisor(&request, supervision, reporter))?;
-            Output { json: false }.print(&(), || name)
-        }
+        true => background(&request, supervision, keep),
     }
 }
 
@@ -91,12 +92,58 @@ fn told(outcome: &Outcome) -> u8 {
     outcome.exit_code
 }
 
+/// Starts a VM in the background; its name is printed as soon as it runs, so that a script can end it whatever comes of `--wait`.
+fn background(request: &Request, supervision: Supervision, keep: bool) -> Result<u8, Failure> {
+    let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, reporter);
+    in_background(job, |name| {
+        let told = Output { json: false }.print(&(), || name.to_owned()).map(drop);
+        told.map_err(|failure| {
+            let ended = if keep { "runs on (`--keep`)" } else { "is ended; `--keep` would have kept it" };
+            failure.hint(Some(format!("VM '{name}' {ended}")))
+        })
+    })?;
+    Ok(0)
+}
+
 /// The supervisor's whole life in the background.
-fn supervisor(request: &Request, supervision: Supervision, reporter: &mut Reporter) -> Result<u8, Failure> {
+fn supervisor(
+    request: &Request,
+    supervision: Supervision,
+    keep: bool,
+    reporter: &mut Reporter,
+) -> Result<u8, Failure> {
     let prepared = prepare(request)?;
-    let outcome = runtime()?.block_on(supervise(prepared, supervision, |up| match up.ready {
-        Ok(()) => reporter.up(up.name.as_str()),
-        Err(error) => reporter.up_but_failed(&Failure::from_change(error)),
+    let mut caller = reporter.caller()?;
+    let timeout = request.stop_timeout;
+    let begun = move |name: &VmName, vm: &Handle| {
+        caller.running(name.as_str());
+        let vm = vm.clone();
+        tokio::spawn(async move {
+            if !caller.has_told().await && !keep {
+                end(vm, timeout).await;
+            }
+        });
+    };
+    let supervision = Supervision { begun: Some(Box::new(begun)), ..supervision };
+    let mut not_ready = None;
+    let outcome = runtime()?.block_on(supervise(prepared, supervision, |Up { name, handle, ready }| {
+        let Err(error) = ready else { return reporter.up(name.as_str()) };
+        let failure = Failure::from_change(error);
+        let hint = |what| failure.hint.iter().cloned().chain([what]).collect::<Vec<String>>().join("; ");
+        if keep {
+            let hint = hint(format!("VM '{name}' runs on (`--keep`)"));
+            return reporter.up_but_failed(&failure.hint(Some(hint)));
+        }
+        let hint = hint(format!("VM '{name}' was ended; `--keep` lets it run on"));
+        not_ready = Some(failure.hint(Some(hint)));
+        tokio::spawn(end(handle, timeout));
     }))?;
-    Ok(outcome.exit_code)
+    // told when the VM has ended, so that nothing is left of it when the caller goes on
+    not_ready.map_or(Ok(outcome.exit_code), Err)
+}
+
+/// Ends a VM that nobody would end: the guest is asked first.
+async fn end(vm: Handle, timeout: Duration) {
+    // an error means that it has ended already
+    let _ = vm.shutdown(ShutdownOptions { timeout, force: false, no_repeat: false }).await;
 }

@@ -202,6 +202,9 @@ pub(super) struct RunArgs {
     /// With --detached: return when this has come true (as ctl wait); a service manager is told then, too
     #[arg(long, value_name = "CONDITION")]
     pub(super) wait: Option<Condition>,
+    /// With --detached: leave the VM running although --wait failed, or whoever started it has gone
+    #[arg(long, requires = "detached")]
+    pub(super) keep: bool,
     /// How long --wait may take
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, requires = "wait")]
     pub(super) wait_timeout: Option<Duration>,

@@ -132,9 +132,6 @@ fn a_wait_that_cannot_come_true_is_told() {
     let image = image.to_str().unwrap();
     let wait = ["qemu", "--detached", "--wait", "console=never", "--wait-timeout", "2s", image];
     sandbox.run(wait).fails(5, &["did not come true"]);
-    // it runs all the same: whoever started it may want to look
-    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
-    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     sandbox.is_clean();
 }
 

@@ -18,6 +18,7 @@ mod ends;
 mod ephemeral;
 mod exact_files;
 mod examples;
+mod fates;
 mod faults;
 mod flood;
 mod formats;

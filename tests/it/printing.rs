@@ -40,7 +40,7 @@ const APART: [&str; 22] = [
 ];
 
 /// Everything else: words after `vmrun`.
-const PRINTING: [&[&str]; 31] = [
+const PRINTING: [&[&str]; 32] = [
     &["--help"],
     &["--version"],
     &["qemu", "--help"],
@@ -52,6 +52,7 @@ const PRINTING: [&[&str]; 31] = [
     &["ls", "--json"],
     &["logs"],
     &["logs", "--follow"],
+    &["console"],
     &["qemu", "--dry-run", "--name", "other", "--state", "other", "other.img"],
     &["ctl", "status"],
     &["ctl", "--json", "status"],
