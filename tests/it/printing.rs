@@ -83,7 +83,7 @@ fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::EchoesConsole);
     std::fs::copy(&image, sandbox.file("other.img")).unwrap();
-    sandbox.detached([image.to_str().unwrap()]);
+    sandbox.detached(["--display", "headless", image.to_str().unwrap()]);
     sandbox.ctl(["wait", &format!("console={}", Guest::EchoesConsole.greeting())]).ok();
     sandbox
 }
@@ -166,12 +166,16 @@ fn names_cannot_steer_the_terminal() {
     let made = sandbox
         .program("qemu-img")
         .args(["create", "-q", "-f", "qcow2"])
-        .arg(name("3.qcow2"))
+        .arg(format!("./{}", name("3.qcow2")))
         .arg("1M")
         .output();
     Done::of(made.unwrap()).ok();
     let named = format!("snap{HOSTILE}");
-    let snapshot = sandbox.program("qemu-img").args(["snapshot", "-c", &named]).arg(name("3.qcow2")).output();
+    let snapshot = sandbox
+        .program("qemu-img")
+        .args(["snapshot", "-c", &named])
+        .arg(format!("./{}", name("3.qcow2")))
+        .output();
     Done::of(snapshot.unwrap()).ok();
     // the guest prints it, too
     vm.type_in("\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}MARK\n");
