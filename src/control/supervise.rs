@@ -30,8 +30,11 @@ pub struct Supervision {
     /// The VM counts as ready when this has come true.
     pub ready: Option<Ready>,
     /// Called when the VM runs and is served, before it is waited for to get ready.
-    pub begun: Option<Box<dyn FnOnce(&VmName, &Handle)>>,
+    pub begun: Option<Begun>,
 }
+
+/// Is told that a VM has begun.
+pub type Begun = Box<dyn FnOnce(&VmName, &Handle)>;
 
 /// When a VM counts as ready.
 #[derive(Debug, Clone)]
