@@ -14,6 +14,8 @@ SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh
 
 # What the tests and the demo are told about the guest and about Python with its clients.
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
+# Which preconditions of tests hold here: those that lack one are reported as ignored.
+HAVE = export VMRUN_TEST_HAVE="$$(tests/setup/have.sh)"
 PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
 
 # What has a short form in `make test` and a long one in `make soak`.
@@ -29,7 +31,7 @@ demo: guest ## build vmrun and watch it change a running VM
 	@$(GUEST); export PATH="$(TARGET)/release:$$PATH"; examples/demo.sh
 
 test: guest ## run the whole test suite (TESTS=… passes arguments on)
-	@$(GUEST); $(PYTHON); \
+	@$(GUEST); $(PYTHON); $(HAVE); \
 	if $(CARGO) nextest --version > /dev/null 2>&1; then \
 		echo "$(CARGO) nextest run"; $(CARGO) nextest run --locked --no-tests=pass $(TESTS); \
 	else \

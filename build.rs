@@ -1,4 +1,5 @@
-//! What makes the program start sooner and is the linker's to do: packed relocations and no library but libc.
+//! What makes the program start sooner and is the linker's to do: packed relocations and no library but libc. And which tests lack
+//! something on this machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +9,14 @@ const READS_PACKED: (u32, u32) = (2, 36);
 /// The part of libgcc that unwinds the stack, under the GCC Runtime Library Exception.
 const UNWINDER: &str = "libgcc_eh.a";
 
+/// What a test may need that a machine may lack; tests/setup/have.sh looks for each.
+const NEEDS: [&str; 5] = ["root", "mount", "tap", "isoinfo", "systemd-analyze"];
+/// What a machine of continuous integration may lack, too, each with the reason.
+const MAY_LACK: &str = "tests/setup/may-lack";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    preconditions();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let is_glibc = variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
     // what is built for another machine meets libraries that cannot be asked
@@ -26,6 +33,26 @@ fn main() {
         println!("cargo:rustc-link-lib=static=gcc_eh");
         // the benchmarks' program of comparison is linked in the same way
         println!("cargo:rustc-env=UNWINDER_FOLDER={folder}");
+    }
+}
+
+/// Sets `cfg(lacks = "…")`, by which a test is reported as ignored. Where nothing is said of what there is, every test runs, and one
+/// that lacks something fails.
+fn preconditions() {
+    println!("cargo:rerun-if-env-changed=VMRUN_TEST_HAVE");
+    println!("cargo:rerun-if-env-changed=CI");
+    println!("cargo:rerun-if-changed={MAY_LACK}");
+    let all = NEEDS.map(|need| format!("\"{need}\"")).join(", ");
+    println!("cargo:rustc-check-cfg=cfg(lacks, values({all}))");
+    let Ok(have) = std::env::var("VMRUN_TEST_HAVE") else { return };
+    let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    let list = std::fs::read_to_string(MAY_LACK).unwrap_or_default();
+    let may_lack: Vec<&str> = list.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    for need in NEEDS {
+        let lacking = !have.split(',').any(|have| have == need);
+        if lacking && (!is_ci || may_lack.contains(&need)) {
+            println!("cargo:rustc-cfg=lacks=\"{need}\"");
+        }
     }
 }
 

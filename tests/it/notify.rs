@@ -142,6 +142,7 @@ fn the_managers_folders_are_used() {
 }
 
 #[test]
+#[cfg_attr(lacks = "systemd-analyze", ignore = "needs systemd-analyze")]
 fn the_example_of_a_unit_is_valid() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/systemd/vmrun@.service");
     let text = std::fs::read_to_string(unit).unwrap();
@@ -155,10 +156,7 @@ fn the_example_of_a_unit_is_valid() {
     let copy = sandbox.file("vmrun@.service");
     std::fs::write(&copy, installed).unwrap();
     let verify = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&copy).output();
-    let Ok(verify) = verify else {
-        println!("skipped: there is no systemd-analyze here");
-        return;
-    };
+    let verify = verify.expect("systemd-analyze");
     let said = String::from_utf8_lossy(&verify.stderr).into_owned();
     // without a running systemd it complains of that, and of units that are none of ours
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("vmrun")).collect();

@@ -12,6 +12,9 @@ packages=()
 has qemu-system-x86_64 || packages+=(qemu-system-x86)
 has qemu-img || packages+=(qemu-utils)
 has xz || packages+=(xz-utils)
+# What tests look at images and network devices with; see tests/setup/have.sh.
+has isoinfo || packages+=(genisoimage)
+has ip || packages+=(iproute2)
 # Windows, and a screen for them that nobody sees.
 compgen -G '/usr/lib*/*/qemu/ui-gtk.so' > /dev/null || compgen -G '/usr/lib*/qemu/ui-gtk.so' > /dev/null ||
     packages+=(qemu-system-gui)

@@ -178,7 +178,8 @@ mod tests {
         std::fs::write(path.join("notes.json"), "mine").unwrap();
         let runs: Vec<RunId> = (0..KEPT + 5).map(|_| RunId::random()).collect();
         let now = SystemTime::now();
-        for (age, run) in runs.iter().rev().enumerate() {
+        // the oldest first: each is the newest when it is written
+        for (age, run) in runs.iter().rev().enumerate().rev() {
             records.write(run, b"{}", b"last words").unwrap();
             let then = now - Duration::from_secs(age as u64 + 1);
             for kind in [RECORD, CONSOLE] {
