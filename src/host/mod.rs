@@ -16,6 +16,7 @@ pub mod image;
 pub mod iso;
 pub mod kernel_log;
 pub mod oom;
+pub mod open_files;
 pub mod ports;
 pub mod programs;
 pub mod raw_images;

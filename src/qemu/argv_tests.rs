@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
-use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Display, Firmware, ImageFormat, Share};
+use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Display, Firmware, Image, ImageFormat, Share};
 
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec, host), Ok(()));
@@ -93,7 +93,7 @@ fn disks_of_every_bus() {
     golden!("disks", VmSpec { disks: disks.clone(), ..spec() });
     golden!("disks_on_pc", VmSpec { disks, machine: Some("pc".into()), ..spec() });
     let odd = Disk {
-        file: "/i/json:{},snapshot=on".into(),
+        image: Image::alone("/i/json:{},snapshot=on", ImageFormat::Qcow2),
         readonly: true,
         serial: Some("S,1".into()),
         ..disk("odd", DiskBus::Virtio)

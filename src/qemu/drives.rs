@@ -2,7 +2,7 @@
 
 use super::machine::Family;
 use super::{BlockNode, Device, Machine, block, ids};
-use crate::spec::{Boot, DeviceId, Disk, DiskBus, ImageFormat, VmSpec};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, Image, ImageFormat, VmSpec};
 
 /// The model of a disk on a bus.
 pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
@@ -70,11 +70,11 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
         drives.disk(machine, disk, first_index.filter(|_| number == 0));
     }
     if let Boot::Iso { path } = &spec.boot {
-        drives.nodes.extend(block::image(ids::BOOT_CD, path, ImageFormat::Raw, true));
+        drives.nodes.extend(block::image(ids::BOOT_CD, &Image::alone(path, ImageFormat::Raw), true));
         drives.cd(machine, ids::BOOT_CD, Some(1));
     }
     if let Some(path) = &spec.metadata {
-        drives.nodes.extend(block::image(ids::METADATA_CD, path, ImageFormat::Raw, true));
+        drives.nodes.extend(block::image(ids::METADATA_CD, &Image::alone(path, ImageFormat::Raw), true));
         drives.cd(machine, ids::METADATA_CD, None);
     }
     drives
@@ -86,8 +86,7 @@ fn squashfs(boot: &Boot) -> Option<Disk> {
     let id: DeviceId = ids::SQUASHFS.parse().ok()?;
     Some(Disk {
         id,
-        file: squashfs.clone(),
-        format: ImageFormat::Raw,
+        image: Image::alone(squashfs, ImageFormat::Raw),
         bus: DiskBus::Virtio,
         readonly: true,
         serial: None,
@@ -97,7 +96,7 @@ fn squashfs(boot: &Boot) -> Option<Disk> {
 impl ColdDrives {
     fn disk(&mut self, machine: &Machine, disk: &Disk, bootindex: Option<u32>) {
         let id = disk.id.as_str();
-        self.nodes.extend(block::image(id, &disk.file, disk.format, disk.readonly));
+        self.nodes.extend(block::image(id, &disk.image, disk.readonly));
         let bus = match disk.bus {
             // QEMU's own choice is in the order of the command line as the guest sees it, on microvm's virtio-mmio too
             DiskBus::Virtio | DiskBus::Nvme => None,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::{BlockNode, block};
-use crate::spec::{Firmware, VmSpec};
+use crate::spec::{Firmware, Image, VmSpec};
 
 /// Read-only code.
 const CODE: &str = "pflash0";
@@ -15,8 +15,9 @@ pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {
     let Some(Firmware::Flash { code, code_format, vars, vars_format, .. }) = &spec.firmware else {
         return Vec::new();
     };
-    let mut nodes = block::image(CODE, code, *code_format, true).to_vec();
-    nodes.extend(vars.iter().flat_map(|vars| block::image(VARS, vars, *vars_format, false)));
+    let mut nodes = block::image(CODE, &Image::alone(code, *code_format), true).to_vec();
+    let image = |vars| block::image(VARS, &Image::alone(vars, *vars_format), false);
+    nodes.extend(vars.iter().flat_map(image));
     nodes
 }
 

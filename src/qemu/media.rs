@@ -1,12 +1,9 @@
 //! Media of CD-ROM drives. The new medium is opened before the old one is touched, so a bad path changes nothing.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::plan::Step;
 use super::{Command, block};
-use crate::spec::ImageFormat;
 
 /// Of vmrun's own alone, since what bears it is closed when nobody uses it: a caller of `vmrun wrap` has nodes with any other name.
 const FAMILY: &str = "vmrun-medium-";
@@ -49,20 +46,11 @@ impl Medium<'_> {
     }
 }
 
-/// Puts an image into a drive, read-only, in place of the medium `old` (none if the drive is empty).
+/// Puts an image that is open as node `new` into a drive, in place of the medium `old` (none if the drive is empty).
 ///
 /// Without `force`, a guest that has locked the tray is asked to open it, and the step fails ("locked").
-pub fn media_change(
-    drive: &str,
-    old: Option<Medium>,
-    new: &str,
-    file: &Path,
-    format: ImageFormat,
-    force: bool,
-) -> Vec<Step> {
-    let nodes = block::image(new, file, format, true);
-    let mut steps: Vec<_> = nodes.iter().map(|node| Step::new(node.add()).undo(node.remove())).collect();
-    steps.push(open_tray(drive, force));
+pub fn media_change(drive: &str, old: Option<Medium>, new: &str, force: bool) -> Vec<Step> {
+    let mut steps = vec![open_tray(drive, force)];
     steps.extend(old.map(|old| remove_medium(drive, old.node)));
     steps.push(Step::new(insert(drive, new)).undo(remove(drive)));
     steps.push(Step::new(close(drive)).undo(open(drive, true)));
@@ -124,24 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn the_new_one_is_opened_first_and_the_old_one_not_closed_with_it() {
-        let path = Path::new("/i/b.iso");
-        let steps = media_change("cd0", Some(ours("cd0")), &medium_node(1), path, ImageFormat::Raw, false);
+    fn the_old_one_is_not_closed_with_it() {
+        let steps = media_change("cd0", Some(ours("cd0")), &medium_node(1), false);
         assert_eq!(
             names(&steps),
-            [
-                "blockdev-add",
-                "blockdev-add",
-                "blockdev-open-tray",
-                "blockdev-remove-medium",
-                "blockdev-insert-medium",
-                "blockdev-close-tray"
-            ]
+            ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-insert-medium", "blockdev-close-tray"]
         );
-        assert_eq!(steps[1].command.arguments["node-name"], "vmrun-medium-1");
-        assert_eq!(steps[3].undo.as_ref().unwrap().arguments["node-name"], "cd0");
+        assert_eq!(steps[2].command.arguments["node-name"], "vmrun-medium-1");
+        assert_eq!(steps[1].undo.as_ref().unwrap().arguments["node-name"], "cd0");
         // an empty drive has nothing to take out
-        assert_eq!(media_change("cd0", None, "medium2", path, ImageFormat::Raw, true).len(), 5);
+        assert_eq!(media_change("cd0", None, "medium2", true).len(), 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::io::{self, Card};
 use super::{BlockNode, Command, Device, Machine, Netdev, block, controllers, device, drives, ids, netdev};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, Disk, ImageFormat};
+use crate::spec::{DeviceId, Disk, Image};
 
 /// One command of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,10 +87,8 @@ pub enum UsbPlug {
     },
     /// A USB stick with an image.
     Stick {
-        /// The image's absolute path.
-        file: PathBuf,
-        /// Its format.
-        format: ImageFormat,
+        /// The image.
+        image: Image,
         /// Attached read-only.
         readonly: bool,
     },
@@ -103,10 +101,14 @@ pub enum UsbPlug {
     },
 }
 
-/// Plugs a disk: its two nodes, then the device. `bus` is a slot's name for virtio and NVMe, the controller's bus for SCSI and USB.
+/// Opens an image. What QEMU has open then is to be looked at before anything else is done with it.
+pub fn open_image(name: &str, image: &Image, readonly: bool) -> Vec<Step> {
+    block::image(name, image, readonly).iter().map(Step::node).collect()
+}
+
+/// Plugs a disk whose image is open. `bus` is a slot's name for virtio and NVMe, the controller's bus for SCSI and USB.
 pub fn add_disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> {
-    let nodes = block::image(disk.id.as_str(), &disk.file, disk.format, disk.readonly);
-    nodes.iter().map(Step::node).chain([Step::device(&drives::disk(machine, disk, bus))]).collect()
+    vec![Step::device(&drives::disk(machine, disk, bus))]
 }
 
 /// Plugs a controller into a slot.
@@ -118,7 +120,7 @@ pub fn add_controller(machine: &Machine, kind: Controller, bus: Option<&str>) ->
     vec![Step::device(&controller)]
 }
 
-/// Plugs something into USB; `bus` is [`Machine::usb_bus`].
+/// Plugs something into USB; `bus` is [`Machine::usb_bus`]. The image of a stick is open already.
 pub fn add_usb(id: &DeviceId, plug: &UsbPlug, bus: &str) -> Vec<Step> {
     let name = id.as_str();
     let device = |driver: &str| Device::new(driver, name).on(bus);
@@ -129,10 +131,9 @@ pub fn add_usb(id: &DeviceId, plug: &UsbPlug, bus: &str) -> Vec<Step> {
         UsbPlug::HostNode { path } => {
             vec![Step::device(&device("usb-host").with("hostdevice", path.to_string_lossy()))]
         }
-        UsbPlug::Stick { file, format, readonly } => {
+        UsbPlug::Stick { .. } => {
             let stick = device("usb-storage").with("drive", name).with("removable", true);
-            let nodes = block::image(name, file, *format, *readonly);
-            nodes.iter().map(Step::node).chain([Step::device(&stick)]).collect()
+            vec![Step::device(&stick)]
         }
         UsbPlug::Driver { driver, properties } => {
             vec![Step::device(&Device { properties: properties.clone(), ..device(driver) })]
@@ -187,10 +188,14 @@ pub fn disk_resize(id: &str, bytes: u64) -> Vec<Step> {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, extra_device, spec};
-    use crate::spec::{Arch, DiskBus, NicModel, VmSpec};
+    use crate::spec::{Arch, DiskBus, ImageFormat, NicModel, VmSpec};
 
     fn lines(steps: &[Step]) -> String {
         steps.iter().map(|step| serde_json::to_string(&step.command).unwrap() + "\n").collect()
+    }
+
+    fn whole(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> {
+        [open_image(disk.id.as_str(), &disk.image, disk.readonly), add_disk(machine, disk, bus)].concat()
     }
 
     fn undo_names(steps: &[Step]) -> Vec<&str> {
@@ -207,7 +212,7 @@ mod tests {
             (DiskBus::Usb, machine.usb_bus()),
         ]
         .into_iter()
-        .map(|(bus, place)| lines(&add_disk(&machine, &disk("data", bus), place)))
+        .map(|(bus, place)| lines(&whole(&machine, &disk("data", bus), place)))
         .collect();
         insta::assert_snapshot!("plan_disks", plans.join("\n"));
     }
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn a_disk_is_taken_back_in_reverse() {
         let spec = VmSpec { arch: Arch::S390x, ..spec() };
-        let steps = add_disk(&Machine::of(&spec), &disk("data", DiskBus::Virtio), None);
+        let steps = whole(&Machine::of(&spec), &disk("data", DiskBus::Virtio), None);
         assert_eq!(undo_names(&steps), ["blockdev-del", "blockdev-del", "device_del"]);
         assert_eq!(steps[2].command.arguments["driver"], "virtio-blk-ccw");
         assert_eq!(steps[2].command.arguments.get("bus"), None);
@@ -241,7 +246,7 @@ mod tests {
         let plans: Vec<_> = [
             UsbPlug::Host { bus: 1, address: 4 },
             UsbPlug::HostNode { path: "/dev/bus/usb/001/004".into() },
-            UsbPlug::Stick { file: "/i/s.img".into(), format: ImageFormat::Raw, readonly: true },
+            UsbPlug::Stick { image: Image::alone("/i/s.img", ImageFormat::Raw), readonly: true },
             UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: keyboard },
         ]
         .iter()

@@ -208,7 +208,11 @@ mod tests {
         let machine = Machine::of(&spec());
         let read = |id: &str, steps: &[Step]| Replug::read(&machine, id, &commands(steps)).unwrap();
         for bus in [DiskBus::Virtio, DiskBus::Scsi, DiskBus::Usb, DiskBus::Nvme] {
-            let replug = read("data", &plan::add_disk(&machine, &disk("data", bus), Some("slot1")));
+            let replug = {
+                let disk = disk("data", bus);
+                let opening = plan::open_image("data", &disk.image, false);
+                read("data", &[opening, plan::add_disk(&machine, &disk, Some("slot1"))].concat())
+            };
             let What::Disk { bus: found, image, .. } = &replug.what else { panic!("{replug:?}") };
             assert_eq!((*found, image.file.to_str()), (bus, Some("/images/data.qcow2")));
             assert_eq!((image.format, image.readonly), (ImageFormat::Qcow2, false));

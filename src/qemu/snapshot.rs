@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Command, firmware};
+use super::{Command, block, firmware};
 
 /// Our one job. There is never more than one: nothing else goes on while a snapshot is made or loaded.
 pub const JOB: &str = "vmrun-snapshot";
@@ -90,7 +90,7 @@ pub fn writable(drives: &Value) -> Vec<Writable> {
         Some(Writable {
             node: node.to_owned(),
             format: medium["drv"].as_str().unwrap_or_default().to_owned(),
-            file: medium["file"].as_str().unwrap_or_default().to_owned(),
+            file: block::host_file(medium["file"].as_str().unwrap_or_default()),
             snapshots: snapshots.filter_map(on_disk).collect(),
         })
     };

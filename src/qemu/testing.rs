@@ -22,8 +22,7 @@ pub(super) fn kvm_x86() -> HostFacts {
 pub(super) fn disk(name: &str, bus: DiskBus) -> Disk {
     Disk {
         id: id(name),
-        file: format!("/images/{name}.qcow2").into(),
-        format: ImageFormat::Qcow2,
+        image: Image::alone(format!("/images/{name}.qcow2"), ImageFormat::Qcow2),
         bus,
         readonly: false,
         serial: None,

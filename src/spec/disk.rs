@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use parse::{DiskError, checked_serial};
 
 use super::id::DeviceId;
+use super::image::Image;
 use super::size::Size;
 use super::words::word_type;
 
@@ -86,16 +87,14 @@ pub struct DiskSpec {
     pub id: Option<DeviceId>,
 }
 
-/// A disk whose file, format and id are decided.
+/// A disk whose image and id are decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Device id; the block nodes are named after it (`<id>` the format node, `<id>.file` the file node).
     pub id: DeviceId,
-    /// Absolute path.
-    #[serde(with = "super::fields::path")]
-    pub file: PathBuf,
-    /// Given to QEMU explicitly.
-    pub format: ImageFormat,
+    /// The image.
+    #[serde(flatten)]
+    pub image: Image,
     /// The bus.
     pub bus: DiskBus,
     /// Attached read-only.

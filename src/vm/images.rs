@@ -4,7 +4,8 @@
 //! belong to a guest, and are not looked at again for what they are. Images of other formats have a header that no guest can write.
 
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::host::files;
 use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
 use crate::host::programs::{self, ProgramError, SearchPath};
 use crate::host::raw_images::{GuestAccess, RawImages};
-use crate::spec::{DiskSpec, ImageFormat, Size};
+use crate::spec::{DiskSpec, FileId, HostFile, Image, ImageFormat, Size};
 
 use super::error::{ChangeError, Why};
 use super::inventory::{Inventory, Kind};
@@ -24,17 +25,25 @@ use super::inventory::{Inventory, Kind};
 /// An image that may be opened.
 #[derive(Debug, Clone)]
 pub(super) struct Opened {
-    /// Absolute, UTF-8: what QEMU is told.
-    pub(super) path: PathBuf,
+    /// With all that it leads to; its paths are absolute and UTF-8: what QEMU is told.
+    pub(super) image: Image,
     /// What people are told.
     pub(super) shown: String,
-    pub(super) format: ImageFormat,
     /// Virtual size, where it is simple to know.
     pub(super) size_bytes: Option<u64>,
-    /// Device and inode.
-    pub(super) identity: (u64, u64),
+    /// Which file it is; of an overlay, the image under it. None in a dry run.
+    pub(super) identity: Option<FileId>,
     /// We may write to it.
     pub(super) writable: bool,
+}
+
+/// What a disk's image is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// The disk itself.
+    Disk,
+    /// To lie under an overlay: it is only read.
+    Below,
 }
 
 /// Opens and makes images. Cheap to clone.
@@ -126,19 +135,36 @@ impl Images {
         let size = image::look(file).map_err(from_image)?;
         let identity = ImageIdentity::of(file).map_err(from_image)?;
         let (format, virtual_size) = self.format(file, asked, &identity)?;
-        if format != ImageFormat::Raw {
-            image::check_backing(file, allow).map_err(ChangeError::hinted(BackingError::hint))?;
-        }
-        let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
+        // what lies under it is only read: where nothing can be known of it, its header counts
+        let known = |open: &File, identity: &ImageIdentity, file: &Path| {
+            self.was_raw(open, identity, file).unwrap_or(false).then_some(ImageFormat::Raw)
+        };
+        let image =
+            image::resolve(file, format, allow, &known).map_err(ChangeError::hinted(BackingError::hint))?;
         let raw_size = (format == ImageFormat::Raw).then_some(size);
         Ok(Opened {
-            path: self.utf8(file)?,
+            identity: image.identity,
+            image: self.told_to_qemu(image)?,
             shown: file.display().to_string(),
-            format,
             size_bytes: raw_size.or(virtual_size),
-            identity: (metadata.dev(), metadata.ino()),
             writable: access(file, AccessFlags::W_OK).is_ok(),
         })
+    }
+
+    /// The paths as QEMU can be told them.
+    fn told_to_qemu(&self, image: Image) -> Result<Image, ChangeError> {
+        // QEMU looks for extents by itself, from the image's own folder
+        let is_text = |file: &HostFile| file.path.to_str().is_some();
+        for layer in image.layers().filter(|layer| !layer.extents.is_empty()) {
+            if layer.file.to_str().is_none() || !layer.extents.iter().all(is_text) {
+                let message = format!(
+                    "QEMU cannot find the parts of {}: not all of their names are UTF-8",
+                    layer.file.display()
+                );
+                return Err(ChangeError::unsupported(message).hint("rename them, or the folder"));
+            }
+        }
+        image.with_paths(&mut |path: &Path| self.utf8(path))
     }
 
     /// The image of a disk; made if it is not there and a size is given. Tells whether it was made.
@@ -147,9 +173,9 @@ impl Images {
         disk: &DiskSpec,
         file: &Path,
         allow: &[PathBuf],
+        access: Access,
     ) -> Result<(Opened, bool), ChangeError> {
-        let missing =
-            std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let missing = std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let made = match (missing, disk.size) {
             (true, Some(size)) if self.0.folders.is_none() => return Ok((not_made(disk, file, size), false)),
             (true, Some(size)) => {
@@ -163,7 +189,10 @@ impl Images {
             (false, _) => false,
         };
         let images = if disk.readonly { self.for_reading() } else { self.clone() };
-        let opened = images.open(file, disk.format, allow).and_then(|opened| writable_enough(opened, disk));
+        let opened = images.open(file, disk.format, allow).and_then(|opened| match access {
+            Access::Disk if !disk.readonly => writable_enough(opened),
+            Access::Disk | Access::Below => Ok(opened),
+        });
         match opened {
             Ok(opened) => Ok((opened, made)),
             Err(error) => {
@@ -181,9 +210,21 @@ impl Images {
         let path = folders.state.path().join(overlay_name(id));
         let qemu_img =
             programs::qemu_img(&SearchPath::from_env()).map_err(ChangeError::hinted(ProgramError::hint))?;
-        image::create_overlay(&qemu_img, &path, &opened.path, opened.format)
+        let below = &opened.image;
+        // qemu-img would follow what the image names
+        if opened.size_bytes.is_none() && !below.is_alone() {
+            let message = format!("{} does not tell how large it is", opened.shown);
+            return Err(ChangeError::unsupported(message).hint("`qemu-img convert` makes one image of it"));
+        }
+        image::create_overlay(&qemu_img, &path, &below.file, below.format, opened.size_bytes)
             .map_err(ChangeError::hinted(CreateError::hint))?;
-        Ok(Opened { path: self.utf8(&path)?, format: ImageFormat::Qcow2, writable: true, ..opened.clone() })
+        let identity = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
+        let overlay = Image {
+            identity: Some(image::file_id(&identity)),
+            backing: Some(Box::new(below.clone())),
+            ..Image::alone(self.utf8(&path)?, ImageFormat::Qcow2)
+        };
+        Ok(Opened { image: overlay, writable: true, ..opened.clone() })
     }
 
     /// The format, and how large the guest will see the image where its header says so.
@@ -332,10 +373,16 @@ impl Images {
         let Some(folders) = self.0.folders.as_ref().filter(|_| file.to_str().is_none()) else {
             return Ok(file.to_owned());
         };
-        let number = self.0.links.fetch_add(1, Ordering::Relaxed);
-        let link = folders.run.join(format!("image-{number}"));
-        std::os::unix::fs::symlink(file, &link).map_err(|error| unreadable(&link, &error))?;
-        Ok(link)
+        loop {
+            let number = self.0.links.fetch_add(1, Ordering::Relaxed);
+            let link = folders.run.join(format!("image-{number}"));
+            match std::os::unix::fs::symlink(file, &link) {
+                Ok(()) => return Ok(link),
+                // made by the supervisor before this one
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(unreadable(&link, &error)),
+            }
+        }
     }
 }
 
@@ -371,11 +418,10 @@ fn warn_of_header(file: &Path, found: &Result<ImageFacts, ImageError>) {
 /// What a dry run tells of an image that would be made.
 fn not_made(disk: &DiskSpec, file: &Path, size: Size) -> Opened {
     Opened {
-        path: file.to_owned(),
+        image: Image::alone(file, disk.format.unwrap_or_else(|| format_for_new(file))),
         shown: file.display().to_string(),
-        format: disk.format.unwrap_or_else(|| format_for_new(file)),
         size_bytes: Some(size.bytes()),
-        identity: (0, 0),
+        identity: None,
         writable: true,
     }
 }
@@ -402,8 +448,8 @@ pub(super) fn format_for_new(file: &Path) -> ImageFormat {
     }
 }
 
-fn writable_enough(opened: Opened, disk: &DiskSpec) -> Result<Opened, ChangeError> {
-    if opened.writable || disk.readonly {
+fn writable_enough(opened: Opened) -> Result<Opened, ChangeError> {
+    if opened.writable {
         return Ok(opened);
     }
     let message = format!("there is no permission to write to {}", opened.shown);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::qemu::ids;
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::slots::Slots;
-use crate::spec::{DeviceId, Forward, Limits, Networking};
+use crate::spec::{DeviceId, FileId, Forward, Limits, Networking};
 
 use super::error::{ChangeError, ErrorKind};
 use super::state::RunState;
@@ -245,7 +245,7 @@ impl Inventory {
     }
 
     /// The disk or stick that uses this image already.
-    fn user_of_image(&self, identity: (u64, u64)) -> Option<&DeviceId> {
+    fn user_of_image(&self, identity: FileId) -> Option<&DeviceId> {
         self.devices.values().find_map(|entry| match &entry.kind {
             Kind::Disk(DiskFacts { identity: used, .. }) | Kind::Usb { identity: used, .. } => {
                 (*used == Some(identity)).then_some(&entry.id)
@@ -313,8 +313,8 @@ impl Inventory {
     }
 
     /// Refuses a second use of an image: two writers would corrupt it.
-    pub fn check_unused(&self, identity: (u64, u64), shown: &str) -> Result<(), ChangeError> {
-        let Some(user) = self.user_of_image(identity) else { return Ok(()) };
+    pub fn check_unused(&self, identity: Option<FileId>, shown: &str) -> Result<(), ChangeError> {
+        let Some(user) = identity.and_then(|identity| self.user_of_image(identity)) else { return Ok(()) };
         let message = format!("{shown} is in use already, by '{user}'");
         Err(ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message))
     }

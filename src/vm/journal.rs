@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::{RunDir, names};
-use crate::spec::Networking;
+use crate::spec::{Image, Networking};
 
 use super::inventory::NicFacts;
+use super::opened::ImageNodes;
 
 /// The file in the run directory; not there while there is nothing to tell.
 const FILE: &str = names::PENDING;
@@ -30,6 +31,9 @@ pub(super) struct Pending {
     /// Network cards, as far as QEMU does not tell of them: those that were plugged, and those whose cable was ever pulled.
     #[serde(default)]
     pub(super) cards: Cards,
+    /// Images that were opened since the start, by the names of their block nodes: which file each is, whatever its name leads to now.
+    #[serde(default)]
+    pub(super) images: ImageNodes,
 }
 
 /// What QEMU does not tell of network cards, by id.
@@ -135,6 +139,24 @@ impl Journal {
         if self.pending.cards.remove(id).is_some() {
             self.write();
         }
+    }
+
+    /// An image has been opened.
+    pub(super) fn opened(&mut self, node: &str, image: Image) {
+        self.pending.images.insert(node.to_owned(), image);
+        self.write();
+    }
+
+    /// An image has been closed.
+    pub(super) fn closed(&mut self, node: &str) {
+        if self.pending.images.remove(node).is_some() {
+            self.write();
+        }
+    }
+
+    /// All of it.
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
     }
 
     /// What QEMU does not tell of the network cards.

@@ -24,6 +24,7 @@ mod inventory;
 mod journal;
 mod ladder;
 mod nics;
+mod opened;
 mod outcome;
 mod owner;
 mod plugged;
@@ -47,6 +48,7 @@ mod steps;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wait;
 mod wrap;
 

@@ -33,6 +33,7 @@ use super::images::Images;
 use super::inventory::Inventory;
 use super::journal::Journal;
 use super::ladder::Ladder;
+use super::opened::Files;
 use super::outcome::{Evidence, Outcome};
 use super::plugged::Plugged;
 use super::process::Process;
@@ -42,6 +43,7 @@ use super::snapshots::SnapshotChange;
 use super::state::RunState;
 use super::status::{Published, Status, Told};
 use super::steps::{run_steps, to_the_end};
+use super::turns::Turns;
 use super::wrap;
 
 /// How long the events that QEMU wrote before its end may take to be read after it.
@@ -68,6 +70,8 @@ pub(super) struct Owner {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    /// What QEMU has open.
+    pub(super) files: Files,
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pulse: watch::Sender<Pulse>,
@@ -79,6 +83,8 @@ pub(super) struct Owner {
     pub(super) abort: Option<watch::Sender<bool>>,
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
+    /// Changes of CD-ROM drives, one after the other for each.
+    pub(super) turns: Turns,
     pub(super) evidence: Evidence,
     oom_kills: OomKills,
     pub(super) resets: Resets,
@@ -106,6 +112,7 @@ pub(super) struct Parts {
     pub(super) session: Session,
     pub(super) agent: AgentLink,
     pub(super) images: Images,
+    pub(super) files: Files,
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
@@ -130,6 +137,7 @@ impl Owner {
             session: parts.session,
             agent: parts.agent,
             images: parts.images,
+            files: parts.files,
             state: parts.state,
             bus: parts.bus,
             pulse: parts.pulse,
@@ -139,6 +147,7 @@ impl Owner {
             abort: None,
             plugged: parts.plugged,
             removals: HashMap::new(),
+            turns: Turns::default(),
             evidence: Evidence::of(arch),
             oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), parts.process.pid()),
             started: parts.started,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -57,15 +57,20 @@ pub(super) struct Process {
 impl Process {
     /// Starts QEMU with exactly the given descriptors and standard streams (in, out), and with SIGTERM, SIGINT and SIGHUP blocked, since service
     /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
-    /// `tied`: it dies with this process. Must be called on a thread that lives as long (the death signal follows it).
+    /// `folder`: its working directory; none = that of this process. `tied`: it dies with this process. Must be called on a thread that lives as long (the death signal follows it).
     pub(super) fn start(
         program: &Path,
         arguments: &[OsString],
         (stdin, stdout): (Stdio, Stdio),
         keep: Vec<OwnedFd>,
+        folder: Option<&OwnedFd>,
         tied: bool,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
+        if let Some(folder) = folder {
+            // by its descriptor, which the child has until it is QEMU: the folder may have no name
+            command.current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        }
         command.arg0(program).args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         environment::apply_to_qemu(&mut command);
         sys::prepare_child(&mut command, keep, true, tied);

@@ -4,21 +4,23 @@ mod drives;
 mod networks;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::host::image::file_id;
+use crate::qemu::block::{backing_file_node, file_node};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::plan::remove_image;
 use crate::qemu::{Command, Machine, Slots, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{CommandError, Session};
-use crate::spec::{DeviceId, DiskBus, Limits, VmSpec};
+use crate::spec::{DeviceId, DiskBus, FileId, Limits, VmSpec};
 
 use super::images::overlay_name;
 use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
-use super::journal::{Cards, Pending};
+use super::journal::Pending;
+use super::opened::ImageNodes;
 use super::state::RunState;
 use drives::device_of;
 use networks::Networks;
@@ -36,7 +38,7 @@ pub(super) async fn rebuild(
     spec: &VmSpec,
     pending: &Pending,
 ) -> Result<Inventory, CommandError> {
-    let Found { mut inventory, nodes, present, in_use } = devices(session, spec, &pending.cards).await?;
+    let Found { mut inventory, nodes, present, in_use } = devices(session, spec, pending).await?;
     for id in &pending.removing {
         if let Some(entry) = inventory.device_mut(id) {
             entry.phase = Phase::Removing;
@@ -55,8 +57,12 @@ pub(super) async fn rebuild(
 }
 
 /// Asks QEMU for devices and forwards, and changes nothing.
-pub(super) async fn look(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Inventory, CommandError> {
-    Ok(devices(session, spec, cards).await?.inventory)
+pub(super) async fn look(
+    session: &Session,
+    spec: &VmSpec,
+    pending: &Pending,
+) -> Result<Inventory, CommandError> {
+    Ok(devices(session, spec, pending).await?.inventory)
 }
 
 struct Found {
@@ -68,12 +74,12 @@ struct Found {
     in_use: Vec<String>,
 }
 
-async fn devices(session: &Session, spec: &VmSpec, cards: &Cards) -> Result<Found, CommandError> {
+async fn devices(session: &Session, spec: &VmSpec, pending: &Pending) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
-    let nodes = Nodes::query(session).await?;
+    let nodes = Nodes::query(session, &images_of(spec, &pending.images)).await?;
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
-    let networks = Networks::query(session, cards).await?;
+    let networks = Networks::query(session, &pending.cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     let mut present = Vec::new();
     let mut in_use = Vec::new();
@@ -156,11 +162,12 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes, networks: &Network
     }
     match driver {
         "usb-storage" => {
-            let file = nodes.0.get(asked.id).map(|node| node.file.clone()).unwrap_or_default();
+            let node = nodes.0.get(asked.id);
+            let file = node.map(|node| node.shown.clone()).unwrap_or_default();
             Kind::Usb {
                 description: format!("stick with {file}"),
-                file: Some(file.clone()),
-                identity: identity_of(&file),
+                file: Some(file),
+                identity: node.and_then(|node| node.identity),
             }
         }
         "usb-host" => {
@@ -187,7 +194,7 @@ fn is_default_serial(serial: &str) -> bool {
 
 fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: String) -> Kind {
     let node = nodes.0.get(drive);
-    let identity = node.and_then(|node| identity_of(&node.file));
+    let identity = node.and_then(|node| node.identity);
     Kind::Disk(DiskFacts {
         file: node.map(|node| node.shown.clone()),
         format: node.and_then(|node| node.driver.parse().ok()),
@@ -203,16 +210,24 @@ fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: Strin
     })
 }
 
-/// Device and inode of an image.
-fn identity_of(file: &str) -> Option<(u64, u64)> {
-    std::fs::metadata(file).ok().map(|facts| (facts.dev(), facts.ino()))
+/// The images that vmrun has given to QEMU, by the names of their nodes: those from the start, and those that came since.
+pub(super) fn images_of(spec: &VmSpec, since: &ImageNodes) -> ImageNodes {
+    let first = spec.disks.iter().map(|disk| (disk.id.to_string(), disk.image.clone()));
+    let mut images: ImageNodes = first.collect();
+    images.extend(since.iter().map(|(node, image)| (node.clone(), image.clone())));
+    images
+}
+
+fn identity_of(file: &str) -> Option<FileId> {
+    std::fs::metadata(file).ok().map(|facts| file_id(&facts))
 }
 
 struct Node {
     driver: String,
-    file: String,
     /// The image that a user knows of: below an ephemeral VM's overlay is his.
     shown: String,
+    /// Which file that is.
+    identity: Option<FileId>,
     readonly: bool,
     size: Option<u64>,
 }
@@ -221,30 +236,37 @@ struct Node {
 struct Nodes(BTreeMap<String, Node>);
 
 impl Nodes {
-    async fn query(session: &Session) -> Result<Self, CommandError> {
+    async fn query(session: &Session, images: &ImageNodes) -> Result<Self, CommandError> {
         let list = session.run(&Command::new("query-named-block-nodes", json!({ "flat": true }))).await?;
+        let items = || list.as_array().into_iter().flatten();
+        let file_of = |name: &str| items().find(|item| item["node-name"] == *name)?["file"].as_str();
         let node = |item: &Value| {
             let name = item["node-name"].as_str()?;
-            let file = item["file"].as_str().unwrap_or_default();
-            let is_overlay = Path::new(file).file_name().is_some_and(|file| *file == *overlay_name(name));
-            let below = item["backing_file"].as_str().filter(|_| is_overlay);
+            // that of the format is JSON where the image has others under it
+            let own = file_of(&file_node(name)).or(item["file"].as_str()).unwrap_or_default();
+            let is_overlay = Path::new(own).file_name().is_some_and(|file| *file == *overlay_name(name));
+            let below = file_of(&backing_file_node(name)).filter(|_| is_overlay);
+            let image = images.get(name);
+            let image = if is_overlay { image.and_then(|image| image.backing.as_deref()) } else { image };
+            let shown = below.unwrap_or(own);
             let node = Node {
                 driver: item["drv"].as_str()?.to_owned(),
-                file: file.to_owned(),
-                shown: below.unwrap_or(file).to_owned(),
+                shown: shown.to_owned(),
+                // of what nobody has noted: as its name says
+                identity: image.map_or_else(|| identity_of(shown), |image| image.identity),
                 readonly: item["ro"].as_bool().unwrap_or(false),
                 size: item["image"]["virtual-size"].as_u64(),
             };
             Some((name.to_owned(), node))
         };
         let mut nodes = BTreeMap::new();
-        nodes.extend(list.as_array().into_iter().flatten().filter_map(node));
+        nodes.extend(items().filter_map(node));
         Ok(Self(nodes))
     }
 
     /// Whether any of the two nodes of an image is there.
     fn has_image(&self, id: &str) -> bool {
-        self.0.contains_key(id) || self.0.contains_key(&format!("{id}.file"))
+        self.0.contains_key(id) || self.0.contains_key(&file_node(id))
     }
 }
 
@@ -254,7 +276,7 @@ pub(super) async fn tidy(
     pending: &Pending,
     inventory: &mut Inventory,
 ) -> Result<(), CommandError> {
-    let nodes = Nodes::query(session).await?;
+    let nodes = Nodes::query(session, &pending.images).await?;
     let present: Vec<String> = inventory.devices().map(|entry| entry.id.to_string()).collect();
     let media = inventory.devices().filter_map(|entry| match &entry.kind {
         Kind::Disk(facts) => facts.node.clone(),

@@ -20,6 +20,7 @@ use super::handle::{Ask, Handle};
 use super::images::Images;
 use super::inventory::Inventory;
 use super::journal::Journal;
+use super::opened::Files;
 use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
 use super::plugged::Plugged;
@@ -100,6 +101,7 @@ impl Running {
             session: whole.session,
             agent: whole.agent,
             images: whole.images,
+            files: Files::of(whole.process.pid()),
             state: Arc::clone(&whole.state),
             bus,
             pulse,

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, remove_socket};
+use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remove_socket};
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
@@ -29,6 +29,7 @@ use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Cards, Journal, Pending};
+use super::opened::{self, Files, ImageNodes};
 use super::outcome::Exit;
 use super::plugged::{Plugged, Record};
 use super::prepare::{Made, Prepared, Restored, Serial, Shares, Sockets, remove_screen};
@@ -125,8 +126,11 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     let mut keep = vec![sockets.qmp, sockets.agent];
     keep.extend(user_socket);
     keep.extend(shares);
+    let folder = folder(prepared)?;
     let started = Instant::now();
-    let mut process = Process::start(&prepared.qemu, &arguments, sockets.serial, keep, !launch.detached)
+    let tied = !launch.detached;
+    let process = Process::start(&prepared.qemu, &arguments, sockets.serial, keep, folder.as_ref(), tied);
+    let mut process = process
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
     let restored = prepared.restored.take();
     match speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started).await {
@@ -150,6 +154,15 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             Err(error)
         }
     }
+}
+
+/// QEMU's working directory: one in which no relative name leads anywhere, unless the user has words of his own for QEMU.
+fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
+    let VmSpec { extra, devices, .. } = &prepared.spec;
+    if !extra.is_empty() || !devices.is_empty() {
+        return Ok(None);
+    }
+    nowhere(&prepared.run).map(Some).map_err(system("an empty folder for QEMU"))
 }
 
 /// Why the conversation with a fresh QEMU failed.
@@ -253,6 +266,10 @@ async fn speak(
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
     file.facts.qemu_version = format!("{major}.{minor}.{micro}");
     file.facts.host = host;
+    // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
+    let plugged = restored.as_ref().map(|restored| &restored.plugged);
+    let images = rebuild::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
+    opened::check(&connected.session, Files::of(process.pid()), images).await.map_err(StartError::Opened)?;
     let (books, runs) = match restored {
         None => (None, true),
         Some(restored) => {
@@ -286,7 +303,7 @@ struct Books {
 
 /// Gives QEMU the state of a saved VM, and asks what it has now.
 async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connected) -> Result<Books, Failure> {
-    let Restored { record, cards, limits, running, qemu_version, missing, stream } = restored;
+    let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
     if (major, minor) < (then.next().unwrap_or(0), then.next().unwrap_or(0)) {
@@ -306,10 +323,10 @@ async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connecte
         })
     })?;
     set_again(&connected.session, &cards, &limits).await?;
-    let pending = Pending { cards, ..Pending::default() };
+    let pending = Pending { cards, images: plugged, ..Pending::default() };
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
-    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending.cards).await?;
+    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending).await?;
     inventory.run_state = if running { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record, pending })
 }

@@ -82,6 +82,9 @@ pub enum StartError {
     /// The state of a saved VM does not fit.
     #[error("{}", .0.message)]
     Restore(ChangeError),
+    /// QEMU has opened something else than the VM's images.
+    #[error("{}", .0.message)]
+    Opened(ChangeError),
     /// The metadata CD could not be made.
     #[error("metadata for the guest")]
     Metadata(#[from] IsoError),
@@ -216,7 +219,7 @@ impl StartError {
             Self::Firmware(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
-            Self::Restore(error) => error.hint.clone(),
+            Self::Restore(error) | Self::Opened(error) => error.hint.clone(),
             Self::Saved(error) => error.hint(),
             Self::Unsupported(_)
             | Self::Helper { .. }

@@ -17,7 +17,7 @@ use super::console::Console;
 use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
 use super::images::Images;
-use super::inventory::Inventory;
+use super::inventory::{Inventory, Kind};
 use super::journal::{Journal, Pending};
 use super::plugged::Plugged;
 use super::prepare::{Doors, Shares};
@@ -116,6 +116,16 @@ fn settled(mut journal: Journal, pending: &Pending, inventory: &Inventory) -> Jo
     }
     for id in pending.cards.keys().filter(is_gone) {
         journal.card_gone(id);
+    }
+    let media: Vec<&str> = inventory
+        .devices()
+        .filter_map(|entry| match &entry.kind {
+            Kind::Disk(facts) => facts.node.as_deref(),
+            _ => None,
+        })
+        .collect();
+    for node in pending.images.keys().filter(|node| is_gone(node) && !media.contains(&node.as_str())) {
+        journal.closed(node);
     }
     journal.job(None);
     journal

@@ -10,6 +10,7 @@ mod fake_qemu;
 mod fake_vm;
 mod faults;
 mod forwards;
+mod media;
 mod plugs;
 mod power;
 mod removals;

@@ -6,6 +6,7 @@ mod ephemeral;
 mod formats;
 mod holder;
 mod made;
+mod nowhere;
 mod own;
 mod records;
 mod run;
@@ -24,6 +25,7 @@ pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::process_state;
 pub use made::{MadeFile, StateBefore, StateMade};
+pub use nowhere::nowhere;
 pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
@@ -59,6 +61,8 @@ pub mod names {
     pub const CONSOLE_LOG: &str = "console-log";
     /// vmrun's mark, in every folder whose files it may remove: put there when the folder is made.
     pub const MARK: &str = ".vmrun";
+    /// A folder that is removed as it is made: see [`nowhere`](super::nowhere).
+    pub const EMPTY: &str = "empty";
 }
 
 /// The fuzzer's door to the remembered formats.

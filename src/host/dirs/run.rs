@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::mkfifoat;
+use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::directory::{Directory, Privacy};
 use super::holder::holder;
@@ -194,6 +194,8 @@ impl RunDir {
     /// # Errors
     /// There is something in it that is not vmrun's, and nothing was removed; or of the file system.
     pub fn clear(&self) -> Result<(), DirError> {
+        // left by a supervisor that was killed in a moment (see `nowhere`); not removed if anything is in it
+        let _ = unlinkat(&self.directory, names::EMPTY, UnlinkatFlags::RemoveDir);
         own::empty(&self.directory, Holds::Run, &[names::LOCK, names::MARK])
     }
 

@@ -75,7 +75,8 @@ pub fn create(qemu_img: &Path, path: &Path, format: ImageFormat, size: Size) -> 
     made.inspect_err(|_| drop(fs::remove_file(&path)))
 }
 
-/// Makes a qcow2 overlay over an image, as large as that.
+/// Makes a qcow2 overlay over an image, as large as that: `size_bytes`, or what `qemu-img` finds, of an image that leads nowhere.
+/// The overlay names the image for people only: QEMU is given both.
 ///
 /// # Errors
 /// Why not; nothing is left behind.
@@ -84,14 +85,14 @@ pub fn create_overlay(
     path: &Path,
     image: &Path,
     image_format: ImageFormat,
+    size_bytes: Option<u64>,
 ) -> Result<(), CreateError> {
     claim(path)?;
     let mut command = Command::new(qemu_img);
-    command
-        .args(["create", "-q", "-f", "qcow2", "-F", image_format.as_str(), "-b"])
-        .arg(image)
-        .arg("--")
-        .arg(path);
+    command.args(["create", "-q", "-f", "qcow2", "-F", image_format.as_str(), "-b"]).arg(image);
+    // with its size said, nothing in it is looked at, nor followed
+    command.args(size_bytes.map(|_| "-u")).arg("--").arg(path);
+    command.args(size_bytes.map(|bytes| bytes.next_multiple_of(SECTOR).to_string()));
     finish(command, qemu_img, path).inspect_err(|_| drop(fs::remove_file(path)))
 }
 

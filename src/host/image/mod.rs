@@ -2,15 +2,16 @@
 //!
 //! An own reader of headers, since QEMU's guess may be steered by the guest that wrote the image.
 
-mod backing;
 mod create;
 mod foreign;
+mod graph;
 mod header;
 mod qcow2;
 mod vmdk;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -18,12 +19,12 @@ use std::time::UNIX_EPOCH;
 use nix::libc;
 use thiserror::Error;
 
-pub use backing::{BackingError, check_backing};
 pub use create::{CreateError, create, create_overlay};
 pub use foreign::Foreign;
+pub use graph::{BackingError, Known, resolve};
 pub use header::{Found, Header, HeaderError, parse};
 
-use crate::spec::ImageFormat;
+use crate::spec::{FileId, ImageFormat};
 
 /// As much of an image as its header can reach: a qcow2 cluster is 2 MiB at most, and the header lies in the first.
 const HEADER_BYTES: u64 = 2 << 20;
@@ -159,17 +160,7 @@ impl ImageError {
 /// # Errors
 /// It is missing, unreadable, empty, or no image at all.
 pub fn look(path: &Path) -> Result<u64, ImageError> {
-    sized(path).map(|(_, size)| size)
-}
-
-fn sized(path: &Path) -> Result<(File, u64), ImageError> {
-    let (mut file, facts) = open(path)?;
-    let io = |source| ImageError::Io { path: path.to_owned(), source };
-    let size = if facts.is_file() { facts.len() } else { file.seek(SeekFrom::End(0)).map_err(io)? };
-    if size == 0 {
-        return Err(ImageError::Empty(path.to_owned()));
-    }
-    Ok((file, size))
+    OpenFile::open(path).map(|file| file.size)
 }
 
 /// Looks at an image.
@@ -177,61 +168,138 @@ fn sized(path: &Path) -> Result<(File, u64), ImageError> {
 /// # Errors
 /// It is missing, unreadable, empty, encrypted, damaged, or no image at all.
 pub fn inspect(path: &Path) -> Result<ImageFacts, ImageError> {
-    let (mut file, size) = sized(path)?;
-    let io = |source| ImageError::Io { path: path.to_owned(), source };
-    file.rewind().map_err(io)?;
-    let mut start = Vec::new();
-    file.by_ref().take(MARK_BYTES).read_to_end(&mut start).map_err(io)?;
-    if parse(&start) != Ok(Found::Raw) {
-        file.by_ref().take(HEADER_BYTES - MARK_BYTES).read_to_end(&mut start).map_err(io)?;
+    OpenFile::open(path)?.inspect()
+}
+
+/// A file that has been opened once: what is said of it is true of one and the same file, whatever happens to its name.
+struct OpenFile {
+    /// As it was named.
+    path: PathBuf,
+    file: File,
+    facts: Metadata,
+    size: u64,
+    real: PathBuf,
+}
+
+impl OpenFile {
+    /// Opens a file or a block device for reading; never hangs on a pipe.
+    fn open(path: &Path) -> Result<Self, ImageError> {
+        let (mut file, facts) = open(path)?;
+        let io = |source| ImageError::Io { path: path.to_owned(), source };
+        let size = if facts.is_file() { facts.len() } else { file.seek(SeekFrom::End(0)).map_err(io)? };
+        if size == 0 {
+            return Err(ImageError::Empty(path.to_owned()));
+        }
+        let real = real_path(&file, path).map_err(io)?;
+        Ok(Self { path: path.to_owned(), file, facts, size, real })
     }
-    match parse(&start) {
-        Ok(Found::Luks) => Err(ImageError::Luks(path.to_owned())),
-        Ok(Found::Foreign(foreign)) => Err(ImageError::Foreign { path: path.to_owned(), foreign }),
-        Ok(Found::Raw) => {
-            let mut end = [0; FOOTER_BYTES as usize];
-            if let Some(offset) = size.checked_sub(FOOTER_BYTES) {
-                file.read_exact_at(&mut end, offset).map_err(io)?;
-            }
-            if let Some(foreign) = foreign::at_end(path, &end) {
-                return Err(ImageError::Foreign { path: path.to_owned(), foreign });
-            }
-            let damaged = |source| ImageError::Damaged { path: path.to_owned(), source };
-            let format = header::parse_end(&end).map_err(damaged)?.unwrap_or(ImageFormat::Raw);
-            let virtual_size_bytes = (format == ImageFormat::Raw).then_some(size);
-            Ok(ImageFacts { format, virtual_size_bytes, backing: None, data_files: Vec::new() })
+
+    /// Where it lies, links followed.
+    fn real(&self) -> &Path {
+        &self.real
+    }
+
+    fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn id(&self) -> FileId {
+        file_id(&self.facts)
+    }
+
+    fn identity(&self) -> Result<ImageIdentity, ImageError> {
+        ImageIdentity::from_facts(&self.facts, &self.real)
+    }
+
+    fn inspect(&self) -> Result<ImageFacts, ImageError> {
+        let io = |source| ImageError::Io { path: self.path.clone(), source };
+        let mut file = &self.file;
+        file.rewind().map_err(io)?;
+        let mut start = Vec::new();
+        file.by_ref().take(MARK_BYTES).read_to_end(&mut start).map_err(io)?;
+        if parse(&start) != Ok(Found::Raw) {
+            file.by_ref().take(HEADER_BYTES - MARK_BYTES).read_to_end(&mut start).map_err(io)?;
         }
-        Ok(Found::Image(Header { format, virtual_size_bytes, backing, data_files })) => {
-            Ok(ImageFacts { format, virtual_size_bytes, backing, data_files })
+        match parse(&start) {
+            Ok(Found::Luks) => Err(ImageError::Luks(self.path.clone())),
+            Ok(Found::Foreign(foreign)) => Err(ImageError::Foreign { path: self.path.clone(), foreign }),
+            Ok(Found::Raw) => self.inspect_end(),
+            Ok(Found::Image(Header { format, virtual_size_bytes, backing, data_files })) => {
+                Ok(ImageFacts { format, virtual_size_bytes, backing, data_files })
+            }
+            Err(source) => Err(ImageError::Damaged { path: self.path.clone(), source }),
         }
-        Err(source) => Err(ImageError::Damaged { path: path.to_owned(), source }),
     }
 }
 
-/// Opens a file or a block device for reading; never hangs on a pipe.
+impl OpenFile {
+    /// What shows no format at its start may do so at its end.
+    fn inspect_end(&self) -> Result<ImageFacts, ImageError> {
+        let path = || self.path.clone();
+        let mut end = [0; FOOTER_BYTES as usize];
+        if let Some(offset) = self.size.checked_sub(FOOTER_BYTES) {
+            let io = |source| ImageError::Io { path: path(), source };
+            self.file.read_exact_at(&mut end, offset).map_err(io)?;
+        }
+        if let Some(foreign) = foreign::at_end(&self.path, &end) {
+            return Err(ImageError::Foreign { path: path(), foreign });
+        }
+        let damaged = |source| ImageError::Damaged { path: path(), source };
+        let format = header::parse_end(&end).map_err(damaged)?.unwrap_or(ImageFormat::Raw);
+        let virtual_size_bytes = (format == ImageFormat::Raw).then_some(self.size);
+        Ok(ImageFacts { format, virtual_size_bytes, backing: None, data_files: Vec::new() })
+    }
+}
+
+/// Which file this is, for as long as the host runs.
+pub fn file_id(facts: &Metadata) -> FileId {
+    match facts.file_type().is_block_device() {
+        true => FileId { device: facts.rdev(), inode: 0 },
+        false => FileId { device: facts.dev(), inode: facts.ino() },
+    }
+}
+
+/// The kernel's own name of an open file: the one that it was opened by may lead elsewhere by now.
+fn real_path(file: &File, path: &Path) -> io::Result<PathBuf> {
+    match fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        Ok(real) => Ok(real),
+        Err(_) => path.canonicalize(),
+    }
+}
+
 fn open(path: &Path) -> Result<(File, Metadata), ImageError> {
     let path = path.to_owned();
-    let facts = match fs::metadata(&path) {
-        Ok(facts) => facts,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ImageError::Missing(path)),
-        Err(source) => return Err(ImageError::Io { path, source }),
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ImageError::Missing(path.clone()),
+        _ => ImageError::Io { path: path.clone(), source },
     };
+    let named = fs::metadata(&path).map_err(io)?;
+    check_kind(&path, &named)?;
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(file) => {
+            // it may be another by now
+            let facts = file.metadata().map_err(io)?;
+            check_kind(&path, &facts)?;
+            Ok((file, facts))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(ImageError::Forbidden {
+            mode: named.mode() & 0o7777,
+            uid: named.uid(),
+            gid: named.gid(),
+            path,
+        }),
+        Err(source) => Err(io(source)),
+    }
+}
+
+fn check_kind(path: &Path, facts: &Metadata) -> Result<(), ImageError> {
     if facts.is_dir() {
-        return Err(ImageError::Directory(path));
+        return Err(ImageError::Directory(path.to_owned()));
     }
     if !facts.is_file() && !facts.file_type().is_block_device() {
-        return Err(ImageError::Special(path));
+        return Err(ImageError::Special(path.to_owned()));
     }
-    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(file) => Ok((file, facts)),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(ImageError::Forbidden {
-            path,
-            mode: facts.mode() & 0o7777,
-            uid: facts.uid(),
-            gid: facts.gid(),
-        }),
-        Err(source) => Err(ImageError::Io { path, source }),
-    }
+    Ok(())
 }
 
 /// Holds what was said about an image against what was found. Anything may be used as raw.
@@ -256,9 +324,13 @@ impl ImageIdentity {
     /// # Errors
     /// It cannot be looked at.
     pub fn of(path: &Path) -> Result<Self, ImageError> {
-        let io = |source| ImageError::Io { path: path.to_owned(), source };
-        let facts = fs::metadata(path).map_err(io)?;
+        let facts = fs::metadata(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
+        Self::from_facts(&facts, path)
+    }
+
+    fn from_facts(facts: &Metadata, path: &Path) -> Result<Self, ImageError> {
         if facts.file_type().is_block_device() {
+            let io = |source| ImageError::Io { path: path.to_owned(), source };
             let path = path.canonicalize().map_err(io)?;
             return Ok(Self(format!("block {}", path.display())));
         }

@@ -43,6 +43,7 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
     if !is_sparse(start) {
         header.backing = parent(start);
         header.data_files = extents(start)?;
+        header.virtual_size_bytes = size(start);
         return Ok(header);
     }
     header.backing = start.get(PARENT_OFFSET..).and_then(parent);
@@ -54,10 +55,23 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
         if sectors == 0 && offset != 0 {
             let offset = offset.checked_mul(SECTOR).ok_or(HeaderError::Bounds("description"))?;
             let rest = slice(start, offset, (start.len() as u64).saturating_sub(offset))?;
-            header.data_files = extents(&rest[..rest.len().min(MAX_DESCRIPTION as usize)])?;
+            let description = &rest[..rest.len().min(MAX_DESCRIPTION as usize)];
+            header.data_files = extents(description)?;
+            header.virtual_size_bytes = size(description);
         }
     }
     Ok(header)
+}
+
+/// How large its extents are together, in bytes; none where they are not told as everybody does.
+fn size(description: &[u8]) -> Option<u64> {
+    let lines = text(description).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut extents = lines.filter_map(|line| line.strip_prefix(b"RW ")).peekable();
+    extents.peek()?;
+    let sectors =
+        |line: &[u8]| std::str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?.parse().ok();
+    let total = extents.try_fold(0u64, |total, line| total.checked_add(sectors(line)?))?;
+    total.checked_mul(SECTOR)
 }
 
 /// A text as C sees it.

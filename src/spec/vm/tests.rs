@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::spec::{DiskBus, ImageFormat, Protocol};
+use crate::spec::{DiskBus, FileId, HostFile, Image, ImageFormat, Protocol};
 
 fn bytes() -> impl Strategy<Value = OsString> {
     vec(1..=255u8, 1..12).prop_map(OsString::from_vec)
@@ -59,16 +59,32 @@ fn firmware() -> impl Strategy<Value = Firmware> {
     prop_oneof![flash(), path().prop_map(|path| Firmware::Bios { path })]
 }
 
+fn host_file() -> impl Strategy<Value = HostFile> {
+    let identity = of((any::<u64>(), any::<u64>()));
+    let identity = identity.prop_map(|id| id.map(|(device, inode)| FileId { device, inode }));
+    (path(), identity).prop_map(|(path, identity)| HostFile { path, identity })
+}
+
+fn image() -> impl Strategy<Value = Image> {
+    let layer = || (host_file(), select(ImageFormat::ALL), of(host_file()), vec(host_file(), 0..3));
+    vec(layer(), 1..4).prop_map(|layers| {
+        let over = |backing: Option<Image>, (file, format, data_file, extents): (HostFile, _, _, _)| {
+            let HostFile { path: file, identity } = file;
+            Some(Image { file, identity, format, data_file, extents, backing: backing.map(Box::new) })
+        };
+        layers.into_iter().fold(None, over).unwrap()
+    })
+}
+
 prop_compose! {
     fn disk()(
         id in id(),
-        file in path(),
-        format in select(ImageFormat::ALL),
+        image in image(),
         bus in select(DiskBus::ALL),
         readonly in any::<bool>(),
         serial in of("[ -~]{1,20}"),
     ) -> Disk {
-        Disk { id, file, format, bus, readonly, serial }
+        Disk { id, image, bus, readonly, serial }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
 use super::super::change::Done;
 use super::super::error::ChangeError;
-use super::super::images::Opened;
+use super::super::images::{Access, Opened};
 use super::super::inventory::{DiskFacts, Kind};
 use super::super::owner::{Owner, Reply};
 use super::{answer, plug};
@@ -50,7 +50,10 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
     owner.journal.adding(id.as_str(), made.then_some(file.as_path()));
     let images = owner.images.clone();
     owner.spawn_blocking(
-        move || images.open_or_create(&disk, &file, &allow).map(|(opened, made)| (disk, opened, made)),
+        move || {
+            let opened = images.open_or_create(&disk, &file, &allow, Access::Disk);
+            opened.map(|(opened, made)| (disk, opened, made))
+        },
         move |owner, result| match result {
             Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
             Err(error) => plug::abandon(owner, &id, reply, error),
@@ -113,8 +116,7 @@ fn go(
     }
     let disk = Disk {
         id: id.clone(),
-        file: image.path,
-        format: image.format,
+        image: image.image,
         bus: spec.bus,
         readonly: spec.readonly,
         serial: spec.serial,
@@ -123,14 +125,14 @@ fn go(
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
         entry.driver = driver;
         if let Kind::Disk(facts) = &mut entry.kind {
-            facts.format = Some(image.format);
+            facts.format = Some(disk.image.format);
             facts.size_bytes = image.size_bytes;
-            facts.identity = Some(image.identity);
+            facts.identity = image.identity;
             facts.node = Some(id.to_string());
         }
     }
     let steps = plan::add_disk(&owner.machine, &disk, bus.as_deref());
-    plug::plug(owner, id, steps, reply, remove_file);
+    plug::plug_with_image(owner, id, (disk.image, disk.readonly), steps, reply, remove_file);
 }
 
 /// Makes a disk larger.

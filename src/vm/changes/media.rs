@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
-
 use crate::qemu::media::{media_change, media_eject};
-use crate::qemu::plan::Step;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
+use super::super::images::Opened;
 use super::super::inventory::{DiskFacts, Kind};
 use super::super::owner::{Owner, Reply};
-use super::answer;
+use super::super::turns;
+use super::{answer, plug};
 
 fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
     match owner.inventory.device(id).map(|entry| &entry.kind) {
@@ -26,61 +25,87 @@ pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<Pa
     if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
     }
-    let images = owner.images.for_reading();
-    owner.spawn_blocking(
-        move || images.open(&file, None, &allow),
-        move |owner, opened| {
-            let (facts, image) = match drive(owner, &id).and_then(|facts| Ok((facts, opened?))) {
-                Ok(both) => both,
-                Err(error) => return answer(reply, Err(error)),
+    turns::begin(owner, &id.clone(), move |owner| {
+        let images = owner.images.for_reading();
+        owner.spawn_blocking(
+            move || images.open(&file, None, &allow),
+            move |owner, opened| match opened {
+                Ok(image) => insert(owner, id, image, reply),
+                Err(error) => end(owner, &id, reply, Err(error)),
+            },
+        );
+    });
+}
+
+/// Second half: the image is there, QEMU is asked.
+fn insert(owner: &mut Owner, id: String, image: Opened, reply: Reply) {
+    let node = owner.inventory.next_medium();
+    let opening = image.image.clone();
+    plug::open_image(owner, node.clone(), opening, true, move |owner, opened| {
+        let facts = match opened {
+            Ok(()) => drive(owner, &id),
+            Err(error) => return end(owner, &id, reply, Err(error)),
+        };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return close(owner, node, move |owner| end(owner, &id, reply, Err(error))),
+        };
+        let drive = owner.inventory.qemu_name(&id);
+        let steps = media_change(drive, facts.medium(), &node, true);
+        owner.run_plan(steps, move |owner, result| {
+            if let Err(error) = result {
+                return close(owner, node, move |owner| end(owner, &id, reply, Err(error)));
+            }
+            let old = facts.own_node().map(str::to_owned);
+            let facts = DiskFacts {
+                file: Some(image.shown),
+                format: Some(image.image.format),
+                size_bytes: image.size_bytes,
+                node: Some(node),
+                identity: image.identity,
+                foreign: false,
+                ..facts
             };
-            let node = owner.inventory.next_medium();
-            let drive = owner.inventory.qemu_name(&id);
-            let discard = facts.medium().map(|old| old.discard()).unwrap_or_default();
-            let steps = media_change(drive, facts.medium(), &node, &image.path, image.format, true);
-            owner.run_plan(steps, move |owner, result| {
-                let facts = DiskFacts {
-                    file: Some(image.shown),
-                    format: Some(image.format),
-                    size_bytes: image.size_bytes,
-                    node: Some(node),
-                    identity: Some(image.identity),
-                    foreign: false,
-                    ..facts
-                };
-                settle(owner, &id, result, facts, discard, reply);
-            });
-        },
-    );
+            settle(owner, &id, facts, old, reply);
+        });
+    });
 }
 
 /// Takes the medium out of a drive.
 pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
-    let facts = match drive(owner, &id) {
-        Ok(facts) => facts,
-        Err(error) => return answer(reply, Err(error)),
-    };
-    if facts.node.is_none() {
-        let error = ChangeError::new(
-            ErrorKind::NotNow { state: "empty".to_owned() },
-            format!("drive '{id}' is empty"),
-        );
+    if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
     }
-    let discard = facts.medium().map(|old| old.discard()).unwrap_or_default();
+    turns::begin(owner, &id.clone(), move |owner| take_out(owner, id, force, reply));
+}
+
+fn take_out(owner: &mut Owner, id: String, force: bool, reply: Reply) {
+    let facts = match drive(owner, &id) {
+        Ok(facts) => facts,
+        Err(error) => return end(owner, &id, reply, Err(error)),
+    };
+    if facts.node.is_none() {
+        let kind = ErrorKind::NotNow { state: "empty".to_owned() };
+        let error = ChangeError::new(kind, format!("drive '{id}' is empty"));
+        return end(owner, &id, reply, Err(error));
+    }
     let steps = media_eject(owner.inventory.qemu_name(&id), facts.medium(), force);
     owner.run_plan(steps, move |owner, result| {
-        let result = result.map_err(|error| match tray_is_held(&error) {
-            true => ChangeError::new(
-                ErrorKind::RefusedByGuest { id: id.clone() },
-                format!("the guest has locked drive '{id}'; it has been asked to open it"),
-            )
-            .hint("unmount the medium in the guest and try again, or use `--force`"),
-            false => error,
-        });
+        if let Err(error) = result {
+            let error = match tray_is_held(&error) {
+                true => ChangeError::new(
+                    ErrorKind::RefusedByGuest { id: id.clone() },
+                    format!("the guest has locked drive '{id}'; it has been asked to open it"),
+                )
+                .hint("unmount the medium in the guest and try again, or use `--force`"),
+                false => error,
+            };
+            return end(owner, &id, reply, Err(error));
+        }
+        let old = facts.own_node().map(str::to_owned);
         let facts =
             DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
-        settle(owner, &id, result, facts, discard, reply);
+        settle(owner, &id, facts, old, reply);
     });
 }
 
@@ -90,31 +115,33 @@ fn tray_is_held(error: &ChangeError) -> bool {
     error.message.contains("locked") || error.message.contains("is not open")
 }
 
-/// Books what is in the drive now, and closes the image of what was in it.
-fn settle(
-    owner: &mut Owner,
-    id: &str,
-    result: Result<Vec<Value>, ChangeError>,
-    facts: DiskFacts,
-    discard: Vec<Step>,
-    reply: Reply,
-) {
-    let done = result.and_then(|_| {
-        let entry = owner.inventory.device_mut(id).ok_or_else(|| ChangeError::no_such("CD-ROM drive", id))?;
-        entry.kind = Kind::Disk(facts);
-        Ok(Done::Device(Box::new(entry.clone())))
-    });
-    if done.is_err() || discard.is_empty() {
-        return answer(reply, done);
-    }
-    owner.run_plan(discard, move |_, closed| match closed {
-        Err(error) if error.kind == ErrorKind::NotRunning => answer(reply, Err(error)),
-        Err(error) => {
-            log::warn!("QEMU keeps the image of the medium that was taken out open: {error}");
-            answer(reply, done);
+/// Books what is in the drive now, and closes the image of what was in it: not before it is out of the drive for good.
+fn settle(owner: &mut Owner, id: &str, facts: DiskFacts, old: Option<String>, reply: Reply) {
+    let done = match owner.inventory.device_mut(id) {
+        Some(entry) => {
+            entry.kind = Kind::Disk(facts);
+            Ok(Done::Device(Box::new(entry.clone())))
         }
-        Ok(_) => answer(reply, done),
-    });
+        None => Err(ChangeError::no_such("CD-ROM drive", id)),
+    };
+    let id = id.to_owned();
+    match old {
+        None => end(owner, &id, reply, done),
+        Some(old) => plug::close_image(owner, old, move |owner, closed| match closed {
+            Err(error) if error.kind == ErrorKind::NotRunning => end(owner, &id, reply, Err(error)),
+            _ => end(owner, &id, reply, done),
+        }),
+    }
+}
+
+fn close(owner: &mut Owner, node: String, then: impl FnOnce(&mut Owner) + Send + 'static) {
+    plug::close_image(owner, node, |owner, _| then(owner));
+}
+
+/// Answers, and lets the next change of the drive begin.
+fn end(owner: &mut Owner, id: &str, reply: Reply, result: Result<Done, ChangeError>) {
+    answer(reply, result);
+    turns::end(owner, id);
 }
 
 /// The guest (or we) moved a tray: nothing in the books says so, the medium stays the same.

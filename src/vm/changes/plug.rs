@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use crate::qemu::plan::{self, Controller, Step};
-use crate::spec::DeviceId;
+use crate::spec::{DeviceId, Image};
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Entry, Kind, Phase};
+use super::super::opened::{self, ImageNodes};
 use super::super::owner::{Owner, Reply};
 use super::super::plugged::Plugged;
 use super::answer;
@@ -139,6 +140,77 @@ pub(super) fn plug(
             }
         };
         answer(reply, result);
+    });
+}
+
+/// The same for a device with an image: that is opened first, and QEMU looked at.
+pub(super) fn plug_with_image(
+    owner: &mut Owner,
+    id: DeviceId,
+    (image, readonly): (Image, bool),
+    steps: Vec<Step>,
+    reply: Reply,
+    undo: impl FnOnce() + Send + 'static,
+) {
+    let opening = plan::open_image(id.as_str(), &image, readonly);
+    let commands = Plugged::commands(&[opening.as_slice(), &steps].concat());
+    open_image(owner, id.to_string(), image, readonly, move |owner, opened| match opened {
+        Err(error) => {
+            undo();
+            abandon(owner, &id, reply, error);
+        }
+        Ok(()) => owner.run_plan(steps, move |owner, result| match result {
+            Ok(_) => {
+                owner.journal.settled(id.as_str());
+                owner.plugged.add(id.as_str(), commands);
+                answer(reply, committed(owner, &id).map(Box::new).map(Done::Device));
+            }
+            Err(error) => close_image(owner, id.to_string(), move |owner, _| {
+                undo();
+                abandon(owner, &id, reply, error);
+            }),
+        }),
+    });
+}
+
+/// Opens an image as the nodes of this name, and looks at what QEMU has open then. If that is not what it should be nothing is left of it.
+pub(super) fn open_image(
+    owner: &mut Owner,
+    name: String,
+    image: Image,
+    readonly: bool,
+    then: impl FnOnce(&mut Owner, Result<(), ChangeError>) + Send + 'static,
+) {
+    owner.run_plan(plan::open_image(&name, &image, readonly), move |owner, result| {
+        if let Err(error) = result {
+            return then(owner, Err(error));
+        }
+        let session = owner.session.clone();
+        let files = owner.files;
+        let images = ImageNodes::from([(name.clone(), image.clone())]);
+        let checked = async move { opened::check(&session, files, images).await };
+        owner.spawn(checked, move |owner, checked| match checked {
+            Ok(()) => {
+                owner.journal.opened(&name, image);
+                then(owner, Ok(()));
+            }
+            Err(error) => close_image(owner, name, move |owner, _| then(owner, Err(error))),
+        });
+    });
+}
+
+/// Closes an image that no device has any more; `then` hears of an error that has been told already.
+pub(super) fn close_image(
+    owner: &mut Owner,
+    name: String,
+    then: impl FnOnce(&mut Owner, Result<(), ChangeError>) + Send + 'static,
+) {
+    owner.run_plan(plan::remove_image(&name), move |owner, result| {
+        match &result {
+            Ok(_) => owner.journal.closed(&name),
+            Err(error) => log::warn!("the image of '{name}' could not be closed: {error}"),
+        }
+        then(owner, result.map(|_| ()));
     });
 }
 

@@ -130,8 +130,8 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
         return wrap::refreshed(owner, |_| then());
     }
     let (session, spec) = (owner.session.clone(), owner.spec.clone());
-    let cards = owner.journal.cards().clone();
-    owner.spawn(async move { rebuild::look(&session, &spec, &cards).await }, move |owner, result| {
+    let pending = owner.journal.pending().clone();
+    owner.spawn(async move { rebuild::look(&session, &spec, &pending).await }, move |owner, result| {
         match result {
             Ok(found) => owner.inventory.take_in(found, forwards_went),
             Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),

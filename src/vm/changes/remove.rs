@@ -14,7 +14,7 @@ use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::owner::{Owner, Removal, Reply};
 use super::super::state::RunState;
-use super::{answer, forward};
+use super::{answer, forward, plug};
 
 /// How long a VM that does not run is waited for: what goes without the guest goes at once.
 const WITHOUT_GUEST: Duration = Duration::from_secs(1);
@@ -151,17 +151,16 @@ fn in_use(owner: &Owner, controller: &Entry) -> bool {
 pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
     let Some(entry) = owner.inventory.device(id) else { return };
     let name = id.to_owned();
-    let (what, steps) = match &entry.kind {
-        _ if !has_backend(entry) => return gone(owner, &name),
-        Kind::Nic(nic) => ("network", plan::remove_netdev(&nic.netdev)),
-        _ => ("image", plan::remove_image(id)),
-    };
-    owner.run_plan(steps, move |owner, result| {
-        if let Err(error) = result {
-            log::warn!("the {what} of '{name}' could not be closed: {error}");
-        }
-        gone(owner, &name);
-    });
+    match &entry.kind {
+        _ if !has_backend(entry) => gone(owner, &name),
+        Kind::Nic(nic) => owner.run_plan(plan::remove_netdev(&nic.netdev), move |owner, result| {
+            if let Err(error) = result {
+                log::warn!("the network of '{name}' could not be closed: {error}");
+            }
+            gone(owner, &name);
+        }),
+        _ => plug::close_image(owner, name.clone(), move |owner, _| gone(owner, &name)),
+    }
 }
 
 fn gone(owner: &mut Owner, id: &str) {

@@ -11,9 +11,10 @@ use crate::host::saved::sync_folder;
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::ShutdownOptions;
-use super::super::inventory::{Entry, Inventory, Kind};
 use super::super::journal::Job;
+use super::super::opened;
 use super::super::owner::{Owner, Reply};
+use super::super::rebuild::images_of;
 use super::super::saving::Saving;
 use super::super::snapshots::{Progress, present};
 use super::super::state::RunState;
@@ -43,7 +44,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         cards: owner.journal.cards().clone(),
         limits,
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
-        images: images(&owner.inventory),
+        images: opened::identities(&images_of(&owner.spec, &owner.journal.pending().images)),
         present: present(&owner.inventory),
         running,
         file: file.clone(),
@@ -60,19 +61,6 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
             }
         }
     });
-}
-
-/// Which files the VM's images were when they were opened.
-fn images(inventory: &Inventory) -> BTreeMap<String, (u64, u64)> {
-    let identity = |entry: &Entry| {
-        let identity = match &entry.kind {
-            Kind::Disk(facts) => facts.identity,
-            Kind::Usb { identity, .. } => *identity,
-            _ => None,
-        };
-        Some((entry.id.to_string(), identity?))
-    };
-    inventory.devices().filter_map(identity).collect()
 }
 
 /// The file is there: however QEMU ends from here on, that is how the VM has ended.

@@ -2,7 +2,7 @@
 
 use crate::host::usb::{UsbHostError, UsbRoots, resolve};
 use crate::qemu::plan::{self, Controller, UsbPlug};
-use crate::spec::{DeviceId, DeviceSpec, UsbSelector};
+use crate::spec::{DeviceId, DeviceSpec, FileId, UsbSelector};
 
 use super::super::error::ChangeError;
 use super::super::inventory::Kind;
@@ -14,7 +14,7 @@ struct Resolved {
     driver: String,
     description: String,
     file: Option<String>,
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     plug: UsbPlug,
 }
 
@@ -55,12 +55,8 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                         driver: "usb-storage".to_owned(),
                         description: format!("stick with {path}"),
                         file: Some(path),
-                        identity: Some(image.identity),
-                        plug: UsbPlug::Stick {
-                            file: image.path,
-                            format: image.format,
-                            readonly: !image.writable,
-                        },
+                        identity: image.identity,
+                        plug: UsbPlug::Stick { image: image.image, readonly: !image.writable },
                     })
                 },
                 move |owner, resolved| go(owner, id, resolved, reply),
@@ -112,9 +108,9 @@ fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, 
         Ok(resolved) => resolved,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
-    let unused = match (resolved.identity, &resolved.file) {
-        (Some(identity), Some(file)) => owner.inventory.check_unused(identity, file),
-        _ => Ok(()),
+    let unused = match &resolved.file {
+        Some(file) => owner.inventory.check_unused(resolved.identity, file),
+        None => Ok(()),
     };
     if let Err(error) = unused.and_then(|()| plug::ensure_controller(owner, Controller::Usb)) {
         return plug::abandon(owner, &id, reply, error);
@@ -126,5 +122,10 @@ fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, 
     }
     let bus = owner.machine.usb_bus().unwrap_or_default();
     let steps = plan::add_usb(&id, &plug_as, bus);
-    plug::plug(owner, id, steps, reply, || {});
+    match plug_as {
+        UsbPlug::Stick { image, readonly } => {
+            plug::plug_with_image(owner, id, (image, readonly), steps, reply, || {});
+        }
+        _ => plug::plug(owner, id, steps, reply, || {}),
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::qemu::ids;
 use crate::qemu::media::Medium;
 use crate::qmp::hmp::ForwardLine;
-use crate::spec::{DeviceId, DiskBus, Forward, ImageFormat, Limits, MacAddress, Networking};
+use crate::spec::{DeviceId, DiskBus, FileId, Forward, ImageFormat, Limits, MacAddress, Networking};
 
 /// Where a device is on its way in or out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +45,8 @@ pub enum Kind {
         description: String,
         /// Its image, if it is a stick: its block nodes are deleted with it.
         file: Option<String>,
-        /// Identity (device, inode) of that image.
-        identity: Option<(u64, u64)>,
+        /// Identity of that image.
+        identity: Option<FileId>,
     },
     /// A disk or CD-ROM drive.
     Disk(DiskFacts),
@@ -140,8 +140,8 @@ pub struct DiskFacts {
     pub serial: Option<String>,
     /// Name of the medium's block nodes in QEMU; none = no medium.
     pub node: Option<String>,
-    /// Identity (device, inode) of the image, to refuse a second use of it.
-    pub identity: Option<(u64, u64)>,
+    /// Identity of the image, to refuse a second use of it.
+    pub identity: Option<FileId>,
     /// The medium's block nodes are somebody else's: they stay when the device or the medium goes.
     pub foreign: bool,
     /// What it may do per second.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::qemu::{Machine, Slots, drives, ids};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Limits, Request, VmSpec};
 
-use super::super::images::{Images, Opened};
+use super::super::images::{Access, Images, Opened};
 use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use super::super::nics;
 use super::super::start_error::{StartError, system};
@@ -42,21 +42,22 @@ pub(super) fn all(
             None => free_id(position, &taken, &all.disks)?,
         };
         let file = file(&disk, &id, state)?;
+        let overlaid = request.ephemeral && !disk.readonly;
+        let access = if overlaid { Access::Below } else { Access::Disk };
         // what is under an overlay is only read
-        let images = if request.ephemeral { &images.for_reading() } else { images };
+        let images = if overlaid || disk.readonly { &images.for_reading() } else { images };
         let (opened, new) = images
-            .open_or_create(&disk, &file, &request.allow_backing)
+            .open_or_create(&disk, &file, &request.allow_backing, access)
             .map_err(|error| StartError::Image { what: what.clone(), error })?;
         if new {
             made.file(&file);
         }
-        if let Some(other) =
-            all.opened.iter().find(|other| other.identity == opened.identity && other.identity != (0, 0))
-        {
+        let same = |other: &&Opened| other.identity.is_some() && other.identity == opened.identity;
+        if let Some(other) = all.opened.iter().find(same) {
             let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);
             return Err(StartError::usage(message));
         }
-        let opened = match request.ephemeral && !disk.readonly {
+        let opened = match overlaid {
             true => {
                 images.overlay(&opened, id.as_str()).map_err(|error| StartError::Image { what, error })?
             }
@@ -64,8 +65,7 @@ pub(super) fn all(
         };
         all.disks.push(Disk {
             id,
-            file: opened.path.clone(),
-            format: opened.format,
+            image: opened.image.clone(),
             bus: disk.bus,
             readonly: disk.readonly,
             serial: disk.serial,
@@ -116,14 +116,14 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
             phase: Phase::Present,
             kind: Kind::Disk(DiskFacts {
                 file: Some(opened.shown.clone()),
-                format: Some(disk.format),
+                format: Some(disk.image.format),
                 bus: disk.bus,
                 size_bytes: opened.size_bytes,
                 readonly: disk.readonly,
                 removable: false,
                 serial: disk.serial.clone(),
                 node: Some(disk.id.to_string()),
-                identity: Some(opened.identity),
+                identity: opened.identity,
                 foreign: false,
                 limits: Limits::default(),
             }),

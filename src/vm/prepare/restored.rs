@@ -31,6 +31,7 @@ use super::super::error::ChangeError;
 use super::super::images::Images;
 use super::super::inventory::Inventory;
 use super::super::journal::Cards;
+use super::super::opened::ImageNodes;
 use super::super::plugged::Record;
 use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
@@ -41,6 +42,8 @@ use super::{Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_networ
 pub(in super::super) struct Restored {
     /// What was plugged, by commands of this process's own.
     pub(in super::super) record: Record,
+    /// The images of that.
+    pub(in super::super) plugged: ImageNodes,
     pub(in super::super) cards: Cards,
     pub(in super::super) limits: BTreeMap<String, Limits>,
     /// The guest ran.
@@ -122,7 +125,7 @@ fn nonsense(why: impl Display) -> StartError {
 /// What the state directory is named after, as at a start.
 fn image(spec: &VmSpec) -> Option<PathBuf> {
     match &spec.boot {
-        Boot::Disk => spec.disks.first().map(|disk| disk.file.clone()),
+        Boot::Disk => spec.disks.first().map(|disk| disk.image.file.clone()),
         Boot::Iso { path } => Some(path.clone()),
         Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => {
             let prefix = kernel.as_os_str().as_bytes().strip_suffix(b"-kernel")?;
@@ -144,6 +147,8 @@ struct Begun<'a> {
 struct Parts {
     spec: VmSpec,
     record: Record,
+    /// Images of what was plugged.
+    plugged: ImageNodes,
     saved: Saved,
     control: Doors,
     state: Arc<StateDir>,
@@ -172,7 +177,7 @@ impl Begun<'_> {
         let mut door = images::Door::new(&images, request);
         let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };
-        let record = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
+        let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
         qemu::check(&spec, &host)?;
         Ok(Parts {
             control,
@@ -181,6 +186,7 @@ impl Begun<'_> {
             user_qmp: request.qmp.as_deref().map(sockets::user_monitor).transpose()?,
             state,
             record,
+            plugged,
             saved,
             spec,
         })
@@ -200,7 +206,7 @@ struct Whole<'a> {
 
 impl Parts {
     fn with(self, whole: Whole<'_>) -> Prepared {
-        let Parts { spec, record, saved, control, state, images, shares, user_qmp } = self;
+        let Parts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
         let Whole { request, run, made, accel, host, qemu, stream, missing } = whole;
         Prepared {
             host,
@@ -224,6 +230,7 @@ impl Parts {
             restored: Some(Restored {
                 cards: devices::cards(&saved.cards, &record, &spec.networking),
                 record,
+                plugged,
                 limits: saved.limits,
                 running: saved.running,
                 qemu_version: saved.facts.qemu_version,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::qemu::{Command, decided_machine, migration};
 use crate::qmp::hmp::usb_ports;
-use crate::spec::{Boot, Disk, Forward, Limits, VmSpec};
+use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
 
 use super::super::error::ChangeError;
 use super::super::facts::Facts;
@@ -79,10 +79,9 @@ impl Saving {
             let (Some(path), Some(name)) = (node["file"].as_str(), node["node-name"].as_str()) else {
                 continue;
             };
-            let image = self.images.get(name.strip_suffix(".file").unwrap_or(name));
             let path = self.real_path(Path::new(path));
             if !files.iter().any(|file| file.path == path) {
-                files.push(open.facts(&path, image.copied())?);
+                files.push(open.facts(&path, self.images.get(name).copied())?);
             }
         }
         // read at the start and closed again
@@ -131,6 +130,7 @@ impl Saving {
     }
 
     fn with_real_path(&self, disk: &Disk) -> Disk {
-        Disk { file: self.real_path(&disk.file), ..disk.clone() }
+        let image = Image { file: self.real_path(&disk.image.file), ..disk.image.clone() };
+        Disk { image, ..disk.clone() }
     }
 }

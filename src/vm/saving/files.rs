@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::host::image::ImageIdentity;
+use crate::host::image::{ImageIdentity, file_id};
+use crate::host::open_files::held_by;
+use crate::spec::FileId;
 
 use super::super::error::ChangeError;
 
@@ -43,19 +46,17 @@ impl FileFacts {
 
 /// What a process has open: by device and inode, a way to the file itself whatever has its name now.
 #[derive(Debug)]
-pub(super) struct OpenFiles(HashMap<(u64, u64), PathBuf>);
+pub(super) struct OpenFiles(HashMap<FileId, PathBuf>);
 
 impl OpenFiles {
     /// Asks the kernel. Nothing, if it does not say.
     pub(super) fn of(pid: i32) -> Self {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
-        let ways = descriptors.into_iter().flatten().flatten().map(|entry| entry.path());
-        let with_identity = |way: PathBuf| Some((identity(&way)?, way));
-        Self(ways.filter_map(with_identity).collect())
+        let held = held_by("/proc".as_ref(), Pid::from_raw(pid)).unwrap_or_default();
+        Self(held.into_iter().map(|held| (held.id, held.link)).collect())
     }
 
-    /// What QEMU has open under this name. `opened`: device and inode of what had the name when it was opened, where that is known.
-    pub(super) fn facts(&self, path: &Path, opened: Option<(u64, u64)>) -> Result<FileFacts, ChangeError> {
+    /// What QEMU has open under this name. `opened`: which file had the name when it was opened, where that is known.
+    pub(super) fn facts(&self, path: &Path, opened: Option<FileId>) -> Result<FileFacts, ChangeError> {
         let now = identity(path);
         let Some(in_use) = opened.or(now) else {
             return Err(ChangeError::host(format!("{} is not there any more", path.display()))
@@ -79,8 +80,8 @@ impl OpenFiles {
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()))
+fn identity(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).ok().map(|facts| file_id(&facts))
 }
 
 #[cfg(test)]

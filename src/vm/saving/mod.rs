@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::host::saved::{SavedError, Writing, finish, pump};
 use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session};
-use crate::spec::{Forward, Limits, VmSpec};
+use crate::spec::{FileId, Forward, Limits, VmSpec};
 
 use super::bus::{Bus, Heard, Listener};
 use super::error::{ChangeError, ErrorKind, Why};
@@ -47,8 +47,8 @@ pub(super) struct Saving {
     pub(super) cards: Cards,
     pub(super) limits: BTreeMap<String, Limits>,
     pub(super) forwards: Vec<Forward>,
-    /// Device and inode of images when they were opened, by the id of the device.
-    pub(super) images: BTreeMap<String, (u64, u64)>,
+    /// Which files were opened, by the names of their nodes.
+    pub(super) images: BTreeMap<String, FileId>,
     pub(super) present: Vec<Present>,
     pub(super) running: bool,
     pub(super) file: PathBuf,

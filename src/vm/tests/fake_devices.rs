@@ -27,7 +27,32 @@ impl Model {
         }
         self.nodes.remove(name);
         self.images.remove(name);
+        self.open.remove(name);
         Ok(json!({}))
+    }
+
+    /// The node and, as QEMU does, the file of the host.
+    pub(super) fn add_image(&mut self, arguments: &Value) -> Answer {
+        let name = arguments["node-name"].as_str().unwrap_or_default();
+        self.add_node(name, arguments["file"].as_str())?;
+        if let Some(path) = arguments["filename"].as_str() {
+            let file = std::fs::File::open(self.swapped.as_deref().unwrap_or(path.as_ref()));
+            self.open.insert(name.to_owned(), file.map_err(|error| error.to_string())?);
+        }
+        self.images.insert(name.to_owned(), arguments.clone());
+        Ok(json!({}))
+    }
+
+    /// What `x-debug-query-block-graph` tells.
+    pub(super) fn graph(&self) -> Value {
+        let number = |name: &str| self.images.keys().position(|other| other == name);
+        let nodes: Vec<_> =
+            self.images.keys().map(|name| json!({ "id": number(name), "name": name })).collect();
+        let edge = |(name, image): (&String, &Value)| {
+            let child = number(image["file"].as_str()?)?;
+            Some(json!({ "parent": number(name), "child": child, "name": "file" }))
+        };
+        json!({ "nodes": nodes, "edges": self.images.iter().filter_map(edge).collect::<Vec<_>>() })
     }
 
     pub(super) fn plug(&mut self, id: &str, device: Plugged) -> Answer {

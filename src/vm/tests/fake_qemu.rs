@@ -79,6 +79,10 @@ pub(super) struct Model {
     pub(super) nodes: BTreeMap<String, Option<String>>,
     /// How the nodes were added that were not there from the start.
     pub(super) images: BTreeMap<String, Value>,
+    /// The files of the host that it has open, by their nodes.
+    pub(super) open: BTreeMap<String, File>,
+    /// What it opens instead of the file that it is told.
+    pub(super) swapped: Option<std::path::PathBuf>,
     pub(super) devices: BTreeMap<String, Plugged>,
     /// Network back-ends by id, with their type.
     pub(super) netdevs: BTreeMap<String, String>,
@@ -360,11 +364,8 @@ impl Model {
     ) -> Answer {
         let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
         match name {
-            "blockdev-add" => {
-                self.add_node(&text("node-name"), arguments["file"].as_str())?;
-                self.images.insert(text("node-name"), arguments.clone());
-                Ok(json!({}))
-            }
+            "blockdev-add" => self.add_image(arguments),
+            "x-debug-query-block-graph" => Ok(self.graph()),
             "blockdev-del" => self.delete_node(&text("node-name")),
             "device_add" => {
                 let drive = arguments["drive"].as_str().map(str::to_owned);

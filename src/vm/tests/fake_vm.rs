@@ -31,6 +31,7 @@ use crate::vm::images::Images;
 use crate::vm::inventory::{DiskFacts, Entry, Inventory, Kind};
 use crate::vm::journal::{Journal, Pending};
 use crate::vm::nics;
+use crate::vm::opened::Files;
 use crate::vm::owner::{Owner, Parts};
 use crate::vm::plugged::{Plugged, Record};
 use crate::vm::process::Process;
@@ -56,6 +57,7 @@ impl Stand {
             &["-c".into(), script.into()],
             (Stdio::null(), Stdio::null()),
             vec![told],
+            None,
             false,
         )
         .unwrap();
@@ -181,6 +183,8 @@ impl FakeVm {
                 &dir.path().join("run"),
                 RawImages::new(StoreEnvironment::from_env_or(Some(&dir.path().join("state-home")))),
             ),
+            // the fake opens images in this process
+            files: Files::of(i32::try_from(std::process::id()).unwrap()),
             events,
             process,
             inbox: asks,

@@ -1,10 +1,11 @@
 //! What QEMU says of its block devices, by the name of a drive.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 
+use crate::host::image::file_id;
+use crate::qemu::block::file_node;
 use crate::spec::DiskBus;
 
 use super::super::inventory::DiskFacts;
@@ -14,7 +15,8 @@ use super::super::rebuild::limits_of;
 pub(super) struct Blocks<'a> {
     /// By the name of their back-end, or of its first node.
     devices: BTreeMap<&'a str, &'a Value>,
-    nodes: Vec<&'a str>,
+    /// All nodes, each with its file.
+    nodes: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Blocks<'a> {
@@ -25,17 +27,17 @@ impl<'a> Blocks<'a> {
             let named = names.into_iter().filter_map(Value::as_str).filter(|name| !name.is_empty());
             devices.extend(named.map(|name| (name, block)));
         }
-        let nodes =
-            nodes.as_array().into_iter().flatten().filter_map(|node| node["node-name"].as_str()).collect();
+        let node = |node: &'a Value| Some((node["node-name"].as_str()?, node["file"].as_str()?));
+        let nodes = nodes.as_array().into_iter().flatten().filter_map(node).collect();
         Self { devices, nodes }
     }
 
     pub(super) fn has_node(&self, name: &str) -> bool {
-        self.nodes.contains(&name)
+        self.nodes.contains_key(name)
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &'a str> {
-        self.nodes.iter().copied()
+        self.nodes.keys().copied()
     }
 
     /// The path of the device with this drive in QEMU's object tree.
@@ -48,7 +50,9 @@ impl<'a> Blocks<'a> {
         let block = self.devices.get(drive).copied();
         let inserted = block.map_or(&Value::Null, |block| &block["inserted"]);
         let text = |key: &str| inserted[key].as_str().map(str::to_owned);
-        let file = text("file");
+        // that of the format is JSON where vmrun has opened an image with others under it
+        let own = inserted["node-name"].as_str().and_then(|node| self.nodes.get(file_node(node).as_str()));
+        let file = own.map(|file| (*file).to_owned()).or_else(|| text("file"));
         let identity = file.as_ref().and_then(|file| std::fs::metadata(file).ok());
         DiskFacts {
             format: text("drv").and_then(|driver| driver.parse().ok()),
@@ -58,7 +62,7 @@ impl<'a> Blocks<'a> {
             removable: is_cd,
             serial: serial.cloned(),
             node: text("node-name"),
-            identity: identity.map(|facts| (facts.dev(), facts.ino())).filter(|_| !is_cd),
+            identity: identity.map(|facts| file_id(&facts)).filter(|_| !is_cd),
             foreign: true,
             limits: block.map(limits_of).unwrap_or_default(),
             file,

@@ -11,6 +11,7 @@ use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceSpec, Disk, Networking, Request, VmSpec};
 
 use super::super::super::journal::{Card, Cards};
+use super::super::super::opened::ImageNodes;
 use super::super::super::plugged::{Hot, Plugged, Record};
 use super::super::super::saving::Saved;
 use super::super::super::start_error::StartError;
@@ -97,18 +98,28 @@ fn typed(device: &ExtraDevice) -> String {
 }
 
 /// What was plugged, with commands that are made here and now.
-pub(super) fn record(saved: &Record, machine: &Machine, door: &mut Door<'_>) -> Result<Record, StartError> {
+pub(super) fn record(
+    saved: &Record,
+    machine: &Machine,
+    door: &mut Door<'_>,
+) -> Result<(Record, ImageNodes), StartError> {
     let mut hot = Vec::new();
+    let mut images = ImageNodes::new();
     for plug in read(saved, machine)? {
-        let mut steps = steps(&plug, machine, door)?;
+        let mut steps = steps(&plug, machine, door, &mut images)?;
         plug.place.apply(&mut steps);
         hot.push(Hot { id: plug.id.to_string(), commands: Plugged::commands(&steps) });
     }
     let cold = saved.cold.iter().filter(|id| id.parse::<crate::spec::DeviceId>().is_ok());
-    Ok(Record { cold: cold.cloned().collect(), hot })
+    Ok((Record { cold: cold.cloned().collect(), hot }, images))
 }
 
-fn steps(plug: &Replug, machine: &Machine, door: &mut Door<'_>) -> Result<Vec<Step>, StartError> {
+fn steps(
+    plug: &Replug,
+    machine: &Machine,
+    door: &mut Door<'_>,
+    images: &mut ImageNodes,
+) -> Result<Vec<Step>, StartError> {
     let bus = plug.place.bus();
     let id = plug.id.as_str();
     Ok(match &plug.what {
@@ -117,18 +128,21 @@ fn steps(plug: &Replug, machine: &Machine, door: &mut Door<'_>) -> Result<Vec<St
             let opened = door.open(id, image)?;
             let disk = Disk {
                 id: plug.id.clone(),
-                file: opened.path,
-                format: opened.format,
+                image: opened.image,
                 bus: *disk_bus,
                 readonly: image.readonly,
                 serial: serial.clone(),
             };
-            plan::add_disk(machine, &disk, bus)
+            let opening = plan::open_image(id, &disk.image, disk.readonly);
+            images.insert(id.to_owned(), disk.image.clone());
+            [opening, plan::add_disk(machine, &disk, bus)].concat()
         }
         What::Stick(image) => {
-            let opened = door.open(id, image)?;
-            let stick = UsbPlug::Stick { file: opened.path, format: opened.format, readonly: image.readonly };
-            plan::add_usb(&plug.id, &stick, bus.unwrap_or_default())
+            let opened = door.open(id, image)?.image;
+            let opening = plan::open_image(id, &opened, image.readonly);
+            images.insert(id.to_owned(), opened.clone());
+            let stick = UsbPlug::Stick { image: opened, readonly: image.readonly };
+            [opening, plan::add_usb(&plug.id, &stick, bus.unwrap_or_default())].concat()
         }
         What::Nic { mac, model } => {
             let card = io::Card { id, mac: *mac, model: *model };

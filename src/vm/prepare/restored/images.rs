@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::qemu::Machine;
 use crate::qemu::quote;
 use crate::qemu::replug::{RecordedImage, What};
-use crate::spec::{Boot, Disk, Firmware, ImageFormat, Request, VmSpec};
+use crate::spec::{Boot, Disk, Firmware, Image, ImageFormat, Request, VmSpec};
 
 use super::super::super::error::{ChangeError, Why};
 use super::super::super::images::{Images, Opened};
@@ -19,7 +19,7 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(
     for file in &saved.files {
         unchanged(file)?;
     }
-    let mut used: Vec<&Path> = spec.disks.iter().map(|disk| disk.file.as_path()).collect();
+    let mut used: Vec<&Path> = spec.disks.iter().map(|disk| disk.image.file.as_path()).collect();
     match &spec.boot {
         Boot::Disk => {}
         Boot::Iso { path } => used.push(path),
@@ -102,9 +102,10 @@ impl<'a> Door<'a> {
 
     /// A disk from the start.
     pub(super) fn disk(&mut self, disk: &Disk) -> Result<Disk, StartError> {
-        let image = RecordedImage { file: disk.file.clone(), format: disk.format, readonly: disk.readonly };
+        let Image { file, format, .. } = &disk.image;
+        let image = RecordedImage { file: file.clone(), format: *format, readonly: disk.readonly };
         let opened = self.open(disk.id.as_str(), &image)?;
-        Ok(Disk { file: opened.path, format: opened.format, ..disk.clone() })
+        Ok(Disk { image: opened.image, ..disk.clone() })
     }
 
     /// An image, for the device `id`.
@@ -118,10 +119,10 @@ impl<'a> Door<'a> {
         // raw leads nowhere; for any other format the file's word is not enough
         let asked = Some(ImageFormat::Raw).filter(|raw| image.format == *raw);
         let opened = self.images.open(&image.file, asked, &self.request.allow_backing).map_err(&refused)?;
-        if opened.format != image.format {
+        if opened.image.format != image.format {
             let why = format!(
                 "{} is {}, and the saved VM's description calls it {}",
-                opened.shown, opened.format, image.format
+                opened.shown, opened.image.format, image.format
             );
             return Err(refused(ChangeError::host(why)));
         }
