@@ -38,6 +38,7 @@ mod guest_screen;
 mod guest_shutdown;
 mod guest_snapshots;
 mod guest_usb;
+mod image_graph;
 mod images;
 mod interop;
 mod layers;
