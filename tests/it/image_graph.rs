@@ -294,24 +294,3 @@ fn the_users_own_words_for_qemu_count_from_where_he_is() {
     assert!(open_files(&sandbox, sandbox.path()).contains(Path::new("own.img")));
     sandbox.ctl(["shutdown", "--force"]);
 }
-
-#[test]
-fn an_image_that_was_moved_away_is_not_saved_as_another() {
-    let sandbox = Sandbox::new();
-    sandbox.boot_sector(Guest::Halted);
-    for name in ["d.qcow2", "h.qcow2"] {
-        qemu_img(sandbox.path(), &["create", "-q", "-f", "qcow2", name, "1M"]);
-    }
-    sandbox.detached(["--disk", "d.qcow2", "guest.img"]);
-    sandbox.ctl(["disk-add", &sandbox.file("h.qcow2").display().to_string()]).ok();
-    for name in ["d.qcow2", "h.qcow2"] {
-        std::fs::rename(sandbox.file(name), sandbox.file("elsewhere")).unwrap();
-        sandbox.ctl(["save", "vm.saved"]).fails(1, &[name, "moved, replaced or removed", "put it back"]);
-        qemu_img(sandbox.path(), &["create", "-q", "-f", "qcow2", name, "1M"]);
-        sandbox.ctl(["save", "vm.saved"]).fails(1, &[name, "moved, replaced or removed", "put it back"]);
-        assert!(!sandbox.file("vm.saved").exists());
-        std::fs::rename(sandbox.file("elsewhere"), sandbox.file(name)).unwrap();
-    }
-    sandbox.ctl(["save", "vm.saved"]).ok();
-    assert!(sandbox.file("vm.saved").exists());
-}
