@@ -2,6 +2,7 @@
 
 mod adopt;
 mod args;
+mod as_typed;
 mod background;
 mod completions;
 mod console;
@@ -11,6 +12,7 @@ mod ended;
 mod failure;
 mod harmless;
 mod lazy;
+mod linuxkit;
 mod logger;
 mod ls;
 mod output;
@@ -47,7 +49,13 @@ pub fn main() -> ExitCode {
         logger::install(0, logger::LogFormat::Text);
         return result.map_or_else(|failure| fail(&failure, false), ExitCode::from);
     }
-    let cli = match parse() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let words = match linuxkit::by_name(&words) {
+        Some(Ok(meant)) => meant,
+        Some(Err(failure)) => return fail(&failure, false),
+        None => words,
+    };
+    let cli = match parse(words) {
         Ok(cli) => cli,
         // help and version go to stdout with 0; a bare `vmrun` shows its help, too
         Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -85,8 +93,8 @@ fn apart<T>(run: impl FnOnce() -> T) -> T {
 
 /// As `Cli::try_parse`, but first with no more of the grammar than the words call for; whatever is wrong is told with the whole
 /// of it at hand, and so is help.
-fn parse() -> Result<Cli, clap::Error> {
-    let words: Vec<OsString> = std::env::args_os().collect();
+fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let words = linuxkit::spelled_out(words);
     lazy::for_words(&words, || parse_words(&words)).unwrap_or_else(|| parse_words(&words))
 }
 

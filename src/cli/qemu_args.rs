@@ -12,19 +12,23 @@ use uuid::Uuid;
 use crate::host::files;
 use crate::host::iso::MAX_DATA_BYTES;
 use crate::spec::{
-    AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic,
-    Request, ShareSpec, Size, VmName, duration,
+    AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Networking, OnPanic, Request,
+    ShareSpec, Size, VmName, duration,
 };
 
 use crate::vm::console::EscapeKey;
 
+use super::as_typed::{TypedDisk, TypedForward};
 use super::failure::Failure;
 use super::logger::LogFormat;
 
 /// What a saved VM's file decides, so that nothing else can be said beside `--restore`.
-const HARDWARE: [&str; 19] = [
+const HARDWARE: [&str; 22] = [
     "image",
     "kernel",
+    "initrd",
+    "append",
+    "linuxkit",
     "iso",
     "squashfs",
     "uefi",
@@ -75,9 +79,17 @@ pub(super) struct QemuArgs {
 
 #[derive(Debug, Args)]
 struct BootArgs {
-    /// IMAGE is the prefix of a kernel, an initrd and a command line
-    #[arg(long, conflicts_with_all = ["iso", "squashfs"])]
-    kernel: bool,
+    /// Without FILE: IMAGE is the prefix of a kernel, an initrd and a command line. =FILE (or, beside --initrd, FILE): boot
+    /// this kernel; IMAGE, if there is one, is a disk
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "",
+        value_parser = OsStringValueParser::new(), conflicts_with_all = ["iso", "squashfs"])]
+    kernel: Option<OsString>,
+    /// Initial RAM disk of the kernel that --kernel=FILE is
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// What is added to the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
     /// IMAGE is a CD image
     #[arg(long, conflicts_with = "squashfs")]
     iso: bool,
@@ -90,6 +102,9 @@ struct BootArgs {
     /// Firmware to use instead of the one that is found
     #[arg(long, value_name = "PATH")]
     fw: Option<PathBuf>,
+    /// Do everything as `linuxkit run qemu`: SATA disks (/dev/sda), qcow2 for new ones, its names of files, --publish on all addresses
+    #[arg(long)]
+    linuxkit: bool,
 }
 
 #[derive(Debug, Args)]
@@ -134,9 +149,10 @@ struct MachineArgs {
 
 #[derive(Debug, Args)]
 struct StorageArgs {
-    /// [file=]PATH[,size=1G][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]; repeatable
-    #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
-    disk: Vec<DiskSpec>,
+    /// [file=]PATH[,size=1G][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]; a plain size is GB;
+    /// without a path disk.img, disk1.img, ... in the state directory; repeatable
+    #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| TypedDisk::parse(&text)))]
+    disk: Vec<TypedDisk>,
     /// A file, or a folder of files, that the images may lead to as backing or data files, besides their own folders; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
@@ -161,7 +177,7 @@ struct NetworkArgs {
     networking: Networking,
     /// [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
     #[arg(long, value_name = "FORWARD")]
-    publish: Vec<Forward>,
+    publish: Vec<TypedForward>,
 }
 
 #[derive(Debug, Args)]
@@ -240,7 +256,9 @@ pub(super) struct RunArgs {
 impl QemuArgs {
     /// What these flags ask for.
     pub(super) fn request(self) -> Result<Request, Failure> {
-        let boot = match (self.boot.kernel, self.boot.iso, self.boot.squashfs) {
+        let linuxkit = self.boot.linuxkit;
+        let kernel = self.boot.kernel.as_ref().filter(|file| !file.is_empty()).map(PathBuf::from);
+        let boot = match (self.boot.kernel.is_some() && kernel.is_none(), self.boot.iso, self.boot.squashfs) {
             (true, _, _) => BootMode::Kernel,
             (_, true, _) => BootMode::Iso,
             (_, _, true) => BootMode::Squashfs,
@@ -256,10 +274,14 @@ impl QemuArgs {
             image_options,
             restore: self.restore,
             boot,
+            kernel,
+            initrd: self.boot.initrd,
+            append: self.boot.append,
+            linuxkit,
             uefi: self.boot.uefi,
             firmware: self.boot.fw,
             display,
-            disks: self.storage.disk,
+            disks: self.storage.disk.into_iter().map(|disk| disk.meant(linuxkit)).collect(),
             allow_backing: self.storage.allow_backing,
             data: metadata(self.storage.data, self.storage.data_file)?,
             accel: self.machine.accel,
@@ -270,7 +292,7 @@ impl QemuArgs {
             machine: self.machine.machine,
             qemu: self.machine.qemu,
             networking: self.network.networking,
-            publish: self.network.publish,
+            publish: self.network.publish.into_iter().map(|forward| forward.meant(linuxkit)).collect(),
             usb: self.devices.usb,
             devices: self.devices.device,
             shares: self.devices.virtiofs,

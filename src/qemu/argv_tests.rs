@@ -80,6 +80,8 @@ fn what_it_boots() {
         kernel: "/i/k-kernel".into(),
         squashfs: "/i/k-squashfs.img".into(),
         cmdline: "console=ttyS0".into(),
+        append: "quiet".into(),
+        sata: false,
     };
     golden!("squashfs", VmSpec { boot: squashfs.clone(), ..spec() });
     golden!("squashfs_on_microvm", VmSpec { boot: squashfs, machine: Some("microvm".into()), ..spec() });

@@ -4,8 +4,11 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{HostFacts, Machine, ids};
-use crate::spec::{Firmware, Networking, Os, VmSpec};
+use super::{HostFacts, Machine, boot, ids};
+use crate::spec::{Arch, Firmware, Networking, Os, VmSpec};
+
+/// `COMMAND_LINE_SIZE` of Linux' `arch/x86/include/asm/setup.h`, less the NUL.
+const MAX_CMDLINE: usize = 2047;
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,6 +35,11 @@ pub enum Unsupported {
     /// Only Linux hosts have it.
     #[error("{0} needs a Linux host")]
     LinuxOnly(&'static str),
+    /// The kernel would not start, and not say so.
+    #[error(
+        "the kernel's command line has {0} bytes: on x86_64 one of more than {MAX_CMDLINE} boots nothing"
+    )]
+    CommandLine(usize),
     /// An id that vmrun uses for something of its own.
     #[error("id '{0}' is one that vmrun uses itself")]
     ReservedId(String),
@@ -58,6 +66,10 @@ pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
     }
     if spec.hotplug_slots > MAX_SLOTS {
         return Err(Unsupported::Slots(spec.hotplug_slots));
+    }
+    let bytes = boot::command_line(&spec.boot).len();
+    if spec.arch == Arch::X86_64 && bytes > MAX_CMDLINE {
+        return Err(Unsupported::CommandLine(bytes));
     }
     if host.os != Os::Linux {
         match spec.networking {
@@ -88,7 +100,6 @@ fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, kvm_x86, spec};
-    use crate::spec::Arch;
     use crate::spec::DiskBus;
 
     fn refusal(spec: VmSpec) -> String {
@@ -103,6 +114,21 @@ mod tests {
         let usb = VmSpec { usb: true, arch: Arch::S390x, ..spec() };
         assert_eq!(refusal(usb), "a s390-ccw-virtio machine has no USB");
         assert_eq!(refusal(VmSpec { hotplug_slots: 65, ..spec() }), "65 hot-plug slots are too many: 64 fit");
+    }
+
+    #[test]
+    fn refuses_a_command_line_that_boots_nothing() {
+        let kernel = |bytes: usize, arch| VmSpec {
+            boot: crate::spec::Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: "a".repeat(bytes) },
+            arch,
+            ..spec()
+        };
+        assert_eq!(check(&kernel(2047, Arch::X86_64), &kvm_x86()), Ok(()));
+        assert_eq!(check(&kernel(2048, Arch::Aarch64), &kvm_x86()), Ok(()));
+        assert_eq!(
+            refusal(kernel(2048, Arch::X86_64)),
+            "the kernel's command line has 2048 bytes: on x86_64 one of more than 2047 boots nothing"
+        );
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub fn uses_scsi(machine: &Machine, spec: &VmSpec) -> bool {
 
 /// Whether a q35 VM starts with a drive on its own AHCI controller.
 pub fn uses_sata(spec: &VmSpec) -> bool {
-    has_disk(spec, DiskBus::Sata) || has_driver(spec, "ide-") || has_cd(spec)
+    let root = matches!(spec.boot, Boot::Squashfs { sata: true, .. });
+    root || has_disk(spec, DiskBus::Sata) || has_driver(spec, "ide-") || has_cd(spec)
 }
 
 fn has_disk(spec: &VmSpec, bus: DiskBus) -> bool {

@@ -82,13 +82,14 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
 
 /// The root image as a disk.
 fn squashfs(boot: &Boot) -> Option<Disk> {
-    let Boot::Squashfs { squashfs, .. } = boot else { return None };
+    let Boot::Squashfs { squashfs, sata, .. } = boot else { return None };
     let id: DeviceId = ids::SQUASHFS.parse().ok()?;
     Some(Disk {
         id,
         image: Image::alone(squashfs, ImageFormat::Raw),
-        bus: DiskBus::Virtio,
-        readonly: true,
+        bus: if *sata { DiskBus::Sata } else { DiskBus::Virtio },
+        // QEMU has no SATA disk that is read-only; nothing writes into a squashfs
+        readonly: !sata,
         serial: None,
     })
 }

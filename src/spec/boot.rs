@@ -46,7 +46,7 @@ pub enum Boot {
         cmdline: String,
     },
     /// A kernel whose root is a squashfs image on the default disk bus.
-    /// `qemu::argv` adds the image as the first drive and puts `root=/dev/vda` (or as the bus names it) in front of `cmdline`.
+    /// `qemu::argv` adds the image as the first drive and puts `root=/dev/vda` (or as the bus names it) behind `cmdline`, as linuxkit does.
     Squashfs {
         /// The kernel.
         #[serde(with = "super::fields::path")]
@@ -56,6 +56,12 @@ pub enum Boot {
         squashfs: PathBuf,
         /// The kernel's command line, without `root=`.
         cmdline: String,
+        /// What follows `root=`.
+        #[serde(default)]
+        append: String,
+        /// The image is a SATA disk, which linuxkit's guests know as `/dev/sda`, and not a virtio one.
+        #[serde(default)]
+        sata: bool,
     },
 }
 

@@ -83,6 +83,11 @@ pub enum ForwardError {
 }
 
 impl Forward {
+    /// Whether a text that is a forward says on which address it listens.
+    pub fn names_address(text: &str) -> bool {
+        text.split('/').next().unwrap_or_default().matches(':').count() > 1
+    }
+
     /// Whether both cannot listen at the same time: same protocol and port, and an address that overlaps.
     pub fn conflicts(&self, other: &Self) -> bool {
         let overlap =
@@ -136,7 +141,7 @@ impl FromStr for Forward {
         if guest == 0 {
             return Err(ForwardError::GuestZero);
         }
-        Ok(Self { address, host, guest, protocol: protocol.unwrap_or("tcp").parse()? })
+        Ok(Self { address, host, guest, protocol: protocol.unwrap_or("tcp").trim().to_lowercase().parse()? })
     }
 }
 
@@ -162,6 +167,8 @@ mod tests {
             ("8080:80", "127.0.0.1:8080:80/tcp"),
             ("0:80", "127.0.0.1:0:80/tcp"),
             ("53:53/udp", "127.0.0.1:53:53/udp"),
+            ("80:80/TCP", "127.0.0.1:80:80/tcp"),
+            ("53:53/Udp ", "127.0.0.1:53:53/udp"),
             ("0.0.0.0:8080:80/tcp", "0.0.0.0:8080:80/tcp"),
         ] {
             assert_eq!(forward(text).to_string(), canonical);

@@ -27,6 +27,14 @@ pub struct Request {
     pub image_options: DiskSpec,
     /// Which boot mode was forced.
     pub boot: BootMode,
+    /// A kernel that QEMU loads, instead of one of a prefix; the image, if there is one, then is a disk.
+    pub kernel: Option<PathBuf>,
+    /// The initial RAM disk of `kernel`.
+    pub initrd: Option<PathBuf>,
+    /// What is added to the kernel's command line; all of it, where `kernel` is given.
+    pub append: Option<String>,
+    /// Everything as `linuxkit run qemu` does it: SATA disks, qcow2 for what is made, its names of files.
+    pub linuxkit: bool,
     /// Boot with UEFI firmware.
     pub uefi: bool,
     /// `--fw`: firmware given by path.
@@ -113,6 +121,10 @@ impl Default for Request {
             image: None,
             image_options: DiskSpec::default(),
             boot: BootMode::Auto,
+            kernel: None,
+            initrd: None,
+            append: None,
+            linuxkit: false,
             uefi: false,
             firmware: None,
             display: Display::None,

@@ -20,7 +20,7 @@ const KNOWN: &[&str] = &["dir", "tag"];
 pub struct ShareSpec {
     /// The folder.
     pub directory: PathBuf,
-    /// The guest mounts it by this tag (1 to 36 bytes); none = `share0`, `share1`, …
+    /// The guest mounts it by this tag (1 to 36 bytes); none = `virtiofs0`, `virtiofs1`, …, as in linuxkit
     pub tag: Option<String>,
 }
 

@@ -13,7 +13,8 @@ const MIB: u64 = 1 << 20;
 /// Letters of the units, each 1024 times the one before it.
 const UNITS: &str = "KMGTP";
 
-/// A size in bytes, more than 0. Typed `512M`, `10G`, `1T`, `64K`, `1048576B`; a plain number is MB (MiB), as in linuxkit.
+/// A size in bytes, more than 0. Typed `512M`, `10G`, `1T`, `64K`, `1048576B`; a plain number is MB (MiB), as in linuxkit's `--mem`;
+/// of a disk's size see [`Size::of_disk`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Size(pub(crate) u64);
@@ -62,6 +63,15 @@ impl Size {
     pub const fn mib(count: u64) -> Self {
         assert!(count > 0 && count <= MAX / MIB, "a size must be more than 0 and less than 8 EiB");
         Self(count * MIB)
+    }
+
+    /// The size of a disk, as it is typed: a plain number is GiB, as in linuxkit's `--disk`.
+    ///
+    /// # Errors
+    /// As for any size.
+    pub fn of_disk(text: &str) -> Result<Self, SizeError> {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if plain { format!("{text}G").parse() } else { text.parse() }
     }
 
     /// The size in bytes.
@@ -182,6 +192,18 @@ mod tests {
                 format!("size '{text}' is too large (at most 9223372036854775807 bytes)")
             );
         }
+    }
+
+    #[test]
+    fn a_plain_number_is_of_linuxkits_unit() {
+        assert_eq!("10".parse::<Size>().unwrap(), Size::mib(10));
+        for (text, gib) in [("10", 10), ("010", 10), ("10G", 10), ("1T", 1024)] {
+            assert_eq!(Size::of_disk(text).unwrap(), Size::mib(gib * 1024), "{text}");
+        }
+        assert_eq!(Size::of_disk("10M").unwrap(), Size::mib(10));
+        assert_eq!(Size::of_disk("0").unwrap_err(), SizeError::Zero);
+        assert_eq!(Size::of_disk("").unwrap_err(), SizeError::Empty);
+        assert_eq!(Size::of_disk("-1").unwrap_err(), SizeError::Negative("-1".to_owned()));
     }
 
     #[test]

@@ -348,6 +348,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
         state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
     record::write(&file.spec, &file.facts, &outcome, None, &console.unwrap_or_default());
     if let Ok(Some(state)) = state {
+        state.remove_pid();
         if let Ok(text) = serde_json::to_vec_pretty(&outcome) {
             let _ = state.write(OUTCOME_FILE, &text);
         }

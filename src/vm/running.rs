@@ -159,6 +159,7 @@ impl Running {
         log::info!("{end}");
         shares.end();
         remove_screen(&spec.display);
+        state.remove_pid();
         if let Some(path) = user_qmp {
             remove_socket(&path);
         }

@@ -72,6 +72,7 @@ pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartE
 fn undo(prepared: Prepared, made: Made) {
     let Prepared { spec, run, state, mut shares, user_qmp, images, .. } = prepared;
     shares.end();
+    state.remove_pid();
     remove_screen(&spec.display);
     if let Some((path, listener)) = user_qmp {
         drop(listener);
@@ -249,6 +250,7 @@ async fn speak(
     let run = &prepared.run;
     // before the guest can change an image, and while QEMU is busy with itself
     prepared.state.settle().map_err(StartError::from)?;
+    prepared.state.write_pid(process.pid()).map_err(StartError::from)?;
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
     let spec = prepared.spec.clone();

@@ -44,6 +44,7 @@ mod interop;
 mod layers;
 mod library;
 mod life;
+mod linuxkit;
 mod notify;
 mod own_files;
 mod printing;

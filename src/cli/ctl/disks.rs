@@ -105,7 +105,8 @@ impl Add {
 pub(super) struct Resize {
     /// As disk-list prints it
     id: String,
-    /// The new size, e.g. 20G; a plain number is MB
+    /// The new size, e.g. 20G; a plain number is GB
+    #[arg(value_parser = Size::of_disk)]
     size: Size,
 }
 

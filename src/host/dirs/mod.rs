@@ -30,7 +30,7 @@ pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;
-pub use state::{StateDir, state_path, state_path_in};
+pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, user_store};
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.

@@ -38,7 +38,7 @@ const RUN_FILES: [&str; 12] = [
 ];
 
 /// Files of a state directory that have one name only.
-const STATE_FILES: [&str; 11] = [
+const STATE_FILES: [&str; 13] = [
     "mac-addr",
     "uuid",
     "formats.json",
@@ -47,6 +47,8 @@ const STATE_FILES: [&str; 11] = [
     "console.log",
     "console.log.1",
     "metadata.iso",
+    "data.iso",
+    super::state::PID_FILE,
     "uefi-vars.fd",
     super::ephemeral::RUN_FILE,
     names::LOCK,

@@ -23,6 +23,8 @@ use crate::spec::{DeviceId, ImageFormat, MacAddress};
 
 /// The network card's address, as linuxkit calls it.
 const MAC_FILE: &str = "mac-addr";
+/// QEMU's process, as linuxkit has QEMU write it down.
+pub(super) const PID_FILE: &str = "qemu.pid";
 const UUID_FILE: &str = "uuid";
 const FORMATS_FILE: &str = "formats.json";
 
@@ -40,10 +42,21 @@ pub fn state_path(image: &Path) -> PathBuf {
     path.into()
 }
 
+/// Where linuxkit has the state of an image: its whole name is the prefix, but for an ISO.
+pub fn linuxkit_state_path(image: &Path) -> PathBuf {
+    let bytes = image.as_os_str().as_bytes();
+    let mut path = OsStr::from_bytes(bytes.strip_suffix(b".iso").unwrap_or(bytes)).to_owned();
+    path.push("-state");
+    path.into()
+}
+
 /// The same under a service manager: in the folder that it gives (`$STATE_DIRECTORY`, the first of a colon list) rather than
 /// beside the image.
+///
+/// A folder that linuxkit has made for this image is used, unless vmrun has made one.
 pub fn state_path_in(given: Option<OsString>, image: &Path) -> PathBuf {
-    let beside = state_path(image);
+    let (ours, theirs) = (state_path(image), linuxkit_state_path(image));
+    let beside = if theirs.is_dir() && ours.symlink_metadata().is_err() { theirs } else { ours };
     let first = given.as_deref().and_then(|list| list.as_bytes().split(|byte| *byte == b':').next());
     match (first.filter(|folder| !folder.is_empty()), beside.file_name()) {
         (Some(folder), Some(name)) => Path::new(OsStr::from_bytes(folder)).join(name),
@@ -124,6 +137,19 @@ impl StateDir {
 
     fn held(&self) -> MutexGuard<'_, Option<BTreeMap<String, Vec<u8>>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes QEMU's process down.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn write_pid(&self, pid: i32) -> Result<(), DirError> {
+        self.write_file(PID_FILE, format!("{pid}\n").as_bytes())
+    }
+
+    /// Takes it back, once it has ended.
+    pub fn remove_pid(&self) {
+        let _ = self.unlink(PID_FILE);
     }
 
     /// Lets another VM have it, although there still are those who read in it.
@@ -270,6 +296,25 @@ mod tests {
         ] {
             assert_eq!(state_path(Path::new(image)), Path::new(state));
         }
+    }
+
+    #[test]
+    fn a_folder_that_linuxkit_has_made_is_used() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for (image, linuxkits) in [
+            ("a.qcow2", "a.qcow2-state"),
+            ("b.iso", "b-state"),
+            ("c-bios.img", "c-bios.img-state"),
+            ("d", "d-state"),
+        ] {
+            assert_eq!(linuxkit_state_path(&at(image)), at(linuxkits));
+            fs::create_dir(at(linuxkits)).unwrap();
+            assert_eq!(state_path_in(None, &at(image)), at(linuxkits), "{image}");
+        }
+        // vmrun's own goes before it
+        fs::create_dir(at("a-state")).unwrap();
+        assert_eq!(state_path_in(None, &at("a.qcow2")), at("a-state"));
     }
 
     #[test]

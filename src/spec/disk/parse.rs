@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{DiskBus, DiskSpec};
 use crate::spec::id::IdError;
 use crate::spec::options::{self, OptionError, Writer};
-use crate::spec::size::SizeError;
+use crate::spec::size::{Size, SizeError};
 use crate::spec::words::UnknownWord;
 
 const KNOWN: &[&str] = &["file", "size", "format", "bus", "readonly", "serial", "id"];
@@ -61,7 +61,7 @@ impl DiskSpec {
             }
             let value = options::text(name, value.as_deref())?;
             match name {
-                "size" => disk.size = Some(value.parse()?),
+                "size" => disk.size = Some(Size::of_disk(value)?),
                 "format" => disk.format = Some(value.parse()?),
                 "bus" => disk.bus = value.parse()?,
                 "readonly" => disk.readonly = switch(value)?,
@@ -70,6 +70,11 @@ impl DiskSpec {
             }
         }
         Ok(disk)
+    }
+
+    /// Whether a text that [`DiskSpec::parse`] reads says on which bus the disk is.
+    pub fn names_bus(text: &OsStr) -> bool {
+        options::read(text, "file", KNOWN).is_ok_and(|read| read.iter().any(|(name, _)| *name == "bus"))
     }
 
     /// The text that [`DiskSpec::parse`] reads, with every byte of the path.
@@ -144,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::{ImageFormat, Size};
+    use crate::spec::ImageFormat;
 
     fn file(path: &str) -> DiskSpec {
         DiskSpec { file: Some(path.into()), ..DiskSpec::default() }
@@ -181,6 +186,11 @@ mod tests {
             assert_eq!(text.parse::<DiskSpec>().unwrap().file, Some(path.into()), "{text}");
         }
         assert_eq!("size=1G".parse::<DiskSpec>().unwrap().file, None);
+        // linuxkit's unit
+        assert_eq!("size=10".parse::<DiskSpec>().unwrap().size, Some(Size::mib(10 << 10)));
+        assert!(
+            DiskSpec::names_bus("a,bus=virtio".as_ref()) && !DiskSpec::names_bus("a,,bus=virtio".as_ref())
+        );
         assert!("x,readonly".parse::<DiskSpec>().unwrap().readonly);
         assert!(!"x,readonly=false".parse::<DiskSpec>().unwrap().readonly);
         assert_eq!("x.vhd,format=vhd".parse::<DiskSpec>().unwrap().format, Some(ImageFormat::Vpc));

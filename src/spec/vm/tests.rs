@@ -38,6 +38,8 @@ fn boot() -> impl Strategy<Value = Boot> {
         (path(), path(), any::<String>()).prop_map(|(kernel, squashfs, cmdline)| Boot::Squashfs {
             kernel,
             squashfs,
+            sata: cmdline.len() % 2 == 0,
+            append: cmdline.chars().rev().collect(),
             cmdline
         }),
     ]

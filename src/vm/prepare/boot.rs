@@ -4,17 +4,62 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::host::files;
 use crate::host::image::{self, ImageError};
-use crate::spec::{Boot, BootMode};
+use crate::host::{accel, files};
+use crate::spec::{Arch, Boot, BootMode, Request};
 
 use super::super::start_error::StartError;
 
 /// A kernel's command line has 2 KiB on x86, 4 KiB at most elsewhere (`COMMAND_LINE_SIZE`); this is to notice a wrong file.
 const MAX_CMDLINE: u64 = 64 << 10;
 
-/// How the image boots, all paths absolute. With [`Boot::Disk`] the image itself is a disk.
-pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
+/// How the request's VM boots, all paths absolute; `image` is the request's. With [`Boot::Disk`] the image itself is a disk.
+pub(super) fn find(request: &Request, image: &Path) -> Result<Boot, StartError> {
+    let append = request.append.as_deref().unwrap_or_default().trim();
+    if let Some(kernel) = &request.kernel {
+        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| file("file", path, &error));
+        let initrd = request.initrd.as_ref().map(absolute).transpose()?;
+        return Ok(Boot::Kernel {
+            kernel: readable("kernel", absolute(kernel)?)?,
+            initrd: initrd.map(|initrd| readable("initrd", initrd)).transpose()?,
+            cmdline: append.to_owned(),
+        });
+    }
+    if request.initrd.is_some() {
+        return Err(StartError::Usage {
+            message: "--initrd goes with a kernel that is a file".to_owned(),
+            hint: Some("say which: --kernel=FILE".to_owned()),
+        });
+    }
+    match find_by_image(request.boot, image, request.linuxkit)? {
+        Boot::Kernel { kernel, initrd, cmdline } => {
+            let cmdline = format!("{cmdline} {append}").trim().to_owned();
+            Ok(Boot::Kernel { kernel, initrd, cmdline })
+        }
+        Boot::Squashfs { kernel, squashfs, cmdline, .. } => Ok(Boot::Squashfs {
+            kernel,
+            squashfs,
+            cmdline,
+            append: append.to_owned(),
+            sata: request.linuxkit && has_linuxkits_disks(request),
+        }),
+        Boot::Disk | Boot::Iso { .. } if request.append.is_some() => Err(StartError::Usage {
+            message: "--append goes with a kernel that QEMU loads, and this image boots by itself".to_owned(),
+            hint: Some("boot a kernel beside it with --kernel=FILE".to_owned()),
+        }),
+        boot => Ok(boot),
+    }
+}
+
+/// Whether linuxkit's `-drive` is a SATA disk of this machine, `/dev/sda`; elsewhere it is a virtio one.
+pub(super) fn has_linuxkits_disks(request: &Request) -> bool {
+    let arch = request.arch.or_else(|| accel::Machine::here().map(|machine| machine.arch));
+    let microvm = request.machine.as_deref().is_some_and(|machine| machine.starts_with("microvm"));
+    arch == Some(Arch::X86_64) && !microvm
+}
+
+/// How the image boots by itself, or as the mode says. linuxkit has other preferences where there is everything.
+fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, StartError> {
     let image = std::path::absolute(image).map_err(|error| file("image", image, &error))?;
     match mode {
         BootMode::Kernel => kernel(&image),
@@ -25,9 +70,9 @@ pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
             false => Ok(Boot::Disk),
         },
         BootMode::Auto if exists(&with_suffix(&image, "-kernel")) => {
-            let only_squashfs =
-                exists(&with_suffix(&image, "-squashfs.img")) && !exists(&with_suffix(&image, "-initrd.img"));
-            if only_squashfs { squashfs(&image) } else { kernel(&image) }
+            let has_initrd = exists(&with_suffix(&image, "-initrd.img"));
+            let has_squashfs = exists(&with_suffix(&image, "-squashfs.img"));
+            if has_squashfs && (linuxkit || !has_initrd) { squashfs(&image) } else { kernel(&image) }
         }
         BootMode::Auto => Err(StartError::File {
             what: "image",
@@ -39,6 +84,11 @@ pub(super) fn find(mode: BootMode, image: &Path) -> Result<Boot, StartError> {
             path: image,
         }),
     }
+}
+
+/// Whether the image is a disk of the VM.
+pub(super) fn image_is_disk(request: &Request, boot: &Boot) -> bool {
+    *boot == Boot::Disk || (request.kernel.is_some() && request.image.is_some())
 }
 
 fn kernel(prefix: &Path) -> Result<Boot, StartError> {
@@ -56,6 +106,8 @@ fn squashfs(prefix: &Path) -> Result<Boot, StartError> {
         kernel: readable("kernel", with_suffix(prefix, "-kernel"))?,
         squashfs: readable("squashfs image", with_suffix(prefix, "-squashfs.img"))?,
         cmdline: cmdline(prefix)?,
+        append: String::new(),
+        sata: false,
     })
 }
 
@@ -135,7 +187,7 @@ mod tests {
     fn what_exists_decides() {
         let all = ["a.img", "b.ISO", "k-kernel", "k-initrd.img", "k-cmdline", "s-kernel", "s-squashfs.img"];
         let folder = folder(&all);
-        let find = |name: &str| find(BootMode::Auto, &folder.path().join(name));
+        let find = |name: &str| find_by_image(BootMode::Auto, &folder.path().join(name), false);
         assert_eq!(find("a.img").unwrap(), Boot::Disk);
         assert!(matches!(find("b.ISO").unwrap(), Boot::Iso { .. }));
         assert!(
@@ -151,13 +203,48 @@ mod tests {
     fn a_forced_mode_needs_its_files() {
         let folder = folder(&["a.img", "k-kernel"]);
         let image = folder.path().join("a.img");
-        assert!(matches!(find(BootMode::Iso, &image).unwrap(), Boot::Iso { .. }));
-        let error = find(BootMode::Kernel, &image).unwrap_err();
+        assert!(matches!(find_by_image(BootMode::Iso, &image, false).unwrap(), Boot::Iso { .. }));
+        let error = find_by_image(BootMode::Kernel, &image, false).unwrap_err();
         assert!(
             error.to_string().contains("kernel ") && error.to_string().contains("a.img-kernel"),
             "{error}"
         );
-        let squashfs = find(BootMode::Squashfs, &folder.path().join("k")).unwrap_err();
+        let squashfs = find_by_image(BootMode::Squashfs, &folder.path().join("k"), false).unwrap_err();
         assert!(squashfs.to_string().contains("k-squashfs.img"), "{squashfs}");
+    }
+
+    #[test]
+    fn a_kernel_that_is_a_file_has_its_initrd_and_command_line() {
+        let folder = folder(&["vmlinuz", "initrd", "a.img", "k-kernel", "k-cmdline"]);
+        let at = |name: &str| Some(folder.path().join(name));
+        let request = Request {
+            kernel: at("vmlinuz"),
+            initrd: at("initrd"),
+            append: Some("root=/dev/vda".to_owned()),
+            image: at("a.img"),
+            ..Request::default()
+        };
+        let boot = find(&request, &folder.path().join("a.img")).unwrap();
+        assert!(
+            matches!(&boot, Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "root=/dev/vda"),
+            "{boot:?}"
+        );
+        assert!(image_is_disk(&request, &boot));
+        let prefix = Request { append: Some(" y=2 ".to_owned()), ..Request::default() };
+        let boot = find(&prefix, &folder.path().join("k")).unwrap();
+        assert!(matches!(&boot, Boot::Kernel { cmdline, .. } if cmdline == "quiet x=1 y=2"), "{boot:?}");
+        assert!(!image_is_disk(&prefix, &boot));
+        let error = find(&prefix, &folder.path().join("a.img")).unwrap_err();
+        assert!(error.to_string().contains("boots by itself") && error.is_usage(), "{error}");
+        let error = find(&Request { kernel: None, ..request }, &folder.path().join("k")).unwrap_err();
+        assert!(error.to_string().contains("--initrd") && error.is_usage(), "{error}");
+    }
+
+    #[test]
+    fn linuxkit_prefers_a_squashfs() {
+        let folder = folder(&["k-kernel", "k-initrd.img", "k-squashfs.img"]);
+        let find = |linuxkit| find_by_image(BootMode::Auto, &folder.path().join("k"), linuxkit).unwrap();
+        assert!(matches!(find(false), Boot::Kernel { .. }));
+        assert!(matches!(find(true), Boot::Squashfs { .. }));
     }
 }

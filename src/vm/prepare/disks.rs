@@ -9,7 +9,8 @@ use super::super::images::{Access, Images, Opened};
 use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use super::super::nics;
 use super::super::start_error::{StartError, system};
-use super::Made;
+use super::disk_names::Names;
+use super::{Made, Plan, boot};
 
 /// The disks with what was found out about their images.
 pub(super) struct Disks {
@@ -17,23 +18,33 @@ pub(super) struct Disks {
     opened: Vec<Opened>,
 }
 
-/// Resolves all disks; the boot image is the first if it is a disk.
+/// Resolves all disks; the image is the first if it is a disk.
 pub(super) fn all(
     request: &Request,
-    boot: &Boot,
-    image: &Path,
-    state: &Path,
+    plan: &Plan,
     images: &Images,
     made: &mut Made,
 ) -> Result<Disks, StartError> {
+    let state = &plan.state;
     let mut specs: Vec<(String, DiskSpec)> = Vec::new();
-    if *boot == Boot::Disk {
-        let disk = DiskSpec { file: Some(image.to_owned()), ..request.image_options.clone() };
+    if boot::image_is_disk(request, &plan.boot) {
+        let mut disk = DiskSpec { file: Some(plan.image.clone()), ..request.image_options.clone() };
+        if request.linuxkit && disk.bus == DiskBus::default() {
+            disk.bus = DiskBus::Sata;
+        }
         specs.push(("image".to_owned(), disk));
     } else if (DiskSpec { file: None, ..request.image_options.clone() }) != DiskSpec::default() {
         return Err(StartError::usage("options of IMAGE are for disk images, not for CDs and kernels"));
     }
+    let before = specs.len();
+    let names = Names::look(&request.disks, before, state);
     specs.extend(request.disks.iter().map(|disk| (format!("--disk {disk}"), disk.clone())));
+    if request.linuxkit && !boot::has_linuxkits_disks(request) {
+        specs
+            .iter_mut()
+            .filter(|(_, disk)| disk.bus == DiskBus::Sata)
+            .for_each(|(_, disk)| disk.bus = DiskBus::Virtio);
+    }
     let taken: Vec<DeviceId> = specs.iter().filter_map(|(_, disk)| disk.id.clone()).collect();
     let mut all = Disks { disks: Vec::new(), opened: Vec::new() };
     for (position, (what, disk)) in specs.into_iter().enumerate() {
@@ -41,7 +52,14 @@ pub(super) fn all(
             Some(id) => id.clone(),
             None => free_id(position, &taken, &all.disks)?,
         };
-        let file = file(&disk, &id, state)?;
+        let file = match &disk.file {
+            Some(file) => std::path::absolute(file).map_err(system("the working directory"))?,
+            None => in_state(names.path(&disk, position.saturating_sub(before), &id, state))?,
+        };
+        // as linuxkit makes it; what is there keeps its own
+        let made_as =
+            request.linuxkit.then_some(ImageFormat::Qcow2).filter(|_| file.symlink_metadata().is_err());
+        let disk = DiskSpec { format: disk.format.or(made_as), ..disk };
         let overlaid = request.ephemeral && !disk.readonly;
         let access = if overlaid { Access::Below } else { Access::Disk };
         // what is under an overlay is only read
@@ -75,22 +93,14 @@ pub(super) fn all(
     Ok(all)
 }
 
-fn file(disk: &DiskSpec, id: &DeviceId, state: &Path) -> Result<PathBuf, StartError> {
-    match &disk.file {
-        Some(file) => std::path::absolute(file).map_err(system("the working directory")),
-        None => {
-            let format = disk.format.unwrap_or(ImageFormat::Raw);
-            let extension = if format == ImageFormat::Raw { "img" } else { format.as_str() };
-            let path = state.join(format!("{id}.{extension}"));
-            // made here, or not at all: a state directory that came with an image could lead anywhere
-            if path.is_symlink() {
-                let hint = format!("name the file that is meant: `--disk {}`", path.display());
-                let why = "it is a symbolic link".to_owned();
-                return Err(StartError::File { what: "disk", path, why, hint: Some(hint) });
-            }
-            Ok(path)
-        }
+/// Made here, or not at all: a state directory that came with an image could lead anywhere.
+fn in_state(path: PathBuf) -> Result<PathBuf, StartError> {
+    if !path.is_symlink() {
+        return Ok(path);
     }
+    let hint = format!("name the file that is meant: `--disk {}`", path.display());
+    let why = "it is a symbolic link".to_owned();
+    Err(StartError::File { what: "disk", path, why, hint: Some(hint) })
 }
 
 /// `disk0` for the first and so on, past those that the user took.

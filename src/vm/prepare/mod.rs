@@ -3,6 +3,7 @@
 
 mod boot;
 mod devices;
+mod disk_names;
 mod disks;
 mod made;
 mod naming;
@@ -14,14 +15,14 @@ mod state;
 
 use std::io::Read;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
 use crate::host::accel::{self, AccelChoice, Warning};
-use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment, state_path_in};
+use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment, linuxkit_state_path, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
@@ -146,9 +147,9 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
         text.trim().parse().ok()
     });
     let mut scratch = Made::default();
-    let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, &mut scratch)?;
+    let disks = disks::all(request, &plan, &images, &mut scratch)?;
     let firmware = plan.firmware.clone().map(|found| found.in_folder(&plan.state));
-    let metadata = request.data.as_ref().map(|_| plan.state.join("metadata.iso"));
+    let metadata = request.data.as_ref().map(|_| plan.state.join(metadata_file(request)));
     let uuid = request.uuid.or_else(|| StateDir::uuid_at(&plan.state)).unwrap_or_else(Uuid::new_v4);
     let mac = mac.unwrap_or_else(random_mac);
     let parts = SpecParts { name, uuid, mac, disks: disks.disks, firmware, metadata };
@@ -161,7 +162,8 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
 
 impl Plan {
     fn look(request: &Request) -> Result<Self, StartError> {
-        let Some(image) = &request.image else {
+        // a kernel boots without one, and then names the VM
+        let Some(image) = request.image.as_ref().or(request.kernel.as_ref()) else {
             return Err(StartError::Usage {
                 message: "which image is to be booted?".to_owned(),
                 hint: Some("vmrun qemu IMAGE: a disk image, an ISO, or a prefix of -kernel".to_owned()),
@@ -170,7 +172,7 @@ impl Plan {
         let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
         let arch = request.arch.unwrap_or(machine.arch);
         check_network(request)?;
-        let boot = boot::find(request.boot, image)?;
+        let boot = boot::find(request, image)?;
         let image = std::path::absolute(image).map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
@@ -178,9 +180,10 @@ impl Plan {
             log::warn!("{message}\nhint: {hint}");
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
-        let firmware = find_firmware(request, arch)?;
+        let firmware = find_firmware(request, arch, &boot)?;
         let state = match &request.state {
             Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
+            None if request.linuxkit => linuxkit_state_path(&image),
             None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
         };
         shares::check(request)?;
@@ -194,6 +197,11 @@ impl Plan {
         };
         Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices, display })
     }
+}
+
+/// The CD with the metadata, in the state directory.
+fn metadata_file(request: &Request) -> &'static str {
+    if request.linuxkit { "data.iso" } else { "metadata.iso" }
 }
 
 fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
@@ -227,17 +235,13 @@ fn check_network(request: &Request) -> Result<(), StartError> {
     Ok(())
 }
 
-fn find_firmware(request: &Request, arch: Arch) -> Result<Option<FoundFirmware>, StartError> {
+fn find_firmware(request: &Request, arch: Arch, boot: &Boot) -> Result<Option<FoundFirmware>, StartError> {
     if let Some(path) = &request.firmware {
         let path = std::path::absolute(path).map_err(system("the working directory"))?;
         return Ok(Some(firmware::given(arch, &path)?));
     }
     // aarch64's `virt` has no firmware of its own: without a kernel to load it could not boot at all
-    let needed = arch == Arch::Aarch64
-        && !matches!(
-            boot::find(request.boot, request.image.as_deref().unwrap_or(Path::new(""))),
-            Ok(Boot::Kernel { .. } | Boot::Squashfs { .. })
-        );
+    let needed = arch == Arch::Aarch64 && !matches!(boot, Boot::Kernel { .. } | Boot::Squashfs { .. });
     if !request.uefi && !needed {
         return Ok(None);
     }
@@ -293,13 +297,13 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let raw = RawImages::new(store_environment(request));
     let images = Images::new(Arc::clone(&state), !request.ephemeral, run.path(), raw);
     images.hold();
-    let disks = disks::all(request, &plan.boot, &plan.image, &plan.state, &images, made)?;
+    let disks = disks::all(request, &plan, &images, made)?;
     let firmware = plan.firmware.clone().map(|found| firmware::prepare(found, &state)).transpose()?;
     let name = run.name().clone();
     let uuid = identity(request, base.uuid, &state)?;
     let metadata = match &request.data {
         Some(data) => {
-            let path = state.path().join("metadata.iso");
+            let path = state.path().join(metadata_file(request));
             iso::metadata_iso(&path, data, uuid, name.as_str())?;
             Some(path)
         }

@@ -126,7 +126,7 @@ pub(super) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
                 hint: None,
             });
         }
-        let tag = share.tag.clone().unwrap_or_else(|| format!("share{number}"));
+        let tag = share.tag.clone().unwrap_or_else(|| format!("virtiofs{number}"));
         if shares.iter().any(|other| other.tag == tag) {
             return Err(StartError::usage(format!("--virtiofs: the tag '{tag}' is given twice")));
         }

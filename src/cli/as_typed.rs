@@ -1,0 +1,69 @@
+//! What was typed of a disk or a forward, beside what it says by itself: what is not said depends on other flags.
+
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use crate::spec::{DiskBus, DiskError, DiskSpec, Forward, ForwardError};
+
+/// `--disk`.
+#[derive(Debug, Clone)]
+pub(super) struct TypedDisk {
+    disk: DiskSpec,
+    names_bus: bool,
+}
+
+impl TypedDisk {
+    pub(super) fn parse(text: &OsStr) -> Result<Self, DiskError> {
+        Ok(Self { disk: DiskSpec::parse(text)?, names_bus: DiskSpec::names_bus(text) })
+    }
+
+    /// linuxkit's disks are SATA ones.
+    pub(super) fn meant(self, linuxkit: bool) -> DiskSpec {
+        match linuxkit && !self.names_bus {
+            true => DiskSpec { bus: DiskBus::Sata, ..self.disk },
+            false => self.disk,
+        }
+    }
+}
+
+/// `--publish`.
+#[derive(Debug, Clone)]
+pub(super) struct TypedForward {
+    forward: Forward,
+    names_address: bool,
+}
+
+impl FromStr for TypedForward {
+    type Err = ForwardError;
+
+    fn from_str(text: &str) -> Result<Self, ForwardError> {
+        Ok(Self { forward: text.parse()?, names_address: Forward::names_address(text) })
+    }
+}
+
+impl TypedForward {
+    /// linuxkit listens on all addresses.
+    pub(super) fn meant(self, linuxkit: bool) -> Forward {
+        match linuxkit && !self.names_address {
+            true => Forward { address: Ipv4Addr::UNSPECIFIED, ..self.forward },
+            false => self.forward,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_counts_and_what_is_not_is_linuxkits() {
+        let disk = |text: &str| TypedDisk::parse(text.as_ref()).unwrap().meant(true).bus;
+        assert_eq!(disk("size=1"), DiskBus::Sata);
+        assert_eq!(disk("size=1,bus=virtio"), DiskBus::Virtio);
+        let forward = |text: &str| text.parse::<TypedForward>().unwrap().meant(true).to_string();
+        assert_eq!(forward("80:80/TCP"), "0.0.0.0:80:80/tcp");
+        assert_eq!(forward("127.0.0.1:80:80"), "127.0.0.1:80:80/tcp");
+        assert_eq!("80:80".parse::<TypedForward>().unwrap().meant(false).to_string(), "127.0.0.1:80:80/tcp");
+    }
+}

@@ -1,0 +1,170 @@
+//! Words as linuxkit takes them: `--flag=false`, and this program under the name of `linuxkit`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{ArgAction, Args, Command};
+
+use super::failure::Failure;
+use super::qemu_args::QemuArgs;
+
+/// The name that this program does `run qemu` under.
+const NAME: &str = "linuxkit";
+/// Flags of `linuxkit` and `linuxkit run` that may stand in front of the backend and have a value.
+const WITH_VALUE: [&str; 6] = ["--cpus", "--mem", "--disk", "-v", "--verbose", "--cache"];
+
+/// The words for vmrun, if these are for linuxkit: `linuxkit run [qemu] …` is `vmrun qemu --linuxkit …`.
+pub(super) fn by_name(words: &[OsString]) -> Option<Result<Vec<OsString>, Failure>> {
+    let (name, rest) = words.split_first()?;
+    if Path::new(name).file_name() != Some(OsStr::new(NAME)) {
+        return None;
+    }
+    let backend = position_of_word(rest, 0);
+    let run = backend.filter(|run| rest[*run] == "run");
+    let Some(run) = run else {
+        let only =
+            "this is vmrun under the name of linuxkit, which does `linuxkit run qemu` and nothing else";
+        return Some(Err(Failure::usage(only.to_owned())));
+    };
+    let qemu = position_of_word(rest, run + 1).filter(|qemu| rest[*qemu] == "qemu");
+    let kept = rest
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != run && Some(*at) != qemu)
+        .map(|(_, word)| word.clone());
+    Some(Ok(["vmrun", "qemu", "--linuxkit"].into_iter().map(OsString::from).chain(kept).collect()))
+}
+
+/// The first word from `start` on that is neither a flag nor a flag's value.
+fn position_of_word(words: &[OsString], start: usize) -> Option<usize> {
+    let mut at = start;
+    while let Some(word) = words.get(at) {
+        match word.to_str() {
+            Some(flag) if WITH_VALUE.contains(&flag) => at += 2,
+            Some(flag) if flag.starts_with('-') => at += 1,
+            _ => return Some(at),
+        }
+    }
+    None
+}
+
+/// The words of `vmrun qemu` in clap's spelling: `--uefi=true` is `--uefi`, `--uefi=false` is nothing, and of several of one flag the last
+/// counts, all as in linuxkit; `--kernel FILE` beside `--initrd`, which linuxkit does not have, is `--kernel=FILE`.
+pub(super) fn spelled_out(words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_none_or(|command| command != "qemu") {
+        return words;
+    }
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let is =
+        |name: &str, word: &OsString| word.to_str().is_some_and(|word| word.split('=').next() == Some(name));
+    let has_initrd = words[..end].iter().any(|word| is("--initrd", word));
+    let says_value = |word: &OsString| word.to_str().is_some_and(|word| switch(word).is_some());
+    if !has_initrd && !words[..end].iter().any(says_value) {
+        return words;
+    }
+    let switches = switches();
+    let switch_of = |word: &OsString| {
+        let (name, value) = word.to_str().and_then(switch)?;
+        switches.iter().any(|switch| switch == name).then(|| (name.to_owned(), value))
+    };
+    let mut out: Vec<OsString> = Vec::new();
+    let mut words = words.into_iter().enumerate().peekable();
+    while let Some((at, word)) = words.next() {
+        if at >= end {
+            out.push(word);
+        } else if has_initrd && word == "--kernel" {
+            let file = words.next_if(|(at, next)| *at < end && !next.as_encoded_bytes().starts_with(b"-"));
+            out.push(file.map_or(word, |(_, file)| joined("--kernel=", &file)));
+        } else if let Some((name, value)) = switch_of(&word) {
+            let flag = OsString::from(format!("--{name}"));
+            out.retain(|earlier| *earlier != flag);
+            if value {
+                out.push(flag);
+            }
+        } else {
+            out.push(word);
+        }
+    }
+    out
+}
+
+fn joined(flag: &str, value: &OsStr) -> OsString {
+    let mut word = OsString::from(flag);
+    word.push(value);
+    word
+}
+
+/// `--NAME=VALUE` where VALUE is one of Go's words for a truth value (`strconv.ParseBool`).
+fn switch(word: &str) -> Option<(&str, bool)> {
+    let (name, value) = word.strip_prefix("--")?.split_once('=')?;
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some((name, true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some((name, false)),
+        _ => None,
+    }
+}
+
+/// The names of the flags that have no value, and of the one that need not have any.
+fn switches() -> Vec<String> {
+    let command = QemuArgs::augment_args(Command::new("qemu"));
+    let is_switch = |argument: &&clap::Arg| {
+        matches!(argument.get_action(), ArgAction::SetTrue) || argument.get_id() == "kernel"
+    };
+    command
+        .get_arguments()
+        .filter(is_switch)
+        .filter_map(|switch| switch.get_long().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn spelled(line: &str) -> String {
+        spelled_out(words(line)).join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn every_switch_takes_a_truth_value() {
+        for switch in switches() {
+            assert_eq!(spelled(&format!("vmrun qemu --{switch}=true i")), format!("vmrun qemu --{switch} i"));
+            assert_eq!(spelled(&format!("vmrun qemu --{switch}=F i")), "vmrun qemu i");
+        }
+        assert_eq!(spelled("vmrun qemu --uefi --uefi=false --gui=1 i"), "vmrun qemu --gui i");
+        for same in [
+            "vmrun qemu --cpus=1 i",
+            "vmrun qemu i -- --gui=true",
+            "vmrun ctl --gui=true",
+            "vmrun qemu --gui=yes i",
+        ] {
+            assert_eq!(spelled(same), same);
+        }
+    }
+
+    #[test]
+    fn a_kernel_with_an_initrd_is_a_file() {
+        assert_eq!(spelled("vmrun qemu --kernel k --initrd i d"), "vmrun qemu --kernel=k --initrd i d");
+        assert_eq!(spelled("vmrun qemu --kernel k"), "vmrun qemu --kernel k");
+        assert_eq!(spelled("vmrun qemu --kernel --initrd i p"), "vmrun qemu --kernel --initrd i p");
+    }
+
+    #[test]
+    fn linuxkits_words_are_vmruns() {
+        let told = |line: &str| by_name(&words(line)).map(|told| told.map(|told| told.join(OsStr::new(" "))));
+        for (typed, meant) in [
+            ("linuxkit run qemu --uefi x", "vmrun qemu --linuxkit --uefi x"),
+            ("/usr/bin/linuxkit run x", "vmrun qemu --linuxkit x"),
+            ("linuxkit run --mem 512 qemu x", "vmrun qemu --linuxkit --mem 512 x"),
+            ("linuxkit run qemu qemu", "vmrun qemu --linuxkit qemu"),
+        ] {
+            assert_eq!(told(typed).unwrap().unwrap(), meant);
+        }
+        assert!(told("vmrun run qemu x").is_none());
+        assert!(told("linuxkit build x.yml").unwrap().is_err());
+    }
+}
