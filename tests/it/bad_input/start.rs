@@ -121,7 +121,7 @@ fn a_guest_that_ends_by_itself_leaves_its_disks() {
     // the counterpart: what a good start has made stays
     let bad = Bad::new();
     crate::support::boot_sector::write(Guest::PowersOff, &bad.sandbox.file("off.img"));
-    bad.sandbox.run(["qemu", "--disk", "new.img,size=1", "off.img"]).ok();
+    bad.sandbox.run(["qemu", "--disk", "new.img,size=1M", "off.img"]).ok();
     assert_eq!(std::fs::metadata(bad.sandbox.file("new.img")).unwrap().len(), 1 << 20);
     assert!(bad.sandbox.file("off-state/mac-addr").exists());
 }
