@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::{Value, json};
 
+use crate::host::HINTED;
 use crate::vm::console::ANSWER;
 
 use super::output::tell;
@@ -63,7 +64,7 @@ fn text(record: &Record<'_>) -> String {
         Level::Warn => "vmrun: warning: ",
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };
-    match split(&record.args().to_string()) {
+    match split(record.target(), &record.args().to_string()) {
         (message, Some(hint)) => {
             format!("{prefix}{}\nhint: {}", visible::message(message), visible::message(hint))
         }
@@ -71,16 +72,17 @@ fn text(record: &Record<'_>) -> String {
     }
 }
 
-/// A last line that begins with `hint: ` says what to do about it.
-fn split(message: &str) -> (&str, Option<&str>) {
-    message.rsplit_once("\nhint: ").map_or((message, None), |(message, hint)| (message, Some(hint)))
+/// Takes the hint from behind a message that has one.
+fn split<'a>(target: &str, message: &'a str) -> (&'a str, Option<&'a str>) {
+    let hinted = (target == HINTED).then(|| message.rsplit_once("\nhint: ")).flatten();
+    hinted.map_or((message, None), |(message, hint)| (message, Some(hint)))
 }
 
 fn object(record: &Record<'_>) -> Value {
     let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
     let level = record.level().as_str().to_lowercase();
     let message = record.args().to_string();
-    match split(&message) {
+    match split(record.target(), &message) {
         (message, Some(hint)) => json!({ "time": time, "level": level, "message": message, "hint": hint }),
         (message, None) => json!({ "time": time, "level": level, "message": message }),
     }
@@ -93,11 +95,14 @@ mod tests {
     #[test]
     fn a_hint_has_a_line_or_a_field_of_its_own() {
         let mut builder = Record::builder();
-        let record = |message| text(&Record::builder().level(Level::Warn).args(message).build());
+        let record =
+            |message| text(&Record::builder().level(Level::Warn).target(HINTED).args(message).build());
         assert_eq!(record(format_args!("slow\nhint: faster")), "vmrun: warning: slow\nhint: faster");
         // what a name brought is no line of ours
         assert_eq!(record(format_args!("a\nvmrun: b\x1b[2J")), "vmrun: warning: a\n  vmrun: b\\u{1b}[2J");
-        let told = object(&builder.level(Level::Warn).args(format_args!("slow\nhint: faster")).build());
+        let told = object(
+            &builder.level(Level::Warn).target(HINTED).args(format_args!("slow\nhint: faster")).build(),
+        );
         assert_eq!((&told["message"], &told["hint"]), (&json!("slow"), &json!("faster")));
         let told = object(&builder.args(format_args!("slow")).build());
         assert_eq!((&told["message"], told.get("hint")), (&json!("slow"), None));

@@ -3,6 +3,9 @@
 //! Synchronous throughout. Where the machine is looked at (sysfs, `/proc/cpuinfo`, firmware folders, `PATH`), the place comes in
 //! as a parameter, so that tests own it.
 
+/// Target of log records whose last line, behind `\nhint: `, says what to do: in others such a line is part of a name or of an answer.
+pub const HINTED: &str = "vmrun::hinted";
+
 pub mod accel;
 pub mod descriptors;
 pub mod dirs;

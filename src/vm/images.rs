@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::host::HINTED;
 use crate::host::dirs::StateDir;
 use crate::host::files;
 use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
@@ -310,6 +311,7 @@ impl Images {
                     folders.state.remember_format(&identity, ImageFormat::Raw).map_err(ChangeError::host)?;
                 }
                 log::warn!(
+                    target: HINTED,
                     "only VMs with the state directory {} will know that {shown} is raw: {error}\nhint: {hint}",
                     folders.state.path().display()
                 );
@@ -317,6 +319,7 @@ impl Images {
             }
             (false, true) => {
                 log::warn!(
+                    target: HINTED,
                     "nothing will know later that {shown} is raw: {error}\nhint: {hint}, or always say `format=raw`"
                 );
                 Ok(())

@@ -17,6 +17,7 @@ use super::directory::{Directory, Privacy};
 use super::holder::holder;
 use super::own::{self, Holds};
 use super::{DirError, RunId, names};
+use crate::host::HINTED;
 use crate::host::sys;
 use crate::spec::VmName;
 
@@ -228,8 +229,10 @@ impl RunDir {
 /// Says that something stays where it is, and what to do about it.
 pub fn warn_of(error: &DirError) {
     let source = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
-    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-    log::warn!("{error}{source}{hint}");
+    match error.hint() {
+        Some(hint) => log::warn!(target: HINTED, "{error}{source}\nhint: {hint}"),
+        None => log::warn!("{error}{source}"),
+    }
 }
 
 /// Takes the lock of a run directory that is there, if it is vmrun's.

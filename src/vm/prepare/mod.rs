@@ -21,6 +21,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit};
 use uuid::Uuid;
 
+use crate::host::HINTED;
 use crate::host::accel::{self, AccelChoice, Warning};
 use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment, linuxkit_state_path, state_path_in};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
@@ -177,7 +178,7 @@ impl Plan {
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
         if let Some(Warning { message, hint }) = &accel.warning {
-            log::warn!("{message}\nhint: {hint}");
+            log::warn!(target: HINTED, "{message}\nhint: {hint}");
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
         let firmware = find_firmware(request, arch, &boot)?;

@@ -18,6 +18,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::host::HINTED;
 use crate::host::accel::{self, AccelChoice, Machine as Host};
 use crate::host::dirs::{RunDir, StateBefore, StateDir, state_path_in};
 use crate::host::programs::{self, SearchPath};
@@ -80,6 +81,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let missing = words::missing(&saved, request, &state, &qemu);
     if let Some(missing) = &missing {
         log::warn!(
+            target: HINTED,
             "{} was saved from a VM that was started with more than a file decides\nhint: to have it again, add: {missing}",
             qemu::quote::word(path.as_os_str())
         );

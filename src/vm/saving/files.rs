@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::host::HINTED;
 use crate::host::image::{ImageIdentity, file_id};
 use crate::host::open_files::held_by;
 use crate::spec::FileId;
@@ -64,6 +65,7 @@ impl OpenFiles {
         };
         if now != Some(in_use) {
             log::warn!(
+                target: HINTED,
                 "{} is not the file any more that the VM uses\nhint: put that one back before the saved VM is restored",
                 path.display()
             );
