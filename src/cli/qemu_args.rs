@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// What a file does not decide.
-        const HOST: [&str; 29] = [
+        const HOST: [&str; 30] = [
             "restore",
             "fw",
             "qemu",
@@ -380,6 +380,7 @@ mod tests {
             "display",
             "name",
             "detached",
+            "keep",
             "wait",
             "wait_timeout",
             "escape",

@@ -52,13 +52,13 @@ impl RunRecord {
 
     /// The last output of its console.
     pub fn console(&self) -> Vec<u8> {
-        let records = Records::open(&StoreEnvironment::from_env_or(self.facts.state_home.as_deref()));
-        records.ok().and_then(|records| records.console(&self.run)).unwrap_or_default()
+        let records = Records::existing(&StoreEnvironment::from_env_or(self.facts.state_home.as_deref()));
+        records.and_then(|records| records.console(&self.run)).unwrap_or_default()
     }
 
     /// The record of this run.
     pub fn of_run(environment: &StoreEnvironment, run: &RunId) -> Option<Self> {
-        parse(&Records::open(environment).ok()?.read(run)?)
+        parse(&Records::existing(environment)?.read(run)?)
     }
 
     /// The newest record of a name in a folder of running VMs.
@@ -68,7 +68,7 @@ impl RunRecord {
 
     /// All records of VMs of one folder of running VMs, the newest last. What cannot be read is not among them.
     pub fn all(environment: &StoreEnvironment, root: &Path) -> Vec<Self> {
-        let Ok(records) = Records::open(environment) else { return Vec::new() };
+        let Some(records) = Records::existing(environment) else { return Vec::new() };
         let runs = records.runs().unwrap_or_default();
         let mut all: Vec<Self> = runs.iter().filter_map(|run| parse(&records.read(run)?)).collect();
         all.retain(|record| record.facts.run_directory.parent() == Some(root));

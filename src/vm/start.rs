@@ -293,6 +293,7 @@ async fn speak(
     }
     file.begun = true;
     file.write(run)?;
+    make_records(&file.facts);
     Ok(Spoken { facts: file.facts, connected, agent, console, forwards, books })
 }
 
@@ -387,18 +388,19 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
         run: prepared.run.run_id(),
-        state_home: state_home(prepared),
+        state_home: StoreEnvironment::from_env_or(prepared.options.state_home.as_deref())
+            .xdg_state_home
+            .map(PathBuf::from),
         wrapped: None,
     }
 }
 
-/// Where the VM's end will be recorded, whoever supervises it then. A store that cannot be used is no reason not to start.
-fn state_home(prepared: &Prepared) -> Option<PathBuf> {
-    let environment = StoreEnvironment::from_env_or(prepared.options.state_home.as_deref());
-    if let Err(error) = Records::open(&environment) {
+/// Makes the place where the VM's end will be recorded, once the VM runs: a start that fails leaves nothing. A store that cannot be
+/// used is no reason not to start.
+fn make_records(facts: &Facts) {
+    if let Err(error) = Records::open(&StoreEnvironment::from_env_or(facts.state_home.as_deref())) {
         log::info!("how this VM ends will not be recorded: {error}");
     }
-    environment.xdg_state_home.map(PathBuf::from)
 }
 
 /// The forwards from the start, with the ports that QEMU picked.

@@ -120,8 +120,11 @@ fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
         vm.wait().unwrap();
         let gone = within(Duration::from_secs(1), || processes::of(sandbox.path()).is_empty());
         assert!(gone, "{:#?}", processes::of(sandbox.path()));
-        if round % 4 < 2 {
-            // the next start finds the name and the image free
+        if round % 4 >= 2 {
+            assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
+        }
+        // the next start finds the name and the image free, and removes what was left
+        {
             let mut command = sandbox.vmrun();
             command.args(["qemu", "--ephemeral", "--name", "front"]).arg(&image);
             let next = Foreground::start(command);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::directory::Directory;
-use super::{StoreEnvironment, StoreError, user_store};
+use super::{StoreEnvironment, StoreError, existing_user_store, user_store};
 
 /// How many records are kept.
 const KEPT: usize = 100;
@@ -81,6 +81,11 @@ impl Records {
     /// They cannot be made, or not be trusted.
     pub fn open(environment: &StoreEnvironment) -> Result<Self, StoreError> {
         Ok(Self(user_store(environment)?.subdirectory(FOLDER)?))
+    }
+
+    /// Opens the folder to read in it; none if there is none, or none that can be trusted. Nothing is made.
+    pub fn existing(environment: &StoreEnvironment) -> Option<Self> {
+        existing_user_store(environment).ok()??.existing_subdirectory(FOLDER).ok()?.map(Self)
     }
 
     /// Writes the record of a run, and then removes what is too old. Readers see all of a record or none of it.
@@ -195,7 +200,7 @@ mod tests {
         assert_eq!(records.console(&runs[0]), None);
         assert_eq!(records.console(&runs[9]).unwrap(), b"last words");
         records.prune(now + KEPT_FOR - Duration::from_secs(50)).unwrap();
-        assert_eq!(records.runs().unwrap().len(), 49);
+        assert_eq!(records.runs().unwrap().len(), 50);
         records.prune(now + KEPT_FOR).unwrap();
         let left: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();

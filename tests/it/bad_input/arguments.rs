@@ -37,7 +37,7 @@ fn values_that_make_no_sense() {
         (["--display", "x"], &["'x'", "none, gui, headless"]),
         (["--stop-timeout", "soon"], &["'soon' is not a duration"]),
         (["--hotplug-slots", "65"], &["--hotplug-slots 65"]),
-        (["--kernel", "--iso"], &["'--kernel'", "'--iso'"]),
+        (["--kernel", "--iso"], &["'--kernel[=<FILE>]'", "'--iso'"]),
     ] {
         let done = bad.start(&flags, 2, words);
         assert!(done.stderr.len() < 500, "{done:#?}");

@@ -42,7 +42,9 @@ fn a_stale_vm_is_told_from_one_that_runs() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert!(!std::fs::exists(&folder).unwrap());
-    bad.ctl(&["--vm", "vm", "status"], 3, &["'vm' is not running any more", "hint: ", "cleans it up"]);
+    let ended = bad.sandbox.ctl_json(["--vm", "vm", "status"]);
+    assert_eq!(ended["state"], "ended", "{ended:#}");
+    bad.ctl(&["--vm", "vm", "pause"], 3, &["'vm'"]);
     bad.ctl(&["status"], 3, &["no VM is running"]);
     assert_eq!(bad.sandbox.run(["ls", "--json"]).json(), json!([]));
     assert_eq!(std::fs::read_dir(bad.sandbox.runtime()).unwrap().count(), 0);
@@ -81,7 +83,7 @@ fn usb_devices_that_cannot_be_plugged() {
         (&["usb-add", "usb-nonsense"], 4, &["'usb-nonsense' is not a valid device"]),
         (&["usb-add", "usb-kbd,nonsense=1"], 2, &["usb-kbd has no property 'nonsense'"]),
         (&["usb-add", "usb-kbd", "--id", "disk0"], 4, &["'disk0' is taken"]),
-        (&["usb-add", "usb-kbd", "--id", "slot1"], 4, &["'slot1' is taken"]),
+        (&["usb-add", "usb-kbd", "--id", "slot1"], 4, &["'slot1' is reserved"]),
         (&["usb-remove", "none"], 4, &["no USB device 'none'"]),
         (&["usb-remove", "disk0"], 4, &["no USB device 'disk0'"]),
     ] {
@@ -123,7 +125,7 @@ fn disks_that_cannot_be_plugged_resized_or_removed() {
         (&["disk-add", "disk.img,bus=sata"], 4, &["no sata disk while it runs", "hint: ", "virtio"]),
         (&["disk-add", "new.img,size=1,bus=sata"], 4, &["sata", "hint: "]),
         (&["disk-add", "disk.img,id=disk0"], 4, &["'disk0' is taken"]),
-        (&["disk-add", "new.img,size=1,id=slot1"], 4, &["'slot1' is taken"]),
+        (&["disk-add", "new.img,size=1,id=slot1"], 4, &["'slot1' is reserved"]),
         (&["disk-add", "disk.img,format=qcow2"], 2, &["disk.img is raw, not qcow2", "hint: "]),
         (&["disk-resize", "disk0", "1K"], 2, &["would lose data", "hint: "]),
         (&["disk-resize", "none", "1G"], 4, &["no disk 'none'"]),

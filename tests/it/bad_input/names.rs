@@ -63,7 +63,7 @@ fn strange_names_work_everywhere() {
         boot_sector::write(Guest::ReactsToButton, &sandbox.file(name));
         std::fs::write(sandbox.file(&later), vec![0; 1 << 20]).unwrap();
         let mut new_disk = option(&disk);
-        new_disk.push(",size=2");
+        new_disk.push(",size=2M");
         let mut arguments: Vec<OsString> =
             vec!["--name".into(), "vm".into(), "--disk".into(), new_disk, "--state".into()];
         arguments.push(Path::new("states").join(name).into());
