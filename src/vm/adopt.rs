@@ -144,6 +144,16 @@ impl Left {
     }
 }
 
+/// The VM that a QEMU belongs to, and whether its writes are thrown away.
+pub(super) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
+    let mut names = RunDir::list(root).ok()?.into_iter();
+    names.find_map(|name| {
+        let directory = RunClient::open(root, &name).ok()?;
+        let file = VmFile::read(&directory)?;
+        (file.facts.qemu_pid == qemu_pid).then_some((name, file.facts.ephemeral))
+    })
+}
+
 /// Whether there is a living QEMU behind a run directory that nobody holds.
 pub fn is_orphan(directory: &RunClient) -> bool {
     matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)

@@ -1,6 +1,7 @@
 //! What the guest shows, and what is typed: QEMU's own display and keyboard.
 
-use std::io::Write;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,14 +37,14 @@ impl Handle {
     pub async fn screenshot(&self) -> Result<Screenshot, ChangeError> {
         let status = self.status().await?;
         let file = Temporary::new(&status.facts.run_directory).map_err(ChangeError::host)?;
-        let arguments = json!({ "filename": file.0, "format": "png" });
+        let arguments = json!({ "filename": file.told_to_qemu, "format": "png" });
         let done = self.change(Change::Qmp(Command::new("screendump", arguments))).await;
         done.map_err(|error| match error.message.contains("no console") {
             true => ChangeError::unsupported("this VM has no display to take a picture of")
                 .hint("start it with `--display headless`, which is a video device without a window"),
             false => error,
         })?;
-        let png = tokio::task::spawn_blocking(move || std::fs::read(&file.0)).await;
+        let png = tokio::task::spawn_blocking(move || std::fs::read(&file.path)).await;
         let png = png.map_err(ChangeError::host)?.map_err(ChangeError::host)?;
         let [width, height] = size(&png).ok_or_else(|| {
             let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
@@ -75,19 +76,30 @@ impl Handle {
 }
 
 /// A file that QEMU writes to; only the owner may read it, and it goes in the end.
-struct Temporary(PathBuf);
+struct Temporary {
+    path: PathBuf,
+    /// QEMU's JSON can only hold UTF-8: any other folder is named by this process's descriptor of it.
+    told_to_qemu: String,
+    _folder: File,
+}
 
 impl Temporary {
     fn new(directory: &Path) -> std::io::Result<Self> {
-        let path = directory.join(format!("screenshot-{:08x}.png", rand::random::<u32>()));
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.flush()?;
-        Ok(Self(path))
+        let folder = File::open(directory)?;
+        let name = format!("screenshot-{:08x}.png", rand::random::<u32>());
+        let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(&name);
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let told_to_qemu = match directory.to_str() {
+            Some(directory) => format!("{directory}/{name}"),
+            None => format!("/proc/{}/fd/{}/{name}", std::process::id(), folder.as_raw_fd()),
+        };
+        Ok(Self { path, told_to_qemu, _folder: folder })
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remove_socket};
+use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, process_with, remove_socket};
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
@@ -21,7 +21,7 @@ use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, Limits, VmSpec};
 
-use super::adopt::VmFile;
+use super::adopt::{self, VmFile};
 use super::agent::AgentLink;
 use super::console::{self, Console, ConsoleLog};
 use super::error::ChangeError;
@@ -149,6 +149,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         }),
         Err(failure) => {
             let error = failure.told(&mut process, serial, &prepared.shares).await;
+            let error = name_the_holder(error, prepared, process.pid());
             if let Some(path) = user_path {
                 remove_socket(&path);
             }
@@ -164,6 +165,28 @@ fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
         return Ok(None);
     }
     nowhere(&prepared.run).map(Some).map_err(system("an empty folder for QEMU"))
+}
+
+/// Says whose lock on an image it was, where QEMU says that there is one.
+fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> StartError {
+    let StartError::Qemu { said } = error else { return error };
+    let found = said.contains("Is another process using the image").then(|| {
+        // QEMU tells the name of the one that it could not lock
+        let mut files = prepared.spec.disks.iter().map(|disk| &disk.image.file);
+        files.find_map(|file| {
+            let named = file.to_str().is_some_and(|file| said.contains(file));
+            let (pid, program) = process_with(file, own_qemu).filter(|_| named)?;
+            Some((file.clone(), pid, program))
+        })
+    });
+    let Some((path, pid, program)) = found.flatten() else { return StartError::Qemu { said } };
+    let vm = prepared.run.path().parent().and_then(|root| adopt::vm_of(root, pid));
+    let holder = match vm {
+        Some((name, true)) => format!("VM '{name}', which reads it under an overlay (`--ephemeral`)"),
+        Some((name, false)) => format!("VM '{name}'"),
+        None => format!("process {pid} ({program})"),
+    };
+    StartError::Locked { path, holder, said }
 }
 
 /// Why the conversation with a fresh QEMU failed.

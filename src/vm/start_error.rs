@@ -102,6 +102,16 @@ pub enum StartError {
         /// Why.
         error: std::io::Error,
     },
+    /// Another process has an image, and one of the two would write to it.
+    #[error("{} is in use by {holder}{}", path.display(), words(.said))]
+    Locked {
+        /// The image.
+        path: PathBuf,
+        /// Who has it.
+        holder: String,
+        /// What QEMU said.
+        said: String,
+    },
     /// QEMU ended, or never spoke on its monitor.
     #[error("QEMU did not start{}", words(.said))]
     Qemu {
@@ -205,6 +215,9 @@ impl StartError {
             Self::Killed { death, .. } => death.hint(),
             Self::Share { .. } => None,
             Self::Qemu { said } => display_hint(said).map(str::to_owned),
+            Self::Locked { .. } => {
+                Some("end that first, or throw away what this run writes: `--ephemeral`".to_owned())
+            }
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Elsewhere(_) => Some("run the command in the container that the VM was started in".to_owned()),
             Self::Program(error) => error.hint(),

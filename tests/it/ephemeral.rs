@@ -225,9 +225,22 @@ fn a_start_that_fails_removes_what_it_has_made_and_nothing_else() {
         let bad = [&bad[..], options, &["guest.img", "--", "-device", "no-such-device"]].concat();
         sandbox.run(bad).fails(1, &["no-such-device"]);
         let left = tree(sandbox.path());
-        let more: Vec<_> =
-            left.iter().filter(|path| !before.contains(path) && !path.ends_with("run/vmrun")).collect();
+        // the folders of all VMs, made once, stay
+        let lasting = |path: &Path| path.ends_with("run/vmrun") || path.starts_with(sandbox.state_home());
+        let more: Vec<_> = left.iter().filter(|path| !before.contains(path) && !lasting(path)).collect();
         assert!(more.is_empty(), "{more:#?}");
         assert!(before.iter().all(|path| left.contains(path)));
     }
+}
+
+#[test]
+fn whose_lock_it_is_is_told() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::Halted);
+    let image = image.to_str().unwrap();
+    sandbox.detached(["--ephemeral", "--name", "throwaway", image]);
+    let refused = sandbox.run(["qemu", "--detached", "--name", "other", image]);
+    refused.fails(1, &["guest.img is in use by VM 'throwaway'", "--ephemeral", "hint: "]);
+    sandbox.ctl(["shutdown", "--force"]);
+    sandbox.is_clean();
 }

@@ -1,6 +1,7 @@
 //! vmrun removes what it has made, and nothing else: looked at in the file system, and with QEMU's process.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -200,4 +201,24 @@ fn a_runtime_directory_of_others_is_refused() {
         chown(sandbox.file("run"), Some(NOBODY), None).unwrap();
         refused(&sandbox, &["belongs to another user (uid 65534)"]);
     }
+}
+
+#[test]
+fn a_screenshot_needs_no_name_that_is_text() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    let folder =
+        std::ffi::OsString::from_vec([sandbox.path().as_os_str().as_bytes(), b"/run/\xff\xfe"].concat());
+    let vmrun = |arguments: &[&str]| {
+        let mut command = sandbox.vmrun();
+        Done::of(command.args(arguments).env("VMRUN_RUNTIME_DIR", &folder).output().unwrap())
+    };
+    vmrun(&["qemu", "--detached", "--display", "headless", "--name", "vm", "guest.img"]).ok();
+    vmrun(&["ctl", "screenshot", "screen.png"]).ok();
+    assert!(std::fs::read(sandbox.file("screen.png")).unwrap().starts_with(b"\x89PNG"));
+    let pictures = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "png");
+    let left = tree(Path::new(&folder));
+    assert!(left.keys().any(|path| path.ends_with("vmrun/vm/vm.json")), "{left:?}");
+    assert_eq!(left.keys().filter(pictures).count(), 0, "{left:?}");
+    vmrun(&["ctl", "shutdown", "--force"]).fails(12, &[]);
 }

@@ -1,4 +1,4 @@
-//! Which process holds a lock, and how it is doing.
+//! Which process holds a lock, or has a file, and how it is doing.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -25,6 +25,28 @@ fn holds(pid: i32, wanted: (u64, u64)) -> bool {
             && fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().display())).is_ok_and(
                 |info| info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK")),
             )
+    })
+}
+
+/// A process, but for this one and `but`, that has this file open, with its program's name, if `/proc` tells.
+pub fn process_with(file: &Path, but: i32) -> Option<(i32, String)> {
+    let facts = fs::metadata(file).ok()?;
+    let wanted = (facts.dev(), facts.ino());
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pid = pids.find(|pid: &i32| ![own, but].contains(pid) && has_open(*pid, file, wanted))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some((pid, name.trim().to_owned()))
+}
+
+fn has_open(pid: i32, file: &Path, wanted: (u64, u64)) -> bool {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().any(|entry| {
+        let path = entry.path();
+        // the name first, as above
+        fs::read_link(&path).is_ok_and(|target| target.file_name() == file.file_name())
+            && fs::metadata(&path).is_ok_and(|facts| (facts.dev(), facts.ino()) == wanted)
     })
 }
 

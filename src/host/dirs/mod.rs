@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
-pub use holder::process_state;
+pub use holder::{process_state, process_with};
 pub use made::{MadeFile, StateBefore, StateMade};
 pub use nowhere::nowhere;
 pub use records::{Records, RunId, RunIdError};
