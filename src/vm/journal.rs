@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::dirs::{RunDir, names};
 use crate::spec::{Image, Networking};
 
+use super::error::ChangeError;
 use super::inventory::NicFacts;
 use super::opened::ImageNodes;
 
@@ -83,16 +84,19 @@ impl Pending {
         run.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// Writes the file, or removes it.
+    /// Writes the file, or removes it. What is over, and stays in it, is looked at by whoever takes the VM over.
     pub(super) fn write(&self, run: &RunDir) {
-        let written = match *self == Self::default() {
+        if let Err(error) = self.try_write(run) {
+            log::warn!("what is half-done could not be written down: {error}");
+        }
+    }
+
+    fn try_write(&self, run: &RunDir) -> std::io::Result<()> {
+        match *self == Self::default() {
             true => run.unlink(FILE),
             false => serde_json::to_vec(self)
                 .map_err(std::io::Error::other)
                 .and_then(|text| run.write(FILE, &text)),
-        };
-        if let Err(error) = written {
-            log::warn!("what is half-done could not be written down: {error}");
         }
     }
 }
@@ -110,26 +114,49 @@ impl Journal {
     }
 
     /// A device with an image is about to be added; `made`: the change makes the image.
-    pub(super) fn adding(&mut self, id: &str, made: Option<&Path>) {
-        self.pending.adding.insert(id.to_owned(), made.map(Path::to_owned));
-        self.write();
+    ///
+    /// # Errors
+    /// It cannot be written down, and must not begin. So of all that is about to be done.
+    pub(super) fn adding(&mut self, id: &str, made: Option<&Path>) -> Result<(), ChangeError> {
+        self.first(|pending| {
+            pending.adding.insert(id.to_owned(), made.map(Path::to_owned));
+        })
     }
 
     /// A device is about to be removed.
-    pub(super) fn removing(&mut self, id: &str) {
-        if self.pending.removing.insert(id.to_owned()) {
-            self.write();
+    pub(super) fn removing(&mut self, id: &str) -> Result<(), ChangeError> {
+        match self.pending.removing.contains(id) {
+            true => Ok(()),
+            false => self.first(|pending| {
+                pending.removing.insert(id.to_owned());
+            }),
         }
     }
 
-    /// A job begins, or has ended.
-    pub(super) fn job(&mut self, job: Option<Job>) {
-        self.pending.job = job;
+    /// A job is about to begin.
+    pub(super) fn job(&mut self, job: Job) -> Result<(), ChangeError> {
+        self.first(|pending| pending.job = Some(job))
+    }
+
+    /// The job has ended.
+    pub(super) fn job_ended(&mut self) {
+        self.pending.job = None;
         self.write();
     }
 
-    /// A network card is about to be added, or is another now.
-    pub(super) fn card(&mut self, id: &str, nic: &NicFacts) {
+    /// A network card is about to be added, or its cable to be pulled or plugged.
+    pub(super) fn card(&mut self, id: &str, nic: &NicFacts) -> Result<(), ChangeError> {
+        let card = Card::from(nic);
+        match self.pending.cards.get(id) == Some(&card) {
+            true => Ok(()),
+            false => self.first(|pending| {
+                pending.cards.insert(id.to_owned(), card);
+            }),
+        }
+    }
+
+    /// A network card is as this now.
+    pub(super) fn card_is(&mut self, id: &str, nic: &NicFacts) {
         self.pending.cards.insert(id.to_owned(), nic.into());
         self.write();
     }
@@ -175,5 +202,24 @@ impl Journal {
 
     fn write(&self) {
         self.pending.write(&self.run);
+    }
+
+    /// Writes down what is about to be done; if that fails, the journal is as before.
+    fn first(&mut self, note: impl FnOnce(&mut Pending)) -> Result<(), ChangeError> {
+        let mut pending = self.pending.clone();
+        note(&mut pending);
+        match pending.try_write(&self.run) {
+            Ok(()) => {
+                self.pending = pending;
+                Ok(())
+            }
+            Err(error) => {
+                let folder = self.run.path().display();
+                let message = format!(
+                    "nothing was changed: it cannot be written down in the run directory {folder}: {error}"
+                );
+                Err(ChangeError::host(message).hint("make room there, and try again"))
+            }
+        }
     }
 }

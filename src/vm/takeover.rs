@@ -127,6 +127,6 @@ fn settled(mut journal: Journal, pending: &Pending, inventory: &Inventory) -> Jo
     for node in pending.images.keys().filter(|node| is_gone(node) && !media.contains(&node.as_str())) {
         journal.closed(node);
     }
-    journal.job(None);
+    journal.job_ended();
     journal
 }

@@ -87,6 +87,63 @@ fn a_full_disk_refuses_changes_and_leaves_nothing() {
     }
 }
 
+/// A change that is not written down could not be taken back after the supervisor's death: QEMU hears nothing of it.
+#[test]
+#[cfg_attr(lacks = "mount", ignore = "needs mount")]
+fn a_full_run_directory_refuses_changes() {
+    let sandbox = Sandbox::new();
+    cd::write(Guest::Halted, &sandbox.file("guest.iso"));
+    let place = sandbox.file("small");
+    let _mounted = Mounted::tmpfs(&place, "size=512k,mode=700");
+    let vmrun = |arguments: &[&str]| {
+        let mut command = sandbox.vmrun();
+        Done::of(command.args(arguments).env("VMRUN_RUNTIME_DIR", &place).output().unwrap())
+    };
+    vmrun(&[
+        "qemu",
+        "--detached",
+        "--mem",
+        "64",
+        "--usb",
+        "--disk",
+        "disk.qcow2,size=1M,id=data",
+        "guest.iso",
+    ])
+    .ok();
+    vmrun(&["ctl", "disk-add", "there.qcow2,size=1M,id=there"]).ok();
+    std::fs::write(sandbox.file("stick.img"), vec![0; 1 << 20]).unwrap();
+    let fill = place.join("fill");
+    let mut file = std::fs::File::create(&fill).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+    let seen = || {
+        ["info block", "info network", "info usb", "info status", "info snapshots"]
+            .map(|line| vmrun(&["ctl", "hmp", line]).ok().stdout)
+            // that is the guest's firmware's to choose
+            .map(|told| told.lines().filter(|line| !line.contains("Cache mode")).collect::<String>())
+    };
+    let before = seen();
+    for change in [
+        &["disk-add", "new.img,size=1M"][..],
+        &["disk-remove", "there"],
+        &["usb-add", "file=stick.img"],
+        &["nic-add", "user"],
+        &["link", "down"],
+        &["snapshot-save", "one"],
+        &["save", "saved"],
+    ] {
+        let refused = vmrun(&[&["ctl"], change].concat());
+        let folder = place.join("vmrun/guest").display().to_string();
+        refused.fails(1, &["nothing was changed", &folder, "No space left on device", "hint: "]);
+        assert_eq!(seen(), before, "{change:?}");
+    }
+    assert!(!sandbox.file("new.img").exists() && !sandbox.file("saved").exists());
+    std::fs::remove_file(&fill).unwrap();
+    vmrun(&["ctl", "link", "down"]).ok();
+    vmrun(&["ctl", "disk-add", "new.img,size=1M"]).ok();
+    vmrun(&["ctl", "shutdown", "--force"]).fails(12, &[]);
+}
+
 #[test]
 #[cfg_attr(lacks = "mount", ignore = "needs mount")]
 fn a_read_only_file_system_refuses_what_must_be_written() {

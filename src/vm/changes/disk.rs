@@ -47,7 +47,9 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
     };
     // with the image if it will be made: it goes again if this is never finished
     let made = disk.size.is_some() && !file.exists();
-    owner.journal.adding(id.as_str(), made.then_some(file.as_path()));
+    if let Err(error) = owner.journal.adding(id.as_str(), made.then_some(file.as_path())) {
+        return plug::abandon(owner, &id, reply, error);
+    }
     let images = owner.images.clone();
     owner.spawn_blocking(
         move || {

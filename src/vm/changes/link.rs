@@ -6,7 +6,7 @@ use crate::qemu::netdev::set_link;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
-use super::super::inventory::{Kind, Phase};
+use super::super::inventory::{Kind, NicFacts, Phase};
 use super::super::owner::{Owner, Reply};
 use super::answer;
 
@@ -16,7 +16,16 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
+    if let Some(Kind::Nic(nic)) = owner.inventory.device(&id).map(|entry| &entry.kind) {
+        let will_be = NicFacts { link_up: up, ..nic.clone() };
+        if let Err(error) = owner.journal.card(&id, &will_be) {
+            return answer(reply, Err(error));
+        }
+    }
     owner.command(&set_link(&id, up), move |owner, result| {
+        if result.is_err() {
+            as_it_is(owner, &id);
+        }
         let result = result.map_err(|error| match error.is_class("DeviceNotFound") {
             // a card that was asked to go has gone in between
             true => ChangeError::no_such("network card", &id),
@@ -29,6 +38,13 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
         });
         answer(reply, done);
     });
+}
+
+/// Writes down how a card is: what was to become of it has not come true.
+fn as_it_is(owner: &mut Owner, id: &str) {
+    if let Some(Kind::Nic(nic)) = owner.inventory.device(id).map(|entry| entry.kind.clone()) {
+        owner.journal.card_is(id, &nic);
+    }
 }
 
 /// The card that is meant: without an id, the only one.
@@ -66,7 +82,7 @@ pub(super) fn told(owner: &mut Owner, name: &str, up: bool) {
     let Some(Kind::Nic(nic)) = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind) else { return };
     if std::mem::replace(&mut nic.link_up, up) != up {
         let nic = nic.clone();
-        owner.journal.card(&id, &nic);
+        owner.journal.card_is(&id, &nic);
         owner.bus.tell("VMRUN_LINK", json!({ "nic": id, "up": up }));
     }
 }

@@ -91,7 +91,9 @@ fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: O
     let mut facts = NicFacts::new(id.as_str(), nic.network, ready.mac);
     facts.interface = interface;
     let netdev = facts.netdev.clone();
-    owner.journal.card(id.as_str(), &facts);
+    if let Err(error) = owner.journal.card(id.as_str(), &facts) {
+        return plug::abandon(owner, &id, reply, error);
+    }
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
         entry.kind = Kind::Nic(facts);
     }

@@ -30,6 +30,9 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
     if let Err(error) = check(owner, kind, id) {
         return answer(reply, Err(error));
     }
+    if let Err(error) = owner.journal.removing(id) {
+        return answer(reply, Err(error));
+    }
     let ticket = owner.ticket();
     let asked_before = owner.removals.contains_key(id);
     owner.removals.entry(id.to_owned()).or_default().push(Removal { ticket, reply });
@@ -37,7 +40,6 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
         entry.phase = Phase::Removing;
     }
     let name = id.to_owned();
-    owner.journal.removing(id);
     if !asked_before {
         owner.run_plan(plan::remove_device(id), move |owner, result| match result {
             // the guest is being asked already: that is what is wanted

@@ -29,7 +29,10 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     let running = owner.inventory.run_state == RunState::Running;
     let what = format!("the VM is being saved to {}", file.display());
     log::info!("{what}");
-    owner.journal.job(Some(Job { what: what.clone(), resume: running, file: Some(file.clone()) }));
+    let job = Job { what: what.clone(), resume: running, file: Some(file.clone()) };
+    if let Err(error) = owner.journal.job(job) {
+        return answer(reply, Err(error));
+    }
     owner.busy = Some(what);
     let (abort, aborted) = watch::channel(false);
     owner.abort = Some(abort);
@@ -79,7 +82,7 @@ fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
 
 fn ended(owner: &mut Owner) {
     owner.busy = None;
-    owner.journal.job(None);
+    owner.journal.job_ended();
 }
 
 fn check(owner: &Owner) -> Result<(), ChangeError> {

@@ -30,7 +30,9 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     let description = change.description();
     log::info!("{description}");
     let resume = owner.inventory.run_state == RunState::Running;
-    owner.journal.job(Some(Job { what: description.clone(), resume, file: None }));
+    if let Err(error) = owner.journal.job(Job { what: description.clone(), resume, file: None }) {
+        return answer(reply, Err(error));
+    }
     owner.busy = Some(description);
     let loads = matches!(change, SnapshotChange::Load(_));
     let work = async move {
@@ -79,7 +81,7 @@ pub(super) fn settled(owner: &Owner) -> Result<(), ChangeError> {
 
 fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
     owner.busy = None;
-    owner.journal.job(None);
+    owner.journal.job_ended();
     let result = result.map(Done::Snapshot).map_err(|Failed { error, broken }| {
         if broken {
             owner.inventory.run_state = RunState::Paused;

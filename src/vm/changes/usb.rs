@@ -39,7 +39,9 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply))
         }
         UsbSelector::File(file) => {
-            owner.journal.adding(id.as_str(), None);
+            if let Err(error) = owner.journal.adding(id.as_str(), None) {
+                return plug::abandon(owner, &id, reply, error);
+            }
             let images = owner.images.clone();
             owner.spawn_blocking(
                 move || {
