@@ -158,7 +158,7 @@ fn a_wait_for_a_port_shows_no_forward_and_leaves_none() {
             "given up" => waiting.kill().unwrap(),
             // the command goes on with a new supervisor, which has a forward of its own
             "killed" => {
-                drop(kill_supervisor(&sandbox));
+                let _ = kill_supervisor(&sandbox);
                 waiting.kill().unwrap();
             }
             _ => {

@@ -42,8 +42,8 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, (i64, i64))> {
             {
                 continue;
             }
-            // what goes through a pipe changes its time
-            let passes = facts.is_dir() || facts.file_type().is_fifo();
+            // what goes through a pipe changes its time, and the journal says what it said before once a change is refused
+            let passes = facts.is_dir() || facts.file_type().is_fifo() || path.ends_with("pending.json");
             let changed = if passes { (0, 0) } else { (facts.mtime(), facts.mtime_nsec()) };
             let size = if facts.is_dir() { 0 } else { facts.len() };
             all.insert(path, (facts.mode(), size, changed));

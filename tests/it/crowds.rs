@@ -2,10 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -105,6 +107,12 @@ fn silent_clients_on_both_sockets_keep_nobody_out() {
     vm.sandbox.ctl(["shutdown", "--force"]);
 }
 
+/// Whether something has come for a client that it has not read.
+fn has_answer(client: &Raw) -> bool {
+    let mut waiting = [PollFd::new(client.stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waiting, PollTimeout::ZERO).unwrap() > 0
+}
+
 #[test]
 fn clients_that_wait_keep_nobody_out_and_one_too_many_is_told() {
     room();
@@ -116,17 +124,19 @@ fn clients_that_wait_keep_nobody_out_and_one_too_many_is_told() {
         let mut crowd: Vec<Raw> = (0..520).map(|_| vm.connect()).collect();
         crowd.iter_mut().for_each(|client| client.send(call.as_bytes()));
         vm.serves_everybody();
-        // the last ones are answered, and know why
-        let refused = crowd.last_mut().unwrap().receive().unwrap();
-        assert_eq!(refused["error"], "io.vmrun.Machine.NotNow", "{refused}");
+        // those that are too many are answered, and know why; which they are is the scheduler's choice
+        let mut refused = 0;
+        eventually("some are too many", || {
+            for client in crowd.iter_mut().filter(|client| has_answer(client)) {
+                let answer = client.receive().unwrap();
+                refused += usize::from(answer["error"] == "io.vmrun.Machine.NotNow");
+            }
+            refused > 0
+        });
         let words = ["wait", "exit"];
         vm.sandbox.ctl(words).fails(4, &["clients wait for something", "hint: "]);
-        // half of them wait on
-        assert_eq!(crowd[0].stream.set_read_timeout(Some(Duration::from_millis(50))).ok(), Some(()));
-        if call.contains("Wait") {
-            let waiting = crowd[0].stream.read(&mut [0]).unwrap_err();
-            assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
-        }
+        // the others wait on
+        assert!(refused < crowd.len() / 2, "{refused} were refused");
         drop(crowd);
         eventually("their share is free again", || {
             vm.sandbox.ctl(["wait", "running", "--timeout", "10s"]).code == 0

@@ -79,7 +79,9 @@ impl Hub {
         };
         if let Some(log) = &hub.log {
             // of a run that is taken over; nothing at a run's start
-            hub.push(&log.tail(CAPACITY));
+            let (older, tail) = log.tail(CAPACITY);
+            hub.ring.lock().unwrap_or_else(PoisonError::into_inner).end = older;
+            hub.push(&tail);
         }
         hub
     }

@@ -62,11 +62,12 @@ impl LogReader {
         past
     }
 
-    /// The last bytes of the log.
-    pub(super) fn tail(&self, most: usize) -> Vec<u8> {
+    /// The last bytes of the log, and how many there are before them.
+    pub(super) fn tail(&self, most: usize) -> (u64, Vec<u8>) {
         let mut past = self.before(0);
-        past.skip(past.length().saturating_sub(most as u64));
-        std::iter::from_fn(|| past.next(most)).flatten().collect()
+        let older = past.length().saturating_sub(most as u64);
+        past.skip(older);
+        (older, std::iter::from_fn(|| past.next(most)).flatten().collect())
     }
 }
 
@@ -208,8 +209,8 @@ mod tests {
         current.write_all(b"the end").unwrap();
         assert_eq!(all(log.before(7)).len(), 66 << 20);
         assert!(all(log.before(0)).ends_with(b"\0the end"));
-        assert_eq!(log.tail(4), b" end");
-        assert_eq!(log.tail(100 << 20).len(), (66 << 20) + 7);
+        assert_eq!(log.tail(4).1, b" end");
+        assert_eq!(log.tail(100 << 20).1.len(), (66 << 20) + 7);
     }
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
         for last in 0..9_usize {
             let cut = whole.len().saturating_sub(last);
             assert_eq!(all(log.before(last)), &whole[..cut]);
-            assert_eq!(log.tail(last), &whole[cut..]);
+            assert_eq!(log.tail(last).1, &whole[cut..]);
         }
         // what comes later is not part of it
         let past = log.before(0);
