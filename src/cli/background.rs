@@ -1,9 +1,11 @@
 //! Splits off a supervisor with a session of its own, and waits for its reports.
 //!
-//!     caller                      supervisor
-//!       ◄────── Running ────────────┤      the VM runs: its name can be told
-//!       ◄────── Up or Failed ───────┤      it is ready, or will not be
-//!       ├────── one byte ───────────►      the caller has told what it had to tell
+//! ```text
+//! caller                      supervisor
+//!   ◄────── Running ────────────┤      the VM runs: its name can be told
+//!   ◄────── Up or Failed ───────┤      it is ready, or will not be
+//!   ├────── one byte ───────────►      the caller has told what it had to tell
+//! ```
 //!
 //! A supervisor that hears no more of its caller without that byte has a VM that nobody may know of.
 
