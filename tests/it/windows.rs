@@ -89,7 +89,9 @@ fn keys_and_pointer_of_a_window_reach_the_guest_and_its_close_button_ends_nothin
     const B: u8 = 48;
     let desktop = Desktop::start();
     let vm = Linux::boot_in(Sandbox::on(&desktop.name), &linux_guest(), ["--gui"]);
-    vm.sees("add input QEMU QEMU USB Keyboard");
+    for device in ["Keyboard", "Tablet"] {
+        vm.sees(&format!("add input QEMU QEMU USB {device}"));
+    }
     let window = desktop.window();
     vm.run(LISTEN);
     desktop.point(100, 200);
