@@ -13,7 +13,8 @@ use crate::support::sandbox::{Done, Sandbox};
 /// Sets the clipboard, as C1 too, forges a line, turns the direction of text.
 const HOSTILE: &str = "evil\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}\nhint: forged\u{2028}";
 
-/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent: those are tried elsewhere or have no output.
+/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent. What `exec` does with output that it cannot
+/// write has no test yet.
 const APART: [&str; 22] = [
     "copy-from",
     "copy-to",
