@@ -3,7 +3,7 @@
 //! Mounted by a Linux 6.1 guest (isofs, with and without Rock Ridge) the names and contents were exact, for 0 bytes and for 5 MiB.
 
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hadris_iso::joliet::JolietLevel;
 use hadris_iso::read::PathSeparator;
@@ -12,6 +12,8 @@ use hadris_iso::write::{InputEntry, InputMetadata, InputTree, IsoImageWriter};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
+
+use super::dirs::Directory;
 
 /// The label that cloud-init's NoCloud source looks for.
 const LABEL: &str = "cidata";
@@ -48,18 +50,28 @@ impl IsoError {
     }
 }
 
-/// Writes the CD to `path` (mode 0600, in one step): `config` and `user-data` with `data`, `meta-data` with the instance's id and host name.
+/// Writes the CD to a file in a folder (mode 0600, in one step): `config` and `user-data` with `data`, `meta-data` with the instance's id and host name.
 ///
 /// The id is the machine's UUID and a hash of the data: cloud-init applies what is new once, and nothing twice.
 ///
 /// # Errors
 /// Too much data, or of the file system.
-pub fn metadata_iso(path: &Path, data: &[u8], machine: Uuid, hostname: &str) -> Result<(), IsoError> {
+pub fn metadata_iso(
+    folder: &Directory,
+    name: &str,
+    data: &[u8],
+    machine: Uuid,
+    hostname: &str,
+) -> Result<PathBuf, IsoError> {
     if data.len() > MAX_DATA_BYTES {
         return Err(IsoError::TooLarge(data.len()));
     }
     let image = image(data, machine, hostname)?;
-    write_in_one_step(path, &image).map_err(|source| IsoError::Write { path: path.to_owned(), source })
+    let path = folder.path().join(name);
+    match folder.write_for_now(name, &image) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(IsoError::Write { path, source }),
+    }
 }
 
 fn image(data: &[u8], machine: Uuid, hostname: &str) -> Result<Vec<u8>, IsoError> {
@@ -88,26 +100,15 @@ fn image(data: &[u8], machine: Uuid, hostname: &str) -> Result<Vec<u8>, IsoError
     Ok(image.into_inner())
 }
 
-fn write_in_one_step(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-
-    // named as what `Directory::write` makes
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(path.file_name().unwrap_or_default());
-    temporary.push(format!(".{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    let temporary = path.with_file_name(temporary);
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| std::fs::rename(&temporary, path));
-    written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::process::Command;
+
+    use super::super::dirs::StateDir;
 
     fn samples() -> [Vec<u8>; 5] {
         let noise: Vec<u8> = (0..5u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -115,9 +116,8 @@ mod tests {
     }
 
     fn make(folder: &Path, data: &[u8]) -> PathBuf {
-        let path = folder.join("metadata.iso");
-        metadata_iso(&path, data, Uuid::nil(), "web").unwrap();
-        path
+        let state = StateDir::open(folder).unwrap();
+        metadata_iso(&state, "metadata.iso", data, Uuid::nil(), "web").unwrap()
     }
 
     #[test]
@@ -153,7 +153,8 @@ mod tests {
         make(root.path(), b"one");
         let path = make(root.path(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        // and the folder's lock
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
         let image = fs::read(&path).unwrap();
         assert!(
             image.windows(3).any(|window| window == b"two")

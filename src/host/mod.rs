@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
 pub mod kernel_log;
+pub mod made;
 pub mod oom;
 pub mod open_files;
 pub mod ports;

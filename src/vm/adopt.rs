@@ -366,9 +366,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
             remove_ephemeral(&state);
         }
     }
-    for made in Pending::read(run).adding.into_values().flatten() {
-        let _ = std::fs::remove_file(made);
-    }
+    Pending::read(run).remove_made();
 }
 
 /// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over, or of which

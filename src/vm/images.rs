@@ -16,6 +16,7 @@ use crate::host::HINTED;
 use crate::host::dirs::StateDir;
 use crate::host::files;
 use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
+use crate::host::made::{MadeFile, NewFile};
 use crate::host::programs::{self, ProgramError, SearchPath};
 use crate::host::raw_images::{GuestAccess, RawImages};
 use crate::spec::{DiskSpec, FileId, HostFile, Image, ImageFormat, Size};
@@ -168,26 +169,33 @@ impl Images {
         image.with_paths(&mut |path: &Path| self.utf8(path))
     }
 
-    /// The image of a disk; made if it is not there and a size is given. Tells whether it was made.
-    pub(super) fn open_or_create(
+    /// Begins to make the image of a disk, if it is not there and a size is given: what is made can be written down before it has a name.
+    pub(super) fn begin(&self, disk: &DiskSpec, file: &Path) -> Result<Option<NewFile>, ChangeError> {
+        if disk.size.is_none() || !is_missing(file) || self.0.folders.is_none() {
+            return Ok(None);
+        }
+        image::begin(file).map(Some).map_err(ChangeError::hinted(CreateError::hint))
+    }
+
+    /// The image of a disk: what is there, or the new one that [`Self::begin`] has begun. Tells which file was made.
+    pub(super) fn open_disk(
         &self,
         disk: &DiskSpec,
         file: &Path,
+        new: Option<NewFile>,
         allow: &[PathBuf],
         access: Access,
-    ) -> Result<(Opened, bool), ChangeError> {
-        let missing = std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        let made = match (missing, disk.size) {
-            (true, Some(size)) if self.0.folders.is_none() => return Ok((not_made(disk, file, size), false)),
-            (true, Some(size)) => {
-                create(file, disk.format, size)?;
-                true
-            }
-            (true, None) => {
+    ) -> Result<(Opened, Option<MadeFile>), ChangeError> {
+        let made = match (new, disk.size) {
+            (Some(new), Some(size)) => Some(finish(new, disk.format, size)?),
+            (_, None) if is_missing(file) => {
                 let error = ChangeError::host(ImageError::Missing(file.to_owned()));
                 return Err(error.hint("to have it made, say how large: `size=10G`"));
             }
-            (false, _) => false,
+            (None, Some(size)) if self.0.folders.is_none() && is_missing(file) => {
+                return Ok((not_made(disk, file, size), None));
+            }
+            _ => None,
         };
         let images = if disk.readonly { self.for_reading() } else { self.clone() };
         let opened = images.open(file, disk.format, allow).and_then(|opened| match access {
@@ -197,9 +205,7 @@ impl Images {
         match opened {
             Ok(opened) => Ok((opened, made)),
             Err(error) => {
-                if made {
-                    let _ = std::fs::remove_file(file);
-                }
+                made.iter().for_each(MadeFile::remove);
                 Err(error)
             }
         }
@@ -217,11 +223,10 @@ impl Images {
             let message = format!("{} does not tell how large it is", opened.shown);
             return Err(ChangeError::unsupported(message).hint("`qemu-img convert` makes one image of it"));
         }
-        image::create_overlay(&qemu_img, &path, &below.file, below.format, opened.size_bytes)
+        let made = image::create_overlay(&qemu_img, &path, &below.file, below.format, opened.size_bytes)
             .map_err(ChangeError::hinted(CreateError::hint))?;
-        let identity = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
         let overlay = Image {
-            identity: Some(image::file_id(&identity)),
+            identity: Some(made.id()),
             backing: Some(Box::new(below.clone())),
             ..Image::alone(self.utf8(&path)?, ImageFormat::Qcow2)
         };
@@ -429,13 +434,17 @@ fn not_made(disk: &DiskSpec, file: &Path, size: Size) -> Opened {
     }
 }
 
-fn create(file: &Path, format: Option<ImageFormat>, size: Size) -> Result<(), ChangeError> {
-    let format = format.unwrap_or_else(|| format_for_new(file));
+fn is_missing(file: &Path) -> bool {
+    std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn finish(new: NewFile, format: Option<ImageFormat>, size: Size) -> Result<MadeFile, ChangeError> {
+    let format = format.unwrap_or_else(|| format_for_new(new.made().path()));
     let qemu_img = match format {
         ImageFormat::Raw => PathBuf::new(),
         _ => programs::qemu_img(&SearchPath::from_env()).map_err(ChangeError::hinted(ProgramError::hint))?,
     };
-    image::create(&qemu_img, file, format, size).map_err(ChangeError::hinted(CreateError::hint))
+    image::finish(new, &qemu_img, format, size).map_err(ChangeError::hinted(CreateError::hint))
 }
 
 /// A new image's format, from its name.

@@ -2,12 +2,15 @@
 //! takes over after a `kill -9` can finish it or take it back. And what a new supervisor cannot ask QEMU for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::host::dirs::{RunDir, names};
+use crate::host::made::MadeFile;
+use crate::host::saved::remove_parts;
 use crate::spec::{Image, Networking};
 
 use super::error::ChangeError;
@@ -21,8 +24,8 @@ const FILE: &str = names::PENDING;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pending {
     /// Devices with an image that are being added, by id; with the image if the change makes it.
-    #[serde(default)]
-    pub(super) adding: BTreeMap<String, Option<PathBuf>>,
+    #[serde(default, deserialize_with = "known_files")]
+    pub(super) adding: BTreeMap<String, Option<MadeFile>>,
     /// Devices that the guest has been asked to release.
     #[serde(default)]
     pub(super) removing: BTreeSet<String>,
@@ -47,9 +50,30 @@ pub(super) struct Job {
     pub(super) what: String,
     /// The guest ran before it.
     pub(super) resume: bool,
-    /// A file that is not whole yet.
-    #[serde(default)]
+    /// What the VM is being saved to.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
     pub(super) file: Option<PathBuf>,
+    /// That file while it is not whole, under another name: see [`remove_parts`].
+    #[serde(default)]
+    pub(super) part: Option<MadeFile>,
+}
+
+/// Versions before this one wrote down paths only: what is there now may be anybody's.
+fn known_files<'de, D>(deserializer: D) -> Result<BTreeMap<String, Option<MadeFile>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let written = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    Ok(written.into_iter().map(|(id, made)| (id, serde_json::from_value(made).ok())).collect())
+}
+
+impl Job {
+    /// Removes the file that is not whole.
+    pub(super) fn remove_part(&self) {
+        if let (Some(file), Some(part)) = (&self.file, &self.part) {
+            remove_parts(file, part);
+        }
+    }
 }
 
 /// What QEMU does not tell of a network card.
@@ -82,6 +106,12 @@ impl Pending {
     /// What the file says; nothing if it is not there or makes no sense.
     pub(super) fn read(run: &RunDir) -> Self {
         run.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Removes the files that were being made, of a VM that is dead.
+    pub(super) fn remove_made(&self) {
+        self.adding.values().flatten().for_each(MadeFile::remove);
+        self.job.iter().for_each(Job::remove_part);
     }
 
     /// Writes the file, or removes it. What is over, and stays in it, is looked at by whoever takes the VM over.
@@ -117,9 +147,9 @@ impl Journal {
     ///
     /// # Errors
     /// It cannot be written down, and must not begin. So of all that is about to be done.
-    pub(super) fn adding(&mut self, id: &str, made: Option<&Path>) -> Result<(), ChangeError> {
+    pub(super) fn adding(&mut self, id: &str, made: Option<&MadeFile>) -> Result<(), ChangeError> {
         self.first(|pending| {
-            pending.adding.insert(id.to_owned(), made.map(Path::to_owned));
+            pending.adding.insert(id.to_owned(), made.cloned());
         })
     }
 
@@ -136,6 +166,15 @@ impl Journal {
     /// A job is about to begin.
     pub(super) fn job(&mut self, job: Job) -> Result<(), ChangeError> {
         self.first(|pending| pending.job = Some(job))
+    }
+
+    /// The file that the job makes has been made, and gets its name now.
+    pub(super) fn job_makes(&mut self, part: &MadeFile) -> Result<(), ChangeError> {
+        self.first(|pending| {
+            if let Some(job) = &mut pending.job {
+                job.part = Some(part.clone());
+            }
+        })
     }
 
     /// The job has ended.
@@ -221,5 +260,47 @@ impl Journal {
                 Err(ChangeError::host(message).hint("make room there, and try again"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_version_wrote_down_is_read_and_its_files_stay() {
+        let text = r#"{"adding": {"disk1": "/srv/new.img", "usb1": null}, "removing": ["disk0"],
+                       "job": {"what": "it is saved", "resume": true, "file": "/srv/vm"}}"#;
+        let pending: Pending = serde_json::from_str(text).unwrap();
+        assert!(pending.adding.len() == 2 && pending.adding.values().all(Option::is_none), "{pending:?}");
+        assert!(pending.removing.contains("disk0"));
+        assert_eq!(pending.job.unwrap().part, None);
+    }
+
+    /// In the moment between the death of a supervisor and the takeover.
+    #[test]
+    fn only_what_was_made_is_removed_whatever_has_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(std::ffi::OsStr::new(name));
+        let made = |name: &str| {
+            std::fs::write(at(name), "").unwrap();
+            crate::host::made::made_at(&at(name))
+        };
+        let (disk, other, part) = (made("disk"), made("other"), made("vm.part"));
+        let job = Job { what: String::new(), resume: false, file: Some(at("vm")), part: Some(part.clone()) };
+        let adding = [("a".to_owned(), Some(disk)), ("b".to_owned(), Some(other)), ("c".to_owned(), None)];
+        let pending = Pending { adding: adding.into(), job: Some(job), ..Pending::default() };
+        let text = serde_json::to_vec(&pending).unwrap();
+        for name in ["disk", "vm.part"] {
+            std::fs::rename(at(name), at(&format!("{name}.moved"))).unwrap();
+            std::fs::write(at(name), "the user's").unwrap();
+        }
+        serde_json::from_slice::<Pending>(&text).unwrap().remove_made();
+        assert!(at("disk").exists() && at("disk.moved").exists() && !at("other").exists());
+        assert!(at("vm.part").exists());
+        // unfinished as well: its first name
+        std::fs::rename(at("vm.part.moved"), at("vm.part0")).unwrap();
+        pending.remove_made();
+        assert!(at("vm.part").exists() && !at("vm.part0").exists());
     }
 }

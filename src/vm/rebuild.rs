@@ -317,7 +317,7 @@ async fn take_back(
             }
         }
         if let Some(Some(made)) = pending.adding.get(id) {
-            let _ = std::fs::remove_file(made);
+            made.remove();
         }
     }
 }

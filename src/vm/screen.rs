@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::host::made::MadeFile;
 use crate::qemu::Command;
 use crate::spec::keys::KeyCombo;
 
@@ -78,6 +79,7 @@ impl Handle {
 /// A file that QEMU writes to; only the owner may read it, and it goes in the end.
 struct Temporary {
     path: PathBuf,
+    made: MadeFile,
     /// QEMU's JSON can only hold UTF-8: any other folder is named by this process's descriptor of it.
     told_to_qemu: String,
     _folder: File,
@@ -88,18 +90,19 @@ impl Temporary {
         let folder = File::open(directory)?;
         let name = format!("screenshot-{:08x}.png", rand::random::<u32>());
         let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(&name);
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        let made = MadeFile::of(&path, &file)?;
         let told_to_qemu = match directory.to_str() {
             Some(directory) => format!("{directory}/{name}"),
             None => format!("/proc/{}/fd/{}/{name}", std::process::id(), folder.as_raw_fd()),
         };
-        Ok(Self { path, told_to_qemu, _folder: folder })
+        Ok(Self { path, made, told_to_qemu, _folder: folder })
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        self.made.remove();
     }
 }
 

@@ -167,12 +167,13 @@ fn spec_and_qemu_are_pure() {
 
 /// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
 /// durations go by clocks that nobody sets.
-const WALL_CLOCK: [(&str, &str); 12] = [
+const WALL_CLOCK: [(&str, &str); 13] = [
     ("cli/ctl/snapshot.rs", "when a snapshot was made"),
     ("cli/ended.rs", "when a VM ended"),
     ("cli/logger.rs", "the time of a line of the log"),
     ("host/dirs/records.rs", "the age of a record, which outlives the machine's run"),
     ("host/image/mod.rs", "when a file was born, as part of its identity"),
+    ("host/made.rs", "when a file was born, as part of its identity"),
     ("qmp/event.rs", "when QEMU says that it was"),
     ("qmp/transcript.rs", "the time of a line of the transcript"),
     ("vm/bus.rs", "the time of an event"),
@@ -202,6 +203,51 @@ fn the_wall_clock_is_read_to_be_told_only() {
             source.path.display()
         );
     }
+}
+
+/// Where files and folders are removed or get another name, and why nothing of anybody else's goes.
+const REMOVES: [(&str, &str); 5] = [
+    (
+        "host/dirs/directory.rs",
+        "a file that is written in one step gets its name, in an open folder of vmrun's own",
+    ),
+    ("host/dirs/own.rs", "the one place that removes: by an open folder"),
+    ("host/dirs/run.rs", "a run directory gets its name, in an open folder of vmrun's own"),
+    ("host/made.rs", "a file that was made replaces another, once it is seen to be that file"),
+    ("host/saved/writing.rs", "a saved VM gets a name that is free"),
+];
+/// Who calls the one place that removes: with a name in a folder of vmrun's own, or after a look at the file.
+const CALLS: [(&str, &str); 7] = [
+    ("host/dirs/directory.rs", "in a folder that was opened and is the user's own"),
+    ("host/dirs/ephemeral.rs", "a state directory that bears the mark"),
+    ("host/dirs/nowhere.rs", "the empty folder in a run directory"),
+    ("host/dirs/run.rs", "a run directory that bears the mark"),
+    ("host/dirs/socket.rs", "a socket that nobody listens on"),
+    ("host/dirs/state_made.rs", "what a start has put into a state directory that was not there before"),
+    ("host/made.rs", "the very file that was made, by device, inode and birth"),
+];
+
+#[test]
+fn files_are_removed_in_one_place() {
+    let is_found = |words: &[&str]| {
+        let mut found: Vec<String> = sources()
+            .iter()
+            .filter(|source| words.iter().any(|word| source.code.contains(word)))
+            .map(|source| source.path.display().to_string())
+            .collect();
+        found.sort();
+        found
+    };
+    let named = |list: &[(&str, &str)]| list.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>();
+    let removes =
+        ["remove_file(", "remove_dir", "unlinkat(", "unlink,", "unlink}", "unistd::unlink", "fs::rename"];
+    let renames = ["renameat", "hard_link", "rename2"];
+    let found = is_found(&[&removes[..], &renames].concat());
+    assert_eq!(found, named(&REMOVES), "use MadeFile, or Directory in a folder of vmrun's own");
+    let calls = ["own::remove(", "own::remove_empty(", "own::empty(", "remove_file_in("];
+    assert_eq!(is_found(&calls), named(&CALLS), "use MadeFile, or Directory in a folder of vmrun's own");
+    // a name from an open file: to have one, not to take one
+    assert_eq!(is_found(&["linkat("]).len(), 2, "host/sys.rs and own.rs's unlinkat");
 }
 
 /// Where standard output and standard error are named, and what for.

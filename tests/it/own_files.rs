@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::Guest;
 use crate::support::orphan::{detached, kill, kill_supervisor, shuts_down_clean};
-use crate::support::processes::{eventually, has_ended, of, qemu_of};
+use crate::support::processes::{eventually, has_ended, of, qemu_of, send};
 use crate::support::sandbox::{Done, Sandbox};
 
 const NOBODY: u32 = 65534;
@@ -221,4 +224,54 @@ fn a_screenshot_needs_no_name_that_is_text() {
     assert!(left.keys().any(|path| path.ends_with("vmrun/vm/vm.json")), "{left:?}");
     assert_eq!(left.keys().filter(pictures).count(), 0, "{left:?}");
     vmrun(&["ctl", "shutdown", "--force"]).fails(12, &[]);
+}
+
+/// Both ways in which a `disk-add` can be left half done: its QEMU lives, and the image is open, or it is dead as well. The image that
+/// was being made goes; another file that has its name by then stays.
+#[test]
+fn only_the_image_of_a_half_done_change_is_removed() {
+    for (qemu_lives, swapped) in [(true, true), (true, false), (false, true), (false, false)] {
+        let what = format!("QEMU lives: {qemu_lives}, swapped: {swapped}");
+        let sandbox = detached(Guest::ReactsToButton, &[]);
+        let supervisor =
+            i32::try_from(sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap()).unwrap();
+        let qemu = qemu_of(sandbox.path());
+        let (file, moved) = (sandbox.file("new.img"), sandbox.file("moved.img"));
+        send(qemu, Signal::SIGSTOP);
+        let mut adding = sandbox.vmrun();
+        adding
+            .args(["ctl", "disk-add", "new.img,size=1M,id=new"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut adding = adding.spawn().unwrap();
+        eventually("the image is made", || file.metadata().is_ok_and(|facts| facts.len() == 1 << 20));
+        send(adding.id().cast_signed(), Signal::SIGKILL);
+        adding.wait().unwrap();
+        kill(supervisor);
+        if swapped {
+            std::fs::rename(&file, &moved).unwrap();
+            std::fs::write(&file, vec![7; 1 << 20]).unwrap();
+        }
+        match qemu_lives {
+            true => send(qemu, Signal::SIGCONT),
+            false => kill(qemu),
+        }
+        match qemu_lives {
+            true => {
+                let disks = sandbox.ctl_json(["disk-list"]);
+                assert!(!disks.to_string().contains("new.img"), "{what}: {disks}");
+                let nodes = sandbox.ctl(["qmp", "query-named-block-nodes"]).ok().stdout;
+                assert!(!nodes.contains("new.img"), "{what}: {nodes}");
+            }
+            false => assert_eq!(sandbox.run(["ls", "--json"]).ok().stdout.trim(), "[]", "{what}"),
+        }
+        assert_eq!(file.exists(), swapped, "{what}");
+        if swapped {
+            assert_eq!(std::fs::read(&file).unwrap(), vec![7; 1 << 20], "{what}");
+            assert!(moved.exists(), "{what}");
+        }
+        if qemu_lives {
+            shuts_down_clean(&sandbox);
+        }
+    }
 }

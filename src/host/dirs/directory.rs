@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::unistd::Uid;
 
 use super::{DirError, RunId, names};
 
@@ -394,10 +394,7 @@ impl Directory {
     /// # Errors
     /// Of the file system.
     pub fn unlink(&self, name: &str) -> io::Result<()> {
-        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        super::own::remove(&self.fd, name.as_ref())
     }
 
     /// The same once more.

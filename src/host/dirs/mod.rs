@@ -5,7 +5,6 @@ mod directory;
 mod ephemeral;
 mod formats;
 mod holder;
-mod made;
 mod nowhere;
 mod own;
 mod records;
@@ -13,6 +12,7 @@ mod run;
 mod runtime;
 mod socket;
 mod state;
+mod state_made;
 mod store;
 
 use std::ffi::OsString;
@@ -24,13 +24,14 @@ use thiserror::Error;
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::{process_state, process_with};
-pub use made::{MadeFile, StateBefore, StateMade};
 pub use nowhere::nowhere;
+pub(in crate::host) use own::remove as remove_file_in;
 pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;
 pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
+pub use state_made::{StateBefore, StateMade};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, user_store};
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.

@@ -1,13 +1,13 @@
 //! A folder in which there is nothing, and never will be: one that has no name any more.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use nix::libc;
 
-use super::{Directory, names};
+use super::{Directory, names, own};
 
 /// Makes one, for a program's working directory: a relative name leads to nothing in it, and nothing can be made there.
 ///
@@ -22,12 +22,16 @@ pub fn nowhere(directory: &Directory) -> io::Result<OwnedFd> {
     }
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let opened = File::options().read(true).custom_flags(flags).open(&path)?;
-    fs::remove_dir(&path)?;
+    own::remove_empty(directory, names::EMPTY.as_ref())?;
+    if directory.is_entry(names::EMPTY, &opened) {
+        return Err(io::ErrorKind::DirectoryNotEmpty.into());
+    }
     Ok(opened.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::fd::AsRawFd;
 
     use super::super::directory::Privacy;
@@ -42,6 +46,11 @@ mod tests {
             let within = format!("/proc/self/fd/{}/x", nowhere.as_raw_fd());
             assert_eq!(fs::write(within, "x").unwrap_err().kind(), io::ErrorKind::NotFound);
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+            // not with something in it
+            fs::create_dir_all(directory.path().join(names::EMPTY).join("x")).unwrap();
+            assert_eq!(super::nowhere(&directory).unwrap_err().kind(), io::ErrorKind::DirectoryNotEmpty);
+            fs::remove_dir(directory.path().join(names::EMPTY).join("x")).unwrap();
+            fs::remove_dir(directory.path().join(names::EMPTY)).unwrap();
             // what is left of a killed one is used up
             fs::create_dir(directory.path().join(names::EMPTY)).unwrap();
         }

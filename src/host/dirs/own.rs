@@ -157,7 +157,7 @@ pub(super) fn empty(folder: &Directory, holds: Holds, keep: &[&str]) -> Result<(
 }
 
 /// Removes a file; one that is not there any more is fine.
-pub(super) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
+pub(in crate::host) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -165,7 +165,7 @@ pub(super) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
 }
 
 /// Removes a folder in another; one that has something in it stays, and one that is not there any more is fine.
-pub(super) fn remove_empty(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
+pub(in crate::host) fn remove_empty(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
+use nix::unistd::mkfifoat;
 
 use super::directory::{Directory, Privacy};
 use super::holder::holder;
@@ -196,7 +196,7 @@ impl RunDir {
     /// There is something in it that is not vmrun's, and nothing was removed; or of the file system.
     pub fn clear(&self) -> Result<(), DirError> {
         // left by a supervisor that was killed in a moment (see `nowhere`); not removed if anything is in it
-        let _ = unlinkat(&self.directory, names::EMPTY, UnlinkatFlags::RemoveDir);
+        let _ = own::remove_empty(&self.directory, names::EMPTY.as_ref());
         own::empty(&self.directory, Holds::Run, &[names::LOCK, names::MARK])
     }
 

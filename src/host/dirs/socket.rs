@@ -10,7 +10,8 @@ use nix::fcntl::AtFlags;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::fstatat;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::own;
 
 /// Whether a process has the stream socket at this path (at most 107 bytes), in whatever namespace it is; so in doubt.
 ///
@@ -43,7 +44,7 @@ fn try_remove(path: &Path) -> io::Result<()> {
     if is_listened_on(&short) {
         return Ok(());
     }
-    Ok(unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?)
+    own::remove(&folder, name)
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Making new images.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use thiserror::Error;
 
+use crate::host::made::{MadeFile, NewFile};
 use crate::host::{environment, sys};
 use crate::spec::{ImageFormat, Size};
 
@@ -57,22 +56,60 @@ impl CreateError {
     }
 }
 
-/// Makes an image of a size (rounded up to a sector); never over a file that is there. A raw one needs no `qemu-img`.
+/// Begins to make an image; never over a file that is there. Where the file system can, nothing is at the path yet.
 ///
 /// # Errors
 /// Why not; nothing is left behind.
-pub fn create(qemu_img: &Path, path: &Path, format: ImageFormat, size: Size) -> Result<(), CreateError> {
-    let io = |source| CreateError::Io { path: path.to_owned(), source };
+pub fn begin(path: &Path) -> Result<NewFile, CreateError> {
     // absolute, so that `nbd:x` and `-o` are names of files
-    let path = std::path::absolute(path).map_err(io)?;
-    // takes the name first, so that nothing of anybody's is ever overwritten
-    let file = claim(&path)?;
+    let absolute = std::path::absolute(path);
+    let path = absolute.map_err(|source| CreateError::Io { path: path.to_owned(), source })?;
+    NewFile::create(&path).map_err(|error| not_made(&path, error))
+}
+
+/// Makes it an image of a size (rounded up to a sector). A raw one needs no `qemu-img`.
+///
+/// # Errors
+/// Why not; nothing is left behind.
+pub fn finish(
+    mut new: NewFile,
+    qemu_img: &Path,
+    format: ImageFormat,
+    size: Size,
+) -> Result<MadeFile, CreateError> {
+    let path = new.made().path().to_owned();
     let bytes = size.bytes().next_multiple_of(SECTOR);
-    let made = match format {
-        ImageFormat::Raw => file.set_len(bytes).map_err(io),
-        _ => run(qemu_img, &path, format, bytes),
-    };
-    made.inspect_err(|_| drop(fs::remove_file(&path)))
+    // takes the name first, so that nothing of anybody's is ever overwritten
+    new.take_name().map_err(|error| not_made(&path, error))?;
+    match format {
+        ImageFormat::Raw => new.file().set_len(bytes).map_err(|error| not_made(&path, error))?,
+        _ => {
+            let mut command = Command::new(qemu_img);
+            command.args(["create", "-q", "-f", format.as_str(), "--"]).arg(&path).arg(bytes.to_string());
+            run(command, qemu_img, &path)?;
+        }
+    }
+    Ok(new.keep())
+}
+
+/// [`begin`] and [`finish`] in one.
+///
+/// # Errors
+/// As of these.
+pub fn create(
+    qemu_img: &Path,
+    path: &Path,
+    format: ImageFormat,
+    size: Size,
+) -> Result<MadeFile, CreateError> {
+    finish(begin(path)?, qemu_img, format, size)
+}
+
+fn not_made(path: &Path, source: io::Error) -> CreateError {
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => CreateError::Exists(path.to_owned()),
+        _ => CreateError::Io { path: path.to_owned(), source },
+    }
 }
 
 /// Makes a qcow2 overlay over an image, as large as that: `size_bytes`, or what `qemu-img` finds, of an image that leads nowhere.
@@ -86,36 +123,19 @@ pub fn create_overlay(
     image: &Path,
     image_format: ImageFormat,
     size_bytes: Option<u64>,
-) -> Result<(), CreateError> {
-    claim(path)?;
+) -> Result<MadeFile, CreateError> {
+    let mut new = NewFile::create(path).map_err(|error| not_made(path, error))?;
+    new.take_name().map_err(|error| not_made(path, error))?;
     let mut command = Command::new(qemu_img);
     command.args(["create", "-q", "-f", "qcow2", "-F", image_format.as_str(), "-b"]).arg(image);
     // with its size said, nothing in it is looked at, nor followed
     command.args(size_bytes.map(|_| "-u")).arg("--").arg(path);
     command.args(size_bytes.map(|bytes| bytes.next_multiple_of(SECTOR).to_string()));
-    finish(command, qemu_img, path).inspect_err(|_| drop(fs::remove_file(path)))
+    run(command, qemu_img, path)?;
+    Ok(new.keep())
 }
 
-/// Makes an empty file that is ours alone, whatever the umask; `qemu-img` leaves it so.
-fn claim(path: &Path) -> Result<File, CreateError> {
-    let io = |source| CreateError::Io { path: path.to_owned(), source };
-    let file = match File::options().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(CreateError::Exists(path.to_owned()));
-        }
-        other => other.map_err(io)?,
-    };
-    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io)?;
-    Ok(file)
-}
-
-fn run(qemu_img: &Path, path: &Path, format: ImageFormat, bytes: u64) -> Result<(), CreateError> {
-    let mut command = Command::new(qemu_img);
-    command.args(["create", "-q", "-f", format.as_str(), "--"]).arg(path).arg(bytes.to_string());
-    finish(command, qemu_img, path)
-}
-
-fn finish(mut command: Command, qemu_img: &Path, path: &Path) -> Result<(), CreateError> {
+fn run(mut command: Command, qemu_img: &Path, path: &Path) -> Result<(), CreateError> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     environment::apply(&mut command);
     sys::prepare_child(&mut command, Vec::new(), false, true);
@@ -139,6 +159,7 @@ mod tests {
     use super::*;
     use crate::host::image::inspect;
     use std::ffi::OsStr;
+    use std::fs;
     use std::os::unix::ffi::OsStrExt;
 
     const PROGRAM: &str = "/usr/bin/qemu-img";
@@ -191,5 +212,24 @@ mod tests {
             "{error}"
         );
         assert!(!path.exists());
+    }
+
+    /// A program in the place of `qemu-img` that swaps the file under its hands, and then fails.
+    #[test]
+    fn what_has_taken_the_place_of_a_half_made_image_stays() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("swaps");
+        let script = "#!/bin/sh\nfor last; do case $last in */new|*/overlay) path=$last;; esac; done\n\
+                      mv \"$path\" \"$path.moved\" && echo precious >\"$path\"\nexit 1\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let (new, overlay) = (root.path().join("new"), root.path().join("overlay"));
+        create(&program, &new, ImageFormat::Qcow2, Size(1 << 20)).unwrap_err();
+        create_overlay(&program, &overlay, &new, ImageFormat::Raw, Some(1 << 20)).unwrap_err();
+        for path in [new, overlay] {
+            assert_eq!(fs::read(path).unwrap(), b"precious\n");
+        }
     }
 }

@@ -6,15 +6,16 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{HEAD, MAGIC, STREAM, SavedError, VERSION};
+use crate::host::made::{MadeFile, NewFile, folder_of};
 
 /// A file that is being written, under another name beside its place; it goes if it is not put there.
 #[derive(Debug)]
 pub struct Writing {
     path: PathBuf,
-    part: PathBuf,
-    file: File,
-    /// How it is put in its place: tried in this folder already.
-    placing: Placing,
+    new: NewFile,
+    ways: &'static [Placing],
+    /// How it is put in its place, once that was tried in this folder.
+    placing: Option<Placing>,
 }
 
 /// A way to give a file a name only if the name is free.
@@ -32,20 +33,20 @@ impl Placing {
     const ALL: [Self; 3] = [Self::Rename, Self::Link, Self::Reserve];
 
     /// Moves a file to a name that is free.
-    fn carry_out(self, from: &Path, to: &Path) -> io::Result<()> {
+    fn carry_out(self, from: &MadeFile, to: &Path) -> io::Result<()> {
+        from.check()?;
         match self {
-            Self::Rename => rename_to_free_name(from, to),
+            Self::Rename => rename_to_free_name(from.path(), to),
             Self::Link => {
-                fs::hard_link(from, to)?;
+                fs::hard_link(from.path(), to)?;
                 // two names of one whole file are better than none
-                let _ = fs::remove_file(from);
+                from.remove();
                 Ok(())
             }
             Self::Reserve => {
-                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-                fs::rename(from, to).inspect_err(|_| {
-                    let _ = fs::remove_file(to);
-                })
+                let reserved = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+                let reserved = MadeFile::of(to, &reserved)?;
+                fs::rename(from.path(), to).inspect_err(|_| reserved.remove())
             }
         }
     }
@@ -82,30 +83,44 @@ fn probe(
 }
 
 impl Writing {
-    /// Makes it, for its owner only. Whether it can be put in its place at the end is tried now.
+    /// Makes it, for its owner only. Where the file system can, it has no name yet.
     ///
     /// # Errors
-    /// There is something at its place, or it cannot be made, or the file system has no way to put it there.
+    /// There is something at its place, or it cannot be made.
     pub fn create(path: &Path) -> Result<Self, SavedError> {
         Self::by(path, &Placing::ALL)
     }
 
-    fn by(path: &Path, ways: &[Placing]) -> Result<Self, SavedError> {
+    fn by(path: &Path, ways: &'static [Placing]) -> Result<Self, SavedError> {
         if fs::symlink_metadata(path).is_ok() {
             return Err(SavedError::Exists(path.to_owned()));
         }
         let io = |source| SavedError::Io { path: path.to_owned(), source };
-        let (part, probed) = (part(path), probe_name(path));
-        let mut options = fs::OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create_new(true).mode(0o600).open(&probed).map_err(io)?;
-        let placing = probe(ways, |way| way.carry_out(&probed, &part)).map_err(|error| {
-            let _ = fs::remove_file(&probed);
-            error.map_or_else(|| SavedError::NoPlacing { path: path.to_owned() }, io)
-        })?;
-        let seeked = file.seek(SeekFrom::Start(STREAM));
-        let writing = Self { path: path.to_owned(), part, file, placing };
-        seeked.map(|_| writing).map_err(io)
+        let probed = probe_name(path);
+        let new = NewFile::create(&probed).map_err(|error| taken(&probed, path, error))?;
+        new.file().seek(SeekFrom::Start(STREAM)).map_err(io)?;
+        Ok(Self { path: path.to_owned(), new, ways, placing: None })
+    }
+
+    /// Which file it is, for [`remove_parts`].
+    pub fn made(&self) -> &MadeFile {
+        self.new.made()
+    }
+
+    /// Gives it the name that it has until it is whole. Whether it can be put in its place at the end is tried with it.
+    ///
+    /// # Errors
+    /// The name is taken, or the file system has no way to put it in its place.
+    pub fn take_name(&mut self) -> Result<(), SavedError> {
+        let (path, part) = (&self.path, part(&self.path));
+        self.new.take_name().map_err(|error| taken(self.new.made().path(), path, error))?;
+        let placing = probe(self.ways, |way| way.carry_out(self.new.made(), &part));
+        self.placing = Some(placing.map_err(|error| match error {
+            Some(error) => taken(&part, path, error),
+            None => SavedError::NoPlacing { path: path.clone() },
+        })?);
+        self.new.moved_to(&part);
+        Ok(())
     }
 
     /// To write the stream to, and for [`finish`].
@@ -113,24 +128,29 @@ impl Writing {
     /// # Errors
     /// No descriptor is left.
     pub fn stream(&self) -> io::Result<File> {
-        self.file.try_clone()
+        self.new.file().try_clone()
     }
 
     /// Puts a finished file in its place, at once; [`sync_folder`] makes that last.
     ///
     /// # Errors
-    /// Something has taken its place in the meantime.
-    pub fn place(self) -> Result<(), SavedError> {
-        self.placing.carry_out(&self.part, &self.path).map_err(|source| match source.kind() {
-            ErrorKind::AlreadyExists => SavedError::Exists(self.path.clone()),
-            _ => SavedError::Io { path: self.path.clone(), source },
-        })
+    /// Something has taken its place in the meantime; or another file that of the unfinished one, and stays.
+    pub fn place(mut self) -> Result<(), SavedError> {
+        if self.placing.is_none() {
+            self.take_name()?;
+        }
+        let Self { path, new, placing, .. } = self;
+        let Some(placing) = placing else { return Err(SavedError::NoPlacing { path }) };
+        placing.carry_out(new.made(), &path).map_err(|error| taken(&path, &path, error))?;
+        new.keep();
+        Ok(())
     }
 }
 
-impl Drop for Writing {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.part);
+fn taken(name: &Path, path: &Path, source: io::Error) -> SavedError {
+    match source.kind() {
+        ErrorKind::AlreadyExists => SavedError::Exists(name.to_owned()),
+        _ => SavedError::Io { path: path.to_owned(), source },
     }
 }
 
@@ -159,8 +179,7 @@ pub fn finish(file: &File, description: &[u8], stream_bytes: u64) -> io::Result<
 /// # Errors
 /// Of the file system.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
 /// What a file is called until it is whole.
@@ -168,10 +187,11 @@ pub fn part(path: &Path) -> PathBuf {
     with_suffix(path, ".part")
 }
 
-/// Removes what a process that died has left of a file that was not whole.
-pub fn remove_parts(path: &Path) {
+/// Removes what a process that died has left of a file that was not whole: `made` under any of the names that it has had, and no
+/// other file.
+pub fn remove_parts(path: &Path, made: &MadeFile) {
     for left in [part(path), probe_name(path)] {
-        let _ = fs::remove_file(left);
+        made.at(&left).remove();
     }
 }
 
@@ -200,10 +220,12 @@ mod tests {
     /// Each of them alone, as where the others do not exist.
     #[test]
     fn every_way_puts_a_file_in_its_place_and_none_replaces_another() {
-        for way in Placing::ALL {
+        const ONE: [&[Placing]; 3] = [&[Placing::Rename], &[Placing::Link], &[Placing::Reserve]];
+        for way in ONE {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("vm");
-            let writing = Writing::by(&path, &[way]).unwrap();
+            let mut writing = Writing::by(&path, way).unwrap();
+            writing.take_name().unwrap();
             assert_eq!(names(folder.path()), ["vm.part"], "{way:?}");
             super::super::pump(&b"x"[..], writing.stream().unwrap(), |_| {}).unwrap();
             finish(&writing.stream().unwrap(), b"{}", 1).unwrap();
@@ -211,15 +233,46 @@ mod tests {
             assert_eq!(names(folder.path()), ["vm"], "{way:?}");
             super::super::open(&path).unwrap();
 
-            assert!(matches!(Writing::by(&path, &[way]), Err(SavedError::Exists(_))), "{way:?}");
+            assert!(matches!(Writing::by(&path, way), Err(SavedError::Exists(_))), "{way:?}");
             fs::remove_file(&path).unwrap();
-            let writing = Writing::by(&path, &[way]).unwrap();
+            let mut writing = Writing::by(&path, way).unwrap();
+            writing.take_name().unwrap();
             fs::write(&path, "theirs").unwrap();
             assert!(matches!(writing.place(), Err(SavedError::Exists(_))), "{way:?}");
             assert_eq!(
                 (names(folder.path()), fs::read(&path).unwrap()),
                 (vec!["vm".to_owned()], b"theirs".to_vec())
             );
+            fs::remove_file(&path).unwrap();
+
+            // another file has the name of the unfinished one by now: it is neither taken for it nor removed
+            for placed in [true, false] {
+                let mut writing = Writing::by(&path, way).unwrap();
+                writing.take_name().unwrap();
+                fs::rename(part(&path), folder.path().join("moved")).unwrap();
+                fs::write(part(&path), "theirs").unwrap();
+                match placed {
+                    true => assert!(matches!(writing.place(), Err(SavedError::Io { .. })), "{way:?}"),
+                    false => drop(writing),
+                }
+                assert_eq!(names(folder.path()), ["moved", "vm.part"], "{way:?}");
+                assert_eq!(fs::read(part(&path)).unwrap(), b"theirs");
+                fs::remove_file(part(&path)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_stays_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vm");
+        for taken in [part(&path), probe_name(&path)] {
+            fs::write(&taken, "theirs").unwrap();
+            let made = Writing::by(&path, &Placing::ALL).and_then(|mut writing| writing.take_name());
+            assert!(matches!(&made, Err(SavedError::Exists(name)) if *name == taken), "{made:?}");
+            assert_eq!(names(folder.path()).len(), 1);
+            assert_eq!(fs::read(&taken).unwrap(), b"theirs");
+            fs::remove_file(&taken).unwrap();
         }
     }
 
@@ -237,7 +290,9 @@ mod tests {
             assert_eq!(error.unwrap().kind(), kind);
         }
         let folder = tempfile::tempdir().unwrap();
-        let error = Writing::by(&folder.path().join("vm"), &[]).unwrap_err();
+        let mut writing = Writing::by(&folder.path().join("vm"), &[]).unwrap();
+        let error = writing.take_name().unwrap_err();
+        drop(writing);
         assert!(matches!(error, SavedError::NoPlacing { .. }) && error.hint().is_some(), "{error}");
         assert!(names(folder.path()).is_empty());
     }

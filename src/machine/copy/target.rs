@@ -8,11 +8,12 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
 
+use crate::host::made::{NewFile, folder_of};
 use crate::host::sys;
 
 /// Who may read, write and execute; set-user-ID and the like do not travel.
@@ -33,7 +34,7 @@ pub(super) fn place(source: &str, destination: &Path) -> PathBuf {
 /// A file that is written.
 pub(super) enum Target<'a> {
     /// It replaces what has its name when it is whole.
-    New(NewFile),
+    New(Copy),
     /// Something that must not be replaced, such as a device.
     There(File),
     /// Somebody else's.
@@ -49,7 +50,7 @@ impl Target<'_> {
             return Err(io::Error::new(ErrorKind::NotADirectory, "there is no such directory"));
         }
         let path = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return NewFile::make(path.to_owned(), size),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Copy::make(path.to_owned(), size),
             Err(error) => return Err(error),
             // a file under such a name is one that somebody has open already
             Ok(_) if is_descriptor(path)? => return there(),
@@ -68,13 +69,13 @@ impl Target<'_> {
         // as `cp`: a file that must not be written is not replaced either; a program that runs may be
         match OpenOptions::new().write(true).open(&path) {
             Err(error) if error.kind() != ErrorKind::ExecutableFileBusy => Err(error),
-            _ => NewFile::make(path, size),
+            _ => Copy::make(path, size),
         }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::New(new) => new.file.write_all(bytes),
+            Self::New(copy) => copy.new.file().write_all(bytes),
             Self::There(file) => file.write_all(bytes),
             Self::Stream(stream) => stream.write_all(bytes),
         }
@@ -83,7 +84,7 @@ impl Target<'_> {
     /// It is whole: it gets its permissions, as far as the umask lets it, and its name.
     pub(super) fn commit(self, mode: Option<u32>) -> io::Result<()> {
         match self {
-            Self::New(new) => new.commit(mode),
+            Self::New(copy) => copy.commit(mode),
             Self::There(_) => Ok(()),
             Self::Stream(stream) => stream.flush(),
         }
@@ -104,85 +105,40 @@ fn is_descriptor(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// A new file that has not got its name yet.
-pub(super) struct NewFile {
-    file: File,
+pub(super) struct Copy {
+    new: NewFile,
     path: PathBuf,
-    /// The name that it has until then; none = it has none.
-    part: Option<PathBuf>,
 }
 
-impl NewFile {
+impl Copy {
     fn make<'a>(path: PathBuf, size: Option<u64>) -> io::Result<Target<'a>> {
-        let made = match without_name(folder_of(&path)) {
-            Some(file) => Ok(Self { file, path, part: None }),
-            None => Self::with_name(path),
-        };
-        let new = made.map_err(|error| match error.kind() {
+        let new = NewFile::create(&part_of(&path)).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => io::Error::new(
                 error.kind(),
                 format!("a new file, which a copy is written to first, cannot be made beside it: {error}"),
             ),
             _ => error,
         })?;
-        let free = fstatvfs(&new.file).ok().filter(|disk| disk.blocks() > 0);
+        let free = fstatvfs(new.file()).ok().filter(|disk| disk.blocks() > 0);
         let free = free.map(|disk| disk.blocks_available() * disk.fragment_size());
         match (size, free) {
             (Some(size), Some(free)) if size > free => Err(io::Error::new(
                 ErrorKind::StorageFull,
                 format!("the guest's file has {size} bytes, and only {free} are free here"),
             )),
-            _ => Ok(Target::New(new)),
+            _ => Ok(Target::New(Self { new, path })),
         }
     }
 
-    fn with_name(path: PathBuf) -> io::Result<Self> {
-        let part = part_of(&path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        Ok(Self { file, path, part: Some(part) })
-    }
-
-    fn commit(mut self, mode: Option<u32>) -> io::Result<()> {
+    fn commit(self, mode: Option<u32>) -> io::Result<()> {
+        let Self { mut new, path } = self;
         if let Some(mode) = mode {
-            self.file.set_permissions(Permissions::from_mode(mode & PERMISSIONS & !sys::umask()))?;
+            new.file().set_permissions(Permissions::from_mode(mode & PERMISSIONS & !sys::umask()))?;
         }
-        let part = match &self.part {
-            Some(part) => part,
-            None => {
-                let part = part_of(&self.path);
-                sys::give_name(&self.file, &part)?;
-                self.part.insert(part)
-            }
-        };
-        fs::rename(part, &self.path)?;
-        self.part = None;
-        Ok(())
+        new.take_name()?;
+        new.replace(&path)
     }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(part) = &self.part {
-            let _ = fs::remove_file(part);
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn without_name(folder: &Path) -> Option<File> {
-    let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
-    // to get a name later, it needs /proc
-    let named_later = Path::new("/proc/self/fd").is_dir();
-    named_later.then(|| OpenOptions::new().write(true).custom_flags(flags).mode(0o600).open(folder).ok())?
-}
-
-#[cfg(not(target_os = "linux"))]
-fn without_name(_folder: &Path) -> Option<File> {
-    None
 }
 
 /// The name of its unfinished copy.
@@ -207,14 +163,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // a name that is as long as names can be
         let path = dir.path().join("x".repeat(255));
-        let new = NewFile::with_name(path.clone()).unwrap();
+        let mut new = NewFile::create(&part_of(&path)).unwrap();
+        new.take_name().unwrap();
         let [part] = names(dir.path()).try_into().unwrap();
         assert!(part.starts_with("xxx") && part.contains(".vmrun-") && part.ends_with(".part"), "{part}");
         drop(new);
         assert!(names(dir.path()).is_empty());
-        let mut new = NewFile::with_name(path.clone()).unwrap();
-        new.file.write_all(b"new").unwrap();
-        new.commit(None).unwrap();
+        let mut new = NewFile::create(&part_of(&path)).unwrap();
+        new.take_name().unwrap();
+        new.file().write_all(b"new").unwrap();
+        Copy { new, path: path.clone() }.commit(None).unwrap();
         assert_eq!(names(dir.path()).len(), 1);
         assert_eq!(fs::read(path).unwrap(), b"new");
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::host::made::{MadeFile, NewFile};
 use crate::qemu::plan::{self, Controller};
 use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
@@ -45,22 +46,32 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
-    // with the image if it will be made: it goes again if this is never finished
-    let made = disk.size.is_some() && !file.exists();
-    if let Err(error) = owner.journal.adding(id.as_str(), made.then_some(file.as_path())) {
-        return plug::abandon(owner, &id, reply, error);
-    }
     let images = owner.images.clone();
-    owner.spawn_blocking(
-        move || {
-            let opened = images.open_or_create(&disk, &file, &allow, Access::Disk);
-            opened.map(|(opened, made)| (disk, opened, made))
-        },
-        move |owner, result| match result {
-            Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
-            Err(error) => plug::abandon(owner, &id, reply, error),
-        },
-    );
+    let begun = {
+        let (disk, file, images) = (disk.clone(), file.clone(), images.clone());
+        move || images.begin(&disk, &file)
+    };
+    owner.spawn_blocking(begun, move |owner, new| {
+        // with the image that is made, which has no name yet: it goes again if this is never finished
+        let noted = new.and_then(|new| {
+            owner.journal.adding(id.as_str(), new.as_ref().map(NewFile::made))?;
+            Ok(new)
+        });
+        let new = match noted {
+            Ok(new) => new,
+            Err(error) => return plug::abandon(owner, &id, reply, error),
+        };
+        owner.spawn_blocking(
+            move || {
+                let opened = images.open_disk(&disk, &file, new, &allow, Access::Disk);
+                opened.map(|(opened, made)| (disk, opened, made))
+            },
+            move |owner, result| match result {
+                Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
+                Err(error) => plug::abandon(owner, &id, reply, error),
+            },
+        );
+    });
 }
 
 fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
@@ -102,16 +113,11 @@ fn go(
     id: DeviceId,
     spec: DiskSpec,
     image: Opened,
-    made: bool,
+    made: Option<MadeFile>,
     bus: Option<String>,
     reply: Reply,
 ) {
-    let file = spec.file.clone();
-    let remove_file = move || {
-        if let Some(file) = file.filter(|_| made) {
-            let _ = std::fs::remove_file(file);
-        }
-    };
+    let remove_made = move || made.iter().for_each(MadeFile::remove);
     if let Err(error) = owner.inventory.check_unused(image.identity, &image.shown) {
         // if it was made for this disk, another has taken it since: it stays
         return plug::abandon(owner, &id, reply, error);
@@ -134,7 +140,7 @@ fn go(
         }
     }
     let steps = plan::add_disk(&owner.machine, &disk, bus.as_deref());
-    plug::plug_with_image(owner, id, (disk.image, disk.readonly), steps, reply, remove_file);
+    plug::plug_with_image(owner, id, (disk.image, disk.readonly), steps, reply, remove_made);
 }
 
 /// Makes a disk larger.

@@ -29,7 +29,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     let running = owner.inventory.run_state == RunState::Running;
     let what = format!("the VM is being saved to {}", file.display());
     log::info!("{what}");
-    let job = Job { what: what.clone(), resume: running, file: Some(file.clone()) };
+    let job = Job { what: what.clone(), resume: running, file: Some(file.clone()), part: None };
     if let Err(error) = owner.journal.job(job) {
         return answer(reply, Err(error));
     }
@@ -54,20 +54,29 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         progress,
         abort: aborted,
     };
-    owner.spawn(saving.save(), move |owner, result| {
-        owner.abort = None;
-        match result {
-            Ok(()) => saved(owner, file, reply),
-            Err(error) => {
-                ended(owner);
-                answer(reply, Err(error));
-            }
+    owner.spawn(saving.begin(), move |owner, begun| {
+        let noted = begun.and_then(|(saving, writing)| {
+            owner.journal.job_makes(writing.made())?;
+            Ok((saving, writing))
+        });
+        match noted {
+            Ok((saving, writing)) => owner.spawn(saving.save(writing), move |owner, result| match result {
+                Ok(()) => saved(owner, file, reply),
+                Err(error) => failed(owner, reply, error),
+            }),
+            Err(error) => failed(owner, reply, error),
         }
     });
 }
 
+fn failed(owner: &mut Owner, reply: Reply, error: ChangeError) {
+    ended(owner);
+    answer(reply, Err(error));
+}
+
 /// The file is there: however QEMU ends from here on, that is how the VM has ended.
 fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
+    owner.abort = None;
     owner.evidence.saved(file.clone());
     let sync = move || sync_folder(&file).map_err(ChangeError::host);
     owner.spawn_blocking(sync, |owner, synced| {
@@ -81,6 +90,7 @@ fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
 }
 
 fn ended(owner: &mut Owner) {
+    owner.abort = None;
     owner.busy = None;
     owner.journal.job_ended();
 }

@@ -30,7 +30,7 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     let description = change.description();
     log::info!("{description}");
     let resume = owner.inventory.run_state == RunState::Running;
-    if let Err(error) = owner.journal.job(Job { what: description.clone(), resume, file: None }) {
+    if let Err(error) = owner.journal.job(Job { what: description.clone(), resume, file: None, part: None }) {
         return answer(reply, Err(error));
     }
     owner.busy = Some(description);

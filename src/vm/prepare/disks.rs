@@ -65,11 +65,10 @@ pub(super) fn all(
         // what is under an overlay is only read
         let images = if overlaid || disk.readonly { &images.for_reading() } else { images };
         let (opened, new) = images
-            .open_or_create(&disk, &file, &request.allow_backing, access)
+            .begin(&disk, &file)
+            .and_then(|new| images.open_disk(&disk, &file, new, &request.allow_backing, access))
             .map_err(|error| StartError::Image { what: what.clone(), error })?;
-        if new {
-            made.file(&file);
-        }
+        made.files(new);
         let same = |other: &&Opened| other.identity.is_some() && other.identity == opened.identity;
         if let Some(other) = all.opened.iter().find(same) {
             let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);

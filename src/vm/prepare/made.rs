@@ -1,8 +1,9 @@
 //! What a start has made on the host, to be taken back if it fails.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::host::dirs::{MadeFile, StateDir, StateMade, remove_ephemeral};
+use crate::host::dirs::{StateDir, StateMade, remove_ephemeral};
+use crate::host::made::MadeFile;
 
 /// What was not there before, in the order it was made.
 #[derive(Debug, Default)]
@@ -13,9 +14,9 @@ pub(in super::super) struct Made {
 }
 
 impl Made {
-    /// A file was made.
-    pub(super) fn file(&mut self, path: &Path) {
-        self.files.extend(MadeFile::at(path));
+    /// Files were made.
+    pub(super) fn files(&mut self, made: impl IntoIterator<Item = MadeFile>) {
+        self.files.extend(made);
     }
 
     /// vmrun is about to put files into a state directory.

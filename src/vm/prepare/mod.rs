@@ -303,11 +303,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let name = run.name().clone();
     let uuid = identity(request, base.uuid, &state)?;
     let metadata = match &request.data {
-        Some(data) => {
-            let path = state.path().join(metadata_file(request));
-            iso::metadata_iso(&path, data, uuid, name.as_str())?;
-            Some(path)
-        }
+        Some(data) => Some(iso::metadata_iso(&state, metadata_file(request), data, uuid, name.as_str())?),
         None => None,
     };
     let mac = match base.mac {

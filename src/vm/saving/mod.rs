@@ -9,7 +9,7 @@ mod restore;
 
 use std::collections::BTreeMap;
 use std::io::PipeReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,15 +58,22 @@ pub(super) struct Saving {
 }
 
 impl Saving {
-    /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
-    ///
-    /// Once the guest stands still, QEMU is waited for as long as it takes: a command that it carries out later would stop the
-    /// guest behind everybody's back.
-    pub(super) async fn save(mut self) -> Result<(), ChangeError> {
+    /// Looks whether the VM can be saved, and makes the file, which has no name yet.
+    pub(super) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
         check_blockers(&self.session, &self.present, "a file").await?;
         self.complete().await?;
         let file = self.file.clone();
         let writing = blocking(move || Writing::create(&file).map_err(from_saved)).await?;
+        Ok((self, writing))
+    }
+
+    /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
+    ///
+    /// Once the guest stands still, QEMU is waited for as long as it takes: a command that it carries out later would stop the
+    /// guest behind everybody's back.
+    pub(super) async fn save(self, mut writing: Writing) -> Result<(), ChangeError> {
+        let named = move || writing.take_name().map(|()| writing).map_err(from_saved);
+        let writing = blocking(named).await?;
         for command in migration::prepare() {
             self.session.run(&command).await?;
         }
@@ -214,9 +221,4 @@ fn from_saved(error: SavedError) -> ChangeError {
         }
         _ => ChangeError::hinted(SavedError::hint)(error),
     }
-}
-
-/// Removes what a supervisor that died has left of a file.
-pub(super) fn remove_part(file: &Path) {
-    crate::host::saved::remove_parts(file);
 }

@@ -137,10 +137,10 @@ pub(in super::super) async fn take_back(session: &Session, job: &Job) -> Result<
         }
         break;
     }
-    if let Some(file) = &job.file {
+    if job.file.is_some() {
         // the pipe that it was written through has ended with the supervisor
         let _ = session.run(&crate::qemu::migration::cancel()).await;
-        super::super::saving::remove_part(file);
+        job.remove_part();
     }
     let status = session.run(&Command::new("query-status", Value::Null)).await?;
     if job.resume && status["running"] == false {

@@ -1,56 +1,16 @@
-//! What was made where the user's own files are, to be taken back: this file and no other that has its name by then.
+//! What a start has put into a state directory, to be taken back if it fails.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
-use serde::{Deserialize, Serialize};
 
 use super::directory::{Directory, Privacy};
 use super::own::{self, Holds};
-
-/// A file that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MadeFile {
-    #[serde(with = "crate::spec::fields::path")]
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl MadeFile {
-    /// The one at this path; none if there is none.
-    pub fn at(path: &Path) -> Option<Self> {
-        let facts = path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
-        Some(Self { path: path.to_owned(), device: facts.dev(), inode: facts.ino() })
-    }
-
-    /// Removes it, if it still is at its path.
-    pub fn remove(&self) {
-        if let Err(error) = self.try_remove() {
-            log::warn!("{} is left: {error}", self.path.display());
-        }
-    }
-
-    fn try_remove(&self) -> io::Result<()> {
-        let Some(name) = self.path.file_name() else { return Ok(()) };
-        let folder = match File::open(self.path.parent().unwrap_or(Path::new("/"))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(facts) if (facts.st_dev, facts.st_ino) == (self.device, self.inode) => {
-                own::remove(&folder, name)
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// What was in a state directory before vmrun put anything into it.
 #[derive(Debug)]
@@ -111,24 +71,6 @@ mod tests {
     use std::fs;
 
     use super::super::StateDir;
-
-    #[test]
-    fn another_file_of_the_same_name_stays() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("disk.img");
-        assert_eq!(MadeFile::at(&path), None);
-        fs::write(&path, "").unwrap();
-        let made = MadeFile::at(&path).unwrap();
-        fs::rename(&path, root.path().join("moved")).unwrap();
-        made.remove();
-        fs::write(&path, "the user's").unwrap();
-        made.remove();
-        assert!(path.exists() && root.path().join("moved").exists());
-        let made = MadeFile::at(&path).unwrap();
-        made.remove();
-        made.remove();
-        assert!(!path.exists());
-    }
 
     #[test]
     fn a_failed_start_takes_its_own_back_and_nothing_else() {
