@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -51,9 +51,10 @@ const HARDWARE: [&str; 22] = [
 
 /// `vmrun qemu`.
 #[derive(Debug, Args)]
-#[command(override_usage = "vmrun qemu [OPTIONS] IMAGE [-- EXTRA QEMU ARGS...]")]
+#[command(override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
 pub(super) struct QemuArgs {
-    /// Disk image[,OPTION...] as of --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline
+    /// Disk image[,OPTION...] as of --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline;
+    /// without one the first disk boots, else the network
     image: Option<PathBuf>,
     /// Go on with a VM that `ctl save` has put into this file, instead of starting one
     #[arg(long, value_name = "FILE", conflicts_with_all = HARDWARE)]
@@ -325,15 +326,19 @@ fn image(typed: Option<PathBuf>) -> Result<(Option<PathBuf>, DiskSpec), Failure>
         std::fs::metadata(name).is_ok()
     };
     match &typed {
-        Some(text)
-            if text.as_os_str().as_encoded_bytes().contains(&b',') && !exists("") && !exists("-kernel") =>
-        {
+        Some(text) if has_options(text) && !exists("") && !exists("-kernel") => {
             let disk = DiskSpec::parse(text.as_os_str())
                 .map_err(|error| Failure::usage(format!("IMAGE {}: {error}", text.display())))?;
             Ok((disk.file.clone(), disk))
         }
         _ => Ok((typed, DiskSpec::default())),
     }
+}
+
+/// Whether it reads like the value of `--disk`, and not like a mere name.
+fn has_options(text: &Path) -> bool {
+    let bytes = text.as_os_str().as_encoded_bytes();
+    bytes.contains(&b',') || bytes.starts_with(b"file=")
 }
 
 fn metadata(text: Option<OsString>, file: Option<PathBuf>) -> Result<Option<Vec<u8>>, Failure> {

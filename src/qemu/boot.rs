@@ -11,7 +11,7 @@ const SATA_ROOT: &str = "root=/dev/sda";
 /// `-kernel`, `-initrd`, `-append`.
 pub(super) fn arguments(spec: &VmSpec) -> Vec<OsString> {
     let (kernel, initrd) = match &spec.boot {
-        Boot::Disk | Boot::Iso { .. } => return Vec::new(),
+        Boot::Disk | Boot::Firmware | Boot::Iso { .. } => return Vec::new(),
         Boot::Kernel { kernel, initrd, .. } => (kernel, initrd.as_ref()),
         Boot::Squashfs { kernel, .. } => (kernel, None),
     };
@@ -27,7 +27,7 @@ pub(super) fn arguments(spec: &VmSpec) -> Vec<OsString> {
 /// The command line that the kernel gets.
 pub(super) fn command_line(boot: &Boot) -> String {
     match boot {
-        Boot::Disk | Boot::Iso { .. } => String::new(),
+        Boot::Disk | Boot::Firmware | Boot::Iso { .. } => String::new(),
         Boot::Kernel { cmdline, .. } => cmdline.clone(),
         Boot::Squashfs { cmdline, append, sata, .. } => {
             let root = if *sata { SATA_ROOT } else { VIRTIO_ROOT };

@@ -61,13 +61,14 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
     if let Some(root) = squashfs(&spec.boot) {
         drives.disk(machine, &root, None);
     }
-    let first_index = match spec.boot {
-        Boot::Disk => Some(1),
-        Boot::Iso { .. } => Some(2),
-        Boot::Kernel { .. } | Boot::Squashfs { .. } => None,
-    };
-    for (number, disk) in spec.disks.iter().enumerate() {
-        drives.disk(machine, disk, first_index.filter(|_| number == 0));
+    for (number, disk) in (0..).zip(&spec.disks) {
+        let index = match spec.boot {
+            Boot::Disk => (number == 0).then_some(1),
+            Boot::Iso { .. } => (number == 0).then_some(2),
+            Boot::Firmware => Some(number + 1),
+            Boot::Kernel { .. } | Boot::Squashfs { .. } => None,
+        };
+        drives.disk(machine, disk, index);
     }
     if let Boot::Iso { path } = &spec.boot {
         drives.nodes.extend(block::image(ids::BOOT_CD, &Image::alone(path, ImageFormat::Raw), true));

@@ -5,7 +5,7 @@ use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::{Device, Machine, ids};
-use crate::spec::{MacAddress, Networking, NicModel, VmSpec};
+use crate::spec::{Boot, MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
@@ -63,8 +63,15 @@ pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
 
 /// The network card from the start.
 pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
-    (spec.networking != Networking::None)
-        .then(|| card(machine, &Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio }))
+    if spec.networking == Networking::None {
+        return None;
+    }
+    let card = Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio };
+    Some(match spec.boot {
+        // tried after all disks
+        Boot::Firmware => bootable_card(machine, &card).with("bootindex", spec.disks.len() + 1),
+        _ => self::card(machine, &card),
+    })
 }
 
 /// What the guest sees of a network card.
@@ -88,11 +95,15 @@ pub fn card_driver(machine: &Machine, model: NicModel) -> String {
 
 /// A network card on its back-end.
 pub(super) fn card(machine: &Machine, card: &Card<'_>) -> Device {
-    let driver = card_driver(machine, card.model);
-    let nic =
-        Device::new(driver, card.id).with("netdev", ids::netdev(card.id)).with("mac", card.mac.to_string());
+    let nic = bootable_card(machine, card);
     // no option ROM: it only serves to boot from the network, and costs the firmware time
     if machine.has_pci() { nic.with("romfile", "") } else { nic }
+}
+
+/// The same with QEMU's option ROM, from which the firmware boots from the network.
+fn bootable_card(machine: &Machine, card: &Card<'_>) -> Device {
+    let driver = card_driver(machine, card.model);
+    Device::new(driver, card.id).with("netdev", ids::netdev(card.id)).with("mac", card.mac.to_string())
 }
 
 /// The panic device.

@@ -28,6 +28,8 @@ pub enum BootMode {
 pub enum Boot {
     /// From the first disk of `VmSpec::disks` (which then is the image).
     Disk,
+    /// There is no image: the firmware tries the disks in their order (SeaBIOS the first alone), then the network.
+    Firmware,
     /// From a CD image.
     Iso {
         /// The image, attached read-only as CD-ROM `cd0`.

@@ -13,6 +13,7 @@ mod broken_qemu;
 mod console;
 mod crowds;
 mod deaths;
+mod diskless;
 mod endings;
 mod ends;
 mod ephemeral;

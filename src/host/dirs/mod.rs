@@ -32,7 +32,7 @@ pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::remove_socket;
 pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
 pub use state_made::{StateBefore, StateMade};
-pub use store::{StoreEnvironment, StoreError, existing_user_store, user_store};
+pub use store::{StoreEnvironment, StoreError, existing_user_store, store_path, user_store};
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.
 pub mod names {

@@ -97,6 +97,14 @@ pub fn existing_user_store(environment: &StoreEnvironment) -> Result<Option<Dire
     }
 }
 
+/// Where a user's store is, or would be. Nothing is made.
+///
+/// # Errors
+/// There is no home.
+pub fn store_path(environment: &StoreEnvironment) -> Result<PathBuf, StoreError> {
+    state_home(environment).map(|state_home| state_home.join(NAME))
+}
+
 fn state_home(environment: &StoreEnvironment) -> Result<PathBuf, StoreError> {
     let given = environment.xdg_state_home.as_ref().map(PathBuf::from).filter(|given| given.is_absolute());
     match (given, &environment.home) {

@@ -29,6 +29,7 @@ fn size() -> impl Strategy<Value = Size> {
 fn boot() -> impl Strategy<Value = Boot> {
     prop_oneof![
         Just(Boot::Disk),
+        Just(Boot::Firmware),
         path().prop_map(|path| Boot::Iso { path }),
         (path(), of(path()), any::<String>()).prop_map(|(kernel, initrd, cmdline)| Boot::Kernel {
             kernel,

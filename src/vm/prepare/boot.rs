@@ -13,8 +13,8 @@ use super::super::start_error::StartError;
 /// A kernel's command line has 2 KiB on x86, 4 KiB at most elsewhere (`COMMAND_LINE_SIZE`); this is to notice a wrong file.
 const MAX_CMDLINE: u64 = 64 << 10;
 
-/// How the request's VM boots, all paths absolute; `image` is the request's. With [`Boot::Disk`] the image itself is a disk.
-pub(super) fn find(request: &Request, image: &Path) -> Result<Boot, StartError> {
+/// How the request's VM boots, all paths absolute. With [`Boot::Disk`] the image itself is a disk.
+pub(super) fn find(request: &Request) -> Result<Boot, StartError> {
     let append = request.append.as_deref().unwrap_or_default().trim();
     if let Some(kernel) = &request.kernel {
         let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| file("file", path, &error));
@@ -31,6 +31,11 @@ pub(super) fn find(request: &Request, image: &Path) -> Result<Boot, StartError> 
             hint: Some("say which: --kernel=FILE".to_owned()),
         });
     }
+    let Some(image) = &request.image else { return without_image(request) };
+    let made = request.image_options.size.is_some() && image.symlink_metadata().is_err();
+    if made && request.boot == BootMode::Auto && request.append.is_none() {
+        return Ok(Boot::Disk);
+    }
     match find_by_image(request.boot, image, request.linuxkit)? {
         Boot::Kernel { kernel, initrd, cmdline } => {
             let cmdline = format!("{cmdline} {append}").trim().to_owned();
@@ -43,11 +48,37 @@ pub(super) fn find(request: &Request, image: &Path) -> Result<Boot, StartError> 
             append: append.to_owned(),
             sata: request.linuxkit && has_linuxkits_disks(request),
         }),
-        Boot::Disk | Boot::Iso { .. } if request.append.is_some() => Err(StartError::Usage {
-            message: "--append goes with a kernel that QEMU loads, and this image boots by itself".to_owned(),
-            hint: Some("boot a kernel beside it with --kernel=FILE".to_owned()),
-        }),
+        Boot::Disk | Boot::Firmware | Boot::Iso { .. } if request.append.is_some() => {
+            Err(StartError::Usage {
+                message: "--append goes with a kernel that QEMU loads, and this image boots by itself"
+                    .to_owned(),
+                hint: Some("boot a kernel beside it with --kernel=FILE".to_owned()),
+            })
+        }
         boot => Ok(boot),
+    }
+}
+
+/// Neither image nor kernel: the firmware finds what boots, on the disks or in the network.
+fn without_image(request: &Request) -> Result<Boot, StartError> {
+    let needs_it = match request.boot {
+        BootMode::Kernel => Some("--kernel without a file"),
+        BootMode::Iso => Some("--iso"),
+        BootMode::Squashfs => Some("--squashfs"),
+        // linuxkit knows no VM without
+        BootMode::Auto if request.linuxkit => Some("--linuxkit"),
+        BootMode::Auto => None,
+    };
+    match (needs_it, &request.append) {
+        (Some(flag), _) => Err(StartError::Usage {
+            message: format!("which image is to be booted? {flag} needs one"),
+            hint: Some("vmrun qemu IMAGE: a disk image, an ISO, or a prefix of -kernel".to_owned()),
+        }),
+        (None, Some(_)) => Err(StartError::Usage {
+            message: "--append goes with a kernel that QEMU loads, and there is none".to_owned(),
+            hint: Some("boot a kernel with --kernel=FILE".to_owned()),
+        }),
+        (None, None) => Ok(Boot::Firmware),
     }
 }
 
@@ -160,7 +191,7 @@ fn exists(path: &Path) -> bool {
     std::fs::metadata(path).is_ok()
 }
 
-fn is_iso(path: &Path) -> bool {
+pub(super) fn is_iso(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("iso"))
 }
 
@@ -224,19 +255,19 @@ mod tests {
             image: at("a.img"),
             ..Request::default()
         };
-        let boot = find(&request, &folder.path().join("a.img")).unwrap();
+        let boot = find(&request).unwrap();
         assert!(
             matches!(&boot, Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "root=/dev/vda"),
             "{boot:?}"
         );
         assert!(image_is_disk(&request, &boot));
-        let prefix = Request { append: Some(" y=2 ".to_owned()), ..Request::default() };
-        let boot = find(&prefix, &folder.path().join("k")).unwrap();
+        let prefix = Request { append: Some(" y=2 ".to_owned()), image: at("k"), ..Request::default() };
+        let boot = find(&prefix).unwrap();
         assert!(matches!(&boot, Boot::Kernel { cmdline, .. } if cmdline == "quiet x=1 y=2"), "{boot:?}");
         assert!(!image_is_disk(&prefix, &boot));
-        let error = find(&prefix, &folder.path().join("a.img")).unwrap_err();
+        let error = find(&Request { image: at("a.img"), ..prefix }).unwrap_err();
         assert!(error.to_string().contains("boots by itself") && error.is_usage(), "{error}");
-        let error = find(&Request { kernel: None, ..request }, &folder.path().join("k")).unwrap_err();
+        let error = find(&Request { kernel: None, image: at("k"), ..request }).unwrap_err();
         assert!(error.to_string().contains("--initrd") && error.is_usage(), "{error}");
     }
 

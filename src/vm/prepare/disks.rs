@@ -27,8 +27,10 @@ pub(super) fn all(
 ) -> Result<Disks, StartError> {
     let state = &plan.state;
     let mut specs: Vec<(String, DiskSpec)> = Vec::new();
-    if boot::image_is_disk(request, &plan.boot) {
-        let mut disk = DiskSpec { file: Some(plan.image.clone()), ..request.image_options.clone() };
+    if let Some(image) = plan.image.as_ref().filter(|_| boot::image_is_disk(request, &plan.boot)) {
+        let mut disk = DiskSpec { file: Some(image.clone()), ..request.image_options.clone() };
+        // beside a kernel that is given it is a disk; nothing is ever meant to write to it
+        disk.readonly |= boot::is_iso(image);
         if request.linuxkit && disk.bus == DiskBus::default() {
             disk.bus = DiskBus::Sata;
         }

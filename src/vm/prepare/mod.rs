@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::host::HINTED;
 use crate::host::accel::{self, AccelChoice, Warning};
-use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment, linuxkit_state_path, state_path_in};
+use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
@@ -87,7 +87,8 @@ impl Prepared {
 
 /// What was found by looking, nothing made yet.
 struct Plan {
-    image: PathBuf,
+    /// Absolute.
+    image: Option<PathBuf>,
     boot: Boot,
     arch: Arch,
     host: HostFacts,
@@ -119,7 +120,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         return restored::prepare(request, file);
     }
     let plan = Plan::look(request)?;
-    let run = naming::claim(request, &plan.image)?;
+    let run = naming::claim(request)?;
     let mut made = Made::default();
     let options = RunOptions {
         stop_timeout: request.stop_timeout,
@@ -141,7 +142,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
 /// The QEMU command line for a request, quoted for a shell, without making anything.
 pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let plan = Plan::look(request)?;
-    let name = request.name.clone().unwrap_or_else(|| VmName::from_image(&plan.image));
+    let name = naming::wanted(request);
     let images = Images::dry(RawImages::new(store_environment(request)));
     let mac = files::open(&plan.state.join("mac-addr")).ok().and_then(|(file, _)| {
         let text = std::io::read_to_string(file.take(64)).ok()?;
@@ -163,18 +164,12 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
 
 impl Plan {
     fn look(request: &Request) -> Result<Self, StartError> {
-        // a kernel boots without one, and then names the VM
-        let Some(image) = request.image.as_ref().or(request.kernel.as_ref()) else {
-            return Err(StartError::Usage {
-                message: "which image is to be booted?".to_owned(),
-                hint: Some("vmrun qemu IMAGE: a disk image, an ISO, or a prefix of -kernel".to_owned()),
-            });
-        };
         let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
         let arch = request.arch.unwrap_or(machine.arch);
         check_network(request)?;
-        let boot = boot::find(request, image)?;
-        let image = std::path::absolute(image).map_err(system("the working directory"))?;
+        let boot = boot::find(request)?;
+        let image = request.image.as_ref().map(std::path::absolute).transpose();
+        let image = image.map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
         if let Some(Warning { message, hint }) = &accel.warning {
@@ -182,11 +177,7 @@ impl Plan {
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
         let firmware = find_firmware(request, arch, &boot)?;
-        let state = match &request.state {
-            Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
-            None if request.linuxkit => linuxkit_state_path(&image),
-            None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
-        };
+        let state = state::path(request)?;
         shares::check(request)?;
         let display = screen::resolve(&request.display)?;
         let devices = devices::extra(&request.devices, &qemu)?;

@@ -1,6 +1,6 @@
 //! A VM's name, with its run directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::host::dirs::{DirError, RunDir, RuntimeEnvironment, runtime_root};
 use crate::spec::{Request, VmName};
@@ -11,8 +11,16 @@ use super::super::start_error::StartError;
 /// How many numbers are tried behind a name that was not asked for.
 const MAX_NUMBERED: u32 = 1000;
 
-/// Takes the name that was asked for, or the first free one after the image.
-pub(super) fn claim(request: &Request, image: &Path) -> Result<RunDir, StartError> {
+/// The name that was asked for, else one after the image, the kernel or the first disk that has a path, else `vm`.
+pub(super) fn wanted(request: &Request) -> VmName {
+    let first_disk = || request.disks.iter().find_map(|disk| disk.file.as_ref());
+    let named = request.image.as_ref().or(request.kernel.as_ref()).or_else(first_disk);
+    let found = || VmName::from_image(named.map_or(Path::new(""), PathBuf::as_path));
+    request.name.clone().unwrap_or_else(found)
+}
+
+/// Takes the name that was asked for, or the first free one that begins with the one it would have.
+pub(super) fn claim(request: &Request) -> Result<RunDir, StartError> {
     let environment = RuntimeEnvironment::from_env_or(request.runtime.as_deref());
     let root = runtime_root(&environment).map_err(StartError::RunDirectory)?;
     let take = |name: &VmName| match RunDir::create(&root, name) {
@@ -29,7 +37,7 @@ pub(super) fn claim(request: &Request, image: &Path) -> Result<RunDir, StartErro
     if let Some(name) = &request.name {
         return take(name)?.ok_or_else(|| StartError::NameTaken(name.clone()));
     }
-    let plain = VmName::from_image(image);
+    let plain = wanted(request);
     let numbered = (2..MAX_NUMBERED).map(|number| plain.numbered(number));
     for name in std::iter::once(plain.clone()).chain(numbered) {
         if let Some(run) = take(&name)? {

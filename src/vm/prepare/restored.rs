@@ -36,7 +36,9 @@ use super::super::opened::ImageNodes;
 use super::super::plugged::Record;
 use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
-use super::{Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, screen, sockets};
+use super::{
+    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, screen, sockets, state,
+};
 
 /// A saved VM that is about to go on.
 #[derive(Debug)]
@@ -76,7 +78,10 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     images::check(&saved, &spec, request)?;
     let state = match &request.state {
         Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
-        None => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image(&spec).unwrap_or(path.clone())),
+        None => match image(&spec) {
+            Some(image) => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
+            None => state::without_image(request, &spec.name)?,
+        },
     };
     let missing = words::missing(&saved, request, &state, &qemu);
     if let Some(missing) = &missing {
@@ -88,7 +93,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     }
     let claimed =
         Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
-    let run = naming::claim(&claimed, Path::new(""))?;
+    let run = naming::claim(&claimed)?;
     let mut made = Made::default();
     let begun = Begun { saved, spec, host, state, made: &mut made };
     match begun.make(request, &run) {
@@ -126,12 +131,15 @@ fn nonsense(why: impl Display) -> StartError {
 
 /// What the state directory is named after, as at a start.
 fn image(spec: &VmSpec) -> Option<PathBuf> {
+    let first_disk = || spec.disks.first().map(|disk| disk.image.file.clone());
     match &spec.boot {
-        Boot::Disk => spec.disks.first().map(|disk| disk.image.file.clone()),
+        Boot::Disk | Boot::Firmware => first_disk(),
         Boot::Iso { path } => Some(path.clone()),
         Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => {
-            let prefix = kernel.as_os_str().as_bytes().strip_suffix(b"-kernel")?;
-            Some(OsStr::from_bytes(prefix).into())
+            match kernel.as_os_str().as_bytes().strip_suffix(b"-kernel") {
+                Some(prefix) => Some(OsStr::from_bytes(prefix).into()),
+                None => first_disk(),
+            }
         }
     }
 }
@@ -167,6 +175,7 @@ impl Begun<'_> {
         screen::check(&spec.display, host.os)?;
         let control = Doors::open(run)?;
         let before = StateBefore::look(&state);
+        state::make_room(request, &state)?;
         let state = Arc::new(StateDir::open(&state)?);
         made.state(before.of(&state).map_err(system("the state directory"))?);
         let firmware = hardware::firmware(&saved.spec, request, &state)?;

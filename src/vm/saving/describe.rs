@@ -117,7 +117,7 @@ impl Saving {
                 [Some(kernel), initrd.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect()
             }
             Boot::Squashfs { kernel, .. } => vec![kernel],
-            Boot::Disk | Boot::Iso { .. } => Vec::new(),
+            Boot::Disk | Boot::Firmware | Boot::Iso { .. } => Vec::new(),
         }
     }
 

@@ -70,7 +70,7 @@ fn what_contradicts_itself() {
     for mode in ["none", "tap,t0", "bridge,br0"] {
         bad.start(&["--networking", mode, "--publish", "0:80"], 2, &["user networking", mode, "hint: "]);
     }
-    bad.refused(&["qemu"], 2, &["which image", "hint: vmrun qemu IMAGE"]);
+    bad.refused(&["qemu", "--iso"], 2, &["which image", "hint: vmrun qemu IMAGE"]);
     bad.refused(&["qemu", "a.img", "b.img"], 2, &["'b.img'", "hint: usage: vmrun qemu"]);
     let both = ["--data", "x", "--data-file", "guest.img"];
     bad.start(&both, 2, &["--data", "--data-file"]);

@@ -119,7 +119,7 @@ fn check_text(what: &str, text: Option<&str>) -> Result<(), StartError> {
 
 fn check_paths(boot: &Boot, metadata: Option<&Path>) -> Result<(), StartError> {
     let paths: Vec<&Path> = match boot {
-        Boot::Disk => Vec::new(),
+        Boot::Disk | Boot::Firmware => Vec::new(),
         Boot::Iso { path } => vec![path],
         Boot::Kernel { kernel, initrd, .. } => {
             std::iter::once(kernel).chain(initrd).map(|path| path.as_path()).collect()

@@ -21,7 +21,7 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(
     }
     let mut used: Vec<&Path> = spec.disks.iter().map(|disk| disk.image.file.as_path()).collect();
     match &spec.boot {
-        Boot::Disk => {}
+        Boot::Disk | Boot::Firmware => {}
         Boot::Iso { path } => used.push(path),
         Boot::Kernel { kernel, initrd, .. } => {
             used.push(kernel);
