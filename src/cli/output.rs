@@ -101,17 +101,7 @@ impl Stdout {
 
     /// Writes what is not ours to change: a guest's bytes, a script; whether there is a reader for more.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> bool {
-        if self.broken.is_some() {
-            return false;
-        }
-        let mut out = io::stdout().lock();
-        match out.write_all(bytes).and_then(|()| out.flush()) {
-            Ok(()) => true,
-            Err(error) => {
-                self.broken = Some(error);
-                false
-            }
-        }
+        write_unless_broken(io::stdout().lock(), bytes, &mut self.broken)
     }
 
     /// Nothing more is written, for whatever reason.
@@ -121,14 +111,49 @@ impl Stdout {
 
     /// Something could not be written, and not because the reader has gone.
     pub(super) fn failed(&self) -> bool {
-        self.broken.as_ref().is_some_and(|error| error.kind() != ErrorKind::BrokenPipe)
+        self.broken.as_ref().is_some_and(is_failure)
     }
 
     /// Success, unless something could not be written. Whoever closed our output does not want to hear of it.
     pub(super) fn finish(self) -> Result<u8, Failure> {
         match self.broken {
-            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(&error)),
+            Some(error) if is_failure(&error) => Err(unwritten(&error)),
             _ => Ok(0),
+        }
+    }
+}
+
+/// A reader that has gone has what it wants.
+fn is_failure(error: &io::Error) -> bool {
+    error.kind() != ErrorKind::BrokenPipe
+}
+
+fn write_unless_broken(mut out: impl Write, bytes: &[u8], broken: &mut Option<io::Error>) -> bool {
+    if broken.is_none() {
+        *broken = out.write_all(bytes).and_then(|()| out.flush()).err();
+    }
+    broken.is_none()
+}
+
+/// Standard error, as the stream of a guest's command. The first failure is kept for [`Self::finish`].
+#[derive(Debug, Default)]
+pub(super) struct Stderr {
+    broken: Option<io::Error>,
+}
+
+impl Stderr {
+    /// Writes what is not ours to change.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        write_unless_broken(io::stderr(), bytes, &mut self.broken);
+    }
+
+    /// Success, unless something could not be written.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        match self.broken {
+            Some(error) if is_failure(&error) => {
+                Err(Failure::other(format!("standard error cannot be written: {error}")))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -154,11 +179,6 @@ pub(super) fn unwritten(error: &io::Error) -> Failure {
     Failure::other(format!("standard output cannot be written: {error}"))
 }
 
-/// Writes a guest's bytes to standard error; nobody can be told that it takes no more.
-pub(super) fn raw_stderr(bytes: &[u8]) {
-    let _ = io::stderr().write_all(bytes);
-}
-
 /// Writes a message of ours to standard error: whole lines, made visible.
 pub(super) fn tell(text: &str) {
     // a terminal may be in raw mode, where the end of a line needs a carriage return; elsewhere that does no harm
@@ -175,7 +195,7 @@ pub(super) fn help(error: &clap::Error) -> Result<u8, Failure> {
         false => page.to_string(),
     };
     if error.use_stderr() {
-        raw_stderr(styled(io::stderr().is_terminal()).as_bytes());
+        let _ = io::stderr().write_all(styled(io::stderr().is_terminal()).as_bytes());
         return Ok(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
     }
     let mut stdout = Stdout::default();

@@ -100,9 +100,9 @@ fn follows(mut client: Raw) -> Vec<Value> {
     Vec::new()
 }
 
-/// Has connected, and says something only when the VM may have ended already.
-fn hesitates(mut client: Raw) -> Vec<Value> {
-    thread::sleep(Duration::from_millis(150));
+/// Has connected, and says something only when another has been told that the VM has ended.
+fn hesitates(mut client: Raw, other: Raw) -> Vec<Value> {
+    in_vain(other);
     let reply = client.call(&method("Wait"), json!({ "conditions": ["exit"] }));
     vec![reply["parameters"]["came_true"][0]["details"]["outcome"].clone()]
 }
@@ -130,11 +130,13 @@ fn everybody_who_has_connected_is_told_how_it_ended() {
         let qemu = qemu_of(sandbox.path());
         let control: PathBuf = sandbox.runtime().join(&name).join("control");
         let mut callers = Vec::new();
-        for caller in [pipelined, in_vain, follows, hesitates] {
-            for _ in 0..3 {
+        for _ in 0..3 {
+            for caller in [pipelined, in_vain, follows] {
                 let client = Raw::connect(&control);
                 callers.push(thread::spawn(move || caller(client)));
             }
+            let (client, other) = (Raw::connect(&control), Raw::connect(&control));
+            callers.push(thread::spawn(move || hesitates(client, other)));
         }
         let arriving = control.clone();
         callers.push(thread::spawn(move || arrivals(&arriving)));

@@ -1,5 +1,6 @@
 //! Commands inside the guest, through its agent.
 
+use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -90,6 +91,47 @@ fn exec_is_as_if_it_ran_here() {
     Done::of(waiting.wait_with_output().unwrap()).fails(4, &["agent has ended"]);
     let gone = ["agent has ended", "waited 1s", "hint: ", "qemu-guest-agent", "ctl wait agent"];
     exec(&["--agent-timeout", "1s", "true"]).fails(4, &gone);
+    vm.quit();
+}
+
+/// A stream that takes nothing.
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+#[test]
+fn output_of_the_guest_that_cannot_be_written_is_a_failure() {
+    let vm = with_agent(&[]);
+    let command = |words: &[&str]| {
+        let mut command = vm.sandbox.vmrun();
+        command.arg("ctl").args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let ends = |command: &mut Command| Done::of(command.spawn().unwrap().wait_with_output().unwrap());
+    // the command's own code says nothing about what has been lost
+    let both = ["exec", "--", "sh", "-c", "echo out; echo err >&2; exit 42"];
+    let json: Vec<&str> = ["--json"].into_iter().chain(both).collect();
+    let unwritten = "standard output cannot be written: No space left on device";
+    for words in
+        [&both[..], &json, &["copy-from", "/proc/version", "-"], &["copy-from", "/proc/version", "x"]]
+    {
+        ends(command(words).stdout(full())).fails(1, &[unwritten]);
+    }
+    ends(command(&["copy-to", "/proc/version", "/tmp/x"]).stdout(full())).fails(1, &[unwritten]);
+    let done = ends(command(&both).stderr(full()));
+    assert_eq!((done.code, done.stdout.as_str()), (1, "out\n"), "{done:#?}");
+    // nothing is lost of a command that says nothing there
+    assert_eq!(ends(command(&["exec", "--", "sh", "-c", "echo out; exit 42"]).stderr(full())).code, 42);
+    assert_eq!(ends(command(&["exec", "--", "sh", "-c", "echo err >&2; exit 42"]).stdout(full())).code, 42);
+    // a reader that has gone has what it wants
+    for stream in [Command::stdout::<Stdio>, Command::stderr::<Stdio>] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(ends(stream(&mut command(&both), Stdio::from(writer))).code, 42);
+    }
+    // what the failed commands have begun has ended with them
+    assert!(!vm.run("ps").contains("echo out"), "{}", vm.run("ps"));
+    assert_eq!(vm.run("ls /tmp | grep -c vmrun-stdin || true"), "0");
     vm.quit();
 }
 

@@ -34,6 +34,7 @@ mod guest_identity;
 mod guest_limits;
 mod guest_network;
 mod guest_nics;
+mod guest_rogue;
 mod guest_save;
 mod guest_screen;
 mod guest_shutdown;

@@ -13,8 +13,7 @@ use crate::support::sandbox::{Done, Sandbox};
 /// Sets the clipboard, as C1 too, forges a line, turns the direction of text.
 const HOSTILE: &str = "evil\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}\nhint: forged\u{2028}";
 
-/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent. What `exec` does with output that it cannot
-/// write has no test yet.
+/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent: `guest_exec` tries those.
 const APART: [&str; 22] = [
     "copy-from",
     "copy-to",
@@ -137,7 +136,7 @@ fn a_reader_that_has_gone_is_no_failure() {
 
 /// Checks what would reach a terminal.
 #[track_caller]
-fn is_harmless(what: &str, text: &str) {
+pub(crate) fn is_harmless(what: &str, text: &str) {
     let steers = |letter: &char| {
         (letter.is_control() && !matches!(letter, '\n' | '\t'))
             || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -13,7 +13,7 @@ use crate::spec::duration;
 use crate::vm::Executed;
 
 use super::super::failure::Failure;
-use super::super::output::{Lines, Stdout, raw_stderr, tell};
+use super::super::output::{Lines, Stderr, Stdout, tell};
 use super::Context;
 use super::guest::AgentArgs;
 
@@ -60,20 +60,22 @@ impl Exec {
             agent_timeout: Some(self.agent.agent_timeout),
         });
         let as_json = context.output.json;
+        let program = call.command.first().cloned().unwrap_or_default();
         let mut output = machine::Output::default();
-        let mut out = Stdout::default();
+        let (mut out, mut err) = (Stdout::default(), Stderr::default());
         let each = |reply| {
             output.take(reply);
             if !as_json {
                 let (stdout, stderr) = output.pieces();
                 out.raw(&stdout);
-                raw_stderr(&stderr);
+                err.raw(&stderr);
             }
             // whoever closed our output does not want it, and the exit code still counts; what is lost otherwise ends the command
             !out.failed()
         };
-        context.client.stream(methods::Exec, call, each).map_err(failed)?;
+        context.client.stream(methods::Exec, call, each).map_err(|error| failed(error, &program))?;
         out.finish()?;
+        err.finish()?;
         // the stream also ends, without a word, when the VM does
         let Some(got) = output.ended() else { return Err(ClientError::Gone.into()) };
         if got.truncated {
@@ -97,13 +99,16 @@ impl Exec {
 }
 
 fn code(got: &Executed) -> u8 {
-    let code = got.signal.map(|signal| SIGNALLED + signal).or(got.exit_code);
-    // a guest that is not Linux may have others: never 0 for what was not 0
+    let signalled = |signal: i64| signal.checked_add(SIGNALLED).filter(|code| *code > SIGNALLED);
+    // a guest that is not Linux may have others, and an agent may lie: never 0 for what was not 0
+    let code = got.signal.map_or(got.exit_code, signalled);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-fn failed(error: ClientError) -> Failure {
+fn failed(error: ClientError, program: &str) -> Failure {
     let code = match &error {
+        // what is said of the agent itself is no shell's code
+        ClientError::Remote(error) if error.text("id") != Some(program) => None,
         ClientError::Remote(error) if error.name() == "NoSuchThing" => Some(NOT_FOUND),
         ClientError::Remote(error) if error.name() == "RefusedByGuest" => Some(NOT_STARTED),
         _ => None,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::Handle;
-use super::{AGENT_TIMEOUT, Looks};
+use super::{AGENT_TIMEOUT, Looks, shortened};
 
 /// Where programs are looked for. An environment of one's own replaces the agent's whole one, this included.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -19,6 +19,9 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Ends a process with its descendants: what a shell has started would go on otherwise.
 const KILL: &str =
     "end() { for c in $(cat /proc/$1/task/*/children 2>/dev/null); do end $c; done; kill -9 $1; }; end $0";
+
+/// How long the agent may take to kill a command whose time is over.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most that is handed over with the command itself. Measured: the agent needs 0.1 s for 16 KiB, 1.2 s for 64 KiB,
 /// 70 s for 512 KiB; as a file they are there in a third of a second.
@@ -91,17 +94,25 @@ impl Handle {
                     None => Some(self.finish(pid).await),
                 }
             };
-            let result = finished.await;
-            process.unwanted = false;
-            match result {
-                Some(result) => result,
-                None => {
-                    self.kill(pid).await;
-                    let waited = crate::spec::duration::format(timeout.unwrap_or_default());
-                    let message = format!("'{name}' did not end within {waited} and was killed");
-                    Err(ChangeError::new(ErrorKind::TimedOut, message))
-                }
+            if let Some(result) = finished.await {
+                process.unwanted = false;
+                return result;
             }
+            let end = match tokio::time::timeout(KILL_TIMEOUT, self.kill(pid)).await {
+                Ok(Ok(())) => {
+                    process.unwanted = false;
+                    "and was killed".to_owned()
+                }
+                Ok(Err(error)) => {
+                    process.unwanted = false;
+                    format!("and could not be killed: {error}")
+                }
+                // tried once more when `process` is dropped
+                Err(_) => "and may still run: the guest agent does not answer".to_owned(),
+            };
+            let waited = crate::spec::duration::format(timeout.unwrap_or_default());
+            let message = format!("'{name}' did not end within {waited} {end}");
+            Err(ChangeError::new(ErrorKind::TimedOut, message))
         })
         .await
     }
@@ -162,11 +173,9 @@ impl Handle {
         }
     }
 
-    async fn kill(&self, pid: i64) {
+    async fn kill(&self, pid: i64) -> Result<(), ChangeError> {
         let call = json!({ "path": "/bin/sh", "arg": ["-c", KILL, pid.to_string()] });
-        if let Err(error) = self.ask_agent("guest-exec", call).await {
-            log::warn!("process {pid} of the guest could not be killed: {error}");
-        }
+        self.ask_agent("guest-exec", call).await.map(drop)
     }
 }
 
@@ -182,14 +191,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.unwanted && self.vm.agent.is_alive() {
             let (vm, pid) = (self.vm.clone(), self.pid);
-            tokio::spawn(async move { vm.kill(pid).await });
+            tokio::spawn(async move {
+                if let Err(error) = vm.kill(pid).await {
+                    log::warn!("process {pid} of the guest could not be killed: {error}");
+                }
+            });
         }
     }
 }
 
 /// The agent gives the reason in glib's words: `Failed to execute child process “x” (No such file or directory)`.
 fn not_started(error: ChangeError, path: &str) -> ChangeError {
-    if !matches!(error.kind, ErrorKind::RefusedByGuest { .. }) {
+    // what is said of the agent itself says nothing of the program
+    if !matches!(&error.kind, ErrorKind::RefusedByGuest { id } if id == "guest-exec") {
         return error;
     }
     let id = path.to_owned();
@@ -202,7 +216,8 @@ fn not_started(error: ChangeError, path: &str) -> ChangeError {
 
 fn garbage(what: &impl ToString) -> ChangeError {
     let kind = ErrorKind::RefusedByGuest { id: "agent".to_owned() };
-    ChangeError::new(kind, format!("the guest agent's answer makes no sense: {}", what.to_string()))
+    let what = shortened(&what.to_string());
+    ChangeError::new(kind, format!("the guest agent's answer makes no sense: {what}"))
 }
 
 #[cfg(test)]

@@ -13,11 +13,15 @@ use serde_json::{Value, json};
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::Handle;
 use super::exec::{Exec, Executed};
+use super::shortened;
 
 /// Bytes that one write carries. Measured (TCG): 1.5 MiB/s from 4 KiB on, so it is small enough to let others have their turn.
 pub const WRITE_PIECE: usize = 48 << 10;
 /// Bytes that one read asks for. Measured (TCG): 4.7 MiB/s with 16 KiB, 6.0 with 48 KiB, 6.7 with 256 KiB, 7.3 with 1 MiB.
 const READ_PIECE: usize = 256 << 10;
+
+/// The longest path that the guest may answer with, in bytes: Linux's `PATH_MAX`.
+const LONGEST_PATH: usize = 4096;
 
 /// In the middle of a copy an agent that has gone is not waited for.
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -110,6 +114,10 @@ impl Handle {
             None => (path.to_owned(), None, false),
             Some(done) => {
                 let answer = String::from_utf8_lossy(&done.stdout).into_owned();
+                if answer.len() > LONGEST_PATH {
+                    let kind = ErrorKind::RefusedByGuest { id: path.to_owned() };
+                    return Err(about(ChangeError::new(kind, "the guest's answer is no path"), path));
+                }
                 let path = answer.get(1..).unwrap_or(path).to_owned();
                 let part = answer.starts_with('P').then(|| format!("{path}.{suffix}.part"));
                 (path, part, answer.starts_with('D'))
@@ -169,7 +177,7 @@ impl Handle {
             Ok(done) => {
                 let words = String::from_utf8_lossy(&done.stderr);
                 let words = words.trim();
-                let words = words.strip_prefix("vmrun: ").unwrap_or(words);
+                let words = shortened(words.strip_prefix("vmrun: ").unwrap_or(words));
                 let kind = ErrorKind::RefusedByGuest { id: path.to_owned() };
                 Err(about(ChangeError::new(kind, words), path))
             }

@@ -125,8 +125,20 @@ fn no_agent(presence: Presence, waited: Duration) -> ChangeError {
     )
 }
 
+/// The most of an agent's own words that goes into a message, in bytes: an answer may have 48 MiB.
+const MOST_WORDS: usize = 2 << 10;
+
+/// Text of the guest's, cut to what a message can hold.
+fn shortened(text: &str) -> String {
+    if text.len() <= MOST_WORDS {
+        return text.to_owned();
+    }
+    let end = (0..MOST_WORDS).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}… ({} bytes)", &text[..end], text.len())
+}
+
 fn in_words(error: AgentError) -> ChangeError {
-    let message = error.told();
+    let message = shortened(&error.told());
     match error {
         AgentError::Refused { class, desc, command } => {
             let blocked = class == "CommandNotFound"

@@ -13,6 +13,9 @@ use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices
 
 use super::sandbox::{PATIENCE, wait_with_patience};
 
+/// Written behind the last that a program has written, to know when all of it has been read.
+const END: &str = "~1~";
+
 /// A program on a terminal.
 pub(crate) struct OnTerminal {
     child: Child,
@@ -95,6 +98,20 @@ impl OnTerminal {
         let status = wait_with_patience(&mut self.child);
         assert_eq!(settings_of(&self.slave), self.before, "the terminal's settings");
         status
+    }
+
+    /// The same; with all bytes that it showed and [`Self::shows`] has not taken.
+    #[track_caller]
+    pub(crate) fn end_with_output(mut self) -> (ExitStatus, String) {
+        let status = wait_with_patience(&mut self.child);
+        assert_eq!(settings_of(&self.slave), self.before, "the terminal's settings");
+        // what has been written is in the terminal already, and nobody else writes to it: this mark comes behind it
+        File::from(self.slave.try_clone().unwrap()).write_all(END.as_bytes()).unwrap();
+        while !self.seen.ends_with(END) {
+            let bytes = self.output.recv_timeout(PATIENCE).expect("the terminal's last bytes");
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        (status, self.seen.trim_end_matches(END).to_owned())
     }
 }
 
