@@ -206,6 +206,49 @@ fn a_runtime_directory_of_others_is_refused() {
     }
 }
 
+/// A second user who owns a folder on the way to ours swaps ours for one of his own.
+#[test]
+#[cfg_attr(lacks = "root", ignore = "needs root")]
+fn a_folder_of_another_user_on_the_way_is_refused() {
+    assert!(nix::unistd::geteuid().is_root(), "only root can give a folder away");
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    let theirs = sandbox.file("theirs");
+    private(&theirs.join("ours/run"));
+    private(&theirs.join("ours/vmrun/proj"));
+    chown(&theirs, Some(NOBODY), None).unwrap();
+    let before = tree(&theirs);
+    for (variable, folder) in [
+        ("VMRUN_RUNTIME_DIR", "ours"),
+        ("VMRUN_RUNTIME_DIR", "new"),
+        ("RUNTIME_DIRECTORY", "ours"),
+        ("XDG_RUNTIME_DIR", "ours/run"),
+        ("TMPDIR", "ours"),
+    ] {
+        let all: [&[&str]; 3] =
+            [&["ls"], &["ctl", "status"], &["qemu", "--detached", "--ephemeral", "guest.img"]];
+        for arguments in &all[if variable == "TMPDIR" { 2 } else { 0 }..] {
+            let mut command = sandbox.vmrun();
+            if variable != "TMPDIR" {
+                command.env_remove("VMRUN_RUNTIME_DIR");
+            }
+            command.args(*arguments).env(variable, theirs.join(folder));
+            let done =
+                Done::of(command.output().unwrap()).fails(1, &["theirs, which belongs to another user"]);
+            assert!(done.stderr.contains(variable), "{variable} {arguments:?}: {done:#?}");
+        }
+    }
+    assert_eq!(tree(&theirs), before);
+    // what vmrun remembers is neither read from there nor written to there
+    let mut command = sandbox.vmrun();
+    command
+        .args(["qemu", "--detached", "--name", "vm", "guest.img"])
+        .env("XDG_STATE_HOME", theirs.join("ours"));
+    Done::of(command.output().unwrap()).ok();
+    sandbox.ctl(["shutdown", "--force"]);
+    assert_eq!(tree(&theirs), before);
+}
+
 #[test]
 fn a_screenshot_needs_no_name_that_is_text() {
     let sandbox = Sandbox::new();

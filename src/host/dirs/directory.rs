@@ -19,7 +19,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, futimens, mk
 use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::unistd::Uid;
 
-use super::{DirError, RunId, names};
+use super::{DirError, RunId, ancestors, names};
 
 /// No file in our directories is larger; a larger one is not ours.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -107,12 +107,14 @@ impl Directory {
         }
     }
 
-    /// Opens a folder that need not be our own, but in which nobody else may put anything in the place of what is ours.
+    /// Opens a folder that need not be our own, but in which nobody else may put anything in the place of what is ours; nor may anybody
+    /// put another folder in its place.
     pub(super) fn open_shared(
         path: &Path,
         role: &'static str,
-        hint: impl FnOnce() -> String,
+        hint: impl Fn() -> String,
     ) -> Result<Self, DirError> {
+        ancestors::check(path, role, &hint)?;
         let path = path.to_owned();
         let opened =
             File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK).open(&path);

@@ -1,6 +1,7 @@
 //! Directories: where running VMs are found ([`RunDir`]) and what outlives a run, of
 //! one VM ([`StateDir`]) and of all VMs of a user ([`user_store`]).
 
+mod ancestors;
 mod directory;
 mod ephemeral;
 mod formats;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::DirError;
 use super::directory::{Directory, Privacy};
+use super::{DirError, ancestors};
 
 /// The variable that counts before all others.
 const OWN_VARIABLE: &str = "VMRUN_RUNTIME_DIR";
@@ -52,26 +52,29 @@ impl RuntimeEnvironment {
 
 /// The folder of the run directories, in the runtime directory.
 const ROOT: &str = "vmrun";
+/// What errors call the runtime directory.
+const ROLE: &str = "runtime directory";
 
 /// `<runtime>/vmrun`, made if need be: the first that is set of `$VMRUN_RUNTIME_DIR` (made, too), `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR`;
 /// else `/run` for root; else `/tmp/vmrun-<uid>`. Empty variables do not count.
 ///
 /// # Errors
 /// It cannot be made, is a symlink, someone else's or open to others; or others could put something else in its place, since the
-/// runtime directory is theirs, or can be written by them.
+/// runtime directory, or a folder on the way to it, is theirs or can be written by them.
 pub fn runtime_root(environment: &RuntimeEnvironment) -> Result<PathBuf, DirError> {
     let (runtime, variable) = runtime(environment)?;
-    // `su` leaves a variable that names the folder of another user
-    let hint = || {
-        let own = format!("set {OWN_VARIABLE} to a folder of your own");
-        match variable.filter(|variable| *variable != OWN_VARIABLE) {
-            Some(variable) => format!("unset {variable}, which names it, or {own}"),
-            None => own,
-        }
-    };
-    let runtime = Directory::open_shared(&runtime, "runtime directory", hint)?;
+    let runtime = Directory::open_shared(&runtime, ROLE, || hint(variable))?;
     let root = Directory::create_in(&runtime, ROOT, Privacy::Private)?;
     Ok(root.path().to_owned())
+}
+
+/// What to do about a runtime directory that this variable names. `su` leaves one that names the folder of another user.
+fn hint(variable: Option<&str>) -> String {
+    let own = format!("set {OWN_VARIABLE} to a folder of your own");
+    match variable.filter(|variable| *variable != OWN_VARIABLE) {
+        Some(variable) => format!("unset {variable}, which names it, or {own}"),
+        None => own,
+    }
 }
 
 /// The runtime directory, with the variable that names it.
@@ -80,6 +83,8 @@ fn runtime(environment: &RuntimeEnvironment) -> Result<(PathBuf, Option<&'static
     if let Some(own) = set(&environment.vmrun_runtime_dir) {
         let own = absolute(&own)?;
         if !own.is_dir() {
+            // nothing is made where others could swap it
+            ancestors::check(&own, ROLE, || hint(Some(OWN_VARIABLE)))?;
             Directory::create(&own, Privacy::Private)?;
         }
         return Ok((own, Some(OWN_VARIABLE)));
@@ -201,6 +206,33 @@ mod tests {
                 assert!(error.hint().unwrap().contains("unset XDG_RUNTIME_DIR"), "{error:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_folder_on_the_way_that_others_can_write_to_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let shared = temporary.path().join("shared");
+        fs::create_dir_all(shared.join("mine")).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+        let base = environment(temporary.path());
+        let given = |name: &str| Some(shared.join(name).into_os_string());
+        for (environment, variable) in [
+            (RuntimeEnvironment { vmrun_runtime_dir: given("mine"), ..base.clone() }, OWN_VARIABLE),
+            (RuntimeEnvironment { vmrun_runtime_dir: given("new"), ..base.clone() }, OWN_VARIABLE),
+            (RuntimeEnvironment { runtime_directory: given("mine"), ..base.clone() }, "RUNTIME_DIRECTORY"),
+            (RuntimeEnvironment { xdg_runtime_dir: given("mine"), ..base.clone() }, "XDG_RUNTIME_DIR"),
+            (RuntimeEnvironment { tmp: shared.join("mine"), ..base.clone() }, OWN_VARIABLE),
+        ] {
+            let error = runtime_root(&environment).unwrap_err();
+            let told = error.to_string();
+            assert!(told.contains(&format!("lies in {}, which can be written", shared.display())), "{told}");
+            assert!(error.hint().unwrap().contains(variable), "{error:?}");
+            fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+            runtime_root(&environment).unwrap();
+            fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+            let _ = fs::remove_dir_all(shared.join("new"));
+        }
+        assert!(!shared.join("new").exists());
     }
 
     #[test]

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Uid, User};
 use thiserror::Error;
 
-use super::DirError;
 use super::directory::{Directory, Privacy};
+use super::{DirError, ancestors};
 
 /// Its name in the folder for the state of all programs.
 const NAME: &str = "vmrun";
+/// What to do without one.
+const ELSEWHERE: &str = "set XDG_STATE_HOME to a folder of your own that can be written to";
 
 /// What decides where a user's store is.
 #[derive(Debug, Clone, Default)]
@@ -55,10 +57,9 @@ pub enum StoreError {
 impl StoreError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        let elsewhere = "set XDG_STATE_HOME to a folder of your own that can be written to";
         match self {
             Self::Unusable(error @ DirError::Open { .. }) => error.hint(),
-            Self::NoHome | Self::Unusable(_) => Some(elsewhere.to_owned()),
+            Self::NoHome | Self::Unusable(_) => Some(ELSEWHERE.to_owned()),
         }
     }
 }
@@ -66,9 +67,11 @@ impl StoreError {
 /// Opens a user's store, and makes it (mode 0700, its parents, too) if need be. A home that is not there is not made.
 ///
 /// # Errors
-/// There is no home; it cannot be made, is a symlink, someone else's or open to others.
+/// There is no home; it cannot be made, is a symlink, someone else's or open to others; or a folder on the way to it is.
 pub fn user_store(environment: &StoreEnvironment) -> Result<Directory, StoreError> {
     let state_home = state_home(environment)?;
+    // before anything is made where others could swap it
+    check_way(&state_home.join(NAME))?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&state_home);
     made.map_err(|source| match source.kind() {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -90,7 +93,10 @@ pub fn existing_user_store(environment: &StoreEnvironment) -> Result<Option<Dire
         Err(StoreError::Unusable(error)) => Err(error),
     };
     match store {
-        Ok(store) => Ok(Some(store)),
+        Ok(store) => {
+            check_way(store.path())?;
+            Ok(Some(store))
+        }
         Err(DirError::Missing { .. } | DirError::NotADirectory { .. } | DirError::Foreign { .. }) => Ok(None),
         Err(DirError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(error.into()),
@@ -103,6 +109,10 @@ pub fn existing_user_store(environment: &StoreEnvironment) -> Result<Option<Dire
 /// There is no home.
 pub fn store_path(environment: &StoreEnvironment) -> Result<PathBuf, StoreError> {
     state_home(environment).map(|state_home| state_home.join(NAME))
+}
+
+fn check_way(store: &Path) -> Result<(), DirError> {
+    ancestors::check(store, "store of what vmrun remembers", || ELSEWHERE.to_owned())
 }
 
 fn state_home(environment: &StoreEnvironment) -> Result<PathBuf, StoreError> {
@@ -197,6 +207,28 @@ mod tests {
         assert!(matches!(refused("link"), DirError::Symlink { .. }));
         assert!(matches!(refused("file"), DirError::NotADirectory { .. }));
         assert!(matches!(refused("open"), DirError::Open { mode: 0o750, .. }));
+    }
+
+    #[test]
+    fn a_folder_on_the_way_that_others_can_write_to_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let shared = root.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        let set_mode = |mode| fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        set_mode(0o777);
+        let environment = given(&shared.join("mine"));
+        let error = user_store(&environment).unwrap_err();
+        assert!(
+            error.to_string().contains("shared, which can be written by other users (mode 0777)"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("XDG_STATE_HOME"));
+        assert!(!shared.join("mine").exists());
+        assert!(existing_user_store(&environment).unwrap().is_none());
+        set_mode(0o755);
+        user_store(&environment).unwrap();
+        set_mode(0o777);
+        assert!(existing_user_store(&environment).is_err(), "what is there could have been swapped");
     }
 
     #[test]
