@@ -49,6 +49,7 @@ mod life;
 mod linuxkit;
 mod notify;
 mod own_files;
+mod own_names;
 mod printing;
 mod private;
 mod promises;

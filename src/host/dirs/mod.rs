@@ -35,7 +35,8 @@ pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
 pub use state_made::{StateBefore, StateMade};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, store_path, user_store};
 
-/// File names in a run directory: a new one must be put into the closed list of `own.rs`, too.
+/// File names in a run directory: a new one must be put into the closed list of `own.rs`, too
+/// (`every_name_that_a_vm_makes_is_in_the_closed_list`).
 pub mod names {
     /// The control socket.
     pub const CONTROL: &str = "control";
