@@ -18,10 +18,13 @@ GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
 HAVE = export VMRUN_TEST_HAVE="$$(tests/setup/have.sh)"
 PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
 
+# What depends on QEMU: the integration tests, which start the one that is first in PATH.
+QEMU_TESTS = --test it
+
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test lint setup guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu lint setup guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -38,6 +41,16 @@ test: guest ## run the whole test suite (TESTS=… passes arguments on)
 		echo "$(CARGO) test"; $(CARGO) test --locked --all-targets $(TESTS); \
 	fi
 	@$(if $(TESTS),true,$(CARGO) test --locked --doc)
+
+test-qemu: guest ## the tests that start QEMU, with another program: QEMU=…/qemu-system-x86_64 (see tests/setup/qemu.sh)
+	@test -x "$(QEMU)" || { echo "test-qemu: QEMU='$(QEMU)' is no program"; exit 2; }
+	@echo "with $$($(QEMU) --version | head -n 1)"
+	@$(GUEST); $(PYTHON); $(HAVE); export PATH="$(abspath $(dir $(QEMU))):$$PATH"; \
+	if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --no-tests=pass --no-fail-fast $(or $(TESTS),$(QEMU_TESTS)); \
+	else \
+		$(CARGO) test --locked --no-fail-fast --test it $(TESTS); \
+	fi
 
 lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) fmt --check

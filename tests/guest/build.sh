@@ -2,13 +2,28 @@
 # Builds the small Linux guest of the test suite from Debian packages, without root, and prints
 # the folder that holds it. `vmrun qemu FOLDER/guest` boots it; FOLDER/bzimage is the same guest
 # with the kernel as Debian ships it, for firmware that cannot start an ELF kernel (UEFI).
+#
+#   build.sh [ARCH]     ARCH: x86_64 (default), aarch64, s390x or riscv64
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+arch=${1:-x86_64}
 cache=${VMRUN_GUEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vmrun}
 # The contents of this folder are the key.
 key=$(cd "$here" && find . -type f ! -name README.md -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 guest=$cache/guest-$key
+[ "$arch" = x86_64 ] || guest=$cache/guest-$arch-$key
+# The name in Debian, the console that vmrun gives the guest, and the release that it is made from.
+case $arch in
+    x86_64) debian_arch=amd64 console=ttyS0 suite= ;; # what this machine has
+    aarch64) debian_arch=arm64 console=ttyAMA0 suite=bookworm ;;
+    s390x) debian_arch=s390x console=ttysclp0 suite=bookworm ;;
+    riscv64) debian_arch=riscv64 console=ttyS0 suite=trixie ;; # the first release that has it
+    *)
+        echo "guest: unknown architecture '$arch': x86_64, aarch64, s390x or riscv64" >&2
+        exit 2
+        ;;
+esac
 
 if [ -e "$guest/guest-cmdline" ]; then
     echo "$guest"
@@ -25,7 +40,7 @@ fail() {
     fail "needs a Debian or Ubuntu system on amd64: the guest is made from its packages"
 
 mkdir -p "$cache"
-exec 9> "$cache/guest.lock"
+exec 9> "$cache/guest-$arch.lock"
 flock 9
 if [ -e "$guest/guest-cmdline" ]; then # someone else built it while this one waited
     echo "$guest"
@@ -87,9 +102,30 @@ download() {
     (cd "$work/debs" && apt-get "${apt_options[@]}" -q -o APT::Sandbox::User= download $packages) >> "$work/apt.log" 2>&1
 }
 
+# Another architecture's packages, and a busybox that runs here.
+download_foreign() {
+    local image
+    # shellcheck source=tests/setup/debian.sh
+    . "$here/../setup/debian.sh"
+    debian_apt "$work/apt" "$suite" "$debian_arch" amd64 || return
+    apt_options=("${debian_options[@]}")
+    image=$(depends_of "linux-image-$debian_arch" | grep -E '^linux-image-[0-9]' | head -n 1)
+    # The agent's libraries are what its installation would bring; of the kernel's package nothing but itself is needed.
+    apt-get "${apt_options[@]}" install --download-only -y qemu-guest-agent busybox-static || return
+    cp "$work"/apt/archives/*.deb "$work/debs/"
+    (cd "$work/debs" && apt-get "${apt_options[@]}" download "$image") || return
+    mkdir "$work/here"
+    (cd "$work/here" && apt-get "${apt_options[@]}" download busybox-static:amd64 && dpkg-deb -x busybox-static_*.deb .)
+}
+
 mkdir "$work/debs" "$work/unpacked"
-say "fetching packages"
-if ! download; then
+say "fetching packages for $arch"
+if [ "$arch" != x86_64 ]; then
+    download_foreign >> "$work/apt.log" 2>&1 || {
+        cat "$work/apt.log" >&2
+        fail "could not fetch the packages"
+    }
+elif ! download; then
     own_package_lists
     download || {
         cat "$work/apt.log" >&2
@@ -104,8 +140,8 @@ done
 
 say "building"
 mkdir "$work/guest" "$work/root"
-vmlinuz=$(echo "$work"/unpacked/boot/vmlinuz-*)
-release=${vmlinuz##*/vmlinuz-}
+vmlinuz=$(echo "$work"/unpacked/boot/vmlinu[xz]-*)
+release=${vmlinuz##*/vmlinu?-}
 number_at() { od -An -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '; }
 
 # QEMU can start an uncompressed ELF kernel (PVH). Under emulation that saves the guest more
@@ -126,15 +162,19 @@ unpack_kernel() {
 }
 cp "$vmlinuz" "$work/guest/bzimage-kernel"
 chmod 644 "$work/guest/bzimage-kernel"
-unpack_kernel "$work/guest/guest-kernel" || {
+if [ "$arch" != x86_64 ]; then
+    ln -s bzimage-kernel "$work/guest/guest-kernel"
+elif ! unpack_kernel "$work/guest/guest-kernel"; then
     say "cannot unpack this kernel: using it as it is, which boots more slowly"
     cp "$work/guest/bzimage-kernel" "$work/guest/guest-kernel"
-}
+fi
 
 #--- modules -------------------------------------------------------------------------------
 
 root=$work/root
 busybox=$(find "$work/unpacked" -path '*bin/busybox' -type f)
+busybox_here=$busybox
+[ "$arch" = x86_64 ] || busybox_here=$(find "$work/here" -path '*bin/busybox' -type f)
 modules=$(find "$work/unpacked" -path "*lib/modules/$release" -type d)
 mkdir -p "$root/lib/modules/$release"
 find "$modules" -name '*.ko*' > "$work/module-files"
@@ -183,14 +223,14 @@ while read -r line; do
     done
 done < "$here/modules.txt"
 cp "$modules"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/" 2>/dev/null || true
-"$busybox" depmod -b "$root" "$release"
+"$busybox_here" depmod -b "$root" "$release"
 rm -f "$root/lib/modules/$release"/modules.builtin*
 
 #--- root file system ----------------------------------------------------------------------
 
 mkdir -p "$root"/{bin,sbin,dev,proc,sys,run,tmp,root,metadata,mnt,etc,lib64,usr/share,var/log}
 ln -s ../run "$root/var/run"
-"$busybox" --list | while read -r applet; do
+"$busybox_here" --list | while read -r applet; do
     ln -s busybox "$root/bin/$applet"
 done
 rm "$root/bin/busybox"
@@ -205,29 +245,40 @@ ln -s ../bin/busybox "$root/sbin/modprobe" # where the kernel looks for it
 echo 'root::0:0:root:/root:/bin/sh' > "$root/etc/passwd"
 echo 'root:x:0:' > "$root/etc/group"
 
-# The dynamic linker of the unpacked libc tells which libraries the agent needs.
-loader=$(find "$work/unpacked" -name 'ld-linux-x86-64.so.2' | head -n 1)
+# The agent with the libraries that it and they name. (What runs on another architecture cannot be asked by running it.)
 agent=$(find "$work/unpacked" -path '*bin/qemu-ga' -type f)
-triplet=x86_64-linux-gnu
-libraries=$("$loader" --library-path "$work/unpacked/lib/$triplet:$work/unpacked/usr/lib/$triplet" --list "$agent" |
-    sed -n 's/.* => \([^ ]*\) .*/\1/p')
-[ -n "$libraries" ] || fail "found none of the guest agent's libraries"
-mkdir -p "$root/lib/$triplet"
+loader=$(LC_ALL=C readelf -lW "$agent" | sed -n 's/.*program interpreter: \(.*\)\]/\1/p')
+declare -A added
+add_library() {
+    local file needed
+    [ -z "${added[$1]-}" ] || return 0
+    added[$1]=yes
+    file=$(find "$work/unpacked" -name "$1" ! -path '*/gconv/*' | head -n 1)
+    [ -n "$file" ] || fail "$1, which the guest agent needs, is not in the downloaded packages"
+    if [ "$1" = "${loader##*/}" ]; then
+        mkdir -p "$root${loader%/*}"
+        cp -L "$file" "$root$loader"
+    else
+        mkdir -p "$root/lib/$triplet"
+        cp -L "$file" "$root/lib/$triplet/"
+    fi
+    while read -r needed; do
+        add_library "$needed"
+    done < <(libraries_of "$file")
+}
+libraries_of() { LC_ALL=C readelf -dW "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'; }
+triplet=$arch-linux-gnu
 cp "$agent" "$root/sbin/qemu-ga"
-for library in $libraries; do
-    case $library in
-        "$work"/*) cp -L "$library" "$root/lib/$triplet/" ;;
-        */ld-linux-x86-64.so.2) ;;
-        *) fail "$library is not in the downloaded packages" ;;
-    esac
-done
-cp -L "$loader" "$root/lib64/ld-linux-x86-64.so.2"
+add_library "${loader##*/}"
+while read -r library; do
+    add_library "$library"
+done < <(libraries_of "$agent")
 
 # Not compressed: unpacking costs an emulated CPU more than reading a bigger file.
-(cd "$root" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc -R 0:0 2>/dev/null) > "$work/guest/guest-initrd.img"
+(cd "$root" && find . | LC_ALL=C sort | "$busybox_here" cpio -o -H newc -R 0:0 2>/dev/null) > "$work/guest/guest-initrd.img"
 ln -s guest-initrd.img "$work/guest/bzimage-initrd.img"
 ln -s guest-cmdline "$work/guest/bzimage-cmdline"
-cp "$here/cmdline" "$work/guest/guest-cmdline"
+sed "s/@CONSOLE@/$console/" "$here/cmdline-$([ "$arch" = x86_64 ] && echo x86_64 || echo foreign)" > "$work/guest/guest-cmdline"
 
 rm -rf "$guest"
 mv "$work/guest" "$guest"
