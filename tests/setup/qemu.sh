@@ -59,18 +59,19 @@ libraries=$root/usr/lib/$triplet
 # PulseAudio's library has one of its own, in a folder of its own.
 library_path=$libraries:$libraries/pulseaudio
 loader=$(find "$libraries" -maxdepth 1 -name 'ld-linux*.so.*' | head -n 1)
+# (Not a shell's script: a shell complains about a working directory that is gone, which is what QEMU is started in.)
 for program in "$root"/usr/bin/qemu-*; do
     name=${program##*/}
     data=
     case $name in
-        qemu-system-*) data="-L '$root/usr/share/qemu' -L '$root/usr/share/seabios' -L '$root/usr/lib/ipxe/qemu'" ;;
+        qemu-system-*) data="'-L', '$root/usr/share/qemu', '-L', '$root/usr/share/seabios', '-L', '$root/usr/lib/ipxe/qemu'," ;;
     esac
-    {
-        echo '#!/bin/sh'
-        # Where QEMU looks before it looks among the installed QEMU's modules, which are of another build.
-        echo "export QEMU_MODULE_DIR='$libraries/qemu'"
-        echo "exec '$loader' --argv0 \"\$0\" --library-path '$library_path' '$program' $data \"\$@\""
-    } > "$folder/bin/$name"
+    cat > "$folder/bin/$name" <<EOT
+#!/usr/bin/perl
+# Where QEMU looks before it looks among the installed QEMU's modules, which are of another build.
+\$ENV{QEMU_MODULE_DIR} = '$libraries/qemu';
+exec '$loader', '--argv0', \$0, '--library-path', '$library_path', '$program', $data @ARGV or die \$!;
+EOT
     chmod +x "$folder/bin/$name"
 done
 "$folder/bin/qemu-img" --version > "$folder/complete"
