@@ -7,7 +7,7 @@ use crate::qemu::snapshot::{Snapshot, Writable};
 use crate::qmp::Session;
 use crate::spec::SnapshotName;
 
-use super::super::error::{ChangeError, ErrorKind};
+use super::super::error::ChangeError;
 use super::remembered::Present;
 
 /// How alike (Jaro–Winkler, 0 to 1) a name must be to be suggested.
@@ -83,12 +83,4 @@ pub(super) fn unknown(name: &SnapshotName, known: &[Snapshot]) -> ChangeError {
         (true, true) => error.hint("it has none; `snapshot-save` makes one"),
         (true, false) => error.hint("`snapshot-list` shows those it has"),
     }
-}
-
-/// Whether QEMU had begun to load the machine's state (`load_snapshot` of its `migration/savevm.c`): what it says before that
-/// changes nothing.
-pub(super) fn is_half_loaded(error: &ChangeError) -> bool {
-    let begun = ["while loading VM state", "Could not apply snapshot", "while activating snapshot"];
-    matches!(error.kind, ErrorKind::RefusedByQemu { .. })
-        && begun.iter().any(|words| error.message.contains(words))
 }

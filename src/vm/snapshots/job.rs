@@ -50,13 +50,29 @@ impl<'a> Growing<'a> {
     }
 }
 
+/// Why a job has not done what it should.
+pub(super) struct JobError {
+    pub(super) error: ChangeError,
+    /// QEMU had begun it: unlike with a command that it refused, something may have changed.
+    pub(super) begun: bool,
+}
+
+impl From<CommandError> for JobError {
+    /// Of the command that starts a job.
+    fn from(error: CommandError) -> Self {
+        Self { error: error.into(), begun: false }
+    }
+}
+
+impl From<JobError> for ChangeError {
+    fn from(failed: JobError) -> Self {
+        failed.error
+    }
+}
+
 impl Snapshots {
     /// Runs a job and returns when it has ended, well or not.
-    pub(super) async fn job(
-        &self,
-        command: &Command,
-        growing: Option<Growing<'_>>,
-    ) -> Result<(), ChangeError> {
+    pub(super) async fn job(&self, command: &Command, growing: Option<Growing<'_>>) -> Result<(), JobError> {
         let mut events = self.bus.listen(None);
         let started = to_the_end(self.session.submit(command));
         let mut look = interval(LOOK);
@@ -73,7 +89,7 @@ impl Snapshots {
         loop {
             tokio::select! { biased;
                 () = concluded(&mut events) => {}
-                () = self.session.closed() => return Err(ChangeError::not_running()),
+                () = self.session.closed() => return Err(CommandError::Disconnected.into()),
                 () = tick(&mut look, growing) => continue,
             }
             // a QEMU that stands still now has not forgotten the job, and its id is not free before it is dismissed
@@ -85,7 +101,7 @@ impl Snapshots {
                 Err(error) => Some(error.into()),
             };
             dismiss(&self.session).await;
-            return error.map_or(Ok(()), Err);
+            return error.map_or(Ok(()), |error| Err(JobError { error, begun: true }));
         }
     }
 }

@@ -143,7 +143,7 @@ impl Snapshots {
         let growing = job::Growing::new(PathBuf::from(&state.file), self.memory_bytes, progress);
         let saved = self.job(&qemu::save(&tag, &state.node, &nodes), Some(growing)).await;
         self.go_on().await;
-        saved.map_err(|error| match old {
+        saved.map_err(ChangeError::from).map_err(|error| match old {
             Some(_) => error.hint(format!("the old snapshot '{name}' is still there")),
             None => error,
         })?;
@@ -161,7 +161,9 @@ impl Snapshots {
         Ok(made)
     }
 
-    /// Goes back to one: the guest runs after it if it ran before.
+    /// Goes back to one: the guest runs after it if it ran before. Everything that would make QEMU refuse it is looked at first. Of
+    /// a job that fails all the same nobody can know how far it came (QEMU's words for it differ between its versions), so the
+    /// guest stays as QEMU left it: stopped.
     pub(super) async fn load(mut self, name: &SnapshotName) -> Result<Snapshot, Failed> {
         let disks = self.disks().await?;
         let wanted = find(&disks, name)?;
@@ -175,15 +177,16 @@ impl Snapshots {
                 self.go_on().await;
                 Ok(wanted)
             }
-            Err(error) if check::is_half_loaded(&error) => {
+            Err(failed) if failed.begun && !self.runs().await => {
+                let error = failed.error;
                 let hint =
                     "load another snapshot, or `reset` the VM; its disks may already be as in the snapshot";
                 let message = format!("{}; the VM is stopped, since its memory is not whole", error.message);
                 Err(Failed { error: ChangeError { message, ..error }.hint(hint), broken: true })
             }
-            Err(error) => {
+            Err(failed) => {
                 self.go_on().await;
-                Err(error.into())
+                Err(failed.error.into())
             }
         }
     }
@@ -208,6 +211,12 @@ impl Snapshots {
 
     async fn disks(&self) -> Result<Vec<Writable>, ChangeError> {
         Ok(qemu::writable(&self.session.run(&qemu::query()).await?))
+    }
+
+    /// Whether QEMU has let the guest run again by itself.
+    async fn runs(&self) -> bool {
+        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
+        status.is_ok_and(|status| status["running"] == Value::Bool(true))
     }
 
     /// The guest is to run as it did: QEMU leaves it stopped after some failures.

@@ -29,7 +29,6 @@ async fn names(vm: &FakeVm) -> Vec<String> {
 async fn a_job_that_breaks_off_lets_the_guest_go_on() {
     let cases = [
         ("snapshot-save", snapshot_save("new", false)),
-        ("snapshot-load", snapshot(SnapshotChange::Load, "there")),
         ("snapshot-delete", snapshot(SnapshotChange::Delete, "there")),
     ];
     for (command, change) in cases {
@@ -46,19 +45,26 @@ async fn a_job_that_breaks_off_lets_the_guest_go_on() {
     }
 }
 
-/// A guest whose memory is half of one time and half of another must not run.
+/// A guest whose memory is half of one time and half of another must not run, whatever this QEMU's words for it are.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_loaded_half_leaves_the_guest_stopped() {
-    let vm = vm().await;
-    vm.qemu.fault("snapshot-load", Fault::Break("Error -22 while loading VM state"));
-    let error = vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap_err();
-    assert!(error.message.contains("its memory is not whole"), "{error}");
-    let status = vm.status().await;
-    assert_eq!(status.run_state, RunState::Paused);
-    assert!(status.reason.unwrap().contains("not whole"));
-    assert!(!vm.qemu.model().running);
-    vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap();
-    assert_eq!(vm.status().await.reason, None);
+    for words in [
+        "Error -22 while loading VM state",
+        // QEMU 11
+        "Failed to load vmstate version_id: 4, ret: -22",
+        "No space left on device",
+    ] {
+        let vm = vm().await;
+        vm.qemu.fault("snapshot-load", Fault::Break(words));
+        let error = vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap_err();
+        assert!(error.message.contains("its memory is not whole"), "{error}");
+        let status = vm.status().await;
+        assert_eq!(status.run_state, RunState::Paused);
+        assert!(status.reason.unwrap().contains("not whole"));
+        assert!(!vm.qemu.model().running);
+        vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap();
+        assert_eq!(vm.status().await.reason, None);
+    }
 }
 
 /// What would come in between is refused by the books alone: QEMU is not asked.
