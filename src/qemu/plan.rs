@@ -169,6 +169,14 @@ pub fn remove_device(id: &str) -> Vec<Step> {
     vec![Step::new(device::unplug(id))]
 }
 
+/// Asks whether a device can go while the VM runs: false for what is built into the machine.
+pub fn is_hotpluggable(id: &str) -> Command {
+    Command::new(
+        "qom-get",
+        json!({ "path": format!("/machine/peripheral/{id}"), "property": "hotpluggable" }),
+    )
+}
+
 /// Lists what has an id, as `name`s: a device that is not there any more is gone, whatever events came.
 pub fn list_devices() -> Command {
     Command::new("qom-list", json!({ "path": "/machine/peripheral" }))

@@ -5,7 +5,7 @@
 
 mod shutdown;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,8 @@ pub(super) struct Owner {
     pub(super) abort: Option<watch::Sender<bool>>,
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
+    /// Devices whose unplugging QEMU has not taken on yet.
+    pub(super) asking: HashSet<String>,
     /// Changes of CD-ROM drives, one after the other for each.
     pub(super) turns: Turns,
     pub(super) evidence: Evidence,
@@ -147,6 +149,7 @@ impl Owner {
             abort: None,
             plugged: parts.plugged,
             removals: HashMap::new(),
+            asking: HashSet::new(),
             turns: Turns::default(),
             evidence: Evidence::of(arch),
             oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), parts.process.pid()),

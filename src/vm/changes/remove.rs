@@ -25,6 +25,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// The longest time between two looks, for a guest that does not answer at all.
 const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
 
+/// Between two requests to a guest that is busy with the slot.
+const BETWEEN_REQUESTS: Duration = Duration::from_millis(250);
+
 /// Asks for a device to go, and waits for it.
 pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration, reply: Reply) {
     if let Err(error) = check(owner, kind, id) {
@@ -39,28 +42,60 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
     if let Some(entry) = owner.inventory.device_mut(id) {
         entry.phase = Phase::Removing;
     }
-    let name = id.to_owned();
-    if !asked_before {
-        owner.run_plan(plan::remove_device(id), move |owner, result| match result {
-            // the guest is being asked already: that is what is wanted
-            Err(error) if error.message.contains("already in the process of unplug") => {}
-            // it has gone meanwhile
-            Err(error) if is_not_found(&error) => look(owner, name, FIRST_LOOK),
-            Err(error) if error.message.contains("does not support hotplugging") => {
-                let error = ChangeError::unsupported(format!("'{name}' is built into the machine and stays"));
-                fail(
-                    owner,
-                    &name,
-                    &error.hint("only what was added while the VM runs, or sits on USB or SCSI, can go"),
-                );
-            }
-            Err(error) => fail(owner, &name, &error),
-            Ok(_) => look_later(owner, name, FIRST_LOOK),
-        });
+    if !asked_before && owner.asking.insert(id.to_owned()) {
+        ask_guest(owner, id.to_owned(), BETWEEN_REQUESTS);
     }
     let wait = if owner.inventory.run_state == RunState::Running { wait } else { wait.min(WITHOUT_GUEST) };
     let name = id.to_owned();
     owner.spawn(tokio::time::sleep(wait), move |owner, ()| give_up(owner, &name, ticket));
+}
+
+/// Sends the request. QEMU refuses it for good for what is built into the machine, and for now while the guest is about to plug or
+/// unplug something in that slot (native PCIe hot-plug: five seconds, in which the power indicator blinks), or has been asked already.
+/// Which of the two it is its words do not tell in all versions: the device's own property does.
+fn ask_guest(owner: &mut Owner, id: String, next: Duration) {
+    owner.run_plan(plan::remove_device(&id), move |owner, result| match result {
+        Ok(_) => {
+            owner.asking.remove(&id);
+            look_later(owner, id, FIRST_LOOK);
+        }
+        // it has gone meanwhile
+        Err(error) if is_not_found(&error) => {
+            owner.asking.remove(&id);
+            look(owner, id, FIRST_LOOK);
+        }
+        Err(error @ ChangeError { kind: ErrorKind::RefusedByQemu { .. }, .. }) => {
+            owner.command(&plan::is_hotpluggable(&id), move |owner, answer| match answer {
+                Ok(Value::Bool(true)) => ask_again_later(owner, id, next),
+                Ok(Value::Bool(false)) => {
+                    let error =
+                        ChangeError::unsupported(format!("'{id}' is built into the machine and stays"));
+                    let hint = "only what was added while the VM runs, or sits on USB or SCSI, can go";
+                    fail(owner, &id, &error.hint(hint));
+                }
+                // it has gone meanwhile
+                Err(refused) if refused.is_class("DeviceNotFound") => {
+                    owner.asking.remove(&id);
+                    look(owner, id, FIRST_LOOK);
+                }
+                _ => fail(owner, &id, &error),
+            });
+        }
+        Err(error) => fail(owner, &id, &error),
+    });
+}
+
+/// Often while somebody waits for it, and then ever more seldom: the request stands.
+fn ask_again_later(owner: &mut Owner, id: String, wait: Duration) {
+    owner.spawn(tokio::time::sleep(wait), move |owner, ()| {
+        if owner.inventory.device(&id).is_none_or(|entry| entry.phase != Phase::Removing) {
+            owner.asking.remove(&id);
+            return;
+        }
+        let is_awaited = owner.removals.contains_key(&id);
+        let next = if is_awaited { BETWEEN_REQUESTS } else { (wait * 2).min(MAX_BETWEEN_LOOKS) };
+        ask_guest(owner, id, next);
+    });
 }
 
 fn is_not_found(error: &ChangeError) -> bool {
@@ -166,6 +201,7 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
 }
 
 fn gone(owner: &mut Owner, id: &str) {
+    owner.asking.remove(id);
     let Some(entry) = owner.inventory.remove(id) else { return };
     log::info!("device '{id}' is gone");
     if let Kind::Nic(nic) = entry.kind {
@@ -188,6 +224,7 @@ pub(in super::super) fn refused(owner: &mut Owner, id: &str) {
 }
 
 fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
+    owner.asking.remove(id);
     if let Some(entry) = owner.inventory.device_mut(id) {
         entry.phase = Phase::Present;
     }

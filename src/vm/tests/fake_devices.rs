@@ -145,6 +145,13 @@ impl Model {
     pub(super) fn unplug(&mut self, id: &str, late: &mut Vec<Value>) -> Answer {
         let Some(device) = self.devices.get(id) else { return Err(format!("Device '{id}' not found")) };
         let asks = !device.bus.ends_with(".0");
+        if device.bus == "pcie.0" {
+            return Err(format!("Bus '{}' is not made for hot-plugging, in other words", device.bus));
+        }
+        if self.busy_slots > 0 && asks {
+            self.busy_slots -= 1;
+            return Err("the guest is busy with this slot, in other words".to_owned());
+        }
         if self.unplugging.contains(id) {
             return Err(format!("Device {id} is already in the process of unplug"));
         }

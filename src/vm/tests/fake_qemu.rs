@@ -103,6 +103,8 @@ pub(super) struct Model {
     pub(super) came: VecDeque<File>,
     pub(super) kept: Keeping,
     pub(super) unplugging: BTreeSet<String>,
+    /// So many requests to unplug are refused, as while the power indicator of a slot blinks.
+    pub(super) busy_slots: u32,
     pub(super) next_port: u16,
 }
 
@@ -380,6 +382,12 @@ impl Model {
             "netdev_del" => self.delete_netdev(&text("id")),
             "set_link" => self.set_link(&text("name"), arguments["up"] == true),
             "query-block" => Ok(self.blocks()),
+            "qom-get" if text("property") == "hotpluggable" => {
+                let id = text("path").rsplit('/').next().unwrap_or_default().to_owned();
+                // the machine's own bus takes nothing while it runs
+                let device = self.devices.get(&id).ok_or_else(|| format!("Device '{id}' not found"))?;
+                Ok(json!(device.bus != "pcie.0"))
+            }
             "block_set_io_throttle" => {
                 self.limits.insert(text("id"), arguments.clone());
                 Ok(json!({}))

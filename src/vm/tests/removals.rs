@@ -151,3 +151,35 @@ async fn the_longest_time_that_can_be_asked_for_is_no_trouble() {
     vm.qemu.release("data");
     assert_eq!(removal.await.unwrap(), Ok(Done::Removed));
 }
+
+/// Native PCIe hot-plug: for five seconds QEMU refuses, in words that are its own matter.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_busy_is_asked_again_until_the_deadline() {
+    let vm = with_disk().await;
+    vm.qemu.model().busy_slots = 12;
+    let before = tokio::time::Instant::now();
+    assert_eq!(vm.change(take(Removable::Disk, "data", 7)).await, Ok(Done::Removed));
+    assert_eq!(before.elapsed().as_secs(), 3);
+    empty(&vm).await;
+
+    // what is still refused then stands, and goes without another request
+    let vm = with_disk().await;
+    vm.qemu.model().busy_slots = 12;
+    let before = tokio::time::Instant::now();
+    assert_eq!(vm.change(take(Removable::Disk, "data", 2)).await, Ok(Done::RemovalPending));
+    assert_eq!(before.elapsed().as_secs(), 2);
+    empty(&vm).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_built_in_is_refused_at_once() {
+    let vm = FakeVm::start().await;
+    let before = tokio::time::Instant::now();
+    let error = vm.change(take(Removable::Any, "nic0", 7)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotSupported);
+    assert!(error.message.contains("built into the machine"), "{error}");
+    assert_eq!(before.elapsed().as_secs(), 0);
+    let status = vm.status().await;
+    let phase = status.devices.iter().find(|entry| entry.id.as_str() == "nic0").map(|entry| entry.phase);
+    assert_eq!(phase, Some(crate::vm::Phase::Present));
+}
