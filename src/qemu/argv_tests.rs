@@ -137,7 +137,7 @@ fn extra_arguments_come_last_and_unchanged() {
     let line = command_line(&spec, &kvm_x86(), &channels);
     assert_eq!(line[line.len() - 2..], ["-cdrom".into(), odd]);
     assert!(!line.contains(&"-sandbox".into()));
-    assert!(line.contains(&"chardev=user-qmp,mode=control".into()));
+    assert!(line.contains(&"chardev:user-qmp".into()));
     // it may need the AHCI controller
     assert!(line.contains(&"q35,graphics=off".into()));
 }

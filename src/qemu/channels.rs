@@ -25,7 +25,7 @@ pub(super) const SERIAL: &str = "serial";
 pub(super) const AGENT: &str = ids::AGENT_CHARDEV;
 
 impl Channels {
-    /// `-chardev` and `-mon` arguments. (`-chardev` does not take JSON; nothing here was typed by a person.)
+    /// `-chardev` and `-qmp` arguments. (`-chardev` does not take JSON; nothing here was typed by a person.)
     pub(super) fn arguments(&self) -> Vec<OsString> {
         let mut arguments = monitor("qmp", self.qmp);
         arguments.extend(self.user_qmp.into_iter().flat_map(|fd| monitor("user-qmp", fd)));
@@ -44,6 +44,11 @@ fn listening(id: &str, fd: RawFd) -> [OsString; 2] {
 }
 
 fn monitor(id: &str, fd: RawFd) -> Vec<OsString> {
-    let mon = ["-mon".into(), format!("chardev={id},mode=control").into()];
-    listening(id, fd).into_iter().chain(mon).collect()
+    listening(id, fd).into_iter().chain(qmp(id)).collect()
+}
+
+/// A QMP monitor on a chardev. It is the same as `-mon`, which QEMU 11.1 warns of, and, unlike the object that it names in its
+/// place, all versions have it.
+pub(super) fn qmp(chardev: &str) -> [OsString; 2] {
+    ["-qmp".into(), format!("chardev:{chardev}").into()]
 }

@@ -6,6 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
+use super::channels;
+
 /// What stands before an id that vmrun gives in a command line of somebody else.
 const ID_PREFIX: &str = "vmrun-wrap-";
 
@@ -139,12 +141,8 @@ pub fn is_wrapped(arguments: &[OsString]) -> bool {
 /// A monitor on a socket that listens already, `fd`. `unique` keeps its id apart from all others.
 pub fn monitor(fd: RawFd, unique: u32) -> [OsString; 4] {
     let id = format!("{ID_PREFIX}{unique:08x}");
-    [
-        "-chardev".into(),
-        format!("socket,id={id},fd={fd},server=on,wait=off").into(),
-        "-mon".into(),
-        format!("chardev={id},mode=control").into(),
-    ]
+    let [option, monitor] = channels::qmp(&id);
+    ["-chardev".into(), format!("socket,id={id},fd={fd},server=on,wait=off").into(), option, monitor]
 }
 
 #[cfg(test)]
@@ -228,7 +226,7 @@ mod tests {
         assert!(!is_wrapped(&line));
         line.extend(monitor(200, 7));
         assert_eq!(line[2], "socket,id=vmrun-wrap-00000007,fd=200,server=on,wait=off");
-        assert_eq!(line[4], "chardev=vmrun-wrap-00000007,mode=control");
+        assert_eq!(line[4], "chardev:vmrun-wrap-00000007");
         assert!(is_wrapped(&line));
     }
 }
