@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::spec::Condition;
 
 use super::bus::{Heard, Pulse};
-use super::console::{Chunk, From, Reader};
+use super::console::{From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
 use super::outcome::{Ending, Outcome};
@@ -188,17 +188,19 @@ impl Handle {
 /// The first line that matches. One that has not ended yet counts, too, for it may be a prompt; should its rest be on its way,
 /// it is waited for.
 pub(super) async fn find_line(mut reader: Reader, regex: Regex) -> Option<Value> {
-    let mut search = Search { regex, line: Vec::new(), unfinished: None };
+    let mut search = Search { regex, unfinished: None };
     loop {
-        let next = match &search.unfinished {
-            Some((_, until)) => timeout_at(*until, reader.next()).await.unwrap_or_default(),
-            None => reader.next().await,
+        let is_ready = match &search.unfinished {
+            Some((_, until)) => timeout_at(*until, reader.ready()).await.unwrap_or(false),
+            None => reader.ready().await,
         };
-        let Some(chunk) = next else { return search.unfinished.map(|(found, _)| found) };
+        if !is_ready {
+            return search.unfinished.map(|(found, _)| found);
+        }
         let found;
-        (search, found) = reader
-            .search(move || {
-                let found = search.take(&chunk);
+        (reader, (search, found)) = reader
+            .search(move |reader| {
+                let found = search.next_of(reader);
                 (search, found)
             })
             .await?;
@@ -208,34 +210,31 @@ pub(super) async fn find_line(mut reader: Reader, regex: Regex) -> Option<Value>
     }
 }
 
-/// How far the search for a line has got.
+/// The search for a line. Between two pieces of output it keeps none of it: a line that has not ended is read once more.
 struct Search {
     regex: Regex,
-    /// The line that has not ended.
-    line: Vec<u8>,
-    /// It matches already, and its rest is waited for until then.
+    /// The line that has not ended matches already, and its rest is waited for until then.
     unfinished: Option<(Value, Instant)>,
 }
 
 impl Search {
-    /// Takes the next piece of output; the match, if it is final.
-    fn take(&mut self, chunk: &Chunk) -> Option<Value> {
-        let Self { regex, line, unfinished } = self;
-        if chunk.skipped > 0 {
-            line.clear();
-        }
-        for piece in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {
-            line.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || line.len() > MAX_LINE {
+    /// Searches the next piece of output; the match, if it is final.
+    fn next_of(&mut self, reader: &mut Reader) -> Option<Value> {
+        let Self { regex, unfinished } = self;
+        let text = reader.try_next()?.bytes;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            if line.ends_with(b"\n") || line.len() > MAX_LINE {
                 let found = matching(line, regex, true).or_else(|| unfinished.take().map(|(found, _)| found));
                 if found.is_some() {
                     return found;
                 }
-                line.clear();
+            } else {
+                reader.read_again(line.len());
+                if unfinished.is_none() {
+                    *unfinished =
+                        matching(line, regex, false).map(|found| (found, Instant::now() + REST_OF_LINE));
+                }
             }
-        }
-        if unfinished.is_none() {
-            *unfinished = matching(line, regex, false).map(|found| (found, Instant::now() + REST_OF_LINE));
         }
         None
     }
@@ -276,6 +275,8 @@ fn describe(conditions: &[Condition], all: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::super::console::Hub;
     use super::*;
 
@@ -302,6 +303,19 @@ mod tests {
         // what was there was there, whatever comes after it
         let echoed = found(&["login: ", "root\r\n"], "login: $").await.unwrap();
         assert_eq!(echoed["line"], "login: ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_of_any_pieces_is_one_line() {
+        let line = format!("begin {} end\r\n", "-".repeat(40 << 10));
+        let pieces: Vec<&str> =
+            line.as_bytes().chunks(5000).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+        assert!(found(&pieces, "^begin -* end$").await.is_some());
+        assert!(found(&[&line], "^begin -* end$").await.is_some());
+        // a line has an end even if it has none
+        let long = format!("begin {}", "-".repeat(MAX_LINE));
+        let pieces = [long.as_str(), "-- end\n"];
+        assert!(timeout(Duration::from_secs(60), found(&pieces, "^begin -* end$")).await.is_err());
     }
 
     /// 16 MiB that are searched by a hundred expressions leave everybody else their turn.

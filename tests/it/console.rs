@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::support::boot_sector::{Guest, says};
 use crate::support::chance::repetitions;
-use crate::support::processes::{eventually, send};
+use crate::support::processes::{eventually, memory_kib, send};
 use crate::support::sandbox::{Foreground, Sandbox, wait_with_patience};
+use crate::support::varlink::Raw;
 
 /// A detached guest that has greeted.
 fn detached(guest: Guest, options: &[&str]) -> Sandbox {
@@ -252,4 +256,40 @@ fn a_file_keeps_what_it_had() {
     output.write_all(b"after\n").unwrap();
     let text = std::fs::read_to_string(sandbox.file("output")).unwrap();
     assert!(text.starts_with("before\n") && text.ends_with(&format!("{}\r\nafter\n", says::OFF)), "{text:?}");
+}
+
+/// Each `console=` once kept the line that has not ended: 64 KiB for each expression of each client.
+#[test]
+fn many_that_wait_for_a_line_hold_none_of_the_output() {
+    const CLIENTS: usize = 5;
+    const LINE: usize = 30 << 10;
+    let sandbox = detached(Guest::EchoesConsole, &[]);
+    let supervisor = i32::try_from(sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap()).unwrap();
+    let connect = || Raw::connect(&sandbox.runtime().join("it/control"));
+    let mut typist = connect();
+    for _ in 0..LINE / 1024 {
+        let data = BASE64.encode("x".repeat(1024));
+        typist.call("io.vmrun.Machine.WriteConsole", json!({ "data": data }));
+    }
+    typist.call("io.vmrun.Machine.WriteConsole", json!({ "data": BASE64.encode("END") }));
+    sandbox.ctl(["wait", "console=END$", "--timeout", "60s"]).ok();
+    let before = memory_kib(supervisor);
+    let waiting: Vec<Raw> = (0..CLIENTS)
+        .map(|client| {
+            let conditions: Vec<String> =
+                (0..100).map(|number| format!("console=y{client}{number}")).collect();
+            let mut waiting = connect();
+            let call =
+                json!({ "method": "io.vmrun.Machine.Wait", "parameters": { "conditions": conditions } });
+            waiting.send(call.to_string().as_bytes());
+            waiting
+        })
+        .collect();
+    // one that comes later has found what it looks for when those before it have read as much, since each has its turn
+    sandbox.ctl(["wait", "console=END$", "--timeout", "60s"]).ok();
+    let after = memory_kib(supervisor);
+    eprintln!("{before} KiB before, {after} KiB with {} searches of {LINE} bytes", waiting.len() * 100);
+    assert!(after < before + 6 * 1024, "{before} KiB before, {after} KiB after");
+    drop(waiting);
+    off(&sandbox);
 }

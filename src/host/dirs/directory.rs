@@ -353,20 +353,20 @@ impl Directory {
         written.inspect_err(|_| drop(self.unlink(&temporary)))
     }
 
-    /// Makes a file in it (mode 0600) to be written; there must be none of this name.
+    /// Makes a file in it (mode 0600) to be written and read; there must be none of this name.
     ///
     /// # Errors
     /// Of the file system.
     pub fn create_new(&self, name: &str) -> io::Result<File> {
-        self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND)
+        self.open_file(name, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND)
     }
 
-    /// Opens a file in it to be added to, and makes it (mode 0600) if need be.
+    /// Opens a file in it to be added to and read, and makes it (mode 0600) if need be.
     ///
     /// # Errors
     /// Of the file system.
     pub fn append(&self, name: &str) -> io::Result<File> {
-        self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND)
+        self.open_file(name, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)
     }
 
     /// Gives a file another name in it, in place of what had that name.

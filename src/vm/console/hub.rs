@@ -42,21 +42,24 @@ struct Ring {
     closed: bool,
 }
 
-/// One reader's position.
+/// One reader's position. It holds nothing of the output: that is in the ring and in the log, for all readers together.
 #[derive(Debug, Clone)]
 pub struct Reader {
     ring: Arc<Mutex<Ring>>,
     end: watch::Receiver<u64>,
     position: u64,
-    /// What comes before the ring.
+    /// So many of the bytes that were read last are read once more with the next piece.
+    again: usize,
+    /// What came before the ring when this reader was made, and the position behind it.
     past: Past,
+    past_end: u64,
     searching: Arc<Semaphore>,
 }
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Bytes before it that this reader was too slow for.
+    /// Bytes before it that this reader was too slow for, or that it could not read once more.
     pub skipped: u64,
     /// The output.
     pub bytes: Vec<u8>,
@@ -116,7 +119,6 @@ impl Hub {
     pub fn reader(&self, from: From) -> Reader {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let start = ring.end - ring.bytes.len() as u64;
-        let position = if from == From::Now { ring.end } else { start };
         let past = match (from, &self.log) {
             // output is in the log before it is in the ring, and both are filled without a pause in between
             (From::Start, Some(log)) if start > 0 => log.before(ring.bytes.len()),
@@ -125,72 +127,109 @@ impl Hub {
         Reader {
             ring: Arc::clone(&self.ring),
             end: self.end.subscribe(),
-            position,
+            position: if from == From::Now { ring.end } else { start.saturating_sub(past.length()) },
+            again: 0,
             past,
+            past_end: start,
             searching: Arc::clone(&self.searching),
         }
     }
 }
 
 impl Reader {
-    /// Waits for output; none when no more will come. Cancellation-safe.
-    pub async fn next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.past.next(MAX_CHUNK) {
-            return Some(Chunk { skipped: 0, bytes });
-        }
+    /// The next piece begins with so many of the bytes that were read last.
+    pub(in super::super) fn read_again(&mut self, bytes: usize) {
+        self.again = bytes;
+    }
+
+    /// Waits until there is output to read; false when no more will come. Cancellation-safe.
+    pub(in super::super) async fn ready(&mut self) -> bool {
         loop {
             // marked as seen before looking: what comes after the look wakes us
             self.end.borrow_and_update();
-            match self.look() {
-                Look::Chunk(chunk) => return Some(chunk),
-                Look::Closed => return None,
-                Look::Nothing => self.end.changed().await.ok()?,
+            {
+                let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.position < ring.end {
+                    return true;
+                }
+                if ring.closed {
+                    return false;
+                }
+            }
+            if self.end.changed().await.is_err() {
+                return false;
             }
         }
     }
 
+    /// Waits for output; none when no more will come. Cancellation-safe.
+    pub async fn next(&mut self) -> Option<Chunk> {
+        while self.ready().await {
+            if let Some(chunk) = self.try_next() {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
     /// What is there already; none when that has been read.
     pub fn try_next(&mut self) -> Option<Chunk> {
-        if let Some(bytes) = self.past.next(MAX_CHUNK) {
-            return Some(Chunk { skipped: 0, bytes });
-        }
-        match self.look() {
-            Look::Chunk(chunk) => Some(chunk),
-            Look::Closed | Look::Nothing => None,
-        }
+        let again = std::mem::take(&mut self.again);
+        let from = self.position - again as u64;
+        let (skipped, bytes) = self.bytes(from, again + MAX_CHUNK);
+        let position = from + skipped + bytes.len() as u64;
+        let is_new = position > self.position;
+        self.position = position.max(self.position);
+        is_new.then_some(Chunk { skipped, bytes })
     }
 
-    /// Searches a piece of output on another thread, since an expression may take any time; of all readers of a console one at
-    /// a time, each in turn. None if that thread has failed.
+    /// Takes the next turn of all that search a console, and searches on another thread, since an expression may take any time. It
+    /// reads what it searches there, so that what is read for all searches together is one piece. None if that thread has failed.
     pub(in super::super) async fn search<T: Send + 'static>(
-        &self,
-        search: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
+        mut self,
+        search: impl FnOnce(&mut Self) -> T + Send + 'static,
+    ) -> Option<(Self, T)> {
+        let searching = Arc::clone(&self.searching);
         // never closed
-        let _turn = self.searching.acquire().await.ok()?;
-        tokio::task::spawn_blocking(search).await.ok()
+        let _turn = searching.acquire().await.ok()?;
+        let searched = tokio::task::spawn_blocking(move || {
+            let found = search(&mut self);
+            (self, found)
+        });
+        searched.await.ok()
     }
 
-    fn look(&mut self) -> Look {
+    /// Bytes from a position on, and how many are lost of those.
+    fn bytes(&mut self, from: u64, most: usize) -> (u64, Vec<u8>) {
+        if from < self.past_end {
+            let begin = self.past_end - self.past.length();
+            let mut bytes = self.past.read(from.saturating_sub(begin), most);
+            let reached = from + bytes.len() as u64;
+            if reached >= self.past_end || bytes.len() == most {
+                let (lost, rest) = self.ring_bytes(reached, most - bytes.len());
+                // what is lost is told with the next piece
+                if lost == 0 {
+                    bytes.extend(rest);
+                }
+                return (0, bytes);
+            }
+            // the log cannot be read any more
+            self.past_end = 0;
+        }
+        // its files may go
+        self.past = Past::default();
+        self.ring_bytes(from, most)
+    }
+
+    /// Bytes of the ring from a position on, and how many it has lost of those.
+    fn ring_bytes(&self, from: u64, most: usize) -> (u64, Vec<u8>) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let start = ring.end - ring.bytes.len() as u64;
-        let skipped = start.saturating_sub(self.position);
-        self.position += skipped;
-        let offset = usize::try_from(self.position - start).unwrap_or(usize::MAX);
-        let bytes: Vec<u8> = ring.bytes.iter().skip(offset).take(MAX_CHUNK).copied().collect();
-        self.position += bytes.len() as u64;
-        match (bytes.is_empty(), ring.closed) {
-            (false, _) => Look::Chunk(Chunk { skipped, bytes }),
-            (true, true) => Look::Closed,
-            (true, false) => Look::Nothing,
-        }
+        let skipped = start.saturating_sub(from);
+        let offset = usize::try_from(from + skipped - start).unwrap_or(usize::MAX).min(ring.bytes.len());
+        let end = (offset + most).min(ring.bytes.len());
+        (skipped, ring.bytes.range(offset..end).copied().collect())
     }
-}
-
-enum Look {
-    Chunk(Chunk),
-    Closed,
-    Nothing,
 }
 
 #[cfg(test)]
@@ -225,6 +264,41 @@ mod tests {
             reader.next().await.unwrap().skipped,
             2 * CAPACITY as u64 + 3 + CAPACITY as u64 - MAX_CHUNK as u64 - 3
         );
+    }
+
+    /// A hub that goes on with a log which has more than the ring, and all of its bytes.
+    fn on_a_log() -> (Hub, Vec<u8>) {
+        let bytes: Vec<u8> = (0..CAPACITY + 3 * MAX_CHUNK + 5).map(|at| (at % 251) as u8).collect();
+        let files = bytes.chunks(CAPACITY).map(|part| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, part).unwrap();
+            file
+        });
+        (Hub::new(Some(Arc::new(LogReader::of(files.collect())))), bytes)
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_read_again_from_wherever_it_is() {
+        for again in [0, 1, 100, MAX_CHUNK, 4 * MAX_CHUNK] {
+            let (hub, bytes) = on_a_log();
+            let mut reader = hub.reader(From::Start);
+            let mut read = Vec::new();
+            while let Some(chunk) = reader.try_next() {
+                let begin = read.len() - again.min(read.len());
+                assert_eq!((chunk.skipped, &chunk.bytes[..read.len() - begin]), (0, &read[begin..]));
+                read.truncate(begin);
+                read.extend(chunk.bytes);
+                reader.read_again(again.min(read.len()));
+            }
+            assert!(read == bytes, "{again}");
+            reader.read_again(2);
+            hub.push(b"x");
+            assert_eq!(reader.next().await.unwrap().bytes, [&bytes[bytes.len() - 2..], b"x"].concat());
+            // what the ring has lost is told, and is none of what is read
+            reader.read_again(3);
+            hub.push(&vec![b'y'; CAPACITY]);
+            assert_eq!(reader.next().await.unwrap(), Chunk { skipped: 3, bytes: vec![b'y'; MAX_CHUNK + 3] });
+        }
     }
 
     #[tokio::test]

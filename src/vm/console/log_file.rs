@@ -1,11 +1,9 @@
 //! The console's log in the state directory, bounded: a guest that floods its console cannot fill the disk.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::host::dirs::{RunDir, StateDir, names};
 
@@ -22,16 +20,20 @@ const BOTH: &[u8] = b"2";
 /// Both together have at most this many bytes.
 pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
 
+/// The open files of this run's log: the older one, if it is this run's, and the current one. All readers share them, so that a reader needs no
+/// descriptor and cannot fail for want of one.
+type Files = Arc<Mutex<Vec<Arc<File>>>>;
+
 /// A log that is written.
 #[derive(Debug)]
 pub(in super::super) struct ConsoleLog {
     state: Arc<StateDir>,
-    file: File,
+    files: Files,
+    file: Arc<File>,
     written: u64,
     half: u64,
     /// The disk is full or gone: said once, then the console goes on without a log.
     broken: bool,
-    rotated: Arc<AtomicBool>,
     /// Goes when the VM has ended, whoever still has the log.
     run: Weak<RunDir>,
 }
@@ -39,80 +41,77 @@ pub(in super::super) struct ConsoleLog {
 /// Reads the log of this run while it is written.
 #[derive(Debug)]
 pub(in super::super) struct LogReader {
-    state: Arc<StateDir>,
-    /// The older file is this run's, too.
-    rotated: Arc<AtomicBool>,
+    files: Files,
 }
 
 impl LogReader {
+    /// Of these files.
+    #[cfg(test)]
+    pub(super) fn of(files: Vec<File>) -> Self {
+        Self { files: Arc::new(Mutex::new(files.into_iter().map(Arc::new).collect())) }
+    }
+
     /// What is in the log now, but for its last bytes.
     pub(super) fn before(&self, last: usize) -> Past {
-        let names = if self.rotated.load(Ordering::Relaxed) { &[OLDER, CURRENT][..] } else { &[CURRENT] };
-        let open = |name: &&str| {
-            let file = self.state.open_to_read(name).ok()?;
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = |file: &Arc<File>| {
             let length = file.metadata().ok()?.len();
-            Some(Part { file: Arc::new(file), at: 0, left: length })
+            Some(Part { file: Arc::clone(file), length })
         };
-        let mut past = Past { files: names.iter().filter_map(open).collect() };
+        let mut past = Past { parts: files.iter().filter_map(part).collect() };
         let mut kept = past.length().saturating_sub(last as u64);
-        for part in &mut past.files {
-            part.left = part.left.min(kept);
-            kept -= part.left;
+        for part in &mut past.parts {
+            part.length = part.length.min(kept);
+            kept -= part.length;
         }
         past
     }
 
     /// The last bytes of the log, and how many there are before them.
     pub(super) fn tail(&self, most: usize) -> (u64, Vec<u8>) {
-        let mut past = self.before(0);
+        let past = self.before(0);
         let older = past.length().saturating_sub(most as u64);
-        past.skip(older);
-        (older, std::iter::from_fn(|| past.next(most)).flatten().collect())
+        (older, past.read(older, most))
     }
 }
 
-/// A part of the log that a reader has still to read. However large the log is, only one piece of it is in memory; and the files stay
-/// what they are while the log goes on under their names.
+/// A part of the log. However large it is, only what is asked for is in memory; and the files stay what they are while the log goes on
+/// under their names.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Past {
-    files: VecDeque<Part>,
+    parts: Vec<Part>,
 }
 
 #[derive(Debug, Clone)]
 struct Part {
     file: Arc<File>,
-    at: u64,
-    left: u64,
+    length: u64,
 }
 
 impl Past {
-    /// The next piece; none at the end.
-    pub(super) fn next(&mut self, most: usize) -> Option<Vec<u8>> {
-        while let Some(part) = self.files.front_mut() {
-            let mut piece = vec![0; usize::try_from(part.left).unwrap_or(most).min(most)];
-            let count = part.file.read_at(&mut piece, part.at).unwrap_or(0);
-            if count > 0 {
-                piece.truncate(count);
-                part.at += count as u64;
-                part.left -= count as u64;
-                return Some(piece);
+    /// Bytes from a position on, at most so many; fewer at the end only, or where the log cannot be read.
+    pub(super) fn read(&self, mut from: u64, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for part in &self.parts {
+            while from < part.length && bytes.len() < most {
+                let left = usize::try_from(part.length - from).unwrap_or(most).min(most - bytes.len());
+                let begun = bytes.len();
+                bytes.resize(begun + left, 0);
+                let count = part.file.read_at(&mut bytes[begun..], from).unwrap_or(0);
+                bytes.truncate(begun + count);
+                if count == 0 {
+                    return bytes;
+                }
+                from += count as u64;
             }
-            self.files.pop_front();
+            from = from.saturating_sub(part.length);
         }
-        None
+        bytes
     }
 
-    fn length(&self) -> u64 {
-        self.files.iter().map(|part| part.left).sum()
-    }
-
-    fn skip(&mut self, mut bytes: u64) {
-        for part in &mut self.files {
-            let here = bytes.min(part.left);
-            part.at += here;
-            part.left -= here;
-            bytes -= here;
-        }
+    /// How many bytes it has.
+    pub(super) fn length(&self) -> u64 {
+        self.parts.iter().map(|part| part.length).sum()
     }
 }
 
@@ -121,7 +120,7 @@ impl ConsoleLog {
     pub(in super::super) fn start(state: Arc<StateDir>, cap: u64, run: &Arc<RunDir>) -> io::Result<Self> {
         let file = rotate(&state)?;
         run.write(OURS, ONE)?;
-        Ok(Self::on(state, file, cap, false, run))
+        Ok(Self::on(state, None, file, cap, run))
     }
 
     /// Goes on with the log of a run whose supervisor has died.
@@ -129,18 +128,20 @@ impl ConsoleLog {
         let Ok(ours) = run.read(OURS) else { return Self::start(state, cap, run) };
         let file = state.append(CURRENT)?;
         let written = file.metadata()?.len();
-        Ok(Self { written, ..Self::on(state, file, cap, ours == BOTH, run) })
+        let older = (ours == BOTH).then(|| state.open_to_read(OLDER).ok()).flatten();
+        Ok(Self { written, ..Self::on(state, older, file, cap, run) })
     }
 
-    fn on(state: Arc<StateDir>, file: File, cap: u64, rotated: bool, run: &Arc<RunDir>) -> Self {
-        let rotated = Arc::new(AtomicBool::new(rotated));
-        let run = Arc::downgrade(run);
-        Self { state, file, written: 0, half: half_of(cap), broken: false, rotated, run }
+    fn on(state: Arc<StateDir>, older: Option<File>, file: File, cap: u64, run: &Arc<RunDir>) -> Self {
+        let file = Arc::new(file);
+        let files = older.map(Arc::new).into_iter().chain([Arc::clone(&file)]).collect();
+        let (files, run) = (Arc::new(Mutex::new(files)), Arc::downgrade(run));
+        Self { state, files, file, written: 0, half: half_of(cap), broken: false, run }
     }
 
     /// A reader of it.
     pub(super) fn reader(&self) -> LogReader {
-        LogReader { state: Arc::clone(&self.state), rotated: Arc::clone(&self.rotated) }
+        LogReader { files: Arc::clone(&self.files) }
     }
 
     /// Appends output. A failure is told once and does not stop the console.
@@ -156,15 +157,15 @@ impl ConsoleLog {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.written + bytes.len() as u64 > self.half {
-            self.file = rotate(&self.state)?;
+            let older = std::mem::replace(&mut self.file, Arc::new(rotate(&self.state)?));
+            *self.files.lock().unwrap_or_else(PoisonError::into_inner) = vec![older, Arc::clone(&self.file)];
             self.written = 0;
             if let Some(run) = self.run.upgrade() {
                 run.write(OURS, BOTH)?;
             }
-            self.rotated.store(true, Ordering::Relaxed);
         }
         self.written += bytes.len() as u64;
-        self.file.write_all(bytes)
+        (&*self.file).write_all(bytes)
     }
 }
 
@@ -183,53 +184,61 @@ fn rotate(state: &StateDir) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom};
-
     use super::*;
 
-    fn reader(rotated: bool) -> (tempfile::TempDir, LogReader) {
+    /// A log of these files, oldest first, and the folder it is in.
+    fn log(sizes: &[&[u8]]) -> (tempfile::TempDir, Arc<StateDir>, LogReader) {
         let dir = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
-        (dir, LogReader { state, rotated: Arc::new(AtomicBool::new(rotated)) })
+        let names = &[OLDER, CURRENT][2 - sizes.len()..];
+        let files = names.iter().zip(sizes).map(|(name, bytes)| {
+            let mut file = state.create_new(name).unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        });
+        let log = LogReader::of(files.collect());
+        (dir, state, log)
     }
 
-    fn all(mut past: Past) -> Vec<u8> {
-        std::iter::from_fn(|| past.next(1 << 20)).flatten().collect()
+    fn all(past: &Past) -> Vec<u8> {
+        past.read(0, usize::MAX)
     }
 
     #[test]
     fn a_log_of_any_size_is_read_whole() {
-        let (_dir, log) = reader(true);
+        let (_dir, state, log) = log(&[b"", b""]);
         // more than any other file of ours may have
-        let older = log.state.create_new(OLDER).unwrap();
-        older.set_len(33 << 20).unwrap();
-        let mut current = log.state.create_new(CURRENT).unwrap();
-        current.set_len(33 << 20).unwrap();
-        current.seek(SeekFrom::End(0)).unwrap();
-        current.write_all(b"the end").unwrap();
-        assert_eq!(all(log.before(7)).len(), 66 << 20);
-        assert!(all(log.before(0)).ends_with(b"\0the end"));
+        for name in [OLDER, CURRENT] {
+            state.append(name).unwrap().set_len(33 << 20).unwrap();
+        }
+        state.append(CURRENT).unwrap().write_all(b"the end").unwrap();
+        assert_eq!(all(&log.before(7)).len(), 66 << 20);
+        assert!(all(&log.before(0)).ends_with(b"\0the end"));
         assert_eq!(log.tail(4).1, b" end");
         assert_eq!(log.tail(100 << 20).1.len(), (66 << 20) + 7);
     }
 
     #[test]
     fn the_cut_is_where_it_is_asked_for_on_both_sides_of_the_files() {
-        let (_dir, log) = reader(true);
-        log.state.create_new(OLDER).unwrap().write_all(b"abc").unwrap();
-        log.state.create_new(CURRENT).unwrap().write_all(b"defg").unwrap();
+        let (_dir, state, log) = log(&[b"abc", b"defg"]);
         let whole = b"abcdefg";
         for last in 0..9_usize {
             let cut = whole.len().saturating_sub(last);
-            assert_eq!(all(log.before(last)), &whole[..cut]);
+            assert_eq!(all(&log.before(last)), &whole[..cut]);
             assert_eq!(log.tail(last).1, &whole[cut..]);
+        }
+        // any piece of it
+        for from in 0..9_usize {
+            for most in 0..9_usize {
+                let begin = from.min(whole.len());
+                let end = (begin + most).min(whole.len());
+                assert_eq!(log.before(0).read(from as u64, most), &whole[begin..end]);
+            }
         }
         // what comes later is not part of it
         let past = log.before(0);
-        log.state.append(CURRENT).unwrap().write_all(b"h").unwrap();
-        log.state.rename(CURRENT, OLDER).unwrap();
-        assert_eq!(all(past), whole);
-        let (_dir, log) = reader(false);
-        assert_eq!(all(log.before(0)), b"");
+        state.append(CURRENT).unwrap().write_all(b"h").unwrap();
+        state.rename(CURRENT, OLDER).unwrap();
+        assert_eq!(all(&past), whole);
     }
 }
