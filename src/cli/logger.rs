@@ -1,13 +1,15 @@
 //! vmrun's own messages: to stderr, as text or as one JSON object a line.
 
+use std::sync::{Mutex, PoisonError};
+
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::{Value, json};
 
-use crate::host::HINTED;
+use crate::host::{HINTED, PROGRESS};
 use crate::vm::console::ANSWER;
 
-use super::output::tell;
+use super::output::{Line, tell};
 use super::visible;
 
 /// `--log-format`.
@@ -22,6 +24,8 @@ pub(super) enum LogFormat {
 
 struct Logger {
     format: LogFormat,
+    /// Of what takes long.
+    progress: Mutex<Line>,
 }
 
 /// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more everything it says to QEMU.
@@ -34,7 +38,7 @@ pub(super) fn install(verbosity: i8, format: LogFormat) {
         _ => LevelFilter::Trace,
     };
     // a second call, from a test, changes nothing
-    if log::set_boxed_logger(Box::new(Logger { format })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { format, progress: Mutex::new(Line::new()) })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -48,6 +52,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        if record.target() == PROGRESS {
+            return self.show(&record.args().to_string());
+        }
         match self.format {
             LogFormat::Text => tell(&text(record)),
             LogFormat::Json => tell(&visible::json(&object(record).to_string())),
@@ -55,6 +62,18 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+impl Logger {
+    /// How far something has come: for a person at a terminal alone.
+    fn show(&self, text: &str) {
+        let mut line = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match text.is_empty() {
+            true => *line = Line::new(),
+            false if matches!(self.format, LogFormat::Text) => line.show(|| format!("vmrun: {text}")),
+            false => {}
+        }
+    }
 }
 
 fn text(record: &Record<'_>) -> String {

@@ -23,8 +23,9 @@ use super::failure::Failure;
 use super::logger::LogFormat;
 
 /// What a saved VM's file decides, so that nothing else can be said beside `--restore`.
-const HARDWARE: [&str; 22] = [
+const HARDWARE: [&str; 23] = [
     "image",
+    "unpack",
     "kernel",
     "initrd",
     "append",
@@ -154,6 +155,10 @@ struct StorageArgs {
     /// without a path disk.img, disk1.img, ... in the state directory; repeatable
     #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| TypedDisk::parse(&text)))]
     disk: Vec<TypedDisk>,
+    /// Unpack a compressed IMAGE (.xz, .gz, .zst, .bz2, ...), or the first image of an archive (.ova, .tar, .zip), into the state
+    /// directory; later runs go on with what was unpacked
+    #[arg(long)]
+    unpack: bool,
     /// A file, or a folder of files, that the images may lead to as backing or data files, besides their own folders; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
@@ -273,6 +278,7 @@ impl QemuArgs {
         Ok(Request {
             image,
             image_options,
+            unpack: self.storage.unpack,
             restore: self.restore,
             boot,
             kernel,

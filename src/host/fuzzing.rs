@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::image;
+use super::{image, uki};
 
 pub(crate) use super::dirs::fuzz_formats as formats;
 pub(crate) use super::firmware::fuzz_descriptor as firmware;
@@ -36,6 +36,7 @@ pub(crate) fn image(bytes: &[u8]) {
             assert!(name.len() <= bytes.len());
         }
     }
+    let _ = uki::sections(bytes);
     let (_file, path) = file(bytes);
     let format = image::inspect(&path).map(|facts| facts.format);
     match format.map_err(Into::into).and_then(|format| image::resolve(&path, format, &[], &|_, _, _| None)) {

@@ -5,6 +5,8 @@
 
 /// Target of log records whose last line, behind `\nhint: `, says what to do: in others such a line is part of a name or of an answer.
 pub const HINTED: &str = "vmrun::hinted";
+/// Target of log records that tell how far something has come: a person at a terminal sees the last one; an empty one ends it.
+pub const PROGRESS: &str = "vmrun::progress";
 
 pub mod accel;
 pub mod descriptors;
@@ -28,5 +30,7 @@ pub mod saved;
 pub mod sys;
 pub mod tap;
 pub mod terminal;
+pub mod uki;
+pub mod unpack;
 pub mod usage;
 pub mod usb;

@@ -123,6 +123,14 @@ pub fn bridge_helper(search: &SearchPath) -> Result<PathBuf, ProgramError> {
     find("qemu-bridge-helper", "qemu-system-common", None, &BRIDGE_HELPER_PLACES, search)
 }
 
+/// A program that unpacks images.
+///
+/// # Errors
+/// It is not there; the hint names the package.
+pub fn unpacker(name: &str, package: &'static str, search: &SearchPath) -> Result<PathBuf, ProgramError> {
+    find(name, package, None, &[], search)
+}
+
 fn find(
     name: &str,
     package: &'static str,

@@ -25,6 +25,8 @@ pub struct Request {
     pub image: Option<PathBuf>,
     /// What else is said of it, where it is a disk image; its `file` does not count.
     pub image_options: DiskSpec,
+    /// The image may be compressed, or in an archive: then it is unpacked into the state directory.
+    pub unpack: bool,
     /// Which boot mode was forced.
     pub boot: BootMode,
     /// A kernel that QEMU loads, instead of one of a prefix; the image, if there is one, then is a disk.
@@ -120,6 +122,7 @@ impl Default for Request {
         Self {
             image: None,
             image_options: DiskSpec::default(),
+            unpack: false,
             boot: BootMode::Auto,
             kernel: None,
             initrd: None,

@@ -62,6 +62,7 @@ mod soak;
 mod status;
 mod support;
 mod terminal;
+mod unpacked;
 mod windows;
 mod wrap;
 mod wrap_changes;

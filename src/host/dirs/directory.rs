@@ -286,11 +286,10 @@ impl Directory {
     }
 
     /// As [`Directory::write`], with what `fill` puts into the file.
-    pub(in crate::host) fn replace(
-        &self,
-        name: &str,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn replace(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         self.replace_after(name, fill, File::sync_all)
     }
 

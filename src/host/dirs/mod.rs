@@ -62,6 +62,14 @@ pub mod names {
     pub const PLUGGED: &str = "plugged.json";
     /// Which of the console's logs are of this run.
     pub const CONSOLE_LOG: &str = "console-log";
+    /// In a state directory: what the unpacked image was unpacked from.
+    pub const UNPACKED: &str = "unpacked.json";
+    /// The unpacked image, if it is a CD's.
+    pub const UNPACKED_ISO: &str = "unpacked.iso";
+    /// The kernel of a unified kernel image.
+    pub const UKI_KERNEL: &str = "uki.linux";
+    /// Its initial RAM disk.
+    pub const UKI_INITRD: &str = "uki.initrd";
     /// vmrun's mark, in every folder whose files it may remove: put there when the folder is made.
     pub const MARK: &str = ".vmrun";
     /// A folder that is removed as it is made: see [`nowhere`](super::nowhere).

@@ -38,7 +38,7 @@ const RUN_FILES: [&str; 12] = [
 ];
 
 /// Files of a state directory that have one name only.
-const STATE_FILES: [&str; 13] = [
+const STATE_FILES: [&str; 20] = [
     "mac-addr",
     "uuid",
     "formats.json",
@@ -50,6 +50,14 @@ const STATE_FILES: [&str; 13] = [
     "data.iso",
     super::state::PID_FILE,
     "uefi-vars.fd",
+    names::UNPACKED,
+    names::UNPACKED_ISO,
+    // under which they are while they are unpacked, where a file cannot be without a name
+    "unpacked.part",
+    "unpacked.part2",
+    "unpacked.qcow2.part",
+    names::UKI_KERNEL,
+    names::UKI_INITRD,
     super::ephemeral::RUN_FILE,
     names::LOCK,
 ];
@@ -195,8 +203,16 @@ mod tests {
         {
             assert!(!own(Holds::Run, name), "{name}");
         }
-        for name in ["overlay-image.qcow2", "disk1.img", "mac-addr-nic1", "console.log.1", ".uuid.1-00000000"]
-        {
+        for name in [
+            "overlay-image.qcow2",
+            "disk1.img",
+            "mac-addr-nic1",
+            "console.log.1",
+            ".uuid.1-00000000",
+            "unpacked.json",
+            "unpacked.img",
+            "unpacked.part",
+        ] {
             assert!(own(Holds::State, name), "{name}");
         }
         for name in ["notes.md", "a b.img", "mac-addr-", "qmp"] {

@@ -197,15 +197,20 @@ impl StateDir {
         self.write_file(UUID_FILE, uuid.to_string().as_bytes())
     }
 
+    /// A file of a state directory which is not ours to lock.
+    pub fn read_at(path: &Path, name: &str) -> Option<Vec<u8>> {
+        Directory::open(path, Privacy::ReadableByOthers).ok()?.read(name).ok()
+    }
+
     /// The UUID that a state directory which is not ours to lock has, for a run that only borrows its identity.
     pub fn uuid_at(path: &Path) -> Option<Uuid> {
-        let bytes = Directory::open(path, Privacy::ReadableByOthers).ok()?.read(UUID_FILE).ok()?;
+        let bytes = Self::read_at(path, UUID_FILE)?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 
     /// The same for the address of the network card from the start.
     pub fn mac_at(path: &Path) -> Option<MacAddress> {
-        let bytes = Directory::open(path, Privacy::ReadableByOthers).ok()?.read(MAC_FILE).ok()?;
+        let bytes = Self::read_at(path, MAC_FILE)?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::host::unpack::Packing;
+
 /// Something that is refused by name unless `format=raw` is said.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Foreign {
@@ -18,6 +20,8 @@ pub struct Foreign {
 enum Help {
     /// QEMU's name of an image format.
     Convert(&'static str),
+    /// It is packed.
+    Unpack(Packing),
     /// A command in front of the file's name.
     Command(&'static str),
     /// Anything else.
@@ -33,9 +37,30 @@ impl Foreign {
                 let new = format!("'{}'", path.with_extension("qcow2").display());
                 format!("`qemu-img convert -f {format} -O qcow2 {file} {new}` makes a disk image of it")
             }
+            Help::Unpack(packing) => format!("`{} {file}` first", packing.command()),
             Help::Command(command) => format!("`{command} {file}` first"),
             Help::Words(words) => words.to_owned(),
         }
+    }
+}
+
+impl Foreign {
+    /// In what it is packed, if it is.
+    pub fn packing(&self) -> Option<Packing> {
+        match self.help {
+            Help::Unpack(packing) => Some(packing),
+            _ => None,
+        }
+    }
+
+    /// Whether it boots as the kernel that QEMU loads.
+    pub fn is_kernel(&self) -> bool {
+        *self == KERNEL
+    }
+
+    /// Whether it is a program for UEFI firmware.
+    pub fn is_efi(&self) -> bool {
+        *self == EFI
     }
 }
 
@@ -46,8 +71,8 @@ const CLOOP: Foreign = Foreign { what: "a compressed loop image (cloop)", help: 
 const QCOW: Foreign = Foreign { what: "an image of the old format qcow", help: Help::Convert("qcow") };
 const DMG: Foreign = Foreign { what: "an Apple disk image (dmg)", help: Help::Convert("dmg") };
 const OVA: Foreign =
-    Foreign { what: "an appliance (OVA), which is an archive with images", help: Help::Command("tar -xf") };
-const TAR: Foreign = Foreign { what: "an archive (tar)", help: Help::Command("tar -xf") };
+    Foreign { what: "an appliance (OVA), which is an archive with images", help: Help::Unpack(Packing::Tar) };
+const TAR: Foreign = Foreign { what: "an archive (tar)", help: Help::Unpack(Packing::Tar) };
 const KERNEL: Foreign = Foreign {
     what: "a Linux kernel",
     help: Help::Words(
@@ -72,12 +97,12 @@ const AT_START: [(&[u8], Foreign); 23] = [
     (b"Bochs Virtual HD Image", BOCHS),
     (b"#!/bin/sh\n#V2.0 Format\n", CLOOP),
     (b"QFI\xfb\0\0\0\x01", QCOW),
-    (b"\xfd7zXZ\0", Foreign { what: "compressed (xz)", help: Help::Command("xz -dk") }),
-    (b"\x1f\x8b\x08", Foreign { what: "compressed (gzip)", help: Help::Command("gunzip -k") }),
-    (b"\x28\xb5\x2f\xfd", Foreign { what: "compressed (zstd)", help: Help::Command("zstd -d") }),
-    (b"\x04\x22\x4d\x18", Foreign { what: "compressed (lz4)", help: Help::Command("lz4 -d") }),
-    (b"LZIP\x01", Foreign { what: "compressed (lzip)", help: Help::Command("lzip -dk") }),
-    (b"PK\x03\x04", Foreign { what: "an archive (zip)", help: Help::Command("unzip") }),
+    (b"\xfd7zXZ\0", Foreign { what: "compressed (xz)", help: Help::Unpack(Packing::Xz) }),
+    (b"\x1f\x8b\x08", Foreign { what: "compressed (gzip)", help: Help::Unpack(Packing::Gzip) }),
+    (b"\x28\xb5\x2f\xfd", Foreign { what: "compressed (zstd)", help: Help::Unpack(Packing::Zstd) }),
+    (b"\x04\x22\x4d\x18", Foreign { what: "compressed (lz4)", help: Help::Unpack(Packing::Lz4) }),
+    (b"LZIP\x01", Foreign { what: "compressed (lzip)", help: Help::Unpack(Packing::Lzip) }),
+    (b"PK\x03\x04", Foreign { what: "an archive (zip)", help: Help::Unpack(Packing::Zip) }),
     (b"7z\xbc\xaf\x27\x1c", Foreign { what: "an archive (7z)", help: Help::Command("7z x") }),
     (b"Rar!\x1a\x07", Foreign { what: "an archive (rar)", help: Help::Command("unrar x") }),
     (b"\x3a\xff\x26\xed", Foreign { what: "a sparse image of Android", help: Help::Command("simg2img") }),
@@ -116,7 +141,7 @@ pub(super) fn at_start(start: &[u8]) -> Option<&'static Foreign> {
     match start {
         // block size, then the number pi
         [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] if rest.starts_with(b"1AY&SY") => {
-            const BZIP2: Foreign = Foreign { what: "compressed (bzip2)", help: Help::Command("bunzip2 -k") };
+            const BZIP2: Foreign = Foreign { what: "compressed (bzip2)", help: Help::Unpack(Packing::Bzip2) };
             Some(&BZIP2)
         }
         _ if at(257, b"ustar") => {

@@ -9,20 +9,34 @@ use crate::host::{accel, files};
 use crate::spec::{Arch, Boot, BootMode, Request};
 
 use super::super::start_error::StartError;
+use super::kernel_image::KernelImage;
+use super::unpacked::Packed;
 
 /// A kernel's command line has 2 KiB on x86, 4 KiB at most elsewhere (`COMMAND_LINE_SIZE`); this is to notice a wrong file.
 const MAX_CMDLINE: u64 = 64 << 10;
 
 /// How the request's VM boots, all paths absolute. With [`Boot::Disk`] the image itself is a disk.
-pub(super) fn find(request: &Request) -> Result<Boot, StartError> {
+pub(super) fn find(
+    request: &Request,
+    packed: Option<&Packed>,
+    kernel_image: Option<&KernelImage>,
+) -> Result<Boot, StartError> {
     let append = request.append.as_deref().unwrap_or_default().trim();
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| file("file", path, &error));
+    let initrd = request.initrd.as_ref().map(absolute).transpose()?;
     if let Some(kernel) = &request.kernel {
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| file("file", path, &error));
-        let initrd = request.initrd.as_ref().map(absolute).transpose()?;
         return Ok(Boot::Kernel {
             kernel: readable("kernel", absolute(kernel)?)?,
             initrd: initrd.map(|initrd| readable("initrd", initrd)).transpose()?,
             cmdline: append.to_owned(),
+        });
+    }
+    if let (Some(kernel), Some(image)) = (kernel_image, &request.image) {
+        let own = kernel.cmdline(image)?;
+        return Ok(Boot::Kernel {
+            kernel: readable("kernel", absolute(image)?)?,
+            initrd: initrd.map(|initrd| readable("initrd", initrd)).transpose()?,
+            cmdline: format!("{own} {append}").trim().to_owned(),
         });
     }
     if request.initrd.is_some() {
@@ -36,7 +50,12 @@ pub(super) fn find(request: &Request) -> Result<Boot, StartError> {
     if made && request.boot == BootMode::Auto && request.append.is_none() {
         return Ok(Boot::Disk);
     }
-    match find_by_image(request.boot, image, request.linuxkit)? {
+    let found = match packed {
+        Some(packed) if packed.is_iso() => Boot::Iso { path: absolute(image)? },
+        Some(_) => Boot::Disk,
+        None => find_by_image(request.boot, image, request.linuxkit)?,
+    };
+    match found {
         Boot::Kernel { kernel, initrd, cmdline } => {
             let cmdline = format!("{cmdline} {append}").trim().to_owned();
             Ok(Boot::Kernel { kernel, initrd, cmdline })
@@ -255,19 +274,19 @@ mod tests {
             image: at("a.img"),
             ..Request::default()
         };
-        let boot = find(&request).unwrap();
+        let boot = find(&request, None, None).unwrap();
         assert!(
             matches!(&boot, Boot::Kernel { initrd: Some(_), cmdline, .. } if cmdline == "root=/dev/vda"),
             "{boot:?}"
         );
         assert!(image_is_disk(&request, &boot));
         let prefix = Request { append: Some(" y=2 ".to_owned()), image: at("k"), ..Request::default() };
-        let boot = find(&prefix).unwrap();
+        let boot = find(&prefix, None, None).unwrap();
         assert!(matches!(&boot, Boot::Kernel { cmdline, .. } if cmdline == "quiet x=1 y=2"), "{boot:?}");
         assert!(!image_is_disk(&prefix, &boot));
-        let error = find(&Request { image: at("a.img"), ..prefix }).unwrap_err();
+        let error = find(&Request { image: at("a.img"), ..prefix }, None, None).unwrap_err();
         assert!(error.to_string().contains("boots by itself") && error.is_usage(), "{error}");
-        let error = find(&Request { kernel: None, image: at("k"), ..request }).unwrap_err();
+        let error = find(&Request { kernel: None, image: at("k"), ..request }, None, None).unwrap_err();
         assert!(error.to_string().contains("--initrd") && error.is_usage(), "{error}");
     }
 

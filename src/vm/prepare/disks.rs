@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use crate::qemu::{Machine, Slots, drives, ids};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Limits, Request, VmSpec};
 
+use super::super::error::ChangeError;
 use super::super::images::{Access, Images, Opened};
 use super::super::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use super::super::nics;
 use super::super::start_error::{StartError, system};
 use super::disk_names::Names;
-use super::{Made, Plan, boot};
+use super::{Made, Plan, boot, unpacked};
+
+/// What the boot image is called.
+const IMAGE: &str = "image";
 
 /// The disks with what was found out about their images.
 pub(super) struct Disks {
@@ -34,7 +38,7 @@ pub(super) fn all(
         if request.linuxkit && disk.bus == DiskBus::default() {
             disk.bus = DiskBus::Sata;
         }
-        specs.push(("image".to_owned(), disk));
+        specs.push((IMAGE.to_owned(), disk));
     } else if (DiskSpec { file: None, ..request.image_options.clone() }) != DiskSpec::default() {
         return Err(StartError::usage("options of IMAGE are for disk images, not for CDs and kernels"));
     }
@@ -69,7 +73,7 @@ pub(super) fn all(
         let (opened, new) = images
             .begin(&disk, &file)
             .and_then(|new| images.open_disk(&disk, &file, new, &request.allow_backing, access))
-            .map_err(|error| StartError::Image { what: what.clone(), error })?;
+            .map_err(|error| refused(&what, &file, error))?;
         made.files(new);
         let same = |other: &&Opened| other.identity.is_some() && other.identity == opened.identity;
         if let Some(other) = all.opened.iter().find(same) {
@@ -92,6 +96,19 @@ pub(super) fn all(
         all.opened.push(opened);
     }
     Ok(all)
+}
+
+/// An image can be unpacked, of which its refusal says nothing where a disk is meant.
+fn refused(what: &str, file: &Path, error: ChangeError) -> StartError {
+    let error = match (what, unpacked::packing(file)) {
+        (IMAGE, Some(_)) => {
+            let hint = error.hint.as_deref().unwrap_or_default();
+            let hint = format!("`--unpack` unpacks it into the state directory and starts that; or {hint}");
+            error.hint(hint)
+        }
+        _ => error,
+    };
+    StartError::Image { what: what.to_owned(), error }
 }
 
 /// Made here, or not at all: a state directory that came with an image could lead anywhere.

@@ -5,6 +5,7 @@ mod boot;
 mod devices;
 mod disk_names;
 mod disks;
+mod kernel_image;
 mod made;
 mod naming;
 mod restored;
@@ -12,10 +13,11 @@ mod screen;
 mod shares;
 mod sockets;
 mod state;
+mod unpacked;
 
 use std::io::Read;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -36,6 +38,7 @@ use super::console::DEFAULT_LOG_CAP;
 use super::images::Images;
 use super::inventory::Inventory;
 use super::start_error::{StartError, system};
+use kernel_image::KernelImage;
 pub(super) use made::Made;
 pub(super) use restored::Restored;
 #[cfg(any(test, fuzzing))]
@@ -44,6 +47,7 @@ pub(super) use screen::remove_screen;
 pub(super) use shares::Shares;
 pub use sockets::Doors;
 pub(super) use sockets::{Serial, Sockets};
+use unpacked::Packed;
 
 /// The oldest QEMU that is supported; newer things are used only where they are known to be there.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
@@ -89,6 +93,9 @@ impl Prepared {
 struct Plan {
     /// Absolute.
     image: Option<PathBuf>,
+    /// Where the image is packed, it is not there yet.
+    packed: Option<Packed>,
+    kernel: Option<KernelImage>,
     boot: Boot,
     arch: Arch,
     host: HostFacts,
@@ -142,6 +149,15 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
 /// The QEMU command line for a request, quoted for a shell, without making anything.
 pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let plan = Plan::look(request)?;
+    let plan = match plan.packed.as_ref().map(|packed| packed.existing(&plan.state)).transpose()? {
+        Some(Some(image)) => plan.with_image(image),
+        Some(None) => {
+            return Err(StartError::usage("the image is not unpacked yet, and a dry run makes nothing"));
+        }
+        None => plan,
+    };
+    let folder = plan.state.clone();
+    let plan = plan.with_parts_in(&folder);
     let name = naming::wanted(request);
     let images = Images::dry(RawImages::new(store_environment(request)));
     let mac = files::open(&plan.state.join("mac-addr")).ok().and_then(|(file, _)| {
@@ -163,11 +179,29 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
 }
 
 impl Plan {
+    /// The same with the image unpacked to this path.
+    fn with_image(self, path: PathBuf) -> Self {
+        let boot = match self.boot {
+            Boot::Iso { .. } => Boot::Iso { path: path.clone() },
+            boot => boot,
+        };
+        Self { image: Some(path), boot, ..self }
+    }
+
+    /// The same with the parts of the image, where they are QEMU's to load, in this folder.
+    fn with_parts_in(self, folder: &Path) -> Self {
+        let Some(kernel) = &self.kernel else { return self };
+        Self { boot: kernel.boot_from(folder, self.boot), ..self }
+    }
+
     fn look(request: &Request) -> Result<Self, StartError> {
         let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
         let arch = request.arch.unwrap_or(machine.arch);
         check_network(request)?;
-        let boot = boot::find(request)?;
+        let raw = RawImages::new(store_environment(request));
+        let packed = unpacked::look(request, &raw)?;
+        let kernel = kernel_image::look(request, &raw)?;
+        let boot = boot::find(request, packed.as_ref(), kernel.as_ref())?;
         let image = request.image.as_ref().map(std::path::absolute).transpose();
         let image = image.map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
@@ -187,7 +221,7 @@ impl Plan {
             accel: accel.accel,
             qemu_version: Some(OLDEST_QEMU),
         };
-        Ok(Self { image, boot, arch, host, accel, qemu, firmware, state, devices, display })
+        Ok(Self { image, packed, kernel, boot, arch, host, accel, qemu, firmware, state, devices, display })
     }
 }
 
@@ -285,7 +319,18 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let control = Doors::open(run)?;
     let state::Opened { state, ephemeral, identity: base } = state::open(request, &plan, run, made)?;
     state.hold();
-    let plan = Plan { state: state.path().to_owned(), ..plan };
+    let plan = match &plan.packed {
+        Some(packed) => {
+            let existing = if ephemeral { packed.existing(&plan.state)? } else { None };
+            let image = existing.map_or_else(|| packed.unpacked(&state), Ok)?;
+            plan.with_image(image)
+        }
+        None => plan,
+    };
+    if let Some(kernel) = &plan.kernel {
+        kernel.take_apart(&state)?;
+    }
+    let plan = Plan { state: state.path().to_owned(), ..plan.with_parts_in(state.path()) };
     let raw = RawImages::new(store_environment(request));
     let images = Images::new(Arc::clone(&state), !request.ephemeral, run.path(), raw);
     images.hold();

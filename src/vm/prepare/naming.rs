@@ -1,5 +1,6 @@
 //! A VM's name, with its run directory.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::host::dirs::{DirError, RunDir, RuntimeEnvironment, runtime_root};
@@ -15,8 +16,19 @@ const MAX_NUMBERED: u32 = 1000;
 pub(super) fn wanted(request: &Request) -> VmName {
     let first_disk = || request.disks.iter().find_map(|disk| disk.file.as_ref());
     let named = request.image.as_ref().or(request.kernel.as_ref()).or_else(first_disk);
-    let found = || VmName::from_image(named.map_or(Path::new(""), PathBuf::as_path));
+    let found = || {
+        let file = named.map_or(Path::new(""), PathBuf::as_path);
+        match request.unpack && file.extension().and_then(OsStr::to_str).is_some_and(is_packing) {
+            true => VmName::from_image(&file.with_extension("")),
+            false => VmName::from_image(file),
+        }
+    };
     request.name.clone().unwrap_or_else(found)
+}
+
+/// `debian.qcow2.xz` is an image of Debian.
+fn is_packing(extension: &str) -> bool {
+    ["xz", "gz", "zst", "bz2", "lz4", "lz"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 /// Takes the name that was asked for, or the first free one that begins with the one it would have.

@@ -38,6 +38,7 @@ use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
 use super::{
     Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, screen, sockets, state,
+    unpacked,
 };
 
 /// A saved VM that is about to go on.
@@ -79,7 +80,8 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let state = match &request.state {
         Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
         None => match image(&spec) {
-            Some(image) => state_path_in(std::env::var_os("STATE_DIRECTORY"), &image),
+            Some(image) => unpacked::state_with(&image)
+                .unwrap_or_else(|| state_path_in(std::env::var_os("STATE_DIRECTORY"), &image)),
             None => state::without_image(request, &spec.name)?,
         },
     };
