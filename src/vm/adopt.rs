@@ -27,6 +27,7 @@ use super::agent::AgentLink;
 use super::console::{self, ConsoleLog};
 use super::facts::Facts;
 use super::journal::Pending;
+use super::opened::Files;
 use super::outcome::Outcome;
 use super::prepare::{Doors, Serial, remove_screen};
 use super::process::Process;
@@ -226,7 +227,8 @@ async fn take_over(
     if let Some(job) = &pending.job {
         take_back(&session, job).await.map_err(failed)?;
     }
-    let mut inventory = rebuild(&session, &file.spec, &pending).await.map_err(failed)?;
+    let files = Files::of(file.facts.qemu_pid);
+    let mut inventory = rebuild(&session, files, &file.spec, &pending).await.map_err(failed)?;
     if inventory.run_state == RunState::Starting {
         inventory.run_state = match file.begun {
             // paused, and reset since

@@ -1,11 +1,13 @@
 //! What was decided or found out at a VM's start and does not change while it lives.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::RunId;
 use crate::qemu::HostFacts;
+use crate::spec::FileId;
 
 use super::console::DEFAULT_LOG_CAP;
 
@@ -69,6 +71,18 @@ pub struct Wrapped {
     /// Ids of the devices that were there when vmrun first looked.
     #[serde(default)]
     pub from_start: Vec<String>,
+    /// Which file each block node has open, by its name: told by QEMU's descriptors, as long as the names in it were true.
+    #[serde(default)]
+    pub files: BTreeMap<String, NodeFile>,
+}
+
+/// The file of a block node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFile {
+    /// As QEMU calls it.
+    pub name: String,
+    /// Which it is.
+    pub id: FileId,
 }
 
 /// For descriptions that were written before the limit could be chosen.

@@ -23,6 +23,7 @@ use crate::spec::{DiskSpec, FileId, HostFile, Image, ImageFormat, Size};
 
 use super::error::{ChangeError, Why};
 use super::inventory::{Inventory, Kind};
+use super::open_files::OpenFiles;
 
 /// An image that may be opened.
 #[derive(Debug, Clone)]
@@ -339,13 +340,16 @@ impl Images {
     }
 
     /// Remembers the raw disks of a VM that somebody else has put together: its guest has written to them already, perhaps.
-    pub(super) fn saw(&self, inventory: &Inventory) {
+    pub(super) fn saw(&self, inventory: &Inventory, open: &OpenFiles) {
         for entry in inventory.devices() {
             let Kind::Disk(facts) = &entry.kind else { continue };
             let raw = facts.format == Some(ImageFormat::Raw) && facts.foreign && !facts.readonly;
             let Some(file) = facts.file.as_deref().filter(|_| raw).map(Path::new) else { continue };
-            let remembered = files::open(file).map_err(|error| error.to_string()).and_then(|(open, _)| {
-                self.0.raw.remember(&open, file, GuestAccess::Writes).map_err(|error| error.to_string())
+            // what QEMU has open, whatever has its name by now
+            let Some(id) = facts.identity else { continue };
+            let way = open.way_to(id).unwrap_or(file);
+            let remembered = files::open(way).map_err(|error| error.to_string()).and_then(|(open, _)| {
+                self.0.raw.remember(&open, way, GuestAccess::Writes).map_err(|error| error.to_string())
             });
             if let Err(error) = remembered {
                 log::warn!("nothing will know later that {} is raw: {error}", file.display());

@@ -24,6 +24,7 @@ mod inventory;
 mod journal;
 mod ladder;
 mod nics;
+mod open_files;
 mod opened;
 mod outcome;
 mod owner;

@@ -15,6 +15,7 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{FileId, Image};
 
 use super::error::ChangeError;
+use super::open_files::OpenFiles;
 use super::saving::blocking;
 use super::steps::to_the_end;
 
@@ -28,6 +29,11 @@ pub(super) struct Files(Pid);
 impl Files {
     pub(super) fn of(pid: i32) -> Self {
         Self(Pid::from_raw(pid))
+    }
+
+    /// What it has open, to ask for one of them.
+    pub(super) fn open(self) -> OpenFiles {
+        OpenFiles::of(self.0.as_raw())
     }
 
     /// What it has open; none if that is a secret (QEMU's program has capabilities of its own, say).

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::host::image::file_id;
 use crate::qemu::block::{backing_file_node, file_node};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::plan::remove_image;
@@ -20,7 +19,7 @@ use crate::spec::{DeviceId, DiskBus, FileId, Limits, VmSpec};
 use super::images::overlay_name;
 use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
 use super::journal::Pending;
-use super::opened::ImageNodes;
+use super::opened::{Files, ImageNodes};
 use super::state::RunState;
 use drives::device_of;
 use networks::Networks;
@@ -35,10 +34,11 @@ fn is_fixture(id: &str) -> bool {
 /// Asks QEMU for everything, finishes or takes back what was half-done, and returns the books.
 pub(super) async fn rebuild(
     session: &Session,
+    files: Files,
     spec: &VmSpec,
     pending: &Pending,
 ) -> Result<Inventory, CommandError> {
-    let Found { mut inventory, nodes, present, in_use } = devices(session, spec, pending).await?;
+    let Found { mut inventory, nodes, present, in_use } = devices(session, files, spec, pending).await?;
     for id in &pending.removing {
         if let Some(entry) = inventory.device_mut(id) {
             entry.phase = Phase::Removing;
@@ -59,10 +59,11 @@ pub(super) async fn rebuild(
 /// Asks QEMU for devices and forwards, and changes nothing.
 pub(super) async fn look(
     session: &Session,
+    files: Files,
     spec: &VmSpec,
     pending: &Pending,
 ) -> Result<Inventory, CommandError> {
-    Ok(devices(session, spec, pending).await?.inventory)
+    Ok(devices(session, files, spec, pending).await?.inventory)
 }
 
 struct Found {
@@ -74,10 +75,15 @@ struct Found {
     in_use: Vec<String>,
 }
 
-async fn devices(session: &Session, spec: &VmSpec, pending: &Pending) -> Result<Found, CommandError> {
+async fn devices(
+    session: &Session,
+    files: Files,
+    spec: &VmSpec,
+    pending: &Pending,
+) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(Slots::of(&machine, spec));
-    let nodes = Nodes::query(session, &images_of(spec, &pending.images)).await?;
+    let nodes = Nodes::query(session, files, &images_of(spec, &pending.images)).await?;
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, &pending.cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
@@ -218,10 +224,6 @@ pub(super) fn images_of(spec: &VmSpec, since: &ImageNodes) -> ImageNodes {
     images
 }
 
-fn identity_of(file: &str) -> Option<FileId> {
-    std::fs::metadata(file).ok().map(|facts| file_id(&facts))
-}
-
 struct Node {
     driver: String,
     /// The image that a user knows of: below an ephemeral VM's overlay is his.
@@ -236,8 +238,9 @@ struct Node {
 struct Nodes(BTreeMap<String, Node>);
 
 impl Nodes {
-    async fn query(session: &Session, images: &ImageNodes) -> Result<Self, CommandError> {
+    async fn query(session: &Session, files: Files, images: &ImageNodes) -> Result<Self, CommandError> {
         let list = session.run(&Command::new("query-named-block-nodes", json!({ "flat": true }))).await?;
+        let open = files.open();
         let items = || list.as_array().into_iter().flatten();
         let file_of = |name: &str| items().find(|item| item["node-name"] == *name)?["file"].as_str();
         let node = |item: &Value| {
@@ -252,8 +255,8 @@ impl Nodes {
             let node = Node {
                 driver: item["drv"].as_str()?.to_owned(),
                 shown: shown.to_owned(),
-                // of what nobody has noted: as its name says
-                identity: image.map_or_else(|| identity_of(shown), |image| image.identity),
+                // of what nobody has noted: as its name says, if that is open
+                identity: image.map_or_else(|| open.named(shown), |image| image.identity),
                 readonly: item["ro"].as_bool().unwrap_or(false),
                 size: item["image"]["virtual-size"].as_u64(),
             };
@@ -273,10 +276,11 @@ impl Nodes {
 /// What a new supervisor finishes or takes back in a VM that somebody else has put together.
 pub(super) async fn tidy(
     session: &Session,
+    files: Files,
     pending: &Pending,
     inventory: &mut Inventory,
 ) -> Result<(), CommandError> {
-    let nodes = Nodes::query(session, &pending.images).await?;
+    let nodes = Nodes::query(session, files, &pending.images).await?;
     let present: Vec<String> = inventory.devices().map(|entry| entry.id.to_string()).collect();
     let media = inventory.devices().filter_map(|entry| match &entry.kind {
         Kind::Disk(facts) => facts.node.clone(),

@@ -293,13 +293,14 @@ async fn speak(
     file.facts.host = host;
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
+    let files = Files::of(process.pid());
     let images = rebuild::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
-    opened::check(&connected.session, Files::of(process.pid()), images).await.map_err(StartError::Opened)?;
+    opened::check(&connected.session, files, images).await.map_err(StartError::Opened)?;
     let (books, runs) = match restored {
         None => (None, true),
         Some(restored) => {
             let runs = restored.running;
-            (Some(go_on(prepared, restored, &mut connected).await?), runs)
+            (Some(go_on(prepared, restored, &mut connected, files).await?), runs)
         }
     };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
@@ -328,7 +329,12 @@ struct Books {
 }
 
 /// Gives QEMU the state of a saved VM, and asks what it has now.
-async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connected) -> Result<Books, Failure> {
+async fn go_on(
+    prepared: &Prepared,
+    restored: Restored,
+    connected: &mut Connected,
+    files: Files,
+) -> Result<Books, Failure> {
     let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
@@ -352,7 +358,7 @@ async fn go_on(prepared: &Prepared, restored: Restored, connected: &mut Connecte
     let pending = Pending { cards, images: plugged, ..Pending::default() };
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
-    let mut inventory = rebuild::look(&connected.session, &prepared.spec, &pending).await?;
+    let mut inventory = rebuild::look(&connected.session, files, &prepared.spec, &pending).await?;
     inventory.run_state = if running { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record, pending })
 }

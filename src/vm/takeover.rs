@@ -19,6 +19,7 @@ use super::handle::INBOX_LENGTH;
 use super::images::Images;
 use super::inventory::{Inventory, Kind};
 use super::journal::{Journal, Pending};
+use super::open_files::OpenFiles;
 use super::plugged::Plugged;
 use super::prepare::{Doors, Shares};
 use super::process::Process;
@@ -72,7 +73,7 @@ impl TakeOver {
             run.path(),
             RawImages::new(StoreEnvironment::from_env()),
         );
-        images.saw(&inventory);
+        images.saw(&inventory, &OpenFiles::of(facts.qemu_pid));
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         Running::assemble(Whole {
             images,

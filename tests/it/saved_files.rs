@@ -410,3 +410,47 @@ fn a_disk_that_was_replaced_while_the_vm_ran_is_not_taken_for_it() {
     sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
     sandbox.is_clean();
 }
+
+/// What lies under a disk is moved, and another file takes its name, while the VM runs: neither a takeover nor a save takes that for it.
+#[test]
+fn a_backing_file_that_was_replaced_while_the_vm_ran_is_not_taken_for_it() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let qemu_img = |arguments: &[&str]| {
+        let mut command = sandbox.program("qemu-img");
+        assert!(command.args(["create", "-q", "-f", "qcow2"]).args(arguments).status().unwrap().success());
+    };
+    let layers = ["cold-base.qcow2", "hot-base.qcow2"];
+    for (base, top) in layers.iter().zip(["cold.qcow2", "hot.qcow2"]) {
+        qemu_img(&[base, "1M"]);
+        qemu_img(&["-b", base, "-F", "qcow2", top]);
+    }
+    sandbox.detached(["--name", "vm", "--disk", "cold.qcow2", image.to_str().unwrap()]);
+    sandbox.booted("vm");
+    sandbox.ctl(["disk-add", "hot.qcow2,id=hot"]).ok();
+    let opened = layers.map(|layer| identity(&sandbox.file(layer)));
+    let disks = sandbox.ctl_json(["disk-list"]);
+    for layer in layers {
+        fs::rename(sandbox.file(layer), sandbox.file(format!("{layer}.moved"))).unwrap();
+        qemu_img(&[layer, "1M"]);
+    }
+    crate::support::orphan::kill_supervisor(&sandbox);
+    assert_eq!(sandbox.ctl_json(["disk-list"]), disks);
+    let open = open_files(qemu_pid(&sandbox));
+    assert!(opened.iter().all(|layer| open.contains(layer)));
+    sandbox.ctl(["save", "vm.saved"]).ok();
+    let refused = |words: &[&str]| {
+        sandbox.run(["qemu", "--restore", "vm.saved"]).fails(1, words);
+        sandbox.is_clean();
+    };
+    let put_back = |layer| fs::rename(sandbox.file(format!("{layer}.moved")), sandbox.file(layer)).unwrap();
+    refused(&["changed or replaced", "hint: "]);
+    put_back(layers[0]);
+    refused(&[layers[1], "changed or replaced"]);
+    put_back(layers[1]);
+    sandbox.detached(["--restore", "vm.saved"]);
+    let open = open_files(qemu_pid(&sandbox));
+    assert!(opened.iter().all(|layer| open.contains(layer)));
+    sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
+    sandbox.is_clean();
+}

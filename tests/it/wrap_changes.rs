@@ -279,6 +279,32 @@ fn what_its_owner_does_is_seen() {
     assert_eq!(vm.ended(), 0);
 }
 
+/// Its disk is moved, and another file takes its name. Which file it is tell QEMU's descriptors, also to the next supervisor.
+#[test]
+fn a_disk_is_the_file_that_qemu_has_open_whatever_has_its_name() {
+    let sandbox = Sandbox::new();
+    image(&sandbox, "disk.img");
+    let drive = ["-M", "q35", "-drive", "file=disk.img,format=raw,if=virtio"];
+    let vm = Wrapped::start(sandbox, &[&drive[..], &PORTS].concat());
+    let is_marked = |name: &str| xattr::get(vm.sandbox.file(name), "user.vmrun.format").unwrap().is_some();
+    processes::eventually("its disk is known to be raw", || is_marked("disk.img"));
+    std::fs::rename(vm.sandbox.file("disk.img"), vm.sandbox.file("moved.img")).unwrap();
+    image(&vm.sandbox, "disk.img");
+    for life in ["first", "second"] {
+        let taken =
+            vm.sandbox.ctl(["disk-add", "moved.img,id=twice"]).fails(4, &["in use already, by 'virtio0'"]);
+        assert!(!taken.stderr.contains("QEMU"), "{life}: {taken:#?}");
+        let supervisor = vm.sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
+        processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
+    }
+    // what has the name is another file, of which nobody knows anything
+    assert!(is_marked("moved.img") && !is_marked("disk.img"));
+    vm.ctl(&["disk-add", "disk.img,id=new,format=raw"]);
+    vm.owner().ask("quit", json!({}));
+    assert_eq!(vm.ended(), 0);
+}
+
 #[test]
 fn a_plugged_card_is_one_under_another_supervisor_too() {
     let port = ["-M", "q35", "-device", "pcie-root-port,id=rp1,chassis=1"];

@@ -129,15 +129,18 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
     if owner.is_wrapped() {
         return wrap::refreshed(owner, |_| then());
     }
-    let (session, spec) = (owner.session.clone(), owner.spec.clone());
+    let (session, files, spec) = (owner.session.clone(), owner.files, owner.spec.clone());
     let pending = owner.journal.pending().clone();
-    owner.spawn(async move { rebuild::look(&session, &spec, &pending).await }, move |owner, result| {
-        match result {
-            Ok(found) => owner.inventory.take_in(found, forwards_went),
-            Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),
-        }
-        then();
-    });
+    owner.spawn(
+        async move { rebuild::look(&session, files, &spec, &pending).await },
+        move |owner, result| {
+            match result {
+                Ok(found) => owner.inventory.take_in(found, forwards_went),
+                Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),
+            }
+            then();
+        },
+    );
 }
 
 /// A line of the human monitor.

@@ -13,10 +13,11 @@ use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
 use super::super::error::ChangeError;
 use super::super::facts::Facts;
 use super::super::journal::Cards;
+use super::super::open_files::OpenFiles;
 use super::super::plugged::Record;
 use super::super::steps::to_the_end;
 use super::Saving;
-use super::files::{FileFacts, OpenFiles};
+use super::files::FileFacts;
 
 /// The description.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,18 +1,16 @@
 //! The files that a saved VM needs again, and how to see that they are still what they were.
 
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::host::HINTED;
 use crate::host::image::{ImageIdentity, file_id};
-use crate::host::open_files::held_by;
 use crate::spec::FileId;
 
 use super::super::error::ChangeError;
+use super::super::open_files::OpenFiles;
 
 /// A file and how to see that it has not changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,19 +43,13 @@ impl FileFacts {
     }
 }
 
-/// What a process has open: by device and inode, a way to the file itself whatever has its name now.
-#[derive(Debug)]
-pub(super) struct OpenFiles(HashMap<FileId, PathBuf>);
-
 impl OpenFiles {
-    /// Asks the kernel. Nothing, if it does not say.
-    pub(super) fn of(pid: i32) -> Self {
-        let held = held_by("/proc".as_ref(), Pid::from_raw(pid)).unwrap_or_default();
-        Self(held.into_iter().map(|held| (held.id, held.link)).collect())
-    }
-
     /// What QEMU has open under this name. `opened`: which file had the name when it was opened, where that is known.
-    pub(super) fn facts(&self, path: &Path, opened: Option<FileId>) -> Result<FileFacts, ChangeError> {
+    pub(in super::super) fn facts(
+        &self,
+        path: &Path,
+        opened: Option<FileId>,
+    ) -> Result<FileFacts, ChangeError> {
         let now = identity(path);
         let Some(in_use) = opened.or(now) else {
             return Err(ChangeError::host(format!("{} is not there any more", path.display()))
@@ -70,7 +62,7 @@ impl OpenFiles {
                 path.display()
             );
         }
-        match self.0.get(&in_use) {
+        match self.way_to(in_use) {
             Some(way) => FileFacts::through(path, way),
             None if now == Some(in_use) => FileFacts::of(path),
             None => Err(ChangeError::host(format!(
@@ -113,7 +105,7 @@ mod tests {
         fs::remove_file(&moved).unwrap();
         assert_eq!(OpenFiles::of(pid).facts(&path, opened).unwrap(), before);
         // and what nobody has open is not taken for it
-        let gone = OpenFiles(HashMap::new()).facts(&path, opened).unwrap_err();
+        let gone = OpenFiles::of(0).facts(&path, opened).unwrap_err();
         assert!(gone.message.contains("not the file any more"), "{gone}");
     }
 }

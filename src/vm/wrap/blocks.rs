@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::host::image::file_id;
 use crate::qemu::block::file_node;
 use crate::spec::DiskBus;
 
+use super::super::facts::NodeFile;
 use super::super::inventory::DiskFacts;
+use super::super::open_files::OpenFiles;
 use super::super::rebuild::limits_of;
 
 /// What QEMU says of its block devices.
@@ -17,10 +18,18 @@ pub(super) struct Blocks<'a> {
     devices: BTreeMap<&'a str, &'a Value>,
     /// All nodes, each with its file.
     nodes: BTreeMap<&'a str, &'a str>,
+    /// Which file each node has open, where that is known.
+    files: BTreeMap<String, NodeFile>,
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn new(blocks: &'a Value, nodes: &'a Value) -> Self {
+    /// `known`: what was found earlier. It goes before the names, which lead to the files only as long as nobody moves these.
+    pub(super) fn new(
+        blocks: &'a Value,
+        nodes: &'a Value,
+        open: &OpenFiles,
+        known: &BTreeMap<String, NodeFile>,
+    ) -> Self {
         let mut devices = BTreeMap::new();
         for block in blocks.as_array().into_iter().flatten() {
             let names = [&block["device"], &block["inserted"]["node-name"]];
@@ -28,8 +37,15 @@ impl<'a> Blocks<'a> {
             devices.extend(named.map(|name| (name, block)));
         }
         let node = |node: &'a Value| Some((node["node-name"].as_str()?, node["file"].as_str()?));
-        let nodes = nodes.as_array().into_iter().flatten().filter_map(node).collect();
-        Self { devices, nodes }
+        let nodes: BTreeMap<&str, &str> = nodes.as_array().into_iter().flatten().filter_map(node).collect();
+        let is_same = |known: &&NodeFile, file: &str| known.name == file && open.may_have(known.id);
+        let file_of = |(node, file): (&&str, &&str)| {
+            let known = known.get(*node).filter(|known| is_same(known, file)).map(|known| known.id);
+            let id = known.or_else(|| open.named(file))?;
+            Some(((*node).to_owned(), NodeFile { name: (*file).to_owned(), id }))
+        };
+        let files = nodes.iter().filter_map(file_of).collect();
+        Self { devices, nodes, files }
     }
 
     pub(super) fn has_node(&self, name: &str) -> bool {
@@ -38,6 +54,11 @@ impl<'a> Blocks<'a> {
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &'a str> {
         self.nodes.keys().copied()
+    }
+
+    /// Which file each node has open, where that is known.
+    pub(super) fn files(&self) -> &BTreeMap<String, NodeFile> {
+        &self.files
     }
 
     /// The path of the device with this drive in QEMU's object tree.
@@ -51,9 +72,11 @@ impl<'a> Blocks<'a> {
         let inserted = block.map_or(&Value::Null, |block| &block["inserted"]);
         let text = |key: &str| inserted[key].as_str().map(str::to_owned);
         // that of the format is JSON where vmrun has opened an image with others under it
-        let own = inserted["node-name"].as_str().and_then(|node| self.nodes.get(file_node(node).as_str()));
-        let file = own.map(|file| (*file).to_owned()).or_else(|| text("file"));
-        let identity = file.as_ref().and_then(|file| std::fs::metadata(file).ok());
+        let node = inserted["node-name"].as_str().unwrap_or_default();
+        let own =
+            self.nodes.get_key_value(file_node(node).as_str()).or_else(|| self.nodes.get_key_value(node));
+        let file = own.map(|(_, file)| (*file).to_owned()).or_else(|| text("file"));
+        let identity = own.and_then(|(node, _)| self.files.get(*node)).map(|file| file.id);
         DiskFacts {
             format: text("drv").and_then(|driver| driver.parse().ok()),
             bus,
@@ -62,7 +85,7 @@ impl<'a> Blocks<'a> {
             removable: is_cd,
             serial: serial.cloned(),
             node: text("node-name"),
-            identity: identity.map(|facts| file_id(&facts)).filter(|_| !is_cd),
+            identity: identity.filter(|_| !is_cd),
             foreign: true,
             limits: block.map(limits_of).unwrap_or_default(),
             file,

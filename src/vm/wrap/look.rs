@@ -12,8 +12,9 @@ use crate::qmp::qtree::{Dev, Tree};
 use crate::qmp::{CommandError, Session};
 use crate::spec::{Accel, Arch, DeviceId, DiskBus, Networking, Size, VmSpec};
 
-use super::super::facts::Facts;
+use super::super::facts::{Facts, NodeFile};
 use super::super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, NicFacts, Phase};
+use super::super::open_files::OpenFiles;
 use super::super::state::RunState;
 use super::blocks::Blocks;
 
@@ -33,6 +34,7 @@ pub(super) struct Seen {
     kvm: bool,
     networking: &'static str,
     mac: Option<String>,
+    files: BTreeMap<String, NodeFile>,
 }
 
 impl Seen {
@@ -50,6 +52,7 @@ impl Seen {
             wrapped.target.clone_from(&self.target);
             self.networking.clone_into(&mut wrapped.networking);
             wrapped.mac.clone_from(&self.mac);
+            wrapped.files.clone_from(&self.files);
         }
     }
 }
@@ -66,7 +69,11 @@ pub(super) fn arch(target: &str) -> Arch {
 
 /// Asks for everything in one go. `from_start`: a VM that is taken over again had these devices from the start; what came later and
 /// looks as if vmrun had plugged it was. With none, nothing was plugged by vmrun.
-pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Result<Seen, CommandError> {
+pub(super) async fn look(
+    session: &Session,
+    facts: &Facts,
+    from_start: Option<&[String]>,
+) -> Result<Seen, CommandError> {
     let plain = |name: &str| Command::new(name, Value::Null);
     let commands = [
         plain("query-status"),
@@ -96,7 +103,10 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
     let tree = Tree::parse(tree.as_str().unwrap_or_default());
     let usernet_text = usernet_text.as_str().unwrap_or_default();
     let target = target["arch"].as_str().unwrap_or_default().to_owned();
-    let view = View { tree: &tree, blocks: Blocks::new(&blocks, &nodes), from_start, usernet: usernet_text };
+    let none = BTreeMap::new();
+    let known = facts.wrapped.as_ref().map_or(&none, |wrapped| &wrapped.files);
+    let blocks = Blocks::new(&blocks, &nodes, &OpenFiles::of(facts.qemu_pid), known);
+    let view = View { tree: &tree, blocks, from_start, usernet: usernet_text };
     let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default());
     let mut inventory = Inventory::new(slots);
     inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
@@ -105,6 +115,7 @@ pub(super) async fn look(session: &Session, from_start: Option<&[String]>) -> Re
     inventory.forwards = usernet(usernet_text).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
     Ok(Seen {
+        files: view.blocks.files().clone(),
         networking: match (user_networks(usernet_text).is_empty(), &mac) {
             (false, _) => "user",
             (true, Some(_)) => "other",

@@ -35,6 +35,7 @@ use super::console::Console;
 use super::facts::{Facts, Wrapped};
 use super::inventory::Kind;
 use super::journal::Pending;
+use super::opened::Files;
 use super::outcome::Outcome;
 use super::prepare::Doors;
 use super::process::Process;
@@ -271,7 +272,8 @@ async fn speak(run: &RunDir, file: &VmFile) -> Result<(Connected, Seen), String>
     // a VM that was looked at before has processors
     let known = file.facts.wrapped.as_ref().filter(|_| file.spec.cpus > 0);
     let from_start = known.map(|wrapped| wrapped.from_start.as_slice());
-    let seen = look::look(&connected.session, from_start).await.map_err(|error| error.to_string())?;
+    let seen =
+        look::look(&connected.session, &file.facts, from_start).await.map_err(|error| error.to_string())?;
     Ok((connected, seen))
 }
 
@@ -290,6 +292,7 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     let (major, minor, micro) = greeting.version;
     file.facts.qemu_version = format!("{major}.{minor}.{micro}");
     let is_new = file.spec.cpus == 0;
+    let files = Files::of(file.facts.qemu_pid);
     seen.tell(&mut file.spec, &mut file.facts);
     let pending = Pending::read(&run);
     for (id, card) in &pending.cards {
@@ -302,7 +305,7 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
             wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
         }
         file.write(&run)?;
-    } else if let Err(error) = rebuild::tidy(&session, &pending, &mut seen.inventory).await {
+    } else if let Err(error) = rebuild::tidy(&session, files, &pending, &mut seen.inventory).await {
         log::warn!("what was half-done could not be looked at: {error}");
     }
     let taken = TakeOver {

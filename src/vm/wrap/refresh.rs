@@ -18,7 +18,8 @@ pub(in super::super) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owne
     let settled = owner.inventory.settled();
     let session = owner.session.clone();
     // what is in the books stays ours or not, as it is there; what is not was plugged by somebody else
-    let look = async move { tokio::time::timeout(PATIENCE, look::look(&session, None)).await };
+    let facts = Arc::clone(&owner.facts);
+    let look = async move { tokio::time::timeout(PATIENCE, look::look(&session, &facts, None)).await };
     owner.spawn(look, move |owner, seen| {
         match seen {
             Ok(Ok(seen)) => {
