@@ -68,6 +68,7 @@ const KNOWN: &[&str] = &[
     "VMRUN_EVENTS_LOST",
     "VMRUN_LADDER",
     "VMRUN_LINK",
+    "VMRUN_NOTHING_TO_BOOT",
     "VMRUN_SNAPSHOT_LOADED",
     "VMRUN_STATE",
 ];

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::qmp::Event;
 
+use super::boot_watch::NothingToBoot;
 use super::state::RunState;
 
 /// How many events are kept for late listeners, and how many a listener may be behind.
@@ -148,6 +149,8 @@ pub struct Pulse {
     pub panicked: bool,
     /// A shutdown is under way.
     pub stopping: bool,
+    /// The firmware has found nothing to boot since the start (or the last reset).
+    pub nothing_to_boot: Option<NothingToBoot>,
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ fn resumed(owner: &mut Owner) {
 
 fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
+    owner.begins_anew();
     owner.agent.lose(Loss::Reset);
     let by_guest = owner.resets.count(guest, Instant::now());
     let Some(limit) = owner.facts.max_resets else { return };

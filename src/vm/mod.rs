@@ -8,6 +8,7 @@
 
 mod adopt;
 mod agent;
+mod boot_watch;
 mod bus;
 pub mod change;
 mod changes;
@@ -54,6 +55,7 @@ mod wait;
 mod wrap;
 
 pub use adopt::{Adopted, adopt, claim, clean, is_orphan};
+pub use boot_watch::NothingToBoot;
 pub use bus::{Bus, Heard, Listener, Pulse, Record};
 pub use change::{Change, Done, ForwardPattern, Removable};
 pub use error::{ChangeError, ErrorKind, Why};

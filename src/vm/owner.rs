@@ -23,9 +23,11 @@ use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
 use crate::spec::VmSpec;
 
 use super::agent::AgentLink;
+use super::boot_watch::{BootWatch, NothingToBoot};
 use super::bus::{Bus, Pulse};
 use super::change::{Change, Done};
 use super::changes;
+use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
 use super::facts::Facts;
 use super::handle::Ask;
@@ -99,6 +101,9 @@ pub(super) struct Owner {
     pub(super) ladder: Option<Ladder>,
     work: FuturesUnordered<Work>,
     next_ticket: u64,
+    nothing_to_boot: Option<NothingToBoot>,
+    /// Counts how often the guest began anew.
+    beginnings: watch::Sender<u64>,
     /// QEMU's monitor has said its last word.
     silent: bool,
     /// Why nothing can be asked of a QEMU that lives.
@@ -163,6 +168,8 @@ impl Owner {
             ladder: None,
             work: FuturesUnordered::new(),
             next_ticket: 0,
+            nothing_to_boot: None,
+            beginnings: watch::Sender::new(0),
             silent: false,
             unreachable: None,
         }
@@ -216,9 +223,15 @@ impl Owner {
             run_state: self.inventory.run_state,
             panicked: self.evidence.has_panicked(),
             stopping: self.ladder.is_some(),
+            nothing_to_boot: self.nothing_to_boot,
         };
-        let changed = self.pulse.send_if_modified(|pulse| std::mem::replace(pulse, now) != now);
-        if changed {
+        let mut before = now;
+        self.pulse.send_if_modified(|pulse| {
+            before = std::mem::replace(pulse, now);
+            before != now
+        });
+        // that has an event of its own
+        if (Pulse { nothing_to_boot: now.nothing_to_boot, ..before }) != now {
             self.bus.tell("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
         }
     }
@@ -274,13 +287,14 @@ impl Owner {
     }
 
     pub(super) fn status(&self) -> Status {
+        let nothing_to_boot = || self.nothing_to_boot.map(|found| found.message().to_owned());
         let (slots, used, total) = self.slots();
         Status {
             spec: Arc::clone(&self.spec),
             facts: Arc::clone(&self.facts),
             run_state: self.inventory.run_state,
             stopping: self.ladder.is_some(),
-            reason: self.inventory.reason.clone(),
+            reason: self.inventory.reason.clone().or_else(nothing_to_boot),
             started: self.started,
             devices: self.inventory.devices().cloned().collect(),
             forwards: self.forwards(),
@@ -304,6 +318,32 @@ impl Owner {
         let slots = &self.inventory.slots;
         let list = slots.iter().map(|(name, device)| (name.to_owned(), device.map(str::to_owned))).collect();
         (list, slots.used(), slots.total())
+    }
+
+    // ---- boot ----
+
+    /// Looks from now on whether the firmware finds something to boot.
+    pub(super) fn watch_boot(&mut self, console: &Hub) {
+        let watch = BootWatch::new(console, self.beginnings.subscribe());
+        self.follow_boot(watch);
+    }
+
+    fn follow_boot(&mut self, watch: BootWatch) {
+        self.spawn(watch.next(), |owner, next| {
+            let Some((watch, found)) = next else { return };
+            owner.nothing_to_boot = found;
+            if let Some(found) = found {
+                log::info!("{}", found.message());
+                owner.bus.tell("VMRUN_NOTHING_TO_BOOT", json!({ "message": found.message() }));
+            }
+            owner.follow_boot(watch);
+        });
+    }
+
+    /// The guest is another one than before: by a reset, or since a snapshot was loaded.
+    pub(super) fn begins_anew(&mut self) {
+        self.nothing_to_boot = None;
+        self.beginnings.send_modify(|count| *count += 1);
     }
 
     // ---- work ----

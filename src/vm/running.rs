@@ -81,7 +81,8 @@ impl Running {
         let bus = Bus::default();
         let run_state = whole.inventory.run_state;
         let panicked = run_state == RunState::Panicked;
-        let (pulse, beats) = watch::channel(Pulse { run_state, panicked, stopping: false });
+        let (pulse, beats) =
+            watch::channel(Pulse { run_state, panicked, stopping: false, nothing_to_boot: None });
         let (outcome, ended) = watch::channel(None);
         let told = Told::default();
         let handle = Handle {
@@ -114,6 +115,9 @@ impl Running {
             signals: whole.signals,
             started: whole.started,
         });
+        if handle.console.check().is_ok() {
+            owner.watch_boot(&handle.console.hub);
+        }
         if panicked {
             owner.evidence.panicked();
         }

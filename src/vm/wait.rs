@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::spec::Condition;
 
+use super::boot_watch::NothingToBoot;
 use super::bus::{Heard, Pulse};
 use super::console::{From, Reader};
 use super::error::{ChangeError, ErrorKind};
@@ -79,6 +80,7 @@ impl Handle {
             ChangeError::new(ErrorKind::GuestPanicked, message)
         };
         let mut panicked = None;
+        let mut not_booted = None;
         loop {
             let result = tokio::select! { biased;
                 Some(result) = pending.next() => result,
@@ -88,6 +90,16 @@ impl Handle {
                 }
                 () = tokio::time::sleep_until(panicked.unwrap_or(started)), if panicked.is_some() => {
                     return Err(panic());
+                }
+                () = self.finds_nothing_to_boot(&wait), if not_booted.is_none() => {
+                    not_booted = Some(Instant::now() + LAST_WORDS);
+                    continue;
+                }
+                () = tokio::time::sleep_until(not_booted.unwrap_or(started)), if not_booted.is_some() => {
+                    not_booted = None;
+                    // it may have been reset meanwhile
+                    let Some(found) = self.pulse.borrow().nothing_to_boot else { continue };
+                    return Err(not_bootable(&described, found));
                 }
                 outcome = self.ended() => {
                     // by now all that has come true is known; but this task may have looked at too much in this turn
@@ -122,6 +134,16 @@ impl Handle {
             std::future::pending::<()>().await;
         }
         panicked
+    }
+
+    /// Resolves when the firmware has found nothing to boot, and what is waited for needs a guest that runs.
+    async fn finds_nothing_to_boot(&self, wait: &Wait) {
+        let mut pulse = self.pulse.clone();
+        let found = |pulse: &Pulse| pulse.nothing_to_boot.is_some_and(|found| needs_guest(wait, found));
+        if pulse.wait_for(found).await.is_err() {
+            // the VM has ended: whoever waits for that answers
+            std::future::pending().await
+        }
     }
 
     async fn one(
@@ -182,6 +204,25 @@ impl Handle {
             Some(found) => found,
             None => std::future::pending().await,
         })
+    }
+}
+
+fn not_bootable(described: &str, found: NothingToBoot) -> ChangeError {
+    let kind = ErrorKind::NotNow { state: "nothing_to_boot".to_owned() };
+    let error = ChangeError::new(kind, format!("{described} cannot come true: {}", found.message()));
+    error.hint("is the image bootable, and by this firmware (BIOS, or UEFI with `--uefi`)?")
+}
+
+/// Whether nothing of what is waited for can come true where this is all that there is. A shell prints what is typed into it.
+fn needs_guest(wait: &Wait, found: NothingToBoot) -> bool {
+    let needs = |condition: &Condition| match condition {
+        Condition::Agent | Condition::Port(_) => true,
+        Condition::Console(_) => found == NothingToBoot::Halted,
+        Condition::Running | Condition::Paused | Condition::Exit | Condition::Event(_) => false,
+    };
+    match wait.all {
+        true => wait.conditions.iter().any(needs),
+        false => wait.conditions.iter().all(needs),
     }
 }
 

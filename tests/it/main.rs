@@ -47,6 +47,7 @@ mod layers;
 mod library;
 mod life;
 mod linuxkit;
+mod nothing_to_boot;
 mod notify;
 mod own_files;
 mod own_names;

@@ -47,6 +47,7 @@ pub(super) fn reset(owner: &mut Owner, reply: Reply) {
     let panicked = owner.inventory.run_state == RunState::Panicked;
     // QEMU answers before it does it: what the agent says until then is of the life before
     owner.agent.lose(Loss::Reset);
+    owner.begins_anew();
     owner.command(&Command::new("system_reset", Value::Null), move |owner, result| match result {
         Ok(_) if panicked => simple(owner, "cont", reply),
         Ok(_) => answer(reply, Ok(Done::Nothing)),

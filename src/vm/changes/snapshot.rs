@@ -112,6 +112,7 @@ fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
                 events::agent_port(owner, true);
             }
         }
+        owner.begins_anew();
         owner.bus.tell("VMRUN_SNAPSHOT_LOADED", json!({ "name": snapshot.name }));
         ended(owner, Ok(snapshot), reply);
     });

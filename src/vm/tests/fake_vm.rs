@@ -161,7 +161,8 @@ impl FakeVm {
         }
         let run = Arc::new(RunDir::create(dir.path(), &spec.name).unwrap());
         let bus = Bus::default();
-        let pulse = Pulse { run_state: RunState::Running, panicked: false, stopping: false };
+        let pulse =
+            Pulse { run_state: RunState::Running, panicked: false, stopping: false, nothing_to_boot: None };
         let (pulse, beats) = watch::channel(pulse);
         let link = AgentLink::new(Agent::new(ours));
         let told = Told::default();
