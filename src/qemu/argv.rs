@@ -5,14 +5,12 @@ use std::ffi::OsString;
 use super::machine::Family;
 use super::object::Object;
 use super::{
-    Channels, Device, HostFacts, Machine, Netdev, accel, boot, channels, controllers, drives, firmware, io,
-    plan, screen,
+    Channels, Device, HostFacts, Machine, Netdev, accel, boot, controllers, drives, firmware, io, plan,
+    screen,
 };
 use crate::spec::{Boot, Networking, OnPanic, Os, VmSpec};
 
 const MIB: u64 = 1 << 20;
-/// The guest's memory, when helpers share it.
-const MEMORY: &str = "memory0";
 
 /// The arguments, without the program's own name. The guest's processors wait (`-S`) for the supervisor's `cont`, so that it misses no event.
 ///
@@ -28,9 +26,9 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
     }
     line.0.extend(actions(spec));
     hardware(&mut line, &machine, spec, host);
-    line.0.extend(channels.arguments());
+    line.0.extend(channels.arguments(machine.ids()));
     if machine.family() != Family::Ccw {
-        line.option("-serial", format!("chardev:{}", channels::SERIAL));
+        line.option("-serial", format!("chardev:{}", machine.ids().console_chardev));
     }
     line.0.extend(boot::arguments(spec));
     devices(&mut line, &machine, spec, host);
@@ -53,7 +51,7 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
     let mebibytes = spec.memory.bytes().div_ceil(MIB);
     line.option("-m", format!("{mebibytes}M"));
     if !spec.shares.is_empty() {
-        let memory = Object::new("memory-backend-memfd", MEMORY).with("size", mebibytes * MIB);
+        let memory = Object::new("memory-backend-memfd", machine.ids().memory).with("size", mebibytes * MIB);
         line.0.extend(memory.with("share", true).argument());
     }
     line.0.extend(firmware::bios(spec).into_iter().flatten());
@@ -134,7 +132,7 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
     options.extend(accel::gic_version(machine, spec, host).map(|version| format!("gic-version={version}")));
     options.extend(firmware::machine_options(spec));
     if !spec.shares.is_empty() {
-        options.push(format!("memory-backend={MEMORY}"));
+        options.push(format!("memory-backend={}", machine.ids().memory));
     }
     options.join(",")
 }

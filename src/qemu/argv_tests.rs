@@ -129,6 +129,14 @@ fn extras() {
     golden!("device", VmSpec { devices: vec![extra_device("edu", "e", "slot1")], ..spec() });
 }
 
+/// What an earlier vmrun has started, or saved, is the same machine for this one.
+#[test]
+fn a_vm_of_an_earlier_vmrun_keeps_its_names_and_places() {
+    let disks = vec![disk("disk0", DiskBus::Virtio), disk("s", DiskBus::Scsi)];
+    let layout = crate::spec::Layout::Grown;
+    golden!("grown", VmSpec { layout, disks, display: Display::Headless, ..spec() });
+}
+
 #[test]
 fn extra_arguments_come_last_and_unchanged() {
     let odd = OsString::from_vec(vec![b'-', 0xff, b' ']);
@@ -137,7 +145,7 @@ fn extra_arguments_come_last_and_unchanged() {
     let line = command_line(&spec, &kvm_x86(), &channels);
     assert_eq!(line[line.len() - 2..], ["-cdrom".into(), odd]);
     assert!(!line.contains(&"-sandbox".into()));
-    assert!(line.contains(&"chardev:user-qmp".into()));
+    assert!(line.contains(&"chardev:vmrun-user-qmp".into()));
     // it may need the AHCI controller
     assert!(line.contains(&"q35,graphics=off".into()));
 }

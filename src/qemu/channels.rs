@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use super::ids;
+use super::ids::Ids;
 
 /// File descriptors that QEMU is to find open. All but `shares` are listening Unix sockets, so nothing has to wait for QEMU to make them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,21 +18,18 @@ pub struct Channels {
     pub shares: Vec<RawFd>,
 }
 
-/// Chardev of the console, which is QEMU's standard streams: a byte that the guest prints costs QEMU half as much on a pipe as on a
-/// socket (7.2), and a pipe holds 64 KiB of them while a socket is full after some hundred.
-pub(super) const SERIAL: &str = "serial";
-/// Chardev of the guest agent.
-pub(super) const AGENT: &str = ids::AGENT_CHARDEV;
-
 impl Channels {
     /// `-chardev` and `-qmp` arguments. (`-chardev` does not take JSON; nothing here was typed by a person.)
-    pub(super) fn arguments(&self) -> Vec<OsString> {
-        let mut arguments = monitor("qmp", self.qmp);
-        arguments.extend(self.user_qmp.into_iter().flat_map(|fd| monitor("user-qmp", fd)));
-        arguments.extend(["-chardev".into(), format!("stdio,id={SERIAL},signal=off").into()]);
-        arguments.extend(listening(AGENT, self.agent));
+    ///
+    /// The console is QEMU's standard streams: a byte that the guest prints costs QEMU half as much on a pipe as on a socket (7.2),
+    /// and a pipe holds 64 KiB of them while a socket is full after some hundred.
+    pub(super) fn arguments(&self, ids: &Ids) -> Vec<OsString> {
+        let mut arguments = monitor(ids.monitor, self.qmp);
+        arguments.extend(self.user_qmp.into_iter().flat_map(|fd| monitor(ids.user_monitor, fd)));
+        arguments.extend(["-chardev".into(), format!("stdio,id={},signal=off", ids.console_chardev).into()]);
+        arguments.extend(listening(ids.agent_chardev, self.agent));
         for (number, fd) in self.shares.iter().enumerate() {
-            let id = ids::share(number);
+            let id = ids.share(number);
             arguments.extend(["-chardev".into(), format!("socket,id={id},fd={fd}").into()]);
         }
         arguments

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{HostFacts, Machine, boot, ids};
+use super::{HostFacts, Machine, boot};
 use crate::spec::{Arch, Firmware, Networking, Os, VmSpec};
 
 /// `COMMAND_LINE_SIZE` of Linux' `arch/x86/include/asm/setup.h`, less the NUL.
@@ -41,7 +41,7 @@ pub enum Unsupported {
     )]
     CommandLine(usize),
     /// An id that vmrun uses for something of its own.
-    #[error("id '{0}' is one that vmrun uses itself")]
+    #[error("id '{0}' is reserved for vmrun's own devices")]
     ReservedId(String),
     /// The same id twice.
     #[error("id '{0}' is given twice")]
@@ -83,10 +83,11 @@ pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
 }
 
 fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
+    let ids = super::ids::Ids::of(spec.layout);
     let disks = spec.disks.iter().map(|disk| disk.id.as_str());
     let all: Vec<_> = disks.chain(spec.devices.iter().map(|device| device.id.as_str())).collect();
     for (position, id) in all.iter().enumerate() {
-        if ids::is_reserved(id) {
+        if ids.is_reserved(id) {
             return Err(Unsupported::ReservedId((*id).to_owned()));
         }
         if all[..position].contains(id) {
@@ -135,7 +136,7 @@ mod tests {
     fn refuses_ids_that_clash() {
         let disks =
             |a, b| VmSpec { disks: vec![disk(a, DiskBus::Virtio), disk(b, DiskBus::Virtio)], ..spec() };
-        assert_eq!(refusal(disks("a", "slot1")), "id 'slot1' is one that vmrun uses itself");
+        assert_eq!(refusal(disks("a", "slot1")), "id 'slot1' is reserved for vmrun's own devices");
         assert_eq!(refusal(disks("a", "a")), "id 'a' is given twice");
     }
 }

@@ -1,6 +1,6 @@
 //! Which controllers a VM starts with, from what is to hang on them.
 
-use super::{Device, Machine, ids};
+use super::{Device, Machine};
 use crate::spec::{Boot, DiskBus, VmSpec};
 
 /// Whether the VM starts with a USB controller.
@@ -16,8 +16,8 @@ const USB_PORTS: u32 = 15;
 
 /// The USB controller, cold or hot. A device that finds no free port ends up behind a hub which QEMU plugs in by itself:
 /// that has full speed only, and Linux does not see what hangs on it.
-pub(super) fn usb() -> Device {
-    Device::new("qemu-xhci", ids::USB).with("p2", USB_PORTS).with("p3", USB_PORTS)
+pub(super) fn usb(machine: &Machine) -> Device {
+    Device::new("qemu-xhci", machine.ids().usb).with("p2", USB_PORTS).with("p3", USB_PORTS)
 }
 
 /// Whether the VM starts with a SCSI controller.

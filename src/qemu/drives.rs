@@ -38,7 +38,7 @@ fn cd(machine: &Machine, id: &str, bus: &str, medium: Option<&str>) -> Device {
 
 /// The SCSI controller, cold or hot.
 pub fn scsi_controller(machine: &Machine, bus: Option<&str>) -> Device {
-    Device::new(machine.virtio("virtio-scsi"), ids::SCSI).on(bus)
+    Device::new(machine.virtio("virtio-scsi"), machine.ids().scsi).on(bus)
 }
 
 /// Everything that the drives of a starting VM need, in the order of the command line.
@@ -58,7 +58,7 @@ pub struct ColdDrives {
 pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
     let mut drives = ColdDrives::default();
     // first, so that it is the guest's first disk
-    if let Some(root) = squashfs(&spec.boot) {
+    if let Some(root) = squashfs(machine, &spec.boot) {
         drives.disk(machine, &root, None);
     }
     for (number, disk) in (0..).zip(&spec.disks) {
@@ -82,9 +82,9 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
 }
 
 /// The root image as a disk.
-fn squashfs(boot: &Boot) -> Option<Disk> {
+fn squashfs(machine: &Machine, boot: &Boot) -> Option<Disk> {
     let Boot::Squashfs { squashfs, sata, .. } = boot else { return None };
-    let id: DeviceId = ids::SQUASHFS.parse().ok()?;
+    let id: DeviceId = machine.ids().squashfs.parse().ok()?;
     Some(Disk {
         id,
         image: Image::alone(squashfs, ImageFormat::Raw),

@@ -2,21 +2,18 @@
 
 use std::ffi::OsString;
 
+use super::ids::Ids;
 use super::{BlockNode, block};
 use crate::spec::{Firmware, Image, VmSpec};
-
-/// Read-only code.
-const CODE: &str = "pflash0";
-/// The VM's own variables.
-pub(super) const VARS: &str = "pflash1";
 
 /// The nodes behind the flash chips.
 pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {
     let Some(Firmware::Flash { code, code_format, vars, vars_format, .. }) = &spec.firmware else {
         return Vec::new();
     };
-    let mut nodes = block::image(CODE, &Image::alone(code, *code_format), true).to_vec();
-    let image = |vars| block::image(VARS, &Image::alone(vars, *vars_format), false);
+    let ids = Ids::of(spec.layout);
+    let mut nodes = block::image(ids.flash_code, &Image::alone(code, *code_format), true).to_vec();
+    let image = |vars| block::image(ids.flash_variables, &Image::alone(vars, *vars_format), false);
     nodes.extend(vars.iter().flat_map(image));
     nodes
 }
@@ -24,8 +21,9 @@ pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {
 /// The chips, as options of `-machine`.
 pub(super) fn machine_options(spec: &VmSpec) -> Vec<String> {
     let Some(Firmware::Flash { vars, needs_smm, .. }) = &spec.firmware else { return Vec::new() };
-    let mut options = vec![format!("pflash0={CODE}")];
-    options.extend(vars.iter().map(|_| format!("pflash1={VARS}")));
+    let ids = Ids::of(spec.layout);
+    let mut options = vec![format!("pflash0={}", ids.flash_code)];
+    options.extend(vars.iter().map(|_| format!("pflash1={}", ids.flash_variables)));
     options.extend(needs_smm.then(|| "smm=on".to_owned()));
     options
 }

@@ -1,6 +1,5 @@
 //! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
 
-use super::channels::{AGENT, SERIAL};
 use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
@@ -13,9 +12,6 @@ const SINGLE_PORTS: usize = 8;
 const FIRST_PLACE: usize = 0x10;
 /// A PCI device has at most eight functions.
 const FUNCTIONS: usize = 8;
-
-/// Back-end of the random number device.
-const ENTROPY: &str = "entropy0";
 
 /// The spare root ports.
 pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
@@ -42,23 +38,26 @@ pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
 
 /// The console as a device, where `-serial` makes none.
 pub(super) fn console(machine: &Machine) -> Option<Device> {
+    let ids = machine.ids();
     (machine.family() == Family::Ccw)
-        .then(|| Device::new("sclpconsole", ids::CONSOLE).with("chardev", SERIAL))
+        .then(|| Device::new("sclpconsole", ids.console).with("chardev", ids.console_chardev))
 }
 
 /// The guest agent's port and its controller.
 pub(super) fn agent(machine: &Machine) -> [Device; 2] {
-    let port = Device::new("virtserialport", ids::AGENT)
-        .on(format!("{}.0", ids::VIRTIO_SERIAL).as_str())
-        .with("chardev", AGENT)
+    let ids = machine.ids();
+    let port = Device::new("virtserialport", ids.agent)
+        .on(format!("{}.0", ids.virtio_serial).as_str())
+        .with("chardev", ids.agent_chardev)
         .with("name", "org.qemu.guest_agent.0");
-    [Device::new(machine.virtio("virtio-serial"), ids::VIRTIO_SERIAL), port]
+    [Device::new(machine.virtio("virtio-serial"), ids.virtio_serial), port]
 }
 
 /// Random numbers: QEMU's own source, which opens no file.
 pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
-    let device = Device::new(machine.virtio("virtio-rng"), ids::RNG).with("rng", ENTROPY);
-    (Object::new("rng-builtin", ENTROPY), device)
+    let ids = machine.ids();
+    let device = Device::new(machine.virtio("virtio-rng"), ids.rng).with("rng", ids.entropy);
+    (Object::new("rng-builtin", ids.entropy), device)
 }
 
 /// The network card from the start.
@@ -108,12 +107,12 @@ fn bootable_card(machine: &Machine, card: &Card<'_>) -> Device {
 
 /// The panic device.
 pub(super) fn panic(machine: &Machine) -> Option<Device> {
-    machine.panic_device().map(|driver| Device::new(driver, ids::PANIC))
+    machine.panic_device().map(|driver| Device::new(driver, machine.ids().panic))
 }
 
 /// The USB controller, where it is a device of its own.
 pub(super) fn usb(machine: &Machine, spec: &VmSpec) -> Option<Device> {
-    (machine.has_pci() && uses_usb(machine, spec)).then(controllers::usb)
+    (machine.has_pci() && uses_usb(machine, spec)).then(|| controllers::usb(machine))
 }
 
 /// Video device, keyboard and pointer.
@@ -121,11 +120,12 @@ pub(super) fn screen(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
     if !spec.display.has_screen() {
         return Vec::new();
     }
-    let video = Device::new(machine.video_device(), ids::VIDEO);
+    let ids = machine.ids();
+    let video = Device::new(machine.video_device(), ids.video);
     let [keyboard, tablet] = match machine.usb_bus().filter(|_| machine.has_pci()) {
-        Some(bus) => [("usb-kbd", ids::KEYBOARD), ("usb-tablet", ids::TABLET)]
+        Some(bus) => [("usb-kbd", ids.keyboard), ("usb-tablet", ids.tablet)]
             .map(|(driver, id)| Device::new(driver, id).on(bus)),
-        None => [("virtio-keyboard", ids::KEYBOARD), ("virtio-tablet", ids::TABLET)]
+        None => [("virtio-keyboard", ids.keyboard), ("virtio-tablet", ids.tablet)]
             .map(|(kind, id)| Device::new(machine.virtio(kind), id)),
     };
     vec![video, keyboard, tablet]
@@ -134,7 +134,7 @@ pub(super) fn screen(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
 /// The shared folders.
 pub(super) fn shares(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
     let share = |(number, share): (usize, &crate::spec::Share)| {
-        let id = ids::share(number);
+        let id = machine.ids().share(number);
         Device::new(machine.virtio("vhost-user-fs"), id.as_str())
             .with("chardev", id)
             .with("tag", share.tag.as_str())

@@ -1,7 +1,7 @@
 //! What the machine type decides: buses, names of device models, what can be plugged where.
 
-use super::ids;
-use crate::spec::{Arch, DiskBus, VmSpec};
+use super::ids::{self, Ids};
+use crate::spec::{Arch, DiskBus, Layout, VmSpec};
 
 /// Machine types that behave alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Found {
 pub struct Machine {
     arch: Arch,
     family: Family,
+    layout: Layout,
     kind: String,
     found: Option<Found>,
 }
@@ -78,17 +79,22 @@ impl Machine {
             (Arch::X86_64, name) if name.starts_with("pc-i440fx-") => Family::Pc,
             _ => default_family,
         };
-        Self { arch: spec.arch, family, kind: kind.to_owned(), found: None }
+        Self { arch: spec.arch, family, layout: spec.layout, kind: kind.to_owned(), found: None }
     }
 
     /// A machine that was looked at rather than asked for.
     pub fn found(arch: Arch, family: Family, kind: &str, found: Found) -> Self {
-        Self { arch, family, kind: kind.to_owned(), found: Some(found) }
+        Self { arch, family, layout: Layout::Fixed, kind: kind.to_owned(), found: Some(found) }
     }
 
     /// The guest's architecture.
     pub fn arch(&self) -> Arch {
         self.arch
+    }
+
+    /// The names of vmrun's own devices in it.
+    pub fn ids(&self) -> &'static Ids {
+        Ids::of(self.layout)
     }
 
     /// What it behaves like.
@@ -142,7 +148,7 @@ impl Machine {
             return Some(bus);
         }
         match self.family {
-            Family::Q35 | Family::Pc | Family::Virt => Some("usb0.0"),
+            Family::Q35 | Family::Pc | Family::Virt => Some(self.ids().usb_bus),
             // microvm's own controller, which `-machine usb=on` switches on
             Family::Microvm => Some("usb-bus.0"),
             Family::Ccw => None,
@@ -156,7 +162,7 @@ impl Machine {
 
     /// The bus of the SCSI controller, if there is or were one.
     pub fn scsi_bus(&self) -> &str {
-        self.found.as_ref().and_then(|found| found.scsi_bus.as_deref()).unwrap_or("scsi0.0")
+        self.found.as_ref().and_then(|found| found.scsi_bus.as_deref()).unwrap_or(self.ids().scsi_bus)
     }
 
     /// Whether there is a USB controller that vmrun did not put there.
@@ -202,8 +208,8 @@ impl Machine {
         let added = match (self.family, controller) {
             // q35 has one of its own
             (Family::Q35, 0) => return (format!("ide.{port}"), None),
-            (Family::Q35, n) => format!("ahci{}", n - 1),
-            (_, n) => format!("ahci{n}"),
+            (Family::Q35, n) => self.ids().ahci(n - 1),
+            (_, n) => self.ids().ahci(n),
         };
         (format!("{added}.{port}"), (port == 0).then_some(added))
     }
@@ -270,11 +276,11 @@ mod tests {
     fn sata_ports_continue_on_added_controllers() {
         let q35 = machine(Arch::X86_64, None);
         assert_eq!(q35.sata_port(5), ("ide.5".to_owned(), None));
-        assert_eq!(q35.sata_port(6), ("ahci0.0".to_owned(), Some("ahci0".to_owned())));
-        assert_eq!(q35.sata_port(7), ("ahci0.1".to_owned(), None));
+        assert_eq!(q35.sata_port(6), ("vmrun-ahci0.0".to_owned(), Some("vmrun-ahci0".to_owned())));
+        assert_eq!(q35.sata_port(7), ("vmrun-ahci0.1".to_owned(), None));
         let virt = machine(Arch::Aarch64, None);
-        assert_eq!(virt.sata_port(0), ("ahci0.0".to_owned(), Some("ahci0".to_owned())));
-        assert_eq!(virt.sata_port(6), ("ahci1.0".to_owned(), Some("ahci1".to_owned())));
+        assert_eq!(virt.sata_port(0), ("vmrun-ahci0.0".to_owned(), Some("vmrun-ahci0".to_owned())));
+        assert_eq!(virt.sata_port(6), ("vmrun-ahci1.0".to_owned(), Some("vmrun-ahci1".to_owned())));
     }
 
     #[test]

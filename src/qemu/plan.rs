@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::ids::Ids;
 use super::io::{self, Card};
-use super::{BlockNode, Command, Device, Machine, Netdev, block, controllers, device, drives, ids, netdev};
+use super::{BlockNode, Command, Device, Machine, Netdev, block, controllers, device, drives, netdev};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, Disk, Image};
 
@@ -54,19 +55,24 @@ impl Step {
 /// A controller that other devices need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Controller {
-    /// `qemu-xhci` under [`ids::USB`].
+    /// `qemu-xhci`.
     Usb,
-    /// `virtio-scsi` under [`ids::SCSI`].
+    /// `virtio-scsi`.
     Scsi,
 }
 
 impl Controller {
     /// The id that it has.
-    pub fn id(self) -> &'static str {
+    pub fn id(self, ids: &Ids) -> &'static str {
         match self {
-            Self::Usb => ids::USB,
-            Self::Scsi => ids::SCSI,
+            Self::Usb => ids.usb,
+            Self::Scsi => ids.scsi,
         }
+    }
+
+    /// Whether it has this id in a VM of any layout.
+    pub fn is_named(self, id: &str) -> bool {
+        Ids::all().iter().any(|ids| self.id(ids) == id)
     }
 }
 
@@ -114,7 +120,7 @@ pub fn add_disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> 
 /// Plugs a controller into a slot.
 pub fn add_controller(machine: &Machine, kind: Controller, bus: Option<&str>) -> Vec<Step> {
     let controller = match kind {
-        Controller::Usb => controllers::usb().on(bus),
+        Controller::Usb => controllers::usb(machine).on(bus),
         Controller::Scsi => drives::scsi_controller(machine, bus),
     };
     vec![Step::device(&controller)]
@@ -237,7 +243,7 @@ mod tests {
     #[test]
     fn a_card_is_a_back_end_and_a_device() {
         let card = Card { id: "lan", mac: "52:54:00:00:00:01".parse().unwrap(), model: NicModel::E1000e };
-        let steps = add_nic(&Machine::of(&spec()), &card, &Netdev::user(&ids::netdev("lan")), Some("slot1"));
+        let steps = add_nic(&Machine::of(&spec()), &card, &Netdev::user("lan.net"), Some("slot1"));
         assert_eq!(undo_names(&steps), ["netdev_del", "device_del"]);
         assert_eq!(
             lines(&steps),
@@ -258,7 +264,7 @@ mod tests {
             UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: keyboard },
         ]
         .iter()
-        .map(|plug| lines(&add_usb(&id, plug, "usb0.0")))
+        .map(|plug| lines(&add_usb(&id, plug, "vmrun-usb.0")))
         .collect();
         insta::assert_snapshot!("plan_usb", plans.join("\n"));
     }
@@ -266,7 +272,10 @@ mod tests {
     #[test]
     fn controllers_fit_the_machine() {
         let q35 = Machine::of(&spec());
-        assert_eq!(add_controller(&q35, Controller::Usb, Some("slot1"))[0].command.arguments["id"], "usb0");
+        assert_eq!(
+            add_controller(&q35, Controller::Usb, Some("slot1"))[0].command.arguments["id"],
+            "vmrun-usb"
+        );
         let scsi = add_controller(&q35, Controller::Scsi, Some("slot2"));
         assert_eq!(scsi[0].command.arguments["driver"], "virtio-scsi-pci");
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::plan::{Controller, Step};
-use super::{Command, Machine, drives, hostless, ids};
+use super::{Command, Machine, drives, hostless};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, DiskBus, ImageFormat, MacAddress, NicModel};
 
@@ -122,11 +122,12 @@ impl Replug {
         if !place.values().all(is_place_value) {
             return Err(wrong("its place makes no sense"));
         }
-        let controller =
-            [Controller::Usb, Controller::Scsi].into_iter().find(|controller| controller.id() == id);
+        let controller = [Controller::Usb, Controller::Scsi]
+            .into_iter()
+            .find(|controller| controller.id(machine.ids()) == id);
         let what = match (controller, drive, netdev) {
             (Some(controller), _, _) => What::Controller(controller),
-            _ if ids::is_reserved(id) => return Err(wrong("the id is one of vmrun's own")),
+            _ if machine.ids().is_reserved(id) => return Err(wrong("the id is one of vmrun's own")),
             (_, Some(_), _) => {
                 let image = image(id, commands).ok_or_else(|| wrong("its image makes no sense"))?;
                 match driver == "usb-storage" && rest.get("removable") == Some(&Value::Bool(true)) {
@@ -223,15 +224,15 @@ mod tests {
         let steps = plan::add_nic(&machine, &card, &Netdev::user("lan.net"), Some("slot2"));
         assert_eq!(read("lan", &steps).what, What::Nic { mac, model: NicModel::E1000e });
         let controller = plan::add_controller(&machine, Controller::Scsi, Some("slot3"));
-        assert_eq!(read("scsi0", &controller).what, What::Controller(Controller::Scsi));
+        assert_eq!(read("vmrun-scsi", &controller).what, What::Controller(Controller::Scsi));
         let keyboard = UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: Map::new() };
-        let mut steps = plan::add_usb(&"keys".parse().unwrap(), &keyboard, "usb0.0");
+        let mut steps = plan::add_usb(&"keys".parse().unwrap(), &keyboard, "vmrun-usb.0");
         steps[0].command.arguments.insert("port".to_owned(), json!("2"));
         let replug = read("keys", &steps);
         let plain = ExtraDevice { properties: Map::new(), ..extra_device("usb-kbd", "keys", "") };
         assert_eq!(replug.what, What::Other(plain));
         // and the place is given to what is made anew
-        let mut again = plan::add_usb(&replug.id, &keyboard, "usb0.0");
+        let mut again = plan::add_usb(&replug.id, &keyboard, "vmrun-usb.0");
         replug.place.apply(&mut again);
         assert_eq!(again, steps);
     }
@@ -249,7 +250,7 @@ mod tests {
         refused("a", &[keyboard.clone(), keyboard.clone()].concat(), "not one device");
         refused("b", &keyboard, "another id");
         refused("a\u{1b}[2J", &keyboard, "'a\\u{1b}[2J': it is not an id");
-        refused("kbd0", &device(json!({"driver": "usb-kbd", "id": "kbd0"})), "vmrun's own");
+        refused("vmrun-kbd", &device(json!({"driver": "usb-kbd", "id": "vmrun-kbd"})), "vmrun's own");
         refused("a", &device(json!({"driver": ["x"], "id": "a"})), "not a text");
         refused("a", &device(json!({"driver": "usb-kbd", "id": "a", "bus": {"x": 1}})), "place");
         refused("a", &device(json!({"driver": "usb-kbd", "id": "a", "bus": "a,romfile=/x"})), "place");

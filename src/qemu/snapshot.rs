@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Command, block, firmware};
+use super::ids::Ids;
+use super::{Command, block};
 
 /// Our one job. There is never more than one: nothing else goes on while a snapshot is made or loaded.
 pub const JOB: &str = "vmrun-snapshot";
@@ -83,7 +84,7 @@ pub fn writable(drives: &Value) -> Vec<Writable> {
     let one = |drive: &Value| {
         let medium = &drive["inserted"];
         let node = medium["node-name"].as_str()?;
-        if medium["ro"] == json!(true) || node == firmware::VARS {
+        if medium["ro"] == json!(true) || is_flash(node, &drive["qdev"]) {
             return None;
         }
         let snapshots = medium["image"]["snapshots"].as_array().into_iter().flatten();
@@ -95,6 +96,12 @@ pub fn writable(drives: &Value) -> Vec<Writable> {
         })
     };
     drives.as_array().into_iter().flatten().filter_map(one).collect()
+}
+
+/// Whether this is the node of the firmware's variables: by a disk's node, which is named after the disk, a device of this name has it.
+fn is_flash(node: &str, device: &Value) -> bool {
+    let named = Ids::all().iter().any(|ids| ids.flash_variables == node);
+    named && device.as_str().and_then(|device| device.strip_prefix(node)).is_none()
 }
 
 fn on_disk(snapshot: &Value) -> Option<OnDisk> {
@@ -237,7 +244,7 @@ mod tests {
             drive("a", "qcow2", false, json!([snapshot("t1", "1", 506_584, 9), snapshot("t2", "2", 7, 8)])),
             drive("b", "qcow2", false, json!([snapshot("t2", "1", 0, 8)])),
             drive("cd", "raw", true, json!([])),
-            drive("pflash1", "raw", false, Value::Null),
+            drive("vmrun-flash1", "raw", false, Value::Null),
             { "device": "", "qdev": "empty" },
         ])
     }

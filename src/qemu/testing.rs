@@ -45,6 +45,7 @@ pub(crate) fn spec() -> VmSpec {
     VmSpec {
         name: "test".parse().unwrap(),
         uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
+        layout: Layout::Fixed,
         arch: Arch::X86_64,
         machine: None,
         cpu: None,

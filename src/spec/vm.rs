@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, MacAddress, Networking, OnPanic, Share, Size,
-    VmName,
+    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, Layout, MacAddress, Networking, OnPanic, Share,
+    Size, VmName,
 };
 
 /// A VM, all choices made: paths are absolute, files exist, formats are known.
@@ -20,6 +20,9 @@ pub struct VmSpec {
     pub name: VmName,
     /// SMBIOS system UUID.
     pub uuid: Uuid,
+    /// How its own devices are named and placed.
+    #[serde(default)]
+    pub layout: Layout,
     /// Guest architecture.
     pub arch: Arch,
     /// `-machine` type if not the architecture's default.

@@ -19,7 +19,8 @@ use crate::host::dirs::{
     remove_ephemeral, remove_socket, warn_of,
 };
 use crate::host::sys;
-use crate::qemu::{Command, ids};
+use crate::qemu::Command;
+use crate::qemu::ids::Ids;
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
 
@@ -242,7 +243,7 @@ async fn take_over(
             }
         };
     }
-    let agent_open = agent_port_is_open(&session).await;
+    let agent_open = agent_port_is_open(&session, Ids::of(file.spec.layout)).await;
     let process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
     let taken = TakeOver {
         run,
@@ -268,9 +269,9 @@ fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartErro
 }
 
 /// Whether the guest has opened the agent's port.
-pub(super) async fn agent_port_is_open(session: &Session) -> bool {
+pub(super) async fn agent_port_is_open(session: &Session, ids: &Ids) -> bool {
     let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
-    let agent = |chardev: &&Value| chardev["label"] == ids::AGENT_CHARDEV;
+    let agent = |chardev: &&Value| chardev["label"] == ids.agent_chardev;
     chardevs
         .as_array()
         .and_then(|all| all.iter().find(agent).map(|agent| agent["frontend-open"] == true))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::qemu::{Command, ids};
+use crate::qemu::Command;
 use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
@@ -40,13 +40,13 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
         }
         // the other one, without `device`, is of the device's own child (virtio's back half, a stick's disk)
         View::DeviceDeleted { device: Some(id), .. } => {
-            if id == ids::AGENT {
+            if id == owner.machine.ids().agent {
                 owner.agent.lose(Loss::Unplugged);
             }
             remove::deleted(owner, id);
         }
         View::UnplugGuestError { device: Some(id), .. } => remove::refused(owner, id),
-        View::SerialPortChange { id: ids::AGENT, open } => agent_port(owner, open),
+        View::SerialPortChange { id, open } if id == owner.machine.ids().agent => agent_port(owner, open),
         View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
         _ => {}
     }
@@ -57,10 +57,10 @@ pub(super) fn catch_up(owner: &mut Owner) {
     let leaving = owner.inventory.devices().filter(|entry| entry.phase == Phase::Removing);
     let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
     let before = owner.inventory.run_state;
-    let session = owner.session.clone();
+    let (session, ids) = (owner.session.clone(), owner.machine.ids());
     let look = async move {
         let (there, state) = (rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?);
-        Ok((there, state, agent_port_is_open(&session).await))
+        Ok((there, state, agent_port_is_open(&session, ids).await))
     };
     owner.spawn(look, move |owner, found: Result<_, CommandError>| {
         let (there, state, agent) = match found {

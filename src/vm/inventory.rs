@@ -5,7 +5,8 @@ mod entry;
 
 use std::collections::BTreeMap;
 
-use crate::qemu::ids;
+use crate::qemu::Machine;
+use crate::qemu::ids::{self, Ids};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::slots::Slots;
 use crate::spec::{DeviceId, FileId, Forward, Limits, Networking};
@@ -34,6 +35,8 @@ pub(super) fn cards_first<'a>(
 /// The books.
 #[derive(Debug)]
 pub struct Inventory {
+    /// Which are kept for vmrun's own.
+    ids: &'static Ids,
     /// What QEMU does, from its events.
     pub run_state: RunState,
     /// Why it is in this state, where that is not obvious.
@@ -55,8 +58,9 @@ pub struct Inventory {
 
 impl Inventory {
     /// Empty books.
-    pub fn new(slots: Slots) -> Self {
+    pub fn new(machine: &Machine, slots: Slots) -> Self {
         Self {
+            ids: machine.ids(),
             run_state: RunState::Starting,
             reason: None,
             devices: BTreeMap::new(),
@@ -152,8 +156,8 @@ impl Inventory {
             if self.devices.contains_key(&id) {
                 return taken(format!("id '{id}' is taken"));
             }
-            if ids::is_reserved(id.as_str()) {
-                return taken(format!("id '{id}' is reserved for something of vmrun's own"))
+            if self.ids.is_reserved(id.as_str()) {
+                return taken(format!("id '{id}' is reserved for vmrun's own devices"))
                     .map_err(|error| error.hint("choose another"));
             }
             return Ok(id);
@@ -171,7 +175,7 @@ impl Inventory {
     }
 
     fn is_taken(&self, id: &DeviceId) -> bool {
-        ids::is_reserved(id.as_str()) || self.devices.contains_key(id)
+        self.ids.is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
     /// Takes in what was found in QEMU and is not known yet; what is known stays as it is (but for the limits of disks), since it

@@ -9,9 +9,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::qemu::block::{backing_file_node, file_node};
+use crate::qemu::ids::{self, Ids};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::plan::remove_image;
-use crate::qemu::{Command, Machine, Slots, ids};
+use crate::qemu::{Command, Machine, Slots};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{CommandError, Session};
 use crate::spec::{DeviceId, DiskBus, FileId, Limits, VmSpec};
@@ -27,8 +28,8 @@ use networks::Networks;
 pub(super) use drives::{drive_of, limits_of};
 
 /// What is there from the start and is nobody's to change.
-fn is_fixture(id: &str) -> bool {
-    ids::is_reserved(id) && ![ids::NIC, ids::USB, ids::SCSI, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
+fn is_fixture(ids: &Ids, id: &str) -> bool {
+    ids.is_reserved(id) && ![ids::NIC, ids.usb, ids.scsi, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
 }
 
 /// Asks QEMU for everything, finishes or takes back what was half-done, and returns the books.
@@ -82,7 +83,7 @@ async fn devices(
     pending: &Pending,
 ) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
-    let mut inventory = Inventory::new(Slots::of(&machine, spec));
+    let mut inventory = Inventory::new(&machine, Slots::of(&machine, spec));
     let nodes = Nodes::query(session, files, &images_of(spec, &pending.images)).await?;
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, &pending.cards).await?;
@@ -92,10 +93,10 @@ async fn devices(
     for (id, driver) in peripherals(session).await? {
         present.push(id.clone());
         let Ok(device) = id.parse::<DeviceId>() else { continue };
-        if is_fixture(&id) {
+        if is_fixture(machine.ids(), &id) {
             continue;
         }
-        let asked = Asked { session, id: &id };
+        let asked = Asked { session, id: &id, ids: machine.ids() };
         let slot = slot(&asked.text("parent_bus").await);
         if let Some(slot) = &slot {
             inventory.slots.restore(slot, &id);
@@ -125,6 +126,7 @@ pub(super) async fn peripherals(session: &Session) -> Result<Vec<(String, String
 struct Asked<'a> {
     session: &'a Session,
     id: &'a str,
+    ids: &'static Ids,
 }
 
 impl Asked<'_> {
@@ -183,7 +185,7 @@ async fn kind(asked: &Asked<'_>, driver: &str, nodes: &Nodes, networks: &Network
         _ if driver.starts_with("usb-") => {
             Kind::Usb { description: driver.to_owned(), file: None, identity: None }
         }
-        _ if asked.id == ids::USB || asked.id == ids::SCSI => Kind::Controller,
+        _ if asked.id == asked.ids.usb || asked.id == asked.ids.scsi => Kind::Controller,
         _ => match asked.text("netdev").await {
             netdev if netdev.is_empty() => Kind::Other,
             netdev => Kind::Nic(networks.nic(asked.id, netdev, asked.text("mac").await.parse().ok())),

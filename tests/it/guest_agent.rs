@@ -27,7 +27,7 @@ fn commands_wait_for_the_agent_of_the_guests_new_life() {
     vm.ctl(["wait", "agent", "--timeout", "2m"]);
     runs(&vm, &["test", "!", "-e", "/tmp/life"]);
     // without its port there is none
-    vm.ctl(["qmp", "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"agent0\"}}"]);
+    vm.ctl(["qmp", "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"vmrun-agent\"}}"]);
     vm.try_ctl(["wait", "event=DEVICE_DELETED", "--timeout", "1s"]);
     vm.try_ctl(["wait", "agent", "--timeout", "300ms"]).fails(5, &["'agent'"]);
     vm.try_ctl(["exec", "--agent-timeout", "100ms", "--", "true"]).fails(4, &["unplugged"]);

@@ -39,7 +39,7 @@ fn ten_clients_at_once_leave_everything_in_agreement() {
     let ids =
         |list: &Value| list.as_array().unwrap().iter().map(|item| text(&item["id"])).collect::<BTreeSet<_>>();
     assert_eq!(ids(&status["usb"]), devices);
-    assert_eq!(ids(&status["devices"]), ["usb0".to_owned()].into());
+    assert_eq!(ids(&status["devices"]), ["vmrun-usb".to_owned()].into());
     assert_eq!(status["slots_used"], 1);
     let known: Vec<String> = vm.list("port-list").iter().map(|forward| port(forward).to_string()).collect();
     assert_eq!(known.len(), CLIENTS + 1, "and the one from the start");

@@ -139,6 +139,7 @@ prop_compose! {
         VmSpec {
             name: "vm".parse().unwrap(),
             uuid: Uuid::from_u128(uuid),
+            layout: if usb { Layout::Fixed } else { Layout::Grown },
             mac: MacAddress::from_random(mac),
             boot: Boot::Disk,
             firmware: None,

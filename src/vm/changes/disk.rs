@@ -76,8 +76,8 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
 
 fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     let has = |id: &str| owner.inventory.device(id).is_some();
-    let usb = has(Controller::Usb.id()) || owner.machine.came_with_usb();
-    let scsi = has(Controller::Scsi.id()) || owner.machine.came_with_scsi();
+    let usb = has(Controller::Usb.id(owner.machine.ids())) || owner.machine.came_with_usb();
+    let scsi = has(Controller::Scsi.id(owner.machine.ids())) || owner.machine.came_with_scsi();
     if owner.machine.can_hot_plug(bus, usb, scsi) {
         return Ok(());
     }

@@ -49,7 +49,7 @@ pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, C
 
 /// Makes sure that a controller is there or on its way: QEMU carries out commands in order, so what is sent after it finds it.
 pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Result<(), ChangeError> {
-    let id = controller.id();
+    let id = controller.id(owner.machine.ids());
     let came_with_one = match controller {
         Controller::Usb => owner.machine.came_with_usb(),
         Controller::Scsi => owner.machine.came_with_scsi(),

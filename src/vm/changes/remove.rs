@@ -176,7 +176,7 @@ fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
 
 fn in_use(owner: &Owner, controller: &Entry) -> bool {
     use crate::spec::DiskBus;
-    let usb = controller.id.as_str() == plan::Controller::Usb.id();
+    let usb = plan::Controller::Usb.is_named(controller.id.as_str());
     owner.inventory.devices().any(|entry| match &entry.kind {
         Kind::Usb { .. } => usb,
         Kind::Disk(facts) => facts.bus == if usb { DiskBus::Usb } else { DiskBus::Scsi },

@@ -18,8 +18,7 @@ use super::answer;
 
 /// Starts one; nothing else is changed until it has ended.
 pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
-    let memory = owner.spec.memory.bytes();
-    let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, memory);
+    let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, &owner.spec);
     if matches!(change, SnapshotChange::List) {
         let listed = async move { snapshots.list().await.map(Done::Snapshots) };
         return owner.spawn(listed, |_, result| answer(reply, result));
@@ -95,7 +94,7 @@ fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
 
 /// The machine has another past now: what is known of it is asked for again.
 fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
-    let resync = resync(owner.session.clone());
+    let resync = resync(owner.session.clone(), owner.machine.ids());
     owner.spawn(resync, move |owner, found| {
         if let Some(Found { sizes, running, agent }) = found {
             for (node, size) in sizes {
@@ -124,8 +123,8 @@ struct Found {
     agent: bool,
 }
 
-async fn resync(session: crate::qmp::Session) -> Option<Found> {
-    use crate::qemu::{Command, ids};
+async fn resync(session: crate::qmp::Session, ids: &crate::qemu::ids::Ids) -> Option<Found> {
+    use crate::qemu::Command;
     use serde_json::Value;
     let ask = |command: &Command| to_the_end(session.submit(command));
     let drives = ask(&qemu::query()).await.ok()?;
@@ -135,7 +134,7 @@ async fn resync(session: crate::qmp::Session) -> Option<Found> {
     };
     let status = ask(&Command::new("query-status", Value::Null)).await.ok()?;
     let chardevs = ask(&Command::new("query-chardev", Value::Null)).await.ok()?;
-    let open = |chardev: &Value| chardev["label"] == ids::AGENT_CHARDEV && chardev["frontend-open"] == true;
+    let open = |chardev: &Value| chardev["label"] == ids.agent_chardev && chardev["frontend-open"] == true;
     Some(Found {
         sizes: drives.as_array()?.iter().filter_map(size).collect(),
         running: status["running"] == true,

@@ -118,7 +118,7 @@ fn no_agent(presence: Presence, waited: Duration) -> ChangeError {
         Loss::Reset => "the guest agent does not answer since the VM was reset",
         Loss::Panicked => "the guest agent does not answer since the guest's kernel panicked",
         Loss::Loaded => "the guest agent does not answer since a snapshot was loaded",
-        Loss::Unplugged => "the guest agent cannot be reached: its port ('agent0') was unplugged",
+        Loss::Unplugged => "the guest agent cannot be reached: its port was unplugged",
     };
     ChangeError::new(ErrorKind::NoGuestAgent, format!("{why}{waited}")).hint(
         "`vmrun ctl wait agent` waits until it answers again; it is the service qemu-guest-agent in the guest",

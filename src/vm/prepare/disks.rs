@@ -135,7 +135,7 @@ fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<Device
 
 /// The books of a VM as it starts.
 pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventory {
-    let mut inventory = Inventory::new(Slots::of(machine, spec));
+    let mut inventory = Inventory::new(machine, Slots::of(machine, spec));
     for (disk, opened) in disks.disks.iter().zip(&disks.opened) {
         inventory.insert(Entry {
             id: disk.id.clone(),
@@ -200,10 +200,10 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
     let uses_usb = crate::qemu::controllers::uses_usb(machine, spec);
     let mut controllers = Vec::new();
     if uses_usb {
-        controllers.push((ids::USB, "qemu-xhci".to_owned()));
+        controllers.push((machine.ids().usb, "qemu-xhci".to_owned()));
     }
     if crate::qemu::controllers::uses_scsi(machine, spec) {
-        controllers.push((ids::SCSI, machine.virtio("virtio-scsi")));
+        controllers.push((machine.ids().scsi, machine.virtio("virtio-scsi")));
     }
     for (id, driver) in controllers {
         if let Ok(id) = id.parse::<DeviceId>() {

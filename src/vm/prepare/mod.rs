@@ -32,7 +32,7 @@ use crate::host::raw_images::RawImages;
 use crate::host::{files, iso, ports};
 use crate::qemu::{self, Channels, HostFacts, Machine};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{AccelList, Arch, Boot, Display, MacAddress, Networking, Request, VmName, VmSpec};
+use crate::spec::{AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Request, VmName, VmSpec};
 
 use super::console::DEFAULT_LOG_CAP;
 use super::images::Images;
@@ -394,6 +394,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
     let spec = VmSpec {
         name: parts.name,
         uuid: parts.uuid,
+        layout: Layout::Fixed,
         arch: plan.arch,
         machine: request.machine.clone(),
         cpu: request.cpu.clone(),

@@ -221,6 +221,7 @@ impl Parts {
     fn with(self, whole: Whole<'_>) -> Prepared {
         let Parts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
         let Whole { request, run, made, accel, host, qemu, stream, missing } = whole;
+        let machine = Machine::of(&spec);
         Prepared {
             host,
             accel_reason: accel.reason,
@@ -229,7 +230,7 @@ impl Parts {
             images,
             state,
             // QEMU is asked once it has its state
-            inventory: Inventory::new(Slots::of(&Machine::of(&spec), &spec)),
+            inventory: Inventory::new(&machine, Slots::of(&machine, &spec)),
             shares,
             user_qmp,
             made,

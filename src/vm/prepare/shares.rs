@@ -149,7 +149,7 @@ impl Shares {
             help.map_err(|error| StartError::Helper { program: program.display().to_string(), error })?;
         let modern = String::from_utf8_lossy(&help.stdout).contains("--shared-dir");
         let bind = |(number, share): (usize, &Share)| {
-            let name = crate::qemu::ids::share(number);
+            let name = format!("share{number}");
             let listener = run.bind(&name)?;
             let connected = run.connect(&name)?;
             // both ends are open: the name has served

@@ -17,7 +17,7 @@ use crate::host::dirs::StateDir;
 use crate::qemu::Command;
 use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
 use crate::qmp::Session;
-use crate::spec::SnapshotName;
+use crate::spec::{Layout, SnapshotName, VmSpec};
 
 use super::bus::Bus;
 use super::error::{ChangeError, ErrorKind};
@@ -78,6 +78,7 @@ pub(super) struct Snapshots {
     state: Arc<StateDir>,
     present: Vec<Present>,
     memory_bytes: u64,
+    layout: Layout,
     run_state: RunState,
 }
 
@@ -99,14 +100,15 @@ impl Snapshots {
         bus: &Bus,
         state: &Arc<StateDir>,
         inventory: &Inventory,
-        memory_bytes: u64,
+        spec: &VmSpec,
     ) -> Self {
         Self {
             session: session.clone(),
             bus: bus.clone(),
             state: Arc::clone(state),
             present: present(inventory),
-            memory_bytes,
+            memory_bytes: spec.memory.bytes(),
+            layout: spec.layout,
             run_state: inventory.run_state,
         }
     }
@@ -151,7 +153,7 @@ impl Snapshots {
         let made = qemu::named(&qemu::writable(&drives), name.as_str());
         let made = made.into_iter().find(|snapshot| snapshot.tag == tag);
         let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
-        remembered::remember(&self.state, &made, &self.present);
+        remembered::remember(&self.state, &made, self.layout, &self.present);
         if let Some(old) = old
             && let Err(error) = self.drop_one(old).await
         {
@@ -170,7 +172,7 @@ impl Snapshots {
         check::loadable(&wanted, &disks)?;
         check_blockers(&self.session, &self.present, "a snapshot").await?;
         remembered::complete(&self.session, &mut self.present).await?;
-        remembered::check(&self.state, &wanted, &self.present)?;
+        remembered::check(&self.state, &wanted, self.layout, &self.present)?;
         let state = qemu::state_node(&disks, &wanted.tag).ok_or_else(check::no_disk)?;
         match self.job(&qemu::load(&wanted.tag, &state.node, &nodes(&disks)), None).await {
             Ok(()) => {

@@ -9,6 +9,7 @@ use crate::host::dirs::StateDir;
 use crate::qemu::snapshot::Snapshot;
 use crate::qmp::hmp::usb_ports;
 use crate::qmp::{CommandError, Session};
+use crate::spec::Layout;
 
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::Inventory;
@@ -32,6 +33,9 @@ pub(in super::super) struct Present {
 pub(in super::super) struct Entry {
     /// Tells it from another of the same name that was made by somebody else.
     created_unix_ms: u64,
+    /// How its devices were placed, which QEMU goes by.
+    #[serde(default)]
+    layout: Layout,
     devices: Vec<Present>,
 }
 
@@ -74,9 +78,9 @@ fn write(state: &StateDir, entries: &Entries) {
     }
 }
 
-pub(super) fn remember(state: &StateDir, snapshot: &Snapshot, present: &[Present]) {
+pub(super) fn remember(state: &StateDir, snapshot: &Snapshot, layout: Layout, present: &[Present]) {
     let mut entries = read(state);
-    let entry = Entry { created_unix_ms: snapshot.created_unix_ms, devices: present.to_vec() };
+    let entry = Entry { created_unix_ms: snapshot.created_unix_ms, layout, devices: present.to_vec() };
     entries.insert(snapshot.tag.clone(), entry);
     write(state, &entries);
 }
@@ -89,10 +93,29 @@ pub(super) fn forget(state: &StateDir, tag: &str) {
 }
 
 /// Refuses a snapshot that was made with other devices than there are now.
-pub(super) fn check(state: &StateDir, snapshot: &Snapshot, now: &[Present]) -> Result<(), ChangeError> {
+pub(super) fn check(
+    state: &StateDir,
+    snapshot: &Snapshot,
+    layout: Layout,
+    now: &[Present],
+) -> Result<(), ChangeError> {
     let entries = read(state);
     let known = entries.get(&snapshot.tag).filter(|entry| entry.created_unix_ms == snapshot.created_unix_ms);
-    let Some(Entry { devices: then, .. }) = known else { return Ok(()) };
+    let Some(Entry { devices: then, layout: placed, .. }) = known else { return Ok(()) };
+    if *placed != layout {
+        let (made, has) = match layout {
+            Layout::Fixed => ("an earlier", "this"),
+            Layout::Grown => ("a later", "an earlier"),
+        };
+        let message = format!(
+            "snapshot '{}' was made under {made} vmrun, which placed devices otherwise than {has} one",
+            snapshot.name
+        );
+        let error = ChangeError::new(ErrorKind::NotNow { state: "other-places".to_owned() }, message);
+        return Err(error.hint(
+            "start the VM with the vmrun that made it; without its memory, `qemu-img snapshot -a` goes back to its disks",
+        ));
+    }
     let lacks = |from: &[Present], what: &[Present]| -> Vec<String> {
         what.iter().filter(|device| !from.contains(device)).map(told).collect()
     };

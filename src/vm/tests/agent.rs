@@ -35,7 +35,7 @@ async fn is_there(vm: &mut FakeVm) {
 }
 
 fn port(vm: &FakeVm, open: bool) {
-    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "agent0", "open": open }));
+    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": open }));
 }
 
 /// An event that the owner has taken when this returns.
@@ -78,10 +78,10 @@ async fn each_event_that_an_agent_does_not_outlive_is_told() {
     for (event, data, words) in [
         ("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" }), "since the VM was reset"),
         ("RESET", json!({ "guest": true, "reason": "guest-reset" }), "since the VM was reset"),
-        ("VSERPORT_CHANGE", json!({ "id": "agent0", "open": false }), "has ended"),
+        ("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": false }), "has ended"),
         (
             "DEVICE_DELETED",
-            json!({ "device": "agent0", "path": "/machine/peripheral/agent0" }),
+            json!({ "device": "vmrun-agent", "path": "/machine/peripheral/vmrun-agent" }),
             "was unplugged",
         ),
     ] {

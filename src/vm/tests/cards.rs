@@ -72,7 +72,7 @@ async fn what_cannot_be_is_refused_before_qemu_is_asked() {
     let add = |text: &str| vm.change(Change::AddNic(text.parse().unwrap()));
     let error = add("user,mac=52:54:00:12:34:56").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "nic0".to_owned() });
-    for id in ["nic0", "net0", "usb0"] {
+    for id in ["nic0", "net0", "vmrun-usb"] {
         let error = add(&format!("user,id={id}")).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::AlreadyThere { id: id.to_owned() });
     }

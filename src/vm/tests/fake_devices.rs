@@ -224,7 +224,7 @@ impl Model {
     }
 
     fn usb(&self) -> String {
-        let on_usb = self.devices.iter().filter(|(_, device)| device.bus == "usb0.0").enumerate();
+        let on_usb = self.devices.iter().filter(|(_, device)| device.bus == "vmrun-usb.0").enumerate();
         let line = |(port, (id, device)): (usize, (&String, &Plugged))| {
             format!(
                 "  Device 0.0, Port {}, Speed 480 Mb/s, Product {}, ID: {id}\r\n",

@@ -149,7 +149,7 @@ impl FakeVm {
         let (inbox, asks) = mpsc::channel::<Ask>(INBOX_LENGTH);
         let (outcome, ended) = watch::channel(None);
         let machine = Machine::of(&spec);
-        let mut inventory = Inventory::new(Slots::of(&machine, &spec));
+        let mut inventory = Inventory::new(&machine, Slots::of(&machine, &spec));
         inventory.run_state = RunState::Running;
         if let Some(card) = nics::cold(&machine, &spec) {
             qemu.model().cold_card(&spec);

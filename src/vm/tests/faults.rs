@@ -102,7 +102,7 @@ async fn a_qemu_that_stands_still_loses_nothing() {
     let status = vm.status().await;
     let devices = status.devices.iter().filter(|entry| entry.id.as_str() != "nic0");
     let present: Vec<_> = devices.map(|e| (e.id.as_str(), e.phase)).collect();
-    assert_eq!(present, ["k", "new", "old", "usb0"].map(|id| (id, Phase::Present)));
+    assert_eq!(present, ["k", "new", "old", "vmrun-usb"].map(|id| (id, Phase::Present)));
     // and the card from the start
     assert_eq!(vm.qemu.model().devices.len(), 5);
     assert_eq!(status.forwards.len(), vm.qemu.model().forwards.len());

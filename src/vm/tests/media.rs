@@ -76,7 +76,7 @@ async fn what_was_swapped_before_qemu_opened_it_is_not_used() {
     }
     assert_eq!(nodes(&vm).await, before);
     assert!(!vm.qemu.seen().iter().any(|seen| seen == "blockdev-open-tray"));
-    assert!(vm.qemu.model().devices.keys().all(|id| id != "data" && !id.starts_with("usb1")));
+    assert!(vm.qemu.model().devices.keys().all(|id| id != "data" && !id.starts_with("usb0")));
     vm.qemu.model().swapped = None;
     let done = vm.change(disk(vm.file("a.iso"), DiskBus::Virtio, Some("data"))).await;
     assert!(matches!(done, Ok(Done::Device(_))), "{done:?}");

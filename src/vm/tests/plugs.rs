@@ -31,11 +31,12 @@ async fn the_first_usb_device_and_the_first_scsi_disk_bring_a_controller() {
     vm.change(disk(vm.file("a.img"), DiskBus::Scsi, None)).await.unwrap();
     vm.change(disk(vm.file("b.img"), DiskBus::Scsi, None)).await.unwrap();
     let (devices, slots) = vm.books().await;
-    let present = ["disk0", "disk1", "scsi0", "usb0", "usb1", "usb2"].map(|id| format!("{id} Present"));
+    let present =
+        ["disk0", "disk1", "usb0", "usb1", "vmrun-scsi", "vmrun-usb"].map(|id| format!("{id} Present"));
     assert_eq!(devices, present);
     assert_eq!(slots, 2);
-    assert_eq!(vm.qemu.model().devices["usb1"].bus, "usb0.0");
-    assert_eq!(vm.qemu.model().devices["disk1"].bus, "scsi0.0");
+    assert_eq!(vm.qemu.model().devices["usb1"].bus, "vmrun-usb.0");
+    assert_eq!(vm.qemu.model().devices["disk1"].bus, "vmrun-scsi.0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,10 +49,10 @@ async fn a_refused_plug_uses_no_id_up() {
     assert_eq!(id_of(vm.change(keyboard(Some("usb2"))).await), "usb2");
     vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
     vm.change(keyboard(None)).await.unwrap_err();
-    // the controller has usb0
-    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb1");
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb0");
     // what was given out is not given out again; what another has is left out
-    vm.change(remove("usb1")).await.unwrap();
+    vm.change(remove("usb0")).await.unwrap();
+    assert_eq!(id_of(vm.change(keyboard(None)).await), "usb1");
     assert_eq!(id_of(vm.change(keyboard(None)).await), "usb3");
     // two at a time have two
     vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
@@ -102,7 +103,7 @@ async fn a_controller_that_fails_takes_its_device_with_it() {
     assert!(matches!(error.kind, ErrorKind::RefusedByQemu { .. }), "{error:?}");
     assert_eq!(vm.books().await, (Vec::new(), 0));
     vm.change(keyboard(Some("k"))).await.unwrap();
-    assert_eq!(vm.books().await.0, ["k Present", "usb0 Present"]);
+    assert_eq!(vm.books().await.0, ["k Present", "vmrun-usb Present"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,10 +175,10 @@ async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
     vm.change(keyboard(Some("k"))).await.unwrap();
     vm.change(remove("k")).await.unwrap();
     vm.qemu.model().guest = Guest::Ignores;
-    assert_eq!(vm.change(remove("usb0")).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(remove("vmrun-usb")).await, Ok(Done::RemovalPending));
     let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotNow { state: "removing".to_owned() }, "{error}");
-    vm.qemu.release("usb0");
+    vm.qemu.release("vmrun-usb");
     while vm.books().await.1 > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -220,14 +221,16 @@ async fn a_device_has_the_slot_that_was_named_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_of_vmruns_own_is_called_reserved() {
+async fn only_what_nobody_would_type_is_reserved_and_called_so() {
     let vm = FakeVm::start().await;
-    for id in ["kbd0", "usb0", "slot1", "vmrun-medium-1", "vmrun-x"] {
+    for id in ["vmrun-kbd", "vmrun-usb", "slot1", "vmrun-medium-1", "vmrun-x"] {
         let error = vm.change(keyboard(Some(id))).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::AlreadyThere { id: id.to_owned() });
         assert!(error.message.contains("is reserved") && error.hint.is_some(), "{error}");
     }
-    vm.change(keyboard(Some("keys"))).await.unwrap();
+    for id in ["keys", "kbd0", "usb0", "tablet0", "agent0", "serial", "share0", "medium1", "pflash0"] {
+        vm.change(keyboard(Some(id))).await.unwrap();
+    }
     let error = vm.change(keyboard(Some("keys"))).await.unwrap_err();
     assert!(error.message.contains("is taken"), "{error}");
 }

@@ -149,7 +149,7 @@ async fn a_signal_during_a_clients_shutdown_shortens_it_to_its_own_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
     let mut vm = FakeVm::start().await;
-    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "agent0", "open": true }));
+    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": true }));
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         line.push(vm.agent.read_u8().await.unwrap());

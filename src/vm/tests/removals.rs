@@ -126,7 +126,7 @@ async fn the_kind_must_fit() {
         let error = vm.change(take(kind, id, 1)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoSuchThing { id: id.to_owned() });
     }
-    let error = vm.change(remove("usb0")).await.unwrap_err();
+    let error = vm.change(remove("vmrun-usb")).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::NotNow { .. }), "{error:?}");
 }
 

@@ -61,9 +61,9 @@ fn id(number: u8) -> String {
         0..4 => format!("d{number}"),
         4..8 => format!("k{}", number - 4),
         8..12 => format!("e{}", number - 8),
-        12 => "usb0".to_owned(),
+        12 => "vmrun-usb".to_owned(),
         14.. => format!("n{}", number - 14),
-        13 => "scsi0".to_owned(),
+        13 => "vmrun-scsi".to_owned(),
     }
 }
 

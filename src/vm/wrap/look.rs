@@ -108,7 +108,7 @@ pub(super) async fn look(
     let blocks = Blocks::new(&blocks, &nodes, &OpenFiles::of(facts.qemu_pid), known);
     let view = View { tree: &tree, blocks, from_start, usernet: usernet_text };
     let (machine, slots) = view.machine(arch(&target), kind.as_str().unwrap_or_default());
-    let mut inventory = Inventory::new(slots);
+    let mut inventory = Inventory::new(&machine, slots);
     inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
     inventory.note_nodes(view.blocks.nodes());
     view.devices(&mut inventory);
@@ -331,8 +331,8 @@ fn disk_bus(driver: &str) -> Option<DiskBus> {
 
 /// What vmrun plugs when a device needs a controller.
 fn is_our_controller(dev: &Dev) -> bool {
-    (dev.id == Controller::Usb.id() && dev.driver == "qemu-xhci")
-        || (dev.id == Controller::Scsi.id() && dev.driver.starts_with("virtio-scsi"))
+    (Controller::Usb.is_named(&dev.id) && dev.driver == "qemu-xhci")
+        || (Controller::Scsi.is_named(&dev.id) && dev.driver.starts_with("virtio-scsi"))
 }
 
 fn usb(dev: &Dev) -> Kind {

@@ -27,7 +27,9 @@ use crate::host::dirs::{
 use crate::host::sys;
 use crate::qemu::HostFacts;
 use crate::qmp::{Connected, Options, Session};
-use crate::spec::{Accel, Arch, Boot, Display, MacAddress, Networking, OnPanic, VmName, VmSpec, request};
+use crate::spec::{
+    Accel, Arch, Boot, Display, Layout, MacAddress, Networking, OnPanic, VmName, VmSpec, request,
+};
 
 use super::adopt::{self, VmFile};
 use super::agent::AgentLink;
@@ -171,6 +173,8 @@ fn spec(name: &VmName, arch: Arch, sandbox: bool) -> VmSpec {
     VmSpec {
         name: name.clone(),
         uuid: Uuid::nil(),
+        // nothing of it is vmrun's
+        layout: Layout::default(),
         arch,
         machine: None,
         cpu: None,

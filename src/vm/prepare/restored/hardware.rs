@@ -22,6 +22,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
     let VmSpec {
         name,
         uuid,
+        layout,
         arch,
         machine,
         cpu,
@@ -63,6 +64,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
     Ok(VmSpec {
         name: request.name.clone().unwrap_or(name),
         uuid,
+        layout,
         arch,
         machine,
         cpu,
