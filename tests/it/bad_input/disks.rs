@@ -90,7 +90,7 @@ fn the_same_file_twice() {
 fn ids_that_clash() {
     let bad = Bad::new();
     bad.image("disk.img");
-    bad.start(&["--disk", "disk.img,id=slot1"], 2, &["'slot1'", "vmrun uses itself"]);
+    bad.start(&["--disk", "disk.img,id=slot1"], 2, &["'slot1'", "is reserved for vmrun's own devices"]);
     let twice = ["--disk", "disk.img,id=a", "--disk", "new.img,size=1,id=a"];
     bad.start(&twice, 2, &["'a' is given twice"]);
     let twice = ["--disk", "disk.img,id=a", "--device", "virtio-rng-pci,id=a"];
