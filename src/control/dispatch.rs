@@ -167,9 +167,10 @@ pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireErro
             Change::SetLink { nic, up }
         }
         "ChangeMedia" => {
-            let wire::ChangeMedia { id, file, allow_backing } = read(parameters)?;
+            let wire::ChangeMedia { id, file, allow_backing, format } = read(parameters)?;
             let file = absolute("file", &file)?;
-            Change::ChangeMedia { id, file, allow_backing: allowed(allow_backing)? }
+            let format = format.map(|format| parse("format", &format)).transpose()?;
+            Change::ChangeMedia { id, file, format, allow_backing: allowed(allow_backing)? }
         }
         "EjectMedia" => {
             let wire::EjectMedia { id, force } = read(parameters)?;
@@ -202,7 +203,7 @@ fn named(call: wire::NamedSnapshot) -> Result<SnapshotName, ChangeError> {
 
 fn add_usb(call: wire::AddUsb) -> Result<Change, ChangeError> {
     let selector: UsbSelector = parse("selector", &call.selector)?;
-    if let UsbSelector::File(path) = &selector {
+    if let UsbSelector::File { path, .. } = &selector {
         absolute("selector", &path.to_string_lossy())?;
     }
     let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;

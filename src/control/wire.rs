@@ -219,7 +219,7 @@ parameters! {
     /// Parameters of `WatchStats`.
     WatchStats { ; interval_ms: i64 }
     /// Parameters of `ChangeMedia`.
-    ChangeMedia { id: String, file: String; allow_backing: Vec<String> }
+    ChangeMedia { id: String, file: String; allow_backing: Vec<String>, format: String }
     /// Parameters of `EjectMedia`.
     EjectMedia { id: String; force: bool }
     /// Parameters of `AddDevice`.

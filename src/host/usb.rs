@@ -219,7 +219,7 @@ fn matches(selector: &UsbSelector, device: &HostUsb) -> bool {
         }
         UsbSelector::Address { bus, address } => (device.bus, device.address) == (*bus, *address),
         UsbSelector::Port { bus, ports } => device.bus == *bus && device.ports == *ports,
-        UsbSelector::File(_) | UsbSelector::Driver(_) => false,
+        UsbSelector::File { .. } | UsbSelector::Driver(_) => false,
     }
 }
 
@@ -231,7 +231,7 @@ fn describe(selector: &UsbSelector) -> Option<String> {
             let chain: Vec<_> = ports.iter().map(u8::to_string).collect();
             Some(format!("in port {bus}-{}", chain.join(".")))
         }
-        UsbSelector::File(_) | UsbSelector::Driver(_) => None,
+        UsbSelector::File { .. } | UsbSelector::Driver(_) => None,
     }
 }
 
@@ -331,7 +331,7 @@ mod tests {
         fs::remove_file(roots.nodes.join("001/004")).unwrap();
         let gone = resolve(&UsbSelector::Address { bus: 1, address: 4 }, &roots).unwrap_err();
         assert!(matches!(gone, UsbHostError::Node { .. }));
-        let stick = resolve(&UsbSelector::File("a".into()), &roots).unwrap_err();
+        let stick = resolve(&UsbSelector::File { path: "a".into(), format: None }, &roots).unwrap_err();
         assert!(matches!(stick, UsbHostError::NotOfHost));
     }
 

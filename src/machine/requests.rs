@@ -36,7 +36,9 @@ pub(super) fn bytes(text: &str) -> Result<Vec<u8>, Error> {
 /// Parameters of `AddUsb`.
 pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<wire::AddUsb, Error> {
     let selector = match selector {
-        UsbSelector::File(path) => UsbSelector::File(absolute_text(&path)?.into()),
+        UsbSelector::File { path, format } => {
+            UsbSelector::File { path: absolute_text(&path)?.into(), format }
+        }
         selector => selector,
     };
     Ok(wire::AddUsb { selector: selector.to_string(), id: id.map(String::from) })

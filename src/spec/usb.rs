@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub use parse::UsbError;
 
 use super::device::DeviceSpec;
+use super::disk::ImageFormat;
 use super::options::Writer;
 
 /// What to plug into USB.
@@ -35,8 +36,13 @@ pub enum UsbSelector {
         /// The chain of ports, each from 1, at most 7.
         ports: Vec<u8>,
     },
-    /// `file=PATH`: a USB stick with this image.
-    File(PathBuf),
+    /// `file=PATH[,format=FORMAT]`: a USB stick with this image.
+    File {
+        /// The image.
+        path: PathBuf,
+        /// Its format, where that is not to be found out.
+        format: Option<ImageFormat>,
+    },
     /// A driver of QEMU whose name starts with `usb-` (or `u2f-`, `ccid-card-…`), e.g. `usb-kbd` or `usb-tablet,serial=1`.
     Driver(DeviceSpec),
 }
@@ -45,9 +51,12 @@ impl UsbSelector {
     /// The text that [`UsbSelector::parse`] reads, with every byte of a path.
     pub fn to_os_string(&self) -> OsString {
         match self {
-            Self::File(path) => {
+            Self::File { path, format } => {
                 let mut list = Writer::new("file", None);
                 list.add("file", path);
+                if let Some(format) = format {
+                    list.add("format", format.as_str());
+                }
                 list.finish()
             }
             other => other.to_string().into(),
@@ -65,7 +74,7 @@ impl fmt::Display for UsbSelector {
                 let ports: Vec<_> = ports.iter().map(u8::to_string).collect();
                 format!("{bus}-{}", ports.join("."))
             }
-            Self::File(_) => self.to_os_string().to_string_lossy().into_owned(),
+            Self::File { .. } => self.to_os_string().to_string_lossy().into_owned(),
             Self::Driver(device) => device.to_string(),
         };
         f.pad(&text)

@@ -8,7 +8,9 @@ use tokio::sync::watch;
 
 use crate::qemu::Command;
 use crate::qemu::snapshot::Snapshot;
-use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, Limits, NicSpec, Protocol, Size, UsbSelector};
+use crate::spec::{
+    DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, UsbSelector,
+};
 
 use super::inventory::Entry;
 use super::outcome::Outcome;
@@ -81,6 +83,8 @@ pub enum Change {
         id: String,
         /// The image.
         file: PathBuf,
+        /// Its format, where that is not to be found out.
+        format: Option<ImageFormat>,
         /// Files and folders outside the image's own that it may lead to.
         allow_backing: Vec<PathBuf>,
     },

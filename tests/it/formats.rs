@@ -369,3 +369,40 @@ fn walk(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
         }
     }
 }
+
+/// What looks like another format is said to be raw, or the other way round, in each way that an image comes into a running VM.
+#[test]
+fn a_format_can_be_said_of_media_and_sticks_too() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Halted);
+    let mut qemu_img = sandbox.program("qemu-img");
+    assert!(qemu_img.args(["create", "-q", "-f", "qcow2", "a,b.img", "1M"]).status().unwrap().success());
+    sandbox.detached(["--data", "x", "--usb", "guest.img"]);
+    // as QEMU has it, by its own word
+    let opened_as = |file: &str| {
+        let nodes =
+            sandbox.ctl_json(["qmp", r#"{"execute":"query-named-block-nodes","arguments":{"flat":true}}"#]);
+        let node = nodes.as_array().unwrap().iter().find(|node| {
+            node["file"].as_str().is_some_and(|name| name.ends_with(file)) && node["drv"] != "file"
+        });
+        node.unwrap_or_else(|| panic!("{nodes}"))["drv"].as_str().unwrap().to_owned()
+    };
+    for (medium, driver) in [
+        ("a,b.img", "qcow2"),
+        ("a,,b.img,format=raw", "raw"),
+        // now it is known to be raw
+        ("a,b.img", "raw"),
+        ("file=a,,b.img,format=qcow2", "qcow2"),
+        ("a,b.img", "qcow2"),
+    ] {
+        sandbox.ctl(["media-change", "metadata", medium]).ok();
+        assert_eq!(opened_as("/a,b.img"), driver, "{medium}");
+    }
+    sandbox.ctl(["media-change", "metadata", "a,,b.img,format=iso"]).fails(2, &["format 'iso'"]);
+    sandbox.ctl(["media-eject", "metadata", "--force"]).ok();
+    sandbox.ctl(["usb-add", "file=a,,b.img,format=raw", "--id", "stick"]).ok();
+    assert_eq!(opened_as("/a,b.img"), "raw");
+    sandbox.ctl(["usb-remove", "stick"]).ok();
+    sandbox.ctl(["usb-add", "file=a,,b.img,format=vmdk"]).fails(2, &["is qcow2, not vmdk"]);
+    sandbox.ctl(["shutdown", "--force"]);
+}

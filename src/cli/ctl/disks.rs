@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
 use crate::machine;
-use crate::spec::{DiskSpec, Size};
+use crate::spec::{DiskSpec, MediumSpec, Size};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
@@ -123,8 +123,9 @@ impl Resize {
 pub(super) struct Change {
     /// The drive, as disk-list prints it
     id: String,
-    /// The image
-    path: PathBuf,
+    /// The image: [file=]PATH[,format=raw|qcow2|…]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| MediumSpec::parse(&text)))]
+    path: MediumSpec,
     /// A file, or a folder of files, that the image may lead to, besides its own folder; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
@@ -133,8 +134,9 @@ pub(super) struct Change {
 impl Change {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let allow_backing = machine::allowed(&self.allow_backing)?;
-        let file = machine::absolute_text(&self.path)?;
-        let call = wire::ChangeMedia { id: self.id, file, allow_backing };
+        let file = machine::absolute_text(&self.path.file)?;
+        let format = self.path.format.map(|format| format.as_str().to_owned());
+        let call = wire::ChangeMedia { id: self.id, file, allow_backing, format };
         let wire::DiskReply { disk } = context.client.call(methods::ChangeMedia, call)?;
         context
             .output

@@ -86,7 +86,7 @@ pub(super) fn list_host(output: Output) -> Result<u8, Failure> {
 /// `usb-add`.
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// vid:pid, BUS.ADDR, BUS-PORT, file=PATH (a stick) or a driver such as usb-kbd
+    /// vid:pid, BUS.ADDR, BUS-PORT, file=PATH[,format=FORMAT] (a stick) or a driver such as usb-kbd
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| UsbSelector::parse(&text)))]
     selector: UsbSelector,
     /// Its id; else one is picked

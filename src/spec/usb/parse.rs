@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::UsbSelector;
 use crate::spec::device::DeviceError;
 use crate::spec::options::{self, OptionError};
+use crate::spec::words::UnknownWord;
 
 /// Of QEMU's drivers those that go into a USB bus (or, for the cards, into one that does).
 const DRIVERS: [&str; 3] = ["usb-", "u2f-", "ccid-card-"];
@@ -56,6 +57,9 @@ pub enum UsbError {
     /// A path that is none.
     #[error(transparent)]
     Options(#[from] OptionError),
+    /// The format of an image that is none.
+    #[error(transparent)]
+    Word(#[from] UnknownWord),
     /// Not a device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -97,10 +101,16 @@ impl UsbSelector {
 }
 
 fn file(text: &OsStr) -> Result<UsbSelector, UsbError> {
-    let mut options = options::read(text, "file", &["file"])?;
-    // `read` refuses other names and a second one, so there is just this
-    let value = options.pop().and_then(|(_, value)| value);
-    Ok(UsbSelector::File(options::path("file", value)?))
+    let (mut path, mut format) = (None, None);
+    for (name, value) in options::read(text, "file", &["file", "format"])? {
+        match name {
+            "file" => path = Some(options::path(name, value)?),
+            _ => format = Some(options::text(name, value.as_deref())?.parse()?),
+        }
+    }
+    // the text begins with it
+    let path = path.ok_or(OptionError::EmptyPath)?;
+    Ok(UsbSelector::File { path, format })
 }
 
 fn vendor_product(text: &str) -> Result<UsbSelector, UsbError> {
@@ -152,6 +162,8 @@ impl FromStr for UsbSelector {
 
 #[cfg(test)]
 mod tests {
+    use crate::spec::ImageFormat;
+
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
@@ -178,7 +190,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<UsbSelector>().unwrap().to_string(), canonical);
         }
-        assert_eq!("file=a,,b".parse(), Ok(UsbSelector::File("a,b".into())));
+        assert_eq!("file=a,,b".parse(), Ok(UsbSelector::File { path: "a,b".into(), format: None }));
+        let raw = UsbSelector::File { path: "a".into(), format: Some(ImageFormat::Raw) };
+        assert_eq!("file=a,format=raw".parse(), Ok(raw));
         assert_eq!("1-2.3".parse(), Ok(UsbSelector::Port { bus: 1, ports: vec![2, 3] }));
     }
 
@@ -204,7 +218,7 @@ mod tests {
             ("1-0", "USB port '0' is not a number from 1 to 255".into()),
             ("1-1.1.1.1.1.1.1.1", "a chain of USB ports has at most 7, this has 8".into()),
             ("file=", "the path is empty".into()),
-            ("file=a,b", "unknown option 'b' (known: file); a literal comma is typed twice".into()),
+            ("file=a,b", "unknown option 'b' (known: file, format); a literal comma is typed twice".into()),
             ("usb-kbd,a=1,a=2", "property 'a' is given twice".into()),
         ] {
             assert_eq!(text.parse::<UsbSelector>().unwrap_err().to_string(), message, "{text:?}");
@@ -218,8 +232,10 @@ mod tests {
             (1..=255u8, 1..=127u8).prop_map(|(bus, address)| UsbSelector::Address { bus, address }),
             (1..=255u8, prop::collection::vec(1..=255u8, 1..=7))
                 .prop_map(|(bus, ports)| UsbSelector::Port { bus, ports }),
-            prop::collection::vec(1..=255u8, 1..12)
-                .prop_map(|path| UsbSelector::File(OsString::from_vec(path).into())),
+            (prop::collection::vec(1..=255u8, 1..12), any::<bool>()).prop_map(|(path, raw)| {
+                let format = raw.then_some(ImageFormat::Raw);
+                UsbSelector::File { path: OsString::from_vec(path).into(), format }
+            }),
             "usb-[a-z0-9]{1,9}".prop_map(|driver| UsbSelector::Driver(DeviceSpec::new(&driver).unwrap())),
         ]
     }

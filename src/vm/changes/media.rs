@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::qemu::media::{media_change, media_eject};
+use crate::spec::ImageFormat;
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
@@ -21,14 +22,20 @@ fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
 }
 
 /// Puts another image into a drive.
-pub(super) fn change(owner: &mut Owner, id: String, file: PathBuf, allow: Vec<PathBuf>, reply: Reply) {
+pub(super) fn change(
+    owner: &mut Owner,
+    id: String,
+    (file, format): (PathBuf, Option<ImageFormat>),
+    allow: Vec<PathBuf>,
+    reply: Reply,
+) {
     if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
     }
     turns::begin(owner, &id.clone(), move |owner| {
         let images = owner.images.for_reading();
         owner.spawn_blocking(
-            move || images.open(&file, None, &allow),
+            move || images.open(&file, format, &allow),
             move |owner, opened| match opened {
                 Ok(image) => insert(owner, id, image, reply),
                 Err(error) => end(owner, &id, reply, Err(error)),

@@ -42,8 +42,8 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
         Change::RemoveForward(pattern) => forward::remove(owner, pattern, reply),
         Change::ResizeDisk { id, size } => disk::resize(owner, id, size, reply),
         Change::ThrottleDisk { id, limits } => throttle::set(owner, id, limits, reply),
-        Change::ChangeMedia { id, file, allow_backing } => {
-            media::change(owner, id, file, allow_backing, reply)
+        Change::ChangeMedia { id, file, format, allow_backing } => {
+            media::change(owner, id, (file, format), allow_backing, reply)
         }
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
         Change::Save { file, progress } => save::start(owner, file, progress, reply),

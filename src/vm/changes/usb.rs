@@ -38,7 +38,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
         UsbSelector::Driver(device) => {
             with_typed(owner, device, move |owner, resolved| go(owner, id, resolved, reply))
         }
-        UsbSelector::File(file) => {
+        UsbSelector::File { path: file, format } => {
             if let Err(error) = owner.journal.adding(id.as_str(), None) {
                 return plug::abandon(owner, &id, reply, error);
             }
@@ -46,7 +46,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             owner.spawn_blocking(
                 move || {
                     // there is no other way to allow more for a stick than to plug it as a disk
-                    let image = images.open(&file, None, &[]).map_err(|error| match &error.hint {
+                    let image = images.open(&file, format, &[]).map_err(|error| match &error.hint {
                         Some(hint) if hint.contains("--allow-backing") => {
                             error.hint("`disk-add` takes such an image, with `bus=usb` and `--allow-backing`")
                         }

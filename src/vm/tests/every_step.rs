@@ -24,7 +24,7 @@ const STANDSTILL: Duration = Duration::from_secs(120);
 const MADE: [&str; 4] = ["new.img", "new-scsi.img", "new-usb.img", "new-nvme.img"];
 
 pub(super) fn changes(vm: &FakeVm) -> Vec<Change> {
-    let stick = UsbSelector::File(vm.file("stick.img"));
+    let stick = UsbSelector::File { path: vm.file("stick.img"), format: None };
     let forwarded = ForwardPattern { host: 40_001, guest: None, address: None, protocol: None };
     vec![
         disk(vm.file(MADE[0]), DiskBus::Virtio, None),
@@ -47,6 +47,7 @@ pub(super) fn changes(vm: &FakeVm) -> Vec<Change> {
         Change::ChangeMedia {
             id: "metadata".to_owned(),
             file: vm.file("stick.img"),
+            format: None,
             allow_backing: Vec::new(),
         },
         Change::EjectMedia { id: "metadata".to_owned(), force: false },

@@ -19,7 +19,7 @@ async fn with_cd() -> FakeVm {
 }
 
 fn change(file: PathBuf) -> Change {
-    Change::ChangeMedia { id: CD.to_owned(), file, allow_backing: Vec::new() }
+    Change::ChangeMedia { id: CD.to_owned(), file, format: None, allow_backing: Vec::new() }
 }
 
 fn eject() -> Change {
@@ -65,7 +65,7 @@ async fn what_was_swapped_before_qemu_opened_it_is_not_used() {
     let vm = with_cd().await;
     let before = nodes(&vm).await;
     vm.qemu.model().swapped = Some(vm.file("b.iso"));
-    let stick = UsbSelector::File(vm.file("a.iso"));
+    let stick = UsbSelector::File { path: vm.file("a.iso"), format: None };
     for change in [
         disk(vm.file("a.iso"), DiskBus::Virtio, Some("data")),
         Change::AddUsb { selector: stick, id: None },
