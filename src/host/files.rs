@@ -48,10 +48,26 @@ pub fn append(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
-    opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+    opened.map_err(nobody_reads)
+}
+
+/// Opens what is there to write to it, and neither makes nor empties anything: a file, a device, or a pipe or terminal that has its
+/// other end. Writing to it waits as long as its reader does.
+///
+/// # Errors
+/// Of the file system; it is a socket, or a pipe that nobody reads from.
+pub fn open_to_write(path: &Path) -> io::Result<(File, Metadata)> {
+    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = opened.map_err(nobody_reads)?;
+    let facts = file.metadata()?;
+    Ok((blocking(file)?, facts))
+}
+
+fn nobody_reads(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENXIO) => io::Error::other("it is a pipe or a socket that nobody reads from"),
         _ => error,
-    })
+    }
 }
 
 fn opened(path: &Path) -> io::Result<(File, Metadata)> {
@@ -112,6 +128,9 @@ mod tests {
         }
         assert!(open(Path::new("/dev/null")).unwrap_err().to_string().contains("a device"));
         assert!(append(&pipe).unwrap_err().to_string().contains("nobody reads"));
+        for waits in [&pipe, &socket] {
+            assert!(open_to_write(waits).unwrap_err().to_string().contains("nobody reads"));
+        }
     }
 
     #[test]

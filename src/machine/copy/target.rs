@@ -5,7 +5,7 @@
 //! that cannot do that its name ends in `.vmrun-XXXXXXXX.part`. What is not a regular file (a pipe, a device) is written to as it is.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
 
+use crate::host::files;
 use crate::host::made::{NewFile, folder_of};
 use crate::host::sys;
 
@@ -45,7 +46,14 @@ impl Target<'_> {
     /// Opens what is at this path, or makes a new file for it with room for `size` bytes. A link is followed: it stays, and what it
     /// leads to is replaced.
     pub(super) fn open(path: &Path, size: Option<u64>) -> io::Result<Self> {
-        let there = || OpenOptions::new().write(true).truncate(true).open(path).map(Self::There);
+        let there = || {
+            let (file, facts) = files::open_to_write(path)?;
+            // as a shell does with `> /dev/fd/3`
+            if facts.is_file() {
+                file.set_len(0)?;
+            }
+            Ok(Self::There(file))
+        };
         if path.as_os_str().as_bytes().ends_with(b"/") && !path.is_dir() {
             return Err(io::Error::new(ErrorKind::NotADirectory, "there is no such directory"));
         }
@@ -67,7 +75,7 @@ impl Target<'_> {
             return there();
         }
         // as `cp`: a file that must not be written is not replaced either; a program that runs may be
-        match OpenOptions::new().write(true).open(&path) {
+        match files::open_to_write(&path) {
             Err(error) if error.kind() != ErrorKind::ExecutableFileBusy => Err(error),
             _ => Copy::make(path, size),
         }

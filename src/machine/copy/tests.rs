@@ -216,3 +216,28 @@ fn an_unfinished_copy_has_no_name() {
     // a kill -9 at any of these moments leaves nothing: this file system has O_TMPFILE
     assert!(seen.iter().all(Vec::is_empty), "{seen:?}");
 }
+
+#[test]
+fn a_pipe_that_nobody_reads_is_not_waited_for() {
+    let (dir, target) = folder();
+    nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let link = dir.path().join("link");
+    symlink("target", &link).unwrap();
+    for path in [&target, &link] {
+        let error = copied(file(b"x", 0o644), path).unwrap_err().to_string();
+        assert!(error.contains("nobody reads from"), "{error}");
+    }
+    assert_eq!(names_in(&dir), ["link", "target"]);
+    // one that is read is written to, at its reader's pace
+    let data = vec![b'x'; 300 << 10];
+    let reader = thread::spawn({
+        let target = target.clone();
+        move || fs::read(target).unwrap()
+    });
+    let patience = std::time::Instant::now();
+    while let Err(error) = copied(file(&data, 0o644), &target) {
+        assert!(error.to_string().contains("nobody reads from"), "{error}");
+        assert!(patience.elapsed().as_secs() < 60, "its reader is there at last");
+    }
+    assert_eq!(reader.join().unwrap(), data);
+}

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::Handle;
+use super::files::{Part, Upload};
 use super::{AGENT_TIMEOUT, Looks, shortened};
 
 /// Where programs are looked for. An environment of one's own replaces the agent's whole one, this included.
@@ -86,7 +88,10 @@ impl Handle {
         let timeout = exec.timeout;
         self.in_guest(exec.agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
             let started = tokio::time::Instant::now();
-            let mut process = self.start(self.with_stdin(exec).await?).await?;
+            let (exec, stdin) = self.with_stdin(exec).await?;
+            let mut process = self.start(exec).await?;
+            // it removes that before it begins
+            stdin.into_iter().for_each(Part::keep);
             let pid = process.pid;
             let finished = async {
                 match timeout {
@@ -118,18 +123,23 @@ impl Handle {
     }
 
     /// Puts a large standard input into a file, if the guest has a shell that can read it from there.
-    async fn with_stdin(&self, exec: Exec) -> Result<Exec, ChangeError> {
+    async fn with_stdin(&self, exec: Exec) -> Result<(Exec, Option<Part>), ChangeError> {
         let Some(stdin) = exec.stdin.as_ref().filter(|stdin| stdin.len() > DIRECT_STDIN) else {
-            return Ok(exec);
+            return Ok((exec, None));
         };
         let path = format!("/tmp/vmrun-stdin-{:08x}", rand::random::<u32>());
-        // boxed: an upload runs commands of its own
-        let mut upload = Box::pin(self.upload(&path, None, None)).await?;
+        let mut upload = self.upload_of_a_command(&path).await?;
         upload.write(stdin).await?;
+        let file = Part::of(self, path.clone());
         Box::pin(upload.finish(None, None)).await?;
         let shell = ["/bin/sh", "-c", WITH_STDIN, "sh", &path].map(str::to_owned);
         let command = shell.into_iter().chain(exec.command).collect();
-        Ok(Exec { command, stdin: None, ..exec })
+        Ok((Exec { command, stdin: None, ..exec }, Some(file)))
+    }
+
+    /// Boxed: an upload runs commands of its own.
+    fn upload_of_a_command<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Upload, ChangeError>> {
+        Box::pin(self.upload(path, None, None))
     }
 
     /// Starts a command.

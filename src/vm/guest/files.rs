@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::handle::Handle;
@@ -76,7 +77,7 @@ pub struct Upload {
     handle: i64,
     open: bool,
     /// Where it is written, if that is not its place.
-    part: Option<String>,
+    part: Part,
     /// What is there is not a file, and does not tell how much it has got.
     is_device: bool,
     path: String,
@@ -108,22 +109,10 @@ impl Handle {
         name: Option<&str>,
         agent_timeout: Option<Duration>,
     ) -> Result<Upload, ChangeError> {
-        let suffix = format!("{:08x}", rand::random::<u32>());
-        let arguments = [path, name.unwrap_or_default(), &suffix];
-        let (path, part, is_device) = match self.shell(PREPARE, &arguments, path, agent_timeout).await? {
-            None => (path.to_owned(), None, false),
-            Some(done) => {
-                let answer = String::from_utf8_lossy(&done.stdout).into_owned();
-                if answer.len() > LONGEST_PATH {
-                    let kind = ErrorKind::RefusedByGuest { id: path.to_owned() };
-                    return Err(about(ChangeError::new(kind, "the guest's answer is no path"), path));
-                }
-                let path = answer.get(1..).unwrap_or(path).to_owned();
-                let part = answer.starts_with('P').then(|| format!("{path}.{suffix}.part"));
-                (path, part, answer.starts_with('D'))
-            }
-        };
-        let call = json!({ "path": part.as_ref().unwrap_or(&path), "mode": "w" });
+        let (vm, name, asked) = (self.clone(), name.unwrap_or_default().to_owned(), path.to_owned());
+        let prepare = async move { vm.place(&asked, &name, agent_timeout).await };
+        let Place { path, part, is_device } = undone_if_unwanted(prepare).await?;
+        let call = json!({ "path": part.file.as_ref().unwrap_or(&path), "mode": "w" });
         let made = path.clone();
         let upload = move |vm, handle: Value| {
             let handle = handle.as_i64().unwrap_or_default();
@@ -131,6 +120,32 @@ impl Handle {
         };
         let opened = self.in_guest(Duration::ZERO, self.make_in_guest("guest-file-open", call, upload)).await;
         opened.map_err(|error| about(error, &path))
+    }
+
+    /// Finds out where a file is to be written, and makes it there, empty and for its owner only.
+    async fn place(
+        &self,
+        path: &str,
+        name: &str,
+        agent_timeout: Option<Duration>,
+    ) -> Result<Place, ChangeError> {
+        let suffix = format!("{:08x}", rand::random::<u32>());
+        let arguments = [path, name, &suffix];
+        let Some(done) = self.shell(PREPARE, &arguments, path, agent_timeout).await? else {
+            return Ok(Place {
+                path: path.to_owned(),
+                part: Part { vm: self.clone(), file: None },
+                is_device: false,
+            });
+        };
+        let answer = String::from_utf8_lossy(&done.stdout).into_owned();
+        if answer.len() > LONGEST_PATH {
+            let kind = ErrorKind::RefusedByGuest { id: path.to_owned() };
+            return Err(about(ChangeError::new(kind, "the guest's answer is no path"), path));
+        }
+        let path = answer.get(1..).unwrap_or(path).to_owned();
+        let file = answer.starts_with('P').then(|| format!("{path}.{suffix}.part"));
+        Ok(Place { path, part: Part { vm: self.clone(), file }, is_device: answer.starts_with('D') })
     }
 
     /// Begins to read a file.
@@ -227,7 +242,7 @@ impl Upload {
     pub async fn finish(mut self, mode: Option<u32>, sha256: Option<&str>) -> Result<Checked, ChangeError> {
         // what the agent still holds back may be what does not fit
         self.ask("guest-file-flush", json!({})).await?;
-        if self.part.is_none() && !self.is_device {
+        if self.part.file.is_none() && !self.is_device {
             let at = self.ask("guest-file-seek", json!({ "offset": 0, "whence": "cur" })).await?;
             let arrived = at["position"].as_u64();
             if arrived.is_some_and(|arrived| arrived != self.size) {
@@ -237,12 +252,12 @@ impl Upload {
         }
         self.ask("guest-file-close", json!({})).await?;
         self.open = false;
-        let Some(part) = self.part.clone() else { return Ok(Checked::Size) };
+        let Some(part) = self.part.file.clone() else { return Ok(Checked::Size) };
         let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
         let size = self.size.to_string();
         let arguments = [&part, &mode, &self.path, sha256.unwrap_or_default(), &size];
         let done = self.vm.shell(COMMIT, &arguments, &self.path, NOW).await?;
-        self.part = None;
+        self.part.file = None;
         let with_sum = done.is_some_and(|done| done.stdout.starts_with(b"sha256"));
         Ok(if with_sum { Checked::Sha256 } else { Checked::Size })
     }
@@ -254,22 +269,61 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let (vm, handle, open, part) = (self.vm.clone(), self.handle, self.open, self.part.take());
-        if !vm.agent.is_alive() || (!open && part.is_none()) {
-            return;
-        }
-        tokio::spawn(async move {
-            if open {
+        // what was written goes after it, with `part`
+        if self.open && self.vm.agent.is_alive() {
+            let (vm, handle) = (self.vm.clone(), self.handle);
+            tokio::spawn(async move {
                 let _ = ask_about(&vm, handle, "guest-file-close", json!({})).await;
-            }
-            if let Some(part) = part {
-                let removed = vm.shell("rm -f -- \"$1\"", &[&part], &part, NOW).await;
-                if let Err(error) = removed {
-                    log::warn!("{part} stays in the guest: {error}");
-                }
+            });
+        }
+    }
+}
+
+/// Where a file is written.
+struct Place {
+    /// Where it is going to be.
+    path: String,
+    part: Part,
+    is_device: bool,
+}
+
+/// A file of the guest that is not whole. Dropped, it is removed.
+pub(super) struct Part {
+    vm: Handle,
+    file: Option<String>,
+}
+
+impl Part {
+    /// This file, from now on.
+    pub(super) fn of(vm: &Handle, file: String) -> Self {
+        Self { vm: vm.clone(), file: Some(file) }
+    }
+
+    /// It stays, or another removes it.
+    pub(super) fn keep(mut self) {
+        self.file = None;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let Some(part) = self.file.take().filter(|_| self.vm.agent.is_alive()) else { return };
+        let vm = self.vm.clone();
+        tokio::spawn(async move {
+            if let Err(error) = vm.shell("rm -f -- \"$1\"", &[&part], &part, NOW).await {
+                log::warn!("{part} stays in the guest: {error}");
             }
         });
     }
+}
+
+/// Carries something out to its end, whoever waits for it: if nobody does any more, what it has made is dropped, and so undone.
+async fn undone_if_unwanted<T: Send + 'static>(
+    made: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move { drop(tell.send(made.await)) });
+    told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
 }
 
 impl Download {

@@ -195,3 +195,41 @@ async fn a_file_that_nobody_wants_any_more_while_it_is_opened_is_closed() {
         (&json!("guest-file-close"), &json!(1000))
     );
 }
+
+/// The client leaves while the guest's shell makes the file that the copy is written to.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_nobody_wants_any_more_while_it_is_made_is_removed() {
+    let mut vm = with_agent().await;
+    let handle = vm.handle.clone();
+    let sending = tokio::spawn(async move { handle.upload("/srv/x", None, None).await.map(drop) });
+    let prepare = asked(&mut vm).await;
+    assert_eq!(prepare["arguments"]["arg"][3], "/srv/x", "{prepare}");
+    let suffix = prepare["arguments"]["arg"][5].as_str().unwrap().to_owned();
+    answers(&mut vm, json!({ "pid": 7 })).await;
+    assert_eq!(asked(&mut vm).await["execute"], "guest-exec-status");
+    sending.abort();
+    assert!(sending.await.unwrap_err().is_cancelled());
+    // "P/srv/x"
+    answers(&mut vm, json!({ "exited": true, "exitcode": 0, "out-data": "UC9zcnYveA==" })).await;
+    let remove = asked(&mut vm).await;
+    assert_eq!(remove["arguments"]["arg"][1], "rm -f -- \"$1\"", "{remove}");
+    assert_eq!(remove["arguments"]["arg"][3], format!("/srv/x.{suffix}.part"));
+}
+
+/// The agent cannot open what its own shell has made.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_opened_is_removed() {
+    let mut vm = with_agent().await;
+    let handle = vm.handle.clone();
+    let sending = tokio::spawn(async move { handle.upload("/srv/x", None, None).await.map(drop) });
+    asked(&mut vm).await;
+    answers(&mut vm, json!({ "pid": 7 })).await;
+    asked(&mut vm).await;
+    answers(&mut vm, json!({ "exited": true, "exitcode": 0, "out-data": "UC9zcnYveA==" })).await;
+    assert_eq!(asked(&mut vm).await["execute"], "guest-file-open");
+    let refusal = json!({ "error": { "class": "GenericError", "desc": "failed to open file" } });
+    vm.agent.write_all(format!("{refusal}\n").as_bytes()).await.unwrap();
+    assert!(sending.await.unwrap().is_err());
+    let remove = asked(&mut vm).await;
+    assert!(remove["arguments"]["arg"][3].as_str().unwrap().ends_with(".part"), "{remove}");
+}
