@@ -19,9 +19,9 @@ impl OomKills {
         Self { counter, before }
     }
 
-    /// Whether there has been one since then; no where nothing counts them.
-    pub fn happened(&self) -> bool {
-        self.counter.as_deref().and_then(count).is_some_and(|now| now > self.before)
+    /// Whether there has been one since then; none where nothing counts them.
+    pub fn happened(&self) -> Option<bool> {
+        self.counter.as_deref().and_then(count).map(|now| now > self.before)
     }
 }
 
@@ -65,10 +65,10 @@ mod tests {
             fs::write(proc.join("7/cgroup"), groups).unwrap();
             fs::write(&counter, "oom 3\noom_kill 1\n").unwrap();
             let kills = OomKills::watch(&proc, &cgroup, 7);
-            assert!(!kills.happened());
+            assert_eq!(kills.happened(), Some(false));
             fs::write(&counter, "oom 4\noom_kill 2\n").unwrap();
-            assert!(kills.happened());
-            assert!(!OomKills::watch(&proc, &cgroup, 8).happened());
+            assert_eq!(kills.happened(), Some(true));
+            assert_eq!(OomKills::watch(&proc, &cgroup, 8).happened(), None);
         }
     }
 }

@@ -209,7 +209,7 @@ impl Owner {
             self.on_delivery(delivery);
         }
         let words = self.process.last_words().await;
-        if self.oom_kills.happened() {
+        if self.oom_kills.happened() == Some(true) {
             self.evidence.out_of_memory();
         }
         self.inventory.run_state = RunState::Off;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, process_with, remove_socket};
+use crate::host::oom::OomKills;
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
@@ -129,6 +130,8 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     keep.extend(shares);
     let folder = folder(prepared)?;
     let started = Instant::now();
+    // QEMU will be in our own control group
+    let oom_kills = OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), Pid::this().as_raw());
     let tied = !launch.detached;
     let process = Process::start(&prepared.qemu, &arguments, sockets.serial, keep, folder.as_ref(), tied);
     let mut process = process
@@ -148,7 +151,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             user_qmp: user_path,
         }),
         Err(failure) => {
-            let error = failure.told(&mut process, serial, &prepared.shares).await;
+            let error = failure.told(&mut process, serial, &prepared.shares, &oom_kills).await;
             let error = name_the_holder(error, prepared, process.pid());
             if let Some(path) = user_path {
                 remove_socket(&path);
@@ -172,7 +175,8 @@ fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> Sta
     let StartError::Qemu { said } = error else { return error };
     let found = said.contains("Is another process using the image").then(|| {
         // QEMU tells the name of the one that it could not lock
-        let mut files = prepared.spec.disks.iter().map(|disk| &disk.image.file);
+        let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
+        let mut files = layers.map(|layer| &layer.file);
         files.find_map(|file| {
             let named = file.to_str().is_some_and(|file| said.contains(file));
             let (pid, program) = process_with(file, own_qemu).filter(|_| named)?;
@@ -216,7 +220,13 @@ impl From<crate::qmp::CommandError> for Failure {
 
 impl Failure {
     /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
-    async fn told(self, process: &mut Process, serial: Serial, shares: &Shares) -> StartError {
+    async fn told(
+        self,
+        process: &mut Process,
+        serial: Serial,
+        shares: &Shares,
+        oom_kills: &OomKills,
+    ) -> StartError {
         let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
         let by_itself = ended.is_ok();
         let exit = ended.ok().flatten();
@@ -240,7 +250,7 @@ impl Failure {
             return StartError::Share { directory, said };
         }
         if let Some(Exit::Signal(signal)) = exit {
-            return StartError::Killed { death: Death::of(process.pid(), signal), said: words };
+            return StartError::Killed { death: Death::of(process.pid(), signal, oom_kills), said: words };
         }
         let said = match (words.trim().is_empty(), by_itself) {
             (false, _) => words,

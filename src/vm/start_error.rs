@@ -11,6 +11,7 @@ use crate::host::dirs::DirError;
 use crate::host::firmware::FirmwareError;
 use crate::host::iso::IsoError;
 use crate::host::kernel_log;
+use crate::host::oom::OomKills;
 use crate::host::ports::PortError;
 use crate::host::programs::ProgramError;
 use crate::host::saved::SavedError;
@@ -150,12 +151,15 @@ pub struct Death {
     signal: i32,
     /// The system call that the sandbox refused, if the kernel's log can be read and has it.
     call: Option<u32>,
+    /// Whether the kernel killed something of its control group for want of memory, where it counts that.
+    out_of_memory: Option<bool>,
 }
 
 impl Death {
-    pub(super) fn of(pid: i32, signal: i32) -> Self {
+    /// `oom_kills`: since before the process was there.
+    pub(super) fn of(pid: i32, signal: i32, oom_kills: &OomKills) -> Self {
         let call = (signal == Signal::SIGSYS as i32).then(|| kernel_log::refused_call(pid)).flatten();
-        Self { signal, call }
+        Self { signal, call, out_of_memory: oom_kills.happened() }
     }
 
     fn hint(self) -> Option<String> {
@@ -163,7 +167,7 @@ impl Death {
             Ok(Signal::SIGSYS) => {
                 Some("`--no-sandbox` starts it without the sandbox, if that is what you want".to_owned())
             }
-            Ok(Signal::SIGKILL) => Some(
+            Ok(Signal::SIGKILL) if self.out_of_memory != Some(false) => Some(
                 "give the VM less memory with `--mem`, or more to the service or container that it runs in"
                     .to_owned(),
             ),
@@ -184,9 +188,13 @@ impl fmt::Display for Death {
             (Ok(Signal::SIGSYS), None) => {
                 write!(formatter, "its sandbox refused a system call, and the kernel ended it (SIGSYS)")
             }
-            (Ok(Signal::SIGKILL), _) => {
-                write!(formatter, "it was killed (SIGKILL), probably because memory ran out")
-            }
+            (Ok(Signal::SIGKILL), _) => formatter.write_str(match self.out_of_memory {
+                Some(true) => {
+                    "it was killed (SIGKILL) by the kernel, which ran out of memory for its control group"
+                }
+                Some(false) => "it was killed (SIGKILL) by another process, and not for want of memory",
+                None => "it was killed (SIGKILL), probably because memory ran out",
+            }),
             (Ok(signal), _) => write!(formatter, "it was ended by {signal}"),
             (Err(_), _) => write!(formatter, "it was ended by signal {}", self.signal),
         }
@@ -273,4 +281,30 @@ fn display_hint(said: &str) -> Option<&'static str> {
 /// For errors of the system.
 pub(super) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |error| StartError::System { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn who_killed_qemu_is_what_the_control_group_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let (proc, cgroup) = (root.path().join("proc"), root.path().join("cgroup"));
+        fs::create_dir_all(proc.join("7")).unwrap();
+        fs::create_dir_all(cgroup.join("vm")).unwrap();
+        fs::write(proc.join("7/cgroup"), "0::/vm\n").unwrap();
+        let counter = cgroup.join("vm/memory.events");
+        fs::write(&counter, "oom_kill 1\n").unwrap();
+        let kills = OomKills::watch(&proc, &cgroup, 7);
+        let death = || Death::of(7, Signal::SIGKILL as i32, &kills);
+        assert!(death().to_string().contains("by another process") && death().hint().is_none());
+        fs::write(&counter, "oom_kill 2\n").unwrap();
+        assert!(death().to_string().contains("ran out of memory for its control group"));
+        assert!(death().hint().is_some_and(|hint| hint.contains("--mem")));
+        fs::remove_file(&counter).unwrap();
+        assert!(death().to_string().contains("probably") && death().hint().is_some());
+    }
 }
