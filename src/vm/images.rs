@@ -175,6 +175,7 @@ impl Images {
         if disk.size.is_none() || !is_missing(file) || self.0.folders.is_none() {
             return Ok(None);
         }
+        self.check_name(file)?;
         image::begin(file).map(Some).map_err(ChangeError::hinted(CreateError::hint))
     }
 
@@ -380,11 +381,27 @@ impl Images {
         }
     }
 
+    /// Whether QEMU can be told this name, or that of a link to it.
+    fn check_name(&self, file: &Path) -> Result<(), ChangeError> {
+        let run = self.0.folders.as_ref().map(|folders| &folders.run);
+        let Some(run) = run.filter(|run| file.to_str().is_none() && run.to_str().is_none()) else {
+            return Ok(());
+        };
+        let message = format!(
+            "QEMU can only be told names that are UTF-8: neither {} is, nor {}, where a link to it would be",
+            file.display(),
+            run.display()
+        );
+        Err(ChangeError::unsupported(message)
+            .hint("set VMRUN_RUNTIME_DIR to a folder with a plain name, or rename the file"))
+    }
+
     /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
     fn utf8(&self, file: &Path) -> Result<PathBuf, ChangeError> {
         let Some(folders) = self.0.folders.as_ref().filter(|_| file.to_str().is_none()) else {
             return Ok(file.to_owned());
         };
+        self.check_name(file)?;
         loop {
             let number = self.0.links.fetch_add(1, Ordering::Relaxed);
             let link = folders.run.join(format!("image-{number}"));

@@ -1,6 +1,7 @@
 //! `--ephemeral`: the image stays as it was, and nothing is left.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -242,5 +243,64 @@ fn whose_lock_it_is_is_told() {
     let refused = sandbox.run(["qemu", "--detached", "--name", "other", image]);
     refused.fails(1, &["guest.img is in use by VM 'throwaway'", "--ephemeral", "hint: "]);
     sandbox.ctl(["shutdown", "--force"]);
+    // the other way round: the image is what lies under the overlay
+    sandbox.detached(["--name", "own", image]);
+    let refused = sandbox.run(["qemu", "--detached", "--ephemeral", "--name", "other", image]);
+    refused.fails(1, &["guest.img is in use by VM 'own'"]);
+    sandbox.ctl(["shutdown", "--force"]);
+    sandbox.is_clean();
+}
+
+/// A tap device; gone when this is dropped.
+struct Tap(String);
+
+impl Tap {
+    fn make(letter: char) -> Self {
+        let name = format!("ve{letter}{}", std::process::id());
+        let made = Command::new("ip").args(["tuntap", "add", "dev", &name, "mode", "tap"]).output();
+        assert!(made.is_ok_and(|made| made.status.success()), "this user may not make tap devices");
+        Self(name)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "del", &self.0]).output();
+    }
+}
+
+#[test]
+#[cfg_attr(lacks = "tap", ignore = "needs tap")]
+fn no_two_runs_that_could_meet_have_one_address() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::Halted);
+    let image = image.to_str().unwrap();
+    let taps = ['a', 'b', 'c'].map(Tap::make);
+    // as QEMU has it
+    let mac = |name: &str, options: &[&str]| {
+        sandbox.detached([&["--name", name], options, &[image]].concat());
+        let get = r#"{"execute":"qom-get","arguments":{"path":"/machine/peripheral/nic0","property":"mac"}}"#;
+        sandbox.ctl(["--vm", name, "--json", "qmp", get]).json().as_str().unwrap().to_owned()
+    };
+    let ends = |name: &str| drop(sandbox.ctl(["--vm", name, "shutdown", "--force"]));
+    let on = [0, 1, 2].map(|number| format!("tap,{}", taps[number].0));
+    let base = mac("base", &["--networking", &on[0]]);
+    ends("base");
+    assert_eq!(mac("first", &["--ephemeral", "--networking", &on[0]]), base, "a run of that machine");
+    let second = mac("second", &["--ephemeral", "--networking", &on[1]]);
+    let third = mac("third", &["--ephemeral", "--networking", &on[2]]);
+    assert!(second != base && third != base && second != third);
+    // where no two meet the guest has the address that it was set up for
+    assert_eq!(mac("user", &["--ephemeral"]), base);
+    // one that is taken over keeps its address
+    crate::support::orphan::kill(
+        i32::try_from(sandbox.ctl_json(["--vm", "first", "status"])["supervisor_pid"].as_i64().unwrap())
+            .unwrap(),
+    );
+    ends("second");
+    assert_ne!(mac("fourth", &["--ephemeral", "--networking", &on[1]]), base);
+    for name in ["first", "third", "fourth", "user"] {
+        ends(name);
+    }
     sandbox.is_clean();
 }

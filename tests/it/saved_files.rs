@@ -1,6 +1,8 @@
 //! A saved VM is input: its file is edited in each way, and the kernel is asked what QEMU then is.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -453,4 +455,66 @@ fn a_backing_file_that_was_replaced_while_the_vm_ran_is_not_taken_for_it() {
     assert!(opened.iter().all(|layer| open.contains(layer)));
     sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
     sandbox.is_clean();
+}
+
+/// Names that are no text: of a disk from the start, and of what lies under one that was plugged.
+#[test]
+fn images_with_any_name_are_saved_and_restored() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let name = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let (cold, base) = (name(b"\xff.img"), name(b"\xfe.qcow2"));
+    fs::write(sandbox.file(&cold), vec![0; 1 << 20]).unwrap();
+    for arguments in [
+        vec![base.clone(), "1M".into()],
+        vec!["-b".into(), base.clone(), "-F".into(), "qcow2".into(), "top.qcow2".into()],
+    ] {
+        let mut command = sandbox.program("qemu-img");
+        assert!(command.args(["create", "-q", "-f", "qcow2"]).args(arguments).status().unwrap().success());
+    }
+    let mut command = sandbox.vmrun();
+    command.args(["qemu", "--detached", "--name", "vm", "--disk"]).arg(&cold).arg(&image);
+    Done::of(command.output().unwrap()).ok();
+    sandbox.booted("vm");
+    sandbox.ctl(["disk-add", "top.qcow2,id=hot"]).ok();
+    let files = [identity(&sandbox.file(&cold)), identity(&sandbox.file(&base))];
+    let has_both = || {
+        let open = open_files(qemu_pid(&sandbox));
+        files.iter().all(|file| open.contains(file))
+    };
+    assert!(has_both());
+    sandbox.ctl(["save", "vm.saved"]).ok();
+    sandbox.detached(["--restore", "vm.saved"]);
+    assert!(has_both());
+    // a supervisor that takes it over knows them, too
+    crate::support::orphan::kill_supervisor(&sandbox);
+    fs::remove_file(sandbox.file("vm.saved")).unwrap();
+    sandbox.ctl(["save", "vm.saved"]).ok();
+    sandbox.detached(["--restore", "vm.saved"]);
+    assert!(has_both());
+    sandbox.ctl(["shutdown", "--timeout", "30s"]).ok();
+    sandbox.is_clean();
+}
+
+/// Neither the disk's name nor the run directory's, where a link to it would be, is text: QEMU cannot be told.
+#[test]
+fn a_name_that_qemu_cannot_be_told_is_refused_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::ReactsToButton);
+    let folder = [sandbox.path().as_os_str().as_bytes(), b"/run/\xff\xfe"].concat();
+    let vmrun = |arguments: &[&[u8]]| {
+        let mut command = sandbox.vmrun();
+        command.args(arguments.iter().map(|bytes| OsStr::from_bytes(bytes)));
+        Done::of(command.env("VMRUN_RUNTIME_DIR", OsStr::from_bytes(&folder)).output().unwrap())
+    };
+    let start: [&[u8]; 5] = [b"qemu", b"--detached", b"--name", b"vm", b"guest.img"];
+    let refused = vmrun(&[&start[..], &[b"--disk", b"\xfe.img,size=1M"]].concat());
+    let refused = refused.fails(1, &["can only be told names that are UTF-8", "hint: set VMRUN_RUNTIME_DIR"]);
+    assert!(!sandbox.file(OsStr::from_bytes(b"\xfe.img")).exists(), "{refused:#?}");
+    // with plain names all goes as anywhere
+    vmrun(&start).ok();
+    vmrun(&[b"ctl", b"disk-add", b"new.img,size=1M"]).ok();
+    vmrun(&[b"ctl", b"save", b"vm.saved"]).ok();
+    vmrun(&[b"qemu", b"--detached", b"--restore", b"vm.saved"]).ok();
+    vmrun(&[b"ctl", b"shutdown", b"--force"]);
 }

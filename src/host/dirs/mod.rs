@@ -70,6 +70,8 @@ pub mod names {
     pub const UKI_KERNEL: &str = "uki.linux";
     /// Its initial RAM disk.
     pub const UKI_INITRD: &str = "uki.initrd";
+    /// The address of its network card, where that can meet those of other VMs.
+    pub const MAC: &str = "mac";
     /// vmrun's mark, in every folder whose files it may remove: put there when the folder is made.
     pub const MARK: &str = ".vmrun";
     /// A folder that is removed as it is made: see [`nowhere`](super::nowhere).

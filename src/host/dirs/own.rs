@@ -22,7 +22,7 @@ use crate::spec::{DeviceId, ImageFormat};
 const MARK_TEXT: &[u8] = b"vmrun made this folder, and removes it with its own files in it.\n";
 
 /// Files of a run directory that have one name only.
-const RUN_FILES: [&str; 12] = [
+const RUN_FILES: [&str; 13] = [
     names::CONTROL,
     names::QMP,
     names::QMP_SHARED,
@@ -34,6 +34,7 @@ const RUN_FILES: [&str; 12] = [
     names::PENDING,
     names::PLUGGED,
     names::CONSOLE_LOG,
+    names::MAC,
     names::LOCK,
 ];
 
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn the_list_is_closed() {
         let own = |holds: Holds, name: &str| holds.is_own(OsStr::new(name));
-        for name in ["vm.json", "lock", ".vmrun", "share0", "image-12", ".vm.json.123-0123abcd"] {
+        for name in ["vm.json", "lock", "mac", ".vmrun", "share0", "image-12", ".vm.json.123-0123abcd"] {
             assert!(own(Holds::Run, name), "{name}");
         }
         for name in

@@ -1,6 +1,7 @@
 //! From a request to everything that QEMU needs: first the machine is looked at and the request refused if it cannot be
 //! met, then what is missing is made. What was made is taken back if the start fails.
 
+mod addresses;
 mod boot;
 mod devices;
 mod disk_names;
@@ -342,10 +343,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         Some(data) => Some(iso::metadata_iso(&state, metadata_file(request), data, uuid, name.as_str())?),
         None => None,
     };
-    let mac = match base.mac {
-        Some(mac) => mac,
-        None => state.mac()?,
-    };
+    let mac = addresses::choose(run, &request.networking, base.mac, || state.mac())?;
     let parts = SpecParts { name, uuid, mac, disks: disks.disks.clone(), firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);

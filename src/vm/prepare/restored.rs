@@ -37,8 +37,8 @@ use super::super::plugged::Record;
 use super::super::saving::Saved;
 use super::super::start_error::{StartError, system};
 use super::{
-    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, check_network, naming, screen, sockets, state,
-    unpacked,
+    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, addresses, check_network, naming, screen,
+    sockets, state, unpacked,
 };
 
 /// A saved VM that is about to go on.
@@ -192,6 +192,7 @@ impl Begun<'_> {
         let spec = VmSpec { disks, firmware, ..spec };
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
         qemu::check(&spec, &host)?;
+        addresses::note(run, &spec.networking, spec.mac)?;
         Ok(Parts {
             control,
             images,
