@@ -6,10 +6,11 @@ use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::client::AsyncClient;
+use crate::control::supervise::resized;
 use crate::control::{methods, wire};
 use crate::spec::VmName;
-use crate::vm::Signals;
-use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, attach};
+use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, OnSuspend, attach};
+use crate::vm::{ResizedBy, Signals};
 
 use super::connect;
 use super::failure::Failure;
@@ -86,7 +87,7 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let (console, input) = Console::remote();
         let (ask, asked) = mpsc::channel(4);
         let (lost, why) = oneshot::channel();
-        let terminal = attach(console.clone(), escape, ask, lost);
+        let terminal = attach(console.clone(), escape, ask, lost, OnSuspend::Stop);
         let typing = AsyncClient::new(second)?;
         let output = AsyncClient::new(client)?;
         tokio::select! {
@@ -136,6 +137,12 @@ async fn type_in(
                     let reply: wire::StatusReply = client.call(methods::GetStatus, wire::Empty {}).await?;
                     let status = reply.status;
                     log::warn!(target: ANSWER, "{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
+                }
+                Attached::Size { rows, columns } => {
+                    let call = wire::ResizeConsole { rows: rows.into(), columns: columns.into() };
+                    let wire::ResizeConsoleReply { by } = client.call(methods::ResizeConsole, call).await?;
+                    let by = if by == "agent" { ResizedBy::Agent } else { ResizedBy::Typing };
+                    log::warn!(target: ANSWER, "{}", resized(rows, columns, by));
                 }
                 Attached::Shutdown => {
                     let call = wire::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };

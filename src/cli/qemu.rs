@@ -23,7 +23,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let (detached, is_dry_run) = (args.run.detached, args.run.dry_run);
     let keep = args.run.keep;
     let transcript = transcript(&args.run)?;
-    let escape = args.run.escape;
+    let (escape, sync_clock) = (args.run.escape, !args.run.no_time_sync);
     let ready = args.run.wait.clone().map(|condition| Ready { condition, timeout: args.run.wait_timeout });
     let request = args.request()?;
     if is_dry_run {
@@ -35,6 +35,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         stop_timeout: request.stop_timeout,
         ready,
         begun: None,
+        sync_clock: request.restore.is_some() && sync_clock,
     };
     // this process, or the one that is split off, is a supervisor from here on
     descriptors::raise_limit();

@@ -230,6 +230,9 @@ pub(super) struct RunArgs {
     /// How long --wait may take
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, requires = "wait")]
     pub(super) wait_timeout: Option<Duration>,
+    /// Leave the guest's clock as it was when the VM was saved
+    #[arg(long, requires = "restore")]
+    pub(super) no_time_sync: bool,
     /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
     pub(super) escape: EscapeKey,
@@ -372,7 +375,7 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// What a file does not decide.
-        const HOST: [&str; 30] = [
+        const HOST: [&str; 31] = [
             "restore",
             "fw",
             "qemu",
@@ -394,6 +397,7 @@ mod tests {
             "keep",
             "wait",
             "wait_timeout",
+            "no_time_sync",
             "escape",
             "stop_timeout",
             "log_size",

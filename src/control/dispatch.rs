@@ -120,6 +120,10 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongi
         "Screenshot" => screen::screenshot(parameters, vm).await,
         "SendKeys" => screen::send_keys(parameters, vm).await,
         "TypeText" => screen::type_text(parameters, vm).await,
+        "ResizeConsole" => guest::resize_console(read(parameters)?, vm).await,
+        "SetTime" => guest::set_time(read(parameters)?, vm).await,
+        "Reboot" => guest::reboot(read(parameters)?, vm).await,
+        "AgentCommand" => guest::agent_command(read(parameters)?, vm).await,
         "WriteConsole" => write_console(read(parameters)?, vm).await,
         _ => {
             let change = change(method, parameters)?;

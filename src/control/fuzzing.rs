@@ -51,11 +51,12 @@ pub(crate) fn calls(bytes: &[u8]) {
         Empty AddUsb RemoveUsb AddForward RemoveForward AddDisk Remove ResizeDisk ThrottleDisk AddNic SetLink WatchStats
         ChangeMedia EjectMedia AddDevice Save SaveSnapshot NamedSnapshot Shutdown Wait Events ReadConsole WriteConsole
         Exec StartGuestFile WriteGuestFile FinishGuestFile ReadGuestFile SendKeys TypeText Qmp Hmp
+        ResizeConsole SetTime Reboot AgentCommand
     }
     // what a client has to read of a supervisor that it does not know
     all! {
         StatusReply UsbReply ForwardList DiskReply NicReply StatsReply SaveReply SaveSnapshotReply OutcomeReply WaitReply
-        EventReply ConsoleReply ExecReply ReadGuestFileReply ScreenshotReply
+        EventReply ConsoleReply ExecReply ReadGuestFileReply ScreenshotReply ResizeConsoleReply SetTimeReply RebootReply AgentCommandReply
     }
 }
 

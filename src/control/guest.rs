@@ -8,17 +8,23 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::vm::{ChangeError, Checked, Download, Exec, Executed, Handle, Upload};
+use crate::vm::{
+    ChangeError, Checked, Download, Exec, Executed, GuestClock, Handle, Reboot, Rebooted, ResizedBy, Upload,
+};
 
 use super::dispatch::{One, duration, nothing, read, reply};
 use super::error::WireError;
 use super::service::Answer;
+use super::translate::{self, parse};
 use super::wire;
 
 /// Bytes of output in one reply: 32 KB of base64, which any client's buffer holds.
 const PIECE: usize = 24_000;
 /// The most that a command can get to read: the call has to fit into a message.
 pub(crate) const MAX_STDIN: usize = 512 << 10;
+
+/// How long a reboot may take unless the call says otherwise.
+const REBOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The files that a connection is writing. What it leaves unfinished goes with it.
 pub(super) type Uploads = HashMap<i64, Upload>;
@@ -114,6 +120,48 @@ fn checked_path(path: &str) -> Result<(), ChangeError> {
         true => Ok(()),
         false => Err(ChangeError::invalid("path", format!("the guest's path '{path}' must be absolute"))),
     }
+}
+
+/// `ResizeConsole`.
+pub(super) async fn resize_console(call: wire::ResizeConsole, vm: &Handle) -> One {
+    let count = |name: &str, count: i64| match u16::try_from(count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(ChangeError::invalid(name, "a console has 1 to 65535 of them")),
+    };
+    let by = vm.resize_console(count("rows", call.rows)?, count("columns", call.columns)?).await?;
+    let by = match by {
+        ResizedBy::Agent => "agent",
+        ResizedBy::Typing => "typing",
+    };
+    reply(&wire::ResizeConsoleReply { by: by.to_owned() })
+}
+
+/// `SetTime`.
+pub(super) async fn set_time(call: wire::SetTime, vm: &Handle) -> One {
+    let GuestClock { behind_ms, set } = vm.set_time(agent_timeout(call.agent_timeout_ms)?).await?;
+    reply(&wire::SetTimeReply { behind_ms, set })
+}
+
+/// `Reboot`.
+pub(super) async fn reboot(call: wire::Reboot, vm: &Handle) -> One {
+    let reboot = Reboot {
+        force: call.force.unwrap_or(false),
+        until: call.until.map(|until| parse("until", &until)).transpose()?,
+        timeout: duration(call.timeout_ms, REBOOT_TIMEOUT)?,
+        agent_timeout: agent_timeout(call.agent_timeout_ms)?,
+    };
+    let Rebooted { reset_after, up } = vm.reboot(reboot).await?;
+    let (condition, up_after_ms) =
+        up.map(|(condition, after)| (condition.to_string(), translate::milliseconds(after))).unzip();
+    let reset_after_ms = translate::milliseconds(reset_after);
+    reply(&wire::RebootReply { reset_after_ms, condition, up_after_ms })
+}
+
+/// `AgentCommand`.
+pub(super) async fn agent_command(call: wire::AgentCommand, vm: &Handle) -> One {
+    let timeout = agent_timeout(call.agent_timeout_ms)?;
+    let value = vm.agent_command(&call.command, call.arguments.unwrap_or_default(), timeout).await?;
+    reply(&wire::AgentCommandReply { value: (!value.is_null()).then_some(value) })
 }
 
 /// `Exec`.

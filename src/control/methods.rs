@@ -38,7 +38,14 @@ pub(super) fn needed_for(method: &str) -> Use {
         | GetStats::NAME
         | ListSnapshots::NAME
         | Shutdown::NAME => Use::Short,
-        Wait::NAME | StartGuestFile::NAME | WriteGuestFile::NAME | FinishGuestFile::NAME => Use::Wait,
+        Wait::NAME
+        | StartGuestFile::NAME
+        | WriteGuestFile::NAME
+        | FinishGuestFile::NAME
+        | ResizeConsole::NAME
+        | SetTime::NAME
+        | Reboot::NAME
+        | AgentCommand::NAME => Use::Wait,
         method if is_stream(method) => Use::Wait,
         _ => Use::Change,
     }
@@ -63,6 +70,8 @@ pub(super) fn is_repeatable(method: &str) -> bool {
             | SetLink::NAME
             | Shutdown::NAME
             | Wait::NAME
+            | ResizeConsole::NAME
+            | SetTime::NAME
             | Events::NAME
             | ReadConsole::NAME
     )
@@ -120,6 +129,10 @@ methods! {
     #[Stream] Events(Events) -> EventReply;
     #[Stream] ReadConsole(ReadConsole) -> ConsoleReply;
     WriteConsole(WriteConsole) -> Nothing;
+    ResizeConsole(ResizeConsole) -> ResizeConsoleReply;
+    SetTime(SetTime) -> SetTimeReply;
+    Reboot(Reboot) -> RebootReply;
+    AgentCommand(AgentCommand) -> AgentCommandReply;
     #[Stream] Exec(Exec) -> ExecReply;
     StartGuestFile(StartGuestFile) -> GuestFileReply;
     WriteGuestFile(WriteGuestFile) -> Nothing;

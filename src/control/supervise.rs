@@ -6,10 +6,10 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::spec::{Condition, VmName};
-use crate::vm::console::{ANSWER, Attached, EscapeKey, attach};
+use crate::vm::console::{ANSWER, Attached, EscapeKey, OnSuspend, attach};
 use crate::vm::{
-    Adopted, ChangeError, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions, StartError, Wait,
-    Wrapping, adopt, start,
+    Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, ResizedBy, Running, ShutdownOptions,
+    StartError, Wait, Wrapping, adopt, start,
 };
 
 use super::notify::Notifier;
@@ -19,8 +19,13 @@ use super::{service, shared_qmp};
 /// How long the last output may take to be read by whoever reads our standard output.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
+/// How long the agent of a restored guest is waited for, to set its clock.
+const RESTORED_AGENT: Duration = Duration::from_secs(30);
+
 /// How a supervisor behaves.
 pub struct Supervision {
+    /// Sets the guest's clock, which has stood still since the VM was saved, when its agent answers.
+    pub sync_clock: bool,
     /// How the VM is launched.
     pub launch: Launch,
     /// The escape key of the console on our own standard streams; none = no console there.
@@ -75,6 +80,7 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
         stop_timeout,
         ready: None,
         begun: None,
+        sync_clock: false,
     };
     serve(running, supervision, Box::new(up)).await.map(Some)
 }
@@ -84,8 +90,14 @@ pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     let Some(running) = wrapping.follow().await? else { return Ok(None) };
     let launch = Launch::default();
     // what a service manager waits for is QEMU, which has nothing to tell it
-    let supervision =
-        Supervision { launch, console: None, stop_timeout: Duration::ZERO, ready: None, begun: None };
+    let supervision = Supervision {
+        launch,
+        console: None,
+        stop_timeout: Duration::ZERO,
+        ready: None,
+        begun: None,
+        sync_clock: false,
+    };
     serve(running, supervision, Box::new(|_| {})).await.map(Some)
 }
 
@@ -109,8 +121,11 @@ async fn serve(
         tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));
         let (lost, why) = oneshot::channel();
         tokio::spawn(tell_of_lost_output(why));
-        tokio::spawn(attach(handle.console.clone(), escape, ask, lost))
+        tokio::spawn(attach(handle.console.clone(), escape, ask, lost, OnSuspend::Pause))
     });
+    if supervision.sync_clock {
+        tokio::spawn(sync_clock(handle.clone()));
+    }
     let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
     if let Some(begun) = supervision.begun {
         begun(&name, &handle);
@@ -175,12 +190,50 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
                 target: ANSWER,
                 "this VM ends with its terminal; start it with `--detached` to leave it running. {escape} x shuts it down"
             ),
+            Attached::Size { rows, columns } => {
+                let vm = vm.clone();
+                tokio::spawn(async move {
+                    match vm.resize_console(rows, columns).await {
+                        Ok(by) => log::warn!(target: ANSWER, "{}", resized(rows, columns, by)),
+                        Err(error) => {
+                            log::warn!("the console's size could not be told to the guest: {error}")
+                        }
+                    }
+                });
+            }
             Attached::Status => {
                 if let Ok(status) = vm.status().await {
                     let uptime = status.uptime().as_secs();
                     log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.spec.name, status.run_state);
                 }
             }
+        }
+    }
+}
+
+/// Sets the clock of a guest that was saved, and tells what came of it.
+async fn sync_clock(vm: Handle) {
+    match vm.set_time(Some(RESTORED_AGENT)).await {
+        Ok(GuestClock { set: true, behind_ms }) => {
+            let behind = crate::spec::duration::format(Duration::from_millis(behind_ms.unsigned_abs()));
+            log::warn!(target: ANSWER, "the guest's clock was {behind} {} and was set", if behind_ms < 0 { "ahead" } else { "behind" });
+        }
+        Ok(_) => {}
+        Err(_) if vm.has_ended() => {}
+        Err(error) => {
+            log::warn!("the guest's clock has stood still since the VM was saved, and was not set: {error}")
+        }
+    }
+}
+
+/// What is told of a console whose size was set.
+pub fn resized(rows: u16, columns: u16, by: ResizedBy) -> String {
+    match by {
+        ResizedBy::Agent => format!("the guest's console has {rows} rows and {columns} columns now"),
+        ResizedBy::Typing => {
+            format!(
+                "`stty rows {rows} cols {columns}` was typed, since no guest agent answers: for a shell that is right"
+            )
         }
     }
 }

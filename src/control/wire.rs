@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::vm::Outcome;
 
@@ -240,6 +240,14 @@ parameters! {
     ReadConsole { ; from: String, follow: bool }
     /// Parameters of `WriteConsole`.
     WriteConsole { data: String; }
+    /// Parameters of `ResizeConsole`.
+    ResizeConsole { rows: i64, columns: i64; }
+    /// Parameters of `SetTime`.
+    SetTime { ; agent_timeout_ms: i64 }
+    /// Parameters of `Reboot`.
+    Reboot { ; force: bool, until: String, timeout_ms: i64, agent_timeout_ms: i64 }
+    /// Parameters of `AgentCommand`.
+    AgentCommand { command: String; arguments: Map<String, Value>, agent_timeout_ms: i64 }
     /// Parameters of `Exec`.
     Exec { command: Vec<String>; env: Vec<String>, stdin: String, timeout_ms: i64, agent_timeout_ms: i64 }
     /// Parameters of `StartGuestFile`.
@@ -307,6 +315,14 @@ replies! {
     Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
     /// Reply of `ReadConsole`.
     ConsoleReply { data: String, skipped: u64; }
+    /// Reply of `ResizeConsole`.
+    ResizeConsoleReply { by: String; }
+    /// Reply of `SetTime`.
+    SetTimeReply { behind_ms: i64, set: bool; }
+    /// Reply of `Reboot`.
+    RebootReply { reset_after_ms: u64; condition: String, up_after_ms: u64 }
+    /// Reply of `AgentCommand`.
+    AgentCommandReply { ; value: Value }
     /// Replies of `Exec`.
     ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
     /// Reply of `StartGuestFile`.

@@ -246,7 +246,9 @@ extern "C" fn restore_and_die(signal: libc::c_int) {
     // SAFETY: see above. From a background group tcsetattr would stop us unless SIGTTOU is ignored. The signal is blocked while this
     // runs: raised here, it ends the process as soon as this returns.
     unsafe {
-        if !settings.is_null() {
+        let group = libc::tcgetpgrp(libc::STDIN_FILENO);
+        // a terminal that another group has, such as a shell's, has that one's settings
+        if !settings.is_null() && (group == -1 || group == libc::getpgrp()) {
             libc::signal(libc::SIGTTOU, libc::SIG_IGN);
             libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, settings);
         }
@@ -255,13 +257,37 @@ extern "C" fn restore_and_die(signal: libc::c_int) {
     }
 }
 
+/// From now on neither a read from the terminal nor a change of its settings stops this process while another group has it: a read fails
+/// with `EIO`. Changes would be made, so look first ([`has_terminal`]).
+pub fn outlive_terminal_stops() {
+    for signal in [libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: no handler, so nothing of ours can run in a signal's context.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Whether the terminal on standard input is our process group's. One that is not this session's has no such thing, and what is no terminal
+/// can always be read.
+pub fn has_terminal() -> bool {
+    nix::unistd::tcgetpgrp(io::stdin()).map_or(true, |group| group == nix::unistd::getpgrp())
+}
+
+/// Rows and columns of the terminal on standard input; none if it does not know them.
+pub fn terminal_size() -> Option<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request writes a `winsize` to where the pointer leads, which lives as long as the call.
+    let done = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (done == 0 && size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
 /// The signals that a service manager sends to the whole group: they are for the supervisor, which climbs the ladder; QEMU has them blocked.
-const SUPERVISORS_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// And those of a terminal, which go to the whole group, too: the key that suspends pauses a console, and no VM.
+const SUPERVISORS_SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGTSTP];
 
 /// Prepares a child process:
 ///
 /// - it inherits exactly its standard streams and `keep`, under the numbers they have here; our copies are closed when `command` is dropped;
-/// - `block_signals`: SIGTERM, SIGINT and SIGHUP are blocked in it (`Command` itself resets the mask);
+/// - `block_signals`: SIGTERM, SIGINT, SIGHUP and SIGTSTP are blocked in it (`Command` itself resets the mask);
 /// - `death_signal`: it is killed when the thread that spawned it ends (Linux), so spawn from a thread that lives as long as it should;
 /// - what it creates is for its owner only (umask 077);
 /// - a write beyond the limit of file sizes fails in it, and does not end it (SIGXFSZ is ignored).

@@ -178,8 +178,12 @@ impl AgentLink {
 
     /// Asks the guest to switch itself off; there is no answer when that works.
     pub(super) async fn shut_down(&self) -> Result<(), AgentError> {
-        let shutdown = Command::new("guest-shutdown", json!({ "mode": "powerdown" }));
-        self.agent.lock().await.tell(&shutdown, SHUTDOWN_GRACE).await
+        self.tell(&Command::new("guest-shutdown", json!({ "mode": "powerdown" }))).await
+    }
+
+    /// Runs a command that has no answer when it works.
+    pub(super) async fn tell(&self, command: &Command) -> Result<(), AgentError> {
+        self.agent.lock().await.tell(command, SHUTDOWN_GRACE).await
     }
 }
 

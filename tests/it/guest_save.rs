@@ -48,6 +48,7 @@ fn a_vm_goes_on_where_it_was() {
     vm.ctl(["disk-add", "hot.qcow2,size=8M,id=hot,serial=HOT"]);
     let (disk, _) = vm.sees_disk("HOT");
     vm.run(&format!("mkdir -p /tmp; echo here > /tmp/mark; printf early | dd of=/dev/{disk} conv=notrunc"));
+    vm.run("date -s @1000000000");
     let before = lasting(&vm.sandbox);
     // a file decides neither folders nor addresses
     let published = format!("{}:80", port(&vm.sandbox.ctl_json(["port-list"])[0]));
@@ -70,6 +71,8 @@ fn a_vm_goes_on_where_it_was() {
     assert_eq!(run(port, &format!("head -c 5 /dev/{disk}")), "early");
     sandbox.ctl(["wait", "agent", "--timeout", "60s"]).ok();
     sandbox.ctl(["exec", "--", "true"]).ok();
+    // its clock is of today, though nobody has asked for that
+    eventually("the clock is set", || run(port, "date +%s").parse::<u64>().unwrap() > 1_700_000_000);
     // all of it can be changed, and saved again
     for remove in [["usb-remove", "keys"], ["disk-remove", "hot"], ["disk-remove", "b"]] {
         sandbox.ctl(remove).ok();

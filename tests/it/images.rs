@@ -1,11 +1,13 @@
 //! Images that somebody else made, or the guest: they are opened as what they were, and lead nowhere but where they may.
 
+use std::collections::BTreeSet;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::boot_sector::Guest;
 use crate::support::cd;
+use crate::support::processes::qemu_of;
 use crate::support::sandbox::{Done, Sandbox};
 
 fn qemu_img(folder: &Path, arguments: &[&str]) {
@@ -116,6 +118,21 @@ fn images_that_lead_elsewhere_are_refused_while_the_vm_runs() {
     }
     let disks = traps.sandbox.ctl_json(["disk-list"]);
     assert_eq!(disks.as_array().unwrap().len(), 1, "{disks}");
+    // nor has QEMU opened any of it, as the kernel and QEMU itself tell
+    let links = std::fs::read_dir(format!("/proc/{}/fd", qemu_of(traps.sandbox.path()))).unwrap().flatten();
+    let open: Vec<PathBuf> = links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect();
+    let nodes = traps.sandbox.ctl_json(["qmp", "{\"execute\":\"query-named-block-nodes\"}"]).to_string();
+    assert!(
+        open.iter().any(|file| file.ends_with("first.iso")) && nodes.contains("first.iso"),
+        "{open:?} {nodes}"
+    );
+    for (name, _) in TRAPS {
+        let trap = std::path::absolute(traps.path(name)).unwrap();
+        assert!(
+            !open.contains(&trap) && !nodes.contains(&trap.display().to_string()),
+            "{name}: {open:?} {nodes}"
+        );
+    }
     traps.sandbox.ctl(["shutdown", "--force"]);
 }
 
@@ -161,6 +178,10 @@ fn a_deep_chain_is_refused() {
     }
     sandbox.run(["qemu", "--disk", "20", "guest.img"]).fails(1, &["more than 16 images"]);
     sandbox.detached(["--disk", "15,readonly=on", "guest.img"]);
+    let links = std::fs::read_dir(format!("/proc/{}/fd", qemu_of(sandbox.path()))).unwrap().flatten();
+    let open: BTreeSet<PathBuf> = links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect();
+    let of_chain = (0..=15).filter(|number| open.contains(&sandbox.file(number.to_string()))).count();
+    assert_eq!(of_chain, 16, "{open:?}");
     sandbox.ctl(["shutdown", "--force"]);
 }
 

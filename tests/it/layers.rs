@@ -167,7 +167,7 @@ fn spec_and_qemu_are_pure() {
 
 /// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
 /// durations go by clocks that nobody sets.
-const WALL_CLOCK: [(&str, &str); 13] = [
+const WALL_CLOCK: [(&str, &str); 14] = [
     ("cli/ctl/snapshot.rs", "when a snapshot was made"),
     ("cli/ended.rs", "when a VM ended"),
     ("cli/logger.rs", "the time of a line of the log"),
@@ -177,6 +177,7 @@ const WALL_CLOCK: [(&str, &str); 13] = [
     ("qmp/event.rs", "when QEMU says that it was"),
     ("qmp/transcript.rs", "the time of a line of the transcript"),
     ("vm/bus.rs", "the time of an event"),
+    ("vm/guest/clock.rs", "the time that a guest's clock is set to"),
     ("vm/record.rs", "when a VM ended; its record outlives the machine's run"),
     ("vm/start.rs", "when the VM was started"),
     ("vm/stats.rs", "the time of the figures"),
@@ -251,8 +252,12 @@ fn files_are_removed_in_one_place() {
 }
 
 /// Where standard output and standard error are named, and what for.
-const PRINTS: [(&str, &str); 3] = [
+const PRINTS: [(&str, &str); 4] = [
     ("cli/output.rs", "everything for people and programs, made visible; streams that are somebody else's"),
+    (
+        "vm/console/foreground.rs",
+        "line wrapping, which firmware turns off, and no colours, on a terminal that is left",
+    ),
     ("vm/console/stdio.rs", "the guest's console on our standard streams"),
     ("vm/console/terminal.rs", "the guest's console on a terminal, and its keys"),
 ];

@@ -43,6 +43,7 @@ mod guest_usb;
 mod image_graph;
 mod images;
 mod interop;
+mod job_control;
 mod layers;
 mod library;
 mod life;

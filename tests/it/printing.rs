@@ -14,7 +14,8 @@ use crate::support::sandbox::{Done, Sandbox};
 const HOSTILE: &str = "evil\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}\nhint: forged\u{2028}";
 
 /// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent: `guest_exec` tries those.
-const APART: [&str; 22] = [
+const APART: [&str; 25] = [
+    "agent",
     "copy-from",
     "copy-to",
     "device-add",
@@ -25,9 +26,11 @@ const APART: [&str; 22] = [
     "nic-add",
     "nic-remove",
     "powerdown",
+    "reboot",
     "reset",
     "save",
     "send-key",
+    "set-time",
     "shutdown",
     "snapshot-delete",
     "snapshot-load",

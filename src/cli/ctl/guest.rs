@@ -8,7 +8,7 @@ use crate::spec::duration;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::{Context, copy, exec};
+use super::{Context, clock, copy, exec, raw};
 
 /// What the guest agent does.
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,10 @@ pub(super) enum Command {
     CopyTo(Lazy<copy::CopyTo>),
     /// Copy a file out of the guest, through its agent
     CopyFrom(Lazy<copy::CopyFrom>),
+    /// Set the guest's clock to this machine's, through its agent
+    SetTime(Lazy<clock::SetTime>),
+    /// Run any command of the guest agent, e.g. guest-get-osinfo
+    Agent(Lazy<raw::Agent>),
 }
 
 /// What all of them have in common.
@@ -35,6 +39,8 @@ impl Command {
             Self::Exec(Lazy(exec)) => exec.run(context),
             Self::CopyTo(Lazy(copy)) => copy.run(context),
             Self::CopyFrom(Lazy(copy)) => copy.run(context),
+            Self::SetTime(Lazy(set)) => set.run(context),
+            Self::Agent(Lazy(agent)) => agent.run(context),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `vmrun ctl`: each command is a method of the control protocol and a way to show its reply.
 
+mod clock;
 mod copy;
 mod devices;
 mod disks;

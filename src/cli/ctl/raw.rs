@@ -1,15 +1,17 @@
-//! `qmp` and `hmp`: anything else.
+//! `qmp`, `hmp` and `agent`: anything else.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::control::{methods, wire};
+use crate::machine;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
 use super::super::output::Lines;
 use super::super::visible;
 use super::Context;
+use super::guest::AgentArgs;
 
 /// QEMU's own commands.
 #[derive(Debug, Subcommand)]
@@ -83,5 +85,36 @@ impl Hmp {
         let wire::HmpReply { text } =
             context.client.call(methods::Hmp, wire::Hmp { line: self.line.join(" ") })?;
         context.output.print(&json!({ "text": text }), || Lines::text(&text.replace("\r\n", "\n")))
+    }
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub(super) struct Agent {
+    /// The command's name
+    command: String,
+    /// Its arguments as a JSON object, e.g. '{"path": "/etc"}'
+    #[arg(value_name = "JSON", value_parser = object)]
+    arguments: Option<Map<String, Value>>,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("arguments are a JSON object".to_owned()),
+        Err(error) => Err(format!("not JSON: {error}")),
+    }
+}
+
+impl Agent {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
+        let call = wire::AgentCommand { command: self.command, arguments: self.arguments, agent_timeout_ms };
+        let value = context.client.call(methods::AgentCommand, call)?.value.unwrap_or_default();
+        context.output.print(&value, || {
+            Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
+        })
     }
 }

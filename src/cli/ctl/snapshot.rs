@@ -3,15 +3,17 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::control::client::ClientError;
-use crate::control::methods::{self, Method};
+use crate::control::methods;
 use crate::control::wire;
 use crate::spec::SnapshotName;
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
 use super::super::output::{Line, bytes, milliseconds, table};
+use super::clock::SyncArgs;
 use super::{Context, save};
 
 /// Saving and going back.
@@ -22,7 +24,7 @@ pub(super) enum Command {
     /// Put memory, devices and disks into a snapshot, in the VM's qcow2 images
     SnapshotSave(Lazy<Save>),
     /// Go back to a snapshot
-    SnapshotLoad(Lazy<Named>),
+    SnapshotLoad(Lazy<Load>),
     /// List the snapshots
     SnapshotList,
     /// Delete a snapshot
@@ -34,9 +36,9 @@ impl Command {
         match self {
             Self::Save(Lazy(save)) => save.run(context),
             Self::SnapshotSave(Lazy(save)) => save.run(context),
-            Self::SnapshotLoad(Lazy(named)) => named.run(context, methods::LoadSnapshot, "loaded"),
+            Self::SnapshotLoad(Lazy(load)) => load.run(context),
             Self::SnapshotList => list(context),
-            Self::SnapshotDelete(Lazy(named)) => named.run(context, methods::DeleteSnapshot, "deleted"),
+            Self::SnapshotDelete(Lazy(named)) => named.delete(context),
         }
     }
 }
@@ -70,7 +72,27 @@ impl Save {
     }
 }
 
-/// `snapshot-load` and `snapshot-delete`.
+/// `snapshot-load`.
+#[derive(Debug, Args)]
+pub(super) struct Load {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    clock: SyncArgs,
+}
+
+impl Load {
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = wire::NamedSnapshot { name: self.named.name.into() };
+        let wire::SnapshotReply { snapshot } = context.client.call(methods::LoadSnapshot, call)?;
+        let (clock, words) = self.clock.sync(context);
+        let mut facts = json!(snapshot);
+        facts["clock"] = clock;
+        context.output.print(&facts, || format!("loaded {}{words}", snapshot.name))
+    }
+}
+
+/// `snapshot-delete`, and a part of `snapshot-load`.
 #[derive(Debug, Args)]
 pub(super) struct Named {
     /// As snapshot-list prints it
@@ -78,13 +100,10 @@ pub(super) struct Named {
 }
 
 impl Named {
-    pub(super) fn run<M>(self, context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
-    where
-        M: Method<Parameters = wire::NamedSnapshot, Reply = wire::SnapshotReply>,
-    {
+    fn delete(self, context: &mut Context) -> Result<u8, Failure> {
         let call = wire::NamedSnapshot { name: self.name.into() };
-        let wire::SnapshotReply { snapshot } = context.client.call(method, call)?;
-        context.output.print(&snapshot, || format!("{done} {}", snapshot.name))
+        let wire::SnapshotReply { snapshot } = context.client.call(methods::DeleteSnapshot, call)?;
+        context.output.print(&snapshot, || format!("deleted {}", snapshot.name))
     }
 }
 

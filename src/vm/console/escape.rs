@@ -62,6 +62,8 @@ pub(super) enum Typed {
     Detach,
     /// Escape, `s`: a line of status.
     Status,
+    /// Escape, `w`: the terminal's size is for the guest.
+    Size,
     /// Escape, `h` or anything unknown: help.
     Help,
 }
@@ -103,6 +105,7 @@ impl Escape {
                 (true, b'x' | b'X') => Typed::Shutdown,
                 (true, b'd' | b'D') => Typed::Detach,
                 (true, b's' | b'S') => Typed::Status,
+                (true, b'w' | b'W') => Typed::Size,
                 (true, _) => Typed::Help,
             };
             if !plain.is_empty() {
@@ -131,6 +134,7 @@ mod tests {
         assert_eq!(escape.split(b"\x01"), []);
         assert_eq!(escape.split(b"\x01a"), [Typed::Bytes(b"\x01a".to_vec())]);
         assert_eq!(escape.split(b"\x01d\x01?"), [Typed::Detach, Typed::Help]);
+        assert_eq!(escape.split(b"\x01w"), [Typed::Size]);
         assert_eq!(Escape::new(EscapeKey::None).split(b"\x01x"), [Typed::Bytes(b"\x01x".to_vec())]);
     }
 

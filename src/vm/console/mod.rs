@@ -7,6 +7,7 @@
 pub const ANSWER: &str = "vmrun::answer";
 
 mod escape;
+mod foreground;
 mod hub;
 mod log_file;
 mod pump;
@@ -14,6 +15,7 @@ mod stdio;
 mod terminal;
 
 pub use escape::EscapeKey;
+pub use foreground::OnSuspend;
 pub use hub::{Chunk, From, Hub, Reader};
 pub use terminal::{Attached, attach};
 

@@ -1,15 +1,16 @@
 //! A console on our own standard streams: raw where they are a terminal, plain bytes where not; restored on every end.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::Mutex;
 
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use tokio::sync::{mpsc, oneshot};
+use nix::libc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use crate::host::sys;
 
 use super::escape::{Escape, EscapeKey, Typed};
+use super::foreground::{LOOK_AGAIN, OnSuspend, Terminal, Use};
 use super::hub::{Chunk, From, Reader};
 use super::pump::Console;
 use super::stdio::Stream;
@@ -23,57 +24,13 @@ pub enum Attached {
     Detach,
     /// Tell the state in a line.
     Status,
-}
-
-/// DECAWM set, and SGR reset (ECMA-48, DEC STD 070).
-const WRAPPED_AND_PLAIN: &[u8] = b"\x1b[?7h\x1b[m";
-
-/// How the terminal was before; for the panic hook, which can only reach statics.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
-
-/// Raw mode, as long as it lives.
-#[derive(Debug)]
-struct Raw;
-
-impl Raw {
-    /// Raw mode, if both standard input and output are a terminal.
-    fn enter() -> Option<Self> {
-        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(io::stdin()).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before.clone());
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            hook(info);
-        }));
-        sys::restore_terminal_on_death(Some(before));
-        if tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw).is_err() {
-            restore();
-            return None;
-        }
-        Some(Self)
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        restore();
-        // SeaBIOS turns line wrapping off, and a guest that ends may leave its colours
-        let _ = io::stdout().write_all(WRAPPED_AND_PLAIN);
-    }
-}
-
-fn restore() {
-    let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    if let Some(before) = before {
-        // TCSAFLUSH would throw away what was typed ahead for the shell; TCSADRAIN could wait for ever on a stopped terminal
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
-        sys::restore_terminal_on_death(None);
-    }
+    /// Tell the guest how large the terminal is.
+    Size {
+        /// Lines.
+        rows: u16,
+        /// Characters in each.
+        columns: u16,
+    },
 }
 
 /// Runs the console until no more output comes. `asked` gets what the escape key asks for, `lost` why output cannot be written any
@@ -83,24 +40,33 @@ pub async fn attach(
     escape: EscapeKey,
     asked: mpsc::Sender<Attached>,
     lost: oneshot::Sender<io::Error>,
+    on_suspend: OnSuspend,
 ) {
-    let raw = Raw::enter();
+    let terminal = Terminal::new(on_suspend);
     let output = console.hub.reader(From::Recent);
-    let input = type_in(console.input, Escape::new(escape), raw.is_some(), asked);
+    let escape = terminal.is_interactive().then(|| Escape::new(escape));
+    let input = type_in(console.input, escape, terminal.usage(), asked);
     tokio::select! {
-        () = show(output, lost) => {}
+        () = show(output, lost, terminal.usage()) => {}
         // the end of input is not the end of the console
         () = async { input.await; std::future::pending::<()>().await } => {}
+        () = terminal.hold() => {}
     }
-    drop(raw);
 }
 
 /// Copies output to standard output at its speed.
-async fn show(mut output: Reader, lost: oneshot::Sender<io::Error>) {
+async fn show(mut output: Reader, lost: oneshot::Sender<io::Error>, mut usage: watch::Receiver<Use>) {
     let mut lost = Some(lost);
     let mut stdout = Stream::stdout();
     while let Some(Chunk { skipped, bytes }) = output.next().await {
         let Some(stream) = &mut stdout else { continue };
+        while !usage.borrow_and_update().may_write() {
+            // the settings of the terminal change without a word
+            tokio::select! {
+                changed = usage.changed() => if changed.is_err() { return },
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
         let mark = match skipped {
             0 => Vec::new(),
             count => format!("\r\n[vmrun: {count} bytes of output skipped]\r\n").into_bytes(),
@@ -129,21 +95,33 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
 /// Sends what is typed to the guest until the input ends.
 async fn type_in(
     guest: mpsc::Sender<Vec<u8>>,
-    mut escape: Escape,
-    terminal: bool,
+    mut escape: Option<Escape>,
+    mut usage: watch::Receiver<Use>,
     asked: mpsc::Sender<Attached>,
 ) {
     let Some(mut stdin) = Stream::stdin() else { return };
     let mut buffer = [0; 4096];
     loop {
-        let count = match stdin.read(&mut buffer).await {
+        if usage.wait_for(|usage| usage.may_read()).await.is_err() {
+            return;
+        }
+        let read = tokio::select! { biased;
+            _ = usage.wait_for(|usage| !usage.may_read()) => continue,
+            read = stdin.read(&mut buffer) => read,
+        };
+        let count = match read {
+            // the terminal was taken from us a moment ago: with SIGTTIN ignored, that is what a read says
+            Err(error) if error.raw_os_error() == Some(libc::EIO) && !sys::has_terminal() => {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
         // only a person has an escape key: piped bytes are all for the guest
-        let typed = match terminal {
-            true => escape.split(&buffer[..count]),
-            false => vec![Typed::Bytes(buffer[..count].to_owned())],
+        let typed = match &mut escape {
+            Some(escape) => escape.split(&buffer[..count]),
+            None => vec![Typed::Bytes(buffer[..count].to_owned())],
         };
         for item in typed {
             let request = match item {
@@ -156,8 +134,12 @@ async fn type_in(
                 Typed::Shutdown => Attached::Shutdown,
                 Typed::Detach => Attached::Detach,
                 Typed::Status => Attached::Status,
+                Typed::Size => {
+                    let Some((rows, columns)) = sys::terminal_size() else { continue };
+                    Attached::Size { rows, columns }
+                }
                 Typed::Help => {
-                    help(escape.key());
+                    help(escape.as_ref().map(Escape::key).unwrap_or_default());
                     continue;
                 }
             };
@@ -170,7 +152,7 @@ async fn type_in(
 
 fn help(key: EscapeKey) {
     let text = format!(
-        "\r\n[vmrun: {key} x shut down (twice: at once), {key} d leave, {key} s status, {key} {key} the key itself]\r\n"
+        "\r\n[vmrun: {key} x shut down (twice: at once), {key} d leave, {key} s status, {key} w send the terminal's size, {key} {key} the key itself]\r\n"
     );
     let _ = io::stderr()
         .as_fd()

@@ -2,8 +2,12 @@
 //!
 //! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
 
+pub mod clock;
+pub mod console_size;
 pub mod exec;
 pub mod files;
+mod raw;
+pub mod reboot;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, tcgetattr, tcsetattr};
 
 use super::sandbox::{PATIENCE, wait_with_patience};
@@ -29,7 +29,13 @@ pub(crate) struct OnTerminal {
 impl OnTerminal {
     /// Starts it with this terminal as its controlling one.
     pub(crate) fn start(command: &Command) -> Self {
-        let pty = openpty(None, None).unwrap();
+        Self::start_with_size(command, 24, 80)
+    }
+
+    /// The same on a terminal of another size.
+    pub(crate) fn start_with_size(command: &Command, rows: u16, columns: u16) -> Self {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
         // settings that nobody has by default, so that restoring a default would be noticed
         let mut settings = tcgetattr(&pty.slave).unwrap();
         settings.local_flags.remove(LocalFlags::ECHOK);

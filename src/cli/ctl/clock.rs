@@ -1,0 +1,64 @@
+//! The guest's clock: `set-time`, and what `resume` and `snapshot-load` do about it.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::control::client::ClientError;
+use crate::control::{methods, wire};
+use crate::machine;
+
+use super::super::failure::Failure;
+use super::super::output::milliseconds;
+use super::Context;
+use super::guest::AgentArgs;
+
+/// For commands after which the guest's clock is in the past.
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    /// Leave the guest's clock, which has stood still, as it is
+    #[arg(long)]
+    no_time_sync: bool,
+}
+
+impl SyncArgs {
+    /// Sets the guest's clock if there is an agent: as JSON, and in words. That it could not be set is no failure of the command.
+    pub(super) fn sync(&self, context: &mut Context) -> (Value, String) {
+        if self.no_time_sync {
+            return (json!({ "set": false, "why": "--no-time-sync" }), String::new());
+        }
+        match context.client.call(methods::SetTime, wire::SetTime { agent_timeout_ms: None }) {
+            Ok(reply) => (json!(reply), format!("; {}", told(&reply))),
+            Err(error) => {
+                let why = match error {
+                    ClientError::Remote(error) => Failure::from(error).message,
+                    error => Failure::from(error).message,
+                };
+                (json!({ "set": false, "why": why }), format!("; the guest's clock was not set: {why}"))
+            }
+        }
+    }
+}
+
+/// `set-time`.
+#[derive(Debug, Args)]
+pub(super) struct SetTime {
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl SetTime {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
+        let reply = context.client.call(methods::SetTime, wire::SetTime { agent_timeout_ms })?;
+        context.output.print(&reply, || told(&reply))
+    }
+}
+
+fn told(reply: &wire::SetTimeReply) -> String {
+    let off = milliseconds(reply.behind_ms.unsigned_abs());
+    match (reply.set, reply.behind_ms < 0) {
+        (false, _) => "the guest's clock is right".to_owned(),
+        (true, false) => format!("the guest's clock was {off} behind and was set"),
+        (true, true) => format!("the guest's clock was {off} ahead and was set"),
+    }
+}

@@ -1,0 +1,95 @@
+//! The guest's clock: it stands still while the VM is paused, saved or between a snapshot and its loading, and is set through the agent.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::super::agent::Presence;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::handle::Handle;
+use super::exec::Exec;
+use super::no_agent;
+
+/// A clock that is off by less is right: asking the agent takes some time.
+const TOLERANCE_MS: i64 = 1000;
+/// How long an agent is waited for that has answered in the life before this one, as after a snapshot was loaded.
+const SAME_AGENT: Duration = Duration::from_secs(5);
+
+/// How long the guest may take to run `date`.
+const DATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What was found of a guest's clock, and done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestClock {
+    /// How far it was behind the host's, in milliseconds; negative if it was ahead.
+    pub behind_ms: i64,
+    /// It was set.
+    pub set: bool,
+}
+
+impl Handle {
+    /// Sets the guest's clock to this machine's, unless it is right. Without an `agent_timeout`, an agent that has never answered is not
+    /// waited for.
+    ///
+    /// # Errors
+    /// `NoGuestAgent`; `RefusedByGuest`: the agent does not set it; `NotNow`: the guest does not run.
+    pub async fn set_time(&self, agent_timeout: Option<Duration>) -> Result<GuestClock, ChangeError> {
+        self.guest_can_answer()?;
+        if agent_timeout.is_none() && self.agent.presence() == Presence::NeverHeard {
+            return Err(no_agent(Presence::NeverHeard, Duration::ZERO));
+        }
+        self.in_guest(agent_timeout.unwrap_or(SAME_AGENT), async {
+            let behind_ms = self.clock_behind_ms().await?;
+            if behind_ms.abs() < TOLERANCE_MS {
+                return Ok(GuestClock { behind_ms, set: false });
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let now = i64::try_from(now).unwrap_or(i64::MAX);
+            let asked = self.ask_agent("guest-set-time", json!({ "time": now })).await;
+            // the agent also says no where the clock was set and the hardware's was not
+            let mut left = self.clock_behind_ms().await?;
+            if left.abs() >= TOLERANCE_MS && asked.is_err() {
+                // without `hwclock` it sets nothing at all
+                self.set_by_date().await;
+                left = self.clock_behind_ms().await?;
+            }
+            if left.abs() < TOLERANCE_MS {
+                return Ok(GuestClock { behind_ms, set: true });
+            }
+            Err(asked.err().unwrap_or_else(|| {
+                let kind = ErrorKind::RefusedByGuest { id: "guest-set-time".to_owned() };
+                ChangeError::new(
+                    kind,
+                    format!("the guest's clock was set and is off by {left} ms all the same"),
+                )
+            }))
+        })
+        .await
+    }
+
+    /// By the guest's `date`, which takes whole seconds, so at the beginning of one. What comes of it is seen by the clock.
+    async fn set_by_date(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        tokio::time::sleep(Duration::from_secs(since.as_secs() + 1).saturating_sub(since)).await;
+        let command = ["date", "-s", &format!("@{}", since.as_secs() + 1)].map(str::to_owned).to_vec();
+        let timeout = Some(DATE_TIMEOUT);
+        let exec =
+            Exec { command, env: Vec::new(), stdin: None, timeout, agent_timeout: Some(Duration::ZERO) };
+        if let Err(error) = self.exec(exec).await {
+            log::info!("date in the guest: {error}");
+        }
+    }
+
+    async fn clock_behind_ms(&self) -> Result<i64, ChangeError> {
+        let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let before = host();
+        let guest = self.ask_agent("guest-get-time", Value::Null).await?;
+        // the guest looked at some moment between
+        let host = before.midpoint(host());
+        let guest = guest.as_i64().ok_or_else(|| {
+            let kind = ErrorKind::RefusedByGuest { id: "agent".to_owned() };
+            ChangeError::new(kind, "the guest agent's answer is no time")
+        })?;
+        Ok(i64::try_from(host).unwrap_or(i64::MAX).saturating_sub(guest / 1_000_000))
+    }
+}

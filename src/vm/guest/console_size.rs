@@ -1,0 +1,54 @@
+//! The size of the guest's console: a serial line tells none, so a guest takes it for 24 rows of 80 columns.
+
+use std::time::Duration;
+
+use super::super::error::ChangeError;
+use super::super::handle::Handle;
+use super::exec::Exec;
+
+/// How long the guest may take to run `stty`.
+const STTY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// By what the guest was told its console's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResizedBy {
+    /// Its agent ran `stty`.
+    Agent,
+    /// `stty` was typed into the console: right where a shell waits for a command.
+    Typing,
+}
+
+impl Handle {
+    /// Tells the guest how large its console is: by its agent, or by typing the command where no agent answers or it cannot do that.
+    ///
+    /// # Errors
+    /// There is no console, or the guest does not run.
+    pub async fn resize_console(&self, rows: u16, columns: u16) -> Result<ResizedBy, ChangeError> {
+        self.console.check()?;
+        self.guest_can_answer()?;
+        let stty = format!("stty rows {rows} cols {columns}");
+        if self.agent.is_alive() {
+            // the console that the kernel was told of, whatever its device is called
+            let command = ["/bin/sh", "-c", &format!("{stty} < /dev/console")].map(str::to_owned).to_vec();
+            let timeout = Some(STTY_TIMEOUT);
+            let exec =
+                Exec { command, env: Vec::new(), stdin: None, timeout, agent_timeout: Some(Duration::ZERO) };
+            match self.exec(exec).await {
+                Ok(done) if done.exit_code == Some(0) => return Ok(ResizedBy::Agent),
+                Ok(done) => {
+                    log::info!(
+                        "{stty} in the guest: {}",
+                        super::shortened(&String::from_utf8_lossy(&done.stderr))
+                    );
+                }
+                Err(error) => log::info!("{stty} in the guest: {error}"),
+            }
+        }
+        self.console
+            .input
+            .send(format!("{stty}\r").into_bytes())
+            .await
+            .map_err(|_| ChangeError::not_running())?;
+        Ok(ResizedBy::Typing)
+    }
+}

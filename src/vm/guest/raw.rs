@@ -1,0 +1,47 @@
+//! Any command of the guest agent.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::super::error::ChangeError;
+use super::super::handle::Handle;
+use super::{AGENT_TIMEOUT, in_words};
+use crate::qemu::Command;
+
+/// What ties answers to commands, and is the connection's own.
+const OWN: [&str; 2] = ["guest-sync", "guest-sync-delimited"];
+
+/// There is no answer to these when they work.
+fn is_unanswered(command: &str) -> bool {
+    command == "guest-shutdown" || command.starts_with("guest-suspend-")
+}
+
+impl Handle {
+    /// Runs a command of the guest agent and returns its answer; nothing (null) of what has no answer when it works.
+    ///
+    /// # Errors
+    /// `NoGuestAgent`; `RefusedByGuest` with the agent's words; `NotSupported`: it does not have or not allow the command.
+    pub async fn agent_command(
+        &self,
+        command: &str,
+        arguments: Map<String, Value>,
+        agent_timeout: Option<Duration>,
+    ) -> Result<Value, ChangeError> {
+        if OWN.contains(&command) {
+            return Err(ChangeError::invalid(
+                "command",
+                format!("vmrun itself keeps in step with the agent by {command}"),
+            ));
+        }
+        let command = Command { execute: command.to_owned(), arguments };
+        self.in_guest(agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
+            let answer = match is_unanswered(&command.execute) {
+                true => self.agent.tell(&command).await.map(|()| Value::Null),
+                false => self.agent.run(&command).await,
+            };
+            answer.map_err(in_words)
+        })
+        .await
+    }
+}

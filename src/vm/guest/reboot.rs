@@ -1,0 +1,114 @@
+//! A reboot that is over when the guest is up again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use crate::qemu::Command;
+use crate::spec::{Condition, duration};
+
+use super::super::agent::Presence;
+use super::super::bus::{Heard, Listener};
+use super::super::change::Change;
+use super::super::error::{ChangeError, ErrorKind};
+use super::super::handle::Handle;
+use super::super::wait::Wait;
+use super::{AGENT_TIMEOUT, in_words};
+
+/// How to reboot.
+#[derive(Debug, Clone)]
+pub struct Reboot {
+    /// The machine is reset, and the guest is not asked.
+    pub force: bool,
+    /// What tells that it is up again; unless given, its agent's answer, if it has answered before.
+    pub until: Option<Condition>,
+    /// How long all of it may take.
+    pub timeout: Duration,
+    /// How long an agent is waited for that does not answer yet; 10 s unless given.
+    pub agent_timeout: Option<Duration>,
+}
+
+/// A reboot that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rebooted {
+    /// When the machine was reset.
+    pub reset_after: Duration,
+    /// What told that the guest is up again, and when; none if nothing was there to tell it.
+    pub up: Option<(Condition, Duration)>,
+}
+
+impl Handle {
+    /// Reboots the guest and waits until it is up again.
+    ///
+    /// # Errors
+    /// `NoGuestAgent` and what the guest refuses; `TimedOut`, which says how far it got; `NotRunning`: the VM has ended of it.
+    pub async fn reboot(&self, reboot: Reboot) -> Result<Rebooted, ChangeError> {
+        let started = Instant::now();
+        let deadline = started + reboot.timeout;
+        let had_agent = self.agent.presence() != Presence::NeverHeard;
+        let events = self.bus.listen(None);
+        if reboot.force {
+            self.change(Change::Reset).await?;
+        } else {
+            let command = Command::new("guest-shutdown", json!({ "mode": "reboot" }));
+            let sent = AtomicBool::new(false);
+            let ask = async {
+                sent.store(true, Ordering::Relaxed);
+                self.agent.tell(&command).await.map_err(in_words)
+            };
+            // the agent ends with the guest, which may be before its silence is taken for a yes
+            match self.in_guest(reboot.agent_timeout.unwrap_or(AGENT_TIMEOUT), ask).await {
+                Err(error) if error.kind == ErrorKind::NoGuestAgent && sent.load(Ordering::Relaxed) => {}
+                asked => asked.map_err(|error| match error.kind {
+                    ErrorKind::NoGuestAgent => {
+                        error.hint("`reboot --force` and `reset` do not ask the guest")
+                    }
+                    _ => error,
+                })?,
+            }
+        }
+        let late = |message: String| ChangeError::new(ErrorKind::TimedOut, message);
+        let within = duration::format(reboot.timeout);
+        let reset = tokio::select! { biased;
+            reset = timeout_at(deadline, next_reset(events, reboot.force)) => reset,
+            ended = self.guest_ends() => return Err(ended),
+        };
+        reset.map_err(|_| {
+            late(format!("the guest was asked to reboot and has not done so within {within}"))
+        })?;
+        let reset_after = started.elapsed();
+        let agent = (had_agent || !reboot.force).then_some(Condition::Agent);
+        let Some(condition) = reboot.until.or(agent) else { return Ok(Rebooted { reset_after, up: None }) };
+        let timeout = Some(deadline.saturating_duration_since(Instant::now()));
+        let wait = Wait { conditions: vec![condition.clone()], all: false, timeout, from_now: true };
+        match self.wait(wait).await {
+            Ok(_) => Ok(Rebooted { reset_after, up: Some((condition, started.elapsed())) }),
+            Err(error) if error.kind == ErrorKind::TimedOut => {
+                let after = duration::format(Duration::from_secs(reset_after.as_secs()));
+                Err(late(format!(
+                    "the machine was reset after {after}, and '{condition}' did not come true within {within}"
+                )))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits for the next reset, of either side.
+async fn next_reset(mut events: Listener, by_host: bool) {
+    loop {
+        match events.next().await {
+            Some(Heard::Record(record)) if record.name == "RESET" => {
+                // QEMU has told of others' resets before
+                if record.data.get("guest").and_then(serde_json::Value::as_bool) == Some(!by_host) {
+                    return;
+                }
+            }
+            Some(_) => {}
+            // the VM has ended, which somebody else notices
+            None => std::future::pending().await,
+        }
+    }
+}
