@@ -13,7 +13,14 @@ use super::wrap::WrapArgs;
 
 /// Starts QEMU virtual machines and changes them while they run.
 #[derive(Debug, Parser)]
-#[command(name = "vmrun", version, propagate_version = false, max_term_width = 110)]
+// of one flag given several times the last counts, as in most programs: a script puts its own in front of its caller's
+#[command(
+    name = "vmrun",
+    version,
+    propagate_version = false,
+    max_term_width = 110,
+    args_override_self = true
+)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) program: Program,
@@ -84,5 +91,101 @@ impl Cli {
             Program::Doctor(Lazy(args)) => args.json,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use clap::{ArgAction, Command, CommandFactory};
+
+    use super::*;
+
+    /// Something of what any flag takes.
+    const VALUES: [&str; 17] = [
+        "12345678-9abc-4def-8123-456789abcdef",
+        "1",
+        "1s",
+        "1M",
+        "/a",
+        "a",
+        "ctrl-a",
+        "user",
+        "x86_64",
+        "kvm",
+        "none",
+        "poweroff",
+        "text",
+        "running",
+        "0:80",
+        "1:80",
+        "tcp",
+    ];
+
+    fn kind(words: &[String]) -> Option<ErrorKind> {
+        Cli::try_parse_from(words).err().map(|error| error.kind())
+    }
+
+    fn is_wrong_value(kind: Option<ErrorKind>) -> bool {
+        matches!(
+            kind,
+            Some(ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::ArgumentConflict)
+        )
+    }
+
+    /// Tries every flag with one value twice; counts them.
+    fn twice(command: &Command, path: &[String]) -> usize {
+        let flags = command.get_arguments().filter(|argument| {
+            argument.get_long().is_some()
+                && matches!(argument.get_action(), ArgAction::Set | ArgAction::SetTrue)
+        });
+        let mut count = 0;
+        for flag in flags {
+            let name = format!("--{}", flag.get_long().unwrap());
+            let of = |words: &[String], times| {
+                path.iter().chain(words.iter().cycle().take(words.len() * times)).cloned().collect::<Vec<_>>()
+            };
+            let words: Vec<Vec<String>> = match flag.get_action() {
+                ArgAction::SetTrue => vec![vec![name.clone()]],
+                _ if flag.is_require_equals_set() => {
+                    VALUES.map(|value| vec![format!("{name}={value}")]).to_vec()
+                }
+                _ => VALUES.map(|value| vec![name.clone(), value.to_owned()]).to_vec(),
+            };
+            let fitting = words.iter().find(|words| !is_wrong_value(kind(&of(words, 1))));
+            let words = fitting.unwrap_or_else(|| panic!("no value fits {path:?} {name}"));
+            assert_eq!(kind(&of(words, 2)), kind(&of(words, 1)), "{path:?} {name} twice");
+            count += 1;
+        }
+        let below = command.get_subcommands().filter(|command| command.get_name() != "help");
+        count
+            + below
+                .map(|command| {
+                    let path: Vec<String> =
+                        path.iter().cloned().chain([command.get_name().to_owned()]).collect();
+                    twice(command, &path)
+                })
+                .sum::<usize>()
+    }
+
+    #[test]
+    fn every_flag_with_one_value_can_be_given_twice() {
+        let mut grammar = Cli::command();
+        grammar.build();
+        let count = twice(&grammar, &["vmrun".to_owned()]);
+        assert!(count > 90, "{count}");
+    }
+
+    #[test]
+    fn the_last_one_counts() {
+        let words =
+            ["vmrun", "qemu", "--stop-timeout", "1s", "--name", "a", "--stop-timeout", "7s", "--name", "b"];
+        let Program::Qemu(Lazy(args)) = Cli::try_parse_from(words).unwrap().program else { panic!("qemu") };
+        assert_eq!(args.run.name.as_ref().map(ToString::to_string).as_deref(), Some("b"));
+        assert_eq!(args.request().unwrap().stop_timeout.as_secs(), 7);
+        // those that are repeatable all count
+        let words = ["vmrun", "qemu", "--publish", "0:80", "--publish", "0:81"];
+        let Program::Qemu(Lazy(args)) = Cli::try_parse_from(words).unwrap().program else { panic!("qemu") };
+        assert_eq!(args.request().unwrap().publish.len(), 2);
     }
 }
