@@ -34,7 +34,7 @@ pub(super) fn install(verbosity: i8, format: LogFormat) {
         i8::MIN..=-1 => LevelFilter::Error,
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
-        2 => LevelFilter::Debug,
+        // what is said to QEMU is told as a trace
         _ => LevelFilter::Trace,
     };
     // a second call, from a test, changes nothing

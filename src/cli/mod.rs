@@ -10,6 +10,8 @@ mod ctl;
 mod doctor;
 mod ended;
 mod failure;
+#[cfg(test)]
+mod flag_list;
 mod harmless;
 mod lazy;
 mod linuxkit;

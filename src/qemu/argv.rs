@@ -8,7 +8,7 @@ use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, controllers, drives, firmware, io, plan,
     screen,
 };
-use crate::spec::{Boot, Networking, OnPanic, Os, VmSpec};
+use crate::spec::{Boot, Firmware, Networking, OnPanic, Os, VmSpec};
 
 const MIB: u64 = 1 << 20;
 
@@ -138,10 +138,11 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
 }
 
 /// Without a display what SeaBIOS and a boot loader's menu say would be seen nowhere ("No bootable device."): with `graphics=off`
-/// SeaBIOS also shows its text screen on the serial port. A kernel that is given directly leaves it nothing to say; UEFI
-/// firmware uses the serial port anyway.
+/// SeaBIOS also shows its text screen on the serial port; one that is given by its path may be a SeaBIOS. A kernel that is given
+/// directly leaves it nothing to say; UEFI firmware uses the serial port anyway.
 fn firmware_needs_the_console(machine: &Machine, spec: &VmSpec) -> bool {
-    let bios = matches!(machine.family(), Family::Q35 | Family::Pc) && spec.firmware.is_none();
+    let flash = matches!(spec.firmware, Some(Firmware::Flash { .. }));
+    let bios = matches!(machine.family(), Family::Q35 | Family::Pc) && !flash;
     bios && !spec.display.has_screen() && !matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. })
 }
 
