@@ -232,12 +232,14 @@ fn add_disk(call: wire::AddDisk) -> Result<Change, ChangeError> {
     let disk = DiskSpec {
         file: Some(absolute("file", &call.file)?),
         size: call.size_bytes.map(size).transpose()?,
+        grow: call.grow.unwrap_or(false),
         format: call.format.map(|format| parse("format", &format)).transpose()?,
         bus: call.bus.map(|bus| parse("bus", &bus)).transpose()?.unwrap_or_default(),
         readonly: call.readonly.unwrap_or(false),
         serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
         id: call.id.map(|id| parse("id", &id)).transpose()?,
     };
+    disk.check().map_err(|error| ChangeError::invalid("grow", error))?;
     Ok(Change::AddDisk { disk, allow_backing: allowed(call.allow_backing)? })
 }
 

@@ -199,7 +199,7 @@ parameters! {
     /// Parameters of `AddDisk`.
     AddDisk {
         file: String;
-        size_bytes: i64, format: String, bus: String, readonly: bool, serial: String, id: String,
+        size_bytes: i64, grow: bool, format: String, bus: String, readonly: bool, serial: String, id: String,
         allow_backing: Vec<String>
     }
     /// Parameters of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.

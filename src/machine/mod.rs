@@ -242,7 +242,7 @@ impl Machine {
         self.call(methods::RemoveForward, call).await.map(|_| ())
     }
 
-    /// Plugs a disk in: `[file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
+    /// Plugs a disk in: `[file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
     pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
         let call = add_disk(disk.parse().map_err(Error::invalid)?, &[])?;
         Ok(self.call(methods::AddDisk, call).await?.disk)

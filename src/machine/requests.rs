@@ -71,6 +71,7 @@ pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDi
     Ok(wire::AddDisk {
         file: absolute_text(&file)?,
         size_bytes: disk.size.map(size_bytes),
+        grow: disk.grow.then_some(true),
         format: disk.format.map(|format| format.to_string()),
         bus: Some(disk.bus.to_string()),
         readonly: Some(disk.readonly),

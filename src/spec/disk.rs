@@ -68,13 +68,15 @@ word_type!(DiskBus, "disk bus", {
     Nvme = "nvme",
 });
 
-/// `--disk` and `disk-add`: `[file=]PATH[,size=1G][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`.
+/// `--disk` and `disk-add`: `[file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiskSpec {
     /// The image; none = a default name in the state directory.
     pub file: Option<PathBuf>,
     /// To create it with, if it does not exist.
     pub size: Option<Size>,
+    /// An image that is smaller than `size` is made larger; the partitions in it stay as they are.
+    pub grow: bool,
     /// The format; none = found out (or qcow2 for a new `*.qcow2`, else raw).
     pub format: Option<ImageFormat>,
     /// The bus.

@@ -156,6 +156,15 @@ pub(super) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
     })
 }
 
+/// The VM that has this state directory.
+pub(super) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> {
+    let has_it = |name: &VmName| {
+        let directory = RunClient::open(root, name).ok()?;
+        VmFile::read(&directory).map(|file| file.facts.state_directory == state)
+    };
+    RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
+}
+
 /// Whether there is a living QEMU behind a run directory that nobody holds.
 pub fn is_orphan(directory: &RunClient) -> bool {
     matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)

@@ -22,6 +22,7 @@ use crate::host::raw_images::{GuestAccess, RawImages};
 use crate::spec::{DiskSpec, FileId, HostFile, Image, ImageFormat, Size};
 
 use super::error::{ChangeError, Why};
+use super::image_holder;
 use super::inventory::{Inventory, Kind};
 use super::open_files::OpenFiles;
 
@@ -204,12 +205,62 @@ impl Images {
             Access::Disk if !disk.readonly => writable_enough(opened),
             Access::Disk | Access::Below => Ok(opened),
         });
+        let opened = match made {
+            None => opened.and_then(|opened| self.fitted(opened, disk, access)),
+            Some(_) => opened,
+        };
         match opened {
             Ok(opened) => Ok((opened, made)),
             Err(error) => {
                 made.iter().for_each(MadeFile::remove);
                 Err(error)
             }
+        }
+    }
+
+    /// An image that is there, of which a size was said: it is made as large if it is to grow, and otherwise what it is is told.
+    fn fitted(&self, opened: Opened, disk: &DiskSpec, access: Access) -> Result<Opened, ChangeError> {
+        let wanted = disk.size.map(|size| size.bytes().next_multiple_of(image::SECTOR));
+        let (Some(wanted), Some(now), Some(_)) = (wanted, opened.size_bytes, &self.0.folders) else {
+            return Ok(opened);
+        };
+        let (shown, size) = (&opened.shown, Size(now));
+        match now.cmp(&wanted) {
+            std::cmp::Ordering::Equal => return Ok(opened),
+            std::cmp::Ordering::Greater => {
+                log::warn!("{shown} is larger than `size={}`, and stays so: it has {size}", Size(wanted));
+                return Ok(opened);
+            }
+            std::cmp::Ordering::Less if !disk.grow => {
+                log::warn!(
+                    target: HINTED,
+                    "{shown} is smaller than `size={}`, and stays so: it has {size}\nhint: `grow=on` makes it larger",
+                    Size(wanted)
+                );
+                return Ok(opened);
+            }
+            std::cmp::Ordering::Less => {}
+        }
+        // an overlay is made as large as it is to be
+        if access == Access::Disk {
+            let qemu_img = programs::qemu_img(&SearchPath::from_env())
+                .map_err(ChangeError::hinted(ProgramError::hint))?;
+            image::grow(&qemu_img, &opened.image, wanted).map_err(|error| self.not_grown(&opened, error))?;
+        }
+        log::info!(
+            "{shown} has grown from {size} to {}: its partitions are for the guest to grow",
+            Size(wanted)
+        );
+        Ok(Opened { size_bytes: Some(wanted), ..opened })
+    }
+
+    fn not_grown(&self, opened: &Opened, error: CreateError) -> ChangeError {
+        let error = ChangeError::hinted(CreateError::hint)(error);
+        let root = self.0.folders.as_ref().and_then(|folders| folders.run.parent());
+        let file = std::iter::once(opened.image.file.as_path());
+        match image_holder::find(root, file, &error.message, 0) {
+            Some((path, holder)) => image_holder::named(error, &path, &holder),
+            None => error,
         }
     }
 

@@ -20,6 +20,7 @@ mod facts;
 pub(crate) mod fuzzing;
 mod guest;
 mod handle;
+mod image_holder;
 mod images;
 mod inventory;
 mod journal;

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, process_with, remove_socket};
+use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remove_socket};
 use crate::host::oom::OomKills;
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
@@ -22,12 +22,13 @@ use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, Limits, VmSpec};
 
-use super::adopt::{self, VmFile};
+use super::adopt::VmFile;
 use super::agent::AgentLink;
 use super::console::{self, Console, ConsoleLog};
 use super::error::ChangeError;
 use super::facts::Facts;
 use super::handle::INBOX_LENGTH;
+use super::image_holder;
 use super::inventory::{Bound, Inventory};
 use super::journal::{Cards, Journal, Pending};
 use super::opened::{self, Files, ImageNodes};
@@ -173,22 +174,11 @@ fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
 /// Says whose lock on an image it was, where QEMU says that there is one.
 fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> StartError {
     let StartError::Qemu { said } = error else { return error };
-    let found = said.contains("Is another process using the image").then(|| {
-        // QEMU tells the name of the one that it could not lock
-        let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
-        let mut files = layers.map(|layer| &layer.file);
-        files.find_map(|file| {
-            let named = file.to_str().is_some_and(|file| said.contains(file));
-            let (pid, program) = process_with(file, own_qemu).filter(|_| named)?;
-            Some((file.clone(), pid, program))
-        })
-    });
-    let Some((path, pid, program)) = found.flatten() else { return StartError::Qemu { said } };
-    let vm = prepared.run.path().parent().and_then(|root| adopt::vm_of(root, pid));
-    let holder = match vm {
-        Some((name, true)) => format!("VM '{name}', which reads it under an overlay (`--ephemeral`)"),
-        Some((name, false)) => format!("VM '{name}'"),
-        None => format!("process {pid} ({program})"),
+    let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
+    let files = layers.map(|layer| layer.file.as_path());
+    let Some((path, holder)) = image_holder::find(prepared.run.path().parent(), files, &said, own_qemu)
+    else {
+        return StartError::Qemu { said };
     };
     StartError::Locked { path, holder, said }
 }

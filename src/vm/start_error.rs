@@ -135,6 +135,14 @@ pub enum StartError {
         /// Its last words.
         said: String,
     },
+    /// A VM has the state directory.
+    #[error("state directory {} is in use by VM '{vm}'", path.display())]
+    StateTaken {
+        /// The directory.
+        path: PathBuf,
+        /// Which VM.
+        vm: VmName,
+    },
     /// Of the system.
     #[error("{what}: {error}")]
     System {
@@ -226,6 +234,9 @@ impl StartError {
             Self::Locked { .. } => {
                 Some("end that first, or throw away what this run writes: `--ephemeral`".to_owned())
             }
+            Self::StateTaken { vm, .. } => Some(format!(
+                "it is the VM of this image: `vmrun ctl --vm {vm} shutdown` ends it; a second one needs another `--state DIR`, or `--ephemeral`"
+            )),
             Self::NameTaken(_) => Some("choose another with `--name`, or see `vmrun ls`".to_owned()),
             Self::Elsewhere(_) => Some("run the command in the container that the VM was started in".to_owned()),
             Self::Program(error) => error.hint(),

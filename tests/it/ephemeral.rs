@@ -203,7 +203,7 @@ fn what_is_only_read_runs_many_times_at_once() {
     assert!(states[1] != states[0] && states[2] != states[0] && states[1] != states[2], "{states:?}");
     // what would be put into the state directory must not be thrown away unasked
     let disk = ["qemu", "--detached", "--disk", "size=1M", "guest.iso"];
-    sandbox.run(disk).fails(1, &["guest-state is in use by another VM"]);
+    sandbox.run(disk).fails(1, &["guest-state is in use by VM 'guest'", "vmrun ctl --vm guest shutdown"]);
     sandbox.run(["qemu", "--detached", "--state", "guest-state", "guest.iso"]).fails(1, &["is in use"]);
     for name in names {
         sandbox.ctl(["--vm", &name, "shutdown", "--force"]);

@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use crate::control::{methods, wire};
+use crate::host::image::SECTOR;
 use crate::machine;
 use crate::spec::{DiskSpec, MediumSpec, Size};
 
@@ -20,7 +21,7 @@ use super::{Context, devices, throttle};
 pub(super) enum Command {
     /// List the disks and CD-ROM drives
     DiskList,
-    /// Plug a disk: [file=]PATH[,size=1G][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
+    /// Plug a disk: [file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
     DiskAdd(Lazy<Add>),
     /// Ask the guest to release a disk, and unplug it
     DiskRemove(Lazy<devices::Remove>),
@@ -84,7 +85,7 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
 /// `disk-add`.
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// [file=]PATH[,size=1G][,format=F][,bus=virtio|scsi|usb|nvme][,readonly=on][,serial=S][,id=ID]
+    /// [file=]PATH[,size=1G[,grow=on]][,format=F][,bus=virtio|scsi|usb|nvme][,readonly=on][,serial=S][,id=ID]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
     disk: DiskSpec,
     /// A file, or a folder of files, that the image may lead to as backing or data files, besides its own folder; repeatable
@@ -94,10 +95,25 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let wanted = self.disk.size.map(Size::bytes);
         let call = machine::add_disk(self.disk, &self.allow_backing)?;
         let wire::DiskReply { disk } = context.client.call(methods::AddDisk, call)?;
+        if let (Some(wanted), Some(now)) = (wanted, disk.size_bytes) {
+            tell_size(&disk, wanted.next_multiple_of(SECTOR), now);
+        }
         context.output.print(&disk, || disk.id.clone())
     }
+}
+
+/// An image that is there keeps its size, unless it is to grow.
+fn tell_size(disk: &wire::Disk, wanted: u64, now: u64) {
+    let is = match now.cmp(&wanted) {
+        std::cmp::Ordering::Equal => return,
+        std::cmp::Ordering::Less => "smaller than `size=`: `grow=on` makes it larger",
+        std::cmp::Ordering::Greater => "larger than `size=`",
+    };
+    let file = disk.file.as_deref().unwrap_or_default();
+    log::warn!("{file} was there, and is {is}; it has {}", Size(now));
 }
 
 /// `disk-resize`.

@@ -13,26 +13,37 @@ pub(super) fn holder(lock: &File) -> Option<i32> {
     // more processes look at the lock than hold it
     let holds = |pid: &i32| {
         let open = descriptors_of(*pid, names::LOCK.as_ref(), &facts);
-        open.iter().any(|number| {
-            fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.display())).is_ok_and(|info| {
-                info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
-            })
-        })
+        let is_flock = |number: &OsString| {
+            locks(*pid, number).is_some_and(|locks| locks.iter().any(|lock| lock.contains("FLOCK")))
+        };
+        open.iter().any(is_flock)
     };
     processes()?.find(holds)
 }
 
-/// A process, but for this one and `but`, that has this file open, with its program's name, if `/proc` tells.
+/// The locks that a process holds by a descriptor, as the kernel tells them.
+fn locks(pid: i32, number: &OsStr) -> Option<Vec<String>> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.display())).ok()?;
+    Some(info.lines().filter(|line| line.starts_with("lock:")).map(str::to_owned).collect())
+}
+
+/// A process, but for this one and `but`, that has this file locked, else one that has it open, with its program's name, if `/proc`
+/// tells.
 pub fn process_with(file: &Path, but: i32) -> Option<(i32, String)> {
     let facts = fs::metadata(file).ok()?;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let has_it = |pid: &i32| {
-        ![own, but].contains(pid)
-            && file.file_name().is_some_and(|name| !descriptors_of(*pid, name, &facts).is_empty())
+    let name = file.file_name()?;
+    let others = processes()?.filter(|pid| ![own, but].contains(pid));
+    let open: Vec<(i32, Vec<OsString>)> = others
+        .map(|pid| (pid, descriptors_of(pid, name, &facts)))
+        .filter(|(_, descriptors)| !descriptors.is_empty())
+        .collect();
+    let is_locked = |(pid, descriptors): &&(i32, Vec<OsString>)| {
+        descriptors.iter().any(|number| locks(*pid, number).is_some_and(|locks| !locks.is_empty()))
     };
-    let pid = processes()?.find(has_it)?;
+    let (pid, _) = open.iter().find(is_locked).or(open.first())?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some((pid, name.trim().to_owned()))
+    Some((*pid, name.trim().to_owned()))
 }
 
 fn processes() -> Option<impl Iterator<Item = i32>> {

@@ -4,14 +4,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::host::made::{MadeFile, NewFile};
 use crate::host::{environment, sys};
-use crate::spec::{ImageFormat, Size};
+use crate::spec::{FileId, Image, ImageFormat, Size};
 
 /// Disks consist of sectors of this many bytes.
-const SECTOR: u64 = 512;
+pub const SECTOR: u64 = 512;
 
 /// Why an image could not be made.
 #[derive(Debug, Error)]
@@ -35,6 +36,14 @@ pub enum CreateError {
         /// What it said.
         message: String,
     },
+    /// It cannot be made larger.
+    #[error("cannot make {} larger: {message}", path.display())]
+    NotGrown {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
     /// Of the file system.
     #[error("cannot create {}", path.display())]
     Io {
@@ -51,7 +60,7 @@ impl CreateError {
         match self {
             Self::Exists(_) => Some("leave size= away to use it as it is".to_owned()),
             Self::Program { .. } => Some("apt-get install qemu-utils".to_owned()),
-            Self::Refused { .. } | Self::Io { .. } => None,
+            Self::Refused { .. } | Self::NotGrown { .. } | Self::Io { .. } => None,
         }
     }
 }
@@ -133,6 +142,32 @@ pub fn create_overlay(
     command.args(size_bytes.map(|bytes| bytes.next_multiple_of(SECTOR).to_string()));
     run(command, qemu_img, path)?;
     Ok(new.keep())
+}
+
+/// Makes an image larger; what is in it stays as it is. `qemu-img` opens this very file, nothing that it leads to, and not while
+/// somebody else has it.
+///
+/// # Errors
+/// Why not; the image is as it was.
+pub fn grow(qemu_img: &Path, image: &Image, bytes: u64) -> Result<(), CreateError> {
+    let not_grown = |message: String| CreateError::NotGrown { path: image.file.clone(), message };
+    if image.identity.is_some_and(FileId::is_block_device) {
+        return Err(not_grown("it is a device".to_owned()));
+    }
+    if image.data_file.is_some() || !image.extents.is_empty() {
+        return Err(not_grown("its data are in other files".to_owned()));
+    }
+    let file = json!({ "driver": "file", "filename": image.file.to_str() });
+    let mut node = json!({ "driver": image.format.as_str(), "file": file });
+    if matches!(image.format, ImageFormat::Qcow2 | ImageFormat::Qed | ImageFormat::Vmdk) {
+        node["backing"] = Value::Null;
+    }
+    let mut command = Command::new(qemu_img);
+    command.args(["resize", "-q", "--", &format!("json:{node}"), &bytes.to_string()]);
+    run(command, qemu_img, &image.file).map_err(|error| match error {
+        CreateError::Refused { message, .. } => not_grown(message),
+        other => other,
+    })
 }
 
 fn run(mut command: Command, qemu_img: &Path, path: &Path) -> Result<(), CreateError> {

@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 use nix::libc;
 use thiserror::Error;
 
-pub use create::{CreateError, begin, create, create_overlay, finish};
+pub use create::{CreateError, SECTOR, begin, create, create_overlay, finish, grow};
 pub use foreign::Foreign;
 pub use graph::{BackingError, Known, resolve};
 pub use header::{Found, Header, HeaderError, parse};

@@ -12,7 +12,7 @@ use crate::spec::options::{self, OptionError, Writer};
 use crate::spec::size::{Size, SizeError};
 use crate::spec::words::UnknownWord;
 
-const KNOWN: &[&str] = &["file", "size", "format", "bus", "readonly", "serial", "id"];
+const KNOWN: &[&str] = &["file", "size", "grow", "format", "bus", "readonly", "serial", "id"];
 
 /// virtio-blk's `VIRTIO_BLK_ID_BYTES`, the tightest of the buses.
 const MAX_SERIAL: usize = 20;
@@ -35,6 +35,15 @@ pub enum DiskError {
     /// `readonly` is neither on nor off.
     #[error("readonly '{0}' must be on or off")]
     Readonly(String),
+    /// `grow` is neither on nor off.
+    #[error("grow '{0}' must be on or off")]
+    Grow(String),
+    /// To what size it is to grow is not said.
+    #[error("grow=on needs a size")]
+    GrowSize,
+    /// What is only read does not grow.
+    #[error("a disk that is read-only cannot grow")]
+    GrowReadonly,
     /// `serial` has no characters, too many, or some that are not printable ASCII.
     #[error("serial '{}' must be 1 to {MAX_SERIAL} printable ASCII characters", .0.escape_debug())]
     Serial(String),
@@ -64,12 +73,25 @@ impl DiskSpec {
                 "size" => disk.size = Some(Size::of_disk(value)?),
                 "format" => disk.format = Some(value.parse()?),
                 "bus" => disk.bus = value.parse()?,
-                "readonly" => disk.readonly = switch(value)?,
+                "readonly" => disk.readonly = switch(value, DiskError::Readonly)?,
+                "grow" => disk.grow = switch(value, DiskError::Grow)?,
                 "serial" => disk.serial = Some(serial(value)?),
                 _ => disk.id = Some(value.parse()?),
             }
         }
-        Ok(disk)
+        disk.check().map(|()| disk)
+    }
+
+    /// Whether what is said of it fits together.
+    ///
+    /// # Errors
+    /// It is to grow, and does not say how large, or is only read.
+    pub fn check(&self) -> Result<(), DiskError> {
+        match self.grow {
+            true if self.size.is_none() => Err(DiskError::GrowSize),
+            true if self.readonly => Err(DiskError::GrowReadonly),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a text that [`DiskSpec::parse`] reads says on which bus the disk is.
@@ -82,6 +104,9 @@ impl DiskSpec {
         let mut list = Writer::new("file", self.file.as_deref().map(AsRef::as_ref));
         if let Some(size) = self.size {
             list.add("size", size.to_string());
+        }
+        if self.grow {
+            list.add("grow", "on");
         }
         if let Some(format) = self.format {
             list.add("format", format.as_str());
@@ -103,11 +128,11 @@ impl DiskSpec {
     }
 }
 
-fn switch(text: &str) -> Result<bool, DiskError> {
+fn switch(text: &str, wrong: impl FnOnce(String) -> DiskError) -> Result<bool, DiskError> {
     match text {
         "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
-        _ => Err(DiskError::Readonly(text.to_owned())),
+        _ => Err(wrong(text.to_owned())),
     }
 }
 
@@ -158,6 +183,7 @@ mod tests {
     #[test]
     fn reads_every_option() {
         let text = "a.img,size=1G,format=qcow2,bus=scsi,readonly=on,serial=S 1,id=data";
+        assert!("a.img,size=1G,grow=on".parse::<DiskSpec>().unwrap().grow);
         let disk = DiskSpec {
             size: Some(Size::mib(1024)),
             format: Some(ImageFormat::Qcow2),
@@ -198,7 +224,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        const LIST: &str = "(known: file, size, format, bus, readonly, serial, id)";
+        const LIST: &str = "(known: file, size, grow, format, bus, readonly, serial, id)";
         const EMPTY: &str = "an option is empty (one comma too many? a literal comma is typed twice)";
         for (text, message) in [
             ("", "a disk needs a path or options".into()),
@@ -221,6 +247,9 @@ mod tests {
                 "a,format=qcow",
                 "unknown image format 'qcow', did you mean 'qcow2'? (known: raw, qcow2, vmdk, vdi, vhdx, vpc, qed)".into(),
             ),
+            ("a,size=1G,grow=yes", "grow 'yes' must be on or off".into()),
+            ("a,grow=on", "grow=on needs a size".into()),
+            ("a,size=1G,grow=on,readonly=on", "a disk that is read-only cannot grow".into()),
             ("a,readonly=yes", "readonly 'yes' must be on or off".into()),
             ("a,serial=", "serial '' must be 1 to 20 printable ASCII characters".into()),
             ("a,serial=a\nb", "serial 'a\\nb' must be 1 to 20 printable ASCII characters".into()),
@@ -255,6 +284,7 @@ mod tests {
         fn disk()(
             path in prop::option::of(prop::collection::vec(prop_oneof![Just(b','), Just(b'='), 1..=255u8], 1..12)),
             size in prop::option::of(1..1u64 << 50),
+            grow in any::<bool>(),
             format in prop::option::of(prop::sample::select(ImageFormat::ALL)),
             bus in prop::sample::select(DiskBus::ALL),
             readonly in any::<bool>(),
@@ -264,6 +294,7 @@ mod tests {
             DiskSpec {
                 file: path.map(|bytes| OsString::from_vec(bytes).into()),
                 size: size.and_then(Size::from_bytes),
+                grow: grow && !readonly && size.and_then(Size::from_bytes).is_some(),
                 format,
                 bus,
                 readonly,

@@ -1,5 +1,7 @@
 //! What all hot-plugs have in common: controllers, slots, booking, committing.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use crate::qemu::plan::{self, Controller, Step};
@@ -7,6 +9,7 @@ use crate::spec::{DeviceId, Image};
 
 use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
+use super::super::image_holder;
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::opened::{self, ImageNodes};
 use super::super::owner::{Owner, Reply};
@@ -152,6 +155,7 @@ pub(super) fn plug_with_image(
     reply: Reply,
     undo: impl FnOnce() + Send + 'static,
 ) {
+    let held = image.clone();
     let opening = plan::open_image(id.as_str(), &image, readonly);
     let commands = Plugged::commands(&[opening.as_slice(), &steps].concat());
     open_image(owner, id.to_string(), image, readonly, move |owner, opened| match opened {
@@ -159,15 +163,18 @@ pub(super) fn plug_with_image(
             undo();
             abandon(owner, &id, reply, error);
         }
+        // the lock for writing is taken only here
         Ok(()) => owner.run_plan(steps, move |owner, result| match result {
             Ok(_) => {
                 owner.journal.settled(id.as_str());
                 owner.plugged.add(id.as_str(), commands);
                 answer(reply, committed(owner, &id).map(Box::new).map(Done::Device));
             }
-            Err(error) => close_image(owner, id.to_string(), move |owner, _| {
-                undo();
-                abandon(owner, &id, reply, error);
+            Err(error) => name_holder(owner, &held, error, move |owner, error| {
+                close_image(owner, id.to_string(), move |owner, _| {
+                    undo();
+                    abandon(owner, &id, reply, error);
+                });
             }),
         }),
     });
@@ -183,7 +190,7 @@ pub(super) fn open_image(
 ) {
     owner.run_plan(plan::open_image(&name, &image, readonly), move |owner, result| {
         if let Err(error) = result {
-            return then(owner, Err(error));
+            return name_holder(owner, &image, error, |owner, error| then(owner, Err(error)));
         }
         let session = owner.session.clone();
         let files = owner.files;
@@ -196,6 +203,30 @@ pub(super) fn open_image(
             }
             Err(error) => close_image(owner, name, move |owner, _| then(owner, Err(error))),
         });
+    });
+}
+
+/// Tells who has an image, where QEMU only says that somebody has.
+fn name_holder(
+    owner: &mut Owner,
+    image: &Image,
+    error: ChangeError,
+    then: impl FnOnce(&mut Owner, ChangeError) + Send + 'static,
+) {
+    if !image_holder::is_lock(&error.message) {
+        return then(owner, error);
+    }
+    let root = owner.facts.run_directory.parent().map(Path::to_owned);
+    let files: Vec<PathBuf> = image.layers().map(|layer| layer.file.clone()).collect();
+    let (said, own_qemu) = (error.message.clone(), owner.process.pid());
+    let look =
+        move || Ok(image_holder::find(root.as_deref(), files.iter().map(PathBuf::as_path), &said, own_qemu));
+    owner.spawn_blocking(look, move |owner, found| {
+        let error = match found {
+            Ok(Some((path, holder))) => image_holder::named(error, &path, &holder),
+            Ok(None) | Err(_) => error,
+        };
+        then(owner, error);
     });
 }
 

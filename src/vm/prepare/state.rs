@@ -8,11 +8,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::host::dirs::{
-    DirError, EphemeralEnvironment, RunDir, StateBefore, StateDir, StoreError, ephemeral_path,
-    linuxkit_state_path, open_ephemeral, state_path_in, store_path, user_store,
+    DirError, EphemeralEnvironment, RunDir, RuntimeEnvironment, StateBefore, StateDir, StoreError,
+    ephemeral_path, linuxkit_state_path, open_ephemeral, runtime_root, state_path_in, store_path, user_store,
 };
 use crate::spec::{Boot, MacAddress, Request, VmName};
 
+use super::super::adopt;
 use super::super::start_error::{StartError, system};
 use super::{Made, Plan, naming, store_environment};
 
@@ -94,10 +95,20 @@ pub(super) fn open(
             let identity = Identity::default();
             return Ok(Opened { state: ephemeral(run, made)?, ephemeral: true, identity });
         }
+        Err(DirError::InUse { path }) => return Err(taken(request, path)),
         other => other?,
     };
     made.state(before.of(&state).map_err(system("the state directory"))?);
     Ok(Opened { state: Arc::new(state), ephemeral: false, identity: Identity::default() })
+}
+
+/// Says whose it is.
+fn taken(request: &Request, path: PathBuf) -> StartError {
+    let root = runtime_root(&RuntimeEnvironment::from_env_or(request.runtime.as_deref()));
+    match root.ok().and_then(|root| adopt::vm_with_state(&root, &path)) {
+        Some(vm) => StartError::StateTaken { path, vm },
+        None => StartError::StateDirectory(DirError::InUse { path }),
+    }
 }
 
 fn ephemeral(run: &RunDir, made: &mut Made) -> Result<Arc<StateDir>, DirError> {

@@ -276,6 +276,7 @@ impl FakeVm {
 /// `disk-add`, made with 1 MiB if it is not there.
 pub(super) fn disk(file: PathBuf, bus: DiskBus, id: Option<&str>) -> Change {
     let disk = DiskSpec {
+        grow: false,
         file: Some(file),
         size: Size::from_bytes(1 << 20),
         format: None,
