@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
+use crate::support::linux::Linux;
 use crate::support::pty::OnTerminal;
 use crate::support::sandbox::{Done, Foreground, Sandbox};
 
@@ -206,10 +207,10 @@ fn any_of_many_conditions_or_all_of_them() {
 }
 
 #[test]
-fn a_copy_waits_for_an_agent_as_long_as_it_is_told() {
+fn what_needs_an_agent_waits_for_it_as_long_as_it_is_told() {
     let sandbox = idle(&[]);
     std::fs::write(sandbox.file("a"), "a").unwrap();
-    for words in [["copy-to", "a", "/b"], ["copy-from", "/b", "c"]] {
+    for words in [&["copy-to", "a", "/b"][..], &["copy-from", "/b", "c"], &["agent", "guest-ping"]] {
         let began = Instant::now();
         let refused = sandbox.ctl(words.iter().chain(&["--agent-timeout", "300ms"]));
         refused.fails(4, &["agent"]);
@@ -280,4 +281,21 @@ fn a_shell_completes_what_there_is() {
     let script = "source <(\"$0\" completions bash); COMP_WORDS=(vmrun ctl disk-a); COMP_CWORD=2; _vmrun vmrun disk-a ctl; echo \"${COMPREPLY[@]}\"";
     let done = sandbox.program("bash").args(["-c", script, env!("CARGO_BIN_EXE_vmrun")]).output().unwrap();
     assert_eq!(Done::of(done).line(), "disk-add");
+}
+
+#[test]
+fn a_clock_may_stay_where_it_was() {
+    let vm = Linux::boot(["--disk", "disk.qcow2,size=64M"]);
+    let is_past = |clock: &str| clock.parse::<u64>().unwrap() < 1_100_000_000;
+    vm.run("date -s @1000000000 > /dev/null");
+    vm.ctl(["snapshot-save", "past"]);
+    vm.ctl(["snapshot-load", "past", "--no-time-sync"]);
+    assert!(is_past(&vm.run("date +%s")));
+    vm.ctl(["save", "vm.saved"]);
+    let (ended, sandbox) = vm.end();
+    assert_eq!(ended.code(), 0);
+    sandbox.detached(["--restore", "vm.saved", "--no-time-sync", "--state", "state"]);
+    sandbox.ctl(["wait", "agent", "--timeout", "60s"]).ok();
+    assert!(is_past(&sandbox.ctl(["exec", "--", "date", "+%s"]).line()));
+    quit(&sandbox);
 }
