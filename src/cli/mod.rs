@@ -28,6 +28,7 @@ use std::ffi::OsString;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 use clap::{CommandFactory, FromArgMatches};
@@ -38,6 +39,7 @@ use crate::control::find::{self, FindError};
 use crate::host::dirs::{RuntimeEnvironment, StoreEnvironment, runtime_root};
 use crate::host::sys;
 use crate::spec::VmName;
+use crate::vm::RunRecord;
 
 use args::{Cli, Program};
 pub use failure::Failure;
@@ -122,6 +124,7 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
             Some(name) => ended(&root, name).ok_or_else(|| error.into()),
             None => Err(error.into()),
         },
+        Err(FindError::None) => only_ended(&root).ok_or_else(|| FindError::None.into()),
         other => other.map_err(Failure::from),
     };
     found.map(|(name, client)| (name, client.adopting(adopt::adopt)))
@@ -133,6 +136,19 @@ fn ended(root: &Path, name: &VmName) -> Option<(VmName, Client)> {
         Fate::Ended(record) => after::client(*record).ok().map(|client| (name.clone(), client)),
         _ => None,
     }
+}
+
+/// The only VM that has ended within the last minute, where none runs: what asks for it has come a moment too late. Of several none is meant.
+fn only_ended(root: &Path) -> Option<(VmName, Client)> {
+    // what a supervisor that was killed has left gets its record
+    for (name, _) in find::all(root).ok()? {
+        let _ = ended(root, &name);
+    }
+    let mut recent = RunRecord::all(&StoreEnvironment::from_env(), root);
+    recent.retain(|record| Duration::from_millis(record.age_ms()) < after::RECENT);
+    let [record] = <[RunRecord; 1]>::try_from(recent).ok()?;
+    let name = record.name().clone();
+    after::client(record).ok().map(|client| (name, client))
 }
 
 fn fail(failure: &Failure, as_json: bool) -> ExitCode {

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, SnapshotName, UsbSelector};
 use crate::vm::{
-    Change, ChangeError, Done, ForwardPattern, Handle, Removable, ShutdownOptions, SnapshotChange, Wait,
+    Change, ChangeError, Done, ForwardPattern, Handle, Present, Removable, ShutdownOptions, SnapshotChange,
+    Wait,
 };
 
 use super::error::WireError;
@@ -101,7 +102,18 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongi
                     let status = wire::Status { outcome, ..translate::status(&last) };
                     reply(&wire::StatusReply { status: wire::Status { state: "ended".to_owned(), ..status } })
                 }
-                (status, _) => written(own.status.frame(status?)),
+                (status, _) => {
+                    let status = status?;
+                    let as_known = translate::status(&status);
+                    let Present { memory_bytes, cpus } = vm.present(&status).await?;
+                    match (memory_bytes, cpus) == (as_known.memory_bytes, as_known.cpus) {
+                        true => written(own.status.frame(status)),
+                        false => {
+                            let status = wire::Status { memory_bytes, cpus, ..as_known };
+                            reply(&wire::StatusReply { status })
+                        }
+                    }
+                }
             }
         }
         "ListUsb" | "ListForwards" | "ListDisks" | "ListNics" => {

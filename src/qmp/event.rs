@@ -84,6 +84,15 @@ pub enum View<'a> {
         /// Its path in QEMU's object tree.
         path: &'a str,
     },
+    /// The guest's ACPI tells what came of a request (`_OST`): of memory or a processor.
+    AcpiOst {
+        /// The device's id, if it has one.
+        device: Option<&'a str>,
+        /// What it is about: 3 is a request to let the device go.
+        source: u64,
+        /// 0 is success.
+        status: u64,
+    },
     /// A read or write of an image failed.
     BlockIoError {
         /// The device's name or, for devices without a drive, its path.
@@ -163,6 +172,14 @@ impl Event {
             "DEVICE_DELETED" => View::DeviceDeleted { device: self.text("device"), path: text("path") },
             "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" => {
                 View::UnplugGuestError { device: self.text("device"), path: text("path") }
+            }
+            "ACPI_DEVICE_OST" => {
+                let info = self.data.get("info").unwrap_or(&Value::Null);
+                View::AcpiOst {
+                    device: info["device"].as_str(),
+                    source: info["source"].as_u64().unwrap_or_default(),
+                    status: info["status"].as_u64().unwrap_or_default(),
+                }
             }
             "BLOCK_IO_ERROR" => View::BlockIoError {
                 device: text("device"),

@@ -18,6 +18,15 @@ use super::owner::Owner;
 use super::rebuild;
 use super::state::RunState;
 
+/// What a guest's ACPI answers to when it is asked to let memory or a processor go (ACPI 6.4, table 6.12).
+const EJECT_REQUEST: u64 = 3;
+
+/// Failure of an unknown kind, an unknown event, and what only requests to eject have: in use, busy, something else depends on it (ACPI 6.4,
+/// table 6.14). That it is under way (0x84 in Linux) is none.
+fn is_refusal(status: u64) -> bool {
+    matches!(status, 1 | 2 | 0x80..=0x83)
+}
+
 /// Takes an event into the books. Unknown events are none of our business.
 pub(super) fn handle(owner: &mut Owner, event: &Event) {
     log::debug!("event {} {:?}", event.name, event.data);
@@ -46,6 +55,9 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             remove::deleted(owner, id);
         }
         View::UnplugGuestError { device: Some(id), .. } => remove::refused(owner, id),
+        View::AcpiOst { device: Some(id), source: EJECT_REQUEST, status } if is_refusal(status) => {
+            remove::refused(owner, id);
+        }
         View::SerialPortChange { id, open } if id == owner.machine.ids().agent => agent_port(owner, open),
         View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
         _ => {}

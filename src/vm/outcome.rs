@@ -187,7 +187,7 @@ impl Evidence {
                 "QEMU was killed (SIGKILL) by the kernel, which ran out of memory for its control group"
                     .to_owned()
             }
-            None => sentence(ending, exit, after),
+            None => sentence(ending, exit, after, self.asked.is_some()),
         };
         let telling = matches!(ending, Ending::Crashed | Ending::HostSignal);
         let tail = (telling && !stderr.is_empty()).then_some(stderr);
@@ -249,13 +249,16 @@ pub enum Exit {
     Signal(i32),
 }
 
-fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>) -> String {
+fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>, asked: bool) -> String {
     let after = after.map(|after| format!(" after {:.1} s", after.as_secs_f64())).unwrap_or_default();
     match ending {
         Ending::GuestOff => "the guest switched itself off".to_owned(),
         Ending::AskedAgent => format!("the guest followed its agent's shutdown{after}"),
         Ending::AskedAcpi => format!("the guest followed the power button{after}"),
-        Ending::Quit => format!("QEMU was told to quit{after}; the guest had no say in it"),
+        Ending::Quit if asked => {
+            format!("QEMU was told to quit{after}; the guest was asked to shut down and did not")
+        }
+        Ending::Quit => format!("QEMU was told to quit{after}; the guest was not asked"),
         Ending::Killed => format!("QEMU did not quit and was killed{after}"),
         Ending::GuestReset => "the guest reset, which ends this VM".to_owned(),
         Ending::Panicked => "the guest's kernel panicked".to_owned(),
@@ -323,6 +326,21 @@ mod tests {
         };
         assert_eq!(ended(forced, Some(Exit::Code(0))), Ending::Quit);
         assert_eq!(ended(Evidence::killed, Some(Exit::Signal(9))), Ending::Killed);
+    }
+
+    #[test]
+    fn whether_the_guest_was_asked_is_told() {
+        let message = |asked: bool| {
+            let mut evidence = Evidence::default();
+            if asked {
+                evidence.asked(Asked::Acpi);
+            }
+            evidence.told_to_quit();
+            evidence.shutdown_event("host-qmp-quit", false);
+            evidence.verdict(Some(Exit::Code(0)), String::new()).message
+        };
+        assert_eq!(message(true), "QEMU was told to quit; the guest was asked to shut down and did not");
+        assert_eq!(message(false), "QEMU was told to quit; the guest was not asked");
     }
 
     #[test]

@@ -189,6 +189,28 @@ fn whoever_comes_after_the_end_is_told_how_it_ended() {
 }
 
 #[test]
+fn the_only_vm_that_has_just_ended_needs_no_name() {
+    let sandbox = Sandbox::new();
+    sandbox.ctl(["status"]).fails(3, &["no VM is running"]);
+    named(&sandbox, &[]);
+    sandbox.ctl(["hmp", "quit"]);
+    sandbox.is_clean();
+    assert_eq!(sandbox.ctl(["wait", "exit"]).code, 12);
+    assert_eq!(sandbox.ctl(["shutdown"]).code, 12);
+    assert_eq!(sandbox.ctl_json(["status"])["outcome"]["ending"], "quit");
+    assert!(sandbox.run(["logs"]).ok().stdout.contains(Guest::ReactsToButton.greeting()));
+    sandbox.ctl(["usb-add", "usb-kbd"]).fails(3, &["VM 'web' has ended: QEMU was told to quit"]);
+    // one that runs is meant before any that does not
+    named(&sandbox, &[]);
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
+    sandbox.ctl(["hmp", "quit"]);
+    sandbox.is_clean();
+    // of two nobody knows which is meant
+    sandbox.ctl(["wait", "exit"]).fails(3, &["no VM is running"]);
+    sandbox.ctl(["--vm", "web", "wait", "exit"]).fails(12, &[]);
+}
+
+#[test]
 fn a_name_is_answered_for_by_its_last_run() {
     let sandbox = Sandbox::new();
     named(&sandbox, &[]);

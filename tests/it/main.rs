@@ -33,6 +33,7 @@ mod guest_disks;
 mod guest_exec;
 mod guest_identity;
 mod guest_limits;
+mod guest_memory;
 mod guest_network;
 mod guest_nics;
 mod guest_rogue;

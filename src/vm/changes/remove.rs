@@ -220,7 +220,12 @@ fn gone(owner: &mut Owner, id: &str) {
 pub(in super::super) fn refused(owner: &mut Owner, id: &str) {
     let kind = ErrorKind::RefusedByGuest { id: id.to_owned() };
     let error = ChangeError::new(kind, format!("the guest refused to release '{id}'"));
-    fail(owner, id, &error.hint("it is in use in the guest: unmount it there first"));
+    let is_disk = owner.inventory.device(id).is_some_and(|entry| matches!(entry.kind, Kind::Disk(_)));
+    let hint = match is_disk {
+        true => "it is in use in the guest: unmount it there first",
+        false => "it is in use in the guest",
+    };
+    fail(owner, id, &error.hint(hint));
 }
 
 fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {

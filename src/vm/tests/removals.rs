@@ -63,6 +63,27 @@ async fn a_refusal_of_the_guest_leaves_the_disk_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_by_acpi_is_one_and_nothing_else_is() {
+    let ost = |source: u64, status: u64| json!({ "info": { "device": "data", "slot": "0", "slot-type": "DIMM", "source": source, "status": status } });
+    for status in [0x80, 0x81, 0x82, 0x83, 1] {
+        let vm = with_disk().await;
+        vm.qemu.model().guest = Guest::Ignores;
+        let removal = vm.begin(take(Removable::Disk, "data", 600));
+        vm.sees("device_del").await;
+        // success, progress, and what is about the plugging
+        for (source, status) in [(3, 0), (3, 0x84), (1, 0x80), (0x103, 0x81)] {
+            vm.qemu.event("ACPI_DEVICE_OST", ost(source, status));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!removal.is_finished(), "{status}");
+        vm.qemu.event("ACPI_DEVICE_OST", ost(3, status));
+        let error = removal.await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::RefusedByGuest { id: "data".to_owned() });
+        assert_eq!(vm.books().await.0, ["data Present"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_pending_completes_later() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;

@@ -37,10 +37,25 @@ impl Linux {
         prefix: &Path,
         options: impl IntoIterator<Item = S>,
     ) -> Self {
+        Self::boot_beside(sandbox, prefix, options, [])
+    }
+
+    /// The same with QEMU's own arguments.
+    #[track_caller]
+    pub(crate) fn boot_beside<S: AsRef<OsStr>, const N: usize>(
+        sandbox: Sandbox,
+        prefix: &Path,
+        options: impl IntoIterator<Item = S>,
+        extra: [&str; N],
+    ) -> Self {
         let mut arguments: Vec<OsString> =
             ["--mem", "256", "--state", "state", "--publish", "0:80"].map(OsString::from).to_vec();
         arguments.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
         arguments.push(prefix.into());
+        if N > 0 {
+            arguments.push("--".into());
+        }
+        arguments.extend(extra.map(OsString::from));
         let vm = sandbox.foreground(&arguments);
         let mut linux = Self { vm, sandbox, unread: RefCell::default(), port: 0 };
         linux.sees("vmrun-guest: ready");
