@@ -37,7 +37,7 @@ pub fn raise_limit() {
 /// Lets a child have the limit that this process was started with.
 pub fn give_limit_back(command: &mut Command) {
     if let Some(soft) = BEFORE.get() {
-        sys::limit_descriptors(command, *soft);
+        sys::limit(command, Resource::RLIMIT_NOFILE, *soft);
     }
 }
 

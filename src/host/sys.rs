@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use tokio::io::Interest;
@@ -315,13 +316,11 @@ pub fn prepare_child(command: &mut Command, keep: Vec<OwnedFd>, block_signals: b
     unsafe { command.pre_exec(hook) };
 }
 
-/// Gives a child a soft limit of open files of its own.
-pub fn limit_descriptors(command: &mut Command, soft: u64) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
+/// Gives a child a soft limit of its own: of open files, of the size of a file that it writes.
+pub fn limit(command: &mut Command, resource: Resource, soft: u64) {
     let hook = move || {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
+        let (_, hard) = getrlimit(resource)?;
+        Ok(setrlimit(resource, soft.min(hard), hard)?)
     };
     // SAFETY: between fork and exec the closure makes two system calls: no allocation, no locks; errors are plain numbers.
     unsafe { command.pre_exec(hook) };

@@ -44,6 +44,9 @@ pub enum HeaderError {
     /// A version that nobody made.
     #[error("its header has an unknown version")]
     Version,
+    /// A description of a disk that has no part.
+    #[error("it describes a disk, and names no file with its data")]
+    NoExtent,
 }
 
 /// Looks at the first bytes of an image (up to 2 MiB are of use).

@@ -42,7 +42,7 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
         Header { format: ImageFormat::Vmdk, virtual_size_bytes: None, backing: None, data_files: Vec::new() };
     if !is_sparse(start) {
         header.backing = parent(start);
-        header.data_files = extents(start)?;
+        header.data_files = described(start)?;
         header.virtual_size_bytes = size(start);
         return Ok(header);
     }
@@ -52,11 +52,11 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
         header.virtual_size_bytes = sectors.checked_mul(SECTOR);
         let offset = little_u64(start, 28)?;
         // a sparse file without room for data of its own is a description in disguise
-        if sectors == 0 && offset != 0 {
+        if sectors == 0 {
             let offset = offset.checked_mul(SECTOR).ok_or(HeaderError::Bounds("description"))?;
             let rest = slice(start, offset, (start.len() as u64).saturating_sub(offset))?;
             let description = &rest[..rest.len().min(MAX_DESCRIPTION as usize)];
-            header.data_files = extents(description)?;
+            header.data_files = described(description)?;
             header.virtual_size_bytes = size(description);
         }
     }
@@ -87,6 +87,24 @@ fn parent(start: &[u8]) -> Option<Backing> {
     let name = text.get(word + WORD.len() + 2..)?;
     let name = &name[..name.iter().position(|byte| *byte == b'"')?];
     Some(Backing { name: name.to_owned(), format: Some("vmdk".to_owned()) })
+}
+
+/// The files with the data of a disk that is described. One without any is refused: QEMU (7.2 to 11.1) opens it, and the first look at its
+/// block nodes ends it (`vmdk_get_info`: "Assertion `s->num_extents' failed").
+fn described(description: &[u8]) -> Result<Vec<DataFile>, HeaderError> {
+    let has_extent = text(description).split(|byte| *byte == b'\n').any(is_extent);
+    if has_extent { extents(description) } else { Err(HeaderError::NoExtent) }
+}
+
+/// Whether QEMU takes this line for an extent without any doubt. It skips others: without sectors, of a kind that it does not know.
+fn is_extent(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| is_space(*byte)).filter(|word| !word.is_empty());
+    let mut word = || words.next().unwrap_or_default();
+    let access = word() == b"RW";
+    let sectors = std::str::from_utf8(word()).ok().and_then(|sectors| sectors.parse::<i64>().ok());
+    let kind = matches!(word(), b"FLAT" | b"SPARSE" | b"VMFS" | b"VMFSSPARSE" | b"SESPARSE");
+    let named = matches!(word(), [b'"', first, ..] if *first != b'"');
+    access && sectors.is_some_and(|sectors| sectors > 0) && kind && named
 }
 
 /// `RW 131072 FLAT "disk-flat.vmdk" 0`. QEMU reads with `sscanf`, for which a line's end is as good as a blank: so every `RW` counts,
@@ -157,7 +175,9 @@ mod tests {
             ("version=1\n\0RW 1 FLAT \"a\" 0\n", vec![]),
             ("version=1\nRW 1 FLAT a", vec![]),
         ] {
-            assert_eq!(names(&parse(text.as_bytes()).unwrap()), wanted, "{text:?}");
+            let found = extents(text.as_bytes()).unwrap();
+            let found: Vec<_> = found.iter().map(|file| String::from_utf8_lossy(&file.name)).collect();
+            assert_eq!(found, wanted, "{text:?}");
         }
         let long = format!("version=1\nRW 1 SPARSE \"{}/secret\"\n", "x".repeat(511));
         assert_eq!(names(&parse(long.as_bytes()).unwrap()), ["x".repeat(511)]);
@@ -166,6 +186,27 @@ mod tests {
         assert_eq!(raw, [true, false, false]);
         let endless = "version=1\n".to_owned() + &"RW 1 FLAT \"a\" 0\n".repeat(2000);
         assert_eq!(parse(endless.as_bytes()), Err(HeaderError::Bounds("list of extents")));
+    }
+
+    #[test]
+    fn a_description_without_a_part_is_refused() {
+        for lines in [
+            "",
+            "CID=1\ncreateType=\"vmfs\"\n",
+            "RW 10 ZERO\n",
+            "RW 10 ZERO \"a\"\n",
+            "RW 0 FLAT \"a\" 0\n",
+            "RW -1 FLAT \"a\" 0\n",
+            "RW 1 FLAT \"\" 0\n",
+            "RDONLY 1 FLAT \"a\" 0\nNOACCESS 1 SPARSE \"b\"\n",
+            "\0RW 1 FLAT \"a\" 0\n",
+        ] {
+            let text = format!("version=1\n{lines}");
+            assert_eq!(parse(text.as_bytes()), Err(HeaderError::NoExtent), "{text:?}");
+            let image = [sparse(0, 1), text.into_bytes()].concat();
+            assert_eq!(parse(&image), Err(HeaderError::NoExtent));
+        }
+        assert_eq!(parse(&sparse(0, 0)), Err(HeaderError::NoExtent));
     }
 
     #[test]

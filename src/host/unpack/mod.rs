@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
+use nix::sys::resource::Resource;
 use nix::sys::statvfs::fstatvfs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ pub use packing::Packing;
 const MAX_LAYERS: usize = 4;
 /// What is left free on the disk for everybody else.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// What qemu-img writes at a time at most.
+const CLUSTER_BYTES: u64 = 2 << 20;
 /// Of what a program says, for a message.
 const MAX_SAID: u64 = 4 << 10;
 
@@ -215,7 +218,8 @@ fn layers(
         match image::inspect(&of_descriptor(output.file())) {
             Ok(facts) if facts.format == ImageFormat::Vmdk => {
                 let name = at.with_extension("qcow2.part");
-                return Ok((converted(&output, &facts, &name)?, ImageFormat::Qcow2));
+                let room = room(output.file())?;
+                return Ok((converted(&output, &facts, &name, room)?, ImageFormat::Qcow2));
             }
             Ok(facts) => return Ok((output, facts.format)),
             Err(ImageError::Foreign { foreign, .. }) => match foreign.packing() {
@@ -256,8 +260,7 @@ fn one_layer(
         command.arg(archive::image(&names, packing)?);
     }
     let of_bytes = input.metadata()?.len();
-    let free = fstatvfs(output.file()).map(|disk| disk.blocks_available() * disk.fragment_size());
-    let room = free.map_err(io::Error::from)?.saturating_sub(RESERVE_BYTES);
+    let room = room(output.file())?;
     // the program moves the same position
     let mut position = input.try_clone()?;
     run(command, packing, input, |stdout| {
@@ -266,6 +269,12 @@ fn one_layer(
             progress(Progress { read_bytes, of_bytes, made_bytes });
         })
     })
+}
+
+/// How much may be written beside a file, in bytes.
+fn room(file: &File) -> io::Result<u64> {
+    let disk = fstatvfs(file)?;
+    Ok((disk.blocks_available() * disk.fragment_size()).saturating_sub(RESERVE_BYTES))
 }
 
 /// Runs a program that reads the input from its start; what it writes goes to `take`.
@@ -308,8 +317,13 @@ fn refused(program: &'static str, said: String, status: ExitStatus) -> UnpackErr
     UnpackError::Refused { program, said }
 }
 
-/// Appliances have compressed vmdk images, which cannot be written to.
-fn converted(vmdk: &NewFile, facts: &image::ImageFacts, name: &Path) -> Result<NewFile, UnpackError> {
+/// Appliances have compressed vmdk images, which cannot be written to. `room`: as many bytes may be written.
+fn converted(
+    vmdk: &NewFile,
+    facts: &image::ImageFacts,
+    name: &Path,
+    room: u64,
+) -> Result<NewFile, UnpackError> {
     if facts.backing.is_some() || !facts.data_files.is_empty() {
         return Err(UnpackError::NoDisk("a vmdk with its data in other files".to_owned()));
     }
@@ -322,9 +336,18 @@ fn converted(vmdk: &NewFile, facts: &image::ImageFacts, name: &Path) -> Result<N
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     environment::apply(&mut command);
     sys::prepare_child(&mut command, keep, false, true);
+    // a few bytes can make any number of them: each place of the disk may have the same cluster
+    sys::limit(&mut command, Resource::RLIMIT_FSIZE, room);
     let output = command.output()?;
+    if output.status.success() {
+        return Ok(qcow2);
+    }
+    if qcow2.file().metadata()?.len() >= room.saturating_sub(CLUSTER_BYTES) {
+        let why = format!("its image needs more than the {room} bytes that fit on the disk");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
+    }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(qcow2) } else { Err(refused("qemu-img", said, output.status)) }
+    Err(refused("qemu-img", said, output.status))
 }
 
 /// Leads to an open file, which may have no name.

@@ -95,6 +95,24 @@ fn the_disk_of_an_appliance_can_be_written_to() {
 }
 
 #[test]
+fn an_appliances_disk_takes_no_more_room_than_there_is() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("disk.raw"), vec![7; 4 << 20]).unwrap();
+    let made = "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk.raw disk.vmdk >&2; cat disk.vmdk; rm disk.vmdk";
+    let path = root.path().join("copy.vmdk");
+    let vmdk = NewFile::create(&path).unwrap();
+    vmdk.file().write_all_at(&packed(root.path(), made, b""), 0).unwrap();
+    let facts = image::inspect(&of_descriptor(vmdk.file())).unwrap();
+    let name = root.path().join("disk.qcow2");
+    match converted(&vmdk, &facts, &name, 1 << 20) {
+        Err(UnpackError::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!name.exists());
+    converted(&vmdk, &facts, &name, 16 << 20).unwrap();
+}
+
+#[test]
 fn what_is_no_disk_or_not_whole_is_told_and_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let at = root.path();
