@@ -158,8 +158,9 @@ pub fn open(path: &Path) -> Result<(Vec<u8>, File), SavedError> {
         return Err(SavedError::Version { path: path.to_owned(), version: number(0) });
     }
     let stream = rest[8..].try_into().map_or(0, u64::from_le_bytes);
-    let wanted = STREAM.saturating_add(stream);
-    if facts.len() < wanted {
+    // no state has no bytes
+    let wanted = STREAM.saturating_add(stream.max(1));
+    if facts.len() < wanted || stream == 0 {
         return Err(SavedError::CutOff { path: path.to_owned(), have: facts.len(), wanted });
     }
     let length = number(4);
@@ -253,6 +254,9 @@ mod tests {
         for foreign in [&b""[..], b"VMRUNVM", b"QFI\xfb and so on, and on, and on", &[0; 100]] {
             assert!(told(foreign).ends_with("is not a saved VM"), "{foreign:?}");
         }
+        let mut empty = whole.clone();
+        empty[16..24].fill(0);
+        assert!(told(&empty[..STREAM as usize]).ends_with("is cut off: 262144 of 262145 bytes are there"));
         let mut newer = whole.clone();
         newer[8] = 2;
         assert!(told(&newer).contains("saved by a newer vmrun (format 2"));

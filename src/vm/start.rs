@@ -104,7 +104,7 @@ struct Up {
 
 async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartError> {
     // from here on a signal is a request and not our end
-    let signals = match launch.owns_process {
+    let mut signals = match launch.owns_process {
         true => Signals::new().map_err(system("signals"))?,
         false => Signals::none(),
     };
@@ -138,7 +138,14 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
     let mut process = process
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
     let restored = prepared.restored.take();
-    match speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started).await {
+    let restores = restored.is_some();
+    let speaking = speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started);
+    let spoken = tokio::select! { biased;
+        spoken = speaking => spoken,
+        // loading gigabytes takes its time, and the guest, which could be asked to go, does not run yet
+        signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
+    };
+    match spoken {
         Ok(Spoken { facts, connected, agent, console, forwards, books }) => Ok(Up {
             facts,
             process,

@@ -19,6 +19,7 @@ use crate::qemu::Unsupported;
 use crate::spec::VmName;
 
 use super::error::{ChangeError, ErrorKind};
+use super::signals::EndSignal;
 
 /// Why a VM could not be started. Nothing is left behind.
 #[derive(Debug, Error)]
@@ -127,6 +128,9 @@ pub enum StartError {
         /// Its last words.
         said: String,
     },
+    /// It was asked to end before the guest ran.
+    #[error("the VM was not started: {0} came before its saved state was loaded")]
+    Signal(EndSignal),
     /// The helper of a shared folder failed, and QEMU with it.
     #[error("--virtiofs {}: virtiofsd has failed{}", directory.display(), words(.said))]
     Share {
@@ -229,7 +233,7 @@ impl StartError {
                 "QEMU's standard streams are the guest's console; `vmrun ctl hmp` and `--qmp` are ways to its monitors".to_owned(),
             ),
             Self::Killed { death, .. } => death.hint(),
-            Self::Share { .. } => None,
+            Self::Share { .. } | Self::Signal(_) => None,
             Self::Qemu { said } => display_hint(said).map(str::to_owned),
             Self::Locked { .. } => {
                 Some("end that first, or throw away what this run writes: `--ephemeral`".to_owned())
