@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::machine::Family;
 use super::object::Object;
+use super::places::{self, Places};
 use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, controllers, drives, firmware, io, plan,
     screen,
@@ -61,24 +62,35 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
 fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
     let drives = drives::cold(machine, spec);
     let (entropy, rng) = io::entropy(machine);
-    // ports first: many of them have addresses of their own, which must still be free
-    line.devices(io::ports(machine, spec));
-    line.devices(io::console(machine));
-    line.devices(io::panic(machine));
+    let netdev = Netdev::of(&spec.networking, &spec.publish);
     line.0.extend(entropy.argument());
-    line.devices([rng]);
-    line.devices(io::agent(machine));
-    line.0.extend(
-        Netdev::of(&spec.networking, &spec.publish).into_iter().flat_map(|netdev| netdev.argument(host)),
-    );
-    line.devices(io::nic(machine, spec));
-    line.devices(io::usb(machine, spec));
-    line.devices(controllers::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
+    line.0.extend(netdev.into_iter().flat_map(|netdev| netdev.argument(host)));
     drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
-    line.devices(drives.controllers);
-    line.devices(drives.devices);
-    line.devices(io::shares(machine, spec));
-    line.devices(io::screen(machine, spec));
+    let mut own = Vec::new();
+    // ports first: many of them have addresses of their own, which must still be free
+    own.extend(io::ports(machine, spec));
+    own.extend(io::console(machine));
+    own.extend(io::panic(machine));
+    own.push(rng);
+    own.extend(io::agent(machine));
+    own.extend(io::nic(machine, spec));
+    own.extend(io::usb(machine, spec));
+    own.extend(controllers::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
+    own.extend(drives.controllers);
+    own.extend(places::bridge(machine, spec));
+    own.extend(drives.devices);
+    own.extend(io::shares(machine, spec));
+    own.extend(io::screen(machine, spec));
+    let mut places = Places::of(machine, spec);
+    let own = own.into_iter().map(|device| match &mut places {
+        Some(places) => places.place(device),
+        None => device,
+    });
+    match machine.has_fixed_places() {
+        // before all devices of the user's: QEMU makes those that are told in words before those that are told in JSON
+        true => line.0.extend(own.flat_map(|device| device.words())),
+        false => line.devices(own),
+    }
     line.devices(spec.devices.iter().map(|extra| plan::extra_device(extra, None)));
 }
 

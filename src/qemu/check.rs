@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{HostFacts, Machine, boot};
+use super::{HostFacts, Machine, boot, places};
 use crate::spec::{Arch, Firmware, Networking, Os, VmSpec};
 
 /// `COMMAND_LINE_SIZE` of Linux' `arch/x86/include/asm/setup.h`, less the NUL.
@@ -32,6 +32,9 @@ pub enum Unsupported {
     /// More than fit.
     #[error("{0} hot-plug slots are too many: {MAX_SLOTS} fit")]
     Slots(u8),
+    /// More disks than there are places.
+    #[error("{0} disks on virtio and nvme are too many: {1} fit (`bus=scsi` takes more, in one place)")]
+    Disks(usize, usize),
     /// Only Linux hosts have it.
     #[error("{0} needs a Linux host")]
     LinuxOnly(&'static str),
@@ -66,6 +69,10 @@ pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
     }
     if spec.hotplug_slots > MAX_SLOTS {
         return Err(Unsupported::Slots(spec.hotplug_slots));
+    }
+    let disks = places::pci_disks(spec);
+    if let Some(most) = places::most_pci_disks(&machine).filter(|most| disks > *most) {
+        return Err(Unsupported::Disks(disks, most));
     }
     let bytes = boot::command_line(&spec.boot).len();
     if spec.arch == Arch::X86_64 && bytes > MAX_CMDLINE {
@@ -114,6 +121,12 @@ mod tests {
         assert_eq!(refusal(sata), "disk 'a': a s390-ccw-virtio machine has no sata bus");
         let usb = VmSpec { usb: true, arch: Arch::S390x, ..spec() };
         assert_eq!(refusal(usb), "a s390-ccw-virtio machine has no USB");
+        let many = |count: usize| VmSpec {
+            disks: (0..count).map(|number| disk(&format!("d{number}"), DiskBus::Virtio)).collect(),
+            ..spec()
+        };
+        assert_eq!(check(&many(41), &kvm_x86()), Ok(()));
+        assert!(refusal(many(42)).contains("41 fit (`bus=scsi`"));
         assert_eq!(refusal(VmSpec { hotplug_slots: 65, ..spec() }), "65 hot-plug slots are too many: 64 fit");
     }
 

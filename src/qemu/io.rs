@@ -3,15 +3,12 @@
 use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
+use super::places::{FUNCTIONS, PORTS};
 use super::{Device, Machine, ids};
 use crate::spec::{Boot, MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
-/// Where the places of many ports begin on the root bus; QEMU gives the lower ones to the other devices.
-const FIRST_PLACE: usize = 0x10;
-/// A PCI device has at most eight functions.
-const FUNCTIONS: usize = 8;
 
 /// The spare root ports.
 pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
@@ -28,7 +25,7 @@ pub(super) fn ports(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
             if !many {
                 return port;
             }
-            let address = format!("{:x}.{}", FIRST_PLACE + index / FUNCTIONS, index % FUNCTIONS);
+            let address = format!("{:x}.{}", PORTS + index / FUNCTIONS, index % FUNCTIONS);
             // Port I/O is scarce (4 KiB a port, 64 KiB in all), and nothing of today needs it. Linux wants it all the same
             // and where the firmware gave none it arranges all ports anew, which slows the boot: so only where it is too little.
             port.with("addr", address).with("multifunction", true).with("io-reserve", 0)

@@ -97,6 +97,11 @@ impl Machine {
         Ids::of(self.layout)
     }
 
+    /// Whether vmrun's own devices have places of their own in it.
+    pub fn has_fixed_places(&self) -> bool {
+        self.layout == Layout::Fixed
+    }
+
     /// What it behaves like.
     pub fn family(&self) -> Family {
         self.family

@@ -6,6 +6,7 @@
 //! | [`machine`], [`facts`] | what the machine type and the host decide |
 //! | [`device`], [`block`], [`netdev`], [`object`] | one description each for the cold argument and the hot-plug command |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
+//! | `places` | where on the guest's buses vmrun's own devices sit |
 //! | [`slots`] | the account of what can still be plugged |
 //! | [`wrapped`] | somebody else's command line: what it is for, and a monitor for vmrun |
 //! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
@@ -31,6 +32,7 @@ pub mod media;
 pub mod migration;
 pub mod netdev;
 pub mod object;
+mod places;
 pub mod plan;
 pub mod properties;
 pub mod quote;

@@ -79,7 +79,7 @@ pub enum Alone {
 }
 
 /// Options with their values.
-fn options(arguments: &[OsString]) -> impl Iterator<Item = (&str, &OsStr)> {
+pub(super) fn options(arguments: &[OsString]) -> impl Iterator<Item = (&str, &OsStr)> {
     let mut rest = arguments.iter();
     std::iter::from_fn(move || {
         loop {

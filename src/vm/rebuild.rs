@@ -84,7 +84,8 @@ async fn devices(
 ) -> Result<Found, CommandError> {
     let machine = Machine::of(spec);
     let mut inventory = Inventory::new(&machine, Slots::of(&machine, spec));
-    let nodes = Nodes::query(session, files, &images_of(spec, &pending.images)).await?;
+    let images = images_of(spec, &pending.images);
+    let nodes = Nodes::query(session, files, &images).await?;
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, &pending.cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
@@ -103,8 +104,13 @@ async fn devices(
         }
         let mut kind = kind(&asked, &driver, &nodes, &networks).await;
         if let Kind::Disk(facts) = &mut kind {
+            if let Some(drive) = drive_of(&blocks, &id) {
+                let is_ours =
+                    |node: &str| node == id || images.contains_key(node) || machine.ids().is_reserved(node);
+                drives::complete(facts, drive, is_ours);
+                facts.limits = limits_of(drive);
+            }
             in_use.extend(facts.node.clone());
-            facts.limits = drive_of(&blocks, &id).map(limits_of).unwrap_or_default();
         }
         let slot = inventory.slots.slot_of(&id).map(str::to_owned);
         inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, kind });

@@ -98,6 +98,7 @@ struct Up {
     started: Instant,
     forwards: Vec<Bound>,
     /// Of a restored VM.
+    added: Option<Inventory>,
     books: Option<Books>,
     user_qmp: Option<PathBuf>,
 }
@@ -146,7 +147,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
     };
     match spoken {
-        Ok(Spoken { facts, connected, agent, console, forwards, books }) => Ok(Up {
+        Ok(Spoken { facts, connected, agent, console, forwards, added, books }) => Ok(Up {
             facts,
             process,
             connected,
@@ -155,6 +156,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
             signals,
             started,
             forwards,
+            added,
             books,
             user_qmp: user_path,
         }),
@@ -264,6 +266,8 @@ struct Spoken {
     agent: AgentLink,
     console: Console,
     forwards: Vec<Bound>,
+    /// Devices of the user's own arguments, among others.
+    added: Option<Inventory>,
     books: Option<Books>,
 }
 
@@ -310,6 +314,14 @@ async fn speak(
             (Some(go_on(prepared, restored, &mut connected, files).await?), runs)
         }
     };
+    let added = match prepared.spec.extra.is_empty() || books.is_some() {
+        true => None,
+        // what came by them has an id or is nobody's to change
+        false => {
+            let session = &connected.session;
+            Some(rebuild::look(session, files, &prepared.spec, &Pending::default()).await?)
+        }
+    };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
@@ -325,7 +337,7 @@ async fn speak(
     file.begun = true;
     file.write(run)?;
     make_records(&file.facts);
-    Ok(Spoken { facts: file.facts, connected, agent, console, forwards, books })
+    Ok(Spoken { facts: file.facts, connected, agent, console, forwards, added, books })
 }
 
 /// What QEMU has, how it came there, and what QEMU does not tell of it.
@@ -455,6 +467,9 @@ impl Up {
         let agent_open = self.books.is_some();
         let books = self.books.unwrap_or_else(|| {
             inventory.run_state = RunState::Running;
+            if let Some(added) = self.added {
+                inventory.take_in(added, false);
+            }
             Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
         });
         let Books { mut inventory, record, pending } = books;

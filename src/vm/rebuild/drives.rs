@@ -2,11 +2,27 @@
 
 use serde_json::Value;
 
+use crate::qemu::block::host_file;
 use crate::spec::{Limits, Rates};
+
+use super::super::inventory::DiskFacts;
 
 /// The entry of a device in the answer of `query-block`.
 pub(in super::super) fn drive_of<'a>(blocks: &'a Value, id: &str) -> Option<&'a Value> {
     blocks.as_array()?.iter().find(|block| block["qdev"].as_str().and_then(device_of) == Some(id))
+}
+
+/// Completes a disk whose drive has a name that is no block node's (`-drive id=…`), and notes whether its nodes are vmrun's to close.
+pub(super) fn complete(facts: &mut DiskFacts, drive: &Value, is_ours: impl Fn(&str) -> bool) {
+    let medium = &drive["inserted"];
+    if let (None, Some(node)) = (&facts.node, medium["node-name"].as_str()) {
+        facts.node = Some(node.to_owned());
+        facts.file = medium["file"].as_str().map(host_file);
+        facts.format = medium["drv"].as_str().and_then(|format| format.parse().ok());
+        facts.size_bytes = medium["image"]["virtual-size"].as_u64();
+        facts.readonly = medium["ro"] == true;
+    }
+    facts.foreign = facts.node.as_deref().is_some_and(|node| !is_ours(node));
 }
 
 /// The device that a drive belongs to: QEMU names `disk1`, or a part of it, such as `/machine/peripheral/disk1/virtio-backend`.

@@ -26,7 +26,8 @@ impl<'a> Networks<'a> {
     /// The facts of a card on this back-end.
     pub(super) fn nic(&self, id: &str, netdev: String, mac: Option<MacAddress>) -> NicFacts {
         let network = self.network(&netdev);
-        let mut nic = NicFacts { network, interface: None, mac, netdev, link_up: true, foreign: false };
+        let foreign = netdev != ids::netdev(id);
+        let mut nic = NicFacts { network, interface: None, mac, netdev, link_up: true, foreign };
         if let Some(card) = self.cards.get(id) {
             card.complete(&mut nic);
         }

@@ -51,7 +51,8 @@ impl Linux {
         let mut arguments: Vec<OsString> =
             ["--mem", "256", "--state", "state", "--publish", "0:80"].map(OsString::from).to_vec();
         arguments.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
-        arguments.push(prefix.into());
+        let raw = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+        arguments.insert(raw, prefix.into());
         if N > 0 {
             arguments.push("--".into());
         }
