@@ -141,6 +141,9 @@ struct MachineArgs {
     /// A reset by the guest ends the VM
     #[arg(long)]
     no_reboot: bool,
+    /// Start without running the guest: `vmrun ctl resume` lets it run
+    #[arg(long)]
+    paused: bool,
     /// More resets by the guest than this end the VM, with exit code 13
     #[arg(long, value_name = "N")]
     max_resets: Option<u32>,
@@ -318,6 +321,7 @@ impl QemuArgs {
             ephemeral: self.storage.ephemeral,
             on_panic: self.machine.on_panic,
             no_reboot: self.machine.no_reboot,
+            paused: self.machine.paused,
             max_resets: self.machine.max_resets,
             log_size: self.run.log_size,
             qmp: self.run.qmp,
@@ -381,6 +385,7 @@ mod tests {
             "qemu",
             "on_panic",
             "no_reboot",
+            "paused",
             "max_resets",
             "no_sandbox",
             "allow_backing",

@@ -123,6 +123,11 @@ pub fn name(arguments: &[OsString]) -> Option<&OsStr> {
     named.or(first).filter(|name| !name.is_empty()).map(OsStr::from_bytes)
 }
 
+/// Whether the guest is not to run at first (`-S`).
+pub fn stands_still(arguments: &[OsString]) -> bool {
+    options(arguments).any(|(name, _)| name == "S")
+}
+
 /// Whether QEMU has its seccomp sandbox.
 pub fn sandbox(arguments: &[OsString]) -> bool {
     let on = |value: &OsStr| parts(value).next().is_some_and(|first| matches!(first, b"on" | b"enable=on"));
@@ -202,6 +207,12 @@ mod tests {
         ] {
             assert_eq!(alone(&words(line)), None, "{line}");
         }
+    }
+
+    #[test]
+    fn finds_what_keeps_the_guest_still() {
+        assert!(stands_still(&words("-m 1G -S")));
+        assert!(!stands_still(&words("-append -S -name S")));
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct Request {
     pub on_panic: OnPanic,
     /// A reset by the guest ends the VM.
     pub no_reboot: bool,
+    /// The guest does not run until it is told to.
+    pub paused: bool,
     /// More resets by the guest than this end the VM.
     pub max_resets: Option<u32>,
     /// The console's log has at most this many bytes; none = the default.
@@ -158,6 +160,7 @@ impl Default for Request {
             ephemeral: false,
             on_panic: OnPanic::default(),
             no_reboot: false,
+            paused: false,
             max_resets: None,
             log_size: None,
             qmp: None,

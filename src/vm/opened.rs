@@ -31,6 +31,11 @@ impl Files {
         Self(Pid::from_raw(pid))
     }
 
+    /// Its working directory: what relative names are relative to.
+    pub(super) fn folder(self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/cwd", self.0)).unwrap_or_default()
+    }
+
     /// What it has open, to ask for one of them.
     pub(super) fn open(self) -> OpenFiles {
         OpenFiles::of(self.0.as_raw())

@@ -89,6 +89,7 @@ async fn devices(
     inventory.note_nodes(nodes.0.keys().map(String::as_str));
     let networks = Networks::query(session, &pending.cards).await?;
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
+    let folder = files.folder();
     let mut present = Vec::new();
     let mut in_use = Vec::new();
     for (id, driver) in peripherals(session).await? {
@@ -107,7 +108,7 @@ async fn devices(
             if let Some(drive) = drive_of(&blocks, &id) {
                 let is_ours =
                     |node: &str| node == id || images.contains_key(node) || machine.ids().is_reserved(node);
-                drives::complete(facts, drive, is_ours);
+                drives::complete(facts, drive, &folder, is_ours);
                 facts.limits = limits_of(drive);
             }
             in_use.extend(facts.node.clone());

@@ -20,7 +20,7 @@ use crate::qemu::netdev::set_link;
 use crate::qemu::{Channels, Command, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
-use crate::spec::{Forward, Limits, VmSpec};
+use crate::spec::{Forward, Limits, Size, VmSpec};
 
 use super::adopt::VmFile;
 use super::agent::AgentLink;
@@ -98,7 +98,7 @@ struct Up {
     started: Instant,
     forwards: Vec<Bound>,
     /// Of a restored VM.
-    added: Option<Inventory>,
+    added: Option<Added>,
     books: Option<Books>,
     user_qmp: Option<PathBuf>,
 }
@@ -266,8 +266,7 @@ struct Spoken {
     agent: AgentLink,
     console: Console,
     forwards: Vec<Bound>,
-    /// Devices of the user's own arguments, among others.
-    added: Option<Inventory>,
+    added: Option<Added>,
     books: Option<Books>,
 }
 
@@ -308,9 +307,9 @@ async fn speak(
     let images = rebuild::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
     opened::check(&connected.session, files, images).await.map_err(StartError::Opened)?;
     let (books, runs) = match restored {
-        None => (None, true),
+        None => (None, !prepared.options.paused),
         Some(restored) => {
-            let runs = restored.running;
+            let runs = restored.running && !prepared.options.paused;
             (Some(go_on(prepared, restored, &mut connected, files).await?), runs)
         }
     };
@@ -319,7 +318,10 @@ async fn speak(
         // what came by them has an id or is nobody's to change
         false => {
             let session = &connected.session;
-            Some(rebuild::look(session, files, &prepared.spec, &Pending::default()).await?)
+            let devices = rebuild::look(session, files, &prepared.spec, &Pending::default()).await?;
+            let (cpus, memory) = size(session, &prepared.spec).await?;
+            (file.spec.cpus, file.spec.memory) = (cpus, memory);
+            Some(Added { devices, cpus, memory })
         }
     };
     let forwards = forwards(&prepared.spec, &connected.session).await?;
@@ -338,6 +340,23 @@ async fn speak(
     file.write(run)?;
     make_records(&file.facts);
     Ok(Spoken { facts: file.facts, connected, agent, console, forwards, added, books })
+}
+
+/// What the user's own arguments have made of the VM.
+struct Added {
+    /// Their devices, among others.
+    devices: Inventory,
+    cpus: u32,
+    memory: Size,
+}
+
+/// Processors and memory, which `-smp` and `-m` behind `--` decide.
+async fn size(session: &Session, spec: &VmSpec) -> Result<(u32, Size), Failure> {
+    let cpus = session.run(&Command::new("query-cpus-fast", Value::Null)).await?;
+    let memory = session.run(&Command::new("query-memory-size-summary", Value::Null)).await?;
+    let cpus = cpus.as_array().and_then(|cpus| u32::try_from(cpus.len()).ok());
+    let memory = memory["base-memory"].as_u64().and_then(Size::from_bytes);
+    Ok((cpus.unwrap_or(spec.cpus), memory.unwrap_or(spec.memory)))
 }
 
 /// What QEMU has, how it came there, and what QEMU does not tell of it.
@@ -378,7 +397,8 @@ async fn go_on(
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
     let mut inventory = rebuild::look(&connected.session, files, &prepared.spec, &pending).await?;
-    inventory.run_state = if running { RunState::Running } else { RunState::Paused };
+    let runs = running && !prepared.options.paused;
+    inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record, pending })
 }
 
@@ -462,13 +482,14 @@ async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failur
 
 impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
-        let Prepared { spec, run, state, images, mut inventory, shares, control, .. } = prepared;
+        let Prepared { mut spec, run, state, images, mut inventory, shares, control, options, .. } = prepared;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         let agent_open = self.books.is_some();
         let books = self.books.unwrap_or_else(|| {
-            inventory.run_state = RunState::Running;
-            if let Some(added) = self.added {
-                inventory.take_in(added, false);
+            inventory.run_state = if options.paused { RunState::Paused } else { RunState::Running };
+            if let Some(Added { devices, cpus, memory }) = self.added {
+                inventory.take_in(devices, false);
+                (spec.cpus, spec.memory) = (cpus, memory);
             }
             Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
         });

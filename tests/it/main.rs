@@ -54,6 +54,7 @@ mod nothing_to_boot;
 mod notify;
 mod own_files;
 mod own_names;
+mod paused;
 mod places;
 mod printing;
 mod private;

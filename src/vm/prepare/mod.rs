@@ -31,7 +31,7 @@ use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
 use crate::host::{files, iso, ports};
-use crate::qemu::{self, Channels, HostFacts, Machine};
+use crate::qemu::{self, Channels, HostFacts, Machine, wrapped};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Request, VmName, VmSpec};
 
@@ -78,6 +78,7 @@ pub struct Prepared {
 pub(super) struct RunOptions {
     pub(super) stop_timeout: std::time::Duration,
     pub(super) ephemeral: bool,
+    pub(super) paused: bool,
     pub(super) max_resets: Option<u32>,
     pub(super) log_bytes: u64,
     pub(super) state_home: Option<PathBuf>,
@@ -124,6 +125,12 @@ fn check_limits() -> Result<(), StartError> {
 /// Looks and makes. On failure nothing is left.
 pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     check_limits()?;
+    if wrapped::stands_still(&request.extra) {
+        return Err(StartError::Usage {
+            message: "`-S` behind `--` would be undone: vmrun lets the guest run once it listens".to_owned(),
+            hint: Some("`--paused` starts the VM without running its guest".to_owned()),
+        });
+    }
     if let Some(file) = &request.restore {
         return restored::prepare(request, file);
     }
@@ -133,6 +140,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     let options = RunOptions {
         stop_timeout: request.stop_timeout,
         ephemeral: request.ephemeral,
+        paused: request.paused,
         max_resets: request.max_resets,
         log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
         state_home: request.state_home.clone(),

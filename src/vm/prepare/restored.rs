@@ -238,6 +238,7 @@ impl Parts {
             options: RunOptions {
                 stop_timeout: request.stop_timeout,
                 ephemeral: false,
+                paused: request.paused,
                 max_resets: request.max_resets,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
                 state_home: request.state_home.clone(),

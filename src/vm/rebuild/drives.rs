@@ -1,5 +1,7 @@
 //! What `query-block` tells of the drives of devices.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::qemu::block::host_file;
@@ -13,11 +15,14 @@ pub(in super::super) fn drive_of<'a>(blocks: &'a Value, id: &str) -> Option<&'a 
 }
 
 /// Completes a disk whose drive has a name that is no block node's (`-drive id=…`), and notes whether its nodes are vmrun's to close.
-pub(super) fn complete(facts: &mut DiskFacts, drive: &Value, is_ours: impl Fn(&str) -> bool) {
+pub(super) fn complete(facts: &mut DiskFacts, drive: &Value, folder: &Path, is_ours: impl Fn(&str) -> bool) {
     let medium = &drive["inserted"];
     if let (None, Some(node)) = (&facts.node, medium["node-name"].as_str()) {
         facts.node = Some(node.to_owned());
-        facts.file = medium["file"].as_str().map(host_file);
+        facts.file = medium["file"].as_str().map(host_file).map(|file| match medium["drv"] == "null-co" {
+            true => file,
+            false => folder.join(file).to_string_lossy().into_owned(),
+        });
         facts.format = medium["drv"].as_str().and_then(|format| format.parse().ok());
         facts.size_bytes = medium["image"]["virtual-size"].as_u64();
         facts.readonly = medium["ro"] == true;

@@ -14,6 +14,7 @@ use super::super::error::ChangeError;
 use super::super::facts::Facts;
 use super::super::journal::Cards;
 use super::super::open_files::OpenFiles;
+use super::super::opened::Files;
 use super::super::plugged::Record;
 use super::super::steps::to_the_end;
 use super::Saving;
@@ -75,12 +76,14 @@ impl Saving {
         let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
         let images = nodes.as_array().into_iter().flatten().filter(on_host);
         let open = OpenFiles::of(self.facts.qemu_pid);
+        let folder = Files::of(self.facts.qemu_pid).folder();
         let mut files: Vec<FileFacts> = Vec::new();
         for node in images {
             let (Some(path), Some(name)) = (node["file"].as_str(), node["node-name"].as_str()) else {
                 continue;
             };
-            let path = self.real_path(Path::new(path));
+            // behind `--` a name can be relative
+            let path = folder.join(self.real_path(Path::new(path)));
             if !files.iter().any(|file| file.path == path) {
                 files.push(open.facts(&path, self.images.get(name).copied())?);
             }
