@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// What a file does not decide.
-        const HOST: [&str; 31] = [
+        const HOST: [&str; 32] = [
             "restore",
             "fw",
             "qemu",
