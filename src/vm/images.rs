@@ -3,28 +3,28 @@
 //! An image's format is given to QEMU explicitly. That an image is raw is found once and remembered ever after ([`RawImages`]): its bytes
 //! belong to a guest, and are not looked at again for what they are. Images of other formats have a header that no guest can write.
 
+mod names;
+mod raw;
+
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 
 use nix::unistd::{AccessFlags, access};
 
 use crate::host::HINTED;
 use crate::host::dirs::StateDir;
-use crate::host::files;
-use crate::host::image::{self, BackingError, CreateError, ImageError, ImageFacts, ImageIdentity};
+use crate::host::image::{self, BackingError, CreateError, ImageError, ImageIdentity};
 use crate::host::made::{MadeFile, NewFile};
 use crate::host::programs::{self, ProgramError, SearchPath};
 use crate::host::raw_images::{GuestAccess, RawImages};
-use crate::spec::{DiskSpec, FileId, HostFile, Image, ImageFormat, Size};
+use crate::spec::{DiskSpec, FileId, Image, ImageFormat, Size};
 
-use super::error::{ChangeError, Why};
+use super::error::ChangeError;
 use super::image_holder;
-use super::inventory::{Inventory, Kind};
-use super::open_files::OpenFiles;
+use raw::Raw;
 
 /// An image that may be opened.
 #[derive(Debug, Clone)]
@@ -65,17 +65,6 @@ struct Inner {
     links: AtomicU32,
 }
 
-/// An image that is to be remembered as raw.
-#[derive(Debug)]
-struct Raw {
-    open: File,
-    identity: ImageIdentity,
-    file: PathBuf,
-    access: GuestAccess,
-    /// The user said so.
-    asked: bool,
-}
-
 #[derive(Debug)]
 struct Folders {
     /// Where overlays are made, and formats were once remembered.
@@ -113,21 +102,6 @@ impl Images {
         Self(Arc::clone(&self.0), GuestAccess::Reads)
     }
 
-    /// Until [`Self::settle`] nothing is remembered: what never starts leaves nothing, and a start need not wait for the disk.
-    pub(super) fn hold(&self) {
-        self.held().get_or_insert_default();
-    }
-
-    /// Remembers what was found; from now on everything is remembered at once. Before the guest runs.
-    pub(super) fn settle(&self) -> Result<(), ChangeError> {
-        let held = self.held().take().unwrap_or_default();
-        held.into_iter().try_for_each(|raw| self.remember(raw))
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Vec<Raw>>> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Looks at an image that exists and decides its format. The other files that it leads to must be in its own folder, or
     /// be or lie in something of `allow`.
     pub(super) fn open(
@@ -153,22 +127,6 @@ impl Images {
             size_bytes: raw_size.or(virtual_size),
             writable: access(file, AccessFlags::W_OK).is_ok(),
         })
-    }
-
-    /// The paths as QEMU can be told them.
-    fn told_to_qemu(&self, image: Image) -> Result<Image, ChangeError> {
-        // QEMU looks for extents by itself, from the image's own folder
-        let is_text = |file: &HostFile| file.path.to_str().is_some();
-        for layer in image.layers().filter(|layer| !layer.extents.is_empty()) {
-            if layer.file.to_str().is_none() || !layer.extents.iter().all(is_text) {
-                let message = format!(
-                    "QEMU cannot find the parts of {}: not all of their names are UTF-8",
-                    layer.file.display()
-                );
-                return Err(ChangeError::unsupported(message).hint("rename them, or the folder"));
-            }
-        }
-        image.with_paths(&mut |path: &Path| self.utf8(path))
     }
 
     /// Begins to make the image of a disk, if it is not there and a size is given: what is made can be written down before it has a name.
@@ -285,214 +243,6 @@ impl Images {
         };
         Ok(Opened { image: overlay, writable: true, ..opened.clone() })
     }
-
-    /// The format, and how large the guest will see the image where its header says so.
-    fn format(
-        &self,
-        file: &Path,
-        asked: Option<ImageFormat>,
-        identity: &ImageIdentity,
-    ) -> Result<(ImageFormat, Option<u64>), ChangeError> {
-        let (open, facts) = files::open(file).map_err(|error| unreadable(file, &error))?;
-        let was_raw = self.was_raw(&open, identity, file);
-        let found = image::inspect(file);
-        let looks_raw = found.as_ref().is_ok_and(|facts| facts.format == ImageFormat::Raw);
-        let raw = match (asked, was_raw) {
-            (Some(asked), _) => asked == ImageFormat::Raw,
-            (None, Ok(was_raw)) => was_raw || looks_raw,
-            (None, Err(_)) if looks_raw => true,
-            (None, Err(error)) => return Err(not_known(file, &error)),
-        };
-        if raw {
-            // its bytes are the guest's: they mean nothing, not even if they are a damaged header
-            if asked.is_none() {
-                warn_of_header(file, &found);
-            }
-            let access = match access(file, AccessFlags::W_OK) {
-                Ok(()) => self.1,
-                Err(_) => GuestAccess::Reads,
-            };
-            let (identity, file) = (identity.clone(), file.to_owned());
-            let raw = Raw { open, identity, file, access, asked: asked.is_some() };
-            let at_once = match self.held().as_mut() {
-                Some(held) => {
-                    held.push(raw);
-                    None
-                }
-                None => Some(raw),
-            };
-            at_once.map_or(Ok(()), |raw| self.remember(raw))?;
-            return Ok((ImageFormat::Raw, None));
-        }
-        let found = found.map_err(from_image)?;
-        match asked {
-            Some(asked) => {
-                image::check_format(file, asked, found.format).map_err(|error| {
-                    let hint = error.hint();
-                    ChangeError { hint, ..ChangeError::invalid("format", error) }
-                })?;
-                self.forget(&open, identity, file, asked)?;
-            }
-            // its name may be another device's after the next boot: that it was never raw cannot be known
-            None if facts.file_type().is_block_device() => {
-                return Err(device_with_header(file, found.format));
-            }
-            None => {}
-        }
-        Ok((asked.unwrap_or(found.format), found.virtual_size_bytes))
-    }
-
-    /// Whether an image was opened as raw before, by this VM or any other.
-    fn was_raw(&self, open: &File, identity: &ImageIdentity, file: &Path) -> Result<bool, String> {
-        if let Some(folders) = &self.0.folders {
-            // as versions before the user's store did
-            let remembered = folders.state.remembered_format(identity).map_err(|error| error.told())?;
-            if remembered == Some(ImageFormat::Raw) {
-                return Ok(true);
-            }
-        }
-        self.0.raw.knows(open, identity, file).map_err(|error| error.told())
-    }
-
-    /// Remembers an image as raw: it must never be looked at again for what it is, since the guest can write anything there.
-    fn remember(&self, raw: Raw) -> Result<(), ChangeError> {
-        let Raw { open, identity, file, access, asked } = raw;
-        let Some(folders) = &self.0.folders else { return Ok(()) };
-        let Err(error) = self.0.raw.remember(&open, &file, access) else { return Ok(()) };
-        let hint = error.store.hint().unwrap_or_default();
-        let shown = file.display();
-        match (folders.lasting, asked) {
-            (true, _) => {
-                if folders.state.remembered_format(&identity).map_err(ChangeError::host)?
-                    != Some(ImageFormat::Raw)
-                {
-                    folders.state.remember_format(&identity, ImageFormat::Raw).map_err(ChangeError::host)?;
-                }
-                log::warn!(
-                    target: HINTED,
-                    "only VMs with the state directory {} will know that {shown} is raw: {error}\nhint: {hint}",
-                    folders.state.path().display()
-                );
-                Ok(())
-            }
-            (false, true) => {
-                log::warn!(
-                    target: HINTED,
-                    "nothing will know later that {shown} is raw: {error}\nhint: {hint}, or always say `format=raw`"
-                );
-                Ok(())
-            }
-            (false, false) => {
-                let message = format!(
-                    "{shown} is raw, and nothing would know that after the guest has written to it: {error}"
-                );
-                Err(ChangeError::host(message).hint(format!("{hint}, or say `format=raw` now and always")))
-            }
-        }
-    }
-
-    /// Remembers the raw disks of a VM that somebody else has put together: its guest has written to them already, perhaps.
-    pub(super) fn saw(&self, inventory: &Inventory, open: &OpenFiles) {
-        for entry in inventory.devices() {
-            let Kind::Disk(facts) = &entry.kind else { continue };
-            let raw = facts.format == Some(ImageFormat::Raw) && facts.foreign && !facts.readonly;
-            let Some(file) = facts.file.as_deref().filter(|_| raw).map(Path::new) else { continue };
-            // what QEMU has open, whatever has its name by now
-            let Some(id) = facts.identity else { continue };
-            let way = open.way_to(id).unwrap_or(file);
-            let remembered = files::open(way).map_err(|error| error.to_string()).and_then(|(open, _)| {
-                self.0.raw.remember(&open, way, GuestAccess::Writes).map_err(|error| error.to_string())
-            });
-            if let Err(error) = remembered {
-                log::warn!("nothing will know later that {} is raw: {error}", file.display());
-            }
-        }
-    }
-
-    /// The user says that an image is not raw, or not any more.
-    fn forget(
-        &self,
-        open: &File,
-        identity: &ImageIdentity,
-        file: &Path,
-        format: ImageFormat,
-    ) -> Result<(), ChangeError> {
-        let Some(folders) = &self.0.folders else { return Ok(()) };
-        if let Err(error) = self.0.raw.forget(open, identity, file) {
-            log::warn!(
-                "{} will be taken for raw where no `format={format}` is said: {error}",
-                file.display()
-            );
-        }
-        match folders.state.remembered_format(identity).map_err(ChangeError::host)? {
-            Some(ImageFormat::Raw) => {
-                folders.state.remember_format(identity, format).map_err(ChangeError::host)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether QEMU can be told this name, or that of a link to it.
-    fn check_name(&self, file: &Path) -> Result<(), ChangeError> {
-        let run = self.0.folders.as_ref().map(|folders| &folders.run);
-        let Some(run) = run.filter(|run| file.to_str().is_none() && run.to_str().is_none()) else {
-            return Ok(());
-        };
-        let message = format!(
-            "QEMU can only be told names that are UTF-8: neither {} is, nor {}, where a link to it would be",
-            file.display(),
-            run.display()
-        );
-        Err(ChangeError::unsupported(message)
-            .hint("set VMRUN_RUNTIME_DIR to a folder with a plain name, or rename the file"))
-    }
-
-    /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
-    fn utf8(&self, file: &Path) -> Result<PathBuf, ChangeError> {
-        let Some(folders) = self.0.folders.as_ref().filter(|_| file.to_str().is_none()) else {
-            return Ok(file.to_owned());
-        };
-        self.check_name(file)?;
-        loop {
-            let number = self.0.links.fetch_add(1, Ordering::Relaxed);
-            let link = folders.run.join(format!("image-{number}"));
-            match std::os::unix::fs::symlink(file, &link) {
-                Ok(()) => return Ok(link),
-                // made by the supervisor before this one
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(unreadable(&link, &error)),
-            }
-        }
-    }
-}
-
-/// An image that looks like a format, where nobody can say whether a guest has made it look so.
-fn not_known(file: &Path, why: &str) -> ChangeError {
-    let message = format!("whether {} was a raw image before cannot be looked up: {why}", file.display());
-    ChangeError::host(message).hint("mend that, or say what the image is: `format=qcow2`, for example")
-}
-
-fn device_with_header(file: &Path, format: ImageFormat) -> ChangeError {
-    let message =
-        format!("{} begins like {format}, which a guest could have written to a raw device", file.display());
-    ChangeError::host(message).hint(format!("say which it is: `format={format}` or `format=raw`"))
-}
-
-/// Says that a raw image does not look like one any more.
-fn warn_of_header(file: &Path, found: &Result<ImageFacts, ImageError>) {
-    let (like, way_out) = match found {
-        Ok(facts) if facts.format == ImageFormat::Raw => return,
-        Ok(facts) => {
-            (facts.format.to_string(), format!("; if it really was converted, say `format={}`", facts.format))
-        }
-        Err(ImageError::Foreign { foreign, .. }) => (foreign.what.to_owned(), String::new()),
-        Err(ImageError::Luks(_)) => ("an encrypted volume (LUKS)".to_owned(), String::new()),
-        Err(_) => ("a damaged image of another format".to_owned(), String::new()),
-    };
-    log::warn!(
-        "{} was a raw image and now begins like {like}: it stays raw, since a guest could have written that{way_out}",
-        file.display()
-    );
 }
 
 /// What a dry run tells of an image that would be made.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::host::dirs::short_path;
 use crate::host::made::MadeFile;
 use crate::qemu::Command;
 use crate::spec::keys::KeyCombo;
@@ -89,7 +90,7 @@ impl Temporary {
     fn new(directory: &Path) -> std::io::Result<Self> {
         let folder = File::open(directory)?;
         let name = format!("screenshot-{:08x}.png", rand::random::<u32>());
-        let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(&name);
+        let path = short_path(&folder, directory, name.as_ref());
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
         let made = MadeFile::of(&path, &file)?;
         let told_to_qemu = match directory.to_str() {

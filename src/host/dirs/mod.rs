@@ -30,7 +30,7 @@ pub(in crate::host) use own::remove as remove_file_in;
 pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
-pub use socket::remove_socket;
+pub use socket::{remove_socket, short_path};
 pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
 pub use state_made::{StateBefore, StateMade};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, store_path, user_store};

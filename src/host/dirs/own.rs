@@ -4,14 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::fstatat;
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::directory::Directory;
@@ -142,10 +140,7 @@ pub(super) fn bears_mark(folder: &Directory) -> bool {
 
 /// The names in a folder.
 pub(super) fn entries(folder: &Directory) -> io::Result<Vec<OsString>> {
-    let mut open = Dir::openat(folder, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let names = open.iter().map(|entry| Ok(OsString::from_vec(entry?.file_name().to_bytes().to_owned())));
-    let names: io::Result<Vec<OsString>> = names.collect();
-    Ok(names?.into_iter().filter(|name| !matches!(name.as_bytes(), b"." | b"..")).collect())
+    folder.names()
 }
 
 /// Removes the files of a folder of vmrun's but for `keep`; nothing at all if there is one in it that is not vmrun's.
@@ -190,6 +185,7 @@ fn is_directory(folder: &Directory, name: &OsStr) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::ffi::OsStringExt;
 
     use super::super::directory::Privacy;
 

@@ -1,5 +1,8 @@
 //! The run directory of one VM. Whoever holds its lock owns it; a held lock means a living supervisor.
 
+mod client;
+mod making;
+
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -8,18 +11,17 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, renameat};
+use nix::fcntl::renameat;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::mkfifoat;
 
 use super::directory::{Directory, Privacy};
-use super::holder::holder;
 use super::own::{self, Holds};
 use super::{DirError, RunId, names};
 use crate::host::HINTED;
-use crate::host::sys;
 use crate::spec::VmName;
+pub use client::RunClient;
+use making::{Attempt, PART, attempt_on, dissolve, dissolve_part, make_in, part};
 
 /// The mode of sockets and pipes: 0600.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
@@ -27,9 +29,6 @@ const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 /// and a directory can vanish under our hands when its VM ends.
 const ATTEMPTS: u32 = 10;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
-
-/// How the name of a run directory begins while it is made or removed: no VM's does.
-const PART: &str = ".part-";
 
 /// Whether a VM's supervisor is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +56,6 @@ impl Deref for RunDir {
     fn deref(&self) -> &Directory {
         &self.directory
     }
-}
-
-/// What became of an attempt to get a run directory that is there.
-enum Attempt {
-    Taken(Directory, File),
-    /// Another process has its lock.
-    Held,
-    Missing,
 }
 
 impl RunDir {
@@ -235,103 +226,6 @@ pub fn warn_of(error: &DirError) {
     }
 }
 
-/// Takes the lock of a run directory that is there, if it is vmrun's.
-fn attempt_on(root: &Directory, name: &str) -> Result<Attempt, DirError> {
-    let directory = match Directory::open_in(root, name, Privacy::Private) {
-        Err(DirError::Missing { .. }) => return Ok(Attempt::Missing),
-        other => other?,
-    };
-    let marked = own::bears_mark(&directory);
-    // its last holder may have removed it since we opened it
-    if !root.is_entry(name, &directory) {
-        return Ok(Attempt::Missing);
-    }
-    if !marked {
-        return Err(DirError::NotOurs { path: directory.path().to_owned() });
-    }
-    let io = |source| DirError::Io { action: "lock", path: directory.path().join(names::LOCK), source };
-    let lock = match directory.open_file(names::LOCK, OFlag::O_RDWR) {
-        // removed just now; or by somebody's hand, if the directory is still in its place
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if !root.is_entry(name, &directory) {
-                return Ok(Attempt::Missing);
-            }
-            directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(io)?
-        }
-        other => other.map_err(io)?,
-    };
-    let held = sys::try_lock(&lock).map_err(io)?;
-    match held && directory.is_entry(names::LOCK, &lock) && root.is_entry(name, &directory) {
-        true => Ok(Attempt::Taken(directory, lock)),
-        false => Ok(Attempt::Held),
-    }
-}
-
-/// Makes a run directory under another name, with its lock held and marked as vmrun's, and only then gives it its own: there never is one
-/// that is half made. None if somebody else was faster.
-fn make_in(root: &Directory, name: &str) -> Result<Option<(Directory, File)>, DirError> {
-    let part = part();
-    let directory = match Directory::create_in(root, &part, Privacy::Private) {
-        // swept away as what a killed process had left
-        Err(DirError::Missing { path }) if path != root.path() => return Ok(None),
-        other => other?,
-    };
-    let fill = || {
-        let lock = directory.open_file(names::LOCK, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?;
-        let held = sys::try_lock(&lock)?;
-        own::mark(&directory)?;
-        Ok((held, lock))
-    };
-    let filled = match fill() {
-        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => return Ok(None),
-        Ok((true, lock)) => match renameat(root, part.as_str(), root, name) {
-            Ok(()) => Ok(lock),
-            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => Err(None),
-            Err(errno) => Err(Some(errno.into())),
-        },
-        Ok((false, _)) => Err(None),
-        Err(error) => Err(Some(error)),
-    };
-    match filled {
-        Ok(lock) => Ok(Some((directory.renamed(root.path().join(name)), lock))),
-        Err(failed) => {
-            let _ = dissolve(root, &part, &directory);
-            let path = root.path().join(name);
-            failed.map_or(Ok(None), |source| Err(DirError::Io { action: "create", path, source }))
-        }
-    }
-}
-
-/// What a run directory is called while it is made or removed.
-fn part() -> String {
-    format!("{PART}{}-{:08x}", std::process::id(), rand::random::<u32>())
-}
-
-/// Removes a run directory in which only lock and mark are left.
-fn dissolve(root: &Directory, part: &str, directory: &Directory) -> io::Result<()> {
-    own::remove(directory, names::LOCK.as_ref())?;
-    own::remove(directory, names::MARK.as_ref())?;
-    own::remove_empty(root, part.as_ref())
-}
-
-/// The same for one whose process was killed.
-fn dissolve_part(root: &Directory, part: &str) {
-    // one that was only just made
-    if own::remove_empty(root, part.as_ref()).is_err() {
-        return;
-    }
-    let Ok(directory) = Directory::open_in(root, part, Privacy::Private) else { return };
-    // who makes or removes it has the lock, and the mark comes after that and goes after it
-    let lock = directory.open_file(names::LOCK, OFlag::O_RDWR);
-    let held = lock.as_ref().is_ok_and(|lock| sys::try_lock(lock).is_ok_and(|free| !free));
-    if own::bears_mark(&directory)
-        && !held
-        && own::empty(&directory, Holds::Run, &[names::LOCK, names::MARK]).is_ok()
-    {
-        let _ = dissolve(root, part, &directory);
-    }
-}
-
 fn open_root(root: &Path) -> io::Result<Option<Directory>> {
     match Directory::open(root, Privacy::ReadableByOthers) {
         Ok(root) => Ok(Some(root)),
@@ -358,254 +252,5 @@ fn named_as_vms(root: &Directory) -> io::Result<(Vec<VmName>, Vec<PathBuf>)> {
     Ok((names, strangers))
 }
 
-/// Someone else's view of a run directory: to connect and to read. See [`Directory`].
-#[derive(Debug)]
-pub struct RunClient {
-    directory: Directory,
-    run: Option<RunId>,
-}
-
-impl Deref for RunClient {
-    type Target = Directory;
-
-    fn deref(&self) -> &Directory {
-        &self.directory
-    }
-}
-
-impl RunClient {
-    /// Opens `<root>/<name>/`.
-    ///
-    /// # Errors
-    /// [`DirError::Missing`] if there is no such VM; else why the directory is not to be trusted.
-    pub fn open(root: &Path, name: &VmName) -> Result<Self, DirError> {
-        let root = Directory::open(root, Privacy::ReadableByOthers)?;
-        let directory = Directory::open_in(&root, name.as_str(), Privacy::Private)?;
-        match own::bears_mark(&directory) {
-            true => {
-                let run = directory.run_id();
-                Ok(Self { directory, run })
-            }
-            false if root.is_entry(name.as_str(), &directory) => {
-                Err(DirError::NotOurs { path: directory.path().to_owned() })
-            }
-            // removed just now
-            false => Err(DirError::Missing { path: directory.path().to_owned() }),
-        }
-    }
-
-    /// The run whose directory it was when it was opened; none where that was not written down yet.
-    pub fn run(&self) -> Option<&RunId> {
-        self.run.as_ref()
-    }
-
-    /// Whether its VM's supervisor is alive. Looks without changing anything.
-    pub fn liveness(&self) -> Liveness {
-        let lock = self.open_file(names::LOCK, OFlag::O_RDWR);
-        let held = lock.is_ok_and(|lock| sys::try_lock(&lock).is_ok_and(|free| !free));
-        if held { Liveness::Alive } else { Liveness::Free }
-    }
-
-    /// The process of its VM's supervisor, if the system tells: the one that holds the lock.
-    pub fn supervisor(&self) -> Option<i32> {
-        holder(&self.open_file(names::LOCK, OFlag::O_RDWR).ok()?)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::io::{Read, Write};
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use crate::host::dirs::PipeEnd;
-
-    fn name(text: &str) -> VmName {
-        text.parse().unwrap()
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn a_name_is_taken_until_its_directory_is_removed() {
-        let root = tempfile::tempdir().unwrap();
-        let vm = name("web");
-        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Free);
-        let first = RunDir::create(root.path(), &vm).unwrap();
-        assert_eq!(mode(first.path()), 0o700);
-        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Alive);
-        assert!(matches!(RunDir::create(root.path(), &vm), Err(DirError::Taken { name }) if name == "web"));
-        first.write("vm.json", b"{}").unwrap();
-        first.remove_all().unwrap();
-        assert!(RunDir::list(root.path()).unwrap().is_empty());
-        RunDir::create(root.path(), &vm).unwrap();
-    }
-
-    #[test]
-    fn what_a_killed_supervisor_left_is_taken_over() {
-        let root = tempfile::tempdir().unwrap();
-        let vm = name("web");
-        let killed = RunDir::create(root.path(), &vm).unwrap();
-        killed.write("vm.json", b"old").unwrap();
-        drop(killed);
-        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Free);
-        assert_eq!(RunDir::list(root.path()).unwrap(), std::slice::from_ref(&vm));
-        let heir = RunDir::create(root.path(), &vm).unwrap();
-        assert_eq!(heir.read("vm.json").unwrap(), b"old");
-        heir.clear().unwrap();
-        assert_eq!(heir.read("vm.json").unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(RunDir::probe(root.path(), &vm), Liveness::Alive);
-    }
-
-    #[test]
-    fn sockets_work_under_long_paths() {
-        let temporary = tempfile::tempdir().unwrap();
-        let root = temporary.path().join("x".repeat(200));
-        Directory::create(&root, Privacy::Private).unwrap();
-        let run = RunDir::create(&root, &name("a")).unwrap();
-        for _ in 0..2 {
-            let listener = run.bind(names::CONTROL).unwrap();
-            assert_eq!(mode(&run.path().join(names::CONTROL)), 0o600);
-            let client = RunClient::open(&root, &name("a")).unwrap();
-            client.connect(names::CONTROL).unwrap().write_all(b"hello").unwrap();
-            let mut text = String::new();
-            listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "hello");
-        }
-    }
-
-    #[test]
-    fn pipes_replace_what_was_there_and_are_opened_without_waiting() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), &name("a")).unwrap();
-        fs::write(root.path().join("secret"), "s").unwrap();
-        symlink("../secret", run.path().join(names::SERIAL_OUT)).unwrap();
-        for _ in 0..2 {
-            run.make_pipe(names::SERIAL_OUT).unwrap();
-            assert_eq!(mode(&run.path().join(names::SERIAL_OUT)), 0o600);
-            let nobody_reads = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write).unwrap_err();
-            assert_eq!(nobody_reads.raw_os_error(), Some(Errno::ENXIO as i32));
-            let mut reads = run.open_pipe(names::SERIAL_OUT, PipeEnd::Read).unwrap();
-            let mut writes = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write).unwrap();
-            writes.write_all(b"hello").unwrap();
-            drop(writes);
-            let mut text = String::new();
-            reads.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "hello");
-        }
-        let mut endless = run.open_pipe(names::SERIAL_OUT, PipeEnd::Both).unwrap();
-        let nothing_yet = endless.read(&mut [0]).unwrap_err();
-        assert_eq!(nothing_yet.kind(), io::ErrorKind::WouldBlock);
-        symlink("../secret", run.path().join("link")).unwrap();
-        assert!(run.open_pipe("link", PipeEnd::Read).is_err());
-        assert_eq!(fs::read(root.path().join("secret")).unwrap(), b"s");
-    }
-
-    #[test]
-    fn files_are_private_and_replaced_in_one_step() {
-        let root = tempfile::tempdir().unwrap();
-        let run = RunDir::create(root.path(), &name("a")).unwrap();
-        run.write(names::VM, b"one").unwrap();
-        run.write(names::VM, b"two").unwrap();
-        assert_eq!(run.read(names::VM).unwrap(), b"two");
-        assert_eq!(mode(&run.path().join(names::VM)), 0o600);
-        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 3, "with lock and mark");
-        fs::write(root.path().join("secret"), "s").unwrap();
-        symlink("../secret", run.path().join("link")).unwrap();
-        assert!(run.read("link").is_err());
-    }
-
-    #[test]
-    fn what_others_could_have_prepared_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("open")).unwrap();
-        fs::set_permissions(root.path().join("open"), fs::Permissions::from_mode(0o750)).unwrap();
-        fs::write(root.path().join("file"), "").unwrap();
-        symlink("/tmp", root.path().join("link")).unwrap();
-        let error = |vm: &str| RunDir::create(root.path(), &name(vm)).unwrap_err();
-        assert!(matches!(error("open"), DirError::Open { mode: 0o750, .. }));
-        assert!(matches!(error("file"), DirError::NotADirectory { .. }));
-        assert!(matches!(error("link"), DirError::Symlink { .. }));
-        fs::set_permissions(root.path().join("open"), fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(matches!(error("open"), DirError::NotOurs { .. }), "vmrun has not made it");
-    }
-
-    #[test]
-    fn what_is_not_vmruns_stays_with_all_that_is_beside_it() {
-        let root = tempfile::tempdir().unwrap();
-        let vm = name("web");
-        let run = RunDir::create(root.path(), &vm).unwrap();
-        run.write(names::VM, b"{}").unwrap();
-        fs::write(run.path().join("thesis.txt"), "x").unwrap();
-        let path = run.path().to_owned();
-        assert!(matches!(run.remove_all(), Err(DirError::Stranger { name, .. }) if name == "thesis.txt"));
-        for left in ["thesis.txt", names::VM, names::LOCK, names::MARK] {
-            assert!(path.join(left).exists(), "{left}");
-        }
-        fs::remove_file(path.join("thesis.txt")).unwrap();
-        RunDir::take(root.path(), &vm).unwrap().unwrap().remove_all().unwrap();
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
-        assert!(RunDir::take(root.path(), &vm).unwrap().is_none());
-        // a folder of somebody else's is no run directory
-        let folder = root.path().join("proj");
-        Directory::create(&folder, Privacy::Private).unwrap();
-        fs::write(folder.join(names::LOCK), "a file of the user's").unwrap();
-        assert!(RunDir::list(root.path()).unwrap().is_empty());
-        assert!(matches!(RunClient::open(root.path(), &name("proj")), Err(DirError::NotOurs { .. })));
-        assert!(matches!(RunDir::take(root.path(), &name("proj")), Err(DirError::NotOurs { .. })));
-        assert_eq!(RunDir::tidy(root.path()).unwrap(), [folder]);
-    }
-
-    #[test]
-    fn what_was_half_made_goes() {
-        let root = tempfile::tempdir().unwrap();
-        let parts: Vec<_> =
-            (0..4).map(|number| root.path().join(format!("{PART}1-0000000{number}"))).collect();
-        let made: Vec<_> =
-            parts.iter().map(|path| Directory::create(path, Privacy::Private).unwrap()).collect();
-        let lock = made[1].create_new(names::LOCK).unwrap();
-        own::mark(&made[1]).unwrap();
-        own::mark(&made[2]).unwrap();
-        made[3].create_new("thesis.txt").unwrap();
-        own::mark(&made[3]).unwrap();
-        assert!(sys::try_lock(&lock).unwrap());
-        let left = || parts.iter().map(|path| path.exists()).collect::<Vec<_>>();
-        RunDir::tidy(root.path()).unwrap();
-        assert_eq!(left(), [false, true, false, true], "somebody is at work in the second");
-        drop(lock);
-        RunDir::tidy(root.path()).unwrap();
-        assert_eq!(left(), [false, false, false, true]);
-    }
-
-    #[test]
-    fn many_racers_hold_a_name_one_at_a_time() {
-        let root = tempfile::tempdir().unwrap();
-        let inside = std::sync::atomic::AtomicU32::new(0);
-        let won = std::sync::atomic::AtomicU32::new(0);
-        let order = std::sync::atomic::Ordering::SeqCst;
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..40 {
-                        RunDir::probe(root.path(), &name("a"));
-                        match RunDir::create(root.path(), &name("a")) {
-                            Ok(run) => {
-                                assert_eq!(inside.fetch_add(1, order), 0);
-                                run.write(names::VM, b"x").unwrap();
-                                won.fetch_add(1, order);
-                                inside.fetch_sub(1, order);
-                                run.remove_all().unwrap();
-                            }
-                            Err(DirError::Taken { .. }) => {}
-                            Err(error) => panic!("{error:?}"),
-                        }
-                    }
-                });
-            }
-        });
-        assert!(won.into_inner() > 0);
-    }
-}
+mod tests;

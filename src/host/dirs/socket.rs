@@ -1,9 +1,10 @@
 //! Sockets that have a name: whether somebody listens, without disturbing them, and their end.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -12,6 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use nix::sys::stat::fstatat;
 
 use super::own;
+use crate::host::made::folder_of;
 
 /// Whether a process has the stream socket at this path (at most 107 bytes), in whatever namespace it is; so in doubt.
 ///
@@ -25,6 +27,15 @@ pub(super) fn is_listened_on(path: &Path) -> bool {
     !matches!(probe(), Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR))
 }
 
+/// A path for a file in an open folder that is short enough for a socket (107 bytes) however long the real one is. Good in this process,
+/// while the folder is open.
+pub fn short_path(folder: &impl AsRawFd, path: &Path, name: &OsStr) -> PathBuf {
+    match cfg!(target_os = "linux") {
+        true => Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name),
+        false => path.join(name),
+    }
+}
+
 /// Removes a socket that was bound at a path of the user's, if that still is a socket and nobody listens.
 pub fn remove_socket(path: &Path) {
     if let Err(error) = try_remove(path) {
@@ -34,14 +45,13 @@ pub fn remove_socket(path: &Path) {
 
 fn try_remove(path: &Path) -> io::Result<()> {
     let Some(name) = path.file_name() else { return Ok(()) };
-    let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    let folder = File::open(folder_of(path))?;
     match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(facts) if facts.st_mode & libc::S_IFMT == libc::S_IFSOCK => {}
         // replaced, or gone
         _ => return Ok(()),
     }
-    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-    if is_listened_on(&short) {
+    if is_listened_on(&short_path(&folder, folder_of(path), name)) {
         return Ok(());
     }
     own::remove(&folder, name)

@@ -1,5 +1,12 @@
-use super::*;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::process::start_time;
+use super::*;
 
 #[test]
 fn reads_the_start_time_behind_a_nasty_name() {
@@ -32,7 +39,7 @@ fn blocked_signals_are_inherited_and_files_are_private() {
     grep.args(["-E", "^(SigBlk|Umask):", "/proc/self/status"]);
     prepare_child(&mut grep, Vec::new(), true, true);
     let text = String::from_utf8(grep.output().unwrap().stdout).unwrap();
-    assert_eq!(text, "Umask:\t0077\nSigBlk:\t0000000000004003\n");
+    assert_eq!(text, "Umask:\t0077\nSigBlk:\t0000000000084003\n");
 }
 
 #[test]
