@@ -12,11 +12,11 @@ use crate::spec::VmName;
 use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, OnSuspend, attach};
 use crate::vm::{ResizedBy, Signals};
 
-use super::connect;
 use super::failure::Failure;
 use super::harmless::Harmless;
 use super::output::{Stdout, end_with_reader, stdout_is_terminal, unwritten};
 use super::qemu::runtime;
+use super::{connect, connect_after_the_end};
 
 /// `vmrun console`.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub(super) struct LogsArgs {
 
 /// Prints the console's output.
 pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
-    let (_, mut client) = connect(args.name.as_ref())?;
+    let (_, mut client) = connect_after_the_end(args.name.as_ref())?;
     if args.follow {
         end_with_reader();
     }

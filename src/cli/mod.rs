@@ -35,7 +35,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::control::after::{self, Fate};
 use crate::control::client::Client;
-use crate::control::find::{self, FindError};
+use crate::control::find::{self, FindError, Standing};
 use crate::host::dirs::{RuntimeEnvironment, StoreEnvironment, runtime_root};
 use crate::host::sys;
 use crate::spec::VmName;
@@ -124,7 +124,7 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
             Some(name) => ended(&root, name).ok_or_else(|| error.into()),
             None => Err(error.into()),
         },
-        Err(FindError::None) => only_ended(&root).ok_or_else(|| FindError::None.into()),
+        Err(FindError::None) => Err(none_runs(&root)),
         other => other.map_err(Failure::from),
     };
     found.map(|(name, client)| (name, client.adopting(adopt::adopt)))
@@ -138,17 +138,42 @@ fn ended(root: &Path, name: &VmName) -> Option<(VmName, Client)> {
     }
 }
 
-/// The only VM that has ended within the last minute, where none runs: what asks for it has come a moment too late. Of several none is meant.
-fn only_ended(root: &Path) -> Option<(VmName, Client)> {
-    // what a supervisor that was killed has left gets its record
-    for (name, _) in find::all(root).ok()? {
+/// As [`connect`], for what asks how a VM ended: where none runs, the only one that has ended within the last minute is meant, since the
+/// question has come a moment too late.
+fn connect_after_the_end(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
+    let failure = match connect(name) {
+        Err(failure) if name.is_none() => failure,
+        connected => return connected,
+    };
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    let Some(record) = only_ended(&root) else { return Err(failure) };
+    let name = record.name().clone();
+    after::client(record).map(|client| (name, client)).map_err(|_| failure)
+}
+
+/// No VM runs; which one has just ended is told.
+fn none_runs(root: &Path) -> Failure {
+    let failure = Failure::from(FindError::None);
+    let Some(record) = only_ended(root) else { return failure };
+    let (name, outcome) = (record.name(), &record.outcome);
+    let ended = format!("VM '{name}' has just ended: {outcome}; `vmrun ctl --vm {name} status` tells more");
+    let hint = failure.hint.iter().cloned().chain([ended]).collect::<Vec<_>>().join("; ");
+    failure.hint(Some(hint))
+}
+
+/// The only VM that has ended within the last minute, where none runs. Of several none is meant.
+fn only_ended(root: &Path) -> Option<RunRecord> {
+    for (name, standing) in find::all(root).ok()? {
+        if standing != Standing::Stale {
+            return None;
+        }
+        // what a supervisor that was killed has left gets its record
         let _ = ended(root, &name);
     }
     let mut recent = RunRecord::all(&StoreEnvironment::from_env(), root);
     recent.retain(|record| Duration::from_millis(record.age_ms()) < after::RECENT);
     let [record] = <[RunRecord; 1]>::try_from(recent).ok()?;
-    let name = record.name().clone();
-    after::client(record).ok().map(|client| (name, client))
+    Some(record)
 }
 
 fn fail(failure: &Failure, as_json: bool) -> ExitCode {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, Up, supervise};
-use crate::host::descriptors;
+use crate::host::{descriptors, sys};
 use crate::qmp::Transcript;
 use crate::spec::{Request, VmName};
 use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, dry_run, prepare};
@@ -70,6 +70,8 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 }
 
 fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure> {
+    // a word of ours may come before the console, which looks whether it has the terminal
+    sys::outlive_terminal_stops();
     let prepared = prepare(request)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(supervise(prepared, supervision, |up| {

@@ -86,7 +86,12 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
         Command::Raw(Lazy(raw)) => Command::Raw(Lazy(raw.checked()?)),
         command => command,
     };
-    let (_, client) = super::connect(args.vm.as_ref())?;
+    let (_, client) = match &command {
+        Command::Wait(_) | Command::Power(Lazy(power::Command::Shutdown(_))) => {
+            super::connect_after_the_end(args.vm.as_ref())?
+        }
+        _ => super::connect(args.vm.as_ref())?,
+    };
     let mut context = Context { client, output };
     match command {
         Command::Status(Lazy(command)) => command.run(&mut context),
