@@ -246,7 +246,11 @@ fn what_is_no_disk_is_refused_by_its_name() {
         let name = path.display().to_string();
         let words = [help, "hint: ", "format=raw"];
         let before = std::fs::read(&path).unwrap();
-        sandbox.run(["qemu", &name]).fails(1, &words);
+        // a kernel as IMAGE boots
+        let is_at = |at: usize, mark: &[u8]| before.get(at..).is_some_and(|rest| rest.starts_with(mark));
+        if !is_at(0x202, b"HdrS") && !is_at(0x38, b"ARM\x64") && !is_at(0x38, b"RSC\x05") {
+            sandbox.run(["qemu", &name]).fails(1, &words);
+        }
         sandbox.run(["qemu", "--disk", &name, "guest.img"]).fails(1, &words);
         sandbox.run(["qemu", "--ephemeral", "--disk", &name, "guest.img"]).fails(1, &words);
         sandbox.run(["qemu", "--iso", &name]).fails(1, &[help, "hint: "]);
@@ -355,7 +359,7 @@ fn files_are_opened_in_one_place() {
             }
         });
     }
-    found.retain(|path| !path.contains("/tests") && !path.contains("fuzzing"));
+    found.retain(|path| !path.contains("/tests") && !path.contains("fuzzing") && !path.contains("flag_list"));
     found.sort();
     assert_eq!(found, allowed.map(|(path, _)| path), "use host::files");
 }

@@ -81,7 +81,7 @@ fn a_name_or_an_image_that_is_in_use() {
         1,
         &["'vm' is already running", "--name", "vmrun ls"],
     );
-    let words = ["state directory: ", "guest-state is in use by another VM", "hint: ", "vmrun ls"];
+    let words = ["guest-state is in use by VM 'vm'", "hint: ", "--state"];
     refused_both_ways(&bad, &["--name", "b", "guest.img"], 1, &words);
     let words = ["\"write\" lock", "guest.img"];
     refused_both_ways(&bad, &["--name", "b", "--state", "b-state", "guest.img"], 1, &words);
