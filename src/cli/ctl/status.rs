@@ -85,7 +85,7 @@ fn as_text(status: &Status) -> Lines {
         ("sandbox", Some(sandbox.to_owned())),
         ("qemu", Some(format!("{}, pid {}", status.qemu_version, status.qemu_pid))),
         ("supervisor", Some(format!("vmrun {}, pid {}", status.supervisor_version, status.supervisor_pid))),
-        ("network", Some(format!("{}, mac {}", status.networking, status.mac))),
+        ("network", Some(network(&status.networking, &status.mac))),
         ("forwards", list(forwards)),
         ("slots", Some(format!("{} of {} used", status.slots_used, status.slots_total))),
         ("run directory", Some(status.run_directory.clone())),
@@ -114,4 +114,24 @@ fn as_text(status: &Status) -> Lines {
         text.section("devices", table(["ID", "DRIVER", "SLOT", "STATE"], devices));
     }
     text
+}
+
+/// The network from the start, and the address of its card, if there is one.
+fn network(networking: &str, mac: &str) -> String {
+    match (networking, mac) {
+        ("none", _) | (_, "") => networking.to_owned(),
+        (networking, mac) => format!("{networking}, mac {mac}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::network;
+
+    #[test]
+    fn a_card_that_is_not_there_has_no_address() {
+        assert_eq!(network("user", "52:54:00:12:34:56"), "user, mac 52:54:00:12:34:56");
+        assert_eq!(network("none", "52:54:00:12:34:56"), "none");
+        assert_eq!(network("user", ""), "user");
+    }
 }
