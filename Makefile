@@ -14,6 +14,12 @@ SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh
 
 # What the tests and the demo are told about the guest and about Python with its clients.
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
+# The guests of other architectures, where their QEMU is installed.
+GUESTS = for arch in aarch64 s390x riscv64; do \
+	if command -v qemu-system-$$arch > /dev/null; then \
+		export "VMRUN_TEST_GUEST_$${arch^^}=$$(tests/guest/build.sh $$arch)/guest"; \
+	fi; \
+	done
 # Which preconditions of tests hold here: those that lack one are reported as ignored.
 HAVE = export VMRUN_TEST_HAVE="$$(tests/setup/have.sh)"
 PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
@@ -24,7 +30,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu lint setup guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus lint setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -34,7 +40,7 @@ demo: guest ## build vmrun and watch it change a running VM
 	@$(GUEST); export PATH="$(TARGET)/release:$$PATH"; examples/demo.sh
 
 test: guest ## run the whole test suite (TESTS=… passes arguments on)
-	@$(GUEST); $(PYTHON); $(HAVE); \
+	@$(GUEST); $(GUESTS); $(PYTHON); $(HAVE); \
 	if $(CARGO) nextest --version > /dev/null 2>&1; then \
 		echo "$(CARGO) nextest run"; $(CARGO) nextest run --locked --no-tests=pass $(TESTS); \
 	else \
@@ -45,12 +51,18 @@ test: guest ## run the whole test suite (TESTS=… passes arguments on)
 test-qemu: guest ## the tests that start QEMU, with another program: QEMU=…/qemu-system-x86_64 (see tests/setup/qemu.sh)
 	@test -x "$(QEMU)" || { echo "test-qemu: QEMU='$(QEMU)' is no program"; exit 2; }
 	@echo "with $$($(QEMU) --version | head -n 1)"
-	@$(GUEST); $(PYTHON); $(HAVE); export PATH="$(abspath $(dir $(QEMU))):$$PATH"; \
+	@$(GUEST); $(GUESTS); $(PYTHON); $(HAVE); export PATH="$(abspath $(dir $(QEMU))):$$PATH"; \
 	if $(CARGO) nextest --version > /dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --no-tests=pass --no-fail-fast $(or $(TESTS),$(QEMU_TESTS)); \
 	else \
-		$(CARGO) test --locked --no-fail-fast --test it $(TESTS); \
+		$(CARGO) test --locked --no-fail-fast $(or $(TESTS),$(QEMU_TESTS)); \
 	fi
+
+test-qemus: ## the same with QEMU 10 and 11, fetched from Debian
+	@for suite in trixie sid; do \
+		program="$$(tests/setup/qemu.sh $$suite)/qemu-system-x86_64"; \
+		$(MAKE) --no-print-directory test-qemu QEMU="$$program" TESTS="$(TESTS)"; \
+	done
 
 lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) fmt --check
@@ -66,6 +78,9 @@ lint: setup ## formatting, clippy, documentation, licences, shell scripts
 
 setup: ## install QEMU and what else is missing
 	@tests/setup/install.sh
+
+setup-all: setup ## install also the QEMUs of other architectures, whose tests `make test` then runs
+	@tests/setup/install.sh aarch64 s390x riscv64
 
 guest: setup ## build the small Linux guest of the tests as target/guest
 	@folder=$$(tests/guest/build.sh); mkdir -p target; ln -sfn "$$folder" target/guest

@@ -10,7 +10,16 @@ const READS_PACKED: (u32, u32) = (2, 36);
 const UNWINDER: &str = "libgcc_eh.a";
 
 /// What a test may need that a machine may lack; tests/setup/have.sh looks for each.
-const NEEDS: [&str; 5] = ["root", "mount", "tap", "isoinfo", "systemd-analyze"];
+const NEEDS: [&str; 8] = [
+    "root",
+    "mount",
+    "tap",
+    "isoinfo",
+    "systemd-analyze",
+    "qemu-system-aarch64",
+    "qemu-system-s390x",
+    "qemu-system-riscv64",
+];
 /// What a machine of continuous integration may lack, too, each with the reason.
 const MAY_LACK: &str = "tests/setup/may-lack";
 

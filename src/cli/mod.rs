@@ -119,7 +119,10 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     let found = match find::connect(&root, name) {
         Err(FindError::Orphan(name)) => adopt::run(&root, &name)
             .and_then(|()| Ok(find::connect(&root, Some(&name))?))
-            .or_else(|failure| ended(&root, &name).ok_or(failure)),
+            .or_else(|failure| {
+                adopt::await_end(&root, &name);
+                ended(&root, &name).ok_or(failure)
+            }),
         Err(error @ (FindError::NoSuch { .. } | FindError::Stale(_))) => match name {
             Some(name) => ended(&root, name).ok_or_else(|| error.into()),
             None => Err(error.into()),

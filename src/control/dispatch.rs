@@ -137,6 +137,8 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongi
         "Reboot" => guest::reboot(read(parameters)?, vm).await,
         "AgentCommand" => guest::agent_command(read(parameters)?, vm).await,
         "WriteConsole" => write_console(read(parameters)?, vm).await,
+        "RemoveDisk" => remove_disk(Removable::Disk, read(parameters)?, vm).await,
+        "RemoveDevice" => remove_disk(Removable::Any, read(parameters)?, vm).await,
         _ => {
             let change = change(method, parameters)?;
             let done = vm.change(change).await?;
@@ -166,8 +168,6 @@ pub(super) fn change(method: &str, parameters: Value) -> Result<Change, WireErro
         "AddForward" => translate::add_forward(read(parameters)?)?,
         "RemoveForward" => Change::RemoveForward(remove_forward(read(parameters)?)?),
         "AddDisk" => add_disk(read(parameters)?)?,
-        "RemoveDisk" => remove(Removable::Disk, read(parameters)?)?,
-        "RemoveDevice" => remove(Removable::Any, read(parameters)?)?,
         "ResizeDisk" => {
             let wire::ResizeDisk { id, size_bytes } = read(parameters)?;
             Change::ResizeDisk { id, size: size(size_bytes)? }
@@ -263,6 +263,17 @@ fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {
             device.with(&name, &value).map_err(|error| ChangeError::invalid("properties", error))
         })?;
     Ok(DeviceSpec { id: id.or(device.id.clone()), ..device })
+}
+
+/// What may be a disk: one that the guest has mounted stays, unless that is forced.
+async fn remove_disk(kind: Removable, call: wire::RemoveDisk, vm: &Handle) -> One {
+    let wire::RemoveDisk { id, timeout_ms, force } = call;
+    let unchecked = match force.unwrap_or(false) {
+        true => None,
+        false => vm.check_unmounted(kind, &id).await?,
+    };
+    let removal = vm.change(remove(kind, wire::Remove { id, timeout_ms })?).await?;
+    reply(&wire::DiskRemoved { removed: removal == Done::Removed, unchecked })
 }
 
 fn remove(kind: Removable, call: wire::Remove) -> Result<Change, ChangeError> {

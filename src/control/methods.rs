@@ -107,7 +107,7 @@ methods! {
     RemoveForward(RemoveForward) -> Nothing;
     ListDisks(Empty) -> DiskList;
     AddDisk(AddDisk) -> DiskReply;
-    RemoveDisk(Remove) -> Removed;
+    RemoveDisk(RemoveDisk) -> DiskRemoved;
     ResizeDisk(ResizeDisk) -> DiskReply;
     ChangeMedia(ChangeMedia) -> DiskReply;
     EjectMedia(EjectMedia) -> DiskReply;
@@ -119,7 +119,7 @@ methods! {
     GetStats(Empty) -> StatsReply;
     #[Stream] WatchStats(WatchStats) -> StatsReply;
     AddDevice(AddDevice) -> DeviceReply;
-    RemoveDevice(Remove) -> Removed;
+    RemoveDevice(RemoveDisk) -> DiskRemoved;
     Pause(Empty) -> Nothing;
     Resume(Empty) -> Nothing;
     Reset(Empty) -> Nothing;

@@ -165,6 +165,7 @@ pub(super) fn usb(entry: &Entry) -> wire::Usb {
         driver: entry.driver.clone(),
         description,
         phase: phase(entry.phase),
+        taken: entry.taken,
     }
 }
 
@@ -185,6 +186,7 @@ pub(super) fn disk(entry: &Entry) -> wire::Disk {
         serial: facts.and_then(|facts| facts.serial.clone()),
         slot: entry.slot.clone(),
         phase: phase(entry.phase),
+        taken: entry.taken,
         limits: facts.map(|facts| facts.limits).filter(|limits| !limits.is_empty()).map(wire_limits),
     }
 }
@@ -255,6 +257,7 @@ pub(super) fn nic(entry: &Entry) -> wire::Nic {
         link_up: facts.is_none_or(|facts| facts.link_up),
         slot: entry.slot.clone(),
         phase: phase(entry.phase),
+        taken: entry.taken,
     }
 }
 
@@ -265,5 +268,6 @@ pub(super) fn device(entry: &Entry) -> wire::Device {
         driver: entry.driver.clone(),
         slot: entry.slot.clone(),
         phase: phase(entry.phase),
+        taken: entry.taken,
     }
 }

@@ -38,6 +38,9 @@ pub struct Usb {
     pub description: String,
     /// `adding`, `present` or `removing`.
     pub phase: String,
+    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub taken: Option<bool>,
 }
 
 /// A disk or CD-ROM drive.
@@ -68,6 +71,9 @@ pub struct Disk {
     pub slot: Option<String>,
     /// `adding`, `present` or `removing`.
     pub phase: String,
+    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub taken: Option<bool>,
     /// What it may do per second; none = as much as it can.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limits: Option<Limits>,
@@ -85,6 +91,9 @@ pub struct Device {
     pub slot: Option<String>,
     /// `adding`, `present` or `removing`.
     pub phase: String,
+    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub taken: Option<bool>,
 }
 
 /// A slot.
@@ -202,8 +211,10 @@ parameters! {
         size_bytes: i64, grow: bool, format: String, bus: String, readonly: bool, serial: String, id: String,
         allow_backing: Vec<String>
     }
-    /// Parameters of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
+    /// Parameters of `RemoveNic`.
     Remove { id: String; timeout_ms: i64 }
+    /// Parameters of `RemoveDisk` and `RemoveDevice`.
+    RemoveDisk { id: String; timeout_ms: i64, force: bool }
     /// Parameters of `ResizeDisk`.
     ResizeDisk { id: String, size_bytes: i64; }
     /// Parameters of `ThrottleDisk`.
@@ -293,8 +304,10 @@ replies! {
     StatsReply { stats: Stats; }
     /// Reply of `AddDevice`.
     DeviceReply { device: Device; }
-    /// Reply of `RemoveDisk`, `RemoveNic` and `RemoveDevice`.
+    /// Reply of `RemoveNic`.
     Removed { removed: bool; }
+    /// Reply of `RemoveDisk` and `RemoveDevice`.
+    DiskRemoved { removed: bool; unchecked: String }
     /// Replies of `Save`.
     SaveReply { ; done_bytes: u64, total_bytes: u64, outcome: Outcome }
     /// Replies of `SaveSnapshot`.

@@ -248,12 +248,24 @@ impl Machine {
         Ok(self.call(methods::AddDisk, call).await?.disk)
     }
 
-    /// Unplugs one; the guest is asked, and has as long as is said.
+    /// Unplugs one; the guest is asked, and has as long as is said. One that it has mounted, as its agent tells, is refused.
     ///
     /// # Errors
     /// [`Error::is_timeout`] if it has not let go of it by then; the request stands.
     pub async fn remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
-        let call = wire::Remove { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)) };
+        self.unplug_disk(id, timeout, None).await
+    }
+
+    /// The same for one that the guest has mounted, too: what it has not written yet is lost.
+    ///
+    /// # Errors
+    /// As [`Machine::remove_disk`], but for that.
+    pub async fn force_remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
+        self.unplug_disk(id, timeout, Some(true)).await
+    }
+
+    async fn unplug_disk(&self, id: &str, timeout: Duration, force: Option<bool>) -> Result<(), Error> {
+        let call = wire::RemoveDisk { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)), force };
         let removed = self.call(methods::RemoveDisk, call).await?.removed;
         if removed { Ok(()) } else { Err(Error::NotReleased { id: id.to_owned(), waited: timeout }) }
     }

@@ -32,6 +32,7 @@ pub mod media;
 pub mod migration;
 pub mod netdev;
 pub mod object;
+pub mod pci;
 mod places;
 pub mod plan;
 pub mod properties;

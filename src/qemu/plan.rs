@@ -177,10 +177,12 @@ pub fn remove_device(id: &str) -> Vec<Step> {
 
 /// Asks whether a device can go while the VM runs: false for what is built into the machine.
 pub fn is_hotpluggable(id: &str) -> Command {
-    Command::new(
-        "qom-get",
-        json!({ "path": format!("/machine/peripheral/{id}"), "property": "hotpluggable" }),
-    )
+    property(id, "hotpluggable")
+}
+
+/// Asks for a property of a device that has an id.
+pub fn property(id: &str, name: &str) -> Command {
+    Command::new("qom-get", json!({ "path": format!("/machine/peripheral/{id}"), "property": name }))
 }
 
 /// Lists what has an id, as `name`s: a device that is not there any more is gone, whatever events came.

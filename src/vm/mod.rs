@@ -49,6 +49,7 @@ mod state;
 pub mod stats;
 mod status;
 mod steps;
+mod taken;
 mod takeover;
 #[cfg(test)]
 mod tests;

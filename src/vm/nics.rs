@@ -15,6 +15,7 @@ pub(super) fn cold(machine: &Machine, spec: &VmSpec) -> Option<Entry> {
         driver: machine.virtio("virtio-net"),
         slot: None,
         phase: Phase::Present,
+        taken: None,
         kind: Kind::Nic(NicFacts::new(ids::NIC, spec.networking.clone(), spec.mac)),
     })
 }

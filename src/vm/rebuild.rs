@@ -114,7 +114,7 @@ async fn devices(
             in_use.extend(facts.node.clone());
         }
         let slot = inventory.slots.slot_of(&id).map(str::to_owned);
-        inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, kind });
+        inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, taken: None, kind });
     }
     inventory.forwards = usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect();
     Ok(Found { inventory, nodes, present, in_use })

@@ -58,8 +58,9 @@ impl Handle {
     /// Presses one combination after the other, `delay` apart; returns when the last has been released.
     ///
     /// # Errors
-    /// QEMU does not know a key.
+    /// QEMU does not know a key; the machine has no keyboard.
     pub async fn press(&self, combos: &[KeyCombo], delay: Duration) -> Result<(), ChangeError> {
+        self.check_keyboard().await?;
         let hold = (delay / 2).min(LONGEST_HOLD).as_millis();
         for combo in combos {
             let keys: Vec<Value> =
@@ -75,6 +76,39 @@ impl Handle {
         }
         Ok(())
     }
+}
+
+/// Device models that take QEMU's keys, by the start of their names. x86's machines have the first by themselves.
+const KEYBOARDS: [&str; 3] = ["i8042", "usb-kbd", "virtio-keyboard"];
+
+/// Where QEMU keeps devices: those of a machine itself, those with ids, and those without.
+const DEVICES: [&str; 3] = ["/machine/unattached", "/machine/peripheral", "/machine/peripheral-anon"];
+
+impl Handle {
+    /// Without a keyboard QEMU takes keys all the same, and drops them.
+    async fn check_keyboard(&self) -> Result<(), ChangeError> {
+        for path in DEVICES {
+            let list = Command::new("qom-list", json!({ "path": path }));
+            match self.qmp(list).await {
+                Ok(devices) if has_keyboard(&devices) => return Ok(()),
+                Ok(_) => {}
+                // a machine without devices of the kind
+                Err(error) if error.is_class("DeviceNotFound") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let error = ChangeError::unsupported("this VM has no keyboard to type on");
+        Err(error.hint(
+            "plug one: `vmrun ctl usb-add usb-kbd`, or `device-add virtio-keyboard-pci` (s390x: `-ccw`)",
+        ))
+    }
+}
+
+fn has_keyboard(devices: &Value) -> bool {
+    devices.as_array().into_iter().flatten().any(|device| {
+        let model = device["type"].as_str().and_then(|kind| kind.strip_prefix("child<"));
+        model.is_some_and(|model| KEYBOARDS.iter().any(|keyboard| model.starts_with(keyboard)))
+    })
 }
 
 /// A file that QEMU writes to; only the owner may read it, and it goes in the end.

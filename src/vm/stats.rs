@@ -177,6 +177,7 @@ mod tests {
             driver: "usb-storage".to_owned(),
             slot: None,
             phase: Phase::Present,
+            taken: None,
             kind: Kind::Usb { description: String::new(), file: Some("/x".to_owned()), identity: None },
         };
         let stats = json!({ "rd_bytes": 512, "rd_operations": 1, "rd_total_time_ns": 2_000_000, "failed_wr_operations": 3 });

@@ -98,3 +98,42 @@ fn disks_from_the_start_on_every_bus() {
     }
     assert_eq!(std::fs::metadata(sandbox.file("state/disk5.img")).unwrap().len(), 4 * MIB);
 }
+
+/// Linux lets go of a mounted disk without a word.
+#[test]
+fn a_mounted_disk_stays_unless_that_is_forced() {
+    let vm = Linux::boot(["--data", "text"]);
+    vm.sees("metadata sr0");
+    for bus in ["virtio", "scsi", "usb", "nvme"] {
+        let (file, serial) = (format!("{bus}.img"), format!("S-{bus}"));
+        std::fs::copy(vm.file("state/metadata.iso"), vm.file(&file)).unwrap();
+        vm.ctl(["disk-add", &format!("{file},bus={bus},id={bus},serial={serial}")]);
+        let (disk, _) = vm.sees_disk(&serial);
+        vm.run(&format!("mount -t iso9660 -o ro /dev/{disk} /mnt"));
+        for remove in ["disk-remove", "device-remove"] {
+            let words = [&format!("disk '{bus}' is mounted in the guest at /mnt"), "hint: ", "--force"];
+            vm.try_ctl([remove, bus]).fails(4, &words);
+        }
+        assert_eq!(vm.run("cat /mnt/config"), "text", "{bus}");
+        // another disk on the same controller is not meant
+        vm.ctl(["disk-add", &format!("other-{bus}.img,size=1M,bus={bus},id=other,serial=OTHER")]);
+        vm.sees_disk("OTHER");
+        if bus != "usb" {
+            let removed = vm.try_ctl(["disk-remove", "other"]);
+            assert_eq!((removed.code, removed.stderr.as_str()), (0, ""), "{bus}: {removed:#?}");
+        } else {
+            // without udev the agent knows no serial numbers
+            let removed = vm.try_ctl(["disk-remove", "other"]).ok();
+            assert!(removed.stderr.contains("was not checked: the guest has a disk mounted"), "{removed:#?}");
+        }
+        vm.ctl(["disk-remove", bus, "--force"]);
+        vm.sees(&format!("remove block {disk}"));
+        vm.run("umount -l /mnt");
+    }
+    vm.try_ctl(["disk-add", "n.img,size=1M,bus=nvme,id=n"]).ok();
+    vm.try_ctl(["disk-resize", "n", "2M"]).fails(4, &["NVMe", "qemu-img resize"]);
+    vm.try_ctl(["disk-add", "u.img,size=1M,bus=usb,id=u"]).ok();
+    vm.try_ctl(["disk-resize", "u", "2M"]).fails(4, &["USB", "qemu-img resize"]);
+    assert_eq!(std::fs::metadata(vm.file("u.img")).unwrap().len(), MIB);
+    vm.quit();
+}

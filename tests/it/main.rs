@@ -5,6 +5,7 @@
 
 mod adopt;
 mod adopt_changes;
+mod architectures;
 mod attack;
 mod background;
 mod bad_input;

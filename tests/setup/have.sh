@@ -24,7 +24,7 @@ tap_works() {
 root && have+=(root)
 mount_works && have+=(mount)
 tap_works && have+=(tap)
-for program in isoinfo systemd-analyze; do
+for program in isoinfo systemd-analyze qemu-system-aarch64 qemu-system-s390x qemu-system-riscv64; do
     command -v "$program" > /dev/null && have+=("$program")
 done
 IFS=,

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the demo and the tests need and this machine lacks. Does nothing, and quickly so,
 # when everything is there. A program that is already in PATH counts, whatever its version.
+#
+#   install.sh [ARCH…]     also the QEMUs of these architectures: aarch64, s390x, riscv64
 set -euo pipefail
 
 say() { echo "setup: $*" >&2; }
@@ -8,8 +10,26 @@ has() { command -v "$1" > /dev/null 2>&1; }
 
 #--- what is missing -----------------------------------------------------------------------
 
+# The package with the QEMU of s390x or riscv64.
+package_with() {
+    local own
+    case $1 in
+        s390x) own=qemu-system-s390x ;;
+        *) own=qemu-system-riscv ;;
+    esac
+    if [ -n "$(apt-cache show "$own" 2> /dev/null)" ]; then echo "$own"; else echo qemu-system-misc; fi
+}
+
 packages=()
 has qemu-system-x86_64 || packages+=(qemu-system-x86)
+# Newer releases have a package of its own for each of the last two.
+for arch in "$@"; do
+    has "qemu-system-$arch" && continue
+    case $arch in
+        aarch64) packages+=(qemu-system-arm) ;;
+        *) packages+=("$(package_with "$arch")") ;;
+    esac
+done
 has qemu-img || packages+=(qemu-utils)
 has xz || packages+=(xz-utils)
 # What tests look at images and network devices with; see tests/setup/have.sh.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::control::methods::{self, Method};
 use crate::control::wire;
+use crate::host::HINTED;
 use crate::machine;
 use crate::spec::{DeviceSpec, duration};
 
@@ -22,7 +23,7 @@ pub(super) enum Command {
     Add(Lazy<Add>),
     /// Unplug a device
     #[command(name = "device-remove")]
-    Remove(Lazy<Remove>),
+    Remove(Lazy<RemoveDisk>),
 }
 
 impl Command {
@@ -45,11 +46,12 @@ impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_device(self.device);
         let wire::DeviceReply { device } = context.client.call(methods::AddDevice, call)?;
+        warn_if_not_taken(&device.id, device.taken);
         context.output.print(&device, || device.id.clone())
     }
 }
 
-/// `disk-remove` and `device-remove`.
+/// `nic-remove`.
 #[derive(Debug, Args)]
 pub(super) struct Remove {
     /// As the list prints it
@@ -67,8 +69,12 @@ impl Remove {
         let timeout_ms = Some(machine::milliseconds(self.timeout));
         let call = wire::Remove { id: self.id.clone(), timeout_ms };
         let wire::Removed { removed } = context.client.call(method, call)?;
+        self.done(context, what, removed, &json!({ "removed": true }))
+    }
+
+    fn done(&self, context: &Context, what: &str, removed: bool, value: &Value) -> Result<u8, Failure> {
         if removed {
-            return context.output.print(&json!({ "removed": true }), || format!("removed {}", self.id));
+            return context.output.print(value, || format!("removed {}", self.id));
         }
         let waited = duration::format(self.timeout);
         let hint = format!(
@@ -76,5 +82,54 @@ impl Remove {
         );
         let message = format!("the guest has not released {what} '{}' within {waited}", self.id);
         Err(Failure::timed_out(message).hint(Some(hint)))
+    }
+}
+
+/// `disk-remove` and `device-remove`.
+#[derive(Debug, Args)]
+pub(super) struct RemoveDisk {
+    #[command(flatten)]
+    remove: Remove,
+    /// Even if the guest has the disk mounted: what it has not written yet is lost
+    #[arg(long)]
+    force: bool,
+}
+
+impl RemoveDisk {
+    pub(super) fn run<M>(self, context: &mut Context, method: M, what: &str) -> Result<u8, Failure>
+    where
+        M: Method<Parameters = wire::RemoveDisk, Reply = wire::DiskRemoved>,
+    {
+        let Self { remove, force } = self;
+        let timeout_ms = Some(machine::milliseconds(remove.timeout));
+        // older supervisors do not know the parameter
+        let call = wire::RemoveDisk { id: remove.id.clone(), timeout_ms, force: force.then_some(true) };
+        let wire::DiskRemoved { removed, unchecked } = context.client.call(method, call)?;
+        if let Some(why) = &unchecked {
+            log::warn!("whether the guest had '{}' mounted was not checked: {why}", remove.id);
+        }
+        let value = match unchecked {
+            Some(why) => json!({ "removed": true, "unchecked": why }),
+            None => json!({ "removed": true }),
+        };
+        remove.done(context, what, removed, &value)
+    }
+}
+
+/// What a list has in the column STATE.
+pub(super) fn state(phase: &str, taken: Option<bool>) -> String {
+    match (phase, taken) {
+        ("present", Some(false)) => "plugged, but the guest has not taken it".to_owned(),
+        _ => phase.to_owned(),
+    }
+}
+
+/// Says that what was plugged has not arrived.
+pub(super) fn warn_if_not_taken(id: &str, taken: Option<bool>) {
+    if taken == Some(false) {
+        log::warn!(
+            target: HINTED,
+            "'{id}' is plugged, but the guest has not taken it\nhint: its kernel may have no PCI hot-plug (Debian's for riscv64 has none): after `vmrun ctl reset`, or from the start, it finds the device"
+        );
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Command {
     /// Plug a disk: [file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]
     DiskAdd(Lazy<Add>),
     /// Ask the guest to release a disk, and unplug it
-    DiskRemove(Lazy<devices::Remove>),
+    DiskRemove(Lazy<devices::RemoveDisk>),
     /// Make a disk larger
     DiskResize(Lazy<Resize>),
     /// Limit what a disk does per second
@@ -69,7 +69,7 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
             disk.format.clone().unwrap_or_default(),
             if disk.readonly { "ro" } else { "rw" }.to_owned(),
             disk.slot.clone().unwrap_or_default(),
-            disk.phase.clone(),
+            devices::state(&disk.phase, disk.taken),
             disk.file.clone().unwrap_or_default(),
         ]
     });
@@ -101,6 +101,7 @@ impl Add {
         if let (Some(wanted), Some(now)) = (wanted, disk.size_bytes) {
             tell_size(&disk, wanted.next_multiple_of(SECTOR), now);
         }
+        devices::warn_if_not_taken(&disk.id, disk.taken);
         context.output.print(&disk, || disk.id.clone())
     }
 }

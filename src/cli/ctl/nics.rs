@@ -51,7 +51,7 @@ pub(super) fn as_table(nics: &[wire::Nic]) -> Lines {
             nic.mac.clone().unwrap_or_default(),
             link(nic).to_owned(),
             nic.slot.clone().unwrap_or_default(),
-            nic.phase.clone(),
+            devices::state(&nic.phase, nic.taken),
         ]
     });
     table(["ID", "DRIVER", "NETWORK", "MAC", "LINK", "SLOT", "STATE"], rows)
@@ -72,6 +72,7 @@ impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_nic(self.nic);
         let wire::NicReply { nic } = context.client.call(methods::AddNic, call)?;
+        devices::warn_if_not_taken(&nic.id, nic.taken);
         context.output.print(&nic, || nic.id.clone())
     }
 }

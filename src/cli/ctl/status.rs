@@ -10,7 +10,7 @@ use super::super::ended::when;
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
 use super::super::output::{Lines, bytes, facts, milliseconds, table};
-use super::{Context, disks, nics, stats};
+use super::{Context, devices, disks, nics, stats};
 
 /// `status`, `stats`.
 #[derive(Debug, Subcommand)]
@@ -99,15 +99,15 @@ fn as_text(status: &Status) -> Lines {
         text.section("network cards", nics::as_table(nics));
     }
     let mut devices: Vec<[String; 4]> = Vec::new();
-    devices.extend(
-        status.usb.iter().map(|usb| [usb.id.clone(), usb.driver.clone(), String::new(), usb.phase.clone()]),
-    );
+    devices.extend(status.usb.iter().map(|usb| {
+        [usb.id.clone(), usb.driver.clone(), String::new(), devices::state(&usb.phase, usb.taken)]
+    }));
     devices.extend(status.devices.iter().map(|device| {
         [
             device.id.clone(),
             device.driver.clone(),
             device.slot.clone().unwrap_or_default(),
-            device.phase.clone(),
+            devices::state(&device.phase, device.taken),
         ]
     }));
     if !devices.is_empty() {

@@ -13,7 +13,7 @@ use crate::spec::{DeviceId, UsbSelector};
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
 use super::super::output::{Output, table};
-use super::Context;
+use super::{Context, devices};
 
 /// About USB devices.
 #[derive(Debug, Subcommand)]
@@ -56,9 +56,14 @@ pub(super) struct List {
 fn list(context: &mut Context) -> Result<u8, Failure> {
     let wire::UsbList { usb } = context.client.call(methods::ListUsb, wire::Empty {})?;
     context.output.print(&usb, || {
-        let rows = usb
-            .iter()
-            .map(|usb| [usb.id.clone(), usb.driver.clone(), usb.description.clone(), usb.phase.clone()]);
+        let rows = usb.iter().map(|usb| {
+            [
+                usb.id.clone(),
+                usb.driver.clone(),
+                usb.description.clone(),
+                devices::state(&usb.phase, usb.taken),
+            ]
+        });
         table(["ID", "DRIVER", "DESCRIPTION", "STATE"], rows)
     })
 }
@@ -98,6 +103,7 @@ impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_usb(self.selector, self.id)?;
         let wire::UsbReply { usb } = context.client.call(methods::AddUsb, call)?;
+        devices::warn_if_not_taken(&usb.id, usb.taken);
         context.output.print(&usb, || usb.id.clone())
     }
 }

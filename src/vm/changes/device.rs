@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::qemu::machine::Family;
 use crate::qemu::plan::{self, Controller};
 use crate::qemu::{Command, PlugTarget};
 use crate::qmp::Session;
@@ -31,12 +32,16 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
         Err(error) => return answer(reply, Err(error)),
     };
     let session = owner.session.clone();
+    let family = owner.machine.family();
     let work = async move {
         let typed = properties::typed(&session, &driver, &properties).await?;
         let wants = match typed.contains_key("bus") {
             true => Wants::Nothing,
             false => wants(&session, &driver).await?,
         };
+        if family == Family::Ccw {
+            check_pci_on_ccw(&session, &driver).await?;
+        }
         Ok((driver, typed, wants))
     };
     owner.spawn(work, move |owner, result: Result<_, ChangeError>| match result {
@@ -53,13 +58,36 @@ async fn wants(session: &Session, driver: &str) -> Result<Wants, ChangeError> {
         ("scsi-device", Wants::Scsi),
         ("virtio-ccw-device", Wants::Slot),
     ] {
-        let ask = Command::new("qom-list-types", json!({ "implements": family, "abstract": false }));
-        let types = session.run(&ask).await?;
-        if types.as_array().is_some_and(|types| types.iter().any(|kind| kind["name"] == driver)) {
+        if is_a(session, driver, family).await? {
             return Ok(wants);
         }
     }
     Ok(Wants::Nothing)
+}
+
+/// Models on PCI that have MSI-X, whatever their properties.
+const WITH_MSI_X: [&str; 4] = ["vfio-pci", "nvme", "e1000e", "igb"];
+
+/// s390x takes PCI devices with MSI-X only. QEMU (7.2 to 11.1) refuses another when it has made the `zpci` device that belongs to it, and
+/// leaves that: it fails every later migration, and so saves and snapshots, and taking it out crashes QEMU.
+async fn check_pci_on_ccw(session: &Session, driver: &str) -> Result<(), ChangeError> {
+    if WITH_MSI_X.contains(&driver) || !is_a(session, driver, "pci-device").await? {
+        return Ok(());
+    }
+    let message =
+        format!("QEMU's s390x machines cannot be given a PCI device such as '{driver}' while they run");
+    let error = ChangeError::unsupported(message);
+    let twin = driver.replace("-pci", "-ccw");
+    Err(match twin != driver && is_a(session, &twin, "virtio-ccw-device").await? {
+        true => error.hint(format!("use '{twin}'")),
+        false => error.hint(format!("of PCI devices these can be: {}", WITH_MSI_X.join(", "))),
+    })
+}
+
+async fn is_a(session: &Session, driver: &str, family: &str) -> Result<bool, ChangeError> {
+    let ask = Command::new("qom-list-types", json!({ "implements": family, "abstract": false }));
+    let types = session.run(&ask).await?;
+    Ok(types.as_array().is_some_and(|types| types.iter().any(|kind| kind["name"] == driver)))
 }
 
 fn go(

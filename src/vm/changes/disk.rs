@@ -83,11 +83,18 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     }
     let machine = owner.machine.kind();
     let error = ChangeError::unsupported(format!("a {machine} machine takes no {bus} disk while it runs"));
+    let possible: Vec<&str> = DiskBus::ALL
+        .iter()
+        .filter(|bus| owner.machine.can_hot_plug(**bus, usb, scsi))
+        .map(|bus| bus.as_str())
+        .collect();
     Err(match bus {
-        DiskBus::Sata => error.hint("SATA takes nothing while the VM runs: use virtio, scsi, usb or nvme"),
-        DiskBus::Usb => error.hint("start the VM with `--usb`"),
+        DiskBus::Usb if owner.machine.has_usb() => error.hint("start the VM with `--usb`"),
         // a machine without slots: its SCSI controller takes disks, if it is there from the start
-        _ => error.hint("use bus=scsi, and start the VM with a first disk on that bus"),
+        _ if possible.is_empty() => {
+            error.hint("use bus=scsi, and start the VM with a first disk on that bus")
+        }
+        _ => error.hint(format!("it takes disks on: {}", possible.join(", "))),
     })
 }
 
@@ -170,6 +177,17 @@ pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
 fn check_resize(id: &str, facts: &DiskFacts, size: Size) -> Result<(), ChangeError> {
     if facts.removable || facts.readonly {
         return Err(ChangeError::unsupported(format!("'{id}' is read-only and cannot be resized")));
+    }
+    let why = match facts.bus {
+        DiskBus::Nvme => Some("QEMU cannot resize an NVMe disk while it is plugged"),
+        DiskBus::Usb => Some("a guest never learns of a new size of a USB disk"),
+        DiskBus::Virtio | DiskBus::Scsi | DiskBus::Sata => None,
+    };
+    if let Some(why) = why {
+        let error = ChangeError::unsupported(format!("'{id}' cannot be resized: {why}"));
+        return Err(error.hint(
+            "unplug it (`disk-remove`), resize its image (`qemu-img resize`) and plug it again (`disk-add`)",
+        ));
     }
     match facts.size_bytes {
         Some(now) if size.bytes() < now => {

@@ -111,6 +111,6 @@ fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
 }
 
 /// Answers; whoever asked may have gone, which changes nothing.
-fn answer(reply: Reply, result: Result<Done, ChangeError>) {
+pub(super) fn answer(reply: Reply, result: Result<Done, ChangeError>) {
     drop(reply.send(result));
 }

@@ -10,7 +10,6 @@ use crate::qemu::io::{self, Card};
 use crate::qemu::{Command, Netdev, ids, plan};
 use crate::spec::{DeviceId, MacAddress, Networking, NicModel, NicSpec};
 
-use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::inventory::{Kind, NicFacts};
 use super::super::owner::{Owner, Reply};
@@ -134,10 +133,10 @@ fn go(
     let steps = plan::add_nic(&owner.machine, &card, backend, bus.as_deref());
     let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
-        let result = match result {
+        match result {
             Ok(_) => {
                 owner.plugged.add(id.as_str(), commands);
-                plug::committed(owner, &id)
+                plug::committed(owner, &id, reply);
             }
             Err(error) => {
                 owner.inventory.remove(id.as_str());
@@ -145,9 +144,8 @@ fn go(
                 // a descriptor that did not become a back-end; where there is none, QEMU says so and nobody minds
                 let close = Command::new("closefd", json!({ "fdname": ids::netdev(id.as_str()) }));
                 owner.command(&close, |_, _| {});
-                Err(error)
+                answer(reply, Err(error));
             }
-        };
-        answer(reply, result.map(Box::new).map(Done::Device));
+        }
     });
 }

@@ -7,13 +7,13 @@ use serde_json::json;
 use crate::qemu::plan::{self, Controller, Step};
 use crate::spec::{DeviceId, Image};
 
-use super::super::change::Done;
 use super::super::error::{ChangeError, ErrorKind};
 use super::super::image_holder;
 use super::super::inventory::{Entry, Kind, Phase};
 use super::super::opened::{self, ImageNodes};
 use super::super::owner::{Owner, Reply};
 use super::super::plugged::Plugged;
+use super::super::taken;
 use super::answer;
 
 /// Books a device that is about to be plugged, so that its id is taken from now on.
@@ -30,6 +30,7 @@ pub(super) fn book(
         driver: driver.to_owned(),
         slot: None,
         phase: Phase::Adding,
+        taken: None,
         kind,
     });
     Ok(id)
@@ -96,6 +97,7 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
         },
         slot: None,
         phase: Phase::Adding,
+        taken: None,
         kind: Kind::Controller,
     });
     let bus = match take_slot(owner, id) {
@@ -111,6 +113,7 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
         Ok(_) => {
             owner.plugged.add(id, commands);
             commit(owner, id);
+            taken::follow(owner, id);
         }
         Err(error) => {
             log::warn!("controller '{id}' could not be plugged: {error}");
@@ -131,18 +134,17 @@ pub(super) fn plug(
     let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
         owner.journal.settled(id.as_str());
-        let result = match result {
+        match result {
             Ok(_) => {
                 owner.plugged.add(id.as_str(), commands);
-                committed(owner, &id).map(Box::new).map(Done::Device)
+                committed(owner, &id, reply);
             }
             Err(error) => {
                 owner.inventory.remove(id.as_str());
                 undo();
-                Err(error)
+                answer(reply, Err(error));
             }
-        };
-        answer(reply, result);
+        }
     });
 }
 
@@ -168,7 +170,7 @@ pub(super) fn plug_with_image(
             Ok(_) => {
                 owner.journal.settled(id.as_str());
                 owner.plugged.add(id.as_str(), commands);
-                answer(reply, committed(owner, &id).map(Box::new).map(Done::Device));
+                committed(owner, &id, reply);
             }
             Err(error) => name_holder(owner, &held, error, move |owner, error| {
                 close_image(owner, id.to_string(), move |owner, _| {
@@ -252,11 +254,10 @@ pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: Cha
     answer(reply, Err(error));
 }
 
-/// Commits a device that QEMU has plugged.
-pub(super) fn committed(owner: &mut Owner, id: &DeviceId) -> Result<Entry, ChangeError> {
+/// Commits a device that QEMU has plugged, and answers with it.
+pub(super) fn committed(owner: &mut Owner, id: &DeviceId, reply: Reply) {
     commit(owner, id.as_str());
-    // it may have been unplugged since, by the guest's own doing
-    owner.inventory.device(id.as_str()).cloned().ok_or_else(|| ChangeError::no_such("device", id))
+    taken::tell(owner, id.as_str(), reply);
 }
 
 fn commit(owner: &mut Owner, id: &str) {

@@ -1,9 +1,10 @@
 //! `pause`, `resume`, `reset`, `powerdown`, and the two ways to QEMU's own monitor.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::qemu::Command;
 use crate::qmp::{CommandError, hmp};
+use crate::spec::Arch;
 
 use super::super::agent::Loss;
 use super::super::change::Done;
@@ -65,7 +66,32 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
             Err(ChangeError::new(ErrorKind::NotNow { state }, message).hint("`resume` first")),
         );
     }
-    simple(owner, "system_powerdown", reply);
+    owner.command(
+        &Command::new("qom-get", json!({ "path": "/machine", "property": "acpi" })),
+        |owner, acpi| {
+            let acpi = acpi.ok();
+            match no_button(owner.machine.arch(), acpi.as_ref().and_then(Value::as_str)) {
+                None => simple(owner, "system_powerdown", reply),
+                Some(why) => {
+                    let error = ChangeError::unsupported(format!("this machine has no power button: {why}"));
+                    answer(
+                        reply,
+                        Err(error.hint("`vmrun ctl shutdown` asks the guest's agent, and then ends the VM")),
+                    );
+                }
+            }
+        },
+    );
+}
+
+/// Why a machine has no power button, by its architecture and its property `acpi`; QEMU takes the request all the same, and no guest
+/// hears of it. (aarch64 has one on a GPIO line without ACPI, s390x a signal of its own.)
+fn no_button(arch: Arch, acpi: Option<&str>) -> Option<&'static str> {
+    match (arch, acpi) {
+        (Arch::Riscv64, _) => Some("QEMU's riscv64 machines have none"),
+        (Arch::X86_64, Some("off")) => Some("on x86_64 it belongs to ACPI, which is switched off"),
+        _ => None,
+    }
 }
 
 /// Any command of QEMU's monitor.

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod console_size;
 pub mod exec;
 pub mod files;
+mod mounts;
 mod raw;
 pub mod reboot;
 

@@ -32,6 +32,8 @@ pub struct Entry {
     pub slot: Option<String>,
     /// On its way in or out.
     pub phase: Phase,
+    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    pub taken: Option<bool>,
     /// What it is.
     pub kind: Kind,
 }

@@ -142,6 +142,7 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
             driver: drives::disk(machine, disk, None).driver,
             slot: None,
             phase: Phase::Present,
+            taken: None,
             kind: Kind::Disk(DiskFacts {
                 file: Some(opened.shown.clone()),
                 format: Some(disk.image.format),
@@ -176,6 +177,7 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
         driver: driver.to_owned(),
         slot: None,
         phase: Phase::Present,
+        taken: None,
         kind: Kind::Disk(DiskFacts {
             file: Some(path.display().to_string()),
             format: Some(ImageFormat::Raw),
@@ -207,7 +209,14 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
     }
     for (id, driver) in controllers {
         if let Ok(id) = id.parse::<DeviceId>() {
-            inventory.insert(Entry { id, driver, slot: None, phase: Phase::Present, kind: Kind::Controller });
+            inventory.insert(Entry {
+                id,
+                driver,
+                slot: None,
+                phase: Phase::Present,
+                taken: None,
+                kind: Kind::Controller,
+            });
         }
     }
     for device in &spec.devices {
@@ -221,6 +230,7 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
             driver: device.driver.clone(),
             slot,
             phase: Phase::Present,
+            taken: None,
             kind,
         });
     }

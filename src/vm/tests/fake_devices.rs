@@ -80,6 +80,19 @@ impl Model {
         Ok(json!({}))
     }
 
+    /// What `query-pci` tells: what the guest uses has an address.
+    pub(super) fn pci(&self) -> Value {
+        let address = if self.takes_nothing { json!(-1) } else { json!(0x1000_0000) };
+        let on_pci = self.devices.iter().filter(|(_, device)| !device.bus.ends_with("0.0"));
+        let devices: Vec<_> = on_pci
+            .map(|(id, _)| {
+                json!({ "bus": 1, "slot": 0, "function": 0, "qdev_id": id,
+                        "regions": [{ "bar": 1, "type": "memory", "address": address }] })
+            })
+            .collect();
+        json!([{ "bus": 0, "devices": devices }])
+    }
+
     pub(super) fn set_medium(&mut self, id: &str, node: Option<String>) -> Answer {
         let Some(drive) = self.devices.get_mut(id) else { return Err(format!("Device '{id}' not found")) };
         if drive.drive.is_some() == node.is_some() {

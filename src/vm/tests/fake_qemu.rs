@@ -103,6 +103,8 @@ pub(super) struct Model {
     pub(super) came: VecDeque<File>,
     pub(super) kept: Keeping,
     pub(super) unplugging: BTreeSet<String>,
+    /// The guest leaves what is plugged alone, as without hot-plug.
+    pub(super) takes_nothing: bool,
     /// So many requests to unplug are refused, as while the power indicator of a slot blinks.
     pub(super) busy_slots: u32,
     pub(super) next_port: u16,
@@ -388,6 +390,7 @@ impl Model {
                 let device = self.devices.get(&id).ok_or_else(|| format!("Device '{id}' not found"))?;
                 Ok(json!(device.bus != "pcie.0"))
             }
+            "query-pci" => Ok(self.pci()),
             "block_set_io_throttle" => {
                 self.limits.insert(text("id"), arguments.clone());
                 Ok(json!({}))

@@ -116,6 +116,7 @@ fn cd(file: &Path) -> Entry {
         driver: "ide-cd".to_owned(),
         slot: None,
         phase: Phase::Present,
+        taken: None,
         kind: Kind::Disk(DiskFacts {
             file: Some(file.display().to_string()),
             format: Some(ImageFormat::Raw),

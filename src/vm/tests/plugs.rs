@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::spec::DiskBus;
-use crate::vm::{Done, ErrorKind};
+use crate::vm::{ChangeError, Done, ErrorKind};
 
 use super::fake_qemu::{Fault, Guest};
 use super::fake_vm::{FakeVm, device, disk, keyboard, remove};
@@ -233,4 +233,41 @@ async fn only_what_nobody_would_type_is_reserved_and_called_so() {
     }
     let error = vm.change(keyboard(Some("keys"))).await.unwrap_err();
     assert!(error.message.contains("is taken"), "{error}");
+}
+
+/// Debian's kernel for riscv64 has no PCI hot-plug: QEMU is content, and nothing arrives.
+#[tokio::test(start_paused = true)]
+async fn what_the_guest_does_not_take_is_told() {
+    use crate::spec::{Arch, VmSpec};
+
+    let vm = FakeVm::start_with(VmSpec { arch: Arch::Riscv64, ..super::fake_vm::spec() }).await;
+    vm.qemu.model().takes_nothing = true;
+    let taken = |done: Result<Done, ChangeError>| match done {
+        Ok(Done::Device(entry)) => entry.taken,
+        other => panic!("{other:?}"),
+    };
+    let before = tokio::time::Instant::now();
+    // a keyboard is taken if its controller is
+    assert_eq!(taken(vm.change(keyboard(Some("keys"))).await), Some(false));
+    assert_eq!(before.elapsed().as_secs(), 3);
+    let of = |status: &crate::vm::Status, id: &str| {
+        status.devices.iter().find(|entry| entry.id.as_str() == id).and_then(|entry| entry.taken)
+    };
+    assert_eq!(of(&vm.status().await, "keys"), Some(false));
+    // it has been taken since, after a reset for example
+    vm.qemu.model().takes_nothing = false;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(of(&vm.status().await, "keys"), Some(true));
+    let before = tokio::time::Instant::now();
+    assert_eq!(taken(vm.change(disk(vm.file("b.img"), DiskBus::Virtio, Some("b"))).await), Some(true));
+    assert!(before.elapsed() < Duration::from_secs(1));
+
+    // where hot-plug is a matter of course nobody waits for it, and it is told later
+    let vm = FakeVm::start().await;
+    vm.qemu.model().takes_nothing = true;
+    let before = tokio::time::Instant::now();
+    assert_eq!(taken(vm.change(keyboard(Some("keys"))).await), None);
+    assert!(before.elapsed() < Duration::from_millis(10));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(of(&vm.status().await, "keys"), Some(false));
 }

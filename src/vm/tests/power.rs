@@ -216,7 +216,7 @@ async fn pause_resume_and_the_power_button() {
     assert_eq!(error.kind, ErrorKind::NotNow { state: "paused".to_owned() });
     vm.change(Change::Resume).await.unwrap();
     vm.change(Change::Powerdown).await.unwrap();
-    assert_eq!(vm.qemu.seen(), ["stop", "cont", "system_powerdown"]);
+    assert_eq!(vm.qemu.seen(), ["stop", "cont", "qom-get", "system_powerdown"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -237,7 +237,14 @@ impl View<'_> {
             }
             let slot = self.tree.bus_of(index).map(|bus| bus.name.clone());
             let slot = slot.filter(|bus| inventory.slots.iter().any(|(name, _)| name == bus));
-            inventory.insert(Entry { id, driver: dev.driver.clone(), slot, phase: Phase::Present, kind });
+            inventory.insert(Entry {
+                id,
+                driver: dev.driver.clone(),
+                slot,
+                phase: Phase::Present,
+                taken: None,
+                kind,
+            });
         }
     }
 

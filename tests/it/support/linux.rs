@@ -60,7 +60,7 @@ impl Linux {
         let vm = sandbox.foreground(&arguments);
         let mut linux = Self { vm, sandbox, unread: RefCell::default(), port: 0 };
         linux.sees("vmrun-guest: ready");
-        linux.ctl(["wait", "agent"]);
+        linux.ctl(["wait", "agent", "--timeout", "2m"]);
         linux.port = port(&linux.list("port-list")[0]);
         linux
     }
