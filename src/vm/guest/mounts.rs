@@ -163,7 +163,7 @@ fn is_on(disk: &Value, place: &Place, serial: Option<&str>, others: Others) -> O
     }
     let pci = &disk["pci-controller"];
     // it finds no address where PCI is not the machine's first bus (aarch64, riscv64), and writes -1
-    let is_known = pci["bus"].as_u64().is_some();
+    let is_known = pci["bus"].as_u64().is_some() || disk["ccw-address"].is_object();
     let is_at = |address: &pci::Address| {
         (pci["bus"].as_u64(), pci["slot"].as_u64(), pci["function"].as_u64())
             == (Some(address.bus), Some(address.slot), Some(address.function))
