@@ -57,6 +57,9 @@ pub fn sections(head: &[u8]) -> Option<Sections> {
     Some(Sections { kernel: find(b".linux")?, initrd: find(b".initrd"), cmdline: find(b".cmdline") })
 }
 
+/// All parts together. A kernel has some ten MiB, an initial RAM disk with all firmware some hundred, and QEMU loads both into memory.
+const MAX_BYTES: u64 = 4 << 30;
+
 /// A unified kernel image, opened once.
 #[derive(Debug)]
 pub struct Uki {
@@ -76,6 +79,11 @@ impl Uki {
         let parts = [Some(&sections.kernel), sections.initrd.as_ref(), sections.cmdline.as_ref()];
         if parts.into_iter().flatten().any(|part| part.end > facts.len()) {
             return Err(io::Error::other("it is a unified kernel image that is not whole"));
+        }
+        // parts that lie over each other, or in holes, would fill the disk
+        let bytes: u64 = parts.into_iter().flatten().map(|part| part.end - part.start).sum();
+        if bytes > MAX_BYTES || bytes > facts.len() {
+            return Err(io::Error::other("it is a unified kernel image, and its parts are larger than any"));
         }
         Ok(Some(Self { file, sections }))
     }
@@ -178,6 +186,15 @@ mod tests {
         // another program
         std::fs::write(&path, pe(&parts[..2])).unwrap();
         assert!(Uki::open(&path).unwrap().is_none());
+        let mut twice = pe(&parts);
+        let (kernel, initrd) = (0x98 + 0x10 + 2 * SECTION_BYTES, 0x98 + 0x10 + 3 * SECTION_BYTES);
+        for at in [kernel, initrd] {
+            for (at, value) in [(at + 8, 0x1000u32), (at + 16, 0x1000), (at + 20, 0)] {
+                twice[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        std::fs::write(&path, twice).unwrap();
+        assert!(Uki::open(&path).unwrap_err().to_string().contains("larger than any"));
         let mut cut = pe(&parts);
         cut.truncate(cut.len() - 1000);
         std::fs::write(&path, cut).unwrap();

@@ -188,6 +188,10 @@ pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
 pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     let Adopted { run, control } = adopted;
     let (file, pidfd) = match Left::of(&run) {
+        Left::Living(file, _) if is_unfinished_gone(&run, &file)? => {
+            clean_up(run, Left::Dead(file));
+            return Ok(None);
+        }
         Left::Living(file, pidfd) => (*file, pidfd),
         Left::Elsewhere => return Err(StartError::Elsewhere(run.name().clone())),
         left => {
@@ -240,17 +244,12 @@ async fn take_over(
     let files = Files::of(file.facts.qemu_pid);
     let mut inventory = rebuild(&session, files, &file.spec, &pending).await.map_err(failed)?;
     if inventory.run_state == RunState::Starting {
-        inventory.run_state = match file.begun {
-            // paused, and reset since
-            true => RunState::Paused,
-            // the supervisor died before the guest had run
-            false => {
-                session.run(&Command::new("cont", Value::Null)).await.map_err(failed)?;
-                file.begun = true;
-                file.write(&run)?;
-                RunState::Running
-            }
-        };
+        // paused, and reset since
+        inventory.run_state = RunState::Paused;
+    }
+    if !file.begun {
+        file.begun = true;
+        file.write(&run)?;
     }
     let agent_open = agent_port_is_open(&session, Ids::of(file.spec.layout)).await;
     let process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
@@ -285,6 +284,19 @@ pub(super) async fn agent_port_is_open(session: &Session, ids: &Ids) -> bool {
         .as_array()
         .and_then(|all| all.iter().find(agent).map(|agent| agent["frontend-open"] == true))
         .unwrap_or(false)
+}
+
+/// Ends a QEMU whose supervisor died before it let the guest run; whether there was one, which is gone now. Nobody has looked yet at what
+/// it has opened, or has given it the rest of a saved state: its guest must not run.
+fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, StartError> {
+    if file.begun || !run.is_listened_on(names::QMP) {
+        return Ok(false);
+    }
+    let quit = quit_unborn(run).map_err(system("a QEMU whose start was cut off"))?;
+    if quit {
+        log::info!("VM '{}' was just being started when its supervisor died: it has been ended", run.name());
+    }
+    Ok(quit)
 }
 
 /// Ends a QEMU that was started and not yet written down, and waits for it; whether there is none now. What has run a guest is
@@ -330,6 +342,7 @@ fn quit_unborn(run: &RunDir) -> io::Result<bool> {
 /// It cannot be told what there is of it, and it stays as it is.
 pub(super) fn reuse(run: RunDir) -> Result<Option<RunDir>, StartError> {
     match Left::of(&run) {
+        Left::Living(file, _) if is_unfinished_gone(&run, &file)? => clear_up(&run, &file),
         Left::Living(..) | Left::Elsewhere => return Ok(None),
         Left::Dead(file) => clear_up(&run, &file),
         Left::Unborn if is_unborn_gone(&run) => {}
@@ -368,10 +381,15 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     let state = StateDir::existing(&file.facts.state_directory);
     let console =
         state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
-    record::write(&file.spec, &file.facts, &outcome, None, &console.unwrap_or_default());
+    // where no guest has run nothing has ended
+    if file.begun {
+        record::write(&file.spec, &file.facts, &outcome, None, &console.unwrap_or_default());
+    }
     if let Ok(Some(state)) = state {
         state.remove_pid();
-        if let Ok(text) = serde_json::to_vec_pretty(&outcome) {
+        if file.begun
+            && let Ok(text) = serde_json::to_vec_pretty(&outcome)
+        {
             let _ = state.write(OUTCOME_FILE, &text);
         }
         if file.facts.ephemeral {

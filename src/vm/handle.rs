@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::qemu::Command;
 use crate::qmp::CommandError;
@@ -19,6 +19,9 @@ use super::status::{Status, Told};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;
+/// So many commands of clients' own are with QEMU at a time. It works on one after the other, in their order, and the next of vmrun's own
+/// (a change, `quit`) must not wait behind those of a hundred clients.
+const RAW_AT_ONCE: usize = 2;
 /// How long it takes at most from QEMU's end until its outcome is told: what it has said last is read, its helpers end.
 const END_IS_NEAR: Duration = Duration::from_secs(5);
 
@@ -26,8 +29,26 @@ const END_IS_NEAR: Duration = Duration::from_secs(5);
 pub(super) enum Ask {
     Status(oneshot::Sender<Arc<Status>>),
     Change(Change, oneshot::Sender<Result<Done, ChangeError>>),
-    Raw(Command, oneshot::Sender<Result<Value, CommandError>>),
+    Raw(Command, RawTurn, oneshot::Sender<Result<Value, CommandError>>),
     Shutdown(ShutdownOptions),
+}
+
+/// The right to have a raw command with QEMU; held until QEMU has answered, whether or not its client still waits.
+pub(super) type RawTurn = OwnedSemaphorePermit;
+
+/// Hands out the turns of raw commands, first come first served.
+#[derive(Debug, Clone)]
+pub(super) struct RawTurns(Arc<Semaphore>);
+
+impl RawTurns {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(RAW_AT_ONCE)))
+    }
+
+    /// Waits for a turn; none if there are no more, which does not happen.
+    async fn next(&self) -> Option<RawTurn> {
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
 }
 
 /// How to shut down.
@@ -46,6 +67,7 @@ pub struct ShutdownOptions {
 #[derive(Clone)]
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) raw_turns: RawTurns,
     pub(super) pulse: watch::Receiver<Pulse>,
     pub(super) told: Told,
     pub(super) agent: AgentLink,
@@ -76,6 +98,10 @@ impl Handle {
 
     /// Makes a change; returns when it came true.
     pub async fn change(&self, change: Change) -> Result<Done, ChangeError> {
+        let _turn = match change {
+            Change::Qmp(_) | Change::Hmp(_) => self.raw_turns.next().await,
+            _ => None,
+        };
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Ask::Change(change, reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())?
@@ -83,8 +109,9 @@ impl Handle {
 
     /// Any command of QEMU's monitor, with QEMU's own error.
     pub async fn qmp(&self, command: Command) -> Result<Value, CommandError> {
+        let turn = self.raw_turns.next().await.ok_or(CommandError::Disconnected)?;
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Ask::Raw(command, reply)).await.map_err(|_| CommandError::Disconnected)?;
+        self.inbox.send(Ask::Raw(command, turn, reply)).await.map_err(|_| CommandError::Disconnected)?;
         answer.await.unwrap_or(Err(CommandError::Disconnected))
     }
 

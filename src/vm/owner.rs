@@ -246,7 +246,10 @@ impl Owner {
                 wrap::refreshed(self, |owner| owner.start_change(change, reply));
             }
             Ask::Change(change, reply) => self.start_change(change, reply),
-            Ask::Raw(command, reply) => changes::raw(self, &command, |result| drop(reply.send(result))),
+            Ask::Raw(command, turn, reply) => changes::raw(self, &command, |result| {
+                drop(turn);
+                drop(reply.send(result));
+            }),
             Ask::Shutdown(options) => self.shut_down(options),
         }
     }

@@ -16,7 +16,7 @@ use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
 use super::console::Console;
 use super::facts::Facts;
-use super::handle::{Ask, Handle};
+use super::handle::{Ask, Handle, RawTurns};
 use super::images::Images;
 use super::inventory::Inventory;
 use super::journal::Journal;
@@ -87,6 +87,7 @@ impl Running {
         let told = Told::default();
         let handle = Handle {
             inbox: whole.inbox,
+            raw_turns: RawTurns::new(),
             outcome: ended,
             pulse: beats,
             told: told.clone(),

@@ -113,7 +113,7 @@ pub fn open_ephemeral(
         let opened = open_base(base).and_then(|base| {
             sweep(&base, &environment.host().0, name);
             let directory = Directory::create_in(&base, name, Privacy::Private)?;
-            own_directory(directory, run)
+            own_directory(&base, name, directory, run)
         });
         match opened {
             // the run before has just ended, and has removed the folder
@@ -131,8 +131,13 @@ fn open_base(base: &Path) -> Result<Directory, DirError> {
     Directory::create_in(&parent, name.unwrap_or("vmrun"), Privacy::Private)
 }
 
-/// The mark comes last: what bears it is locked, or was left.
-fn own_directory(directory: Directory, run: &Path) -> Result<StateDir, DirError> {
+/// The mark comes last: what bears it is locked, or was left. What cannot be made whole, on a full disk, goes again.
+fn own_directory(
+    base: &Directory,
+    name: &str,
+    directory: Directory,
+    run: &Path,
+) -> Result<StateDir, DirError> {
     let io = |path: &Path, source| DirError::Io { action: "make", path: path.to_owned(), source };
     let is_new = !own::bears_mark(&directory);
     let there = own::entries(&directory).map_err(|error| io(directory.path(), error))?;
@@ -145,7 +150,15 @@ fn own_directory(directory: Directory, run: &Path) -> Result<StateDir, DirError>
     if is_new {
         let text = run.as_os_str().as_bytes();
         let filled = state.write_for_now(RUN_FILE, text).and_then(|()| own::mark(&state));
-        filled.map_err(|error| io(state.path(), error))?;
+        filled.map_err(|error| {
+            for file in [RUN_FILE, names::MARK, names::LOCK] {
+                let _ = own::remove(&*state, file.as_ref());
+            }
+            if base.is_entry(name, &*state) {
+                let _ = own::remove_empty(base, name.as_ref());
+            }
+            io(state.path(), error)
+        })?;
     }
     Ok(state)
 }

@@ -26,7 +26,7 @@ use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
 use crate::vm::console::Console;
 use crate::vm::facts::Facts;
-use crate::vm::handle::{Ask, INBOX_LENGTH};
+use crate::vm::handle::{Ask, INBOX_LENGTH, RawTurns};
 use crate::vm::images::Images;
 use crate::vm::inventory::{DiskFacts, Entry, Inventory, Kind};
 use crate::vm::journal::{Journal, Pending};
@@ -200,7 +200,16 @@ impl FakeVm {
             end
         });
         let (console, _) = Console::remote();
-        let handle = Handle { inbox, outcome: ended, pulse: beats, told, agent: link, console, bus };
+        let handle = Handle {
+            inbox,
+            raw_turns: RawTurns::new(),
+            outcome: ended,
+            pulse: beats,
+            told,
+            agent: link,
+            console,
+            bus,
+        };
         Self { qemu, handle, signals, process: stand, agent, owner, dir }
     }
 
