@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(hint.unwrap(), "usage: vmrun ctl disk-resize <ID> <SIZE>");
         let (message, hint) = told(&["qemu", "--nonsense"]);
         assert_eq!(message, "unexpected argument '--nonsense' found");
-        assert_eq!(hint.unwrap(), "usage: vmrun qemu [OPTIONS] IMAGE [-- EXTRA QEMU ARGS...]");
+        assert_eq!(hint.unwrap(), "usage: vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]");
         let (message, _) = told(&["completions", "x"]);
         assert_eq!(
             message,

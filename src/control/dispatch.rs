@@ -50,7 +50,8 @@ pub(super) async fn dispatch(call: &RawCall, more: bool, vm: &Handle, own: &mut 
                 answer => answer,
             };
         }
-        Some((INTERFACE, method)) => machine(method, parameters, vm, own).await,
+        // on the heap, and only while it runs: of the connections that there are nearly all wait for their next call
+        Some((INTERFACE, method)) => Box::pin(machine(method, parameters, vm, own)).await,
         Some((SERVICE_INTERFACE, method)) => service(method, parameters),
         Some((interface, _)) => Err(WireError::service("InterfaceNotFound", "interface", interface)),
         None => Err(WireError::service("InterfaceNotFound", "interface", &call.method)),

@@ -29,12 +29,14 @@ pub struct Silence {
     /// Its process.
     pub supervisor_pid: Option<i32>,
     state: Option<char>,
+    /// It has the call, and may carry it out when it goes on: its caller is not asked again.
+    has_call: bool,
 }
 
 impl Silence {
-    fn of(directory: &RunClient) -> Self {
+    fn of(directory: &RunClient, has_call: bool) -> Self {
         let supervisor_pid = directory.supervisor();
-        Self { supervisor_pid, state: supervisor_pid.and_then(process_state) }
+        Self { supervisor_pid, state: supervisor_pid.and_then(process_state), has_call }
     }
 
     /// By a signal, or by a debugger.
@@ -58,7 +60,8 @@ impl Silence {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let pid = self.supervisor_pid.filter(|_| self.state == Some('T'))?;
-        Some(format!("`kill -CONT {pid}` lets it go on (or `fg` in the shell that it was started in)"))
+        let late = if self.has_call { ", and what was asked for may happen then" } else { "" };
+        Some(format!("`kill -CONT {pid}` lets it go on (or `fg` in the shell that it was started in){late}"))
     }
 }
 
@@ -85,7 +88,7 @@ pub(super) fn await_short_answer(
     if has_answer(stream, LOOK.min(left())) {
         return Ok(());
     }
-    let silence = Silence::of(directory);
+    let silence = Silence::of(directory, true);
     match !silence.is_stopped() && has_answer(stream, left()) {
         true => Ok(()),
         false => Err(silence),
@@ -94,7 +97,7 @@ pub(super) fn await_short_answer(
 
 /// Whether a supervisor answers the shortest call there is.
 pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
-    let silence = Silence::of(directory);
+    let silence = Silence::of(directory, true);
     if silence.is_stopped() {
         return Err(silence);
     }
@@ -104,9 +107,9 @@ pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
                 && has_answer(&stream, SHORTEST_CALL)
                 // an end is an answer, too: the VM has ended
                 && stream.read(&mut [0]).is_ok();
-            if answered { Ok(()) } else { Err(Silence::of(directory)) }
+            if answered { Ok(()) } else { Err(Silence::of(directory, true)) }
         }
-        Err(error) if is_late(&error) => Err(Silence::of(directory)),
+        Err(error) if is_late(&error) => Err(Silence::of(directory, true)),
         // nobody listens any more: the connection that there is has ended, too
         Err(_) => Ok(()),
     }
@@ -114,7 +117,7 @@ pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
 
 /// How a supervisor is doing that could not be connected to in time.
 pub(super) fn not_connected(directory: &RunClient) -> Silence {
-    Silence::of(directory)
+    Silence::of(directory, false)
 }
 
 /// Whether an error of [`Directory::connect_within`](crate::host::dirs::Directory::connect_within) is that of its deadline.
@@ -155,12 +158,15 @@ mod tests {
 
     #[test]
     fn what_is_told_names_the_process_and_the_way_out() {
-        let stopped = Silence { supervisor_pid: Some(7), state: Some('T') };
+        let stopped = Silence { supervisor_pid: Some(7), state: Some('T'), has_call: true };
         assert_eq!(
             stopped.to_string(),
             "the VM's supervisor (process 7) does not answer: it is stopped (by Ctrl-Z or a signal)"
         );
-        assert!(stopped.hint().unwrap().contains("kill -CONT 7"));
-        assert_eq!(Silence { supervisor_pid: None, state: None }.hint(), None);
+        let hint = stopped.hint().unwrap();
+        assert!(hint.contains("kill -CONT 7") && hint.ends_with("may happen then"), "{hint}");
+        let not_asked = Silence { has_call: false, ..stopped }.hint().unwrap();
+        assert!(!not_asked.contains("may happen"), "{not_asked}");
+        assert_eq!(Silence { supervisor_pid: None, state: None, has_call: true }.hint(), None);
     }
 }

@@ -122,6 +122,7 @@ impl Running {
         if panicked {
             owner.evidence.panicked();
         }
+        super::taken::follow_all(&mut owner);
         if whole.agent_open {
             super::events::agent_port(&mut owner, true);
         }

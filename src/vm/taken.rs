@@ -50,6 +50,19 @@ pub(super) fn follow(owner: &mut Owner, id: &str) {
     }
 }
 
+/// Follows all that was plugged while another supervisor had the VM.
+pub(super) fn follow_all(owner: &mut Owner) {
+    let is_plugged = |entry: &&Entry| {
+        let carrier = owner.inventory.device(carrier(entry, &owner.machine));
+        carrier.is_some_and(|carrier| carrier.slot.is_some())
+    };
+    let plugged: Vec<String> =
+        owner.inventory.devices().filter(is_plugged).map(|entry| entry.id.to_string()).collect();
+    for id in plugged {
+        follow(owner, &id);
+    }
+}
+
 fn done(owner: &Owner, id: &str, reply: Reply) {
     // it may have been unplugged since, by the guest's own doing
     let entry = owner.inventory.device(id).cloned().ok_or_else(|| ChangeError::no_such("device", id));

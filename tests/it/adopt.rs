@@ -1,5 +1,7 @@
 //! What happens when a supervisor is killed: who goes on, who cleans up.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,14 @@ fn drive(sandbox: &Sandbox) {
     let status = sandbox.ctl_json(["status"]);
     assert_eq!(status["state"], "running");
     assert_eq!(status["slots_used"], 2, "the USB controller and the disk: {status}");
+}
+
+/// QEMU's own word for how far it is; none if it is not there.
+fn run_state(sandbox: &Sandbox) -> Option<String> {
+    let mut monitor = UnixStream::connect(sandbox.runtime().join("orphan/qmp")).ok()?;
+    monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-status\"}").ok()?;
+    let messages = serde_json::Deserializer::from_reader(monitor).into_iter::<Value>();
+    messages.map_while(Result::ok).find_map(|said| Some(said["return"]["status"].as_str()?.to_owned()))
 }
 
 #[test]
@@ -67,10 +77,13 @@ fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
         kill(found.unwrap());
         let launched = wait_with_patience(&mut launcher).success();
         let log = std::fs::read_to_string(sandbox.file("guest-state/console.log")).unwrap_or_default();
+        let run_state = run_state(&sandbox);
         let listed = sandbox.run(["ls", "--json"]).json();
         match listed[0]["name"].as_str() {
             Some(name) => {
                 assert_eq!(name, "orphan");
+                // nobody has compared yet what such a one has opened
+                assert_ne!(run_state.as_deref(), Some("prelaunch"), "a guest was let run unseen");
                 taken_over += 1;
             }
             None => {
@@ -92,6 +105,12 @@ fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
             panic!("{after:#?}, outcome {outcome:?}, left {:#?}", processes::of(sandbox.path()));
         }
         assert_eq!(lasting(after.json()), before);
+        // this guest has no driver for anything
+        eventually("it is known again that the guest has not taken what was plugged", || {
+            let status = sandbox.ctl_json(["status"]);
+            let disks = status["disks"].as_array().unwrap();
+            disks.iter().any(|disk| disk["id"] == "data" && disk["taken"] == false)
+        });
         sandbox.ctl(["usb-remove", "keys"]).ok();
         shuts_down_clean(&sandbox);
         let state: Vec<String> = std::fs::read_dir(sandbox.file("guest-state"))

@@ -10,7 +10,7 @@ use crate::support::sandbox::{Sandbox, python};
 const PREAMBLE: &str = r#"
 import socket, sys, time
 values = dict(zip(sys.argv, sys.argv[1:]))
-monitor = values["-mon"].split(",")[0].removeprefix("chardev=")
+monitor = values["-qmp"].removeprefix("chardev:")
 pairs = [dict(pair.split("=") for pair in value.split(",")[1:]) for key, value in zip(sys.argv, sys.argv[1:]) if key == "-chardev"]
 listening = socket.socket(fileno=int(next(pair["fd"] for pair in pairs if pair["id"] == monitor)))
 client, _ = listening.accept()

@@ -359,7 +359,7 @@ fn files_are_opened_in_one_place() {
             }
         });
     }
-    found.retain(|path| !path.contains("/tests") && !path.contains("fuzzing") && !path.contains("flag_list"));
+    found.retain(|path| !path.contains("/tests") && !path.contains("fuzzing"));
     found.sort();
     assert_eq!(found, allowed.map(|(path, _)| path), "use host::files");
 }

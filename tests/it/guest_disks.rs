@@ -126,7 +126,8 @@ fn a_mounted_disk_stays_unless_that_is_forced() {
             let removed = vm.try_ctl(["disk-remove", "other"]).ok();
             assert!(removed.stderr.contains("was not checked: the guest has a disk mounted"), "{removed:#?}");
         }
-        vm.ctl(["disk-remove", bus, "--force"]);
+        let remove = if bus == "nvme" { "device-remove" } else { "disk-remove" };
+        vm.ctl([remove, bus, "--force"]);
         vm.sees(&format!("remove block {disk}"));
         vm.run("umount -l /mnt");
     }

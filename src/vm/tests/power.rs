@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
+use crate::qemu::Command;
 use crate::vm::{Change, Done, Ending, ErrorKind, RunState, ShutdownOptions};
 
 use crate::vm::signals::EndSignal;
@@ -155,7 +156,7 @@ async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
         line.push(vm.agent.read_u8().await.unwrap());
     }
     let text = String::from_utf8_lossy(&line).into_owned();
-    let json: serde_json::Value = serde_json::from_str(text.trim_start_matches(|c| c != '{')).unwrap();
+    let json: Value = serde_json::from_str(text.trim_start_matches(|c| c != '{')).unwrap();
     let answer = format!("\u{0}{}\n", json!({ "return": json["arguments"]["id"] }));
     let mut answer = answer.into_bytes();
     answer[0] = 0xff;
@@ -229,4 +230,34 @@ async fn a_line_that_qemu_does_not_know_is_an_error() {
     let said = vm.change(Change::Hmp("hostfwd_remove net0 tcp:127.0.0.1:1".to_owned())).await;
     let Ok(Done::Text(text)) = said else { panic!("{said:?}") };
     assert!(text.contains("not found"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_of_many_clients_leave_room_for_vmruns_own() {
+    let vm = FakeVm::start().await;
+    vm.qemu.fault("query-qmp-schema", Fault::Stall);
+    let schema = Command::new("query-qmp-schema", Value::Null);
+    let ask = |_| {
+        let (handle, schema) = (vm.handle.clone(), schema.clone());
+        tokio::spawn(async move { handle.qmp(schema).await })
+    };
+    let clients: Vec<_> = (0..100).map(ask).collect();
+    vm.stands_still().await;
+    let handle = vm.handle.clone();
+    let force = ShutdownOptions { force: true, ..options(5) };
+    let shutdown = tokio::spawn(async move { handle.shutdown(force).await });
+    // time is virtual: when it has passed, all have done what they can
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    vm.qemu.freeze(false);
+    vm.sees("quit").await;
+    let seen = vm.qemu.seen();
+    let before = seen.iter().take_while(|name| *name != "quit").count();
+    assert!((1..=2).contains(&before), "{seen:?}");
+    let ended = vm.exits(0).await;
+    assert_eq!(ended.ending, Ending::Quit);
+    assert_eq!(shutdown.await.unwrap().unwrap(), ended);
+    for client in clients {
+        // answered, or told that there is nobody any more
+        drop(client.await.unwrap());
+    }
 }

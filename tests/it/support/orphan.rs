@@ -39,10 +39,15 @@ pub(crate) fn kill(pid: i32) {
     });
 }
 
-/// What stays the same when a VM is taken over.
+/// What stays the same when a VM is taken over. Whether the guest has taken a device is looked at anew, which takes a moment.
 pub(crate) fn lasting(mut status: Value) -> Value {
+    let fields = status.as_object_mut().unwrap();
     for changing in ["uptime_ms", "supervisor_pid"] {
-        status.as_object_mut().unwrap().remove(changing).unwrap();
+        fields.remove(changing).unwrap();
+    }
+    let lists = fields.values_mut().filter_map(Value::as_array_mut).flatten();
+    for device in lists.filter_map(Value::as_object_mut) {
+        device.remove("taken");
     }
     status
 }
