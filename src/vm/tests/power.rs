@@ -235,18 +235,18 @@ async fn a_line_that_qemu_does_not_know_is_an_error() {
 #[tokio::test(start_paused = true)]
 async fn commands_of_many_clients_leave_room_for_vmruns_own() {
     let vm = FakeVm::start().await;
-    vm.qemu.fault("query-qmp-schema", Fault::Stall);
+    vm.qemu.freeze(true);
     let schema = Command::new("query-qmp-schema", Value::Null);
     let ask = |_| {
         let (handle, schema) = (vm.handle.clone(), schema.clone());
         tokio::spawn(async move { handle.qmp(schema).await })
     };
     let clients: Vec<_> = (0..100).map(ask).collect();
-    vm.stands_still().await;
     let handle = vm.handle.clone();
     let force = ShutdownOptions { force: true, ..options(5) };
-    let shutdown = tokio::spawn(async move { handle.shutdown(force).await });
     // time is virtual: when it has passed, all have done what they can
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let shutdown = tokio::spawn(async move { handle.shutdown(force).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     vm.qemu.freeze(false);
     vm.sees("quit").await;
