@@ -234,7 +234,8 @@ impl Client {
         let mut parts = status.facts.qemu_version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
         let mut part = || parts.next().unwrap_or(0);
         let version = json!({ "major": part(), "minor": part(), "micro": part() });
-        Some(json!({ "QMP": { "version": { "qemu": version, "package": "" }, "capabilities": [] } }))
+        let package = &status.facts.qemu_package;
+        Some(json!({ "QMP": { "version": { "qemu": version, "package": package }, "capabilities": [] } }))
     }
 
     async fn send(&mut self, value: &Value) -> Option<()> {

@@ -227,6 +227,7 @@ async fn take_over(
     let facts = &mut file.facts;
     let (major, minor, micro) = greeting.version;
     facts.qemu_version = format!("{major}.{minor}.{micro}");
+    facts.qemu_package = greeting.package;
     let state = Arc::new(match facts.ephemeral {
         true => open_ephemeral(&EphemeralEnvironment::from_env(), &facts.state_directory, run.path())?,
         false => StateDir::open(&facts.state_directory)?,

@@ -23,6 +23,9 @@ pub struct Facts {
     pub qemu: PathBuf,
     /// QEMU's version as it tells it, e.g. `7.2.22`.
     pub qemu_version: String,
+    /// What its packagers call it, as its greeting has it, e.g. `Debian 1:7.2+dfsg-7+deb12u18`; empty where they say nothing.
+    #[serde(default)]
+    pub qemu_package: String,
     /// Process id of QEMU.
     pub qemu_pid: i32,
     /// Start time of that process in clock ticks after boot (field 22 of `/proc/PID/stat`), to tell it from a later one of the same id.

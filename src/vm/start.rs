@@ -300,6 +300,7 @@ async fn speak(
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
     file.facts.qemu_version = format!("{major}.{minor}.{micro}");
+    file.facts.qemu_package.clone_from(&connected.greeting.package);
     file.facts.host = host;
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
@@ -445,6 +446,7 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         qemu: prepared.qemu.clone(),
         // known when it has spoken
         qemu_version: String::new(),
+        qemu_package: String::new(),
         qemu_pid: process.pid(),
         qemu_start_time: start_time,
         run_directory: prepared.run.path().to_owned(),

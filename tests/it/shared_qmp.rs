@@ -73,11 +73,16 @@ fn vm() -> Sandbox {
 #[test]
 fn it_speaks_as_qemu_does() {
     let sandbox = vm();
+    let stream = UnixStream::connect(sandbox.runtime().join("guest/qmp-shared")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let greeting = Client { reader: BufReader::new(stream) }.read().unwrap();
     let mut client = Client::connect(&sandbox);
     let early = client.ask("query-status");
     assert_eq!(early["error"]["class"], "CommandNotFound", "{early}");
     client.ask("qmp_capabilities");
     assert_eq!(client.ask("qmp_capabilities")["error"]["class"], "CommandNotFound");
+    // with the name that its packagers have given it
+    assert_eq!(greeting["QMP"]["version"], client.ask("query-version")["return"]);
     // ids of any kind go back, and two clients may use the same
     let mut other = Client::ready(&sandbox);
     for id in [json!(1), json!("one"), json!({ "a": [null] })] {

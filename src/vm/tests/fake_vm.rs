@@ -93,6 +93,7 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         accel_reason: "a test".to_owned(),
         qemu: "/bin/sh".into(),
         qemu_version: "7.2.22".to_owned(),
+        qemu_package: String::new(),
         qemu_pid: process.pid(),
         qemu_start_time: 0,
         run_directory: dir.join("run"),

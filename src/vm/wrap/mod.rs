@@ -147,6 +147,7 @@ fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<
         accel_reason: "as its command line says".to_owned(),
         qemu: qemu.to_owned(),
         qemu_version: String::new(),
+        qemu_package: String::new(),
         qemu_pid: pid.as_raw(),
         qemu_start_time: sys::process_start_time("/proc".as_ref(), pid).map_err(system("/proc"))?,
         run_directory: run.path().to_owned(),
@@ -295,6 +296,7 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     let Connected { session, events, greeting } = connected;
     let (major, minor, micro) = greeting.version;
     file.facts.qemu_version = format!("{major}.{minor}.{micro}");
+    file.facts.qemu_package = greeting.package;
     let is_new = file.spec.cpus == 0;
     let files = Files::of(file.facts.qemu_pid);
     seen.tell(&mut file.spec, &mut file.facts);
