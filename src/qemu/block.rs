@@ -149,9 +149,37 @@ pub fn backing_file_node(name: &str) -> String {
 
 /// The path in what QEMU calls an image: that is `json:{…}` where it has been told more than its header says.
 pub fn host_file(name: &str) -> String {
-    let told = name.strip_prefix("json:").and_then(|json| serde_json::from_str::<Value>(json).ok());
-    let path = told.and_then(|told| Some(told["file"]["filename"].as_str()?.to_owned()));
+    let path = as_json(name).and_then(|told| path_in(&told).map(str::to_owned));
     path.unwrap_or_else(|| name.to_owned())
+}
+
+/// The image that a user has given, from what QEMU calls the one that it has opened: with `-snapshot` or `snapshot=on` that is a
+/// temporary file without a name on top of his. With its format, where it is another than that of the one on top.
+pub fn given_image(name: &str) -> (String, Option<String>) {
+    let Some(top) = as_json(name) else { return (name.to_owned(), None) };
+    let given = match path_in(&top).is_some_and(is_temporary) && !top["backing"].is_null() {
+        true => &top["backing"],
+        false => &top,
+    };
+    // by name where that is all that QEMU needs
+    let path = given.as_str().map(host_file).or_else(|| path_in(given).map(str::to_owned));
+    let format = given["driver"].as_str().map(str::to_owned);
+    path.map_or_else(|| (name.to_owned(), None), |path| (path, format))
+}
+
+fn as_json(name: &str) -> Option<Value> {
+    name.strip_prefix("json:").and_then(|json| serde_json::from_str(json).ok())
+}
+
+/// The path of an image's own file, or of the one under the filters on top of it.
+fn path_in(image: &Value) -> Option<&str> {
+    image["filename"].as_str().or_else(|| path_in(image.get("file")?))
+}
+
+/// What QEMU calls a file for `-snapshot`, which has no name any more when it is in use (`create_tmp_file` in its block.c).
+fn is_temporary(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.strip_prefix("vl.").is_some_and(|random| random.len() == 6)
 }
 
 /// `blockdev-del` of an image's nodes, in the order in which they must go; what lies under it goes with it.
@@ -248,6 +276,23 @@ mod tests {
             host_file(r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/i/a"}}"#),
             "/i/a"
         );
+    }
+
+    #[test]
+    fn under_a_temporary_file_is_the_image_that_was_given() {
+        let json = |text: &str| given_image(&format!("json:{text}"));
+        let given = |file: &str, format: &str| (file.to_owned(), Some(format.to_owned()));
+        assert_eq!(given_image("/i/a"), ("/i/a".to_owned(), None));
+        // as QEMU 7.2 has it
+        let top = r#""driver": "qcow2", "file": {"driver": "file", "filename": "/var/tmp/vl.QRX6Y3"}"#;
+        let raw = r#"{"driver": "raw", "file": {"driver": "file", "filename": "x.img"}}"#;
+        assert_eq!(json(&format!(r#"{{"backing": {raw}, {top}}}"#)), given("x.img", "raw"));
+        assert_eq!(json(&format!(r#"{{"backing": "/i/a", {top}}}"#)), ("/i/a".to_owned(), None));
+        // an overlay of the user's own is what he has given
+        let own = top.replace("vl.QRX6Y3", "vl.mine");
+        assert_eq!(json(&format!(r#"{{"backing": {raw}, {own}}}"#)), given("/var/tmp/vl.mine", "qcow2"));
+        // what has no file keeps its name
+        assert_eq!(json(r#"{"driver": "null-co"}"#), (r#"json:{"driver": "null-co"}"#.to_owned(), None));
     }
 
     #[test]

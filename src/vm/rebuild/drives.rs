@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::qemu::block::host_file;
+use crate::qemu::block::given_image;
 use crate::spec::{Limits, Rates};
 
 use super::super::inventory::DiskFacts;
@@ -19,11 +19,13 @@ pub(super) fn complete(facts: &mut DiskFacts, drive: &Value, folder: &Path, is_o
     let medium = &drive["inserted"];
     if let (None, Some(node)) = (&facts.node, medium["node-name"].as_str()) {
         facts.node = Some(node.to_owned());
-        facts.file = medium["file"].as_str().map(host_file).map(|file| match medium["drv"] == "null-co" {
+        let (file, format) = medium["file"].as_str().map(given_image).unzip();
+        facts.file = file.map(|file| match medium["drv"] == "null-co" {
             true => file,
             false => folder.join(file).to_string_lossy().into_owned(),
         });
-        facts.format = medium["drv"].as_str().and_then(|format| format.parse().ok());
+        let format = format.flatten().or_else(|| Some(medium["drv"].as_str()?.to_owned()));
+        facts.format = format.and_then(|format| format.parse().ok());
         facts.size_bytes = medium["image"]["virtual-size"].as_u64();
         facts.readonly = medium["ro"] == true;
     }

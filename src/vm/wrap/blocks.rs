@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::qemu::block::file_node;
+use crate::qemu::block::{file_node, given_image};
 use crate::spec::DiskBus;
 
 use super::super::facts::NodeFile;
@@ -17,7 +17,7 @@ pub(super) struct Blocks<'a> {
     /// By the name of their back-end, or of its first node.
     devices: BTreeMap<&'a str, &'a Value>,
     /// All nodes, each with its file.
-    nodes: BTreeMap<&'a str, &'a str>,
+    nodes: BTreeMap<&'a str, String>,
     /// Which file each node has open, where that is known.
     files: BTreeMap<String, NodeFile>,
 }
@@ -36,13 +36,14 @@ impl<'a> Blocks<'a> {
             let named = names.into_iter().filter_map(Value::as_str).filter(|name| !name.is_empty());
             devices.extend(named.map(|name| (name, block)));
         }
-        let node = |node: &'a Value| Some((node["node-name"].as_str()?, node["file"].as_str()?));
-        let nodes: BTreeMap<&str, &str> = nodes.as_array().into_iter().flatten().filter_map(node).collect();
+        let node =
+            |node: &'a Value| Some((node["node-name"].as_str()?, given_image(node["file"].as_str()?).0));
+        let nodes: BTreeMap<&str, String> = nodes.as_array().into_iter().flatten().filter_map(node).collect();
         let is_same = |known: &&NodeFile, file: &str| known.name == file && open.may_have(known.id);
-        let file_of = |(node, file): (&&str, &&str)| {
+        let file_of = |(node, file): (&&str, &String)| {
             let known = known.get(*node).filter(|known| is_same(known, file)).map(|known| known.id);
             let id = known.or_else(|| open.named(file))?;
-            Some(((*node).to_owned(), NodeFile { name: (*file).to_owned(), id }))
+            Some(((*node).to_owned(), NodeFile { name: file.clone(), id }))
         };
         let files = nodes.iter().filter_map(file_of).collect();
         Self { devices, nodes, files }
@@ -75,10 +76,11 @@ impl<'a> Blocks<'a> {
         let node = inserted["node-name"].as_str().unwrap_or_default();
         let own =
             self.nodes.get_key_value(file_node(node).as_str()).or_else(|| self.nodes.get_key_value(node));
-        let file = own.map(|(_, file)| (*file).to_owned()).or_else(|| text("file"));
+        let (given, format) = inserted["file"].as_str().map(given_image).unzip();
+        let file = own.map(|(_, file)| file.clone()).or(given);
         let identity = own.and_then(|(node, _)| self.files.get(*node)).map(|file| file.id);
         DiskFacts {
-            format: text("drv").and_then(|driver| driver.parse().ok()),
+            format: format.flatten().or_else(|| text("drv")).and_then(|driver| driver.parse().ok()),
             bus,
             size_bytes: inserted["image"]["virtual-size"].as_u64(),
             readonly: inserted["ro"].as_bool().unwrap_or(is_cd),
