@@ -326,6 +326,75 @@ fn a_plugged_card_is_one_under_another_supervisor_too() {
 }
 
 #[test]
+fn a_disk_under_a_temporary_file_is_told_by_its_own() {
+    let sandbox = Sandbox::new();
+    image(&sandbox, "plain.img");
+    let vm = Wrapped::start(
+        sandbox,
+        &["-M", "q35", PORTS[0], PORTS[1], "-snapshot", "-drive", "file=plain.img,format=raw,if=virtio"],
+    );
+    let nodes: Value = serde_json::from_str(&vm.ctl(&["qmp", "query-block"])).unwrap();
+    let opened = nodes[0]["inserted"]["file"].as_str().unwrap();
+    assert!(opened.starts_with("json:"), "QEMU has put nothing on top: {opened}");
+    let disks = vm.sandbox.ctl_json(["disk-list"]);
+    let disk = disks.as_array().unwrap().iter().find(|disk| disk["id"] == "virtio0").unwrap();
+    assert_eq!((&disk["file"], &disk["format"]), (&json!("plain.img"), &json!("raw")), "{disk:#}");
+    // the image is in use, whatever is on top of it
+    vm.sandbox.ctl(["disk-add", "plain.img,id=twice"]).fails(4, &["in use already, by 'virtio0'"]);
+    vm.owner().ask("quit", json!({}));
+    assert_eq!(vm.ended(), 0);
+}
+
+#[test]
+fn cards_without_an_id_are_listed_and_driven() {
+    // the second back-end has the id of a device, and the third card is on no user network
+    let cards = [
+        "-M",
+        "q35",
+        "-nic",
+        "user,mac=52:54:00:aa:bb:01",
+        "-device",
+        "virtio-rng-pci,id=wan",
+        "-netdev",
+        "user,id=wan",
+        "-device",
+        "pcie-root-port,id=rp1,chassis=1",
+        "-device",
+        "e1000,bus=rp1,netdev=wan,mac=52:54:00:aa:bb:02",
+        "-netdev",
+        "socket,id=tie,listen=127.0.0.1:0",
+        "-device",
+        "virtio-net-pci,netdev=tie,mac=52:54:00:aa:bb:03",
+    ];
+    let vm = Wrapped::start(Sandbox::new(), &cards);
+    let list = vm.sandbox.ctl_json(["nic-list"]);
+    let id_of = |mac: &str| {
+        let card = list.as_array().unwrap().iter().find(|card| card["mac"] == mac);
+        card.unwrap_or_else(|| panic!("{mac}: {list:#}"))["id"].as_str().unwrap().to_owned()
+    };
+    let ids = ["52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "52:54:00:aa:bb:03"].map(id_of);
+    assert_eq!((ids[1].as_str(), ids[2].as_str()), ("e1000.0", "tie"), "{list:#}");
+    assert_eq!(list.as_array().unwrap().len(), 3, "{list:#}");
+
+    // each rule lands in the network of the card that was named
+    vm.ctl(&["port-add", "0:81", "--nic", &ids[1]]);
+    let networks = vm.ctl(&["hmp", "info usernet"]);
+    let (_, of_wan) = networks.split_once("(wan)").unwrap();
+    assert!(of_wan.split("Hub").next().unwrap().contains(" 81 "), "{networks}");
+    let refusal = vm.sandbox.ctl(["port-add", "0:82", "--nic", &ids[2]]);
+    refusal.fails(4, &["network card 'tie' is not on user networking"]);
+
+    for id in &ids {
+        vm.ctl(&["link", "down", id]);
+    }
+    let list = vm.sandbox.ctl_json(["nic-list"]);
+    assert!(list.as_array().unwrap().iter().all(|card| card["link_up"] == false), "{list:#}");
+    vm.sandbox.ctl(["nic-remove", "tie"]).fails(4, &["'tie' was given no id", "id=ID"]);
+    vm.owner().ask("quit", json!({}));
+    assert_eq!(vm.ended(), 0);
+}
+
+#[test]
 fn a_machine_can_go_on_after_its_end() {
     let sandbox = Sandbox::new();
     sandbox.boot_sector(Guest::ReactsToButton);

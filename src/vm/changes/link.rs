@@ -16,13 +16,15 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
+    // a card without an id goes by its back-end, whose link is the card's
+    let client = owner.inventory.qemu_name(&id).to_owned();
     if let Some(Kind::Nic(nic)) = owner.inventory.device(&id).map(|entry| &entry.kind) {
         let will_be = NicFacts { link_up: up, ..nic.clone() };
         if let Err(error) = owner.journal.card(&id, &will_be) {
             return answer(reply, Err(error));
         }
     }
-    owner.command(&set_link(&id, up), move |owner, result| {
+    owner.command(&set_link(&client, up), move |owner, result| {
         if result.is_err() {
             as_it_is(owner, &id);
         }

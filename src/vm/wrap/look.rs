@@ -211,25 +211,27 @@ impl View<'_> {
         buses.find(|bus| bus.parent.is_some_and(is_virtio)).map(|bus| bus.name.clone())
     }
 
-    /// Everything that has an id, and disks and USB devices without one.
+    /// Everything that has an id, and disks, USB devices and network cards without one.
     fn devices(&self, inventory: &mut Inventory) {
         for (index, dev) in self.tree.devices.iter().enumerate() {
             let disk = self.disk(index);
             let is_usb = self.tree.bus_of(index).is_some_and(|bus| bus.kind == "usb-bus");
-            if dev.id.is_empty() && disk.is_none() && !is_usb {
+            let nic = if disk.is_none() && !is_usb { self.nic(index) } else { None };
+            if dev.id.is_empty() && disk.is_none() && !is_usb && nic.is_none() {
                 continue;
             }
-            let name = match (&disk, dev.id.is_empty()) {
-                (_, false) => dev.id.clone(),
-                (Some((drive, _)), true) => drive.clone(),
-                (None, true) => free_name(inventory, &dev.driver),
+            let name = match (&disk, &nic, dev.id.is_empty()) {
+                (_, _, false) => dev.id.clone(),
+                (Some((drive, _)), _, true) => drive.clone(),
+                (None, Some(nic), true) => self.card_name(inventory, nic, &dev.driver),
+                (None, None, true) => free_name(inventory, &dev.driver),
             };
             let Ok(id) = plain(&name).parse::<DeviceId>() else { continue };
             let kind = match disk {
                 Some((drive, facts)) => self.disk_or_stick(dev, &drive, facts),
                 None if is_usb => usb(dev),
                 None if is_our_controller(dev) => Kind::Controller,
-                None => self.nic(index).map_or(Kind::Other, Kind::Nic),
+                None => nic.map_or(Kind::Other, Kind::Nic),
             };
             if dev.id.is_empty() {
                 let path = self.path(index, &kind);
@@ -271,15 +273,33 @@ impl View<'_> {
         halves.find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()))
     }
 
+    /// The name of a card without an id: that of its back-end, which stays the same when others plug more cards. Back-ends and devices
+    /// have their ids apart, so a device may have it already.
+    fn card_name(&self, inventory: &Inventory, nic: &NicFacts, driver: &str) -> String {
+        let name = plain(&nic.netdev);
+        let is_taken =
+            inventory.device(&name).is_some() || self.tree.devices.iter().any(|dev| dev.id == name);
+        if is_taken { free_name(inventory, driver) } else { name }
+    }
+
     /// A network card, if it is one; whose back-end it is on tells its id.
     fn nic(&self, index: usize) -> Option<NicFacts> {
+        let dev = self.tree.devices.get(index)?;
+        let is_virtio = |dev: &Dev| dev.driver.starts_with("virtio-net-");
+        let parent = self.tree.parent(index).and_then(|parent| self.tree.devices.get(parent));
+        // the back half belongs to the card, and what has a card on its bus (a port, the host's bridge) is none
+        if is_virtio(dev) && parent.is_some_and(is_virtio)
+            || !is_virtio(dev) && !dev.properties.contains_key("netdev")
+        {
+            return None;
+        }
         let netdev = self.property(index, "netdev")?;
         Some(NicFacts {
             network: user_networks(self.usernet).contains(&netdev.as_str()).then_some(Networking::User),
             interface: None,
             mac: self.property(index, "mac").and_then(|mac| mac.parse().ok()),
             link_up: true,
-            foreign: *netdev != ids::netdev(&self.tree.devices.get(index)?.id),
+            foreign: *netdev != ids::netdev(&dev.id),
             netdev: netdev.clone(),
         })
     }
@@ -302,8 +322,11 @@ impl View<'_> {
         }
     }
 
-    /// The path of a device without an id, as far as it is needed: that of a drive.
+    /// How QEMU is told of a device without an id, as far as it is needed: by the path of a drive, by the back-end of a card.
     fn path(&self, index: usize, kind: &Kind) -> String {
+        if let Kind::Nic(nic) = kind {
+            return nic.netdev.clone();
+        }
         let drive = matches!(kind, Kind::Disk(_)).then(|| self.disk(index)).flatten();
         drive.and_then(|(drive, _)| self.blocks.device_path(&drive)).unwrap_or_default().to_owned()
     }
