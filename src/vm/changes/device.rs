@@ -14,6 +14,9 @@ use super::super::inventory::Kind;
 use super::super::owner::{Owner, Reply};
 use super::{answer, plug, properties};
 
+/// The bus that the slots are on.
+const ROOT_BUS: &str = "pcie.0";
+
 /// What kind of bus a driver wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
@@ -33,7 +36,9 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     };
     let session = owner.session.clone();
     let family = owner.machine.family();
+    let full_name = owner.machine.virtio(&driver);
     let work = async move {
+        let driver = model(&session, driver, full_name).await?;
         let typed = properties::typed(&session, &driver, &properties).await?;
         let wants = match typed.contains_key("bus") {
             true => Wants::Nothing,
@@ -48,6 +53,15 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
         Ok((driver, typed, wants)) => go(owner, id, driver, typed, wants, reply),
         Err(error) => plug::abandon(owner, &id, reply, error),
     });
+}
+
+/// The model that is meant by a short name such as `virtio-rng`: QEMU's lists of models have only its full name on this machine.
+async fn model(session: &Session, driver: String, full_name: String) -> Result<String, ChangeError> {
+    let may_be_short = ["virtio-", "vhost-"].iter().any(|family| driver.starts_with(family));
+    let is_short = may_be_short
+        && is_a(session, &full_name, "device").await?
+        && !is_a(session, &driver, "device").await?;
+    Ok(if is_short { full_name } else { driver })
 }
 
 /// Asks QEMU what the driver is, since names tell it for the best known only.
@@ -98,6 +112,9 @@ fn go(
     wants: Wants,
     reply: Reply,
 ) {
+    if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
+        entry.driver.clone_from(&driver);
+    }
     let bus = match wants {
         Wants::Slot => plug::take_slot(owner, id.as_str()),
         Wants::Usb => plug::ensure_controller(owner, Controller::Usb)
@@ -126,6 +143,16 @@ fn named_slot(
 ) -> Result<Option<String>, ChangeError> {
     let Some(bus) = properties.get("bus").and_then(Value::as_str) else { return Ok(None) };
     if owner.machine.plug_target() == PlugTarget::Slots {
+        if bus == ROOT_BUS {
+            let message = format!("QEMU plugs nothing into '{bus}' while the machine runs");
+            let hint = match owner.is_wrapped() {
+                true => "leave out `bus=`: a free `pcie-root-port` of QEMU's command line is found",
+                false => {
+                    "leave out `bus=`: a free hot-plug slot is found (`--hotplug-slots N` at the start makes more)"
+                }
+            };
+            return Err(ChangeError::unsupported(message).hint(hint));
+        }
         let held = owner
             .inventory
             .slots

@@ -57,6 +57,25 @@ fn cards_that_cannot_be_plugged_or_removed() {
 }
 
 #[test]
+fn a_device_without_a_free_slot_under_any_of_its_names() {
+    let bad = Bad::new();
+    bad.sandbox.detached(["--hotplug-slots", "1", "guest.img"]);
+    // nothing goes into the machine's own bus while it runs, and that is said before QEMU is asked
+    let root_bus = &["QEMU plugs nothing into 'pcie.0'", "hint: ", "--hotplug-slots"];
+    bad.ctl(&["device-add", "virtio-rng-pci,bus=pcie.0"], 4, root_bus);
+    bad.ctl(&["device-add", "pcie-root-port,bus=pcie.0"], 4, root_bus);
+    // QEMU's short name is as good as the full one
+    let id = bad.sandbox.ctl(["device-add", "virtio-rng,max-bytes=1024"]).line();
+    let tree = bad.sandbox.ctl(["hmp", "info", "qtree"]).line();
+    assert!(tree.contains(&format!("dev: virtio-rng-pci, id \"{id}\"")), "{tree}");
+    let device = &bad.sandbox.ctl_json(["status"])["devices"][0];
+    assert_eq!((&device["driver"], &device["slot"]), (&json!("virtio-rng-pci"), &json!("slot1")));
+    for driver in ["virtio-rng", "virtio-rng-pci", "virtio-net", "virtio-scsi", "e1000", "qemu-xhci"] {
+        bad.ctl(&["device-add", driver], 4, &["all 1 hot-plug slots are in use", "--hotplug-slots N"]);
+    }
+}
+
+#[test]
 fn a_machine_without_a_network_or_pci() {
     let bad = Bad::new();
     bad.sandbox.detached(["--networking", "none", "guest.img"]);
