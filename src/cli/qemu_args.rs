@@ -181,9 +181,9 @@ struct StorageArgs {
 
 #[derive(Debug, Args)]
 struct NetworkArgs {
-    /// default, user, bridge,NAME, tap,NAME or none
-    #[arg(long, value_name = "MODE", default_value = "default")]
-    networking: Networking,
+    /// default, user, bridge,NAME, tap,NAME or none [default: default]
+    #[arg(long, value_name = "MODE")]
+    networking: Option<Networking>,
     /// [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
     #[arg(long, value_name = "FORWARD")]
     publish: Vec<TypedForward>,

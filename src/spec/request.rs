@@ -63,8 +63,8 @@ pub struct Request {
     pub machine: Option<String>,
     /// QEMU's program; none = found in `PATH`.
     pub qemu: Option<PathBuf>,
-    /// Networking mode.
-    pub networking: Networking,
+    /// Networking mode; none = the default, or what a saved VM had.
+    pub networking: Option<Networking>,
     /// Forwards.
     pub publish: Vec<Forward>,
     /// Whether a USB controller is there from the start.
@@ -143,7 +143,7 @@ impl Default for Request {
             cpu: None,
             machine: None,
             qemu: None,
-            networking: Networking::User,
+            networking: None,
             publish: Vec::new(),
             usb: false,
             devices: Vec::new(),

@@ -343,6 +343,13 @@ fn a_saved_vm_that_leads_elsewhere_is_refused() {
         .fails(2, &["has a network card"]);
     sandbox.run(["qemu", "--restore", "edited.saved", "--gui"]).fails(2, &["no video device"]);
     sandbox.is_clean();
+    // user networking that is asked for is not the default of a command line without a word about networks
+    let on_bridge = changed("/spec/networking", json!({ "mode": "bridge", "interface": "br0" }));
+    with_description(&file, &sandbox.file("edited.saved"), &on_bridge);
+    sandbox
+        .run(["qemu", "--restore", "edited.saved", "--networking", "user"])
+        .fails(1, &["'bridge,br0'", "cannot move such a card to user networking", "tap,NAME"]);
+    sandbox.is_clean();
 }
 
 #[test]

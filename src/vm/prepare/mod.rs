@@ -252,12 +252,10 @@ fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
 }
 
 fn check_network(request: &Request) -> Result<(), StartError> {
-    if !request.publish.is_empty() && request.networking != Networking::User {
+    let networking = request.networking.clone().unwrap_or_default();
+    if !request.publish.is_empty() && networking != Networking::User {
         return Err(StartError::Usage {
-            message: format!(
-                "ports can only be published with user networking, not with '{}'",
-                request.networking
-            ),
+            message: format!("ports can only be published with user networking, not with '{networking}'"),
             hint: Some("leave out --publish, or --networking".to_owned()),
         });
     }
@@ -351,7 +349,8 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         Some(data) => Some(iso::metadata_iso(&state, metadata_file(request), data, uuid, name.as_str())?),
         None => None,
     };
-    let mac = addresses::choose(run, &request.networking, base.mac, || state.mac())?;
+    let networking = request.networking.clone().unwrap_or_default();
+    let mac = addresses::choose(run, &networking, base.mac, || state.mac())?;
     let parts = SpecParts { name, uuid, mac, disks: disks.disks.clone(), firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
@@ -411,7 +410,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         display: plan.display.clone(),
         disks: parts.disks,
         metadata: parts.metadata,
-        networking: request.networking.clone(),
+        networking: request.networking.clone().unwrap_or_default(),
         mac: parts.mac,
         publish: request.publish.clone(),
         usb: request.usb || plan.devices.iter().any(usb_driver),
@@ -421,7 +420,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         on_panic: request.on_panic,
         no_reboot: request.no_reboot,
         // QEMU's bridge helper gains nothing under any filter (see the command line): what `status` tells must be so
-        sandbox: request.sandbox && !matches!(request.networking, Networking::Bridge(_)),
+        sandbox: request.sandbox && !matches!(request.networking, Some(Networking::Bridge(_))),
         extra: request.extra.clone(),
     };
     qemu::check(&spec, &plan.host)?;

@@ -54,7 +54,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         return Err(nonsense(format!("it has {cpus} processors and {hotplug_slots} spare slots")));
     }
     check_paths(&boot, metadata.as_deref())?;
-    let networking = network(networking, &request.networking)?;
+    let networking = network(networking, request.networking.as_ref())?;
     if networking != Networking::User && !request.publish.is_empty() {
         return Err(StartError::Usage {
             message: format!("ports can only be published with user networking, not with '{networking}'"),
@@ -135,10 +135,20 @@ fn check_paths(boot: &Boot, metadata: Option<&Path>) -> Result<(), StartError> {
 }
 
 /// Whether there is a card is hardware; what it is connected to is not.
-fn network(saved: Networking, asked: &Networking) -> Result<Networking, StartError> {
+fn network(saved: Networking, asked: Option<&Networking>) -> Result<Networking, StartError> {
     use Networking::{Bridge, None, Tap, User};
+    let Some(asked) = asked else {
+        return match saved {
+            None | User => Ok(saved),
+            Bridge(_) | Tap(_) => Err(refused(
+                "the saved VM's network card was on a network of the host, which a file does not decide"
+                    .to_owned(),
+                format!("say which it gets now: --networking {}", quote::word(saved.to_string().as_ref())),
+            )),
+        };
+    };
     match (saved, asked) {
-        (None, None | User) => Ok(None),
+        (None, None) => Ok(None),
         (None, asked) => {
             Err(StartError::usage(format!("--networking {asked}: the saved VM has no network card")))
         }
@@ -146,13 +156,14 @@ fn network(saved: Networking, asked: &Networking) -> Result<Networking, StartErr
             message: "--networking none: the saved VM has a network card".to_owned(),
             hint: Some(format!("`vmrun ctl link down` pulls its cable; it was on '{saved}'")),
         }),
-        (Bridge(_) | Tap(_) | User, asked @ (Bridge(_) | Tap(_))) => Ok(asked.clone()),
-        (User, User) => Ok(User),
+        // the guest's driver may count on what the host's kernel does for a tap device (`vnet_hdr`), and QEMU refuses to go on without
         (saved @ (Bridge(_) | Tap(_)), User) => Err(refused(
-            "the saved VM's network card was on a network of the host, which a file does not decide"
-                .to_owned(),
-            format!("say which it gets now: --networking {}", quote::word(saved.to_string().as_ref())),
+            format!(
+                "the saved VM's network card was on '{saved}', and QEMU cannot move such a card to user networking"
+            ),
+            "--networking tap,NAME or bridge,NAME; `vmrun ctl nic-add user` plugs a card on user networking afterwards",
         )),
+        (Bridge(_) | Tap(_) | User, asked) => Ok(asked.clone()),
     }
 }
 
@@ -272,13 +283,16 @@ mod tests {
     fn the_network_is_the_command_lines() {
         let tap: Networking = "tap,t0".parse().unwrap();
         let bridge: Networking = "bridge,br0".parse().unwrap();
-        assert_eq!(network(Networking::User, &Networking::User).unwrap(), Networking::User);
-        assert_eq!(network(Networking::None, &Networking::User).unwrap(), Networking::None);
-        assert_eq!(network(bridge.clone(), &tap).unwrap(), tap);
-        let error = network(bridge, &Networking::User).unwrap_err();
+        assert_eq!(network(Networking::User, None).unwrap(), Networking::User);
+        assert_eq!(network(Networking::None, None).unwrap(), Networking::None);
+        assert!(network(Networking::None, Some(&Networking::User)).is_err());
+        assert_eq!(network(bridge.clone(), Some(&tap)).unwrap(), tap);
+        let error = network(bridge.clone(), Some(&Networking::User)).unwrap_err();
+        assert!(error.to_string().contains("cannot move such a card to user networking"), "{error:?}");
+        let error = network(bridge, None).unwrap_err();
         assert!(error.hint().unwrap().contains("bridge,br0"), "{error:?}");
-        network(Networking::None, &tap).unwrap_err();
-        network(tap, &Networking::None).unwrap_err();
+        network(Networking::None, Some(&tap)).unwrap_err();
+        network(tap, Some(&Networking::None)).unwrap_err();
     }
 
     #[test]
