@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::qemu::block::{backing_file_node, file_node};
 use crate::qemu::ids::{self, Ids};
 use crate::qemu::media::{medium_node, medium_number};
+use crate::qemu::pci;
 use crate::qemu::plan::remove_image;
 use crate::qemu::{Command, Machine, Slots};
 use crate::qmp::hmp::usernet;
@@ -22,6 +23,7 @@ use super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, Phase};
 use super::journal::Pending;
 use super::opened::{Files, ImageNodes};
 use super::state::RunState;
+use super::taken;
 use drives::device_of;
 use networks::Networks;
 
@@ -115,6 +117,9 @@ async fn devices(
         }
         let slot = inventory.slots.slot_of(&id).map(str::to_owned);
         inventory.insert(Entry { id: device, driver, slot, phase: Phase::Present, taken: None, kind });
+    }
+    if machine.has_pci() {
+        taken::fill(&mut inventory, &machine, &session.run(&pci::query()).await?);
     }
     inventory.forwards = usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect();
     Ok(Found { inventory, nodes, present, in_use })

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::qemu::Machine;
@@ -15,7 +16,7 @@ use crate::spec::DiskBus;
 use super::change::Done;
 use super::changes::answer;
 use super::error::ChangeError;
-use super::inventory::{Entry, Kind, Phase};
+use super::inventory::{Entry, Inventory, Kind, Phase};
 use super::owner::{Owner, Reply};
 use super::state::RunState;
 
@@ -50,15 +51,26 @@ pub(super) fn follow(owner: &mut Owner, id: &str) {
     }
 }
 
+/// What was plugged at run time, by a supervisor of before as well.
+fn plugged(inventory: &Inventory, machine: &Machine) -> Vec<String> {
+    let is_plugged = |entry: &&Entry| {
+        inventory.device(carrier(entry, machine)).is_some_and(|carrier| carrier.slot.is_some())
+    };
+    inventory.devices().filter(is_plugged).map(|entry| entry.id.to_string()).collect()
+}
+
+/// Says of all that was plugged whether the guest has taken it, by QEMU's answer to [`pci::query`].
+pub(super) fn fill(inventory: &mut Inventory, machine: &Machine, answer: &Value) {
+    for id in plugged(inventory, machine) {
+        if let Some(entry) = inventory.device_mut(&id) {
+            entry.taken = pci::find(answer, carrier(entry, machine)).and_then(|found| found.enabled);
+        }
+    }
+}
+
 /// Follows all that was plugged while another supervisor had the VM.
 pub(super) fn follow_all(owner: &mut Owner) {
-    let is_plugged = |entry: &&Entry| {
-        let carrier = owner.inventory.device(carrier(entry, &owner.machine));
-        carrier.is_some_and(|carrier| carrier.slot.is_some())
-    };
-    let plugged: Vec<String> =
-        owner.inventory.devices().filter(is_plugged).map(|entry| entry.id.to_string()).collect();
-    for id in plugged {
+    for id in plugged(&owner.inventory, &owner.machine) {
         follow(owner, &id);
     }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::support::boot_sector::Guest;
 use crate::support::http;
 use crate::support::linux::{Linux, port};
+use crate::support::orphan::forget_taken;
 use crate::support::processes::{eventually, send};
 use crate::support::sandbox::{PATIENCE, Sandbox};
 
@@ -29,6 +30,7 @@ fn lasting(sandbox: &Sandbox) -> serde_json::Value {
     for changing in ["uptime_ms", "supervisor_pid", "qemu_pid", "machine", "detached", "accel_reason"] {
         facts.remove(changing).unwrap();
     }
+    forget_taken(&mut status);
     status
 }
 

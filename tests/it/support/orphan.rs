@@ -39,16 +39,21 @@ pub(crate) fn kill(pid: i32) {
     });
 }
 
-/// What stays the same when a VM is taken over. Whether the guest has taken a device is looked at anew, which takes a moment.
+/// Takes out whether the guest has taken the devices: that is looked at from time to time.
+pub(crate) fn forget_taken(status: &mut Value) {
+    let lists = status.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut).flatten();
+    for device in lists.filter_map(Value::as_object_mut) {
+        device.remove("taken");
+    }
+}
+
+/// What stays the same when a VM is taken over.
 pub(crate) fn lasting(mut status: Value) -> Value {
     let fields = status.as_object_mut().unwrap();
     for changing in ["uptime_ms", "supervisor_pid"] {
         fields.remove(changing).unwrap();
     }
-    let lists = fields.values_mut().filter_map(Value::as_array_mut).flatten();
-    for device in lists.filter_map(Value::as_object_mut) {
-        device.remove("taken");
-    }
+    forget_taken(&mut status);
     status
 }
 
