@@ -300,13 +300,13 @@ fn another_user_gets_nowhere() {
     open(&target.socket);
     try_it();
     // vmrun itself refuses folders that are open to others: the VM could not be ended
-    let folders =
-        [target.sandbox.file("run"), target.sandbox.runtime(), target.socket.parent().unwrap().to_owned()];
-    for path in folders {
+    let folders = [target.sandbox.path().to_owned(), target.sandbox.file("run"), target.sandbox.runtime()];
+    for path in folders.into_iter().chain([target.socket.parent().unwrap().to_owned()]) {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     }
     let status: Value = target.connect().call(STATUS, json!({}));
     assert!(status["error"].is_null());
+    target.end();
 }
 
 /// What two good clients see in turn, every 5 ms: how long one call takes.
