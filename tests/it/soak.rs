@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::chance::Chance;
+use crate::support::orphan::forget_taken;
 use crate::support::processes::eventually;
 use crate::support::sandbox::{Done, Sandbox};
 
@@ -205,7 +206,7 @@ impl Soak {
         if whom >= self.others.len() || self.vm(whom).kind == Kind::Library {
             return;
         }
-        let before = self.json(whom, &["status"]);
+        let mut before = self.json(whom, &["status"]);
         self.note(whom, "kill the supervisor");
         vms::kill(before["supervisor_pid"].as_i64().unwrap());
         self.count("supervisors killed");
@@ -214,8 +215,10 @@ impl Soak {
             vm.ended(&self.sandbox);
             return;
         }
-        let after = self.json(whom, &["status"]);
+        let mut after = self.json(whom, &["status"]);
         assert_ne!(before["supervisor_pid"], after["supervisor_pid"]);
+        forget_taken(&mut before);
+        forget_taken(&mut after);
         for same in ["qemu_pid", "state", "forwards"] {
             assert_eq!(before[same], after[same], "{same}");
         }

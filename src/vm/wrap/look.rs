@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::qemu::machine::Family;
+use crate::qemu::pci;
 use crate::qemu::plan::Controller;
 use crate::qemu::{Command, Found, Machine, PlugTarget, Slots, ids};
 use crate::qmp::hmp::{user_networks, usernet};
@@ -16,6 +17,7 @@ use super::super::facts::{Facts, NodeFile};
 use super::super::inventory::{Bound, DiskFacts, Entry, Inventory, Kind, NicFacts, Phase};
 use super::super::open_files::OpenFiles;
 use super::super::state::RunState;
+use super::super::taken;
 use super::blocks::Blocks;
 
 /// Places of a PCI bus.
@@ -87,6 +89,7 @@ pub(super) async fn look(
         plain("query-cpus-fast"),
         plain("query-memory-size-summary"),
         Command::new("qom-get", json!({ "path": "/machine", "property": "type" })),
+        pci::query(),
     ];
     let mut answers = Vec::with_capacity(commands.len());
     for answer in session.submit_all(&commands) {
@@ -99,7 +102,8 @@ pub(super) async fn look(
     let mut answers = answers.into_iter();
     let mut next = || answers.next().unwrap_or(Value::Null);
     let (status, tree, usernet_text, blocks, nodes) = (next(), next(), next(), next(), next());
-    let (target, kvm, uuid, cpus, memory, kind) = (next(), next(), next(), next(), next(), next());
+    let (target, kvm, uuid, cpus, memory, kind, pci) =
+        (next(), next(), next(), next(), next(), next(), next());
     let tree = Tree::parse(tree.as_str().unwrap_or_default());
     let usernet_text = usernet_text.as_str().unwrap_or_default();
     let target = target["arch"].as_str().unwrap_or_default().to_owned();
@@ -112,6 +116,7 @@ pub(super) async fn look(
     inventory.run_state = RunState::from_qmp(status["status"].as_str().unwrap_or_default());
     inventory.note_nodes(view.blocks.nodes());
     view.devices(&mut inventory);
+    taken::fill(&mut inventory, &machine, &pci);
     inventory.forwards = usernet(usernet_text).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
     Ok(Seen {
