@@ -92,13 +92,16 @@ fn parent(start: &[u8]) -> Option<Backing> {
 /// The files with the data of a disk that is described. One without any is refused: QEMU (7.2 to 11.1) opens it, and the first look at its
 /// block nodes ends it (`vmdk_get_info`: "Assertion `s->num_extents' failed").
 fn described(description: &[u8]) -> Result<Vec<DataFile>, HeaderError> {
-    let has_extent = text(description).split(|byte| *byte == b'\n').any(is_extent);
+    let text = text(description);
+    let line_starts = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let has_extent = std::iter::once(0).chain(line_starts).any(|at| is_extent(&text[at..]));
     if has_extent { extents(description) } else { Err(HeaderError::NoExtent) }
 }
 
-/// Whether QEMU takes this line for an extent without any doubt. It skips others: without sectors, of a kind that it does not know.
-fn is_extent(line: &[u8]) -> bool {
-    let mut words = line.split(|byte| is_space(*byte)).filter(|word| !word.is_empty());
+/// Whether QEMU takes what begins with this line for an extent without any doubt; see [`extents`] for why the line's end counts for nothing.
+/// It skips others: without sectors, of a kind that it does not know.
+fn is_extent(from_line: &[u8]) -> bool {
+    let mut words = from_line.split(|byte| is_space(*byte)).filter(|word| !word.is_empty());
     let mut word = || words.next().unwrap_or_default();
     let access = word() == b"RW";
     let sectors = std::str::from_utf8(word()).ok().and_then(|sectors| sectors.parse::<i64>().ok());
