@@ -110,7 +110,7 @@ fn what_it_plugs_is_in_the_books() {
     let status = sandbox.ctl_json(["status"]);
     assert_eq!(
         status["devices"][0],
-        json!({ "id": "mine", "driver": "virtio-rng-pci", "slot": "slot3", "phase": "present" })
+        json!({ "id": "mine", "driver": "virtio-rng-pci", "slot": "slot3", "phase": "present", "taken": false })
     );
     let forward = json!({ "execute": "human-monitor-command", "arguments": { "command-line": "hostfwd_add net0 tcp:127.0.0.1:0-:7" } });
     client.send(&forward.to_string());
