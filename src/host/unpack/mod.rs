@@ -32,6 +32,8 @@ pub use packing::Packing;
 const MAX_LAYERS: usize = 4;
 /// What is left free on the disk for everybody else.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// A sector: no disk has less.
+const SMALLEST_BYTES: u64 = 512;
 /// What qemu-img writes at a time at most.
 const CLUSTER_BYTES: u64 = 2 << 20;
 /// Of what a program says, for a message.
@@ -220,6 +222,10 @@ fn layers(
                 let name = at.with_extension("qcow2.part");
                 let room = room(output.file())?;
                 return Ok((converted(&output, &facts, &name, room)?, ImageFormat::Qcow2));
+            }
+            // a link in a zip comes out as the name that it leads to
+            Ok(_) if output.file().metadata()?.len() < SMALLEST_BYTES => {
+                return Err(UnpackError::NoDisk("a file of less than a sector".to_owned()));
             }
             Ok(facts) => return Ok((output, facts.format)),
             Err(ImageError::Foreign { foreign, .. }) => match foreign.packing() {

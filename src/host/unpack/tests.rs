@@ -124,6 +124,7 @@ fn what_is_no_disk_or_not_whole_is_told_and_leaves_nothing() {
         ("cut.xz", cut, &["xz has failed", "nexpected end"][..]),
         ("page.gz", packed(at, "gzip -c", b"<html>no"), &["web page"]),
         ("empty.gz", packed(at, "gzip -c", b""), &["an empty file"]),
+        ("link.gz", packed(at, "gzip -c", b"/etc/passwd"), &["less than a sector"]),
         ("texts.tar", packed(at, "tar -cf - a.txt b.txt", b""), &["no disk image", "'a.txt'"]),
         ("deep.gz", packed(at, "gzip -c|gzip -c|gzip -c|gzip -c|gzip -c", &image()), &["more than 4 times"]),
     ] {
