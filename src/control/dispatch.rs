@@ -105,12 +105,11 @@ async fn machine(method: &str, parameters: Value, vm: &Handle, own: &mut Belongi
                 }
                 (status, _) => {
                     let status = status?;
-                    let as_known = translate::status(&status);
-                    let Present { memory_bytes, cpus } = vm.present(&status).await?;
-                    match (memory_bytes, cpus) == (as_known.memory_bytes, as_known.cpus) {
-                        true => written(own.status.frame(status)),
-                        false => {
-                            let status = wire::Status { memory_bytes, cpus, ..as_known };
+                    match vm.present(&status).await? {
+                        // as a rule, so that the frame of before serves again
+                        None => written(own.status.frame(status)),
+                        Some(Present { memory_bytes, cpus }) => {
+                            let status = wire::Status { memory_bytes, cpus, ..translate::status(&status) };
                             reply(&wire::StatusReply { status })
                         }
                     }

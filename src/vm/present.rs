@@ -19,14 +19,13 @@ pub struct Present {
 }
 
 impl Handle {
-    /// What the VM has now. QEMU is asked only where it can differ from what it started with.
+    /// What the VM has now; none where that cannot differ from what it started with, and QEMU need not be asked.
     ///
     /// # Errors
     /// The VM has ended.
-    pub async fn present(&self, status: &Status) -> Result<Present, ChangeError> {
-        let from_start = Present { memory_bytes: status.spec.memory.bytes(), cpus: status.spec.cpus };
+    pub async fn present(&self, status: &Status) -> Result<Option<Present>, ChangeError> {
         if !may_differ(status) {
-            return Ok(from_start);
+            return Ok(None);
         }
         let [memory, balloon, cpus] =
             ["query-memory-size-summary", "query-balloon", "query-hotpluggable-cpus"];
@@ -34,10 +33,10 @@ impl Handle {
         let memory = self.asked(memory).await?.and_then(|answer| summary(&answer));
         let balloon = self.asked(balloon).await?.and_then(|answer| answer["actual"].as_u64());
         let cpus = self.asked(cpus).await?.and_then(|answer| plugged_cpus(&answer));
-        Ok(Present {
-            memory_bytes: balloon.or(memory).unwrap_or(from_start.memory_bytes),
-            cpus: cpus.unwrap_or(from_start.cpus),
-        })
+        Ok(Some(Present {
+            memory_bytes: balloon.or(memory).unwrap_or_else(|| status.spec.memory.bytes()),
+            cpus: cpus.unwrap_or(status.spec.cpus),
+        }))
     }
 
     /// An answer of QEMU's, if it has one.

@@ -68,9 +68,11 @@ pub(super) fn fill(inventory: &mut Inventory, machine: &Machine, answer: &Value)
     }
 }
 
-/// Follows all that was plugged while another supervisor had the VM.
+/// Follows what was plugged while another supervisor had the VM and what the guest had not taken when QEMU was looked at.
 pub(super) fn follow_all(owner: &mut Owner) {
-    for id in plugged(&owner.inventory, &owner.machine) {
+    let waiting = owner.inventory.devices().filter(|entry| entry.taken == Some(false));
+    let waiting: Vec<String> = waiting.map(|entry| entry.id.to_string()).collect();
+    for id in waiting {
         follow(owner, &id);
     }
 }
