@@ -64,6 +64,12 @@ impl Failure {
         self
     }
 
+    /// The same with one more thing to do.
+    pub(super) fn and_hint(self, more: String) -> Self {
+        let hint = self.hint.iter().cloned().chain([more]).collect::<Vec<_>>().join("; ");
+        self.hint(Some(hint))
+    }
+
     /// Tells it on stderr.
     pub(super) fn print(&self, as_json: bool) {
         if as_json {

@@ -160,8 +160,7 @@ fn none_runs(root: &Path) -> Failure {
     let Some(record) = only_ended(root) else { return failure };
     let (name, outcome) = (record.name(), &record.outcome);
     let ended = format!("VM '{name}' has just ended: {outcome}; `vmrun ctl --vm {name} status` tells more");
-    let hint = failure.hint.iter().cloned().chain([ended]).collect::<Vec<_>>().join("; ");
-    failure.hint(Some(hint))
+    failure.and_hint(ended)
 }
 
 /// The only VM that has ended within the last minute, where none runs. Of several none is meant.

@@ -132,13 +132,11 @@ fn supervisor(
     let outcome = runtime()?.block_on(supervise(prepared, supervision, |Up { name, handle, ready }| {
         let Err(error) = ready else { return reporter.up(name.as_str()) };
         let failure = Failure::from_change(error);
-        let hint = |what| failure.hint.iter().cloned().chain([what]).collect::<Vec<String>>().join("; ");
         if keep {
-            let hint = hint(format!("VM '{name}' runs on (`--keep`)"));
-            return reporter.up_but_failed(&failure.hint(Some(hint)));
+            let runs_on = format!("VM '{name}' runs on (`--keep`)");
+            return reporter.up_but_failed(&failure.and_hint(runs_on));
         }
-        let hint = hint(format!("VM '{name}' was ended; `--keep` lets it run on"));
-        not_ready = Some(failure.hint(Some(hint)));
+        not_ready = Some(failure.and_hint(format!("VM '{name}' was ended; `--keep` lets it run on")));
         tokio::spawn(end(handle, timeout));
     }))?;
     // told when the VM has ended, so that nothing is left of it when the caller goes on

@@ -3,7 +3,6 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::control::client::ClientError;
 use crate::control::{methods, wire};
 use crate::machine;
 
@@ -29,10 +28,7 @@ impl SyncArgs {
         match context.client.call(methods::SetTime, wire::SetTime { agent_timeout_ms: None }) {
             Ok(reply) => (json!(reply), format!("; {}", told(&reply))),
             Err(error) => {
-                let why = match error {
-                    ClientError::Remote(error) => Failure::from(error).message,
-                    error => Failure::from(error).message,
-                };
+                let why = Failure::from(error).message;
                 (json!({ "set": false, "why": why }), format!("; the guest's clock was not set: {why}"))
             }
         }
