@@ -10,8 +10,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::qmp::Event;
 
-use super::boot_watch::NothingToBoot;
-use super::state::RunState;
+use crate::vm::guest::boot_watch::NothingToBoot;
+use crate::vm::state::run_state::RunState;
 
 /// How many events are kept for late listeners, and how many a listener may be behind.
 const KEPT: usize = 1000;

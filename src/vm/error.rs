@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::qmp::{CommandError, SessionError};
 
-use super::outcome::{Ending, Outcome};
+use crate::vm::state::outcome::{Ending, Outcome};
 
 /// Why a change of a running VM was refused or failed. The message never needs its source to be understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -9,14 +9,14 @@ use crate::qemu::Command;
 use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
-use super::adopt::agent_port_is_open;
-use super::agent::Loss;
 use super::changes::{media, remove};
 use super::handle::ShutdownOptions;
-use super::inventory::Phase;
 use super::owner::Owner;
-use super::rebuild;
-use super::state::RunState;
+use crate::vm::guest::agent::Loss;
+use crate::vm::state::inventory::Phase;
+use crate::vm::state::run_state::RunState;
+use crate::vm::takeover::adopt::agent_port_is_open;
+use crate::vm::takeover::rebuild;
 
 /// What a guest's ACPI answers to when it is asked to let memory or a processor go (ACPI 6.4, table 6.12).
 const EJECT_REQUEST: u64 = 3;

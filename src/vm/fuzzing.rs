@@ -6,15 +6,15 @@ use serde::de::DeserializeOwned;
 
 use crate::host;
 
-use super::adopt::VmFile;
 use super::console::{EscapeKey, From, Hub, fuzz_escape};
-use super::journal::Pending;
-use super::outcome::Outcome;
-use super::plugged::Record;
-use super::prepare::fuzz_restored;
-use super::saving::Saved;
-use super::snapshots::Entries;
 use super::wait::find_line;
+use crate::vm::changes::saving::Saved;
+use crate::vm::changes::snapshots::Entries;
+use crate::vm::launch::prepare::fuzz_restored;
+use crate::vm::state::journal::Pending;
+use crate::vm::state::outcome::Outcome;
+use crate::vm::state::plugged::Record;
+use crate::vm::takeover::adopt::VmFile;
 
 pub(crate) fn saved(bytes: &[u8]) {
     let (file, path) = host::fuzzing::file(bytes);

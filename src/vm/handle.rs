@@ -9,13 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use crate::qemu::Command;
 use crate::qmp::CommandError;
 
-use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
-use super::change::{Change, Done};
 use super::console::Console;
 use super::error::ChangeError;
-use super::outcome::Outcome;
-use super::status::{Status, Told};
+use crate::vm::changes::change::{Change, Done};
+use crate::vm::guest::agent::AgentLink;
+use crate::vm::state::outcome::Outcome;
+use crate::vm::state::status::{Status, Told};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;

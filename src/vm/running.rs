@@ -12,24 +12,24 @@ use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 use crate::spec::{VmName, VmSpec};
 
-use super::agent::AgentLink;
 use super::bus::{Bus, Pulse};
 use super::console::Console;
-use super::facts::Facts;
 use super::handle::{Ask, Handle, RawTurns};
-use super::images::Images;
-use super::inventory::Inventory;
-use super::journal::Journal;
-use super::opened::Files;
-use super::outcome::Outcome;
 use super::owner::{Owner, Parts};
-use super::plugged::Plugged;
-use super::prepare::{Doors, Shares, remove_screen};
-use super::process::Process;
-use super::record;
 use super::signals::Signals;
-use super::state::RunState;
-use super::status::Told;
+use crate::vm::guest::agent::AgentLink;
+use crate::vm::launch::prepare::{Doors, Shares, remove_screen};
+use crate::vm::launch::process::Process;
+use crate::vm::state::facts::Facts;
+use crate::vm::state::images::Images;
+use crate::vm::state::inventory::Inventory;
+use crate::vm::state::journal::Journal;
+use crate::vm::state::opened::Files;
+use crate::vm::state::outcome::Outcome;
+use crate::vm::state::plugged::Plugged;
+use crate::vm::state::record;
+use crate::vm::state::run_state::RunState;
+use crate::vm::state::status::Told;
 
 /// The last outcome, in the state directory.
 pub(super) const OUTCOME_FILE: &str = "outcome.json";
@@ -122,7 +122,7 @@ impl Running {
         if panicked {
             owner.evidence.panicked();
         }
-        super::taken::follow_all(&mut owner);
+        crate::vm::changes::taken::follow_all(&mut owner);
         if whole.agent_open {
             super::events::agent_port(&mut owner, true);
         }

@@ -16,8 +16,8 @@ use crate::qmp::session::COMMAND_TIMEOUT;
 
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
-use super::inventory::{Entry, Kind};
-use super::rebuild::drive_of;
+use crate::vm::state::inventory::{Entry, Kind};
+use crate::vm::takeover::rebuild::drive_of;
 
 pub use nics::{NicStats, Source};
 

@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::spec::Condition;
 
-use super::boot_watch::NothingToBoot;
 use super::bus::{Heard, Pulse};
 use super::console::{From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
-use super::outcome::{Ending, Outcome};
-use super::port_probe;
-use super::state::RunState;
+use crate::vm::guest::boot_watch::NothingToBoot;
+use crate::vm::guest::port_probe;
+use crate::vm::state::outcome::{Ending, Outcome};
+use crate::vm::state::run_state::RunState;
 
 /// The longest piece of console output without a line's end that is matched as a line.
 const MAX_LINE: usize = 64 << 10;
@@ -318,8 +318,8 @@ fn describe(conditions: &[Condition], all: bool) -> String {
 mod tests {
     use tokio::time::timeout;
 
-    use super::super::console::Hub;
     use super::*;
+    use crate::vm::console::Hub;
 
     async fn found(pieces: &[&str], pattern: &str) -> Option<Value> {
         let hub = Hub::default();

@@ -347,7 +347,7 @@ fn files_are_opened_in_one_place() {
         ("cli/background.rs", "/dev/null"),
         ("cli/flag_list.rs", "the tests' own list of flags"),
         ("vm/console/stdio.rs", "the terminal that it has"),
-        ("vm/screen.rs", "a file of its own, made new"),
+        ("vm/guest/screen.rs", "a file of its own, made new"),
     ];
     let mut found = Vec::new();
     for layer in ["cli", "control", "machine", "vm", "qmp"] {

@@ -178,10 +178,10 @@ const WALL_CLOCK: [(&str, &str); 14] = [
     ("qmp/transcript.rs", "the time of a line of the transcript"),
     ("vm/bus.rs", "the time of an event"),
     ("vm/guest/clock.rs", "the time that a guest's clock is set to"),
-    ("vm/record.rs", "when a VM ended; its record outlives the machine's run"),
-    ("vm/start.rs", "when the VM was started"),
+    ("vm/launch/start.rs", "when the VM was started"),
+    ("vm/state/record.rs", "when a VM ended; its record outlives the machine's run"),
     ("vm/stats.rs", "the time of the figures"),
-    ("vm/wrap/mod.rs", "when the VM was started"),
+    ("vm/takeover/wrap/mod.rs", "when the VM was started"),
 ];
 
 #[test]

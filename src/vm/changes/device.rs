@@ -9,10 +9,10 @@ use crate::qmp::Session;
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, DeviceSpec};
 
-use super::super::error::ChangeError;
-use super::super::inventory::Kind;
-use super::super::owner::{Owner, Reply};
 use super::{answer, plug, properties};
+use crate::vm::error::ChangeError;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::Kind;
 
 /// The bus that the slots are on.
 const ROOT_BUS: &str = "pcie.0";
@@ -163,7 +163,7 @@ fn named_slot(
             Some(Some(device)) => {
                 let message = format!("slot '{bus}' is taken, by '{device}'");
                 return Err(ChangeError::new(
-                    super::super::error::ErrorKind::AlreadyThere { id: device },
+                    crate::vm::error::ErrorKind::AlreadyThere { id: device },
                     message,
                 ));
             }

@@ -6,12 +6,12 @@ use crate::host::made::{MadeFile, NewFile};
 use crate::qemu::plan::{self, Controller};
 use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
-use super::super::change::Done;
-use super::super::error::ChangeError;
-use super::super::images::{Access, Opened};
-use super::super::inventory::{DiskFacts, Kind};
-use super::super::owner::{Owner, Reply};
 use super::{answer, plug};
+use crate::vm::changes::change::Done;
+use crate::vm::error::ChangeError;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::images::{Access, Opened};
+use crate::vm::state::inventory::{DiskFacts, Kind};
 
 /// Opens, or creates, an image and plugs it: one change, undone whole on failure.
 pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply: Reply) {

@@ -9,11 +9,11 @@ use crate::qemu::plan::Step;
 use crate::qmp::hmp::{ForwardLine, HostfwdError, hostfwd_removed, usernet};
 use crate::spec::{Forward, Networking};
 
-use super::super::change::{Done, ForwardPattern};
-use super::super::error::{ChangeError, ErrorKind, Why};
-use super::super::inventory::Bound;
-use super::super::owner::{Owner, Reply};
 use super::answer;
+use crate::vm::changes::change::{Done, ForwardPattern};
+use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::Bound;
 
 /// Makes a forward to a card and tells the host port that it got.
 pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {

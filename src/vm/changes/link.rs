@@ -4,11 +4,11 @@ use serde_json::json;
 
 use crate::qemu::netdev::set_link;
 
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::inventory::{Kind, NicFacts, Phase};
-use super::super::owner::{Owner, Reply};
 use super::answer;
+use crate::vm::changes::change::Done;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::{Kind, NicFacts, Phase};
 
 /// Plugs or pulls the cable of a card.
 pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply) {

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use crate::qemu::media::{media_change, media_eject};
 use crate::spec::ImageFormat;
 
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::images::Opened;
-use super::super::inventory::{DiskFacts, Kind};
-use super::super::owner::{Owner, Reply};
-use super::super::turns;
 use super::{answer, plug};
+use crate::vm::changes::change::Done;
+use crate::vm::changes::turns;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::images::Opened;
+use crate::vm::state::inventory::{DiskFacts, Kind};
 
 fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
     match owner.inventory.device(id).map(|entry| &entry.kind) {

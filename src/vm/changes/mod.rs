@@ -1,5 +1,6 @@
 //! The changes of a running VM, one file for each kind. Each books first, asks QEMU second, commits or strikes off third.
 
+pub(in crate::vm) mod change;
 mod device;
 mod disk;
 mod forward;
@@ -11,19 +12,24 @@ mod power;
 mod properties;
 pub(super) mod remove;
 mod save;
+pub(in crate::vm) mod saving;
 pub(super) mod snapshot;
+pub(in crate::vm) mod snapshots;
+pub(in crate::vm) mod steps;
+pub(in crate::vm) mod taken;
 mod throttle;
+pub(in crate::vm) mod turns;
 mod usb;
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::change::{Change, Done};
 use super::error::{ChangeError, ErrorKind};
 use super::owner::{Owner, Reply};
 use crate::qmp::SessionError;
 use crate::qmp::session::COMMAND_TIMEOUT;
+use crate::vm::changes::change::{Change, Done};
 
 /// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
 const WITH_FILES: Duration = Duration::from_secs(60);

@@ -10,11 +10,11 @@ use crate::qemu::io::{self, Card};
 use crate::qemu::{Command, Netdev, ids, plan};
 use crate::spec::{DeviceId, MacAddress, Networking, NicModel, NicSpec};
 
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::inventory::{Kind, NicFacts};
-use super::super::owner::{Owner, Reply};
-use super::super::plugged::Plugged;
 use super::{answer, plug};
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::{Kind, NicFacts};
+use crate::vm::state::plugged::Plugged;
 
 /// What was made ready on the host.
 struct Ready {

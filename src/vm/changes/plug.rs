@@ -7,14 +7,14 @@ use serde_json::json;
 use crate::qemu::plan::{self, Controller, Step};
 use crate::spec::{DeviceId, Image};
 
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::image_holder;
-use super::super::inventory::{Entry, Kind, Phase};
-use super::super::opened::{self, ImageNodes};
-use super::super::owner::{Owner, Reply};
-use super::super::plugged::Plugged;
-use super::super::taken;
 use super::answer;
+use crate::vm::changes::taken;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::launch::image_holder;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::{Entry, Kind, Phase};
+use crate::vm::state::opened::{self, ImageNodes};
+use crate::vm::state::plugged::Plugged;
 
 /// Books a device that is about to be plugged, so that its id is taken from now on.
 pub(super) fn book(

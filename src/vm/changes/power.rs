@@ -6,14 +6,14 @@ use crate::qemu::Command;
 use crate::qmp::{CommandError, hmp};
 use crate::spec::Arch;
 
-use super::super::agent::Loss;
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::owner::{Owner, Reply};
-use super::super::rebuild;
-use super::super::state::RunState;
-use super::super::wrap;
 use super::{answer, link};
+use crate::vm::changes::change::Done;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::agent::Loss;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::run_state::RunState;
+use crate::vm::takeover::rebuild;
+use crate::vm::takeover::wrap;
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
     owner.command(&Command::new(execute, Value::Null), |_, result| {

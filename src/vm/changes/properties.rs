@@ -6,7 +6,7 @@ use crate::qemu::Command;
 use crate::qemu::properties::Properties;
 use crate::qmp::Session;
 
-use super::super::error::ChangeError;
+use crate::vm::error::ChangeError;
 
 /// Asks QEMU for the types, where any properties were given.
 pub(super) async fn typed(

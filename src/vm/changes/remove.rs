@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::qemu::plan;
 
-use super::super::change::{Done, Removable};
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::inventory::{Entry, Kind, Phase};
-use super::super::owner::{Owner, Removal, Reply};
-use super::super::state::RunState;
 use super::{answer, forward, plug};
+use crate::vm::changes::change::{Done, Removable};
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::owner::{Owner, Removal, Reply};
+use crate::vm::state::inventory::{Entry, Kind, Phase};
+use crate::vm::state::run_state::RunState;
 
 /// How long a VM that does not run is waited for: what goes without the guest goes at once.
 const WITHOUT_GUEST: Duration = Duration::from_secs(1);

@@ -8,17 +8,17 @@ use tokio::sync::watch;
 
 use crate::host::saved::sync_folder;
 
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::handle::ShutdownOptions;
-use super::super::journal::Job;
-use super::super::opened;
-use super::super::owner::{Owner, Reply};
-use super::super::rebuild::images_of;
-use super::super::saving::Saving;
-use super::super::snapshots::{Progress, present};
-use super::super::state::RunState;
 use super::{answer, snapshot};
+use crate::vm::changes::change::Done;
+use crate::vm::changes::saving::Saving;
+use crate::vm::changes::snapshots::{Progress, present};
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::handle::ShutdownOptions;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::journal::Job;
+use crate::vm::state::opened;
+use crate::vm::state::run_state::RunState;
+use crate::vm::takeover::rebuild::images_of;
 
 /// Saves the VM and ends QEMU: the answer comes when the file is whole, QEMU's end after that.
 pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Progress>, reply: Reply) {

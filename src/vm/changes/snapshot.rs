@@ -4,17 +4,17 @@ use serde_json::json;
 
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 
-use super::super::agent::Loss;
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::events;
-use super::super::inventory::Phase;
-use super::super::journal::Job;
-use super::super::owner::{Owner, Reply};
-use super::super::snapshots::{Failed, SnapshotChange, Snapshots};
-use super::super::state::RunState;
-use super::super::steps::to_the_end;
 use super::answer;
+use crate::vm::changes::change::Done;
+use crate::vm::changes::snapshots::{Failed, SnapshotChange, Snapshots};
+use crate::vm::changes::steps::to_the_end;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::events;
+use crate::vm::guest::agent::Loss;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::Phase;
+use crate::vm::state::journal::Job;
+use crate::vm::state::run_state::RunState;
 
 /// Starts one; nothing else is changed until it has ended.
 pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {

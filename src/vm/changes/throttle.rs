@@ -5,14 +5,14 @@ use serde_json::Value;
 use crate::qemu::{Command, block};
 use crate::spec::Limits;
 
-use super::super::change::Done;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::inventory::{Kind, Phase};
-use super::super::owner::{Owner, Reply};
-use super::super::rebuild::{drive_of, limits_of};
 use super::answer;
+use crate::vm::changes::change::Done;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::{Kind, Phase};
+use crate::vm::takeover::rebuild::{drive_of, limits_of};
 
-fn is_disk(entry: &super::super::inventory::Entry) -> bool {
+fn is_disk(entry: &crate::vm::state::inventory::Entry) -> bool {
     matches!(entry.kind, Kind::Disk(_))
 }
 

@@ -4,10 +4,10 @@ use crate::host::usb::{UsbHostError, UsbRoots, resolve};
 use crate::qemu::plan::{self, Controller, UsbPlug};
 use crate::spec::{DeviceId, DeviceSpec, FileId, UsbSelector};
 
-use super::super::error::ChangeError;
-use super::super::inventory::Kind;
-use super::super::owner::{Owner, Reply};
 use super::{answer, plug, properties};
+use crate::vm::error::ChangeError;
+use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::Kind;
 
 /// What was found out about a selector before QEMU is asked.
 struct Resolved {

@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{Notify, mpsc};
 
-use super::super::error::ChangeError;
-use super::super::prepare::Serial;
 use super::hub::{From, Hub};
 use super::log_file::ConsoleLog;
+use crate::vm::error::ChangeError;
+use crate::vm::launch::prepare::Serial;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;

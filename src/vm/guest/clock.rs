@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::super::agent::Presence;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::handle::Handle;
 use super::exec::Exec;
 use super::no_agent;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::agent::Presence;
+use crate::vm::handle::Handle;
 
 /// A clock that is off by less is right: asking the agent takes some time.
 const TOLERANCE_MS: i64 = 1000;

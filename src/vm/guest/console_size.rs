@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::error::ChangeError;
-use super::super::handle::Handle;
 use super::exec::Exec;
+use crate::vm::error::ChangeError;
+use crate::vm::handle::Handle;
 
 /// How long the guest may take to run `stty`.
 const STTY_TIMEOUT: Duration = Duration::from_secs(5);

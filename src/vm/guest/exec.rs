@@ -10,10 +10,10 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::handle::Handle;
 use super::files::{Part, Upload};
 use super::{AGENT_TIMEOUT, Looks, shortened};
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::handle::Handle;
 
 /// Where programs are looked for. An environment of one's own replaces the agent's whole one, this included.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

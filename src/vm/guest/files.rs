@@ -11,10 +11,10 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::handle::Handle;
 use super::exec::{Exec, Executed};
 use super::shortened;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::handle::Handle;
 
 /// Bytes that one write carries. Measured (TCG): 1.5 MiB/s from 4 KiB on, so it is small enough to let others have their turn.
 pub const WRITE_PIECE: usize = 48 << 10;

@@ -2,13 +2,18 @@
 //!
 //! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
 
+pub(in crate::vm) mod agent;
+pub(in crate::vm) mod boot_watch;
 pub mod clock;
 pub mod console_size;
 pub mod exec;
 pub mod files;
 mod mounts;
+pub(in crate::vm) mod port_probe;
 mod raw;
 pub mod reboot;
+pub(in crate::vm) mod resets;
+pub(in crate::vm) mod screen;
 
 use std::time::Duration;
 
@@ -18,10 +23,10 @@ use tokio::sync::oneshot;
 use crate::qemu::Command;
 use crate::qmp::AgentError;
 
-use super::agent::{Loss, Presence, Turn};
 use super::error::{ChangeError, ErrorKind, Why};
 use super::handle::Handle;
-use super::state::RunState;
+use crate::vm::guest::agent::{Loss, Presence, Turn};
+use crate::vm::state::run_state::RunState;
 
 /// What to do where the agent does not offer a command.
 const HINT_BLOCKED: &str = "the agent's settings in the guest decide what it allows (on Red Hat's systems /etc/sysconfig/qemu-ga: \

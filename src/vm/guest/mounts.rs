@@ -9,11 +9,11 @@ use crate::qemu::pci;
 use crate::qemu::plan;
 use crate::spec::DiskBus;
 
-use super::super::change::Removable;
-use super::super::error::{ChangeError, ErrorKind, Why};
-use super::super::handle::Handle;
-use super::super::inventory::{DiskFacts, Entry, Kind, Phase};
-use super::super::state::RunState;
+use crate::vm::changes::change::Removable;
+use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::handle::Handle;
+use crate::vm::state::inventory::{DiskFacts, Entry, Kind, Phase};
+use crate::vm::state::run_state::RunState;
 
 /// How long a guest that answers may take to list its file systems.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::error::ChangeError;
-use super::super::handle::Handle;
 use super::{AGENT_TIMEOUT, in_words};
 use crate::qemu::Command;
+use crate::vm::error::ChangeError;
+use crate::vm::handle::Handle;
 
 /// What ties answers to commands, and is the connection's own.
 const OWN: [&str; 2] = ["guest-sync", "guest-sync-delimited"];

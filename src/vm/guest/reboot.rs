@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::qemu::Command;
 use crate::spec::{Condition, duration};
 
-use super::super::agent::Presence;
-use super::super::bus::{Heard, Listener};
-use super::super::change::Change;
-use super::super::error::{ChangeError, ErrorKind};
-use super::super::handle::Handle;
-use super::super::wait::Wait;
 use super::{AGENT_TIMEOUT, in_words};
+use crate::vm::bus::{Heard, Listener};
+use crate::vm::changes::change::Change;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::agent::Presence;
+use crate::vm::handle::Handle;
+use crate::vm::wait::Wait;
 
 /// How to reboot.
 #[derive(Debug, Clone)]

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::qemu::Command;
 
-use super::super::handle::ShutdownOptions;
-use super::super::ladder::{Ladder, Rung};
-use super::super::outcome::Asked;
-use super::super::signals::{EndSignal, Meaning};
-use super::super::state::RunState;
 use super::Owner;
+use crate::vm::handle::ShutdownOptions;
+use crate::vm::ladder::{Ladder, Rung};
+use crate::vm::signals::{EndSignal, Meaning};
+use crate::vm::state::outcome::Asked;
+use crate::vm::state::run_state::RunState;
 
 impl Owner {
     pub(super) fn on_signal(&mut self, signal: EndSignal) {

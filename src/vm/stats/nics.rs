@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::host::tap::{self, Counters, Places};
 use crate::spec::Networking;
 
-use super::super::error::ChangeError;
-use super::super::handle::Handle;
-use super::super::inventory::{Entry, NicFacts};
-use super::super::status::Status;
+use crate::vm::error::ChangeError;
+use crate::vm::handle::Handle;
+use crate::vm::state::inventory::{Entry, NicFacts};
+use crate::vm::state::status::Status;
 
 /// How long the agent may take, which is asked in the midst of other things.
 const AGENT_PATIENCE: Duration = Duration::from_secs(2);

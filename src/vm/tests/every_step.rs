@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 use crate::spec::{DiskBus, UsbSelector, VmSpec};
-use crate::vm::change::ForwardPattern;
-use crate::vm::snapshots::SnapshotChange;
+use crate::vm::changes::change::ForwardPattern;
+use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::{Change, ChangeError, Done, ErrorKind};
 
 use super::fake_qemu::Fault;

@@ -129,7 +129,7 @@ impl Model {
 
     /// What `query-block` tells of a device's drive.
     pub(super) fn drive(&self, id: &str) -> Value {
-        crate::vm::rebuild::drive_of(&self.blocks(), id).cloned().unwrap_or_default()
+        crate::vm::takeover::rebuild::drive_of(&self.blocks(), id).cloned().unwrap_or_default()
     }
 
     /// As QEMU names drives: virtio's is in a part of the device.

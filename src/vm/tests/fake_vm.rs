@@ -22,22 +22,22 @@ use crate::spec::{
     Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Os, Protocol, Rates, Size, SnapshotName,
     VmSpec,
 };
-use crate::vm::agent::AgentLink;
 use crate::vm::bus::{Bus, Pulse};
+use crate::vm::changes::snapshots::{Progress, SnapshotChange};
 use crate::vm::console::Console;
-use crate::vm::facts::Facts;
+use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::{Ask, INBOX_LENGTH, RawTurns};
-use crate::vm::images::Images;
-use crate::vm::inventory::{DiskFacts, Entry, Inventory, Kind};
-use crate::vm::journal::{Journal, Pending};
-use crate::vm::nics;
-use crate::vm::opened::Files;
+use crate::vm::launch::process::Process;
 use crate::vm::owner::{Owner, Parts};
-use crate::vm::plugged::{Plugged, Record};
-use crate::vm::process::Process;
 use crate::vm::signals::{EndSignal, Signals};
-use crate::vm::snapshots::{Progress, SnapshotChange};
-use crate::vm::status::Told;
+use crate::vm::state::facts::Facts;
+use crate::vm::state::images::Images;
+use crate::vm::state::inventory::{DiskFacts, Entry, Inventory, Kind};
+use crate::vm::state::journal::{Journal, Pending};
+use crate::vm::state::nics;
+use crate::vm::state::opened::Files;
+use crate::vm::state::plugged::{Plugged, Record};
+use crate::vm::state::status::Told;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;

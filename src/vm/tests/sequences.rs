@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::spec::DiskBus;
-use crate::vm::inventory::{Kind, Phase};
-use crate::vm::rebuild::limits_of;
+use crate::vm::state::inventory::{Kind, Phase};
+use crate::vm::takeover::rebuild::limits_of;
 use crate::vm::{Change, ErrorKind, ForwardPattern, RunState, Status};
 
 use super::fake_qemu::{Fault, Guest, Model};

@@ -1,0 +1,194 @@
+//! What a client can ask a running VM for, and what it gets back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::qemu::Command;
+use crate::qemu::snapshot::Snapshot;
+use crate::spec::{
+    DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, UsbSelector,
+};
+
+use super::snapshots::{Progress, SnapshotChange};
+use crate::vm::state::inventory::Entry;
+use crate::vm::state::outcome::Outcome;
+use crate::vm::state::status::Published;
+
+/// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Plug a USB device.
+    AddUsb {
+        /// Which.
+        selector: UsbSelector,
+        /// Its id; none = one is picked.
+        id: Option<DeviceId>,
+    },
+    /// Open (or create) an image and plug it as a disk.
+    AddDisk {
+        /// Which.
+        disk: DiskSpec,
+        /// Files and folders outside the image's own that it may lead to.
+        allow_backing: Vec<PathBuf>,
+    },
+    /// Plug a network card.
+    AddNic(NicSpec),
+    /// Plug or pull a network card's cable.
+    SetLink {
+        /// The card's id; none = the only one.
+        nic: Option<String>,
+        /// Plug it.
+        up: bool,
+    },
+    /// Plug any device.
+    AddDevice(DeviceSpec),
+    /// Unplug a device and wait for it.
+    Remove {
+        /// Of which kind it must be.
+        kind: Removable,
+        /// Its id.
+        id: String,
+        /// How long the guest may take.
+        wait: Duration,
+    },
+    /// Make a forward.
+    AddForward {
+        /// Which; with host port 0 any free one is taken.
+        forward: Forward,
+        /// Id of the network card that it leads to; none = the first with user networking.
+        nic: Option<String>,
+    },
+    /// End a forward.
+    RemoveForward(ForwardPattern),
+    /// Make a disk larger.
+    ResizeDisk {
+        /// Its id.
+        id: String,
+        /// The new size.
+        size: Size,
+    },
+    /// Limit what a disk does per second.
+    ThrottleDisk {
+        /// Its id.
+        id: String,
+        /// New limits, of which a kind may be left out; none = no limits any more.
+        limits: Option<Limits>,
+    },
+    /// Put another image into a CD-ROM drive.
+    ChangeMedia {
+        /// The drive's id.
+        id: String,
+        /// The image.
+        file: PathBuf,
+        /// Its format, where that is not to be found out.
+        format: Option<ImageFormat>,
+        /// Files and folders outside the image's own that it may lead to.
+        allow_backing: Vec<PathBuf>,
+    },
+    /// Take the medium out of a CD-ROM drive.
+    EjectMedia {
+        /// The drive's id.
+        id: String,
+        /// Even if the guest has locked it.
+        force: bool,
+    },
+    /// Put the whole VM into a file, and end it.
+    Save {
+        /// The file, which is not there yet.
+        file: PathBuf,
+        /// To follow it.
+        progress: watch::Sender<Progress>,
+    },
+    /// Make, load, delete or list snapshots.
+    Snapshot(SnapshotChange),
+    /// Stop the processors.
+    Pause,
+    /// Let the processors run.
+    Resume,
+    /// Reset the machine.
+    Reset,
+    /// Press the power button.
+    Powerdown,
+    /// Any command for QEMU's monitor.
+    Qmp(Command),
+    /// A line for QEMU's human monitor.
+    Hmp(String),
+}
+
+/// What kind of device a removal is meant for, so that `usb-remove` cannot take away a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removable {
+    /// `usb-remove`.
+    Usb,
+    /// `disk-remove`.
+    Disk,
+    /// `nic-remove`.
+    Nic,
+    /// `device-remove`: whatever has the id.
+    Any,
+}
+
+/// Which forward to end: what was not given matches everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardPattern {
+    /// Host port.
+    pub host: u16,
+    /// Guest port.
+    pub guest: Option<u16>,
+    /// Host address.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// Protocol.
+    pub protocol: Option<Protocol>,
+}
+
+impl ForwardPattern {
+    /// Whether a forward is meant.
+    pub fn matches(&self, forward: &Forward) -> bool {
+        self.host == forward.host
+            && self.guest.is_none_or(|guest| guest == forward.guest)
+            && self.address.is_none_or(|address| address == forward.address)
+            && self.protocol.is_none_or(|protocol| protocol == forward.protocol)
+    }
+}
+
+impl std::fmt::Display for ForwardPattern {
+    /// As it is typed: `8080`, `8080:80`, `127.0.0.1:8080:80/udp`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}:")?;
+        }
+        write!(f, "{}", self.host)?;
+        if let Some(guest) = self.guest {
+            write!(f, ":{guest}")?;
+        }
+        self.protocol.map_or(Ok(()), |protocol| write!(f, "/{protocol}"))
+    }
+}
+
+/// What came true.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// A device is in the machine, or its facts changed.
+    Device(Box<Entry>),
+    /// A forward listens; its host port is never 0.
+    Forward(Published),
+    /// A device is gone.
+    Removed,
+    /// The guest has been asked and has not answered in time; the request stands.
+    RemovalPending,
+    /// What a QMP command returned.
+    Value(Value),
+    /// What a line of the human monitor printed.
+    Text(String),
+    /// A snapshot was made, loaded or deleted.
+    Snapshot(Snapshot),
+    /// The snapshots that there are.
+    Snapshots(Vec<Snapshot>),
+    /// The VM has ended.
+    Ended(Outcome),
+    /// Nothing to tell.
+    Nothing,
+}

@@ -1,0 +1,140 @@
+//! What a saved VM's file says of it: enough to build the identical machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::qemu::{Command, decided_machine, migration};
+use crate::qmp::hmp::usb_ports;
+use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
+
+use super::Saving;
+use super::files::FileFacts;
+use crate::vm::changes::steps::to_the_end;
+use crate::vm::error::ChangeError;
+use crate::vm::state::facts::Facts;
+use crate::vm::state::journal::Cards;
+use crate::vm::state::open_files::OpenFiles;
+use crate::vm::state::opened::Files;
+use crate::vm::state::plugged::Record;
+
+/// The description.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::vm) struct Saved {
+    /// With the machine's type by its version, and the forwards of the last moment.
+    pub(in crate::vm) spec: VmSpec,
+    pub(in crate::vm) facts: Facts,
+    pub(in crate::vm) record: Record,
+    /// What QEMU does not tell of the network cards: a new one plugs every cable.
+    #[serde(default)]
+    pub(in crate::vm) cards: Cards,
+    /// Limits of disks that have any: a new QEMU knows of none.
+    #[serde(default)]
+    pub(in crate::vm) limits: BTreeMap<String, Limits>,
+    /// Guest ports whose host port QEMU has picked: they may get another.
+    pub(in crate::vm) any_port: Vec<Forward>,
+    /// The guest ran.
+    pub(in crate::vm) running: bool,
+    /// Everything that must be as it was.
+    pub(in crate::vm) files: Vec<FileFacts>,
+}
+
+impl Saving {
+    /// Asks QEMU for what it has decided by itself: the machine's version, places on USB and SCSI.
+    pub(super) async fn complete(&mut self) -> Result<(), ChangeError> {
+        let kind = self.session.run(&migration::query_machine()).await?;
+        if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
+            self.spec.machine = Some(machine);
+            self.spec.machine = Some(decided_machine(&self.spec));
+        }
+        let ports = usb_ports(&self.session.hmp("info usb").await?);
+        for hot in &mut self.record.hot {
+            let Some(device) = hot.commands.iter_mut().find(|command| command.execute == "device_add") else {
+                continue;
+            };
+            if let Some((_, port)) = ports.iter().find(|(id, _)| *id == hot.id) {
+                device.arguments.insert("port".to_owned(), json!(port));
+            }
+            if device.arguments["driver"].as_str().is_some_and(|driver| driver.starts_with("scsi-")) {
+                for name in ["channel", "scsi-id", "lun"] {
+                    let path = format!("/machine/peripheral/{}", hot.id);
+                    let get = Command::new("qom-get", json!({ "path": path, "property": name }));
+                    let place = self.session.run(&get).await?;
+                    device.arguments.insert(name.to_owned(), place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The description, once QEMU writes to no image any more.
+    pub(super) async fn describe(&self) -> Result<Vec<u8>, ChangeError> {
+        let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
+        let nodes = to_the_end(self.session.submit(&nodes)).await?;
+        let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
+        let images = nodes.as_array().into_iter().flatten().filter(on_host);
+        let open = OpenFiles::of(self.facts.qemu_pid);
+        let folder = Files::of(self.facts.qemu_pid).folder();
+        let mut files: Vec<FileFacts> = Vec::new();
+        for node in images {
+            let (Some(path), Some(name)) = (node["file"].as_str(), node["node-name"].as_str()) else {
+                continue;
+            };
+            // behind `--` a name can be relative
+            let path = folder.join(self.real_path(Path::new(path)));
+            if !files.iter().any(|file| file.path == path) {
+                files.push(open.facts(&path, self.images.get(name).copied())?);
+            }
+        }
+        // read at the start and closed again
+        for path in self.loaded() {
+            files.push(FileFacts::of(path)?);
+        }
+        let picked = |forward: &&Forward| {
+            self.spec.publish.iter().any(|asked| {
+                asked.host == 0 && asked.guest == forward.guest && asked.protocol == forward.protocol
+            })
+        };
+        let saved = Saved {
+            any_port: self.forwards.iter().filter(picked).cloned().collect(),
+            spec: VmSpec {
+                publish: self.forwards.clone(),
+                disks: self.spec.disks.iter().map(|disk| self.with_real_path(disk)).collect(),
+                ..self.spec.clone()
+            },
+            facts: self.facts.clone(),
+            record: self.record.clone(),
+            cards: self.cards.clone(),
+            limits: self.limits.clone(),
+            running: self.running,
+            files,
+        };
+        serde_json::to_vec(&saved).map_err(ChangeError::host)
+    }
+
+    /// What QEMU itself has read to boot the VM.
+    fn loaded(&self) -> Vec<&Path> {
+        match &self.spec.boot {
+            Boot::Kernel { kernel, initrd, .. } => {
+                [Some(kernel), initrd.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
+            Boot::Squashfs { kernel, .. } => vec![kernel],
+            Boot::Disk | Boot::Firmware | Boot::Iso { .. } => Vec::new(),
+        }
+    }
+
+    /// A name that QEMU's JSON cannot hold has a link in the run directory, which goes with the VM.
+    fn real_path(&self, path: &Path) -> PathBuf {
+        match path.parent() == Some(&self.facts.run_directory) {
+            true => std::fs::read_link(path).unwrap_or_else(|_| path.to_owned()),
+            false => path.to_owned(),
+        }
+    }
+
+    fn with_real_path(&self, disk: &Disk) -> Disk {
+        let image = Image { file: self.real_path(&disk.image.file), ..disk.image.clone() };
+        Disk { image, ..disk.clone() }
+    }
+}

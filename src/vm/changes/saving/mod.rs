@@ -1,0 +1,224 @@
+//! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
+//!
+//! A pipe, since QEMU 7.2 knows no `file:` ("expects a valid migration protocol"), and so a full disk is noticed here, where
+//! the guest can be let go on.
+
+mod describe;
+mod files;
+mod restore;
+
+use std::collections::BTreeMap;
+use std::io::PipeReader;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::host::saved::{SavedError, Writing, finish, pump};
+use crate::qemu::{Command, migration};
+use crate::qmp::{CommandError, Session};
+use crate::spec::{FileId, Forward, Limits, VmSpec};
+
+use super::snapshots::{Present, Progress, check_blockers};
+use super::steps::to_the_end;
+use crate::vm::bus::{Bus, Heard, Listener};
+use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::state::facts::Facts;
+use crate::vm::state::journal::Cards;
+use crate::vm::state::plugged::Record;
+pub(in crate::vm) use describe::Saved;
+pub(in crate::vm) use files::FileFacts;
+pub(in crate::vm) use restore::load;
+
+/// Between two reports of progress, while somebody wants to know.
+const REPORT: Duration = Duration::from_millis(250);
+
+/// What saving needs of the owner.
+pub(in crate::vm) struct Saving {
+    pub(in crate::vm) session: Session,
+    pub(in crate::vm) bus: Bus,
+    pub(in crate::vm) spec: VmSpec,
+    pub(in crate::vm) facts: Facts,
+    pub(in crate::vm) record: Record,
+    pub(in crate::vm) cards: Cards,
+    pub(in crate::vm) limits: BTreeMap<String, Limits>,
+    pub(in crate::vm) forwards: Vec<Forward>,
+    /// Which files were opened, by the names of their nodes.
+    pub(in crate::vm) images: BTreeMap<String, FileId>,
+    pub(in crate::vm) present: Vec<Present>,
+    pub(in crate::vm) running: bool,
+    pub(in crate::vm) file: PathBuf,
+    pub(in crate::vm) progress: watch::Sender<Progress>,
+    /// The VM is to be shut down: no time for this.
+    pub(in crate::vm) abort: watch::Receiver<bool>,
+}
+
+impl Saving {
+    /// Looks whether the VM can be saved, and makes the file, which has no name yet.
+    pub(in crate::vm) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
+        check_blockers(&self.session, &self.present, "a file").await?;
+        self.complete().await?;
+        let file = self.file.clone();
+        let writing = blocking(move || Writing::create(&file).map_err(from_saved)).await?;
+        Ok((self, writing))
+    }
+
+    /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
+    ///
+    /// Once the guest stands still, QEMU is waited for as long as it takes: a command that it carries out later would stop the
+    /// guest behind everybody's back.
+    pub(in crate::vm) async fn save(self, mut writing: Writing) -> Result<(), ChangeError> {
+        let named = move || writing.take_name().map(|()| writing).map_err(from_saved);
+        let writing = blocking(named).await?;
+        for command in migration::prepare() {
+            self.session.run(&command).await?;
+        }
+        self.still_wanted()?;
+        if self.running {
+            self.finish(&Command::new("stop", Value::Null)).await?;
+        }
+        match self.write(writing).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if self.running {
+                    // an error means that QEMU is gone, or that it says so by itself
+                    let _ = self.finish(&Command::new("cont", Value::Null)).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(&self, command: &Command) -> Result<Value, CommandError> {
+        to_the_end(self.session.submit(command)).await
+    }
+
+    fn still_wanted(&self) -> Result<(), ChangeError> {
+        if !*self.abort.borrow() {
+            return Ok(());
+        }
+        let kind = ErrorKind::NotNow { state: "stopping".to_owned() };
+        Err(ChangeError::new(kind, "the VM is not saved: it is shutting down"))
+    }
+
+    async fn unwanted(&self) {
+        let _ = self.abort.clone().wait_for(|abort| *abort).await;
+    }
+
+    async fn write(&self, writing: Writing) -> Result<(), ChangeError> {
+        self.still_wanted()?;
+        let written = Arc::new(AtomicU64::new(0));
+        let mut events = self.bus.listen(None);
+        let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
+        let stream = writing.stream().map_err(ChangeError::host)?;
+        let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
+        to_the_end(self.session.pass(migration::DESCRIPTOR, writer.into())).await?;
+        if let Err(error) = self.finish(&migration::save()).await {
+            // QEMU would hold it for the rest of its life, and a thread here would read from it
+            let _ = self.finish(&migration::give_up()).await;
+            return Err(error.into());
+        }
+        let ended = self.follow(&mut events, &written).await;
+        // QEMU has closed its end, or is gone with it
+        let pumped = pumped.await.map_err(ChangeError::host)?;
+        let bytes =
+            pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
+        ended?;
+        self.still_wanted()?;
+        let description = self.describe().await?;
+        let file = writing.stream().map_err(ChangeError::host)?;
+        let path = self.file.clone();
+        blocking(move || {
+            finish(&file, &description, bytes).map_err(|source| from_saved(SavedError::Io { path, source }))
+        })
+        .await?;
+        // from here to the owner's next step in one go: there is no moment in which it does not know of the file
+        self.still_wanted()?;
+        writing.place().map_err(from_saved)
+    }
+
+    /// Waits for QEMU to have written all of it.
+    async fn follow(&self, events: &mut Listener, written: &AtomicU64) -> Result<(), ChangeError> {
+        let total_bytes = self.spec.memory.bytes();
+        let mut report = interval(REPORT);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut cancelled = false;
+        loop {
+            let good = tokio::select! { biased;
+                good = ended(events, &self.session) => good?,
+                () = self.session.closed() => return Err(ChangeError::not_running()),
+                () = self.unwanted(), if !cancelled => {
+                    cancelled = true;
+                    self.finish(&migration::cancel()).await?;
+                    continue;
+                }
+                _ = report.tick() => {
+                    if self.progress.receiver_count() > 0 {
+                        let done_bytes = written.load(Ordering::Relaxed);
+                        self.progress.send_replace(Progress { done_bytes, total_bytes });
+                    }
+                    continue;
+                }
+            };
+            if good {
+                return Ok(());
+            }
+            self.still_wanted()?;
+            let why = self.finish(&migration::query()).await?;
+            let why = why["error-desc"].as_str().unwrap_or("it was cancelled").to_owned();
+            let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+            return Err(ChangeError::new(kind, format!("QEMU could not save the VM: {why}")));
+        }
+    }
+}
+
+fn pump_into(
+    reader: PipeReader,
+    file: std::fs::File,
+    written: Arc<AtomicU64>,
+) -> impl FnOnce() -> std::io::Result<u64> {
+    move || pump(reader, file, |bytes| written.store(bytes, Ordering::Relaxed))
+}
+
+/// Resolves when a migration has ended, with whether it ended well.
+pub(in crate::vm) async fn ended(events: &mut Listener, session: &Session) -> Result<bool, ChangeError> {
+    loop {
+        let status = match events.next().await {
+            Some(Heard::Record(record)) if record.name == "MIGRATION" => {
+                record.data.get("status").and_then(Value::as_str).map(str::to_owned)
+            }
+            Some(Heard::Record(_)) => None,
+            // the one that counts may have been among them
+            Some(Heard::Lost(_)) => {
+                session.run(&migration::query()).await?["status"].as_str().map(str::to_owned)
+            }
+            None => std::future::pending().await,
+        };
+        if let Some(good) = status.as_deref().and_then(migration::ended) {
+            return Ok(good);
+        }
+    }
+}
+
+pub(in crate::vm) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::task::spawn_blocking(job).await.map_err(ChangeError::host)?
+}
+
+fn from_saved(error: SavedError) -> ChangeError {
+    match &error {
+        SavedError::Exists(path) => {
+            let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
+            ChangeError { hint: error.hint(), ..ChangeError::new(kind, error.told()) }
+        }
+        SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            ChangeError::host(error).hint("make room, or choose another place; the VM goes on")
+        }
+        _ => ChangeError::hinted(SavedError::hint)(error),
+    }
+}

@@ -1,0 +1,182 @@
+//! One job of QEMU's, from its command to its end.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::qemu::Command;
+use crate::qemu::snapshot::{self as qemu, JobState};
+use crate::qmp::{CommandError, Session};
+
+use super::{Progress, Snapshots};
+use crate::vm::bus::{Heard, Listener, Record};
+use crate::vm::changes::steps::to_the_end;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::state::journal::Job;
+
+/// Between two looks at an image that grows; only while somebody wants to know.
+const LOOK: Duration = Duration::from_millis(250);
+/// `st_blocks` counts in these.
+const BLOCK: u64 = 512;
+
+/// An image that grows while a snapshot is written into it.
+pub(super) struct Growing<'a> {
+    file: PathBuf,
+    before: u64,
+    total_bytes: u64,
+    progress: &'a watch::Sender<Progress>,
+}
+
+impl<'a> Growing<'a> {
+    pub(super) fn new(file: PathBuf, total_bytes: u64, progress: &'a watch::Sender<Progress>) -> Self {
+        let mut growing = Self { file, before: 0, total_bytes, progress };
+        growing.before = growing.size();
+        growing
+    }
+
+    fn size(&self) -> u64 {
+        std::fs::metadata(&self.file).map_or(0, |facts| facts.blocks() * BLOCK)
+    }
+
+    fn look(&self) {
+        if self.progress.receiver_count() > 0 {
+            let done_bytes = self.size().saturating_sub(self.before);
+            self.progress.send_replace(Progress { done_bytes, total_bytes: self.total_bytes });
+        }
+    }
+}
+
+/// Why a job has not done what it should.
+pub(super) struct JobError {
+    pub(super) error: ChangeError,
+    /// QEMU had begun it: unlike with a command that it refused, something may have changed.
+    pub(super) begun: bool,
+}
+
+impl From<CommandError> for JobError {
+    /// Of the command that starts a job.
+    fn from(error: CommandError) -> Self {
+        Self { error: error.into(), begun: false }
+    }
+}
+
+impl From<JobError> for ChangeError {
+    fn from(failed: JobError) -> Self {
+        failed.error
+    }
+}
+
+impl Snapshots {
+    /// Runs a job and returns when it has ended, well or not.
+    pub(super) async fn job(&self, command: &Command, growing: Option<Growing<'_>>) -> Result<(), JobError> {
+        let mut events = self.bus.listen(None);
+        let started = to_the_end(self.session.submit(command));
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let growing = growing.as_ref();
+        // QEMU answers when the job exists, but its monitor may be silent until the job has ended
+        tokio::pin!(started);
+        loop {
+            tokio::select! { biased;
+                answer = &mut started => break answer.map(drop)?,
+                () = tick(&mut look, growing) => {}
+            }
+        }
+        loop {
+            tokio::select! { biased;
+                () = concluded(&mut events) => {}
+                () = self.session.closed() => return Err(CommandError::Disconnected.into()),
+                () = tick(&mut look, growing) => continue,
+            }
+            // a QEMU that stands still now has not forgotten the job, and its id is not free before it is dismissed
+            let jobs = to_the_end(self.session.submit(&query())).await;
+            let error = match jobs.map(|jobs| qemu::job(&jobs)) {
+                Ok(JobState::UnderWay) => continue,
+                Ok(JobState::Gone) => return Ok(()),
+                Ok(JobState::Concluded(error)) => error.map(|error| refused(command, &error)),
+                Err(error) => Some(error.into()),
+            };
+            dismiss(&self.session).await;
+            return error.map_or(Ok(()), |error| Err(JobError { error, begun: true }));
+        }
+    }
+}
+
+async fn tick(look: &mut Interval, growing: Option<&Growing<'_>>) {
+    match growing {
+        Some(growing) => {
+            look.tick().await;
+            growing.look();
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when our job may have ended.
+async fn concluded(events: &mut Listener) {
+    let ended = |record: &Record| {
+        let text = |key: &str| record.data.get(key).and_then(Value::as_str);
+        record.name == "JOB_STATUS_CHANGE"
+            && text("id") == Some(qemu::JOB)
+            && matches!(text("status"), Some("concluded" | "null"))
+    };
+    loop {
+        match events.next().await {
+            Some(Heard::Record(record)) if !ended(&record) => {}
+            Some(Heard::Record(_) | Heard::Lost(_)) => return,
+            // the owner is gone, and whoever waits for this with it
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// QEMU does a job in its main loop, so when its monitor answers, there is no more than the job's end to come.
+const LAST_STEPS: usize = 100;
+
+/// Ends what a supervisor that died has begun: its job, and the standstill of the guest.
+pub(in crate::vm) async fn take_back(session: &Session, job: &Job) -> Result<(), CommandError> {
+    for _ in 0..LAST_STEPS {
+        match qemu::job(&session.run(&query()).await?) {
+            JobState::UnderWay => continue,
+            JobState::Gone => log::info!("{} when the supervisor died; that is over", job.what),
+            JobState::Concluded(error) => {
+                match error {
+                    None => log::info!("{} when the supervisor died; that has succeeded", job.what),
+                    Some(error) => log::warn!("{} when the supervisor died: {error}", job.what),
+                }
+                dismiss(session).await;
+            }
+        }
+        break;
+    }
+    if job.file.is_some() {
+        // the pipe that it was written through has ended with the supervisor
+        let _ = session.run(&crate::qemu::migration::cancel()).await;
+        job.remove_part();
+    }
+    let status = session.run(&Command::new("query-status", Value::Null)).await?;
+    if job.resume && status["running"] == false {
+        session.run(&Command::new("cont", Value::Null)).await?;
+    }
+    Ok(())
+}
+
+fn query() -> Command {
+    Command::new("query-jobs", Value::Null)
+}
+
+async fn dismiss(session: &Session) {
+    let dismiss = Command::new("job-dismiss", json!({ "id": qemu::JOB }));
+    if let Err(error) = to_the_end(session.submit(&dismiss)).await {
+        log::warn!("a job of QEMU's could not be dismissed: {error}");
+    }
+}
+
+fn refused(command: &Command, error: &str) -> ChangeError {
+    let kind = ErrorKind::RefusedByQemu { class: "GenericError".to_owned() };
+    ChangeError::new(kind, format!("QEMU refused {}: {error}", command.execute))
+}

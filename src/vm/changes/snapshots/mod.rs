@@ -1,0 +1,247 @@
+//! Snapshots of a running VM, in its qcow2 images: memory, devices and disks as they were at one moment.
+//!
+//! QEMU does it in its main loop, all at once: the monitor of 7.2 does not answer meanwhile, and the progress that it tells is
+//! 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
+
+mod check;
+mod job;
+mod remembered;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::host::dirs::StateDir;
+use crate::qemu::Command;
+use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
+use crate::qmp::Session;
+use crate::spec::{Layout, SnapshotName, VmSpec};
+
+use super::steps::to_the_end;
+use crate::vm::bus::Bus;
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::state::inventory::Inventory;
+use crate::vm::state::run_state::RunState;
+pub(in crate::vm) use check::check_blockers;
+pub(in crate::vm) use job::take_back;
+#[cfg(any(test, fuzzing))]
+pub(in crate::vm) use remembered::Entries;
+pub(in crate::vm) use remembered::{Present, present};
+
+/// How far something is that takes long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes written so far.
+    pub done_bytes: u64,
+    /// The most that it can become: the guest's memory. What is empty or equal takes no room.
+    pub total_bytes: u64,
+}
+
+/// What is to be done with a snapshot.
+#[derive(Debug, Clone)]
+pub enum SnapshotChange {
+    /// Make one.
+    Save {
+        /// Its name.
+        name: SnapshotName,
+        /// One of this name is replaced: it is deleted when the new one is whole.
+        overwrite: bool,
+        /// To follow it.
+        progress: watch::Sender<Progress>,
+    },
+    /// Go back to one.
+    Load(SnapshotName),
+    /// Delete one.
+    Delete(SnapshotName),
+    /// Tell which there are.
+    List,
+}
+
+impl SnapshotChange {
+    /// While it is under way.
+    pub(in crate::vm) fn description(&self) -> String {
+        match self {
+            Self::Save { name, .. } => format!("snapshot '{name}' is being made"),
+            Self::Load(name) => format!("snapshot '{name}' is being loaded"),
+            Self::Delete(name) => format!("snapshot '{name}' is being deleted"),
+            Self::List => "the snapshots are being listed".to_owned(),
+        }
+    }
+}
+
+/// What all of this needs of the owner.
+pub(in crate::vm) struct Snapshots {
+    session: Session,
+    bus: Bus,
+    state: Arc<StateDir>,
+    present: Vec<Present>,
+    memory_bytes: u64,
+    layout: Layout,
+    run_state: RunState,
+}
+
+/// A failure, and whether the guest's memory is not whole after it.
+pub(in crate::vm) struct Failed {
+    pub(in crate::vm) error: ChangeError,
+    pub(in crate::vm) broken: bool,
+}
+
+impl<E: Into<ChangeError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), broken: false }
+    }
+}
+
+impl Snapshots {
+    pub(in crate::vm) fn new(
+        session: &Session,
+        bus: &Bus,
+        state: &Arc<StateDir>,
+        inventory: &Inventory,
+        spec: &VmSpec,
+    ) -> Self {
+        Self {
+            session: session.clone(),
+            bus: bus.clone(),
+            state: Arc::clone(state),
+            present: present(inventory),
+            memory_bytes: spec.memory.bytes(),
+            layout: spec.layout,
+            run_state: inventory.run_state,
+        }
+    }
+
+    /// All snapshots, oldest first.
+    pub(in crate::vm) async fn list(self) -> Result<Vec<Snapshot>, ChangeError> {
+        Ok(qemu::list(&self.disks().await?))
+    }
+
+    /// Makes one; the guest stands still meanwhile, and goes on after it if it ran before.
+    pub(in crate::vm) async fn save(
+        mut self,
+        name: &SnapshotName,
+        overwrite: bool,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Snapshot, Failed> {
+        let disks = self.disks().await?;
+        check::can_hold(&disks)?;
+        let there = qemu::named(&disks, name.as_str());
+        if !there.is_empty() && !overwrite {
+            let kind = ErrorKind::AlreadyThere { id: name.to_string() };
+            let error = ChangeError::new(kind, format!("there is a snapshot '{name}' already"));
+            return Err(error.hint("choose another name, or replace it with `--overwrite`").into());
+        }
+        check_blockers(&self.session, &self.present, "a snapshot").await?;
+        remembered::complete(&self.session, &mut self.present).await?;
+        for outlived in there.iter().skip(1) {
+            self.drop_one(outlived).await?;
+        }
+        let old = there.first();
+        let tag = qemu::tag_beside(name.as_str(), old);
+        let state = qemu::state_node(&disks, &tag).ok_or_else(check::no_disk)?;
+        let nodes = nodes(&disks);
+        let growing = job::Growing::new(PathBuf::from(&state.file), self.memory_bytes, progress);
+        let saved = self.job(&qemu::save(&tag, &state.node, &nodes), Some(growing)).await;
+        self.go_on().await;
+        saved.map_err(ChangeError::from).map_err(|error| match old {
+            Some(_) => error.hint(format!("the old snapshot '{name}' is still there")),
+            None => error,
+        })?;
+        let drives = to_the_end(self.session.submit(&qemu::query())).await?;
+        let made = qemu::named(&qemu::writable(&drives), name.as_str());
+        let made = made.into_iter().find(|snapshot| snapshot.tag == tag);
+        let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
+        remembered::remember(&self.state, &made, self.layout, &self.present);
+        if let Some(old) = old
+            && let Err(error) = self.drop_one(old).await
+        {
+            // the name means the new one; whoever replaces or deletes that one deletes this one, too
+            log::warn!("the snapshot that '{name}' has replaced could not be deleted: {error}");
+        }
+        Ok(made)
+    }
+
+    /// Goes back to one: the guest runs after it if it ran before. Everything that would make QEMU refuse it is looked at first. Of
+    /// a job that fails all the same nobody can know how far it came (QEMU's words for it differ between its versions), so the
+    /// guest stays as QEMU left it: stopped.
+    pub(in crate::vm) async fn load(mut self, name: &SnapshotName) -> Result<Snapshot, Failed> {
+        let disks = self.disks().await?;
+        let wanted = find(&disks, name)?;
+        check::loadable(&wanted, &disks)?;
+        check_blockers(&self.session, &self.present, "a snapshot").await?;
+        remembered::complete(&self.session, &mut self.present).await?;
+        remembered::check(&self.state, &wanted, self.layout, &self.present)?;
+        let state = qemu::state_node(&disks, &wanted.tag).ok_or_else(check::no_disk)?;
+        match self.job(&qemu::load(&wanted.tag, &state.node, &nodes(&disks)), None).await {
+            Ok(()) => {
+                self.go_on().await;
+                Ok(wanted)
+            }
+            Err(failed) if failed.begun && !self.runs().await => {
+                let error = failed.error;
+                let hint =
+                    "load another snapshot, or `reset` the VM; its disks may already be as in the snapshot";
+                let message = format!("{}; the VM is stopped, since its memory is not whole", error.message);
+                Err(Failed { error: ChangeError { message, ..error }.hint(hint), broken: true })
+            }
+            Err(failed) => {
+                self.go_on().await;
+                Err(failed.error.into())
+            }
+        }
+    }
+
+    /// Deletes one from all disks that have it.
+    pub(in crate::vm) async fn delete(self, name: &SnapshotName) -> Result<Snapshot, Failed> {
+        let disks = self.disks().await?;
+        let there = find(&disks, name)?;
+        // those first that it has replaced: they must not come back under its name
+        for snapshot in qemu::named(&disks, name.as_str()).iter().rev() {
+            self.drop_one(snapshot).await?;
+        }
+        Ok(there)
+    }
+
+    async fn drop_one(&self, snapshot: &Snapshot) -> Result<(), ChangeError> {
+        let nodes: Vec<&str> = snapshot.disks.iter().map(String::as_str).collect();
+        self.job(&qemu::delete(&snapshot.tag, &nodes), None).await?;
+        remembered::forget(&self.state, &snapshot.tag);
+        Ok(())
+    }
+
+    async fn disks(&self) -> Result<Vec<Writable>, ChangeError> {
+        Ok(qemu::writable(&self.session.run(&qemu::query()).await?))
+    }
+
+    /// Whether QEMU has let the guest run again by itself.
+    async fn runs(&self) -> bool {
+        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
+        status.is_ok_and(|status| status["running"] == Value::Bool(true))
+    }
+
+    /// The guest is to run as it did: QEMU leaves it stopped after some failures.
+    async fn go_on(&self) {
+        if self.run_state != RunState::Running {
+            return;
+        }
+        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
+        if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
+            // an error means that QEMU is gone, or that it says so by itself
+            let _ = to_the_end(self.session.submit(&Command::new("cont", Value::Null))).await;
+        }
+    }
+}
+
+fn nodes(disks: &[Writable]) -> Vec<&str> {
+    disks.iter().map(|disk| disk.node.as_str()).collect()
+}
+
+fn find(disks: &[Writable], name: &SnapshotName) -> Result<Snapshot, ChangeError> {
+    let mut all = qemu::list(disks);
+    match all.iter().position(|snapshot| snapshot.name == name.as_str()) {
+        Some(position) => Ok(all.swap_remove(position)),
+        None => Err(check::unknown(name, &all)),
+    }
+}

@@ -1,0 +1,145 @@
+//! Which devices a snapshot was made with. QEMU does not look: a device that is missing breaks the loading half-way, and one
+//! that has come since is silently not there for the guest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::dirs::StateDir;
+use crate::qemu::snapshot::Snapshot;
+use crate::qmp::hmp::usb_ports;
+use crate::qmp::{CommandError, Session};
+use crate::spec::Layout;
+
+use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::state::inventory::Inventory;
+
+/// In the state directory.
+const FILE: &str = "snapshots.json";
+
+/// A device of the VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::vm) struct Present {
+    pub(in crate::vm) id: String,
+    pub(in crate::vm) driver: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::vm) slot: Option<String>,
+    /// Where it is on USB. QEMU gives out a port that was freed last of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::vm) port: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::vm) struct Entry {
+    /// Tells it from another of the same name that was made by somebody else.
+    created_unix_ms: u64,
+    /// How its devices were placed, which QEMU goes by.
+    #[serde(default)]
+    layout: Layout,
+    devices: Vec<Present>,
+}
+
+/// By what the images call the snapshot.
+pub(in crate::vm) type Entries = BTreeMap<String, Entry>;
+
+pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
+    let device = |entry: &crate::vm::state::inventory::Entry| Present {
+        id: entry.id.to_string(),
+        driver: entry.driver.clone(),
+        slot: entry.slot.clone(),
+        port: None,
+    };
+    inventory.devices().map(device).collect()
+}
+
+/// Asks QEMU for what the books do not have.
+pub(super) async fn complete(session: &Session, devices: &mut [Present]) -> Result<(), CommandError> {
+    if devices.iter().all(|device| !device.driver.starts_with("usb-")) {
+        return Ok(());
+    }
+    let ports = usb_ports(&session.hmp("info usb").await?);
+    for device in devices {
+        device.port = ports.iter().find(|(id, _)| *id == device.id).map(|(_, port)| port.clone());
+    }
+    Ok(())
+}
+
+fn read(state: &StateDir) -> Entries {
+    state.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// A snapshot without an entry can still be loaded: an error here is no reason to fail.
+fn write(state: &StateDir, entries: &Entries) {
+    let written = serde_json::to_vec_pretty(entries)
+        .map_err(std::io::Error::other)
+        .and_then(|text| state.write(FILE, &text));
+    if let Err(error) = written {
+        log::warn!("the devices of a snapshot could not be written down: {error}");
+    }
+}
+
+pub(super) fn remember(state: &StateDir, snapshot: &Snapshot, layout: Layout, present: &[Present]) {
+    let mut entries = read(state);
+    let entry = Entry { created_unix_ms: snapshot.created_unix_ms, layout, devices: present.to_vec() };
+    entries.insert(snapshot.tag.clone(), entry);
+    write(state, &entries);
+}
+
+pub(super) fn forget(state: &StateDir, tag: &str) {
+    let mut entries = read(state);
+    if entries.remove(tag).is_some() {
+        write(state, &entries);
+    }
+}
+
+/// Refuses a snapshot that was made with other devices than there are now.
+pub(super) fn check(
+    state: &StateDir,
+    snapshot: &Snapshot,
+    layout: Layout,
+    now: &[Present],
+) -> Result<(), ChangeError> {
+    let entries = read(state);
+    let known = entries.get(&snapshot.tag).filter(|entry| entry.created_unix_ms == snapshot.created_unix_ms);
+    let Some(Entry { devices: then, layout: placed, .. }) = known else { return Ok(()) };
+    if *placed != layout {
+        let (made, has) = match layout {
+            Layout::Fixed => ("an earlier", "this"),
+            Layout::Grown => ("a later", "an earlier"),
+        };
+        let message = format!(
+            "snapshot '{}' was made under {made} vmrun, which placed devices otherwise than {has} one",
+            snapshot.name
+        );
+        let error = ChangeError::new(ErrorKind::NotNow { state: "other-places".to_owned() }, message);
+        return Err(error.hint(
+            "start the VM with the vmrun that made it; without its memory, `qemu-img snapshot -a` goes back to its disks",
+        ));
+    }
+    let lacks = |from: &[Present], what: &[Present]| -> Vec<String> {
+        what.iter().filter(|device| !from.contains(device)).map(told).collect()
+    };
+    let (gone, new) = (lacks(now, then), lacks(then, now));
+    if gone.is_empty() && new.is_empty() {
+        return Ok(());
+    }
+    let mut message = format!("snapshot '{}' was made with other devices:", snapshot.name);
+    if !gone.is_empty() {
+        message += &format!(" it has {}, which the VM has not", gone.join(", "));
+    }
+    if !new.is_empty() {
+        let and = if gone.is_empty() { "" } else { ", and" };
+        message += &format!("{and} it has not {}, which the VM has", new.join(", "));
+    }
+    let error = ChangeError::new(ErrorKind::NotNow { state: "other-devices".to_owned() }, message);
+    Err(error.hint("plug and unplug until they are the same, in the same slots and ports (`usb-add usb-kbd,port=1 --id keys`)"))
+}
+
+fn told(device: &Present) -> String {
+    let Present { id, driver, slot, port } = device;
+    match (slot, port) {
+        (Some(slot), _) => format!("'{id}' ({driver} in {slot})"),
+        (None, Some(port)) => format!("'{id}' ({driver} at USB port {port})"),
+        (None, None) => format!("'{id}' ({driver})"),
+    }
+}

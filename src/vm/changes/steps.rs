@@ -1,0 +1,59 @@
+//! The steps of a plan, and their undoing.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::qemu::plan::{Check, Step};
+use crate::qmp::{CommandError, Pending, Session, hmp};
+
+use crate::vm::error::{ChangeError, ErrorKind, Why};
+
+/// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
+/// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
+pub(in crate::vm) fn to_the_end(answer: Pending) -> Pending {
+    answer.within(Duration::MAX)
+}
+
+/// Collects the answers of a plan; undoes the finished steps in reverse if one failed.
+pub(in crate::vm) async fn run_steps(
+    session: Session,
+    steps: Vec<Step>,
+    answers: Vec<Pending>,
+) -> Result<Vec<Value>, ChangeError> {
+    let mut values = Vec::with_capacity(steps.len());
+    let mut failure = None;
+    let mut undo = Vec::new();
+    for (step, answer) in steps.into_iter().zip(answers) {
+        match judge(&step, answer.await) {
+            Ok(value) => {
+                values.push(value);
+                undo.extend(step.undo);
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    let Some(error) = failure else { return Ok(values) };
+    for command in undo.iter().rev() {
+        if let Err(error) = to_the_end(session.submit(command)).await {
+            log::warn!("a change could not be undone whole: {}: {error}", command.execute);
+        }
+    }
+    Err(error)
+}
+
+fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, ChangeError> {
+    let value = answer?;
+    match step.check {
+        Check::Qmp => Ok(value),
+        Check::HmpSilent => match hmp::hostfwd_added(value.as_str().unwrap_or_default()) {
+            Ok(()) => Ok(value),
+            Err(error) => Err(ChangeError::new(
+                ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
+                error.told(),
+            )),
+        },
+    }
+}

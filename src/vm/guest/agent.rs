@@ -1,0 +1,240 @@
+//! The guest agent as the owner sees it: whether it answers, and why not.
+//!
+//! No polling: QEMU tells by VSERPORT_CHANGE when the guest opens the agent's port; only then is it asked whether it answers. What
+//! was known of it ends with the guest's life that it belonged to: a closed port, a reset, a panic, a loaded snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+
+use crate::qemu::Command;
+use crate::qmp::{Agent, AgentError};
+
+use crate::vm::error::ChangeError;
+
+/// How long an agent that has opened its port may take to answer its first call.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long an error may take to come; there is no answer when it works.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// What is known of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vm) enum Presence {
+    /// It has not answered since the VM's start, or since this supervisor took it over.
+    NeverHeard,
+    /// It has answered, and nothing has happened since that would end it.
+    Answers,
+    /// It has answered before this.
+    Lost(Loss),
+}
+
+/// What ends what is known of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vm) enum Loss {
+    /// The guest has closed the port.
+    Closed,
+    /// The machine was reset.
+    Reset,
+    /// The guest's kernel has panicked.
+    Panicked,
+    /// The machine has another past.
+    Loaded,
+    /// The port was unplugged.
+    Unplugged,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    presence: Presence,
+    /// The guest has the port open.
+    open: bool,
+    /// Counts the losses: an answer that was asked for before one says nothing of what came after it.
+    losses: u64,
+}
+
+/// The way to the guest agent, shared by all that use it; one command at a time.
+#[derive(Clone)]
+pub(in crate::vm) struct AgentLink {
+    agent: Arc<Mutex<Agent>>,
+    state: watch::Sender<State>,
+    /// There is no way at all.
+    absent: bool,
+}
+
+/// The only one who talks to the agent.
+pub(in crate::vm) struct Turn(OwnedMutexGuard<Agent>);
+
+impl AgentLink {
+    pub(in crate::vm) fn new(agent: Agent) -> Self {
+        let state = State { presence: Presence::NeverHeard, open: false, losses: 0 };
+        Self { agent: Arc::new(Mutex::new(agent)), state: watch::Sender::new(state), absent: false }
+    }
+
+    /// None: the VM was put together by somebody else, without a channel for vmrun.
+    pub(in crate::vm) fn absent() -> std::io::Result<Self> {
+        let (agent, _) = UnixStream::pair()?;
+        Ok(Self { absent: true, ..Self::new(Agent::new(agent)) })
+    }
+
+    /// Whether there is a way to an agent, should there be one.
+    pub(in crate::vm) fn check(&self) -> Result<(), ChangeError> {
+        match self.absent {
+            false => Ok(()),
+            true => Err(ChangeError::unsupported(
+                "this VM was not started by `vmrun qemu`, so there is no channel to an agent in its guest",
+            )),
+        }
+    }
+
+    /// What is known of it now.
+    pub(in crate::vm) fn presence(&self) -> Presence {
+        self.state.borrow().presence
+    }
+
+    /// It has answered, and nothing has happened since that would end it.
+    pub(in crate::vm) fn is_alive(&self) -> bool {
+        self.presence() == Presence::Answers
+    }
+
+    /// Resolves when it answers. One that was too slow to answer when it had opened its port is asked again.
+    pub(in crate::vm) async fn answers(&self) {
+        let mut watch = self.state.subscribe();
+        loop {
+            let State { presence, open, .. } = *watch.borrow_and_update();
+            if presence == Presence::Answers {
+                return;
+            }
+            tokio::select! { biased;
+                // the sender is ours: it lives as long as this waits
+                _ = watch.changed() => {}
+                asked = self.ask(), if open => match asked {
+                    Ok(()) | Err(AgentError::Timeout { .. }) => {}
+                    // there is nobody to be asked again until something changes
+                    Err(_) => drop(watch.changed().await),
+                }
+            }
+        }
+    }
+
+    /// Resolves when nothing is known any more of an agent that has answered.
+    pub(in crate::vm) async fn lost(&self) -> Presence {
+        let mut watch = self.state.subscribe();
+        let presence =
+            watch.wait_for(|state| state.presence != Presence::Answers).await.map(|state| state.presence);
+        match presence {
+            Ok(presence) => presence,
+            // the sender is ours
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The guest has opened the port: find out whether an agent answers.
+    pub(in crate::vm) async fn opened(&self) -> Result<(), AgentError> {
+        self.state.send_if_modified(|state| !std::mem::replace(&mut state.open, true));
+        self.ask().await
+    }
+
+    async fn ask(&self) -> Result<(), AgentError> {
+        let mut agent = self.agent.lock().await;
+        let State { presence, losses, .. } = *self.state.borrow();
+        if presence == Presence::Answers {
+            return Ok(());
+        }
+        agent.sync(FIRST_ANSWER).await?;
+        self.state.send_if_modified(|state| {
+            let holds = state.losses == losses;
+            if holds {
+                state.presence = Presence::Answers;
+            }
+            holds
+        });
+        Ok(())
+    }
+
+    /// Something has happened that an agent does not outlive, or not surely.
+    pub(in crate::vm) fn lose(&self, loss: Loss) {
+        self.state.send_modify(|state| {
+            state.losses += 1;
+            state.open &= !matches!(loss, Loss::Closed | Loss::Unplugged);
+            if state.presence != Presence::NeverHeard {
+                state.presence = Presence::Lost(loss);
+            }
+        });
+    }
+
+    /// Waits until nobody else talks to the agent.
+    pub(in crate::vm) async fn turn(&self) -> Turn {
+        Turn(Arc::clone(&self.agent).lock_owned().await)
+    }
+
+    /// Runs a command and returns its answer.
+    pub(in crate::vm) async fn run(&self, command: &Command) -> Result<Value, AgentError> {
+        self.turn().await.run(command).await
+    }
+
+    /// Asks the guest to switch itself off; there is no answer when that works.
+    pub(in crate::vm) async fn shut_down(&self) -> Result<(), AgentError> {
+        self.tell(&Command::new("guest-shutdown", json!({ "mode": "powerdown" }))).await
+    }
+
+    /// Runs a command that has no answer when it works.
+    pub(in crate::vm) async fn tell(&self, command: &Command) -> Result<(), AgentError> {
+        self.agent.lock().await.tell(command, SHUTDOWN_GRACE).await
+    }
+}
+
+impl Turn {
+    /// As [`AgentLink::run`].
+    pub(in crate::vm) async fn run(mut self, command: &Command) -> Result<Value, AgentError> {
+        self.0.run(command).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+    use super::*;
+
+    /// Answers the next `guest-sync-delimited`, after this.
+    async fn answer(guest: &mut BufReader<UnixStream>, after: impl FnOnce()) {
+        let mut line = Vec::new();
+        guest.read_until(b'\n', &mut line).await.unwrap();
+        let line: Value = serde_json::from_slice(line.strip_prefix(&[0xff]).unwrap_or(&line)).unwrap();
+        after();
+        let text = json!({ "return": line["arguments"]["id"] }).to_string();
+        guest.write_all(&[&[0xff], text.as_bytes(), b"\n"].concat()).await.unwrap();
+    }
+
+    fn agent() -> (AgentLink, BufReader<UnixStream>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (AgentLink::new(Agent::new(ours)), BufReader::new(theirs))
+    }
+
+    #[tokio::test]
+    async fn what_was_known_ends_with_each_loss() {
+        let (link, mut guest) = agent();
+        link.lose(Loss::Reset);
+        assert_eq!(link.presence(), Presence::NeverHeard);
+        for loss in [Loss::Closed, Loss::Reset, Loss::Panicked, Loss::Loaded, Loss::Unplugged] {
+            let (opened, ()) = tokio::join!(link.opened(), answer(&mut guest, || {}));
+            opened.unwrap();
+            link.answers().await;
+            link.lose(loss);
+            assert_eq!((link.presence(), link.lost().await), (Presence::Lost(loss), Presence::Lost(loss)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_from_before_a_loss_says_nothing() {
+        let (link, mut guest) = agent();
+        let reset = || link.lose(Loss::Reset);
+        let (opened, ()) = tokio::join!(link.opened(), answer(&mut guest, reset));
+        opened.unwrap();
+        assert_eq!(link.presence(), Presence::NeverHeard);
+    }
+}

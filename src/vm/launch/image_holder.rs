@@ -1,0 +1,45 @@
+//! Who has an image, where QEMU or qemu-img says that somebody has.
+
+use std::path::{Path, PathBuf};
+
+use crate::host::dirs::process_with;
+
+use crate::vm::error::ChangeError;
+use crate::vm::takeover::adopt;
+
+/// Whether these words of QEMU's are about a lock on an image.
+pub(in crate::vm) fn is_lock(said: &str) -> bool {
+    said.contains("Failed to get ") && said.contains(" lock")
+}
+
+/// Which of these files is locked, and by whom: a VM of this user's, or a process. Looks at all processes.
+pub(in crate::vm) fn find<'a>(
+    root: Option<&Path>,
+    mut files: impl Iterator<Item = &'a Path>,
+    said: &str,
+    own_qemu: i32,
+) -> Option<(PathBuf, String)> {
+    if !is_lock(said) {
+        return None;
+    }
+    // QEMU tells the name of the one that it could not lock, unless it is told of one file only
+    files.find_map(|file| {
+        let named = file.to_str().is_some_and(|file| said.contains(file)) || !said.contains('/');
+        let (pid, program) = process_with(file, own_qemu).filter(|_| named)?;
+        Some((file.to_owned(), holder(root, pid, &program)))
+    })
+}
+
+/// The error with the name of the one who has the image.
+pub(in crate::vm) fn named(error: ChangeError, path: &Path, holder: &str) -> ChangeError {
+    let message = format!("{} is in use by {holder}: {}", path.display(), error.message);
+    ChangeError { message, ..error }.hint("end that first")
+}
+
+fn holder(root: Option<&Path>, pid: i32, program: &str) -> String {
+    match root.and_then(|root| adopt::vm_of(root, pid)) {
+        Some((name, true)) => format!("VM '{name}', which reads it under an overlay (`--ephemeral`)"),
+        Some((name, false)) => format!("VM '{name}'"),
+        None => format!("process {pid} ({program})"),
+    }
+}

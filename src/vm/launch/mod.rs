@@ -1,0 +1,7 @@
+//! From a request to a running QEMU: what is prepared, how QEMU is started, why a start fails.
+
+pub(in crate::vm) mod image_holder;
+pub(in crate::vm) mod prepare;
+pub(in crate::vm) mod process;
+pub(in crate::vm) mod start;
+pub(in crate::vm) mod start_error;

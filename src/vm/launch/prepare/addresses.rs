@@ -1,0 +1,93 @@
+//! The address of the network card from the start, on a network where it can meet those of other VMs: a bridge, or a tap device, which may
+//! be in one. Each VM there writes its own down in its run directory before it looks whether another has it.
+
+use crate::host::HINTED;
+use crate::host::dirs::{DirError, Liveness, RunClient, RunDir, names};
+use crate::spec::{MacAddress, Networking, VmName};
+
+use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::takeover::adopt::is_orphan;
+
+/// The address of a run that may borrow that of the image's own VM: a guest that was set up for an address has no network with another.
+/// It has its own one where a living VM has that already.
+pub(super) fn choose(
+    run: &RunDir,
+    networking: &Networking,
+    borrowed: Option<MacAddress>,
+    own: impl FnOnce() -> Result<MacAddress, DirError>,
+) -> Result<MacAddress, StartError> {
+    let Some(mac) = borrowed else {
+        let mac = own()?;
+        note(run, networking, mac)?;
+        return Ok(mac);
+    };
+    // of two that begin at once both see the other, and both take another
+    let [other, ..] = &note_and_look(run, networking, mac)?[..] else { return Ok(mac) };
+    log::info!(
+        "this run has an address of its own, since VM '{other}' has that of the image's own VM: {mac}"
+    );
+    let mac = own()?;
+    note(run, networking, mac)?;
+    Ok(mac)
+}
+
+/// Writes down an address that cannot be another one, and says who else has it.
+pub(super) fn note(run: &RunDir, networking: &Networking, mac: MacAddress) -> Result<(), StartError> {
+    for other in note_and_look(run, networking, mac)? {
+        log::warn!(
+            target: HINTED,
+            "VM '{other}' has the same network address, {mac}: where the two meet neither has a network\nhint: end one of them; \
+             `--ephemeral` runs that are started after this one have addresses of their own"
+        );
+    }
+    Ok(())
+}
+
+fn note_and_look(run: &RunDir, networking: &Networking, mac: MacAddress) -> Result<Vec<VmName>, StartError> {
+    if !matches!(networking, Networking::Bridge(_) | Networking::Tap(_)) {
+        return Ok(Vec::new());
+    }
+    let text = mac.to_string();
+    run.write(names::MAC, text.as_bytes()).map_err(system("the address in the run directory"))?;
+    let Some(root) = run.path().parent() else { return Ok(Vec::new()) };
+    let has_it = |name: &VmName| {
+        let client = RunClient::open(root, name).ok()?;
+        let same = client.read(names::MAC).ok()? == text.as_bytes();
+        (same && (client.liveness() == Liveness::Alive || is_orphan(&client))).then_some(())
+    };
+    let mut all = RunDir::list(root).map_err(system("the folder of running VMs"))?;
+    all.retain(|name| name != run.name() && has_it(name).is_some());
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_could_meet_have_different_addresses() {
+        let root = tempfile::tempdir().unwrap();
+        let run = |name: &str| RunDir::create(root.path(), &name.parse().unwrap()).unwrap();
+        let bridge = Networking::Bridge("br0".parse().unwrap());
+        let tap = Networking::Tap("tap0".parse().unwrap());
+        let base = MacAddress::from_random([1; 6]);
+        let own = || Ok(MacAddress::from_random(rand::random()));
+        let chosen =
+            |run: &RunDir, networking: &Networking| choose(run, networking, Some(base), own).unwrap();
+
+        let first = run("first");
+        assert_eq!(chosen(&first, &bridge), base);
+        // a network of each VM's own: no two meet there, and the guest's own address counts
+        assert_eq!(chosen(&run("user"), &Networking::User), base);
+        let (second, third) = (run("second"), run("third"));
+        let (a, b) = (chosen(&second, &bridge), chosen(&third, &tap));
+        assert!(a != base && b != base && a != b);
+        assert_eq!(second.read(names::MAC).unwrap(), a.to_string().as_bytes());
+        // one without an address to borrow has its own
+        assert_ne!(choose(&run("fourth"), &bridge, None, own).unwrap(), base);
+        // a dead one has none
+        drop(first);
+        assert_eq!(chosen(&run("fifth"), &bridge), base);
+        drop((second, third));
+    }
+}

@@ -1,0 +1,272 @@
+//! From the file of a saved VM to everything that QEMU needs: the machine must be the same one.
+//!
+//! The file is input, like an image. From it come the guest's hardware and the names of its images, each checked as at a start.
+//! What a VM does on the host is decided by the command line: programs, the sandbox, raw arguments, folders, addresses.
+
+mod devices;
+mod hardware;
+mod images;
+mod kinds;
+mod words;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::host::HINTED;
+use crate::host::accel::{self, AccelChoice, Machine as Host};
+use crate::host::dirs::{RunDir, StateBefore, StateDir, state_path_in};
+use crate::host::programs::{self, SearchPath};
+use crate::host::raw_images::RawImages;
+use crate::host::saved::{self, SavedError};
+use crate::qemu::{self, HostFacts, Machine, Slots};
+use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
+
+use super::{
+    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, addresses, check_network, naming, screen,
+    sockets, state, unpacked,
+};
+use crate::vm::changes::saving::Saved;
+use crate::vm::console::DEFAULT_LOG_CAP;
+use crate::vm::error::ChangeError;
+use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::state::images::Images;
+use crate::vm::state::inventory::Inventory;
+use crate::vm::state::journal::Cards;
+use crate::vm::state::opened::ImageNodes;
+use crate::vm::state::plugged::Record;
+
+/// A saved VM that is about to go on.
+#[derive(Debug)]
+pub(in crate::vm) struct Restored {
+    /// What was plugged, by commands of this process's own.
+    pub(in crate::vm) record: Record,
+    /// The images of that.
+    pub(in crate::vm) plugged: ImageNodes,
+    pub(in crate::vm) cards: Cards,
+    pub(in crate::vm) limits: BTreeMap<String, Limits>,
+    /// The guest ran.
+    pub(in crate::vm) running: bool,
+    /// The version of the QEMU that saved it.
+    pub(in crate::vm) qemu_version: String,
+    /// What it was started with besides, and is not now: a reason for a state that does not fit.
+    pub(in crate::vm) missing: Option<String>,
+    /// At the beginning of what QEMU wrote.
+    pub(in crate::vm) stream: File,
+}
+
+/// Looks and makes. On failure nothing is left.
+pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartError> {
+    let path = std::path::absolute(path).map_err(system("the working directory"))?;
+    let (text, stream) = saved::open(&path)?;
+    let saved: Saved = serde_json::from_slice(&text)
+        .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
+    let machine = Host::here().ok_or(StartError::UnknownHost)?;
+    check_network(request)?;
+    let accel = accel(&saved, &machine)?;
+    // as at a start: what the command line may use is known before QEMU is asked
+    let host =
+        HostFacts { os: machine.os, arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
+    let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
+    let spec = hardware::spec(&saved.spec, request)?;
+    kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
+    devices::check(&saved, &spec, request, &qemu)?;
+    images::check(&saved, &spec, request)?;
+    let state = match &request.state {
+        Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
+        None => match image(&spec) {
+            Some(image) => unpacked::state_with(&image)
+                .unwrap_or_else(|| state_path_in(std::env::var_os("STATE_DIRECTORY"), &image)),
+            None => state::without_image(request, &spec.name)?,
+        },
+    };
+    let missing = words::missing(&saved, request, &state, &qemu);
+    if let Some(missing) = &missing {
+        log::warn!(
+            target: HINTED,
+            "{} was saved from a VM that was started with more than a file decides\nhint: to have it again, add: {missing}",
+            qemu::quote::word(path.as_os_str())
+        );
+    }
+    let claimed =
+        Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
+    let run = naming::claim(&claimed)?;
+    let mut made = Made::default();
+    let begun = Begun { saved, spec, host, state, made: &mut made };
+    match begun.make(request, &run) {
+        Ok(parts) => Ok(parts.with(Whole { request, run, made, accel, host, qemu, stream, missing })),
+        Err(error) => {
+            made.undo();
+            run.discard();
+            Err(error)
+        }
+    }
+}
+
+/// What can be decided of a description without looking at this machine.
+#[cfg(any(test, fuzzing))]
+pub(in crate::vm) fn fuzz_restored(saved: &Saved) {
+    let request = Request::default();
+    if let Ok(spec) = hardware::spec(&saved.spec, &request) {
+        assert!(spec.extra.is_empty() && spec.publish.is_empty() && spec.sandbox);
+        let _ = devices::read(&saved.record, &Machine::of(&spec));
+    }
+    if let Some(words) = words::missing(saved, &request, Path::new("/state"), Path::new("/qemu")) {
+        assert!(!words.contains(char::is_control), "{words:?}");
+    }
+}
+
+/// What the file says cannot be had, whatever this command line is.
+fn refused(message: String, hint: impl Into<String>) -> StartError {
+    StartError::Restore(ChangeError::unsupported(message).hint(hint))
+}
+
+/// The description makes no sense: nothing that vmrun has written.
+fn nonsense(why: impl Display) -> StartError {
+    StartError::Restore(ChangeError::unsupported(format!("the saved VM's description makes no sense: {why}")))
+}
+
+/// What the state directory is named after, as at a start.
+fn image(spec: &VmSpec) -> Option<PathBuf> {
+    let first_disk = || spec.disks.first().map(|disk| disk.image.file.clone());
+    match &spec.boot {
+        Boot::Disk | Boot::Firmware => first_disk(),
+        Boot::Iso { path } => Some(path.clone()),
+        Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => {
+            match kernel.as_os_str().as_bytes().strip_suffix(b"-kernel") {
+                Some(prefix) => Some(OsStr::from_bytes(prefix).into()),
+                None => first_disk(),
+            }
+        }
+    }
+}
+
+/// Looked at; nothing is made yet.
+struct Begun<'a> {
+    saved: Saved,
+    spec: VmSpec,
+    host: HostFacts,
+    state: PathBuf,
+    made: &'a mut Made,
+}
+
+/// What was made.
+struct Parts {
+    spec: VmSpec,
+    record: Record,
+    /// Images of what was plugged.
+    plugged: ImageNodes,
+    saved: Saved,
+    control: Doors,
+    state: Arc<StateDir>,
+    images: Images,
+    shares: Shares,
+    user_qmp: Option<(PathBuf, UnixListener)>,
+}
+
+impl Begun<'_> {
+    fn make(self, request: &Request, run: &RunDir) -> Result<Parts, StartError> {
+        let Self { saved, spec, host, state, made } = self;
+        // what a killed supervisor left in it is nobody's
+        run.clear().map_err(StartError::RunDirectory)?;
+        screen::check(&spec.display, host.os)?;
+        let control = Doors::open(run)?;
+        let before = StateBefore::look(&state);
+        state::make_room(request, &state)?;
+        let state = Arc::new(StateDir::open(&state)?);
+        made.state(before.of(&state).map_err(system("the state directory"))?);
+        let firmware = hardware::firmware(&saved.spec, request, &state)?;
+        let images = Images::new(
+            Arc::clone(&state),
+            true,
+            run.path(),
+            RawImages::new(super::store_environment(request)),
+        );
+        let mut door = images::Door::new(&images, request);
+        let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
+        let spec = VmSpec { disks, firmware, ..spec };
+        let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
+        qemu::check(&spec, &host)?;
+        addresses::note(run, &spec.networking, spec.mac)?;
+        Ok(Parts {
+            control,
+            images,
+            shares: Shares::bind(&spec, request.virtiofsd.as_deref(), run)?,
+            user_qmp: request.qmp.as_deref().map(sockets::user_monitor).transpose()?,
+            state,
+            record,
+            plugged,
+            saved,
+            spec,
+        })
+    }
+}
+
+struct Whole<'a> {
+    request: &'a Request,
+    run: RunDir,
+    made: Made,
+    accel: AccelChoice,
+    host: HostFacts,
+    qemu: PathBuf,
+    stream: File,
+    missing: Option<String>,
+}
+
+impl Parts {
+    fn with(self, whole: Whole<'_>) -> Prepared {
+        let Parts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
+        let Whole { request, run, made, accel, host, qemu, stream, missing } = whole;
+        let machine = Machine::of(&spec);
+        Prepared {
+            host,
+            accel_reason: accel.reason,
+            qemu,
+            control,
+            images,
+            state,
+            // QEMU is asked once it has its state
+            inventory: Inventory::new(&machine, Slots::of(&machine, &spec)),
+            shares,
+            user_qmp,
+            made,
+            options: RunOptions {
+                stop_timeout: request.stop_timeout,
+                ephemeral: false,
+                paused: request.paused,
+                max_resets: request.max_resets,
+                log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+                state_home: request.state_home.clone(),
+            },
+            restored: Some(Restored {
+                cards: devices::cards(&saved.cards, &record, &spec.networking),
+                record,
+                plugged,
+                limits: saved.limits,
+                running: saved.running,
+                qemu_version: saved.facts.qemu_version,
+                missing,
+                stream,
+            }),
+            spec,
+            run: Arc::new(run),
+        }
+    }
+}
+
+/// The accelerator that it was saved with: the guest's processor is not the same with another.
+fn accel(saved: &Saved, host: &Host) -> Result<AccelChoice, StartError> {
+    let wanted: AccelList = saved
+        .facts
+        .host
+        .accel
+        .to_string()
+        .parse()
+        .map_err(|error| StartError::usage(format!("accelerator of the saved VM: {error}")))?;
+    Ok(accel::choose(Some(&wanted), saved.spec.arch, host)?)
+}

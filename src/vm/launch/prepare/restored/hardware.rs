@@ -1,0 +1,304 @@
+//! What of a saved VM's description is the guest's hardware, and what the command line decides instead.
+
+use std::path::Path;
+
+use crate::host::dirs::StateDir;
+use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
+use crate::qemu::quote;
+use crate::spec::{Boot, Display, Firmware, Networking, Request, Share, VmSpec};
+
+use super::super::shares;
+use super::{nonsense, refused};
+use crate::vm::launch::start_error::{StartError, system};
+
+/// As many processors and spare slots as the command line takes.
+const MAX_CPUS: u32 = 4096;
+const MAX_SLOTS: u8 = 64;
+
+/// The machine that goes on. Disks and firmware are the file's, and have not passed the checks of images yet.
+///
+/// Every field is named: one that is added to a description belongs to the guest's hardware or to the host, and is decided here.
+pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartError> {
+    let VmSpec {
+        name,
+        uuid,
+        layout,
+        arch,
+        machine,
+        cpu,
+        cpus,
+        memory,
+        boot,
+        firmware,
+        display,
+        disks,
+        metadata,
+        networking,
+        mac,
+        // addresses of the host
+        publish: _,
+        usb,
+        devices,
+        shares,
+        hotplug_slots,
+        // what vmrun does about a guest
+        on_panic: _,
+        no_reboot: _,
+        // how QEMU runs
+        sandbox: _,
+        extra: _,
+    } = saved.clone();
+    check_machine(machine.as_deref())?;
+    check_text("processor model", cpu.as_deref())?;
+    if !(1..=MAX_CPUS).contains(&cpus) || hotplug_slots > MAX_SLOTS {
+        return Err(nonsense(format!("it has {cpus} processors and {hotplug_slots} spare slots")));
+    }
+    check_paths(&boot, metadata.as_deref())?;
+    let networking = network(networking, request.networking.as_ref())?;
+    if networking != Networking::User && !request.publish.is_empty() {
+        return Err(StartError::Usage {
+            message: format!("ports can only be published with user networking, not with '{networking}'"),
+            hint: Some("leave out --publish".to_owned()),
+        });
+    }
+    Ok(VmSpec {
+        name: request.name.clone().unwrap_or(name),
+        uuid,
+        layout,
+        arch,
+        machine,
+        cpu,
+        cpus,
+        memory,
+        boot,
+        firmware,
+        display: screen(&display, &request.display)?,
+        disks,
+        metadata,
+        mac,
+        publish: request.publish.clone(),
+        usb,
+        devices,
+        shares: folders(&shares, request)?,
+        hotplug_slots,
+        on_panic: request.on_panic,
+        no_reboot: request.no_reboot,
+        // as at a start: the bridge helper gains nothing under any filter
+        sandbox: request.sandbox && !matches!(networking, Networking::Bridge(_)),
+        extra: request.extra.clone(),
+        networking,
+    })
+}
+
+/// Options of a machine may name files (`kernel=`, `dtb=`, `dumpdtb=`) and other back-ends: only switches and numbers are hardware.
+fn check_machine(machine: Option<&str>) -> Result<(), StartError> {
+    const FILES: [&str; 6] = ["append", "dtb", "dumpdtb", "firmware", "initrd", "kernel"];
+    check_text("machine type", machine)?;
+    let mut parts = machine.unwrap_or_default().split(',');
+    let is_name =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let is_switch = |option: &str| {
+        let (name, value) = option.split_once('=').unwrap_or((option, "on"));
+        let value = matches!(value, "on" | "off" | "auto") || value.bytes().all(|byte| byte.is_ascii_digit());
+        value && is_name(name) && !FILES.contains(&name)
+    };
+    if is_name(parts.next().unwrap_or_default()) && parts.all(is_switch) {
+        return Ok(());
+    }
+    let machine = quote::word(machine.unwrap_or_default().as_ref());
+    let message = format!("the saved VM's machine has options that a file does not decide: {machine}");
+    Err(refused(message, "start the VM anew from its image"))
+}
+
+fn check_text(what: &str, text: Option<&str>) -> Result<(), StartError> {
+    match text {
+        Some(text) if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(nonsense(format!("its {what} is {}", quote::word(text.as_ref()))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_paths(boot: &Boot, metadata: Option<&Path>) -> Result<(), StartError> {
+    let paths: Vec<&Path> = match boot {
+        Boot::Disk | Boot::Firmware => Vec::new(),
+        Boot::Iso { path } => vec![path],
+        Boot::Kernel { kernel, initrd, .. } => {
+            std::iter::once(kernel).chain(initrd).map(|path| path.as_path()).collect()
+        }
+        Boot::Squashfs { kernel, squashfs, .. } => vec![kernel, squashfs],
+    };
+    match paths.into_iter().chain(metadata).find(|path| !path.is_absolute()) {
+        Some(path) => Err(nonsense(format!("{} is no absolute path", quote::word(path.as_os_str())))),
+        None => Ok(()),
+    }
+}
+
+/// Whether there is a card is hardware; what it is connected to is not.
+fn network(saved: Networking, asked: Option<&Networking>) -> Result<Networking, StartError> {
+    use Networking::{Bridge, None, Tap, User};
+    let Some(asked) = asked else {
+        return match saved {
+            None | User => Ok(saved),
+            Bridge(_) | Tap(_) => Err(refused(
+                "the saved VM's network card was on a network of the host, which a file does not decide"
+                    .to_owned(),
+                format!("say which it gets now: --networking {}", quote::word(saved.to_string().as_ref())),
+            )),
+        };
+    };
+    match (saved, asked) {
+        (None, None) => Ok(None),
+        (None, asked) => {
+            Err(StartError::usage(format!("--networking {asked}: the saved VM has no network card")))
+        }
+        (saved, None) => Err(StartError::Usage {
+            message: "--networking none: the saved VM has a network card".to_owned(),
+            hint: Some(format!("`vmrun ctl link down` pulls its cable; it was on '{saved}'")),
+        }),
+        // the guest's driver may count on what the host's kernel does for a tap device (`vnet_hdr`), and QEMU refuses to go on without
+        (saved @ (Bridge(_) | Tap(_)), User) => Err(refused(
+            format!(
+                "the saved VM's network card was on '{saved}', and QEMU cannot move such a card to user networking"
+            ),
+            "--networking tap,NAME or bridge,NAME; `vmrun ctl nic-add user` plugs a card on user networking afterwards",
+        )),
+        (Bridge(_) | Tap(_) | User, asked) => Ok(asked.clone()),
+    }
+}
+
+/// The video device is hardware, a window is not.
+fn screen(saved: &Display, asked: &Display) -> Result<Display, StartError> {
+    match (saved.has_screen(), asked) {
+        (false, Display::None) => Ok(Display::None),
+        (false, asked) => {
+            Err(StartError::usage(format!("--display {asked}: the saved VM has no video device")))
+        }
+        (true, Display::None) => Ok(Display::Headless),
+        (true, asked) => super::super::screen::resolve(asked),
+    }
+}
+
+/// The tags are hardware, the folders are not.
+fn folders(saved: &[Share], request: &Request) -> Result<Vec<Share>, StartError> {
+    shares::check(request)?;
+    let given = shares::resolve(request)?;
+    let tags = |shares: &[Share]| shares.iter().map(|share| share.tag.clone()).collect::<Vec<_>>();
+    if tags(saved) == tags(&given) {
+        return Ok(given);
+    }
+    let words: Vec<String> = saved
+        .iter()
+        .map(|share| {
+            let mut word = share.directory.clone().into_os_string();
+            word.push(format!(",tag={}", share.tag));
+            format!("--virtiofs {}", quote::word(&word))
+        })
+        .collect();
+    let message = format!(
+        "the saved VM has {} shared folders, and their tags are not those of --virtiofs",
+        saved.len()
+    );
+    Err(match words.is_empty() {
+        true => refused(message, "leave out --virtiofs"),
+        false => refused(message, format!("a file decides no folders; it says: {}", words.join(" "))),
+    })
+}
+
+/// The firmware of this host, or of `--fw`: the file only says that it must be the same.
+pub(super) fn firmware(
+    saved: &VmSpec,
+    request: &Request,
+    state: &StateDir,
+) -> Result<Option<Firmware>, StartError> {
+    let Some(saved_firmware) = &saved.firmware else {
+        return match &request.firmware {
+            Some(_) => Err(StartError::usage("--fw: the saved VM has no firmware of its own")),
+            None => Ok(None),
+        };
+    };
+    let found = match &request.firmware {
+        Some(path) => {
+            let path = std::path::absolute(path).map_err(system("the working directory"))?;
+            firmware::given(saved.arch, &path)?
+        }
+        None => firmware::find(saved.arch, saved.machine.as_deref(), &FirmwareSources::from_env())?,
+    };
+    // nothing is made yet
+    let same = match (&found.clone().in_folder(state.path()), saved_firmware) {
+        (Firmware::Bios { path }, Firmware::Bios { path: saved }) => path == saved,
+        (Firmware::Flash { code, vars, .. }, Firmware::Flash { code: saved_code, vars: saved_vars, .. }) => {
+            if code == saved_code && vars != saved_vars {
+                let folder = saved_vars.as_deref().and_then(Path::parent).unwrap_or(Path::new("/"));
+                return Err(refused(
+                    format!(
+                        "the firmware's variables of the saved VM are not in {}",
+                        quote::word(state.path().as_os_str())
+                    ),
+                    format!(
+                        "a file decides no folders; it says: --state {}",
+                        quote::word(folder.as_os_str())
+                    ),
+                ));
+            }
+            code == saved_code
+        }
+        _ => false,
+    };
+    if !same {
+        let (Firmware::Bios { path: was } | Firmware::Flash { code: was, .. }) = saved_firmware;
+        let (FoundFirmware::Bios(is) | FoundFirmware::Flash { code: is, .. }) = &found;
+        return Err(refused(
+            format!("the saved VM's firmware is not {}, which is used here", quote::word(is.as_os_str())),
+            format!("a file decides no firmware; it says: --fw {}", quote::word(was.as_os_str())),
+        ));
+    }
+    Ok(Some(firmware::prepare(found, state)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_switches_and_no_files() {
+        for machine in ["pc-q35-7.2", "q35,hpet=off,smm=auto", "virt,gic-version=3", "pc,usb"] {
+            check_machine(Some(machine)).unwrap();
+        }
+        for machine in [
+            "q35,kernel=/etc/shadow",
+            "q35,dumpdtb=on",
+            "q35,x=../a",
+            "q35,memory-backend=m",
+            "q35 -S",
+            "",
+            "q35\n",
+            "q35,kernel",
+        ] {
+            check_machine(Some(machine)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_network_is_the_command_lines() {
+        let tap: Networking = "tap,t0".parse().unwrap();
+        let bridge: Networking = "bridge,br0".parse().unwrap();
+        assert_eq!(network(Networking::User, None).unwrap(), Networking::User);
+        assert_eq!(network(Networking::None, None).unwrap(), Networking::None);
+        assert!(network(Networking::None, Some(&Networking::User)).is_err());
+        assert_eq!(network(bridge.clone(), Some(&tap)).unwrap(), tap);
+        let error = network(bridge.clone(), Some(&Networking::User)).unwrap_err();
+        assert!(error.to_string().contains("cannot move such a card to user networking"), "{error:?}");
+        let error = network(bridge, None).unwrap_err();
+        assert!(error.hint().unwrap().contains("bridge,br0"), "{error:?}");
+        network(Networking::None, Some(&tap)).unwrap_err();
+        network(tap, Some(&Networking::None)).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_opens_no_window() {
+        assert_eq!(screen(&Display::Gui, &Display::None).unwrap(), Display::Headless);
+        assert_eq!(screen(&Display::Headless, &Display::Gui).unwrap(), Display::Gui);
+        screen(&Display::None, &Display::Gui).unwrap_err();
+    }
+}

@@ -1,0 +1,142 @@
+//! The images of a saved VM: each passes what an image passes at a start, and must be what it was.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use crate::qemu::Machine;
+use crate::qemu::quote;
+use crate::qemu::replug::{RecordedImage, What};
+use crate::spec::{Boot, Disk, Firmware, Image, ImageFormat, Request, VmSpec};
+
+use super::{devices, nonsense};
+use crate::vm::changes::saving::{FileFacts, Saved};
+use crate::vm::error::{ChangeError, Why};
+use crate::vm::launch::start_error::StartError;
+use crate::vm::state::images::{Images, Opened};
+
+/// Every file that the description says has changed is named, and every file that QEMU will open is among them.
+pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(), StartError> {
+    for file in &saved.files {
+        unchanged(file)?;
+    }
+    let mut used: Vec<&Path> = spec.disks.iter().map(|disk| disk.image.file.as_path()).collect();
+    match &spec.boot {
+        Boot::Disk | Boot::Firmware => {}
+        Boot::Iso { path } => used.push(path),
+        Boot::Kernel { kernel, initrd, .. } => {
+            used.push(kernel);
+            used.extend(initrd.as_deref());
+        }
+        Boot::Squashfs { kernel, squashfs, .. } => used.extend([kernel.as_path(), squashfs]),
+    }
+    used.extend(spec.metadata.as_deref());
+    if let Some(Firmware::Flash { code, vars, .. }) = &spec.firmware {
+        used.push(code);
+        used.extend(vars.as_deref());
+    }
+    let plugged = devices::read(&saved.record, &Machine::of(spec))?;
+    let plugged = plugged.iter().filter_map(|plug| match &plug.what {
+        What::Disk { image, .. } | What::Stick(image) => Some(image.file.as_path()),
+        What::Controller(_) | What::Nic { .. } | What::Other(_) => None,
+    });
+    used.extend(plugged);
+    for path in used {
+        if !saved.files.iter().any(|file| file.path == path) {
+            return Err(nonsense(format!("it does not say what {} was", shown(path))));
+        }
+        meant(path, request)?;
+    }
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    quote::word(path.as_os_str())
+}
+
+/// The guest knows what is on its disks: if that is not so any more, it would destroy them.
+fn unchanged(then: &FileFacts) -> Result<(), StartError> {
+    let why = match FileFacts::of(&then.path) {
+        Ok(now) if now == *then => return Ok(()),
+        Ok(_) => "it has been changed or replaced since the VM was saved".to_owned(),
+        Err(error) => error.told(),
+    };
+    let hint = "the saved VM fits only the files that it was saved with; put them back, or start the VM anew from its image";
+    Err(StartError::File { what: "file", path: then.path.clone(), why, hint: Some(hint.to_owned()) })
+}
+
+/// A file names no device of the host by itself.
+fn meant(path: &Path, request: &Request) -> Result<(), StartError> {
+    let kind = std::fs::metadata(path).map(|facts| facts.file_type());
+    let allowed = request.allow_backing.iter().any(|allowed| allowed == path);
+    match kind {
+        Ok(kind) if kind.is_file() || (kind.is_block_device() && allowed) => Ok(()),
+        Ok(kind) if kind.is_block_device() => Err(StartError::File {
+            what: "file",
+            path: path.to_owned(),
+            why: "it is a device of this machine, which a saved VM does not get by its own word".to_owned(),
+            hint: Some(format!("if it is meant: --allow-backing {}", shown(path))),
+        }),
+        Ok(_) => Err(StartError::File {
+            what: "file",
+            path: path.to_owned(),
+            why: "it is not a regular file".to_owned(),
+            hint: None,
+        }),
+        Err(error) => {
+            Err(StartError::File { what: "file", path: path.to_owned(), why: error.to_string(), hint: None })
+        }
+    }
+}
+
+/// The check that images pass at a start, for all of a saved VM.
+pub(super) struct Door<'a> {
+    images: &'a Images,
+    request: &'a Request,
+    opened: Vec<Opened>,
+}
+
+impl<'a> Door<'a> {
+    pub(super) fn new(images: &'a Images, request: &'a Request) -> Self {
+        Self { images, request, opened: Vec::new() }
+    }
+
+    /// A disk from the start.
+    pub(super) fn disk(&mut self, disk: &Disk) -> Result<Disk, StartError> {
+        let Image { file, format, .. } = &disk.image;
+        let image = RecordedImage { file: file.clone(), format: *format, readonly: disk.readonly };
+        let opened = self.open(disk.id.as_str(), &image)?;
+        Ok(Disk { image: opened.image, ..disk.clone() })
+    }
+
+    /// An image, for the device `id`.
+    pub(super) fn open(&mut self, id: &str, image: &RecordedImage) -> Result<Opened, StartError> {
+        let what = format!("disk '{id}' of the saved VM");
+        let refused = |error| StartError::Image { what: what.clone(), error };
+        if !image.file.is_absolute() {
+            let why = format!("{} is no absolute path", shown(&image.file));
+            return Err(refused(ChangeError::invalid("file", why)));
+        }
+        // raw leads nowhere; for any other format the file's word is not enough
+        let asked = Some(ImageFormat::Raw).filter(|raw| image.format == *raw);
+        let opened = self.images.open(&image.file, asked, &self.request.allow_backing).map_err(&refused)?;
+        if opened.image.format != image.format {
+            let why = format!(
+                "{} is {}, and the saved VM's description calls it {}",
+                opened.shown, opened.image.format, image.format
+            );
+            return Err(refused(ChangeError::host(why)));
+        }
+        if !image.readonly && !opened.writable {
+            return Err(refused(ChangeError::host(format!(
+                "there is no permission to write to {}",
+                opened.shown
+            ))));
+        }
+        if let Some(other) = self.opened.iter().find(|other| other.identity == opened.identity) {
+            let why = format!("the same file as {}, which would corrupt it", other.shown);
+            return Err(refused(ChangeError::host(why)));
+        }
+        self.opened.push(opened.clone());
+        Ok(opened)
+    }
+}

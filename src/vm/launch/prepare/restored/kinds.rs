@@ -1,0 +1,31 @@
+//! Whether a QEMU has the machine that a VM was saved with.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::host::environment;
+use crate::qemu::{Machine, quote};
+
+use super::refused;
+use crate::vm::launch::start_error::StartError;
+
+/// Asks QEMU which types of machines it has: with another the state does not fit, and QEMU's own words for it are no help.
+pub(super) fn check(qemu: &Path, machine: &Machine, saved_by: &str) -> Result<(), StartError> {
+    let mut command = Command::new(qemu);
+    command.args(["-nodefaults", "-machine", "help"]);
+    environment::apply(&mut command);
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| StartError::Helper { program: qemu.display().to_string(), error })?;
+    let kind = machine.kind().split(',').next().unwrap_or_default();
+    let known = String::from_utf8_lossy(&output.stdout);
+    if known.lines().any(|line| line.split_whitespace().next() == Some(kind)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the VM was saved by QEMU {} as a machine of type {}, which {} does not have",
+        quote::word(saved_by.as_ref()),
+        quote::word(kind.as_ref()),
+        quote::word(qemu.as_os_str()),
+    );
+    Err(refused(message, "choose a QEMU that has it with `--qemu`"))
+}

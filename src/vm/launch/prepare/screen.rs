@@ -1,0 +1,58 @@
+//! The display of a request: whether it can be had here, and the socket of a server of pictures.
+
+use std::path::Path;
+
+use crate::host::dirs::remove_socket;
+use crate::spec::display::Endpoint;
+use crate::spec::{Display, Os};
+
+use crate::vm::launch::start_error::{StartError, system};
+
+/// What says that there is a desktop, or how a toolkit does without one.
+const DESKTOPS: [&str; 4] = ["DISPLAY", "WAYLAND_DISPLAY", "GDK_BACKEND", "SDL_VIDEODRIVER"];
+
+/// The display with its socket's path made absolute.
+pub(super) fn resolve(display: &Display) -> Result<Display, StartError> {
+    let resolved = display.clone().with_socket(|path| {
+        let path = std::path::absolute(path).map_err(system("the working directory"))?;
+        let text =
+            path.to_str().ok_or_else(|| StartError::usage("the display's socket: the path is not UTF-8"))?;
+        Ok::<_, StartError>(text.to_owned())
+    })?;
+    // checked again: an absolute path is longer
+    resolved.to_string().parse().map_err(|error| StartError::usage(format!("--display: {error}")))
+}
+
+/// Refuses a window without a desktop, and a socket that would take another file's place: QEMU removes what has its name.
+pub(super) fn check(display: &Display, os: Os) -> Result<(), StartError> {
+    let no_desktop =
+        || DESKTOPS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
+    if os == Os::Linux && display.is_window() && no_desktop() {
+        return Err(StartError::Usage {
+            message: "there is no desktop to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set"
+                .to_owned(),
+            hint: Some(
+                "`--display headless` with `vmrun ctl screenshot`, or `--display vnc=unix:PATH`, need none"
+                    .to_owned(),
+            ),
+        });
+    }
+    let Some(Endpoint::Unix(path)) = display.endpoint() else { return Ok(()) };
+    let path = Path::new(path);
+    match path.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(_) => Err(StartError::File {
+            what: "display socket",
+            path: path.to_owned(),
+            why: "something has that name already".to_owned(),
+            hint: Some("remove it, or choose another path".to_owned()),
+        }),
+    }
+}
+
+/// Removes the socket of a display whose QEMU has ended.
+pub(in crate::vm) fn remove_screen(display: &Display) {
+    if let Some(Endpoint::Unix(path)) = display.endpoint() {
+        remove_socket(Path::new(path));
+    }
+}

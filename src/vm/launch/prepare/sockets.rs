@@ -1,0 +1,111 @@
+//! The sockets and pipes of a VM, which are there before there is a QEMU: nothing needs to be waited for.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::host::dirs::{Directory, PipeEnd, RunDir, names};
+
+use crate::vm::launch::start_error::{StartError, system};
+
+/// The most that is told of what a program that should be QEMU has printed.
+const MAX_WORDS: u64 = 4096;
+
+/// The sockets that clients connect to.
+#[derive(Debug)]
+pub struct Doors {
+    /// The control protocol.
+    pub control: UnixListener,
+    /// Plain QMP, shared.
+    pub qmp: UnixListener,
+}
+
+impl Doors {
+    pub(in crate::vm) fn open(run: &RunDir) -> Result<Self, StartError> {
+        run.ensure_run_id().map_err(system("the run directory"))?;
+        let bind = |name: &str| {
+            let listener = run.bind(name)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        Ok(Self {
+            control: bind(names::CONTROL).map_err(system("the control socket"))?,
+            qmp: bind(names::QMP_SHARED).map_err(system("the shared QMP socket"))?,
+        })
+    }
+}
+
+/// QEMU's ends of what connects it with the supervisor.
+#[derive(Debug)]
+pub(in crate::vm) struct Sockets {
+    pub(in crate::vm) qmp: OwnedFd,
+    pub(in crate::vm) agent: OwnedFd,
+    /// Its standard streams, which are the guest's console. Without a supervisor nobody reads, and what the guest prints is thrown
+    /// away instead of stopping it; but its input does not end, since QEMU would not look at it again.
+    pub(in crate::vm) serial: (Stdio, Stdio),
+}
+
+/// The supervisor's ends of the guest's console.
+#[derive(Debug)]
+pub(in crate::vm) struct Serial {
+    pub(in crate::vm) input: File,
+    pub(in crate::vm) output: File,
+}
+
+impl Sockets {
+    /// Makes them, with the supervisor's ends of the console.
+    pub(in crate::vm) fn make(run: &RunDir) -> Result<(Self, Serial), StartError> {
+        let bind =
+            |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
+        let pipes = || {
+            run.make_pipe(names::SERIAL_IN)?;
+            run.make_pipe(names::SERIAL_OUT)?;
+            let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Both)?;
+            // whoever reads is there first: without, it could not be opened to be written
+            let ours = Serial::open(run)?;
+            let output = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write)?;
+            Ok(((input.into(), output.into()), ours))
+        };
+        let (serial, ours) = pipes().map_err(system("a pipe in the run directory"))?;
+        Ok((Self { qmp: bind(names::QMP)?, agent: bind(names::AGENT)?, serial }, ours))
+    }
+}
+
+impl Serial {
+    /// Opens what is there.
+    pub(in crate::vm) fn open(run: &Directory) -> std::io::Result<Self> {
+        let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Write)?;
+        Ok(Self { input, output: run.open_pipe(names::SERIAL_OUT, PipeEnd::Read)? })
+    }
+
+    /// The same ends once more.
+    pub(in crate::vm) fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Self { input: self.input.try_clone()?, output: self.output.try_clone()? })
+    }
+
+    /// What has come and was not read, as a program's last words.
+    pub(in crate::vm) fn last_words(mut self) -> String {
+        let mut words = Vec::new();
+        // it does not block: what is there, or nothing
+        let _ = (&mut self.output).take(MAX_WORDS).read_to_end(&mut words);
+        String::from_utf8_lossy(&words).into_owned()
+    }
+}
+
+/// The socket of `--qmp`, under any path length.
+pub(super) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
+    let path = std::path::absolute(path).map_err(system("the working directory"))?;
+    let bound = Directory::bind_at(&path).map_err(|error| {
+        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        StartError::File {
+            what: "QMP socket",
+            path: path.clone(),
+            why: if taken { "something has that name already".to_owned() } else { error.to_string() },
+            hint: taken.then(|| "remove it, or choose another path".to_owned()),
+        }
+    })?;
+    Ok((path, bound))
+}

@@ -1,0 +1,526 @@
+//! Starts QEMU for a prepared VM and runs it to its end.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remove_socket};
+use crate::host::oom::OomKills;
+use crate::host::sys;
+use crate::qemu::netdev::set_link;
+use crate::qemu::{Channels, Command, block, command_line, ids};
+use crate::qmp::hmp::usernet;
+use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
+use crate::spec::{Forward, Limits, Size, VmSpec};
+
+use super::image_holder;
+use super::prepare::{Made, Prepared, Restored, Serial, Shares, Sockets, remove_screen};
+use super::process::Process;
+use super::start_error::{Death, StartError, system};
+use crate::vm::changes::saving;
+use crate::vm::console::{self, Console, ConsoleLog};
+use crate::vm::error::ChangeError;
+use crate::vm::guest::agent::AgentLink;
+use crate::vm::handle::INBOX_LENGTH;
+use crate::vm::running::{Running, Whole};
+use crate::vm::signals::Signals;
+use crate::vm::state::facts::Facts;
+use crate::vm::state::inventory::{Bound, Inventory};
+use crate::vm::state::journal::{Cards, Journal, Pending};
+use crate::vm::state::opened::{self, Files, ImageNodes};
+use crate::vm::state::outcome::Exit;
+use crate::vm::state::plugged::{Plugged, Record};
+use crate::vm::state::run_state::RunState;
+use crate::vm::takeover::adopt::VmFile;
+use crate::vm::takeover::rebuild;
+
+/// How long a QEMU whose monitor has hung up may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
+/// How a VM is launched.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// It outlives the terminal, and the death of its supervisor.
+    pub detached: bool,
+    /// Where to record what is said to QEMU.
+    pub transcript: Option<Transcript>,
+    /// This process is there for the VM: its signals ask for the VM's end, and its service manager is told of the VM.
+    pub owns_process: bool,
+}
+
+/// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
+/// Must be called on the thread of a current-thread runtime that lives as long, for QEMU's death signal follows the thread.
+pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartError> {
+    let mut prepared = prepared;
+    let made = std::mem::take(&mut prepared.made);
+    match bring_up(&mut prepared, &launch).await {
+        Ok(up) => Ok(up.into_running(prepared)),
+        Err(error) => {
+            undo(prepared, made);
+            Err(error)
+        }
+    }
+}
+
+fn undo(prepared: Prepared, made: Made) {
+    let Prepared { spec, run, state, mut shares, user_qmp, images, .. } = prepared;
+    shares.end();
+    state.remove_pid();
+    remove_screen(&spec.display);
+    if let Some((path, listener)) = user_qmp {
+        drop(listener);
+        remove_socket(&path);
+    }
+    drop((state, images));
+    made.undo();
+    if let Some(run) = Arc::into_inner(run) {
+        run.discard();
+    }
+}
+
+/// Everything that lives once QEMU does.
+struct Up {
+    facts: Facts,
+    process: Process,
+    connected: Connected,
+    agent: AgentLink,
+    console: Console,
+    signals: Signals,
+    started: Instant,
+    forwards: Vec<Bound>,
+    /// Of a restored VM.
+    added: Option<Added>,
+    books: Option<Books>,
+    user_qmp: Option<PathBuf>,
+}
+
+async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartError> {
+    // from here on a signal is a request and not our end
+    let mut signals = match launch.owns_process {
+        true => Signals::new().map_err(system("signals"))?,
+        false => Signals::none(),
+    };
+    let (sockets, serial) = Sockets::make(&prepared.run)?;
+    let shares = prepared.shares.start(!launch.detached)?;
+    let (user_path, user_socket) = prepared.user_qmp.take().unzip();
+    let user_socket: Option<OwnedFd> = user_socket.map(OwnedFd::from);
+    let channels = Channels {
+        qmp: sockets.qmp.as_raw_fd(),
+        agent: sockets.agent.as_raw_fd(),
+        user_qmp: user_socket.as_ref().map(AsRawFd::as_raw_fd),
+        shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
+    };
+    let mut arguments = command_line(&prepared.spec, &prepared.host, &channels);
+    if let Some(restored) = &prepared.restored {
+        arguments.extend(restored.record.arguments());
+    }
+    log::debug!(
+        "{}",
+        String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments))
+    );
+    let mut keep = vec![sockets.qmp, sockets.agent];
+    keep.extend(user_socket);
+    keep.extend(shares);
+    let folder = folder(prepared)?;
+    let started = Instant::now();
+    // QEMU will be in our own control group
+    let oom_kills = OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), Pid::this().as_raw());
+    let tied = !launch.detached;
+    let process = Process::start(&prepared.qemu, &arguments, sockets.serial, keep, folder.as_ref(), tied);
+    let mut process = process
+        .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
+    let restored = prepared.restored.take();
+    let restores = restored.is_some();
+    let speaking = speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started);
+    let spoken = tokio::select! { biased;
+        spoken = speaking => spoken,
+        // loading gigabytes takes its time, and the guest, which could be asked to go, does not run yet
+        signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
+    };
+    match spoken {
+        Ok(Spoken { facts, connected, agent, console, forwards, added, books }) => Ok(Up {
+            facts,
+            process,
+            connected,
+            agent,
+            console,
+            signals,
+            started,
+            forwards,
+            added,
+            books,
+            user_qmp: user_path,
+        }),
+        Err(failure) => {
+            let error = failure.told(&mut process, serial, &prepared.shares, &oom_kills).await;
+            let error = name_the_holder(error, prepared, process.pid());
+            if let Some(path) = user_path {
+                remove_socket(&path);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// QEMU's working directory: one in which no relative name leads anywhere, unless the user has words of his own for QEMU.
+fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
+    let VmSpec { extra, devices, .. } = &prepared.spec;
+    if !extra.is_empty() || !devices.is_empty() {
+        return Ok(None);
+    }
+    nowhere(&prepared.run).map(Some).map_err(system("an empty folder for QEMU"))
+}
+
+/// Says whose lock on an image it was, where QEMU says that there is one.
+fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> StartError {
+    let StartError::Qemu { said } = error else { return error };
+    let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
+    let files = layers.map(|layer| layer.file.as_path());
+    let Some((path, holder)) = image_holder::find(prepared.run.path().parent(), files, &said, own_qemu)
+    else {
+        return StartError::Qemu { said };
+    };
+    StartError::Locked { path, holder, said }
+}
+
+/// Why the conversation with a fresh QEMU failed.
+enum Failure {
+    /// Its monitor hung up or made no sense: its last words tell why.
+    Monitor(String),
+    Start(StartError),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        Self::Monitor(error.to_string())
+    }
+}
+
+impl From<crate::qmp::CommandError> for Failure {
+    fn from(error: crate::qmp::CommandError) -> Self {
+        Self::Monitor(error.to_string())
+    }
+}
+
+impl Failure {
+    /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
+    async fn told(
+        self,
+        process: &mut Process,
+        serial: Serial,
+        shares: &Shares,
+        oom_kills: &OomKills,
+    ) -> StartError {
+        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
+        let by_itself = ended.is_ok();
+        let exit = ended.ok().flatten();
+        if !by_itself {
+            process.kill();
+            process.ended().await;
+        }
+        let words = serial.last_words() + &process.last_words().await;
+        let why = match self {
+            // of a state that does not fit QEMU tells only there
+            Self::Start(StartError::Restore(error)) if !words.trim().is_empty() => {
+                let message = format!("{}\n  {}", error.message, words.trim().replace('\n', "\n  "));
+                return StartError::Restore(ChangeError { message, ..error });
+            }
+            Self::Start(error) => return error,
+            Self::Monitor(why) => why,
+        };
+        if words.contains("vhost")
+            && let Some((directory, said)) = shares.failure().await
+        {
+            return StartError::Share { directory, said };
+        }
+        if let Some(Exit::Signal(signal)) = exit {
+            return StartError::Killed { death: Death::of(process.pid(), signal, oom_kills), said: words };
+        }
+        let said = match (words.trim().is_empty(), by_itself) {
+            (false, _) => words,
+            (true, true) => "it ended without a word; is the program really QEMU?".to_owned(),
+            (true, false) => why,
+        };
+        StartError::Qemu { said }
+    }
+}
+
+struct Spoken {
+    facts: Facts,
+    connected: Connected,
+    agent: AgentLink,
+    console: Console,
+    forwards: Vec<Bound>,
+    added: Option<Added>,
+    books: Option<Books>,
+}
+
+/// Connects to everything that QEMU offers, and lets the guest run.
+async fn speak(
+    prepared: &Prepared,
+    restored: Option<Restored>,
+    launch: &Launch,
+    process: &Process,
+    serial: &Serial,
+    user_qmp: Option<&Path>,
+    started: Instant,
+) -> Result<Spoken, Failure> {
+    let run = &prepared.run;
+    // before the guest can change an image, and while QEMU is busy with itself
+    prepared.state.settle().map_err(StartError::from)?;
+    prepared.state.write_pid(process.pid()).map_err(StartError::from)?;
+    // written before the guest runs: whoever takes over needs it
+    let facts = facts(prepared, launch, process);
+    let spec = prepared.spec.clone();
+    let mut file = VmFile { spec, facts, user_qmp: user_qmp.map(Path::to_owned), begun: false };
+    file.write(run)?;
+    let agent =
+        AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
+    let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
+    let mut connected = Session::connect(connect(run, names::QMP)?, options).await?;
+    log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
+    // it has taken all its images, and the guest does not run yet
+    prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
+    let (major, minor, micro) = connected.greeting.version;
+    let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
+    let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
+    file.facts.qemu_version = format!("{major}.{minor}.{micro}");
+    file.facts.qemu_package.clone_from(&connected.greeting.package);
+    file.facts.host = host;
+    // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
+    let plugged = restored.as_ref().map(|restored| &restored.plugged);
+    let files = Files::of(process.pid());
+    let images = rebuild::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
+    opened::check(&connected.session, files, images).await.map_err(StartError::Opened)?;
+    let (books, runs) = match restored {
+        None => (None, !prepared.options.paused),
+        Some(restored) => {
+            let runs = restored.running && !prepared.options.paused;
+            (Some(go_on(prepared, restored, &mut connected, files).await?), runs)
+        }
+    };
+    let added = match prepared.spec.extra.is_empty() || books.is_some() {
+        true => None,
+        // what came by them has an id or is nobody's to change
+        false => {
+            let session = &connected.session;
+            let devices = rebuild::look(session, files, &prepared.spec, &Pending::default()).await?;
+            let (cpus, memory) = size(session, &prepared.spec).await?;
+            (file.spec.cpus, file.spec.memory) = (cpus, memory);
+            Some(Added { devices, cpus, memory })
+        }
+    };
+    let forwards = forwards(&prepared.spec, &connected.session).await?;
+    // a start that fails must not push the log of the run before out of its place, so this comes late;
+    // nothing is said on the console before the processors run
+    let state = Arc::clone(&prepared.state);
+    let log = ConsoleLog::start(state, file.facts.log_bytes, run).map_err(system("the console's log"))?;
+    let console = serial
+        .try_clone()
+        .and_then(|serial| console::connect(serial, Some(log)))
+        .map_err(system("the pipes of the console"))?;
+    if runs {
+        connected.session.run(&Command::new("cont", Value::Null)).await?;
+    }
+    file.begun = true;
+    file.write(run)?;
+    make_records(&file.facts);
+    Ok(Spoken { facts: file.facts, connected, agent, console, forwards, added, books })
+}
+
+/// What the user's own arguments have made of the VM.
+struct Added {
+    /// Their devices, among others.
+    devices: Inventory,
+    cpus: u32,
+    memory: Size,
+}
+
+/// Processors and memory, which `-smp` and `-m` behind `--` decide.
+async fn size(session: &Session, spec: &VmSpec) -> Result<(u32, Size), Failure> {
+    let cpus = session.run(&Command::new("query-cpus-fast", Value::Null)).await?;
+    let memory = session.run(&Command::new("query-memory-size-summary", Value::Null)).await?;
+    let cpus = cpus.as_array().and_then(|cpus| u32::try_from(cpus.len()).ok());
+    let memory = memory["base-memory"].as_u64().and_then(Size::from_bytes);
+    Ok((cpus.unwrap_or(spec.cpus), memory.unwrap_or(spec.memory)))
+}
+
+/// What QEMU has, how it came there, and what QEMU does not tell of it.
+struct Books {
+    inventory: Inventory,
+    record: Record,
+    pending: Pending,
+}
+
+/// Gives QEMU the state of a saved VM, and asks what it has now.
+async fn go_on(
+    prepared: &Prepared,
+    restored: Restored,
+    connected: &mut Connected,
+    files: Files,
+) -> Result<Books, Failure> {
+    let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
+    let (major, minor, _) = connected.greeting.version;
+    let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
+    if (major, minor) < (then.next().unwrap_or(0), then.next().unwrap_or(0)) {
+        let message = format!(
+            "the VM was saved by QEMU {}, and this is {major}.{minor}",
+            crate::qemu::quote::word(qemu_version.as_ref())
+        );
+        let error = ChangeError::unsupported(message);
+        let hint = "an older QEMU cannot load what a newer one has saved; choose another with `--qemu`";
+        return Err(StartError::Restore(error.hint(hint)).into());
+    }
+    let loaded = saving::load(&connected.session, &mut connected.events, stream).await;
+    loaded.map_err(|error| {
+        StartError::Restore(match missing {
+            Some(missing) => error.hint(format!("the VM was saved with more than this: {missing}")),
+            None => error,
+        })
+    })?;
+    set_again(&connected.session, &cards, &limits).await?;
+    let pending = Pending { cards, images: plugged, ..Pending::default() };
+    // written before the guest runs, as all that whoever takes over needs
+    pending.write(&prepared.run);
+    let mut inventory = rebuild::look(&connected.session, files, &prepared.spec, &pending).await?;
+    let runs = running && !prepared.options.paused;
+    inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
+    Ok(Books { inventory, record, pending })
+}
+
+/// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
+async fn set_again(
+    session: &Session,
+    cards: &Cards,
+    limits: &BTreeMap<String, Limits>,
+) -> Result<(), Failure> {
+    for (id, _) in cards.iter().filter(|(_, card)| !card.link_up) {
+        session.run(&set_link(id, false)).await?;
+    }
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
+    for (id, limits) in limits {
+        // its own name for the part that has the drive
+        if let Some(drive) = rebuild::drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
+            session.run(&block::throttle(drive, limits)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// QEMU holds the only listening end: a refusal means that it has ended.
+fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
+    connect_to(run, name).map_err(|error| Failure::Monitor(error.to_string()))
+}
+
+/// Connects to one of QEMU's sockets.
+pub(in crate::vm) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
+    let stream: StdStream = run.connect(name)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
+    let start_time = sys::process_start_time("/proc".as_ref(), Pid::from_raw(process.pid())).unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Facts {
+        host: prepared.host,
+        accel_reason: prepared.accel_reason.clone(),
+        qemu: prepared.qemu.clone(),
+        // known when it has spoken
+        qemu_version: String::new(),
+        qemu_package: String::new(),
+        qemu_pid: process.pid(),
+        qemu_start_time: start_time,
+        run_directory: prepared.run.path().to_owned(),
+        state_directory: prepared.state.path().to_owned(),
+        detached: launch.detached,
+        ephemeral: prepared.options.ephemeral,
+        max_resets: prepared.options.max_resets,
+        log_bytes: prepared.options.log_bytes,
+        stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
+        started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+        run: prepared.run.run_id(),
+        state_home: StoreEnvironment::from_env_or(prepared.options.state_home.as_deref())
+            .xdg_state_home
+            .map(PathBuf::from),
+        wrapped: None,
+    }
+}
+
+/// Makes the place where the VM's end will be recorded, once the VM runs: a start that fails leaves nothing. A store that cannot be
+/// used is no reason not to start.
+fn make_records(facts: &Facts) {
+    if let Err(error) = Records::open(&StoreEnvironment::from_env_or(facts.state_home.as_deref())) {
+        log::info!("how this VM ends will not be recorded: {error}");
+    }
+}
+
+/// The forwards from the start, with the ports that QEMU picked.
+async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failure> {
+    if spec.publish.iter().all(|forward| forward.host != 0) {
+        let bound = |forward: &Forward| Bound { forward: *forward, netdev: ids::NETDEV.to_owned() };
+        return Ok(spec.publish.iter().map(bound).collect());
+    }
+    Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect())
+}
+
+impl Up {
+    fn into_running(self, prepared: Prepared) -> Running {
+        let Prepared { mut spec, run, state, images, mut inventory, shares, control, options, .. } = prepared;
+        let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
+        let agent_open = self.books.is_some();
+        let books = self.books.unwrap_or_else(|| {
+            inventory.run_state = if options.paused { RunState::Paused } else { RunState::Running };
+            if let Some(Added { devices, cpus, memory }) = self.added {
+                inventory.take_in(devices, false);
+                (spec.cpus, spec.memory) = (cpus, memory);
+            }
+            Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
+        });
+        let Books { mut inventory, record, pending } = books;
+        inventory.forwards = self.forwards;
+        let Connected { session, events, .. } = self.connected;
+        Running::assemble(Whole {
+            spec,
+            machine: None,
+            facts: self.facts,
+            inventory,
+            session,
+            events,
+            agent: self.agent,
+            agent_open,
+            console: self.console,
+            images,
+            process: self.process,
+            inbox,
+            asks,
+            signals: self.signals,
+            started: self.started,
+            journal: Journal::new(Arc::clone(&run), pending),
+            plugged: Plugged::new(Arc::clone(&run), record),
+            run,
+            state,
+            shares,
+            user_qmp: self.user_qmp,
+            control,
+        })
+    }
+}

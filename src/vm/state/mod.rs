@@ -1,0 +1,15 @@
+//! What is known of a VM: its inventory, its images, its cached status, what is kept on disk of its changes and of its end.
+
+pub(in crate::vm) mod facts;
+pub(in crate::vm) mod images;
+pub(in crate::vm) mod inventory;
+pub(in crate::vm) mod journal;
+pub(in crate::vm) mod nics;
+pub(in crate::vm) mod open_files;
+pub(in crate::vm) mod opened;
+pub(in crate::vm) mod outcome;
+pub(in crate::vm) mod plugged;
+pub(in crate::vm) mod present;
+pub(in crate::vm) mod record;
+pub(in crate::vm) mod run_state;
+pub(in crate::vm) mod status;

@@ -1,0 +1,145 @@
+//! What was in the VM from the start and what was plugged since, with the commands that did it: from these the same machine
+//! can be built again. Written to the run directory, for QEMU cannot be asked for it.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::host::dirs::{RunDir, names};
+use crate::qemu::plan::Step;
+use crate::qemu::{Command, ids};
+use crate::spec::Networking;
+
+use super::inventory::{Inventory, Kind};
+use crate::vm::error::{ChangeError, ErrorKind};
+
+/// The file in the run directory.
+const FILE: &str = names::PLUGGED;
+
+/// How the VM came to its devices.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::vm) struct Record {
+    /// Ids of what the command line has.
+    pub(in crate::vm) cold: Vec<String>,
+    /// What was plugged since, in that order.
+    pub(in crate::vm) hot: Vec<Hot>,
+}
+
+/// A device that was plugged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::vm) struct Hot {
+    pub(in crate::vm) id: String,
+    /// `blockdev-add` or `netdev_add`, and `device_add`.
+    pub(in crate::vm) commands: Vec<Command>,
+}
+
+/// The record, and its file.
+#[derive(Debug)]
+pub(in crate::vm) struct Plugged {
+    run: Arc<RunDir>,
+    record: Record,
+}
+
+impl Plugged {
+    /// Of a VM that starts.
+    pub(in crate::vm) fn new(run: Arc<RunDir>, record: Record) -> Self {
+        let plugged = Self { run, record };
+        plugged.write();
+        plugged
+    }
+
+    /// Of a VM that is taken over.
+    pub(in crate::vm) fn read(run: Arc<RunDir>) -> Self {
+        let text = run.read(FILE).unwrap_or_default();
+        Self { run, record: serde_json::from_slice(&text).unwrap_or_default() }
+    }
+
+    pub(in crate::vm) fn commands(steps: &[Step]) -> Vec<Command> {
+        steps.iter().map(|step| step.command.clone()).collect()
+    }
+
+    pub(in crate::vm) fn add(&mut self, id: &str, commands: Vec<Command>) {
+        self.record.hot.push(Hot { id: id.to_owned(), commands });
+        self.write();
+    }
+
+    pub(in crate::vm) fn remove(&mut self, id: &str) {
+        let before = self.record.hot.len();
+        self.record.hot.retain(|hot| hot.id != id);
+        if self.record.hot.len() != before {
+            self.write();
+        }
+    }
+
+    /// The record, if it is that of the machine as it is now.
+    pub(in crate::vm) fn of_now(&self, inventory: &Inventory) -> Result<Record, ChangeError> {
+        let Record { cold, hot } = &self.record;
+        let refused = |message: String| {
+            let kind = ErrorKind::NotNow { state: "changed".to_owned() };
+            Err(ChangeError::new(kind, message)
+                .hint("what has changed since the start cannot be built again"))
+        };
+        for entry in inventory.devices() {
+            let id = entry.id.as_str();
+            if cold.iter().all(|cold| cold != id) && hot.iter().all(|hot| hot.id != id) {
+                return refused(format!("nobody knows how '{id}' was plugged: it was not by vmrun"));
+            }
+            if let Kind::Nic(nic) = &entry.kind
+                && hot.iter().any(|hot| hot.id == id)
+                && nic.network != Some(Networking::User)
+            {
+                return refused(format!(
+                    "network card '{id}' hangs on a device of the host that was opened for it"
+                ));
+            }
+            if let Kind::Disk(facts) = &entry.kind
+                && facts.removable
+                && facts.node.as_deref() != Some(id)
+            {
+                return refused(format!("CD-ROM drive '{id}' has another medium than at the start"));
+            }
+        }
+        if let Some(bound) = inventory.forwards_asked_for().find(|bound| bound.netdev != ids::NETDEV) {
+            return refused(format!("{} leads to a network card that was plugged", bound.forward));
+        }
+        match cold.iter().find(|id| inventory.device(id).is_none()) {
+            Some(id) => refused(format!("'{id}', which the VM had at the start, has been unplugged")),
+            None => Ok(self.record.clone()),
+        }
+    }
+
+    fn write(&self) {
+        let written = serde_json::to_vec(&self.record)
+            .map_err(std::io::Error::other)
+            .and_then(|text| self.run.write(FILE, &text));
+        if let Err(error) = written {
+            log::warn!("what is plugged could not be written down: {error}");
+        }
+    }
+}
+
+impl Record {
+    /// The same as arguments of a QEMU that waits for the machine's state.
+    pub(in crate::vm) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        for command in self.hot.iter().flat_map(|hot| &hot.commands) {
+            let option = match command.execute.as_str() {
+                "blockdev-add" => "-blockdev",
+                "device_add" => "-device",
+                "netdev_add" => "-netdev",
+                _ => continue,
+            };
+            arguments.extend([option.into(), Value::Object(command.arguments.clone()).to_string().into()]);
+        }
+        arguments.extend(["-incoming".into(), "defer".into()]);
+        arguments
+    }
+
+    /// Of a machine that nothing has been plugged into yet.
+    pub(in crate::vm) fn cold(inventory: &Inventory) -> Self {
+        let cold = inventory.devices().map(|entry| entry.id.to_string()).collect();
+        Self { cold, hot: Vec::new() }
+    }
+}

@@ -1,0 +1,125 @@
+//! What is kept of a VM after its end: what it was, how it ended, and the last output of its console.
+//!
+//! The record is there before the run directory goes: whoever finds neither was never told of a VM.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::dirs::{Records, RunId, StoreEnvironment};
+use crate::spec::{VmName, VmSpec};
+
+use super::facts::Facts;
+use super::outcome::Outcome;
+
+/// How much of the console's last output is kept.
+const CONSOLE: usize = 64 << 10;
+
+/// The record of one run of a VM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Which run.
+    pub run: RunId,
+    /// When it ended, in milliseconds after the Unix epoch.
+    pub ended_unix_ms: u64,
+    /// How long it ran, in milliseconds; none where nobody watched its end.
+    #[serde(default)]
+    pub ran_ms: Option<u64>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it was made from.
+    pub spec: VmSpec,
+    /// What was decided or found at its start.
+    pub facts: Facts,
+}
+
+impl RunRecord {
+    /// Its name.
+    pub fn name(&self) -> &VmName {
+        &self.spec.name
+    }
+
+    /// Milliseconds since its end.
+    pub fn age_ms(&self) -> u64 {
+        now().saturating_sub(self.ended_unix_ms)
+    }
+
+    /// The state directory; none for a VM that had one only while it ran.
+    pub fn state_directory(&self) -> Option<&Path> {
+        (!self.facts.ephemeral).then_some(self.facts.state_directory.as_path())
+    }
+
+    /// The last output of its console.
+    pub fn console(&self) -> Vec<u8> {
+        let records = Records::existing(&StoreEnvironment::from_env_or(self.facts.state_home.as_deref()));
+        records.and_then(|records| records.console(&self.run)).unwrap_or_default()
+    }
+
+    /// The record of this run.
+    pub fn of_run(environment: &StoreEnvironment, run: &RunId) -> Option<Self> {
+        parse(&Records::existing(environment)?.read(run)?)
+    }
+
+    /// The newest record of a name in a folder of running VMs.
+    pub fn of_name(environment: &StoreEnvironment, root: &Path, name: &VmName) -> Option<Self> {
+        Self::all(environment, root).into_iter().rfind(|record| record.name() == name)
+    }
+
+    /// All records of VMs of one folder of running VMs, the newest last. What cannot be read is not among them.
+    pub fn all(environment: &StoreEnvironment, root: &Path) -> Vec<Self> {
+        let Some(records) = Records::existing(environment) else { return Vec::new() };
+        let runs = records.runs().unwrap_or_default();
+        let mut all: Vec<Self> = runs.iter().filter_map(|run| parse(&records.read(run)?)).collect();
+        all.retain(|record| record.facts.run_directory.parent() == Some(root));
+        all.sort_by(|a, b| (a.ended_unix_ms, &a.run).cmp(&(b.ended_unix_ms, &b.run)));
+        all
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn forget(&self, environment: &StoreEnvironment) -> std::io::Result<()> {
+        Records::open(environment).map_err(std::io::Error::other)?.remove(&self.run)
+    }
+}
+
+/// Writes the record of a VM that has ended. One that cannot be written costs those who ask later their answer, and nobody else
+/// anything.
+pub(in crate::vm) fn write(
+    spec: &VmSpec,
+    facts: &Facts,
+    outcome: &Outcome,
+    ran: Option<Duration>,
+    console: &[u8],
+) {
+    // it was started by a version that wrote no records, or its store cannot be used, which was said at its start
+    let Some(run) = facts.run.clone() else { return };
+    let record = RunRecord {
+        run,
+        ended_unix_ms: now(),
+        ran_ms: ran.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX)),
+        outcome: outcome.clone(),
+        spec: spec.clone(),
+        facts: facts.clone(),
+    };
+    let last = &console[console.len().saturating_sub(CONSOLE)..];
+    let environment = StoreEnvironment::from_env_or(facts.state_home.as_deref());
+    let written = Records::open(&environment).map_err(|error| error.to_string()).and_then(|records| {
+        let text = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
+        records.write(&record.run, &text, last).map_err(|error| error.to_string())
+    });
+    if let Err(why) = written {
+        log::info!("how VM '{}' ended cannot be recorded: {why}", spec.name);
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<RunRecord> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
