@@ -336,7 +336,7 @@ async fn carry_out(
         }
         (_, true) => {}
     }
-    vm.qmp(Command { execute, arguments }).await.map_err(|error| match error {
+    vm.client_qmp(Command { execute, arguments }).await.map_err(|error| match error {
         CommandError::Refused { class, desc, .. } => (class, desc),
         other => generic(&other.to_string()),
     })

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::qemu::Command;
 use crate::qmp::CommandError;
+use crate::qmp::session::COMMAND_TIMEOUT;
 
 use super::bus::{Bus, Pulse};
 use super::console::Console;
@@ -19,8 +20,8 @@ use crate::vm::state::status::{Status, Told};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;
-/// So many commands of clients' own are with QEMU at a time. It works on one after the other, in their order, and the next of vmrun's own
-/// (a change, `quit`) must not wait behind those of a hundred clients.
+/// How many commands that clients wrote themselves may be with QEMU at a time. QEMU carries out one after the other, in their order, and
+/// vmrun's own (a change, a query of `status`, `quit`) must not wait behind those of a hundred clients: they need no turn.
 const RAW_AT_ONCE: usize = 2;
 /// How long it takes at most from QEMU's end until its outcome is told: what it has said last is read, its helpers end.
 const END_IS_NEAR: Duration = Duration::from_secs(5);
@@ -28,8 +29,9 @@ const END_IS_NEAR: Duration = Duration::from_secs(5);
 /// A request to the owner, with the way back.
 pub(super) enum Ask {
     Status(oneshot::Sender<Arc<Status>>),
-    Change(Change, oneshot::Sender<Result<Done, ChangeError>>),
-    Raw(Command, RawTurn, oneshot::Sender<Result<Value, CommandError>>),
+    Change(Change, Option<RawTurn>, oneshot::Sender<Result<Done, ChangeError>>),
+    /// A command of QEMU's monitor: of a client with its turn, or one of vmrun's own queries without.
+    Raw(Command, Option<RawTurn>, oneshot::Sender<Result<Value, CommandError>>),
     Shutdown(ShutdownOptions),
 }
 
@@ -96,20 +98,35 @@ impl Handle {
         self.pulse.clone()
     }
 
-    /// Makes a change; returns when it came true.
+    /// Makes a change; returns when it came true. A raw command ([`Change::Qmp`], [`Change::Hmp`]), which only clients send, waits for
+    /// its turn.
     pub async fn change(&self, change: Change) -> Result<Done, ChangeError> {
-        let _turn = match change {
+        let turn = match change {
             Change::Qmp(_) | Change::Hmp(_) => self.raw_turns.next().await,
             _ => None,
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Ask::Change(change, reply)).await.map_err(|_| ChangeError::not_running())?;
+        self.inbox.send(Ask::Change(change, turn, reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())?
     }
 
-    /// Any command of QEMU's monitor, with QEMU's own error.
-    pub async fn qmp(&self, command: Command) -> Result<Value, CommandError> {
+    /// Any command of QEMU's monitor, for a client, with QEMU's own error. Waits for its turn.
+    pub async fn client_qmp(&self, command: Command) -> Result<Value, CommandError> {
         let turn = self.raw_turns.next().await.ok_or(CommandError::Disconnected)?;
+        self.raw(command, Some(turn)).await
+    }
+
+    /// One of vmrun's own queries of QEMU, which waits for no client's turn.
+    ///
+    /// # Errors
+    /// QEMU's own error; `Timeout` when QEMU stands still.
+    pub(super) async fn qmp(&self, command: Command) -> Result<Value, CommandError> {
+        let name = command.execute.clone();
+        let answer = tokio::time::timeout(COMMAND_TIMEOUT, self.raw(command, None)).await;
+        answer.unwrap_or(Err(CommandError::Timeout { command: name, after: COMMAND_TIMEOUT }))
+    }
+
+    async fn raw(&self, command: Command, turn: Option<RawTurn>) -> Result<Value, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Ask::Raw(command, turn, reply)).await.map_err(|_| CommandError::Disconnected)?;
         answer.await.unwrap_or(Err(CommandError::Disconnected))

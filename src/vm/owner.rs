@@ -26,12 +26,13 @@ use super::bus::{Bus, Pulse};
 use super::changes;
 use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
-use super::handle::Ask;
+use super::handle::{Ask, RawTurn};
 use super::ladder::Ladder;
 use super::signals::{Requests, Signals};
 use crate::vm::changes::change::{Change, Done};
 use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::changes::steps::{run_steps, to_the_end};
+use crate::vm::changes::taken::{self, Looks};
 use crate::vm::changes::turns::Turns;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::boot_watch::{BootWatch, NothingToBoot};
@@ -92,6 +93,7 @@ pub(super) struct Owner {
     pub(super) evidence: Evidence,
     oom_kills: OomKills,
     pub(super) resets: Resets,
+    pub(super) looks: Looks,
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
@@ -165,6 +167,7 @@ impl Owner {
             signals: parts.signals,
             signalled: Requests::default(),
             resets: Resets::default(),
+            looks: Looks::default(),
             ladder: None,
             work: FuturesUnordered::new(),
             next_ticket: 0,
@@ -190,7 +193,9 @@ impl Owner {
                     // a question changes nothing
                     Ask::Status(reply) if !self.is_wrapped() => {
                         let status = Arc::new(self.status());
-                        self.told.set(Arc::clone(&status));
+                        if !taken::status_asked(&mut self) {
+                            self.told.set(Arc::clone(&status));
+                        }
                         // the asker may have gone: nothing to do then
                         let _ = reply.send(status);
                         continue;
@@ -242,10 +247,10 @@ impl Owner {
             Ask::Status(reply) => {
                 wrap::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
-            Ask::Change(change, reply) if changes::needs_fresh_books(&change) => {
-                wrap::refreshed(self, |owner| owner.start_change(change, reply));
+            Ask::Change(change, turn, reply) if changes::needs_fresh_books(&change) => {
+                wrap::refreshed(self, |owner| owner.start_change(change, turn, reply));
             }
-            Ask::Change(change, reply) => self.start_change(change, reply),
+            Ask::Change(change, turn, reply) => self.start_change(change, turn, reply),
             Ask::Raw(command, turn, reply) => changes::raw(self, &command, |result| {
                 drop(turn);
                 drop(reply.send(result));
@@ -254,9 +259,9 @@ impl Owner {
         }
     }
 
-    fn start_change(&mut self, change: Change, reply: Reply) {
+    fn start_change(&mut self, change: Change, turn: Option<RawTurn>, reply: Reply) {
         match self.admit(&change) {
-            Ok(()) => changes::start(self, change, reply),
+            Ok(()) => changes::start(self, change, turn, reply),
             Err(refused) => drop(reply.send(Err(refused))),
         }
     }

@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use crate::host::usage;
 use crate::qemu::Command;
-use crate::qmp::session::COMMAND_TIMEOUT;
 
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
@@ -116,14 +115,7 @@ impl Handle {
     }
 
     async fn query(&self, name: &str) -> Result<Value, ChangeError> {
-        let answer = self.qmp(Command::new(name, Value::Null));
-        match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => {
-                let message = format!("QEMU did not answer {name} within {} s", COMMAND_TIMEOUT.as_secs());
-                Err(ChangeError::new(ErrorKind::TimedOut, message).hint("QEMU is stopped or overloaded"))
-            }
-        }
+        Ok(self.qmp(Command::new(name, Value::Null)).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod broken_qemu;
 mod cards;
+mod crowd;
 mod every_step;
 mod fake_devices;
 mod fake_keeping;

@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::error::{ChangeError, ErrorKind};
+use super::handle::RawTurn;
 use super::owner::{Owner, Reply};
 use crate::qmp::SessionError;
 use crate::qmp::session::COMMAND_TIMEOUT;
@@ -35,7 +36,8 @@ use crate::vm::changes::change::{Change, Done};
 const WITH_FILES: Duration = Duration::from_secs(60);
 
 /// Starts a change that was admitted; the reply comes when it came true.
-pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
+/// A raw command holds its client's turn until QEMU has answered, whether or not the client still waits.
+pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, reply: Reply) {
     let reply = within(owner, patience(&change), reply);
     match change {
         Change::AddUsb { selector, id } => usb::add(owner, selector, id, reply),
@@ -58,8 +60,8 @@ pub(super) fn start(owner: &mut Owner, change: Change, reply: Reply) {
         Change::Resume => power::resume(owner, reply),
         Change::Reset => power::reset(owner, reply),
         Change::Powerdown => power::powerdown(owner, reply),
-        Change::Qmp(command) => power::qmp(owner, &command, reply),
-        Change::Hmp(line) => power::hmp(owner, &line, reply),
+        Change::Qmp(command) => power::qmp(owner, &command, turn, reply),
+        Change::Hmp(line) => power::hmp(owner, &line, turn, reply),
     }
 }
 

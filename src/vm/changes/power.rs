@@ -10,6 +10,7 @@ use super::{answer, link};
 use crate::vm::changes::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
+use crate::vm::handle::RawTurn;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::run_state::RunState;
 use crate::vm::takeover::rebuild;
@@ -95,8 +96,11 @@ fn no_button(arch: Arch, acpi: Option<&str>) -> Option<&'static str> {
 }
 
 /// Any command of QEMU's monitor.
-pub(super) fn qmp(owner: &mut Owner, command: &Command, reply: Reply) {
-    raw(owner, command, |result| answer(reply, result.map(Done::Value).map_err(ChangeError::from)));
+pub(super) fn qmp(owner: &mut Owner, command: &Command, turn: Option<RawTurn>, reply: Reply) {
+    raw(owner, command, |result| {
+        drop(turn);
+        answer(reply, result.map(Done::Value).map_err(ChangeError::from));
+    });
 }
 
 /// The same with QEMU's own error. What it changed behind our back is looked at before the answer is given.
@@ -171,8 +175,9 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
 }
 
 /// A line of the human monitor.
-pub(super) fn hmp(owner: &mut Owner, line: &str, reply: Reply) {
+pub(super) fn hmp(owner: &mut Owner, line: &str, turn: Option<RawTurn>, reply: Reply) {
     raw(owner, &Command::hmp(line), |result| {
+        drop(turn);
         let said = result.map_err(ChangeError::from).and_then(|text| {
             let text = text.as_str().unwrap_or_default();
             hmp::understood(text).map_err(|error| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::qemu::Command;
 use crate::spec::{Forward, Protocol};
 
 use crate::vm::changes::change::{Change, Done, ForwardPattern};
@@ -66,14 +67,13 @@ async fn probe(vm: &Handle, forward: Forward) -> Result<Value, ChangeError> {
 
 async fn established(vm: &Handle, forward: Forward) -> Result<bool, ChangeError> {
     for _ in 0..PATIENCE {
-        match vm.change(Change::Hmp("info usernet".to_owned())).await {
-            Ok(Done::Text(text)) => match state(&text, forward.host, forward.guest) {
+        match vm.qmp(Command::hmp("info usernet")).await.map_err(ChangeError::from) {
+            Ok(text) => match state(text.as_str().unwrap_or_default(), forward.host, forward.guest) {
                 Some("SYN_SENT" | "SYN_RCVD" | "SYN_RECEIVED") => {}
                 Some("ESTABLISHED" | "FIN_WAIT_1" | "FIN_WAIT_2" | "CLOSE_WAIT") => return Ok(true),
                 // refused: QEMU has dropped it
                 _ => return Ok(false),
             },
-            Ok(_) => return Ok(false),
             Err(error) if error.kind == ErrorKind::NotRunning => std::future::pending().await,
             Err(error) => return Err(error),
         }

@@ -13,7 +13,6 @@ use crate::host::made::MadeFile;
 use crate::qemu::Command;
 use crate::spec::keys::KeyCombo;
 
-use crate::vm::changes::change::Change;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -40,8 +39,8 @@ impl Handle {
         let status = self.status().await?;
         let file = Temporary::new(&status.facts.run_directory).map_err(ChangeError::host)?;
         let arguments = json!({ "filename": file.told_to_qemu, "format": "png" });
-        let done = self.change(Change::Qmp(Command::new("screendump", arguments))).await;
-        done.map_err(|error| match error.message.contains("no console") {
+        let done = self.qmp(Command::new("screendump", arguments)).await;
+        done.map_err(ChangeError::from).map_err(|error| match error.message.contains("no console") {
             true => ChangeError::unsupported("this VM has no display to take a picture of")
                 .hint("start it with `--display headless`, which is a video device without a window"),
             false => error,
@@ -67,7 +66,7 @@ impl Handle {
                 combo.keys().iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
             let hold = u64::try_from(hold).unwrap_or(1).max(1);
             let arguments = json!({ "keys": keys, "hold-time": hold });
-            self.change(Change::Qmp(Command::new("send-key", arguments))).await?;
+            self.qmp(Command::new("send-key", arguments)).await?;
             // QEMU answers at once, and its keyboards' queues are short
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

@@ -239,7 +239,7 @@ async fn commands_of_many_clients_leave_room_for_vmruns_own() {
     let schema = Command::new("query-qmp-schema", Value::Null);
     let ask = |_| {
         let (handle, schema) = (vm.handle.clone(), schema.clone());
-        tokio::spawn(async move { handle.qmp(schema).await })
+        tokio::spawn(async move { handle.client_qmp(schema).await })
     };
     let clients: Vec<_> = (0..100).map(ask).collect();
     let handle = vm.handle.clone();
