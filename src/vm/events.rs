@@ -9,7 +9,7 @@ use crate::qemu::Command;
 use crate::qmp::{CommandError, Event, View};
 use crate::spec::OnPanic;
 
-use super::changes::{media, remove};
+use super::changes::{media, remove, taken};
 use super::handle::ShutdownOptions;
 use super::owner::Owner;
 use crate::vm::guest::agent::Loss;
@@ -34,7 +34,10 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
         View::Stop => stopped(owner),
         View::Resume => resumed(owner),
         View::Suspend => owner.inventory.run_state = RunState::Suspended,
-        View::Wakeup => owner.inventory.run_state = RunState::Running,
+        View::Wakeup => {
+            owner.inventory.run_state = RunState::Running;
+            taken::look_again(owner);
+        }
         View::Shutdown { guest, reason } => {
             owner.evidence.shutdown_event(reason, guest);
             owner.inventory.run_state = RunState::Off;
@@ -105,6 +108,7 @@ fn resumed(owner: &mut Owner) {
     if owner.inventory.run_state != RunState::Off || owner.is_wrapped() {
         owner.inventory.run_state = RunState::Running;
         owner.inventory.reason = None;
+        taken::look_again(owner);
     }
 }
 
@@ -112,6 +116,7 @@ fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
     owner.begins_anew();
     owner.agent.lose(Loss::Reset);
+    taken::look_again(owner);
     let by_guest = owner.resets.count(guest, Instant::now());
     let Some(limit) = owner.facts.max_resets else { return };
     if by_guest > limit && !owner.evidence.has_too_many_resets() {
@@ -155,6 +160,7 @@ pub(super) fn agent_port(owner: &mut Owner, open: bool) {
         owner.agent.lose(Loss::Closed);
         return;
     }
+    taken::look_again(owner);
     let agent = owner.agent.clone();
     owner.spawn(async move { agent.opened().await }, |_, result| match result {
         Ok(()) => log::info!("the guest agent answers"),

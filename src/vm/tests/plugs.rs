@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::spec::DiskBus;
 use crate::vm::{ChangeError, Done, ErrorKind};
 
@@ -270,4 +272,60 @@ async fn what_the_guest_does_not_take_is_told() {
     assert!(before.elapsed() < Duration::from_millis(10));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(of(&vm.status().await, "keys"), Some(false));
+}
+
+/// How often QEMU was asked what the guest has taken.
+fn looks(vm: &FakeVm) -> usize {
+    vm.qemu.seen().iter().filter(|name| *name == "query-pci").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_nobody_takes_is_looked_at_for_a_minute_and_then_after_events() {
+    let hours = Duration::from_secs(3 * 3600);
+    let vm = FakeVm::start().await;
+    vm.qemu.model().takes_nothing = true;
+    vm.change(keyboard(Some("keys"))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    let before = looks(&vm);
+    assert!((5..30).contains(&before), "{before}");
+    tokio::time::sleep(hours).await;
+    assert_eq!(looks(&vm), before, "an idle VM is left alone");
+
+    let resume = ("RESUME", json!({}));
+    let reset = ("RESET", json!({ "guest": true, "reason": "guest-reset" }));
+    let agent = ("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": true }));
+    let wakeup = ("WAKEUP", json!({}));
+    for (name, data) in [resume, reset, agent, wakeup] {
+        let before = looks(&vm);
+        vm.qemu.event(name, data);
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        let after = looks(&vm);
+        assert!((5..30).contains(&(after - before)), "{name}: {}", after - before);
+        tokio::time::sleep(hours).await;
+        assert_eq!(looks(&vm), after, "{name}");
+    }
+
+    // a hundred events at once are followed by as many looks as one
+    let before = looks(&vm);
+    for _ in 0..100 {
+        vm.qemu.event("RESUME", json!({}));
+    }
+    tokio::time::sleep(hours).await;
+    assert!((5..30).contains(&(looks(&vm) - before)), "{}", looks(&vm) - before);
+
+    // a client who asks causes one look, and the next one sees what came of it: a driver may have been loaded by hand
+    let taken = async || {
+        let status = vm.status().await;
+        status.devices.iter().find(|entry| entry.id.as_str() == "keys").and_then(|entry| entry.taken)
+    };
+    vm.qemu.model().takes_nothing = false;
+    let before = looks(&vm);
+    assert_eq!(taken().await, Some(false));
+    assert_eq!(taken().await, Some(false));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(taken().await, Some(true));
+    vm.qemu.event("RESUME", json!({}));
+    tokio::time::sleep(hours).await;
+    assert_eq!(taken().await, Some(true));
+    assert!(looks(&vm) <= before + 2, "its controller is looked at once more, and that is all");
 }
