@@ -94,7 +94,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         uptime_ms: milliseconds(status.uptime()),
         uuid: status.spec.uuid.to_string(),
         arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),
-        machine: machine.unwrap_or_else(|| crate::qemu::default_machine(status.spec.arch).to_owned()),
+        machine: machine.unwrap_or_else(|| status.spec.arch.facts().machine.to_owned()),
         cpus: status.spec.cpus,
         memory_bytes: status.spec.memory.bytes(),
         accel: status.facts.host.accel.to_string(),

@@ -7,46 +7,26 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::sys;
-use crate::spec::{Accel, AccelList, Arch, Os};
+use crate::spec::{Accel, AccelList, Arch};
 
 /// What decides about acceleration on a machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Its operating system.
-    pub os: Os,
     /// Its processor's architecture.
     pub arch: Arch,
     /// `/proc/cpuinfo`.
     pub cpuinfo: PathBuf,
     /// `/dev/kvm`.
     pub dev_kvm: PathBuf,
-    /// macOS: whether `sysctl kern.hv_support` is 1.
-    pub hv_support: bool,
 }
 
 impl Machine {
-    /// This machine; none on an architecture or a system that vmrun does not know.
+    /// This machine; none on an architecture that vmrun does not know.
     pub fn here() -> Option<Self> {
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => Arch::X86_64,
-            "aarch64" => Arch::Aarch64,
-            "s390x" => Arch::S390x,
-            "riscv64" => Arch::Riscv64,
-            _ => return None,
-        };
-        let os = match std::env::consts::OS {
-            "linux" => Os::Linux,
-            "macos" => Os::Macos,
-            _ => return None,
-        };
-        let (cpuinfo, dev_kvm) = ("/proc/cpuinfo".into(), "/dev/kvm".into());
-        Some(Self { os, arch, cpuinfo, dev_kvm, hv_support: os == Os::Macos && hv_support() })
+        // Rust's names of the architectures are the same
+        let arch = std::env::consts::ARCH.parse().ok()?;
+        Some(Self { arch, cpuinfo: "/proc/cpuinfo".into(), dev_kvm: "/dev/kvm".into() })
     }
-}
-
-fn hv_support() -> bool {
-    let output = std::process::Command::new("/usr/sbin/sysctl").args(["-n", "kern.hv_support"]).output();
-    output.is_ok_and(|output| output.stdout.trim_ascii() == b"1")
 }
 
 /// What was chosen, and why.
@@ -115,7 +95,6 @@ impl AccelError {
 fn name(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "KVM",
-        Accel::Hvf => "HVF",
         Accel::Tcg => "TCG",
     }
 }
@@ -138,14 +117,10 @@ pub fn choose(requested: Option<&AccelList>, guest: Arch, host: &Machine) -> Res
 }
 
 fn choose_best(guest: Arch, host: &Machine) -> AccelChoice {
-    let native = match host.os {
-        Os::Linux => Accel::Kvm,
-        Os::Macos => Accel::Hvf,
-    };
-    match check(native, guest, host) {
-        Ok(()) => AccelChoice { accel: native, reason: format!("{} works", name(native)), warning: None },
+    match check(Accel::Kvm, guest, host) {
+        Ok(()) => AccelChoice { accel: Accel::Kvm, reason: "KVM works".to_owned(), warning: None },
         Err(why) => {
-            let warning = || Warning::new(&[(native, why.clone())], Accel::Tcg);
+            let warning = || Warning::new(&[(Accel::Kvm, why.clone())], Accel::Tcg);
             AccelChoice { accel: Accel::Tcg, warning: (guest == host.arch).then(warning), reason: why }
         }
     }
@@ -171,25 +146,10 @@ fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoic
 fn check(accel: Accel, guest: Arch, host: &Machine) -> Result<(), String> {
     match accel {
         Accel::Tcg => Ok(()),
-        _ if guest != host.arch => {
-            Err(format!("the guest is {}, this machine is {}", arch(guest), arch(host.arch)))
+        Accel::Kvm if guest != host.arch => {
+            Err(format!("the guest is {guest}, this machine is {}", host.arch))
         }
-        Accel::Kvm if host.os != Os::Linux => Err("KVM is Linux's".to_owned()),
-        Accel::Hvf if host.os != Os::Macos => Err("HVF is macOS's".to_owned()),
-        Accel::Hvf if !host.hv_support => {
-            Err("this Mac's processor has no virtualisation (kern.hv_support)".to_owned())
-        }
-        Accel::Hvf => Ok(()),
         Accel::Kvm => check_kvm(host),
-    }
-}
-
-fn arch(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "x86_64",
-        Arch::Aarch64 => "aarch64",
-        Arch::S390x => "s390x",
-        Arch::Riscv64 => "riscv64",
     }
 }
 
@@ -234,7 +194,7 @@ mod tests {
         fs::write(root.join("cpuinfo"), cpuinfo).unwrap();
         fs::write(root.join("kvm"), "").unwrap();
         let (cpuinfo, dev_kvm) = (root.join("cpuinfo"), root.join("kvm"));
-        Machine { os: Os::Linux, arch, cpuinfo, dev_kvm, hv_support: false }
+        Machine { arch, cpuinfo, dev_kvm }
     }
 
     #[test]
@@ -272,11 +232,11 @@ mod tests {
     #[test]
     fn the_first_asked_for_that_works_is_taken() {
         let root = tempfile::tempdir().unwrap();
-        let host = machine(root.path(), Arch::Aarch64, "");
-        let choice = choose(Some(&AccelList(vec![Accel::Hvf, Accel::Tcg])), Arch::Aarch64, &host).unwrap();
+        let host = machine(root.path(), Arch::X86_64, "");
+        let choice = choose(Some(&AccelList(vec![Accel::Kvm, Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!(choice.accel, Accel::Tcg);
-        assert_eq!(choice.reason, "HVF does not work: HVF is macOS's");
-        assert_eq!(choice.warning.unwrap().message, "HVF does not work here: TCG is used, which is slow");
+        assert_eq!(choice.reason, "KVM does not work: the guest is aarch64, this machine is x86_64");
+        assert_eq!(choice.warning.unwrap().message, "KVM does not work here: TCG is used, which is slow");
         let choice = choose(Some(&AccelList(vec![Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!((choice.accel, choice.warning), (Accel::Tcg, None));
     }
@@ -285,11 +245,8 @@ mod tests {
     fn the_error_says_why_each_does_not_work() {
         let root = tempfile::tempdir().unwrap();
         let host = machine(root.path(), Arch::X86_64, NO_FLAGS);
-        let error = choose(Some(&AccelList(vec![Accel::Kvm, Accel::Hvf])), Arch::X86_64, &host).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("KVM does not work: the CPU flags") && text.contains("HVF does not work: HVF is")
-        );
+        let error = choose(Some(&AccelList(vec![Accel::Kvm])), Arch::X86_64, &host).unwrap_err();
+        assert!(error.to_string().contains("KVM does not work: the CPU flags"), "{error}");
         assert!(error.hint().unwrap().contains("tcg"));
     }
 
@@ -301,14 +258,5 @@ mod tests {
             |name: &str| Some(if name == "VMRUN_ACCEL" { String::new() } else { "tcg".to_owned() });
         assert_eq!(override_from(linuxkit).as_deref(), Some("tcg"));
         assert_eq!(override_from(|_| None), None);
-    }
-
-    #[test]
-    fn a_mac_is_accelerated_if_its_processor_can() {
-        let root = tempfile::tempdir().unwrap();
-        let mut host = Machine { os: Os::Macos, ..machine(root.path(), Arch::Aarch64, "") };
-        assert_eq!(choose(None, Arch::Aarch64, &host).unwrap().accel, Accel::Tcg);
-        host.hv_support = true;
-        assert_eq!(choose(None, Arch::Aarch64, &host).unwrap().accel, Accel::Hvf);
     }
 }

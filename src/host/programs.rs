@@ -88,14 +88,8 @@ impl ProgramError {
 /// # Errors
 /// It is not there; the hint names the package.
 pub fn qemu(arch: Arch, given: Option<&Path>, search: &SearchPath) -> Result<PathBuf, ProgramError> {
-    let (name, package) = match arch {
-        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
-        Arch::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
-        // Debian 12 has it in qemu-system-misc, later releases in a package of its own
-        Arch::S390x => ("qemu-system-s390x", "qemu-system-s390x (Debian 12: qemu-system-misc)"),
-        Arch::Riscv64 => ("qemu-system-riscv64", "qemu-system-riscv (Debian 12: qemu-system-misc)"),
-    };
-    find(name, package, given, &[], search)
+    let facts = arch.facts();
+    find(facts.program, facts.package, given, &[], search)
 }
 
 /// `qemu-img`.

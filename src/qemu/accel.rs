@@ -4,14 +4,10 @@ use super::machine::Family;
 use super::{HostFacts, Machine};
 use crate::spec::{Accel, Arch, VmSpec};
 
-/// GICv2 serves at most this many processors.
-const GIC_V2_CPUS: u32 = 8;
-
 /// `-accel`.
 pub(super) fn accel(accel: Accel) -> &'static str {
     match accel {
         Accel::Kvm => "kvm",
-        Accel::Hvf => "hvf",
         Accel::Tcg => "tcg",
     }
 }
@@ -21,18 +17,11 @@ pub(super) fn cpu(spec: &VmSpec, host: &HostFacts) -> Option<String> {
     if let Some(model) = &spec.cpu {
         return Some(model.clone());
     }
-    let model = match (host.accel, spec.arch) {
-        (Accel::Kvm | Accel::Hvf, _) => "host",
-        // pointer authentication's standard algorithm costs TCG half of its speed
-        (Accel::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
-        // `max` came with 8.2; the default, `rv64`, has what a distribution needs
-        (Accel::Tcg, Arch::Riscv64) => return None,
-        // Told that copying bytes is fast (ERMS, FSRM), Linux clears and copies memory by `rep stosb` and `rep movsb`, and TCG
-        // does these byte by byte: without, Linux boots in nine tenths of the time (QEMU 7.2)
-        (Accel::Tcg, Arch::X86_64) => "max,erms=off,fsrm=off",
-        (Accel::Tcg, Arch::S390x) => "max",
+    let model = match host.accel {
+        Accel::Kvm => Some("host"),
+        Accel::Tcg => spec.arch.facts().emulated_cpu,
     };
-    Some(model.to_owned())
+    model.map(str::to_owned)
 }
 
 /// `-global`: what disks are to be like, those from the start and those that are plugged.
@@ -47,7 +36,7 @@ pub(super) fn device_defaults(machine: &Machine, host: &HostFacts) -> Vec<String
 }
 
 /// The interrupt controller's version, where `-machine` needs to be told.
-pub(super) fn gic_version(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Option<&'static str> {
+pub(super) fn gic_version(machine: &Machine, host: &HostFacts) -> Option<&'static str> {
     let is_virt = machine.family() == Family::Virt && machine.arch() == Arch::Aarch64;
     let chosen_by_user = machine.kind().contains("gic-version=");
     if !is_virt || chosen_by_user {
@@ -56,7 +45,5 @@ pub(super) fn gic_version(machine: &Machine, spec: &VmSpec, host: &HostFacts) ->
     match host.accel {
         Accel::Kvm => Some("host"),
         Accel::Tcg => Some("3"),
-        // QEMU has GICv3 under HVF since 8.0; GICv2 is its default and works everywhere
-        Accel::Hvf => (spec.cpus > GIC_V2_CPUS).then_some("3"),
     }
 }

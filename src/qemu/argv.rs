@@ -9,7 +9,7 @@ use super::{
     Channels, Device, HostFacts, Machine, Netdev, accel, boot, controllers, drives, firmware, io, plan,
     screen,
 };
-use crate::spec::{Boot, Firmware, Networking, OnPanic, Os, VmSpec};
+use crate::spec::{Boot, Firmware, Networking, OnPanic, VmSpec};
 
 const MIB: u64 = 1 << 20;
 
@@ -22,7 +22,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
     line.flags(&["-nodefaults", "-no-user-config", "-S"]);
     line.option("-name", format!("guest={}", spec.name));
     line.option("-uuid", spec.uuid.to_string());
-    if let Some(sandbox) = sandbox(spec, host) {
+    if let Some(sandbox) = sandbox(spec) {
         line.option("-sandbox", sandbox);
     }
     line.0.extend(actions(spec));
@@ -33,7 +33,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
     }
     line.0.extend(boot::arguments(spec));
     devices(&mut line, &machine, spec, host);
-    line.0.extend(screen::arguments(&spec.display, host.os));
+    line.0.extend(screen::arguments(&spec.display));
     line.0.extend(spec.extra.iter().cloned());
     line.0
 }
@@ -107,8 +107,8 @@ fn actions(spec: &VmSpec) -> Vec<OsString> {
 }
 
 /// Seccomp. None for bridges: any filter sets `no_new_privs`, and the setuid bridge helper then gains nothing.
-fn sandbox(spec: &VmSpec, host: &HostFacts) -> Option<&'static str> {
-    let possible = spec.sandbox && host.os == Os::Linux && !matches!(spec.networking, Networking::Bridge(_));
+fn sandbox(spec: &VmSpec) -> Option<&'static str> {
+    let possible = spec.sandbox && !matches!(spec.networking, Networking::Bridge(_));
     possible.then_some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 }
 
@@ -141,7 +141,7 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
     if machine.family() == Family::Microvm && controllers::uses_usb(machine, spec) {
         options.push("usb=on".to_owned());
     }
-    options.extend(accel::gic_version(machine, spec, host).map(|version| format!("gic-version={version}")));
+    options.extend(accel::gic_version(machine, host).map(|version| format!("gic-version={version}")));
     options.extend(firmware::machine_options(spec));
     if !spec.shares.is_empty() {
         options.push(format!("memory-backend={}", machine.ids().memory));

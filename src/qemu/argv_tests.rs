@@ -7,7 +7,7 @@ use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
 use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Display, Firmware, Image, ImageFormat, Share};
 
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
-    assert_eq!(crate::qemu::check(spec, host), Ok(()));
+    assert_eq!(crate::qemu::check(spec), Ok(()));
     let shares = (20..).take(spec.shares.len()).collect();
     let channels = Channels { qmp: 10, agent: 12, user_qmp: None, shares };
     let mut text = String::new();
@@ -31,20 +31,11 @@ macro_rules! golden {
 
 #[test]
 fn every_architecture_on_every_host() {
-    for (os, host_arch) in [
-        (Os::Linux, Arch::X86_64),
-        (Os::Linux, Arch::Aarch64),
-        (Os::Macos, Arch::X86_64),
-        (Os::Macos, Arch::Aarch64),
-    ] {
-        for arch in [Arch::X86_64, Arch::Aarch64, Arch::S390x, Arch::Riscv64] {
-            let accel = match (arch == host_arch, os) {
-                (false, _) => Accel::Tcg,
-                (true, Os::Linux) => Accel::Kvm,
-                (true, Os::Macos) => Accel::Hvf,
-            };
-            let host = HostFacts { os, arch: host_arch, accel, qemu_version: Some((7, 2)) };
-            let name = format!("{arch:?}_on_{os:?}_{host_arch:?}").to_lowercase();
+    for host_arch in [Arch::X86_64, Arch::Aarch64] {
+        for &arch in Arch::ALL {
+            let accel = if arch == host_arch { Accel::Kvm } else { Accel::Tcg };
+            let host = HostFacts { arch: host_arch, accel, qemu_version: Some((7, 2)) };
+            let name = format!("{arch:?}_on_linux_{host_arch:?}").to_lowercase();
             insta::assert_snapshot!(name, rendered(&VmSpec { arch, ..spec() }, &host));
         }
     }

@@ -4,11 +4,8 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{HostFacts, Machine, boot, places};
-use crate::spec::{Arch, Firmware, Networking, Os, VmSpec};
-
-/// `COMMAND_LINE_SIZE` of Linux' `arch/x86/include/asm/setup.h`, less the NUL.
-const MAX_CMDLINE: usize = 2047;
+use super::{Machine, boot, places};
+use crate::spec::{Arch, Firmware, VmSpec};
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -35,14 +32,16 @@ pub enum Unsupported {
     /// More disks than there are places.
     #[error("{0} disks on virtio and nvme are too many: {1} fit (`bus=scsi` takes more, in one place)")]
     Disks(usize, usize),
-    /// Only Linux hosts have it.
-    #[error("{0} needs a Linux host")]
-    LinuxOnly(&'static str),
     /// The kernel would not start, and not say so.
-    #[error(
-        "the kernel's command line has {0} bytes: on x86_64 one of more than {MAX_CMDLINE} boots nothing"
-    )]
-    CommandLine(usize),
+    #[error("the kernel's command line has {bytes} bytes: on {arch} one of more than {most} boots nothing")]
+    CommandLine {
+        /// Its length.
+        bytes: usize,
+        /// The guest's architecture.
+        arch: Arch,
+        /// The longest that boots.
+        most: usize,
+    },
     /// An id that vmrun uses for something of its own.
     #[error("id '{0}' is reserved for vmrun's own devices")]
     ReservedId(String),
@@ -52,7 +51,7 @@ pub enum Unsupported {
 }
 
 /// Checks a description against its machine and host.
-pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
+pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
     let machine = Machine::of(spec);
     for disk in &spec.disks {
         if !machine.has_disk_bus(disk.bus) {
@@ -75,16 +74,8 @@ pub fn check(spec: &VmSpec, host: &HostFacts) -> Result<(), Unsupported> {
         return Err(Unsupported::Disks(disks, most));
     }
     let bytes = boot::command_line(&spec.boot).len();
-    if spec.arch == Arch::X86_64 && bytes > MAX_CMDLINE {
-        return Err(Unsupported::CommandLine(bytes));
-    }
-    if host.os != Os::Linux {
-        match spec.networking {
-            Networking::Bridge(_) => return Err(Unsupported::LinuxOnly("bridge networking")),
-            Networking::Tap(_) => return Err(Unsupported::LinuxOnly("tap networking")),
-            _ if !spec.shares.is_empty() => return Err(Unsupported::LinuxOnly("a shared folder (virtiofs)")),
-            _ => {}
-        }
+    if let Some(most) = spec.arch.facts().max_command_line.filter(|most| bytes > *most) {
+        return Err(Unsupported::CommandLine { bytes, arch: spec.arch, most });
     }
     check_ids(spec)
 }
@@ -107,16 +98,16 @@ fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu::testing::{disk, kvm_x86, spec};
+    use crate::qemu::testing::{disk, spec};
     use crate::spec::DiskBus;
 
     fn refusal(spec: VmSpec) -> String {
-        check(&spec, &kvm_x86()).unwrap_err().to_string()
+        check(&spec).unwrap_err().to_string()
     }
 
     #[test]
     fn refuses_what_the_machine_has_not() {
-        assert_eq!(check(&spec(), &kvm_x86()), Ok(()));
+        assert_eq!(check(&spec()), Ok(()));
         let sata = VmSpec { disks: vec![disk("a", DiskBus::Sata)], arch: Arch::S390x, ..spec() };
         assert_eq!(refusal(sata), "disk 'a': a s390-ccw-virtio machine has no sata bus");
         let usb = VmSpec { usb: true, arch: Arch::S390x, ..spec() };
@@ -125,7 +116,7 @@ mod tests {
             disks: (0..count).map(|number| disk(&format!("d{number}"), DiskBus::Virtio)).collect(),
             ..spec()
         };
-        assert_eq!(check(&many(41), &kvm_x86()), Ok(()));
+        assert_eq!(check(&many(41)), Ok(()));
         assert!(refusal(many(42)).contains("41 fit (`bus=scsi`"));
         assert_eq!(refusal(VmSpec { hotplug_slots: 65, ..spec() }), "65 hot-plug slots are too many: 64 fit");
     }
@@ -137,8 +128,8 @@ mod tests {
             arch,
             ..spec()
         };
-        assert_eq!(check(&kernel(2047, Arch::X86_64), &kvm_x86()), Ok(()));
-        assert_eq!(check(&kernel(2048, Arch::Aarch64), &kvm_x86()), Ok(()));
+        assert_eq!(check(&kernel(2047, Arch::X86_64)), Ok(()));
+        assert_eq!(check(&kernel(2048, Arch::Aarch64)), Ok(()));
         assert_eq!(
             refusal(kernel(2048, Arch::X86_64)),
             "the kernel's command line has 2048 bytes: on x86_64 one of more than 2047 boots nothing"

@@ -3,20 +3,7 @@
 use super::ids::{self, Ids};
 use crate::spec::{Arch, DiskBus, Layout, VmSpec};
 
-/// Machine types that behave alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// x86 with PCI Express and AHCI (`q35`, `pc-q35-…`).
-    Q35,
-    /// x86 with PCI and IDE (`pc`, `pc-i440fx-…`).
-    Pc,
-    /// x86 without PCI (`microvm`).
-    Microvm,
-    /// ARM or RISC-V with PCI Express (`virt`).
-    Virt,
-    /// s390x with its channel subsystem (`s390-ccw-virtio`).
-    Ccw,
-}
+pub use crate::spec::Family;
 
 /// Where a hot-plugged device can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,32 +39,18 @@ pub struct Machine {
     found: Option<Found>,
 }
 
-/// The machine type of an architecture unless another is asked for.
-pub fn default_machine(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "q35",
-        Arch::Aarch64 | Arch::Riscv64 => "virt",
-        Arch::S390x => "s390-ccw-virtio",
-    }
-}
-
 impl Machine {
     /// The machine that this description asks for.
     pub fn of(spec: &VmSpec) -> Self {
-        let default = default_machine(spec.arch);
-        let default_family = match spec.arch {
-            Arch::X86_64 => Family::Q35,
-            Arch::Aarch64 | Arch::Riscv64 => Family::Virt,
-            Arch::S390x => Family::Ccw,
-        };
-        let kind = spec.machine.as_deref().unwrap_or(default);
+        let defaults = spec.arch.facts();
+        let kind = spec.machine.as_deref().unwrap_or(defaults.machine);
         // options may follow the type: `q35,hpet=off`
         let name = kind.split(',').next().unwrap_or(kind);
         let family = match (spec.arch, name) {
             (Arch::X86_64, "microvm") => Family::Microvm,
             (Arch::X86_64, "pc") => Family::Pc,
             (Arch::X86_64, name) if name.starts_with("pc-i440fx-") => Family::Pc,
-            _ => default_family,
+            _ => defaults.family,
         };
         Self { arch: spec.arch, family, layout: spec.layout, kind: kind.to_owned(), found: None }
     }

@@ -53,7 +53,7 @@ pub use check::{Unsupported, check};
 pub use command::Command;
 pub use device::Device;
 pub use facts::HostFacts;
-pub use machine::{Family, Found, Machine, PlugTarget, default_machine};
+pub use machine::{Family, Found, Machine, PlugTarget};
 pub use netdev::Netdev;
 pub use plan::{Check, Step};
 pub use slots::{NoSlot, Slots};

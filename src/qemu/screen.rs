@@ -2,23 +2,20 @@
 
 use std::ffi::OsString;
 
+use crate::spec::Display;
 use crate::spec::display::{Endpoint, WindowOptions};
-use crate::spec::{Display, Os};
 
 /// The arguments for a display.
 ///
 /// The kind is always named: by itself QEMU would open what it has built in, at worst VNC on a network port.
-pub(super) fn arguments(display: &Display, os: Os) -> Vec<OsString> {
-    let (kind, server) = match (display, os) {
-        (Display::None | Display::Headless, _) => ("none".to_owned(), None),
-        (Display::Gui, Os::Linux) => (window("gtk", &WindowOptions::default()), None),
-        (Display::Gui, Os::Macos) => ("cocoa".to_owned(), None),
-        (Display::Gtk(options), _) => (window("gtk", options), None),
-        (Display::Sdl(options), _) => (window("sdl", options), None),
-        (Display::Vnc(endpoint), _) => {
-            ("none".to_owned(), Some(["-vnc", &vnc(endpoint)].map(OsString::from)))
-        }
-        (Display::Spice(endpoint), _) => {
+pub(super) fn arguments(display: &Display) -> Vec<OsString> {
+    let (kind, server) = match display {
+        Display::None | Display::Headless => ("none".to_owned(), None),
+        Display::Gui => (window("gtk", &WindowOptions::default()), None),
+        Display::Gtk(options) => (window("gtk", options), None),
+        Display::Sdl(options) => (window("sdl", options), None),
+        Display::Vnc(endpoint) => ("none".to_owned(), Some(["-vnc", &vnc(endpoint)].map(OsString::from))),
+        Display::Spice(endpoint) => {
             ("none".to_owned(), Some(["-spice", &spice(endpoint)].map(OsString::from)))
         }
     };
@@ -58,33 +55,28 @@ fn commas_doubled(value: &str) -> String {
 mod tests {
     use super::*;
 
-    fn on_linux(display: &str) -> String {
-        let arguments = arguments(&display.parse().unwrap(), Os::Linux);
+    fn joined(display: &str) -> String {
+        let arguments = arguments(&display.parse().unwrap());
         arguments.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn no_path_ends_an_option_and_nothing_listens_to_the_network() {
-        assert_eq!(on_linux("headless"), "-display none");
-        assert_eq!(on_linux("vnc=unix:/a,to=9"), "-display none -vnc unix:/a,,to=9");
-        assert_eq!(on_linux("vnc=:1"), "-display none -vnc 127.0.0.1:1");
-        assert_eq!(on_linux("vnc=[::1]:1"), "-display none -vnc [::1]:1");
+        assert_eq!(joined("headless"), "-display none");
+        assert_eq!(joined("vnc=unix:/a,to=9"), "-display none -vnc unix:/a,,to=9");
+        assert_eq!(joined("vnc=:1"), "-display none -vnc 127.0.0.1:1");
+        assert_eq!(joined("vnc=[::1]:1"), "-display none -vnc [::1]:1");
         assert_eq!(
-            on_linux("spice=:5930"),
+            joined("spice=:5930"),
             "-display none -spice disable-ticketing=on,addr=127.0.0.1,port=5930"
         );
-        assert_eq!(
-            on_linux("spice=unix:/a,b"),
-            "-display none -spice disable-ticketing=on,unix=on,addr=/a,,b"
-        );
+        assert_eq!(joined("spice=unix:/a,b"), "-display none -spice disable-ticketing=on,unix=on,addr=/a,,b");
     }
 
     #[test]
     fn closing_a_window_does_not_pull_the_plug_unless_that_is_asked_for() {
-        assert_eq!(on_linux("gui"), "-display gtk,window-close=off");
-        assert_eq!(on_linux("sdl,gl=off"), "-display sdl,window-close=off,gl=off");
-        assert_eq!(on_linux("gtk,window-close=on"), "-display gtk,window-close=on");
-        let cocoa = arguments(&Display::Gui, Os::Macos);
-        assert_eq!(cocoa, ["-display", "cocoa"]);
+        assert_eq!(joined("gui"), "-display gtk,window-close=off");
+        assert_eq!(joined("sdl,gl=off"), "-display sdl,window-close=off,gl=off");
+        assert_eq!(joined("gtk,window-close=on"), "-display gtk,window-close=on");
     }
 }

@@ -15,7 +15,7 @@ fn id(text: &str) -> DeviceId {
 
 /// An x86 PC with KVM.
 pub(super) fn kvm_x86() -> HostFacts {
-    HostFacts { os: Os::Linux, arch: Arch::X86_64, accel: Accel::Kvm, qemu_version: Some((7, 2)) }
+    HostFacts { arch: Arch::X86_64, accel: Accel::Kvm, qemu_version: Some((7, 2)) }
 }
 
 /// A disk `/images/ID.qcow2`.

@@ -33,7 +33,7 @@ pub mod usb;
 pub mod vm;
 pub mod words;
 
-pub use arch::{Accel, AccelList, AccelListError, Arch, Os};
+pub use arch::{Accel, AccelList, AccelListError, Arch, ArchFacts, Family, PowerButton};
 pub use boot::{Boot, BootMode, Firmware, OnPanic};
 pub use condition::{Condition, ConditionError};
 pub use device::{DeviceError, DeviceSpec};

@@ -102,7 +102,6 @@ fn what_a_saved_vm_says_of_the_host_is_not_believed() {
     edited["facts"]["qemu"] = json!(evil);
     edited["facts"]["state_directory"] = json!(elsewhere);
     edited["facts"]["run_directory"] = json!(elsewhere);
-    edited["facts"]["host"]["os"] = json!("macos");
     edited["facts"]["log_bytes"] = json!(u64::MAX);
     edited["facts"]["qemu_pid"] = json!(1);
     edited["spec"]["sandbox"] = json!(false);

@@ -42,15 +42,10 @@ impl FirmwareSources {
         Self::standard(config)
     }
 
-    /// As QEMU's docs/interop/firmware.json has it: the user's folder, the administrator's, the distribution's; then Homebrew's.
+    /// As QEMU's docs/interop/firmware.json has it: the user's folder, the administrator's, the distribution's.
     /// `config_home` is `$XDG_CONFIG_HOME`, or `~/.config`.
     pub fn standard(config_home: Option<PathBuf>) -> Self {
-        let system = [
-            "/etc/qemu/firmware",
-            "/usr/share/qemu/firmware",
-            "/usr/local/share/qemu/firmware",
-            "/opt/homebrew/share/qemu/firmware",
-        ];
+        let system = ["/etc/qemu/firmware", "/usr/share/qemu/firmware", "/usr/local/share/qemu/firmware"];
         let own = config_home.map(|home| home.join("qemu/firmware"));
         Self { descriptors: own.into_iter().chain(system.map(PathBuf::from)).collect(), root: "/".into() }
     }
@@ -145,15 +140,10 @@ impl FirmwareError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotFound { arch, .. } => {
-                let package = match arch {
-                    Arch::X86_64 => "ovmf",
-                    Arch::Aarch64 => "qemu-efi-aarch64",
-                    Arch::Riscv64 => "qemu-efi-riscv64",
-                    Arch::S390x => return Some("s390x has no UEFI: leave --uefi away".to_owned()),
-                };
-                Some(format!("apt-get install {package}, or give a path with --fw"))
-            }
+            Self::NotFound { arch, .. } => Some(match arch.facts().firmware_package {
+                Some(package) => format!("apt-get install {package}, or give a path with --fw"),
+                None => format!("{arch} has no UEFI: leave --uefi away"),
+            }),
             Self::NoneInFolder { .. } => Some("give the path of the code file itself".to_owned()),
             Self::OtherVariables { vars, .. } => Some(format!(
                 "use the same firmware as before, or remove '{}' to start with new variables",

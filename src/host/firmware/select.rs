@@ -17,12 +17,8 @@ pub fn find(
     machine: Option<&str>,
     sources: &FirmwareSources,
 ) -> Result<FoundFirmware, FirmwareError> {
-    let machine = machine.unwrap_or(match arch {
-        Arch::X86_64 => "q35",
-        Arch::Aarch64 | Arch::Riscv64 => "virt",
-        Arch::S390x => "s390-ccw-virtio",
-    });
-    let described = from_descriptors(architecture(arch), &versioned(machine), &sources.descriptors);
+    let machine = machine.unwrap_or(arch.facts().machine);
+    let described = from_descriptors(arch.qemu_name(), &versioned(machine), &sources.descriptors);
     // the well-known ones have PCI drivers for the usual machines only
     let usual = !machine.starts_with("microvm");
     let well_known = || usual.then(|| well_known::find(arch, &sources.root)).flatten();
@@ -42,16 +38,6 @@ pub fn given(arch: Arch, path: &Path) -> Result<FoundFirmware, FirmwareError> {
         Ok(_) => Ok(well_known::beside(&path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FirmwareError::Missing(path)),
         Err(source) => Err(FirmwareError::Unreadable { path, source }),
-    }
-}
-
-/// As firmware descriptors call it.
-fn architecture(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "x86_64",
-        Arch::Aarch64 => "aarch64",
-        Arch::S390x => "s390x",
-        Arch::Riscv64 => "riscv64",
     }
 }
 

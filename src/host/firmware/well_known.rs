@@ -8,7 +8,7 @@ use crate::spec::{Arch, ImageFormat};
 /// Code, and the variables beside it; none = one image for `-bios`.
 type Place = (&'static str, Option<&'static str>);
 
-const X86_64: [Place; 13] = [
+const X86_64: [Place; 12] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", Some("OVMF_VARS_4M.fd")),
     ("/usr/share/OVMF/OVMF_CODE.fd", Some("OVMF_VARS.fd")),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", Some("OVMF_VARS.4m.fd")),
@@ -18,26 +18,23 @@ const X86_64: [Place; 13] = [
     ("/usr/share/qemu/ovmf-x86_64-code.bin", Some("ovmf-x86_64-vars.bin")),
     ("/usr/share/qemu/edk2-x86_64-code.fd", Some("edk2-i386-vars.fd")),
     ("/usr/local/share/qemu/edk2-x86_64-code.fd", Some("edk2-i386-vars.fd")),
-    ("/opt/homebrew/share/qemu/edk2-x86_64-code.fd", Some("edk2-i386-vars.fd")),
     ("/usr/share/ovmf/OVMF.fd", None),
     ("/usr/share/qemu/OVMF.fd", None),
     ("/usr/share/ovmf/bios.bin", None),
 ];
-const AARCH64: [Place; 8] = [
+const AARCH64: [Place; 7] = [
     ("/usr/share/AAVMF/AAVMF_CODE.fd", Some("AAVMF_VARS.fd")),
     ("/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", Some("AAVMF_VARS.fd")),
     ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", Some("vars-template-pflash.raw")),
     ("/usr/share/edk2/aarch64/QEMU_CODE.fd", Some("QEMU_VARS.fd")),
     ("/usr/share/qemu/edk2-aarch64-code.fd", Some("edk2-arm-vars.fd")),
     ("/usr/local/share/qemu/edk2-aarch64-code.fd", Some("edk2-arm-vars.fd")),
-    ("/opt/homebrew/share/qemu/edk2-aarch64-code.fd", Some("edk2-arm-vars.fd")),
     ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", None),
 ];
-const RISCV64: [Place; 4] = [
+const RISCV64: [Place; 3] = [
     ("/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", Some("RISCV_VIRT_VARS.fd")),
     ("/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd", Some("RISCV_VIRT_VARS.fd")),
     ("/usr/share/qemu/edk2-riscv-code.fd", Some("edk2-riscv-vars.fd")),
-    ("/opt/homebrew/share/qemu/edk2-riscv-code.fd", Some("edk2-riscv-vars.fd")),
 ];
 
 fn places(arch: Arch) -> &'static [Place] {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::qemu::Command;
 use crate::qmp::{CommandError, hmp};
-use crate::spec::Arch;
+use crate::spec::{Arch, PowerButton};
 
 use super::{answer, link};
 use crate::vm::changes::change::Done;
@@ -86,11 +86,13 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
 }
 
 /// Why a machine has no power button, by its architecture and its property `acpi`; QEMU takes the request all the same, and no guest
-/// hears of it. (aarch64 has one on a GPIO line without ACPI, s390x a signal of its own.)
-fn no_button(arch: Arch, acpi: Option<&str>) -> Option<&'static str> {
-    match (arch, acpi) {
-        (Arch::Riscv64, _) => Some("QEMU's riscv64 machines have none"),
-        (Arch::X86_64, Some("off")) => Some("on x86_64 it belongs to ACPI, which is switched off"),
+/// hears of it.
+fn no_button(arch: Arch, acpi: Option<&str>) -> Option<String> {
+    match (arch.facts().power_button, acpi) {
+        (PowerButton::None, _) => Some(format!("QEMU's {arch} machines have none")),
+        (PowerButton::Acpi, Some("off")) => {
+            Some(format!("on {arch} it belongs to ACPI, which is switched off"))
+        }
         _ => None,
     }
 }

@@ -267,10 +267,8 @@ impl StartError {
     /// Whether the request itself was wrong, rather than this machine in its way.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Usage { .. } => true,
+            Self::Usage { .. } | Self::Unsupported(_) => true,
             Self::Image { error, .. } => matches!(error.kind, ErrorKind::InvalidArgument { .. }),
-            // another host could; any other description could be known to be wrong without looking at one
-            Self::Unsupported(why) => !matches!(why, Unsupported::LinuxOnly(_)),
             _ => false,
         }
     }

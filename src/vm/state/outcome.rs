@@ -117,7 +117,7 @@ pub(in crate::vm) enum Asked {
 impl Evidence {
     /// Of a VM of this architecture.
     pub(in crate::vm) fn of(arch: Arch) -> Self {
-        Self { silent_power_off: arch == Arch::Riscv64, ..Self::default() }
+        Self { silent_power_off: arch.facts().silent_power_off, ..Self::default() }
     }
 
     pub(in crate::vm) fn out_of_memory(&mut self) {

@@ -19,8 +19,7 @@ use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Os, Protocol, Rates, Size, SnapshotName,
-    VmSpec,
+    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Protocol, Rates, Size, SnapshotName, VmSpec,
 };
 use crate::vm::bus::{Bus, Pulse};
 use crate::vm::changes::snapshots::{Progress, SnapshotChange};
@@ -89,7 +88,7 @@ pub(super) fn spec() -> VmSpec {
 
 fn facts(process: &Process, dir: &Path) -> Facts {
     Facts {
-        host: HostFacts { os: Os::Linux, arch: Arch::X86_64, accel: Accel::Tcg, qemu_version: Some((7, 2)) },
+        host: HostFacts { arch: Arch::X86_64, accel: Accel::Tcg, qemu_version: Some((7, 2)) },
         accel_reason: "a test".to_owned(),
         qemu: "/bin/sh".into(),
         qemu_version: "7.2.22".to_owned(),

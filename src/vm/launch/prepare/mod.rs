@@ -224,12 +224,7 @@ impl Plan {
         shares::check(request)?;
         let display = screen::resolve(&request.display)?;
         let devices = devices::extra(&request.devices, &qemu)?;
-        let host = HostFacts {
-            os: machine.os,
-            arch: machine.arch,
-            accel: accel.accel,
-            qemu_version: Some(OLDEST_QEMU),
-        };
+        let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
         Ok(Self { image, packed, kernel, boot, arch, host, accel, qemu, firmware, state, devices, display })
     }
 }
@@ -273,8 +268,7 @@ fn find_firmware(request: &Request, arch: Arch, boot: &Boot) -> Result<Option<Fo
         let path = std::path::absolute(path).map_err(system("the working directory"))?;
         return Ok(Some(firmware::given(arch, &path)?));
     }
-    // aarch64's `virt` has no firmware of its own: without a kernel to load it could not boot at all
-    let needed = arch == Arch::Aarch64 && !matches!(boot, Boot::Kernel { .. } | Boot::Squashfs { .. });
+    let needed = arch.facts().needs_uefi && !matches!(boot, Boot::Kernel { .. } | Boot::Squashfs { .. });
     if !request.uefi && !needed {
         return Ok(None);
     }
@@ -322,7 +316,7 @@ impl Parts {
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(StartError::RunDirectory)?;
-    screen::check(&plan.display, plan.host.os)?;
+    screen::check(&plan.display)?;
     let control = Doors::open(run)?;
     let state::Opened { state, ephemeral, identity: base } = state::open(request, &plan, run, made)?;
     state.hold();
@@ -423,7 +417,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         sandbox: request.sandbox && !matches!(request.networking, Some(Networking::Bridge(_))),
         extra: request.extra.clone(),
     };
-    qemu::check(&spec, &plan.host)?;
+    qemu::check(&spec)?;
     Ok(spec)
 }
 

@@ -70,8 +70,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     check_network(request)?;
     let accel = accel(&saved, &machine)?;
     // as at a start: what the command line may use is known before QEMU is asked
-    let host =
-        HostFacts { os: machine.os, arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
+    let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
     let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
     let spec = hardware::spec(&saved.spec, request)?;
     kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
@@ -97,7 +96,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
         Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
     let run = naming::claim(&claimed)?;
     let mut made = Made::default();
-    let begun = Begun { saved, spec, host, state, made: &mut made };
+    let begun = Begun { saved, spec, state, made: &mut made };
     match begun.make(request, &run) {
         Ok(parts) => Ok(parts.with(Whole { request, run, made, accel, host, qemu, stream, missing })),
         Err(error) => {
@@ -150,7 +149,6 @@ fn image(spec: &VmSpec) -> Option<PathBuf> {
 struct Begun<'a> {
     saved: Saved,
     spec: VmSpec,
-    host: HostFacts,
     state: PathBuf,
     made: &'a mut Made,
 }
@@ -171,10 +169,10 @@ struct Parts {
 
 impl Begun<'_> {
     fn make(self, request: &Request, run: &RunDir) -> Result<Parts, StartError> {
-        let Self { saved, spec, host, state, made } = self;
+        let Self { saved, spec, state, made } = self;
         // what a killed supervisor left in it is nobody's
         run.clear().map_err(StartError::RunDirectory)?;
-        screen::check(&spec.display, host.os)?;
+        screen::check(&spec.display)?;
         let control = Doors::open(run)?;
         let before = StateBefore::look(&state);
         state::make_room(request, &state)?;
@@ -191,7 +189,7 @@ impl Begun<'_> {
         let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
-        qemu::check(&spec, &host)?;
+        qemu::check(&spec)?;
         addresses::note(run, &spec.networking, spec.mac)?;
         Ok(Parts {
             control,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::host::dirs::remove_socket;
+use crate::spec::Display;
 use crate::spec::display::Endpoint;
-use crate::spec::{Display, Os};
 
 use crate::vm::launch::start_error::{StartError, system};
 
@@ -24,10 +24,10 @@ pub(super) fn resolve(display: &Display) -> Result<Display, StartError> {
 }
 
 /// Refuses a window without a desktop, and a socket that would take another file's place: QEMU removes what has its name.
-pub(super) fn check(display: &Display, os: Os) -> Result<(), StartError> {
+pub(super) fn check(display: &Display) -> Result<(), StartError> {
     let no_desktop =
         || DESKTOPS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
-    if os == Os::Linux && display.is_window() && no_desktop() {
+    if display.is_window() && no_desktop() {
         return Err(StartError::Usage {
             message: "there is no desktop to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set"
                 .to_owned(),

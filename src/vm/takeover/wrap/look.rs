@@ -60,13 +60,8 @@ impl Seen {
 }
 
 /// What vmrun takes one of QEMU's many architectures for.
-pub(super) fn arch(target: &str) -> Arch {
-    match target {
-        "aarch64" | "arm" => Arch::Aarch64,
-        "riscv64" | "riscv32" => Arch::Riscv64,
-        "s390x" => Arch::S390x,
-        _ => Arch::X86_64,
-    }
+fn arch(target: &str) -> Arch {
+    Arch::of_target(target).unwrap_or(Arch::X86_64)
 }
 
 /// Asks for everything in one go. `from_start`: a VM that is taken over again had these devices from the start; what came later and

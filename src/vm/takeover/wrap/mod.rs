@@ -140,10 +140,12 @@ fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<
     let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
     let target = qemu.file_name().and_then(|name| name.to_str()?.strip_prefix("qemu-system-"));
     let target = target.unwrap_or(machine.arch.qemu_name()).to_owned();
+    // a guess by the program's name until QEMU has been asked
+    let arch = Arch::of_target(&target).unwrap_or(machine.arch);
     let pid = Pid::this();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let facts = Facts {
-        host: HostFacts { os: machine.os, arch: machine.arch, accel: Accel::Tcg, qemu_version: None },
+        host: HostFacts { arch: machine.arch, accel: Accel::Tcg, qemu_version: None },
         accel_reason: "as its command line says".to_owned(),
         qemu: qemu.to_owned(),
         qemu_version: String::new(),
@@ -166,7 +168,7 @@ fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<
             ..Wrapped::default()
         }),
     };
-    Ok(VmFile { spec: spec(run.name(), look::arch(&target), sandbox), facts, user_qmp: None, begun: true })
+    Ok(VmFile { spec: spec(run.name(), arch, sandbox), facts, user_qmp: None, begun: true })
 }
 
 /// A description of a VM of which nothing is known yet but its name.
