@@ -257,7 +257,12 @@ pub(super) fn table<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> Lines {
-    let mut lines = vec![heading.map(str::to_owned).to_vec()];
+    wide_table(heading.to_vec(), rows.into_iter().map(Vec::from))
+}
+
+/// The same with columns that are not always there.
+pub(super) fn wide_table(heading: Vec<&str>, rows: impl IntoIterator<Item = Vec<String>>) -> Lines {
+    let mut lines = vec![heading.into_iter().map(str::to_owned).collect()];
     for row in rows {
         lines.push(row.iter().map(|cell| visible::line(cell)).collect());
     }

@@ -154,7 +154,9 @@ struct MachineArgs {
 
 #[derive(Debug, Args)]
 struct StorageArgs {
-    /// [file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]; a plain size is GB;
+    /// [file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]
+    /// [,cache=none|writeback|writethrough|directsync|unsafe][,aio=threads|native|io_uring][,discard=unmap|ignore]
+    /// [,detect-zeroes=off|on|unmap][,logical-block-size=512|4096][,iothread=on][,boot=N]; a plain size is GB;
     /// without a path disk.img, disk1.img, ... in the state directory; repeatable
     #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| TypedDisk::parse(&text)))]
     disk: Vec<TypedDisk>,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::spec::{Condition, DeviceId, DeviceSpec, DiskSpec, Size, SnapshotName, UsbSelector};
+use crate::spec::{Condition, DeviceId, DeviceSpec, DiskOptions, DiskSpec, Size, SnapshotName, UsbSelector};
 use crate::vm::{
     Change, ChangeError, Done, ForwardPattern, Handle, Present, Removable, ShutdownOptions, SnapshotChange,
     Wait,
@@ -240,19 +240,41 @@ fn allowed(paths: Option<Vec<String>>) -> Result<Vec<PathBuf>, ChangeError> {
 }
 
 fn add_disk(call: wire::AddDisk) -> Result<Change, ChangeError> {
-    let serial = call.serial.map(crate::spec::disk::checked_serial).transpose();
+    let serial = call.serial.clone().map(crate::spec::disk::checked_serial).transpose();
     let disk = DiskSpec {
         file: Some(absolute("file", &call.file)?),
         size: call.size_bytes.map(size).transpose()?,
         grow: call.grow.unwrap_or(false),
-        format: call.format.map(|format| parse("format", &format)).transpose()?,
-        bus: call.bus.map(|bus| parse("bus", &bus)).transpose()?.unwrap_or_default(),
+        format: call.format.as_deref().map(|format| parse("format", format)).transpose()?,
+        bus: call.bus.as_deref().map(|bus| parse("bus", bus)).transpose()?.unwrap_or_default(),
         readonly: call.readonly.unwrap_or(false),
         serial: serial.map_err(|error| ChangeError::invalid("serial", error))?,
-        id: call.id.map(|id| parse("id", &id)).transpose()?,
+        id: call.id.as_deref().map(|id| parse("id", id)).transpose()?,
+        options: disk_options(&call)?,
     };
-    disk.check().map_err(|error| ChangeError::invalid("grow", error))?;
+    disk.check().map_err(|error| {
+        let parameter = if disk.options.check().is_ok() { "grow" } else { "options" };
+        ChangeError::invalid(parameter, error)
+    })?;
     Ok(Change::AddDisk { disk, allow_backing: allowed(call.allow_backing)? })
+}
+
+fn disk_options(call: &wire::AddDisk) -> Result<DiskOptions, ChangeError> {
+    let number = |number: Option<i64>| number.map(|number| number.to_string());
+    let switch = call.iothread.map(|on| if on { "on" } else { "off" }.to_owned());
+    let texts = [
+        ("cache", call.cache.clone()),
+        ("aio", call.aio.clone()),
+        ("discard", call.discard.clone()),
+        ("detect-zeroes", call.detect_zeroes.clone()),
+        ("logical-block-size", number(call.logical_block_size)),
+        ("iothread", switch),
+        ("boot", number(call.boot)),
+    ];
+    texts.into_iter().try_fold(DiskOptions::default(), |options, (name, text)| {
+        let parameter = name.replace('-', "_");
+        options.with_text(name, text.as_deref()).map_err(|error| ChangeError::invalid(&parameter, error))
+    })
 }
 
 fn add_device(call: wire::AddDevice) -> Result<DeviceSpec, ChangeError> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::qemu::Command;
 use crate::spec::nic::checked_id;
-use crate::spec::{DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
+use crate::spec::{BlockSize, DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
 use crate::vm::{Change, ChangeError, Entry, Kind, Phase, Published, RunState, Status, Wrapped};
 
 use super::wire;
@@ -175,6 +175,7 @@ pub(super) fn disk(entry: &Entry) -> wire::Disk {
         Kind::Disk(facts) => Some(facts),
         _ => None,
     };
+    let options = facts.map(|facts| facts.options).unwrap_or_default();
     wire::Disk {
         id: entry.id.to_string(),
         file: facts.and_then(|facts| facts.file.clone()),
@@ -188,6 +189,13 @@ pub(super) fn disk(entry: &Entry) -> wire::Disk {
         phase: phase(entry.phase),
         taken: entry.taken,
         limits: facts.map(|facts| facts.limits).filter(|limits| !limits.is_empty()).map(wire_limits),
+        cache: options.cache.map(|mode| mode.to_string()),
+        aio: options.aio.map(|mode| mode.to_string()),
+        discard: options.discard.map(|mode| mode.to_string()),
+        detect_zeroes: options.zeroes().map(|mode| mode.to_string()),
+        logical_block_size: options.logical_block_size.map(BlockSize::bytes),
+        iothread: options.iothread,
+        boot: options.boot,
     }
 }
 

@@ -77,6 +77,27 @@ pub struct Disk {
     /// What it may do per second; none = as much as it can.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limits: Option<Limits>,
+    /// How the host caches the image; this and all below as it was asked for, none = nothing was said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache: Option<String>,
+    /// How QEMU reads and writes the file.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub aio: Option<String>,
+    /// What becomes of discarded blocks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub discard: Option<String>,
+    /// What becomes of zeroes that the guest writes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detect_zeroes: Option<String>,
+    /// The guest's blocks, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logical_block_size: Option<u32>,
+    /// It has a thread of its own in QEMU.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub iothread: Option<bool>,
+    /// Its place in the boot order.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boot: Option<u16>,
 }
 
 /// Any other device.
@@ -209,7 +230,8 @@ parameters! {
     AddDisk {
         file: String;
         size_bytes: i64, grow: bool, format: String, bus: String, readonly: bool, serial: String, id: String,
-        allow_backing: Vec<String>
+        allow_backing: Vec<String>, cache: String, aio: String, discard: String, detect_zeroes: String,
+        logical_block_size: i64, iothread: bool, boot: i64
     }
     /// Parameters of `RemoveNic`.
     Remove { id: String; timeout_ms: i64 }

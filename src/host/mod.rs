@@ -11,6 +11,7 @@ pub const PROGRESS: &str = "vmrun::progress";
 pub mod accel;
 pub mod descriptors;
 pub mod dirs;
+pub mod disk_io;
 pub mod doctor;
 pub mod environment;
 pub mod files;

@@ -5,6 +5,7 @@ mod become_other;
 mod child;
 mod device;
 mod file;
+mod io_uring;
 mod process;
 mod signals;
 mod terminal;
@@ -25,6 +26,7 @@ pub use device::{attach_tap, tap_name};
 #[cfg(target_os = "linux")]
 pub use file::is_range_locked;
 pub use file::{give_name, try_lock, umask};
+pub use io_uring::try_io_uring;
 pub use process::process_start_time;
 #[cfg(target_os = "linux")]
 pub use process::{pidfd_open, pidfd_send_signal};

@@ -65,6 +65,7 @@ pub fn allowed(paths: &[PathBuf]) -> Result<Option<Vec<String>>, Error> {
 
 /// Parameters of `AddDisk`.
 pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDisk, Error> {
+    let options = disk.options;
     let file = disk
         .file
         .ok_or_else(|| Error::Invalid("a disk that is added to a running VM needs a file".to_owned()))?;
@@ -78,6 +79,13 @@ pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDi
         serial: disk.serial,
         id: disk.id.map(String::from),
         allow_backing: allowed(allow_backing)?,
+        cache: options.cache.map(|mode| mode.to_string()),
+        aio: options.aio.map(|mode| mode.to_string()),
+        discard: options.discard.map(|mode| mode.to_string()),
+        detect_zeroes: options.detect_zeroes.map(|mode| mode.to_string()),
+        logical_block_size: options.logical_block_size.map(|size| size.bytes().into()),
+        iothread: options.iothread,
+        boot: options.boot.map(i64::from),
     })
 }
 

@@ -66,6 +66,7 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) 
     line.0.extend(entropy.argument());
     line.0.extend(netdev.into_iter().flat_map(|netdev| netdev.argument(host)));
     drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
+    drives.threads.iter().for_each(|thread| line.0.extend(thread.argument()));
     let mut own = Vec::new();
     // ports first: many of them have addresses of their own, which must still be free
     own.extend(io::ports(machine, spec));

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
-use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, Display, Firmware, Image, ImageFormat, Share};
+use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, DiskSpec, Display, Firmware, Image, ImageFormat, Share};
 
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec), Ok(()));
@@ -92,6 +92,16 @@ fn disks_of_every_bus() {
         ..disk("odd", DiskBus::Virtio)
     };
     golden!("disk_with_odd_name", VmSpec { disks: vec![odd], ..spec() });
+    let with = |id: &str, bus, text: &str| {
+        let options = format!("x,{text}").parse::<DiskSpec>().unwrap().options;
+        Disk { options, ..disk(id, bus) }
+    };
+    let disks = vec![
+        with("a", DiskBus::Virtio, "cache=none,aio=native,discard=unmap,iothread=on,logical-block-size=4096"),
+        with("b", DiskBus::Scsi, "cache=writethrough,discard=ignore,boot=1"),
+        with("c", DiskBus::Nvme, "cache=unsafe,aio=threads,detect-zeroes=off,iothread=off"),
+    ];
+    golden!("disk_options", VmSpec { disks, ..spec() });
 }
 
 #[test]

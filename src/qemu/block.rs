@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Command;
-use crate::spec::{FileId, Image, ImageFormat, Limits};
+use super::{Command, disk_options};
+use crate::spec::{DiskOptions, FileId, Image, ImageFormat, Limits};
 
 /// One description of nodes of QEMU's block graph. An image is two: the file, and the format over it with everything else that the
 /// image leads to. What lies in the second goes with it.
@@ -55,12 +55,11 @@ impl BlockNode {
 
 /// An image as nodes `<name>.file` and `<name>`, in the order in which they are added. Nothing is left for QEMU to look for: each
 /// image under it is named in the second with all its files, and under the last there is nothing, whatever its header says.
-pub fn image(name: &str, image: &Image, readonly: bool) -> [BlockNode; 2] {
+pub fn image(name: &str, image: &Image, readonly: bool, options: &DiskOptions) -> [BlockNode; 2] {
     let file = json!(file_node(name));
-    [
-        BlockNode::new(self::file(&file_node(name), &image.file, image.identity, readonly)),
-        BlockNode::new(format(name, 0, image, file, readonly)),
-    ]
+    let mut own = self::file(&file_node(name), &image.file, image.identity, readonly);
+    disk_options::in_file(&mut own, options, true);
+    [BlockNode::new(own), BlockNode::new(format(name, 0, image, file, readonly, options))]
 }
 
 /// A file as it is. The path is opened as a file whatever it looks like (`nbd:x`, `json:{…}`, commas).
@@ -79,7 +78,15 @@ fn file(name: &str, path: &Path, identity: Option<FileId>, readonly: bool) -> Va
 }
 
 /// The format over a file; at `depth` 0 it is what a device's `drive` refers to.
-fn format(name: &str, depth: usize, image: &Image, file: Value, readonly: bool) -> Value {
+fn format(
+    name: &str,
+    depth: usize,
+    image: &Image,
+    file: Value,
+    readonly: bool,
+    options: &DiskOptions,
+) -> Value {
+    let on_top = depth == 0;
     let mut node = json!({
         "driver": image.format.as_str(),
         "node-name": layer(name, depth),
@@ -87,14 +94,18 @@ fn format(name: &str, depth: usize, image: &Image, file: Value, readonly: bool) 
         "read-only": readonly,
         "discard": "unmap",
     });
+    disk_options::in_format(&mut node, options, on_top);
     if let Some(data) = &image.data_file {
-        node["data-file"] = self::file(&data_node(name, depth), &data.path, data.identity, readonly);
+        let mut data = self::file(&data_node(name, depth), &data.path, data.identity, readonly);
+        disk_options::in_file(&mut data, options, on_top);
+        node["data-file"] = data;
     }
     if can_have_backing(image.format) {
         let below = depth + 1;
         node["backing"] = image.backing.as_deref().map_or(Value::Null, |backing| {
-            let file = self::file(&layer_file(name, below), &backing.file, backing.identity, true);
-            format(name, below, backing, file, true)
+            let mut file = self::file(&layer_file(name, below), &backing.file, backing.identity, true);
+            disk_options::in_file(&mut file, options, false);
+            format(name, below, backing, file, true, options)
         });
     }
     node
@@ -218,7 +229,8 @@ mod tests {
     #[test]
     fn names_stay_names() {
         let path = Path::new("/images/a,snapshot=on nbd:x\n.img");
-        let [file, format] = image("data", &Image::alone(path, ImageFormat::Raw), false);
+        let [file, format] =
+            image("data", &Image::alone(path, ImageFormat::Raw), false, &DiskOptions::default());
         assert_eq!(file.name(), "data.file");
         assert_eq!(format.name(), "data");
         let argument: Value = serde_json::from_str(file.argument()[1].to_str().unwrap()).unwrap();
@@ -235,7 +247,7 @@ mod tests {
         let base = Image { data_file: Some(data), ..Image::alone("/i/base", ImageFormat::Qcow2) };
         let middle = Image { backing: Some(Box::new(base)), ..Image::alone("/i/middle", ImageFormat::Qcow2) };
         let top = Image { backing: Some(Box::new(middle)), ..Image::alone("/i/top", ImageFormat::Qcow2) };
-        let [_, node] = image("data", &top, false);
+        let [_, node] = image("data", &top, false, &DiskOptions::default());
         let top_node = Value::Object(node.add().arguments);
         assert_eq!(top_node["read-only"], false);
         let middle_node = &top_node["backing"];
@@ -264,8 +276,8 @@ mod tests {
     #[test]
     fn a_block_device_is_one() {
         let identity = Some(FileId { device: 7, inode: 0 });
-        let [file, _] =
-            image("data", &Image { identity, ..Image::alone("/dev/sdb", ImageFormat::Raw) }, false);
+        let device = Image { identity, ..Image::alone("/dev/sdb", ImageFormat::Raw) };
+        let [file, _] = image("data", &device, false, &DiskOptions::default());
         assert_eq!(file.add().arguments["driver"], "host_device");
     }
 

@@ -4,8 +4,8 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{Machine, boot, places};
-use crate::spec::{Arch, Firmware, VmSpec};
+use super::{Machine, boot, disk_options, places};
+use crate::spec::{Arch, Boot, Firmware, VmSpec};
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -20,6 +20,27 @@ pub enum Unsupported {
         /// The bus, as typed.
         bus: &'static str,
     },
+    /// The bus, or the machine, cannot do what is said of a disk.
+    #[error("disk '{id}': {why}")]
+    DiskOption {
+        /// The disk.
+        id: String,
+        /// What it cannot do.
+        why: String,
+    },
+    /// Two disks with one place in the boot order.
+    #[error("disks '{first}' and '{second}' both have boot={number}")]
+    BootTwice {
+        /// The number.
+        number: u16,
+        /// The disk that has it.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// QEMU boots the kernel, whatever the order is.
+    #[error("disk '{0}' has a place in the boot order (`boot=`), but QEMU loads a kernel, and boots no disk")]
+    BootKernel(String),
     /// No USB controller.
     #[error("a {0} machine has no USB")]
     Usb(String),
@@ -53,7 +74,11 @@ pub enum Unsupported {
 /// Checks a description against its machine and host.
 pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
     let machine = Machine::of(spec);
+    check_boot_order(spec)?;
     for disk in &spec.disks {
+        if let Some(why) = disk_options::refusal(&machine, disk.bus, &disk.options) {
+            return Err(Unsupported::DiskOption { id: disk.id.to_string(), why });
+        }
         if !machine.has_disk_bus(disk.bus) {
             let (id, machine, bus) = (disk.id.to_string(), machine.kind().to_owned(), disk.bus.as_str());
             return Err(Unsupported::DiskBus { id, machine, bus });
@@ -78,6 +103,21 @@ pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
         return Err(Unsupported::CommandLine { bytes, arch: spec.arch, most });
     }
     check_ids(spec)
+}
+
+fn check_boot_order(spec: &VmSpec) -> Result<(), Unsupported> {
+    let numbered = || spec.disks.iter().filter_map(|disk| Some((disk.options.boot?, disk.id.as_str())));
+    let loads_kernel = matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. });
+    if let Some((_, id)) = numbered().next().filter(|_| loads_kernel) {
+        return Err(Unsupported::BootKernel(id.to_owned()));
+    }
+    for (position, (number, second)) in numbered().enumerate() {
+        if let Some((_, first)) = numbered().take(position).find(|(other, _)| *other == number) {
+            let (first, second) = (first.to_owned(), second.to_owned());
+            return Err(Unsupported::BootTwice { number, first, second });
+        }
+    }
+    Ok(())
 }
 
 fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
@@ -122,9 +162,31 @@ mod tests {
     }
 
     #[test]
+    fn refuses_options_of_disks_that_cannot_be() {
+        let with = |id: &str, bus, text: &str| {
+            let options = format!("x,{text}").parse::<crate::spec::DiskSpec>().unwrap().options;
+            crate::spec::Disk { options, ..disk(id, bus) }
+        };
+        let disks = |disks| VmSpec { disks, ..spec() };
+        let sata = disks(vec![with("a", DiskBus::Sata, "logical-block-size=4096")]);
+        assert_eq!(refusal(sata), "disk 'a': QEMU's SATA disks have logical blocks of 512 bytes");
+        let twice = disks(vec![with("a", DiskBus::Virtio, "boot=2"), with("b", DiskBus::Scsi, "boot=2")]);
+        assert_eq!(refusal(twice), "disks 'a' and 'b' both have boot=2");
+        let boot = Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: String::new() };
+        let kernel = VmSpec { boot, ..disks(vec![with("a", DiskBus::Virtio, "boot=2")]) };
+        assert_eq!(
+            refusal(kernel),
+            "disk 'a' has a place in the boot order (`boot=`), but QEMU loads a kernel, and boots no disk"
+        );
+        let fine =
+            disks(vec![with("a", DiskBus::Virtio, "boot=2,iothread=on"), with("b", DiskBus::Sata, "boot=1")]);
+        assert_eq!(check(&fine), Ok(()));
+    }
+
+    #[test]
     fn refuses_a_command_line_that_boots_nothing() {
         let kernel = |bytes: usize, arch| VmSpec {
-            boot: crate::spec::Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: "a".repeat(bytes) },
+            boot: Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: "a".repeat(bytes) },
             arch,
             ..spec()
         };

@@ -1,8 +1,12 @@
 //! Disks and CD-ROM drives as the guest sees them.
 
+use std::path::Path;
+
+use super::boot_order::BootOrder;
 use super::machine::Family;
-use super::{BlockNode, Device, Machine, block, ids};
-use crate::spec::{Boot, DeviceId, Disk, DiskBus, Image, ImageFormat, VmSpec};
+use super::object::Object;
+use super::{BlockNode, Device, Machine, block, disk_options, ids};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskOptions, Image, ImageFormat, VmSpec};
 
 /// The model of a disk on a bus.
 pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
@@ -19,6 +23,7 @@ pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
 pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
     let id = disk.id.as_str();
     let device = Device::new(disk_driver(machine, disk.bus), id).on(bus).with("drive", id);
+    let device = disk_options::in_device(device, &disk.options);
     match (&disk.serial, disk.bus) {
         (Some(serial), _) => device.with("serial", serial.as_str()),
         // has no default, and QEMU insists on one; an NVMe serial number has 20 characters
@@ -46,6 +51,8 @@ pub fn scsi_controller(machine: &Machine, bus: Option<&str>) -> Device {
 pub struct ColdDrives {
     /// Block nodes.
     pub nodes: Vec<BlockNode>,
+    /// I/O threads.
+    pub threads: Vec<Object>,
     /// Controllers.
     pub controllers: Vec<Device>,
     /// Disks, then CD-ROM drives.
@@ -61,21 +68,16 @@ pub fn cold(machine: &Machine, spec: &VmSpec) -> ColdDrives {
     if let Some(root) = squashfs(machine, &spec.boot) {
         drives.disk(machine, &root, None);
     }
-    for (number, disk) in (0..).zip(&spec.disks) {
-        let index = match spec.boot {
-            Boot::Disk => (number == 0).then_some(1),
-            Boot::Iso { .. } => (number == 0).then_some(2),
-            Boot::Firmware => Some(number + 1),
-            Boot::Kernel { .. } | Boot::Squashfs { .. } => None,
-        };
-        drives.disk(machine, disk, index);
+    let order = BootOrder::of(spec);
+    for (number, disk) in spec.disks.iter().enumerate() {
+        drives.disk(machine, disk, order.disk(number));
     }
     if let Boot::Iso { path } = &spec.boot {
-        drives.nodes.extend(block::image(ids::BOOT_CD, &Image::alone(path, ImageFormat::Raw), true));
-        drives.cd(machine, ids::BOOT_CD, Some(1));
+        drives.medium(ids::BOOT_CD, path);
+        drives.cd(machine, ids::BOOT_CD, order.cd);
     }
     if let Some(path) = &spec.metadata {
-        drives.nodes.extend(block::image(ids::METADATA_CD, &Image::alone(path, ImageFormat::Raw), true));
+        drives.medium(ids::METADATA_CD, path);
         drives.cd(machine, ids::METADATA_CD, None);
     }
     drives
@@ -92,13 +94,20 @@ fn squashfs(machine: &Machine, boot: &Boot) -> Option<Disk> {
         // QEMU has no SATA disk that is read-only; nothing writes into a squashfs
         readonly: !sata,
         serial: None,
+        options: DiskOptions::default(),
     })
 }
 
 impl ColdDrives {
+    fn medium(&mut self, id: &str, path: &Path) {
+        let image = Image::alone(path, ImageFormat::Raw);
+        self.nodes.extend(block::image(id, &image, true, &DiskOptions::default()));
+    }
+
     fn disk(&mut self, machine: &Machine, disk: &Disk, bootindex: Option<u32>) {
         let id = disk.id.as_str();
-        self.nodes.extend(block::image(id, &disk.image, disk.readonly));
+        self.nodes.extend(block::image(id, &disk.image, disk.readonly, &disk.options));
+        self.threads.extend(disk_options::iothread(id, &disk.options));
         let bus = match disk.bus {
             // QEMU's own choice is in the order of the command line as the guest sees it, on microvm's virtio-mmio too
             DiskBus::Virtio | DiskBus::Nvme => None,

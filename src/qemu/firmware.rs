@@ -1,10 +1,11 @@
 //! Firmware: flash chips or a BIOS image.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::ids::Ids;
 use super::{BlockNode, block};
-use crate::spec::{Firmware, Image, VmSpec};
+use crate::spec::{DiskOptions, Firmware, Image, ImageFormat, VmSpec};
 
 /// The nodes behind the flash chips.
 pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {
@@ -12,9 +13,11 @@ pub(super) fn nodes(spec: &VmSpec) -> Vec<BlockNode> {
         return Vec::new();
     };
     let ids = Ids::of(spec.layout);
-    let mut nodes = block::image(ids.flash_code, &Image::alone(code, *code_format), true).to_vec();
-    let image = |vars| block::image(ids.flash_variables, &Image::alone(vars, *vars_format), false);
-    nodes.extend(vars.iter().flat_map(image));
+    let chip = |name, path: &Path, format: ImageFormat, readonly| {
+        block::image(name, &Image::alone(path, format), readonly, &DiskOptions::default())
+    };
+    let mut nodes = chip(ids.flash_code, code, *code_format, true).to_vec();
+    nodes.extend(vars.iter().flat_map(|vars| chip(ids.flash_variables, vars, *vars_format, false)));
     nodes
 }
 

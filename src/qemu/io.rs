@@ -1,11 +1,12 @@
 //! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
 
+use super::boot_order::BootOrder;
 use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::places::{FUNCTIONS, PORTS};
 use super::{Device, Machine, ids};
-use crate::spec::{Boot, MacAddress, Networking, NicModel, VmSpec};
+use crate::spec::{MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
@@ -63,10 +64,9 @@ pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
         return None;
     }
     let card = Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio };
-    Some(match spec.boot {
-        // tried after all disks
-        Boot::Firmware => bootable_card(machine, &card).with("bootindex", spec.disks.len() + 1),
-        _ => self::card(machine, &card),
+    Some(match BootOrder::of(spec).nic {
+        Some(index) => bootable_card(machine, &card).with("bootindex", index),
+        None => self::card(machine, &card),
     })
 }
 

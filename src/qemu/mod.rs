@@ -5,6 +5,7 @@
 //! | [`argv`] | the command line, from the parts below |
 //! | [`machine`], [`facts`] | what the machine type and the host decide |
 //! | [`device`], [`block`], [`netdev`], [`object`] | one description each for the cold argument and the hot-plug command |
+//! | [`disk_options`], [`boot_order`] | what is said of a disk besides its image; what the firmware tries first |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
 //! | `places` | where on the guest's buses vmrun's own devices sit |
 //! | [`slots`] | the account of what can still be plugged |
@@ -15,11 +16,13 @@ mod accel;
 pub mod argv;
 pub mod block;
 mod boot;
+pub mod boot_order;
 pub mod channels;
 pub mod check;
 pub mod command;
 pub mod controllers;
 pub mod device;
+pub mod disk_options;
 pub mod drives;
 pub mod facts;
 mod firmware;

@@ -10,14 +10,14 @@ use super::Command;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     kind: &'static str,
-    id: &'static str,
+    id: String,
     properties: Map<String, Value>,
 }
 
 impl Object {
     /// An object without properties.
-    pub fn new(kind: &'static str, id: &'static str) -> Self {
-        Self { kind, id, properties: Map::new() }
+    pub fn new(kind: &'static str, id: impl Into<String>) -> Self {
+        Self { kind, id: id.into(), properties: Map::new() }
     }
 
     /// The same object with one more property.
@@ -29,7 +29,7 @@ impl Object {
     fn description(&self) -> Value {
         let mut map = self.properties.clone();
         map.insert("qom-type".to_owned(), self.kind.into());
-        map.insert("id".to_owned(), self.id.into());
+        map.insert("id".to_owned(), self.id.as_str().into());
         Value::Object(map)
     }
 
@@ -45,6 +45,11 @@ impl Object {
 
     /// `object-del`.
     pub fn remove(&self) -> Command {
-        Command::new("object-del", json!({ "id": self.id }))
+        remove(&self.id)
     }
+}
+
+/// `object-del` of an object of which only the id is known.
+pub fn remove(id: &str) -> Command {
+    Command::new("object-del", json!({ "id": id }))
 }

@@ -6,9 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::ids::Ids;
 use super::io::{self, Card};
-use super::{BlockNode, Command, Device, Machine, Netdev, block, controllers, device, drives, netdev};
+use super::object::{self, Object};
+use super::{
+    BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, netdev,
+};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, Disk, Image};
+use crate::spec::{DeviceId, Disk, DiskOptions, Image};
 
 /// One command of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,10 @@ impl Step {
 
     fn node(node: &BlockNode) -> Self {
         Self::new(node.add()).undo(node.remove())
+    }
+
+    fn object(object: &Object) -> Self {
+        Self::new(object.add()).undo(object.remove())
     }
 
     /// Its undo sends a request; a device that the guest holds may stay until it lets go.
@@ -108,13 +115,15 @@ pub enum UsbPlug {
 }
 
 /// Opens an image. What QEMU has open then is to be looked at before anything else is done with it.
-pub fn open_image(name: &str, image: &Image, readonly: bool) -> Vec<Step> {
-    block::image(name, image, readonly).iter().map(Step::node).collect()
+pub fn open_image(name: &str, image: &Image, readonly: bool, options: &DiskOptions) -> Vec<Step> {
+    block::image(name, image, readonly, options).iter().map(Step::node).collect()
 }
 
-/// Plugs a disk whose image is open. `bus` is a slot's name for virtio and NVMe, the controller's bus for SCSI and USB.
+/// Plugs a disk whose image is open, with its I/O thread if it has one. `bus` is a slot's name for virtio and NVMe, the controller's bus for SCSI and USB.
 pub fn add_disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> {
-    vec![Step::device(&drives::disk(machine, disk, bus))]
+    let thread = disk_options::iothread(disk.id.as_str(), &disk.options);
+    let device = Step::device(&drives::disk(machine, disk, bus));
+    thread.iter().map(Step::object).chain([device]).collect()
 }
 
 /// Plugs a controller into a slot.
@@ -195,6 +204,11 @@ pub fn remove_image(id: &str) -> Vec<Step> {
     block::remove_image(id).into_iter().map(Step::new).collect()
 }
 
+/// Ends the I/O thread of a disk that is gone.
+pub fn remove_iothread(disk: &str) -> Vec<Step> {
+    vec![Step::new(object::remove(&disk_options::iothread_id(disk)))]
+}
+
 /// Changes the size of a disk's image, in bytes.
 pub fn disk_resize(id: &str, bytes: u64) -> Vec<Step> {
     vec![Step::new(block::resize(id, bytes))]
@@ -211,7 +225,8 @@ mod tests {
     }
 
     fn whole(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Vec<Step> {
-        [open_image(disk.id.as_str(), &disk.image, disk.readonly), add_disk(machine, disk, bus)].concat()
+        let opening = open_image(disk.id.as_str(), &disk.image, disk.readonly, &disk.options);
+        [opening, add_disk(machine, disk, bus)].concat()
     }
 
     fn undo_names(steps: &[Step]) -> Vec<&str> {

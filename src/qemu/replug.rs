@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::plan::{Controller, Step};
-use super::{Command, Machine, drives, hostless};
+use super::{Command, Machine, disk_options, drives, hostless};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, DiskBus, ImageFormat, MacAddress, NicModel};
+use crate::spec::{DeviceId, DiskBus, DiskOptions, ImageFormat, MacAddress, NicModel};
 
 /// The longest name of a bus or port that QEMU gives.
 const MAX_PLACE: usize = 128;
@@ -38,6 +38,8 @@ pub enum What {
         image: RecordedImage,
         /// Serial number.
         serial: Option<String>,
+        /// Everything else.
+        options: DiskOptions,
     },
     /// A USB stick.
     Stick(RecordedImage),
@@ -135,7 +137,7 @@ impl Replug {
                     false => {
                         let bus = disk_bus(machine, &driver)
                             .ok_or_else(|| wrong("it has an image, and is no disk"))?;
-                        What::Disk { bus, image, serial }
+                        What::Disk { bus, image, serial, options: options(id, commands, &add.arguments) }
                     }
                 }
             }
@@ -164,8 +166,8 @@ fn is_place_value(value: &Value) -> bool {
     }
 }
 
-/// The two nodes of an image are named after the device (see [`super::block::image`]).
-fn image(id: &str, commands: &[Command]) -> Option<RecordedImage> {
+/// The two nodes of an image are named after the device (see [`super::block::image`]): the format, and the file.
+fn nodes<'a>(id: &str, commands: &'a [Command]) -> Option<[&'a Map<String, Value>; 2]> {
     let node = |name: &str| {
         commands
             .iter()
@@ -175,7 +177,16 @@ fn image(id: &str, commands: &[Command]) -> Option<RecordedImage> {
             })
             .map(|command| &command.arguments)
     };
-    let (format, file) = (node(id)?, node(&format!("{id}.file"))?);
+    Some([node(id)?, node(&format!("{id}.file"))?])
+}
+
+fn options(id: &str, commands: &[Command], device: &Map<String, Value>) -> DiskOptions {
+    let read = |[format, file]: [&Map<String, Value>; 2]| disk_options::read(file, format, device);
+    nodes(id, commands).map(read).unwrap_or_default()
+}
+
+fn image(id: &str, commands: &[Command]) -> Option<RecordedImage> {
+    let [format, file] = nodes(id, commands)?;
     Some(RecordedImage {
         file: file.get("filename")?.as_str()?.into(),
         format: format.get("driver")?.as_str()?.parse().ok()?,
@@ -211,7 +222,7 @@ mod tests {
         for bus in [DiskBus::Virtio, DiskBus::Scsi, DiskBus::Usb, DiskBus::Nvme] {
             let replug = {
                 let disk = disk("data", bus);
-                let opening = plan::open_image("data", &disk.image, false);
+                let opening = plan::open_image("data", &disk.image, false, &disk.options);
                 read("data", &[opening, plan::add_disk(&machine, &disk, Some("slot1"))].concat())
             };
             let What::Disk { bus: found, image, .. } = &replug.what else { panic!("{replug:?}") };

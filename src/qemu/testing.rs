@@ -26,6 +26,7 @@ pub(super) fn disk(name: &str, bus: DiskBus) -> Disk {
         bus,
         readonly: false,
         serial: None,
+        options: DiskOptions::default(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Disks: what was typed ([`DiskSpec`]) and what is meant ([`Disk`]).
 
+mod options;
 mod parse;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use options::{AioMode, BlockSize, CacheMode, DiscardMode, DiskOptions, ZeroesMode};
 pub use parse::{DiskError, checked_serial};
 
 use super::id::DeviceId;
@@ -68,7 +70,8 @@ word_type!(DiskBus, "disk bus", {
     Nvme = "nvme",
 });
 
-/// `--disk` and `disk-add`: `[file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`.
+/// `--disk` and `disk-add`: `[file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=…][,readonly=on|off][,serial=S][,id=ID]`,
+/// and the options of [`DiskOptions`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiskSpec {
     /// The image; none = a default name in the state directory.
@@ -87,6 +90,8 @@ pub struct DiskSpec {
     pub serial: Option<String>,
     /// Id; none = vmrun picks one.
     pub id: Option<DeviceId>,
+    /// Everything else.
+    pub options: DiskOptions,
 }
 
 /// A disk whose image and id are decided.
@@ -105,4 +110,7 @@ pub struct Disk {
     /// Shown to the guest.
     #[serde(default)]
     pub serial: Option<String>,
+    /// Everything else.
+    #[serde(default)]
+    pub options: DiskOptions,
 }

@@ -37,7 +37,10 @@ pub use arch::{Accel, AccelList, AccelListError, Arch, ArchFacts, Family, PowerB
 pub use boot::{Boot, BootMode, Firmware, OnPanic};
 pub use condition::{Condition, ConditionError};
 pub use device::{DeviceError, DeviceSpec};
-pub use disk::{Disk, DiskBus, DiskError, DiskSpec, ImageFormat};
+pub use disk::{
+    AioMode, BlockSize, CacheMode, DiscardMode, Disk, DiskBus, DiskError, DiskOptions, DiskSpec, ImageFormat,
+    ZeroesMode,
+};
 pub use display::{Display, DisplayError};
 pub use duration::DurationError;
 pub use forward::{Forward, ForwardError, Protocol};

@@ -14,6 +14,7 @@ mod broken_qemu;
 mod console;
 mod crowds;
 mod deaths;
+mod disk_options;
 mod diskless;
 mod endings;
 mod ends;

@@ -13,7 +13,7 @@ use crate::spec::{DiskSpec, MediumSpec, Size};
 
 use super::super::failure::Failure;
 use super::super::lazy::Lazy;
-use super::super::output::{Lines, bytes, table};
+use super::super::output::{Lines, bytes, wide_table};
 use super::{Context, devices, throttle};
 
 /// About disks and media.
@@ -57,10 +57,6 @@ fn list(context: &mut Context) -> Result<u8, Failure> {
 
 /// Disks as a table.
 pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
-    // most disks have no limits: their column is there for those that have
-    let limits: Vec<String> =
-        disks.iter().map(|disk| disk.limits.as_ref().map(throttle::shown).unwrap_or_default()).collect();
-    let limited = limits.iter().any(|limits| !limits.is_empty());
     let rows = disks.iter().map(|disk| {
         [
             disk.id.clone(),
@@ -70,22 +66,44 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
             if disk.readonly { "ro" } else { "rw" }.to_owned(),
             disk.slot.clone().unwrap_or_default(),
             devices::state(&disk.phase, disk.taken),
-            disk.file.clone().unwrap_or_default(),
         ]
     });
-    if !limited {
-        return table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "FILE"], rows);
-    }
-    let rows = rows.zip(limits).map(|([id, bus, size, format, mode, slot, phase, file], limits)| {
-        [id, bus, size, format, mode, slot, phase, limits, file]
+    let names = ["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE"];
+    // most disks have no limits and no options: these columns are there for those that have
+    let limits = disks.iter().map(|disk| disk.limits.as_ref().map(throttle::shown).unwrap_or_default());
+    let extra = [("LIMITS", limits.collect::<Vec<_>>()), ("OPTIONS", disks.iter().map(options).collect())];
+    let extra: Vec<_> =
+        extra.into_iter().filter(|(_, column)| column.iter().any(|cell| !cell.is_empty())).collect();
+    let names = names.into_iter().chain(extra.iter().map(|(name, _)| *name)).chain(["FILE"]);
+    let rows = rows.zip(disks).enumerate().map(|(number, (row, disk))| {
+        let extra = extra.iter().map(|(_, column)| column[number].clone());
+        row.into_iter().chain(extra).chain([disk.file.clone().unwrap_or_default()]).collect()
     });
-    table(["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE", "LIMITS", "FILE"], rows)
+    wide_table(names.collect(), rows)
+}
+
+/// What was said of a disk, as it is typed.
+fn options(disk: &wire::Disk) -> String {
+    let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
+    let options = [
+        ("cache", disk.cache.clone()),
+        ("aio", disk.aio.clone()),
+        ("discard", disk.discard.clone()),
+        ("detect-zeroes", disk.detect_zeroes.clone()),
+        ("logical-block-size", disk.logical_block_size.map(|bytes| bytes.to_string())),
+        ("iothread", disk.iothread.map(switch)),
+        ("boot", disk.boot.map(|number| number.to_string())),
+    ];
+    let said = options.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+    said.collect::<Vec<_>>().join(",")
 }
 
 /// `disk-add`.
 #[derive(Debug, Args)]
 pub(super) struct Add {
     /// [file=]PATH[,size=1G[,grow=on]][,format=F][,bus=virtio|scsi|usb|nvme][,readonly=on][,serial=S][,id=ID]
+    /// [,cache=none|writeback|writethrough|directsync|unsafe][,aio=threads|native|io_uring][,discard=unmap|ignore]
+    /// [,detect-zeroes=off|on|unmap][,logical-block-size=512|4096][,iothread=on][,boot=N]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
     disk: DiskSpec,
     /// A file, or a folder of files, that the image may lead to as backing or data files, besides its own folder; repeatable

@@ -12,7 +12,23 @@ use crate::spec::options::{self, OptionError, Writer};
 use crate::spec::size::{Size, SizeError};
 use crate::spec::words::UnknownWord;
 
-const KNOWN: &[&str] = &["file", "size", "grow", "format", "bus", "readonly", "serial", "id"];
+const KNOWN: &[&str] = &[
+    "file",
+    "size",
+    "grow",
+    "format",
+    "bus",
+    "readonly",
+    "serial",
+    "id",
+    "cache",
+    "aio",
+    "discard",
+    "detect-zeroes",
+    "logical-block-size",
+    "iothread",
+    "boot",
+];
 
 /// virtio-blk's `VIRTIO_BLK_ID_BYTES`, the tightest of the buses.
 const MAX_SERIAL: usize = 20;
@@ -50,6 +66,20 @@ pub enum DiskError {
     /// `id` is not an id.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// `iothread` is neither on nor off.
+    #[error("iothread '{0}' must be on or off")]
+    Iothread(String),
+    /// `boot` is no number, or out of range.
+    #[error("boot '{0}' must be a number from 1 to 999: the firmware tries the lowest first")]
+    Boot(String),
+    /// `aio=native` through the page cache.
+    #[error(
+        "aio=native needs cache=none or cache=directsync: Linux' asynchronous I/O goes past the page cache"
+    )]
+    NativeCached,
+    /// `detect-zeroes=unmap` where nothing is freed.
+    #[error("detect-zeroes=unmap frees blocks, which discard=ignore forbids")]
+    ZeroesKept,
 }
 
 impl DiskSpec {
@@ -68,6 +98,10 @@ impl DiskSpec {
                 disk.readonly = true;
                 continue;
             }
+            if name == "iothread" && value.is_none() {
+                disk.options.iothread = Some(true);
+                continue;
+            }
             let value = options::text(name, value.as_deref())?;
             match name {
                 "size" => disk.size = Some(Size::of_disk(value)?),
@@ -76,7 +110,8 @@ impl DiskSpec {
                 "readonly" => disk.readonly = switch(value, DiskError::Readonly)?,
                 "grow" => disk.grow = switch(value, DiskError::Grow)?,
                 "serial" => disk.serial = Some(serial(value)?),
-                _ => disk.id = Some(value.parse()?),
+                "id" => disk.id = Some(value.parse()?),
+                name => disk.options.set(name, value)?,
             }
         }
         disk.check().map(|()| disk)
@@ -85,12 +120,12 @@ impl DiskSpec {
     /// Whether what is said of it fits together.
     ///
     /// # Errors
-    /// It is to grow, and does not say how large, or is only read.
+    /// It is to grow, and does not say how large, or is only read; options contradict each other.
     pub fn check(&self) -> Result<(), DiskError> {
         match self.grow {
             true if self.size.is_none() => Err(DiskError::GrowSize),
             true if self.readonly => Err(DiskError::GrowReadonly),
-            _ => Ok(()),
+            _ => self.options.check(),
         }
     }
 
@@ -124,11 +159,12 @@ impl DiskSpec {
         if let Some(id) = &self.id {
             list.add("id", id.as_str());
         }
+        self.options.said().into_iter().for_each(|(name, value)| list.add(name, value));
         list.finish()
     }
 }
 
-fn switch(text: &str, wrong: impl FnOnce(String) -> DiskError) -> Result<bool, DiskError> {
+pub(super) fn switch(text: &str, wrong: impl FnOnce(String) -> DiskError) -> Result<bool, DiskError> {
     match text {
         "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
@@ -174,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::ImageFormat;
+    use crate::spec::{AioMode, BlockSize, CacheMode, DiscardMode, DiskOptions, ImageFormat, ZeroesMode};
 
     fn file(path: &str) -> DiskSpec {
         DiskSpec { file: Some(path.into()), ..DiskSpec::default() }
@@ -195,6 +231,25 @@ mod tests {
         };
         assert_eq!(text.parse(), Ok(disk.clone()));
         assert_eq!(disk.to_string(), text);
+    }
+
+    #[test]
+    fn reads_how_the_image_is_used() {
+        let text = "a.img,cache=none,aio=native,discard=unmap,detect-zeroes=on,logical-block-size=4096,iothread=on,boot=2";
+        let disk: DiskSpec = text.parse().unwrap();
+        assert_eq!(disk.to_string(), text);
+        let DiskOptions { cache, aio, discard, detect_zeroes, logical_block_size, iothread, boot } =
+            disk.options;
+        assert_eq!(
+            (cache, aio, discard),
+            (Some(CacheMode::None), Some(AioMode::Native), Some(DiscardMode::Unmap))
+        );
+        assert_eq!((detect_zeroes, logical_block_size), (Some(ZeroesMode::On), Some(BlockSize::B4096)));
+        assert_eq!((iothread, boot), (Some(true), Some(2)));
+        assert_eq!("a,iothread".parse::<DiskSpec>().unwrap().options.iothread, Some(true));
+        for name in DiskOptions::NAMES {
+            assert!(KNOWN.contains(&name), "{name}");
+        }
     }
 
     #[test]
@@ -224,7 +279,10 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        const LIST: &str = "(known: file, size, grow, format, bus, readonly, serial, id)";
+        const LIST: &str = "(known: file, size, grow, format, bus, readonly, serial, id, cache, aio, discard, \
+            detect-zeroes, logical-block-size, iothread, boot)";
+        const CACHES: &str = "(known: none, writeback, writethrough, directsync, unsafe)";
+        const BOOT: &str = "must be a number from 1 to 999: the firmware tries the lowest first";
         const EMPTY: &str = "an option is empty (one comma too many? a literal comma is typed twice)";
         for (text, message) in [
             ("", "a disk needs a path or options".into()),
@@ -255,6 +313,34 @@ mod tests {
             ("a,serial=a\nb", "serial 'a\\nb' must be 1 to 20 printable ASCII characters".into()),
             ("a,serial=123456789012345678901", "serial '123456789012345678901' must be 1 to 20 printable ASCII characters".into()),
             ("a,id=1", "id '1' must start with a letter".into()),
+            ("a,cache=writeback2", format!("unknown cache mode 'writeback2', did you mean 'writeback'? {CACHES}")),
+            ("a,cache=on", format!("unknown cache mode 'on' {CACHES}")),
+            ("a,cache", "option 'cache' needs a value: cache=…".into()),
+            (
+                "a,aio=uring",
+                "unknown kind of asynchronous I/O 'uring', did you mean 'io_uring'? (known: threads, native, io_uring)".into(),
+            ),
+            (
+                "a,aio=native",
+                "aio=native needs cache=none or cache=directsync: Linux' asynchronous I/O goes past the page cache".into(),
+            ),
+            (
+                "a,cache=unsafe,aio=native",
+                "aio=native needs cache=none or cache=directsync: Linux' asynchronous I/O goes past the page cache".into(),
+            ),
+            ("a,discard=on", "unknown discard mode 'on' (known: unmap, ignore)".into()),
+            ("a,detect-zeroes=yes", "unknown detect-zeroes mode 'yes' (known: off, on, unmap)".into()),
+            (
+                "a,discard=ignore,detect-zeroes=unmap",
+                "detect-zeroes=unmap frees blocks, which discard=ignore forbids".into(),
+            ),
+            ("a,logical-block-size=1024", "unknown logical block size '1024' (known: 512, 4096)".into()),
+            ("a,iothread=2", "iothread '2' must be on or off".into()),
+            ("a,boot=0", format!("boot '0' {BOOT}")),
+            ("a,boot=1000", format!("boot '1000' {BOOT}")),
+            ("a,boot=+1", format!("boot '+1' {BOOT}")),
+            ("a,boot=first", format!("boot 'first' {BOOT}")),
+            ("a,boot=1,boot=2", "option 'boot' is given twice".into()),
         ] {
             assert_eq!(text.parse::<DiskSpec>().unwrap_err().to_string(), message, "{text:?}");
         }
@@ -281,6 +367,22 @@ mod tests {
     }
 
     prop_compose! {
+        fn options()(
+            cache in prop::option::of(prop::sample::select(CacheMode::ALL)),
+            aio in prop::option::of(prop::sample::select(AioMode::ALL)),
+            discard in prop::option::of(prop::sample::select(DiscardMode::ALL)),
+            detect_zeroes in prop::option::of(prop::sample::select(ZeroesMode::ALL)),
+            logical_block_size in prop::option::of(prop::sample::select(BlockSize::ALL)),
+            iothread in prop::option::of(any::<bool>()),
+            boot in prop::option::of(1..=999u16),
+        ) -> DiskOptions {
+            let aio = aio.filter(|aio| *aio != AioMode::Native || cache.is_some_and(CacheMode::is_direct));
+            let detect_zeroes = detect_zeroes.filter(|_| discard != Some(DiscardMode::Ignore));
+            DiskOptions { cache, aio, discard, detect_zeroes, logical_block_size, iothread, boot }
+        }
+    }
+
+    prop_compose! {
         fn disk()(
             path in prop::option::of(prop::collection::vec(prop_oneof![Just(b','), Just(b'='), 1..=255u8], 1..12)),
             size in prop::option::of(1..1u64 << 50),
@@ -290,6 +392,7 @@ mod tests {
             readonly in any::<bool>(),
             serial in prop::option::of("[ -~]{1,20}"),
             id in prop::option::of("[a-z][a-z0-9._-]{0,25}"),
+            options in options(),
         ) -> DiskSpec {
             DiskSpec {
                 file: path.map(|bytes| OsString::from_vec(bytes).into()),
@@ -300,6 +403,7 @@ mod tests {
                 readonly,
                 serial,
                 id: id.map(|id| id.parse().unwrap()),
+                options,
             }
         }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::spec::{DiskBus, FileId, HostFile, Image, ImageFormat, Protocol};
+use crate::spec::{DiskBus, DiskOptions, FileId, HostFile, Image, ImageFormat, Protocol};
 
 fn bytes() -> impl Strategy<Value = OsString> {
     vec(1..=255u8, 1..12).prop_map(OsString::from_vec)
@@ -86,8 +86,11 @@ prop_compose! {
         bus in select(DiskBus::ALL),
         readonly in any::<bool>(),
         serial in of("[ -~]{1,20}"),
+        boot in of(1..=999_u16),
+        iothread in of(any::<bool>()),
     ) -> Disk {
-        Disk { id, image, bus, readonly, serial }
+        let options = DiskOptions { boot, iothread, ..DiskOptions::default() };
+        Disk { id, image, bus, readonly, serial, options }
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::host::disk_io::{self, DiskIoError};
 use crate::host::made::{MadeFile, NewFile};
 use crate::qemu::plan::{self, Controller};
-use crate::spec::{DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
+use crate::qemu::{boot_order, disk_options};
+use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
 use super::{answer, plug};
 use crate::vm::changes::change::Done;
-use crate::vm::error::ChangeError;
+use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::images::{Access, Opened};
 use crate::vm::state::inventory::{DiskFacts, Kind};
@@ -21,7 +23,8 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
             Err(ChangeError::invalid("file", "a disk that is added to a running VM needs a file")),
         );
     };
-    if let Err(error) = check_bus(owner, disk.bus) {
+    let checked = check_bus(owner, disk.bus).and_then(|()| check_options(owner, &disk));
+    if let Err(error) = checked {
         return answer(reply, Err(error));
     }
     let kind = Kind::Disk(DiskFacts {
@@ -36,6 +39,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         identity: None,
         foreign: false,
         limits: Limits::default(),
+        options: disk.options,
     });
     let id = match plug::book(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
         Ok(id) => id,
@@ -63,8 +67,15 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         };
         owner.spawn_blocking(
             move || {
-                let opened = images.open_disk(&disk, &file, new, &allow, Access::Disk);
-                opened.map(|(opened, made)| (disk, opened, made))
+                let (opened, made) = images.open_disk(&disk, &file, new, &allow, Access::Disk)?;
+                let files = opened.image.layers().map(|layer| layer.file.as_path());
+                match disk_io::check(&disk.options, files) {
+                    Ok(()) => Ok((disk, opened, made)),
+                    Err(error) => {
+                        made.iter().for_each(MadeFile::remove);
+                        Err(ChangeError::hinted(DiskIoError::hint)(error))
+                    }
+                }
             },
             move |owner, result| match result {
                 Ok((disk, opened, made)) => go(owner, id, disk, opened, made, bus, reply),
@@ -96,6 +107,32 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
         }
         _ => error.hint(format!("it takes disks on: {}", possible.join(", "))),
     })
+}
+
+/// Refuses what the bus cannot do, and a place in the boot order that another device has.
+fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
+    if let Some(why) = disk_options::refusal(&owner.machine, disk.bus, &disk.options) {
+        return Err(ChangeError::unsupported(why));
+    }
+    let Some(number) = disk.options.boot else { return Ok(()) };
+    if matches!(owner.spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. }) {
+        let message = "QEMU loads this VM's kernel, and boots no disk";
+        return Err(ChangeError::unsupported(message).hint("leave out `boot=`"));
+    }
+    let said = owner.inventory.devices().filter_map(|entry| match &entry.kind {
+        Kind::Disk(facts) => Some((entry.id.to_string(), u32::from(facts.options.boot?))),
+        _ => None,
+    });
+    let at_the_start = boot_order::taken(&owner.spec);
+    let at_the_start = at_the_start.into_iter().filter(|(id, _)| owner.inventory.device(id).is_some());
+    match said.chain(at_the_start).find(|(_, place)| *place == u32::from(number)) {
+        None => Ok(()),
+        Some((id, _)) => {
+            let message = format!("boot={number} is the place of '{id}' in the boot order");
+            let error = ChangeError::new(ErrorKind::AlreadyThere { id }, message);
+            Err(error.hint("choose another number: the firmware tries the lowest first"))
+        }
+    }
 }
 
 /// The bus that the disk goes into: a slot of its own, or a controller's.
@@ -135,6 +172,7 @@ fn go(
         bus: spec.bus,
         readonly: spec.readonly,
         serial: spec.serial,
+        options: spec.options,
     };
     let driver = crate::qemu::drives::disk(&owner.machine, &disk, bus.as_deref()).driver;
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
@@ -147,7 +185,7 @@ fn go(
         }
     }
     let steps = plan::add_disk(&owner.machine, &disk, bus.as_deref());
-    plug::plug_with_image(owner, id, (disk.image, disk.readonly), steps, reply, remove_made);
+    plug::plug_with_image(owner, id, (disk.image, disk.readonly, disk.options), steps, reply, remove_made);
 }
 
 /// Makes a disk larger.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::qemu::media::{media_change, media_eject};
-use crate::spec::ImageFormat;
+use crate::spec::{DiskOptions, ImageFormat};
 
 use super::{answer, plug};
 use crate::vm::changes::change::Done;
@@ -48,7 +48,7 @@ pub(super) fn change(
 fn insert(owner: &mut Owner, id: String, image: Opened, reply: Reply) {
     let node = owner.inventory.next_medium();
     let opening = image.image.clone();
-    plug::open_image(owner, node.clone(), opening, true, move |owner, opened| {
+    plug::open_image(owner, node.clone(), (opening, true, DiskOptions::default()), move |owner, opened| {
         let facts = match opened {
             Ok(()) => drive(owner, &id),
             Err(error) => return end(owner, &id, reply, Err(error)),

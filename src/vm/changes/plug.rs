@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::qemu::plan::{self, Controller, Step};
-use crate::spec::{DeviceId, Image};
+use crate::spec::{DeviceId, DiskOptions, Image};
 
 use super::answer;
 use crate::vm::changes::taken;
@@ -152,15 +152,15 @@ pub(super) fn plug(
 pub(super) fn plug_with_image(
     owner: &mut Owner,
     id: DeviceId,
-    (image, readonly): (Image, bool),
+    (image, readonly, options): (Image, bool, DiskOptions),
     steps: Vec<Step>,
     reply: Reply,
     undo: impl FnOnce() + Send + 'static,
 ) {
     let held = image.clone();
-    let opening = plan::open_image(id.as_str(), &image, readonly);
+    let opening = plan::open_image(id.as_str(), &image, readonly, &options);
     let commands = Plugged::commands(&[opening.as_slice(), &steps].concat());
-    open_image(owner, id.to_string(), image, readonly, move |owner, opened| match opened {
+    open_image(owner, id.to_string(), (image, readonly, options), move |owner, opened| match opened {
         Err(error) => {
             undo();
             abandon(owner, &id, reply, error);
@@ -186,11 +186,10 @@ pub(super) fn plug_with_image(
 pub(super) fn open_image(
     owner: &mut Owner,
     name: String,
-    image: Image,
-    readonly: bool,
+    (image, readonly, options): (Image, bool, DiskOptions),
     then: impl FnOnce(&mut Owner, Result<(), ChangeError>) + Send + 'static,
 ) {
-    owner.run_plan(plan::open_image(&name, &image, readonly), move |owner, result| {
+    owner.run_plan(plan::open_image(&name, &image, readonly, &options), move |owner, result| {
         if let Err(error) = result {
             return name_holder(owner, &image, error, |owner, error| then(owner, Err(error)));
         }
@@ -244,6 +243,16 @@ pub(super) fn close_image(
             Err(error) => log::warn!("the image of '{name}' could not be closed: {error}"),
         }
         then(owner, result.map(|_| ()));
+    });
+}
+
+/// Ends the I/O thread of a disk that is gone.
+pub(super) fn end_thread(owner: &mut Owner, disk: String, then: impl FnOnce(&mut Owner) + Send + 'static) {
+    owner.run_plan(plan::remove_iothread(&disk), move |owner, result| {
+        if let Err(error) = result {
+            log::warn!("the I/O thread of '{disk}' could not be ended: {error}");
+        }
+        then(owner);
     });
 }
 

@@ -196,6 +196,11 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
             }
             gone(owner, &name);
         }),
+        Kind::Disk(facts) if facts.options.has_iothread() => {
+            plug::close_image(owner, name.clone(), move |owner, _| {
+                plug::end_thread(owner, name.clone(), move |owner| gone(owner, &name));
+            });
+        }
         _ => plug::close_image(owner, name.clone(), move |owner, _| gone(owner, &name)),
     }
 }

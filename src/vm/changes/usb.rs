@@ -2,7 +2,7 @@
 
 use crate::host::usb::{UsbHostError, UsbRoots, resolve};
 use crate::qemu::plan::{self, Controller, UsbPlug};
-use crate::spec::{DeviceId, DeviceSpec, FileId, UsbSelector};
+use crate::spec::{DeviceId, DeviceSpec, DiskOptions, FileId, UsbSelector};
 
 use super::{answer, plug, properties};
 use crate::vm::error::ChangeError;
@@ -126,7 +126,7 @@ fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, 
     let steps = plan::add_usb(&id, &plug_as, bus);
     match plug_as {
         UsbPlug::Stick { image, readonly } => {
-            plug::plug_with_image(owner, id, (image, readonly), steps, reply, || {});
+            plug::plug_with_image(owner, id, (image, readonly, DiskOptions::default()), steps, reply, || {});
         }
         _ => plug::plug(owner, id, steps, reply, || {}),
     }

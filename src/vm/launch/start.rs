@@ -17,7 +17,7 @@ use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remov
 use crate::host::oom::OomKills;
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
-use crate::qemu::{Channels, Command, block, command_line, ids};
+use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{Forward, Limits, Size, VmSpec};
@@ -398,6 +398,7 @@ async fn go_on(
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
     let mut inventory = rebuild::look(&connected.session, files, &prepared.spec, &pending).await?;
+    rebuild::fill_options(&mut inventory, &Machine::of(&prepared.spec), &prepared.spec, &record);
     let runs = running && !prepared.options.paused;
     inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record, pending })

@@ -31,7 +31,7 @@ pub(in crate::vm) struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::vm) struct Hot {
     pub(in crate::vm) id: String,
-    /// `blockdev-add` or `netdev_add`, and `device_add`.
+    /// `blockdev-add`, `object-add` or `netdev_add`, and `device_add`.
     pub(in crate::vm) commands: Vec<Command>,
 }
 
@@ -58,6 +58,11 @@ impl Plugged {
 
     pub(in crate::vm) fn commands(steps: &[Step]) -> Vec<Command> {
         steps.iter().map(|step| step.command.clone()).collect()
+    }
+
+    /// What is written down.
+    pub(in crate::vm) fn record(&self) -> &Record {
+        &self.record
     }
 
     pub(in crate::vm) fn add(&mut self, id: &str, commands: Vec<Command>) {
@@ -127,6 +132,7 @@ impl Record {
         for command in self.hot.iter().flat_map(|hot| &hot.commands) {
             let option = match command.execute.as_str() {
                 "blockdev-add" => "-blockdev",
+                "object-add" => "-object",
                 "device_add" => "-device",
                 "netdev_add" => "-netdev",
                 _ => continue,

@@ -9,14 +9,15 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::qemu::block::{backing_file_node, file_node};
+use crate::qemu::disk_options::disk_of_iothread;
 use crate::qemu::ids::{self, Ids};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::pci;
-use crate::qemu::plan::remove_image;
+use crate::qemu::plan::{remove_image, remove_iothread};
 use crate::qemu::{Command, Machine, Slots};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{CommandError, Session};
-use crate::spec::{DeviceId, DiskBus, FileId, Limits, VmSpec};
+use crate::spec::{DeviceId, DiskBus, DiskOptions, FileId, Limits, VmSpec};
 
 use crate::vm::changes::taken;
 use crate::vm::state::images::overlay_name;
@@ -27,7 +28,7 @@ use crate::vm::state::run_state::RunState;
 use drives::device_of;
 use networks::Networks;
 
-pub(in crate::vm) use drives::{drive_of, limits_of};
+pub(in crate::vm) use drives::{drive_of, fill_options, limits_of};
 
 /// What is there from the start and is nobody's to change.
 fn is_fixture(ids: &Ids, id: &str) -> bool {
@@ -227,6 +228,7 @@ fn disk(nodes: &Nodes, drive: &str, bus: DiskBus, removable: bool, serial: Strin
         identity: identity.filter(|_| !removable),
         foreign: false,
         limits: Limits::default(),
+        options: DiskOptions::default(),
     })
 }
 
@@ -336,6 +338,21 @@ async fn take_back(
         }
         if let Some(Some(made)) = pending.adding.get(id) {
             made.remove();
+        }
+    }
+    end_threads(session, present).await;
+}
+
+/// Ends the I/O threads of disks that are not there (any more).
+async fn end_threads(session: &Session, present: &[String]) {
+    let threads = session.run(&Command::new("query-iothreads", Value::Null)).await.unwrap_or_default();
+    let of_disk = |thread: &Value| disk_of_iothread(thread["id"].as_str()?).map(str::to_owned);
+    for disk in threads.as_array().into_iter().flatten().filter_map(of_disk) {
+        if !present.contains(&disk) {
+            for step in remove_iothread(&disk) {
+                // the next supervisor would try again
+                let _ = session.run(&step.command).await;
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 
 use super::adopt::VmFile;
+use super::rebuild::fill_options;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::INBOX_LENGTH;
@@ -65,6 +66,7 @@ impl TakeOver {
             agent_open,
             console,
         } = self;
+        let mut inventory = inventory;
         let VmFile { spec, facts, user_qmp, .. } = file;
         let journal = settled(Journal::new(Arc::clone(&run), pending.clone()), &pending, &inventory);
         let images = Images::new(
@@ -74,11 +76,14 @@ impl TakeOver {
             RawImages::new(StoreEnvironment::from_env()),
         );
         images.saw(&inventory, &OpenFiles::of(facts.qemu_pid));
+        let plugged = Plugged::read(Arc::clone(&run));
+        let kind = machine.clone().unwrap_or_else(|| Machine::of(&spec));
+        fill_options(&mut inventory, &kind, &spec, plugged.record());
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         Running::assemble(Whole {
             images,
             started: started(&facts),
-            plugged: Plugged::read(Arc::clone(&run)),
+            plugged,
             // they ended with the supervisor that had started them
             shares: Shares::default(),
             spec,

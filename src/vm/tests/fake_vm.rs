@@ -19,7 +19,8 @@ use crate::qemu::slots::Slots;
 use crate::qemu::{HostFacts, Machine, ids};
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{
-    Accel, Arch, DiskBus, DiskSpec, Forward, ImageFormat, Limits, Protocol, Rates, Size, SnapshotName, VmSpec,
+    Accel, Arch, DiskBus, DiskOptions, DiskSpec, Forward, ImageFormat, Limits, Protocol, Rates, Size,
+    SnapshotName, VmSpec,
 };
 use crate::vm::bus::{Bus, Pulse};
 use crate::vm::changes::snapshots::{Progress, SnapshotChange};
@@ -129,6 +130,7 @@ fn cd(file: &Path) -> Entry {
             identity: None,
             foreign: false,
             limits: Limits::default(),
+            options: DiskOptions::default(),
         }),
     }
 }
@@ -294,6 +296,7 @@ pub(super) fn disk(file: PathBuf, bus: DiskBus, id: Option<&str>) -> Change {
         readonly: false,
         serial: None,
         id: id.map(|id| id.parse().unwrap()),
+        options: DiskOptions::default(),
     };
     Change::AddDisk { disk, allow_backing: Vec::new() }
 }

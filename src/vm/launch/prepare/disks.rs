@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::host::disk_io::{self, DiskIoError};
 use crate::qemu::{Machine, Slots, drives, ids};
-use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, ImageFormat, Limits, Request, VmSpec};
+use crate::spec::{
+    Boot, DeviceId, Disk, DiskBus, DiskOptions, DiskSpec, ImageFormat, Limits, Request, VmSpec,
+};
 
 use super::disk_names::Names;
 use super::{Made, Plan, boot, unpacked};
@@ -75,6 +78,7 @@ pub(super) fn all(
             .and_then(|new| images.open_disk(&disk, &file, new, &request.allow_backing, access))
             .map_err(|error| refused(&what, &file, error))?;
         made.files(new);
+        let what_again = what.clone();
         let same = |other: &&Opened| other.identity.is_some() && other.identity == opened.identity;
         if let Some(other) = all.opened.iter().find(same) {
             let message = format!("{what}: the same file as {}, which would corrupt it", other.shown);
@@ -86,12 +90,16 @@ pub(super) fn all(
             }
             false => opened,
         };
+        disk_io::check(&disk.options, opened.image.layers().map(|layer| layer.file.as_path()))
+            .map_err(ChangeError::hinted(DiskIoError::hint))
+            .map_err(|error| refused(&what_again, &file, error))?;
         all.disks.push(Disk {
             id,
             image: opened.image.clone(),
             bus: disk.bus,
             readonly: disk.readonly,
             serial: disk.serial,
+            options: disk.options,
         });
         all.opened.push(opened);
     }
@@ -155,6 +163,7 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
                 identity: opened.identity,
                 foreign: false,
                 limits: Limits::default(),
+                options: disk.options,
             }),
         });
     }
@@ -190,6 +199,7 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
             identity: None,
             foreign: false,
             limits: Limits::default(),
+            options: DiskOptions::default(),
         }),
     });
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::qemu::ids;
 use crate::qemu::media::Medium;
 use crate::qmp::hmp::ForwardLine;
-use crate::spec::{DeviceId, DiskBus, FileId, Forward, ImageFormat, Limits, MacAddress, Networking};
+use crate::spec::{
+    DeviceId, DiskBus, DiskOptions, FileId, Forward, ImageFormat, Limits, MacAddress, Networking,
+};
 
 /// Where a device is on its way in or out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +150,8 @@ pub struct DiskFacts {
     pub foreign: bool,
     /// What it may do per second.
     pub limits: Limits,
+    /// What was said of it besides.
+    pub options: DiskOptions,
 }
 
 impl DiskFacts {

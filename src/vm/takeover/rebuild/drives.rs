@@ -4,10 +4,33 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::qemu::Machine;
 use crate::qemu::block::given_image;
-use crate::spec::{Limits, Rates};
+use crate::qemu::replug::{Replug, What};
+use crate::spec::{Limits, Rates, VmSpec};
 
-use crate::vm::state::inventory::DiskFacts;
+use crate::vm::state::inventory::{DiskFacts, Inventory, Kind};
+use crate::vm::state::plugged::Record;
+
+/// Adds what QEMU does not tell of disks: what was said of them at the start, or when they were plugged.
+pub(in crate::vm) fn fill_options(
+    inventory: &mut Inventory,
+    machine: &Machine,
+    spec: &VmSpec,
+    record: &Record,
+) {
+    let cold = spec.disks.iter().map(|disk| (disk.id.to_string(), disk.options));
+    let hot =
+        record.hot.iter().filter_map(|hot| match Replug::read(machine, &hot.id, &hot.commands).ok()?.what {
+            What::Disk { options, .. } => Some((hot.id.clone(), options)),
+            _ => None,
+        });
+    for (id, options) in cold.chain(hot) {
+        if let Some(Kind::Disk(facts)) = inventory.device_mut(&id).map(|entry| &mut entry.kind) {
+            facts.options = options;
+        }
+    }
+}
 
 /// The entry of a device in the answer of `query-block`.
 pub(in crate::vm) fn drive_of<'a>(blocks: &'a Value, id: &str) -> Option<&'a Value> {

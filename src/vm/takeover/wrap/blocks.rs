@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::qemu::block::{file_node, given_image};
-use crate::spec::DiskBus;
+use crate::spec::{DiskBus, DiskOptions};
 
 use crate::vm::state::facts::NodeFile;
 use crate::vm::state::inventory::DiskFacts;
@@ -90,6 +90,7 @@ impl<'a> Blocks<'a> {
             identity: identity.filter(|_| !is_cd),
             foreign: true,
             limits: block.map(limits_of).unwrap_or_default(),
+            options: DiskOptions::default(),
             file,
         }
     }

@@ -8,7 +8,7 @@ use crate::qemu::plan::{self, Step, UsbPlug};
 use crate::qemu::replug::{Replug, What};
 use crate::qemu::{Machine, Netdev, hostless, ids, io, quote};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceSpec, Disk, Networking, Request, VmSpec};
+use crate::spec::{DeviceSpec, Disk, DiskOptions, Networking, Request, VmSpec};
 
 use super::super::devices::extra;
 use super::images::Door;
@@ -124,7 +124,7 @@ fn steps(
     let id = plug.id.as_str();
     Ok(match &plug.what {
         What::Controller(controller) => plan::add_controller(machine, *controller, bus),
-        What::Disk { bus: disk_bus, image, serial } => {
+        What::Disk { bus: disk_bus, image, serial, options } => {
             let opened = door.open(id, image)?;
             let disk = Disk {
                 id: plug.id.clone(),
@@ -132,14 +132,15 @@ fn steps(
                 bus: *disk_bus,
                 readonly: image.readonly,
                 serial: serial.clone(),
+                options: *options,
             };
-            let opening = plan::open_image(id, &disk.image, disk.readonly);
+            let opening = plan::open_image(id, &disk.image, disk.readonly, options);
             images.insert(id.to_owned(), disk.image.clone());
             [opening, plan::add_disk(machine, &disk, bus)].concat()
         }
         What::Stick(image) => {
             let opened = door.open(id, image)?.image;
-            let opening = plan::open_image(id, &opened, image.readonly);
+            let opening = plan::open_image(id, &opened, image.readonly, &DiskOptions::default());
             images.insert(id.to_owned(), opened.clone());
             let stick = UsbPlug::Stick { image: opened, readonly: image.readonly };
             [opening, plan::add_usb(&plug.id, &stick, bus.unwrap_or_default())].concat()

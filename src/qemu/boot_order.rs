@@ -1,0 +1,109 @@
+//! In which order the firmware tries what a VM starts with: QEMU's `bootindex`, the lowest first.
+
+use super::ids;
+use crate::spec::{Boot, VmSpec};
+
+/// The place of each device in the order; none = the firmware's own choice, after all that have one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct BootOrder {
+    /// As many as there are disks.
+    disks: Vec<Option<u32>>,
+    /// Of the CD that an ISO is.
+    pub(super) cd: Option<u32>,
+    /// Of the network card.
+    pub(super) nic: Option<u32>,
+}
+
+#[derive(Clone, Copy)]
+enum Item {
+    Disk(usize),
+    Cd,
+    Nic,
+}
+
+impl BootOrder {
+    /// The order of a VM: first what has a number (`boot=N`), by it, and then what is booted when nothing is said.
+    pub(super) fn of(spec: &VmSpec) -> Self {
+        let said: Vec<Option<u32>> = spec.disks.iter().map(|disk| disk.options.boot.map(u32::from)).collect();
+        let mut next = said.iter().flatten().max().map_or(1, |last| last + 1);
+        let mut order = Self { disks: said, ..Self::default() };
+        for item in unsaid(spec) {
+            let place = match item {
+                Item::Disk(number) => match order.disks.get_mut(number) {
+                    Some(place) => place,
+                    None => continue,
+                },
+                Item::Cd => &mut order.cd,
+                Item::Nic => &mut order.nic,
+            };
+            if place.is_none() {
+                *place = Some(next);
+                next += 1;
+            }
+        }
+        order
+    }
+
+    /// The place of the `number`th disk, from 0.
+    pub(super) fn disk(&self, number: usize) -> Option<u32> {
+        self.disks.get(number).copied().flatten()
+    }
+}
+
+/// What is booted when nothing is said.
+fn unsaid(spec: &VmSpec) -> Vec<Item> {
+    let disks = (0..spec.disks.len()).map(Item::Disk);
+    match spec.boot {
+        Boot::Disk => vec![Item::Disk(0)],
+        Boot::Iso { .. } => vec![Item::Cd, Item::Disk(0)],
+        Boot::Firmware => disks.chain([Item::Nic]).collect(),
+        Boot::Kernel { .. } | Boot::Squashfs { .. } => Vec::new(),
+    }
+}
+
+/// The devices of a starting VM that have a place in the order, by their ids.
+pub fn taken(spec: &VmSpec) -> Vec<(String, u32)> {
+    let order = BootOrder::of(spec);
+    let disks = spec.disks.iter().zip(&order.disks).map(|(disk, place)| (disk.id.to_string(), *place));
+    let others = [(ids::BOOT_CD.to_owned(), order.cd), (ids::NIC.to_owned(), order.nic)];
+    disks.chain(others).filter_map(|(id, place)| Some((id, place?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::testing::{disk, spec};
+    use crate::spec::{DiskBus, DiskOptions};
+
+    fn order(boot: Boot, numbers: &[Option<u16>]) -> Vec<(String, u32)> {
+        let named = |(number, boot): (usize, &Option<u16>)| crate::spec::Disk {
+            options: DiskOptions { boot: *boot, ..DiskOptions::default() },
+            ..disk(&format!("d{number}"), DiskBus::Virtio)
+        };
+        let disks = numbers.iter().enumerate().map(named).collect();
+        let mut taken = taken(&VmSpec { boot, disks, ..spec() });
+        taken.sort_by_key(|(_, place)| *place);
+        taken
+    }
+
+    #[test]
+    fn what_has_a_number_goes_first_and_the_rest_stays_as_it_was() {
+        let iso = || Boot::Iso { path: "/i.iso".into() };
+        let kernel = || Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: String::new() };
+        for (boot, numbers, expected) in [
+            (Boot::Disk, vec![None, None], vec![("d0", 1)]),
+            (Boot::Disk, vec![None, Some(1)], vec![("d1", 1), ("d0", 2)]),
+            (Boot::Disk, vec![Some(2), Some(1), None], vec![("d1", 1), ("d0", 2)]),
+            (Boot::Disk, vec![Some(7)], vec![("d0", 7)]),
+            (iso(), vec![None, None], vec![("cd0", 1), ("d0", 2)]),
+            (iso(), vec![None, Some(3)], vec![("d1", 3), ("cd0", 4), ("d0", 5)]),
+            (iso(), vec![Some(1)], vec![("d0", 1), ("cd0", 2)]),
+            (Boot::Firmware, vec![None, None], vec![("d0", 1), ("d1", 2), ("nic0", 3)]),
+            (Boot::Firmware, vec![None, Some(4)], vec![("d1", 4), ("d0", 5), ("nic0", 6)]),
+            (kernel(), vec![None], vec![]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(|(id, place)| (id.to_owned(), place)).collect();
+            assert_eq!(order(boot.clone(), &numbers), expected, "{boot:?} {numbers:?}");
+        }
+    }
+}
