@@ -1,7 +1,7 @@
 //! Gives a VM whose supervisor has died a new one, in the background.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::control::client::ClientError;
 use crate::control::find::{self, FindError, Standing};
@@ -9,7 +9,7 @@ use crate::control::supervise::resume;
 use crate::host::descriptors;
 use crate::host::dirs::DirError;
 use crate::spec::VmName;
-use crate::vm::{StartError, claim};
+use crate::vm::{self, StartError, claim};
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
@@ -34,14 +34,11 @@ pub(super) fn adopt(root: &Path, name: &VmName) -> Result<(), ClientError> {
 
 /// How long a QEMU that could not be taken over, since it is about to end, may take for that: a killed one gives its memory back first.
 const LAST_BREATH: Duration = Duration::from_secs(2);
-/// Between two looks at it.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A VM that could not be taken over may have been dying: waits until that is seen.
 pub(super) fn await_end(root: &Path, name: &VmName) {
-    let until = Instant::now() + LAST_BREATH;
-    while find::standing(root, name) == Standing::Orphan && Instant::now() < until {
-        std::thread::sleep(LOOK);
+    if find::standing(root, name) == Standing::Orphan {
+        vm::await_end(root, name, LAST_BREATH);
     }
 }
 

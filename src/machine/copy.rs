@@ -5,8 +5,9 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, Metadata};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub fn copy_to(
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
     let (file, facts) = files::open_input(source).map_err(Error::file(source))?;
+    if is_endless(&file, &facts) {
+        let why = "it is a device whose bytes may have no end: `head -c SIZE FILE | vmrun ctl copy-to - …` copies so many of them";
+        return Err(Error::file(source)(io::Error::other(why)));
+    }
     let leaving = Leaving {
         path: source,
         name: source.file_name().and_then(|name| name.to_str()).map(str::to_owned),
@@ -57,6 +62,14 @@ pub fn copy_to(
         agent_timeout,
     };
     leaving.all_of(client, file, destination, progress)
+}
+
+/// A character device that would fill the guest's disk (`/dev/zero`, `/dev/urandom`). A terminal ends when its user says so, and
+/// `/dev/null` at once.
+fn is_endless(file: &File, facts: &Metadata) -> bool {
+    /// Linux' number of `/dev/null` (Documentation/admin-guide/devices.txt).
+    const NULL: u64 = 0x103;
+    facts.file_type().is_char_device() && facts.rdev() != NULL && !file.is_terminal()
 }
 
 /// Copies a stream into the guest, to a path; `name` is what errors call it.

@@ -1,5 +1,7 @@
 //! What the machine type decides: buses, names of device models, what can be plugged where.
 
+use std::ffi::OsString;
+
 use super::ids::{self, Ids};
 use crate::spec::{Arch, DiskBus, Layout, VmSpec};
 
@@ -108,6 +110,21 @@ impl Machine {
     /// Whether there is PCI.
     pub fn has_pci(&self) -> bool {
         matches!(self.family, Family::Q35 | Family::Pc | Family::Virt)
+    }
+
+    /// Whether it has a power button that a guest can hear of, by what was typed for `-machine` and behind `--`: QEMU takes the press all
+    /// the same where there is none. (aarch64 has one on a GPIO line without ACPI, s390x a signal of its own.)
+    pub fn has_power_button(&self, typed: Option<&str>, extra: &[OsString]) -> bool {
+        let is_off = |text: &str| {
+            text.split(',').any(|option| matches!(option, "acpi=off" | "acpi=no" | "acpi=false"))
+                || matches!(text, "-no-acpi" | "--no-acpi")
+        };
+        let extra = || extra.iter().filter_map(|word| word.to_str()).any(is_off);
+        match self.arch {
+            Arch::Riscv64 => false,
+            Arch::X86_64 => !(typed.is_some_and(is_off) || extra()),
+            _ => true,
+        }
     }
 
     /// Whether the VM can have a USB controller from the start.

@@ -58,6 +58,8 @@ impl Rung {
 pub(super) struct Ladder {
     rung: Rung,
     no_repeat: bool,
+    /// The machine has a power button.
+    button: bool,
     /// When the asking ends.
     deadline: Instant,
     /// When the next rung is due; none on the last one.
@@ -65,15 +67,16 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    /// Steps on the first rung; `agent`: the guest agent has answered before.
-    pub(super) fn start(options: ShutdownOptions, agent: bool, now: Instant) -> Self {
-        let rung = match (options.force, agent) {
-            (true, _) => Rung::Quit,
-            (false, true) => Rung::Agent,
-            (false, false) => Rung::Acpi,
+    /// Steps on the first rung. `agent`: the guest agent has answered before; `button`: the machine has a power button. Who can be asked
+    /// in no way is told to quit at once.
+    pub(super) fn start(options: ShutdownOptions, agent: bool, button: bool, now: Instant) -> Self {
+        let rung = match (options.force, agent, button) {
+            (false, true, _) => Rung::Agent,
+            (false, false, true) => Rung::Acpi,
+            (true, ..) | (false, false, false) => Rung::Quit,
         };
         let deadline = now + options.timeout;
-        let mut ladder = Self { rung, no_repeat: options.no_repeat, deadline, next: None };
+        let mut ladder = Self { rung, no_repeat: options.no_repeat, button, deadline, next: None };
         ladder.step_on(rung, now);
         ladder
     }
@@ -91,7 +94,8 @@ impl Ladder {
     /// Goes one rung up.
     pub(super) fn climb(&mut self, now: Instant) -> Rung {
         let up = match self.rung {
-            Rung::Agent => Rung::Acpi,
+            Rung::Agent if self.button => Rung::Acpi,
+            Rung::Agent => Rung::Quit,
             Rung::Acpi if !self.no_repeat && now < self.deadline => Rung::AcpiAgain,
             Rung::Acpi | Rung::AcpiAgain => Rung::Quit,
             Rung::Quit | Rung::Kill => Rung::Kill,
@@ -122,7 +126,8 @@ impl Ladder {
         self.rung = rung;
         let left = self.deadline.saturating_duration_since(now);
         self.next = match rung {
-            Rung::Agent => Some(now + left / 3),
+            Rung::Agent if self.button => Some(now + left / 3),
+            Rung::Agent => Some(self.deadline),
             Rung::Acpi if self.no_repeat => Some(self.deadline),
             Rung::Acpi => Some(now + left / 2),
             Rung::AcpiAgain => Some(self.deadline),
@@ -153,12 +158,25 @@ mod tests {
     fn the_budget_is_shared_out() {
         let now = Instant::now();
         assert_eq!(
-            climb_all(Ladder::start(options(30), true, now), now),
+            climb_all(Ladder::start(options(30), true, true, now), now),
             [(Rung::Agent, 0), (Rung::Acpi, 10), (Rung::AcpiAgain, 20), (Rung::Quit, 30), (Rung::Kill, 35)]
         );
         assert_eq!(
-            climb_all(Ladder::start(options(30), false, now), now),
+            climb_all(Ladder::start(options(30), false, true, now), now),
             [(Rung::Acpi, 0), (Rung::AcpiAgain, 15), (Rung::Quit, 30), (Rung::Kill, 35)]
+        );
+    }
+
+    #[test]
+    fn a_machine_without_a_button_has_none_pressed() {
+        let now = Instant::now();
+        assert_eq!(
+            climb_all(Ladder::start(options(30), true, false, now), now),
+            [(Rung::Agent, 0), (Rung::Quit, 30), (Rung::Kill, 35)]
+        );
+        assert_eq!(
+            climb_all(Ladder::start(options(30), false, false, now), now),
+            [(Rung::Quit, 0), (Rung::Kill, 5)]
         );
     }
 
@@ -166,10 +184,10 @@ mod tests {
     fn asking_can_be_left_out_or_done_once() {
         let now = Instant::now();
         let force = ShutdownOptions { force: true, ..options(30) };
-        assert_eq!(climb_all(Ladder::start(force, true, now), now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
+        assert_eq!(climb_all(Ladder::start(force, true, true, now), now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
         let once = ShutdownOptions { no_repeat: true, ..options(30) };
         assert_eq!(
-            climb_all(Ladder::start(once, false, now), now),
+            climb_all(Ladder::start(once, false, true, now), now),
             [(Rung::Acpi, 0), (Rung::Quit, 30), (Rung::Kill, 35)]
         );
     }
@@ -177,14 +195,14 @@ mod tests {
     #[test]
     fn the_asking_can_be_shortened_but_not_made_longer() {
         let now = Instant::now();
-        let mut ladder = Ladder::start(options(3600), false, now);
+        let mut ladder = Ladder::start(options(3600), false, true, now);
         ladder.end_within(Duration::from_secs(30), now);
         ladder.end_within(Duration::from_secs(60), now);
         assert_eq!(
             climb_all(ladder, now),
             [(Rung::Acpi, 0), (Rung::AcpiAgain, 15), (Rung::Quit, 30), (Rung::Kill, 35)]
         );
-        let mut ladder = Ladder::start(options(3600), false, now);
+        let mut ladder = Ladder::start(options(3600), false, true, now);
         ladder.jump(Rung::Quit, now);
         ladder.end_within(Duration::ZERO, now);
         assert_eq!(climb_all(ladder, now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
@@ -193,7 +211,7 @@ mod tests {
     #[test]
     fn a_jump_never_goes_down() {
         let now = Instant::now();
-        let mut ladder = Ladder::start(options(30), false, now);
+        let mut ladder = Ladder::start(options(30), false, true, now);
         assert!(ladder.jump(Rung::Quit, now));
         assert!(!ladder.jump(Rung::Quit, now));
         assert!(ladder.jump(Rung::Kill, now));

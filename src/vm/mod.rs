@@ -51,6 +51,6 @@ pub use state::present::Present;
 pub use state::record::RunRecord;
 pub use state::run_state::RunState;
 pub use state::status::{Published, Status};
-pub use takeover::adopt::{Adopted, adopt, claim, clean, is_orphan};
+pub use takeover::adopt::{Adopted, adopt, await_end, claim, clean, is_orphan};
 pub use takeover::wrap::{Naming, Wrapping, wrap};
 pub use wait::{CameTrue, Wait};

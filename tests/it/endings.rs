@@ -280,7 +280,63 @@ fn a_store_that_cannot_be_written_does_not_stop_a_vm() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.state_home(), "no folder").unwrap();
     let image = sandbox.boot_sector(Guest::PowersOff);
-    let done = sandbox.run(["qemu", "-v", image.to_str().unwrap()]).ok();
-    let told = done.stderr.matches("how this VM ends will not be recorded").count();
-    assert_eq!(told, 1, "{done:#?}");
+    let done = sandbox.run(["qemu", image.to_str().unwrap()]).ok();
+    let told: Vec<_> = done.stderr.lines().filter(|line| line.contains("will not be recorded")).collect();
+    assert_eq!(told.len(), 1, "{done:#?}");
+    assert!(told[0].contains("XDG_STATE_HOME"), "{done:#?}");
+}
+
+#[test]
+#[cfg_attr(lacks = "mount", ignore = "needs mount")]
+fn a_store_that_is_full_or_read_only_is_told_of_at_the_start() {
+    for (options, words) in [("size=64k", "No space left on device"), ("ro", "Read-only file system")] {
+        let sandbox = Sandbox::new();
+        let store = Store::mount(sandbox.state_home());
+        let image = sandbox.boot_sector(Guest::PowersOff);
+        let image = image.to_str().unwrap();
+        let start = |detached: bool| {
+            let mode: &[&str] = if detached { &["--detached"] } else { &[] };
+            sandbox.run([&["qemu"], mode, &[image]].concat()).ok()
+        };
+        // the store and its folders are there
+        assert!(!start(false).stderr.contains("recorded"));
+        if options.starts_with("size") {
+            std::fs::write(store.0.join("fill"), vec![1; 1 << 20]).unwrap_err();
+        }
+        store.again(options);
+        for detached in [false, true] {
+            let done = start(detached);
+            let told: Vec<_> = done.stderr.lines().filter(|line| line.contains("not be recorded")).collect();
+            assert_eq!(told.len(), 1, "{done:#?}");
+            assert!(told[0].contains(words) && told[0].contains("XDG_STATE_HOME"), "{done:#?}");
+            sandbox.is_clean();
+        }
+    }
+}
+
+/// A file system of its own for the user's store; taken away at the end.
+struct Store(PathBuf);
+
+impl Store {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        let store = Self(at);
+        store.done(&["-t", "tmpfs", "-o", "size=64k,mode=700", "none"]);
+        store
+    }
+
+    fn again(&self, options: &str) {
+        self.done(&["-o", &format!("remount,{options}")]);
+    }
+
+    fn done(&self, arguments: &[&str]) {
+        let done = std::process::Command::new("mount").args(arguments).arg(&self.0).status().unwrap();
+        assert!(done.success(), "{arguments:?}");
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }

@@ -69,6 +69,12 @@ fn files_go_there_and_back() {
     vm.try_ctl(["copy-from", "/etc", "x"]).fails(4, &["/etc", "directory"]);
     vm.try_ctl(["copy-from", "relative", "x"]).fails(2, &["relative", "absolute"]);
     vm.try_ctl(["copy-from", "/proc/version", "no/such/x"]).fails(1, &["no/such/x"]);
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        vm.try_ctl(["copy-to", endless, "/tmp/endless"]).fails(1, &[endless, "may have no end", "head -c"]);
+        vm.run("[ ! -e /tmp/endless ] && ! ls /tmp/endless*.part");
+    }
+    vm.ctl(["copy-to", "/dev/null", "/tmp/empty"]);
+    vm.run("[ -f /tmp/empty ] && [ ! -s /tmp/empty ]");
     vm.try_ctl(["copy-to", "no-such", "/tmp/x"]).fails(1, &["no-such"]);
     vm.try_ctl(["copy-to", "out", "/tmp/x"]).fails(1, &["out", "directory", "tar"]);
     vm.try_ctl(["copy-to", "version", "/no/such"]).fails(4, &["/no/such", "nonexistent"]);

@@ -40,6 +40,9 @@ fn memory_and_processors_are_told_as_they_are() {
     vm.run("for n in $(seq 3000); do mkdir -p /run/full/$n/a/b/c; done");
     let done = vm.try_ctl(["device-remove", "dimm1", "--timeout", "60s"]);
     done.fails(4, &["the guest refused to release 'dimm1'"]);
+    // it is asked anew, and says the same
+    let again = vm.try_ctl(["device-remove", "dimm1", "--timeout", "60s"]);
+    again.fails(4, &["the guest refused to release 'dimm1'"]);
     assert_eq!(facts(&vm).0, 448);
 
     vm.ctl(["device-add", "virtio-balloon-pci,id=balloon"]);

@@ -43,6 +43,25 @@ fn a_paused_start_stays_paused_under_a_new_supervisor() {
 }
 
 #[test]
+fn a_restored_vm_stays_paused_until_it_is_told_to_run() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    sandbox.detached(["--name", "vm", image.to_str().unwrap()]);
+    let greeting = format!("console={}", Guest::ReactsToButton.greeting());
+    sandbox.ctl(["wait", &greeting]).ok();
+    sandbox.ctl(["save", "vm.saved"]).ok();
+    assert_eq!(sandbox.detached(["--restore", "vm.saved", "--paused"]), "vm");
+    assert_eq!(sandbox.ctl_json(["status"])["state"], "paused");
+    assert_eq!(qemu_says(&sandbox, "query-status")["running"], false);
+    // nothing has been pressed that it could have missed: the button is heard when it runs
+    sandbox.ctl(["powerdown"]).fails(4, &["the guest does not run"]);
+    sandbox.ctl(["resume"]).ok();
+    assert_eq!(qemu_says(&sandbox, "query-status")["running"], true);
+    sandbox.ctl(["shutdown", "--timeout", "1m"]).ok();
+    sandbox.is_clean();
+}
+
+#[test]
 fn what_would_be_undone_is_refused_with_the_flag_for_it() {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::Halted);

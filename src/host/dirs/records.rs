@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,8 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 const FOLDER: &str = "records";
 const RECORD: &str = "json";
 const CONSOLE: &str = "log";
+/// What a record and the console's last output have in bytes, without much output.
+const USUAL: usize = 16 << 10;
 
 /// One run of a VM: unique, whatever names VMs have had and will have. Prints as 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,6 +89,20 @@ impl Records {
     /// Opens the folder to read in it; none if there is none, or none that can be trusted. Nothing is made.
     pub fn existing(environment: &StoreEnvironment) -> Option<Self> {
         existing_user_store(environment).ok()??.existing_subdirectory(FOLDER).ok()?.map(Self)
+    }
+
+    /// Whether a record can be written here now, tried with as many bytes as one has.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn check(&self, run: &RunId) -> io::Result<()> {
+        self.0.write_for_now(&file(run, CONSOLE), &[0; USUAL])?;
+        self.0.unlink(&file(run, CONSOLE))
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// Writes the record of a run, and then removes what is too old. Readers see all of a record or none of it.
@@ -171,7 +188,7 @@ fn file(run: &RunId, kind: &str) -> String {
 mod tests {
     use super::*;
 
-    fn records(folder: &std::path::Path) -> Records {
+    fn records(folder: &Path) -> Records {
         Records::open(&StoreEnvironment::from_env_or(Some(folder))).unwrap()
     }
 

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -14,6 +16,12 @@ use nix::sys::stat::fstatat;
 
 use super::own;
 use crate::host::made::folder_of;
+
+/// How long a socket may seem to be listened on although its process has ended: what an io_uring polls, as QEMU 11's main loop does, is
+/// closed by a worker of the kernel after the process is gone.
+const KERNEL_CLOSES: Duration = Duration::from_secs(1);
+/// Between two looks at such a socket; the kernel has no event for it.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Whether a process has the stream socket at this path (at most 107 bytes), in whatever namespace it is; so in doubt.
 ///
@@ -36,7 +44,7 @@ pub fn short_path(folder: &impl AsRawFd, path: &Path, name: &OsStr) -> PathBuf {
     }
 }
 
-/// Removes a socket that was bound at a path of the user's, if that still is a socket and nobody listens.
+/// Removes a socket that was bound at a path of the user's by a process that has ended, if that still is a socket and nobody listens.
 pub fn remove_socket(path: &Path) {
     if let Err(error) = try_remove(path) {
         log::warn!("{} is left: {error}", path.display());
@@ -51,8 +59,12 @@ fn try_remove(path: &Path) -> io::Result<()> {
         // replaced, or gone
         _ => return Ok(()),
     }
-    if is_listened_on(&short_path(&folder, folder_of(path), name)) {
-        return Ok(());
+    let until = Instant::now() + KERNEL_CLOSES;
+    while is_listened_on(&short_path(&folder, folder_of(path), name)) {
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
     }
     own::remove(&folder, name)
 }
@@ -62,6 +74,19 @@ mod tests {
     use super::*;
     use std::io::ErrorKind;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_socket_that_is_closed_a_moment_late_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(listener);
+        });
+        remove_socket(&path);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn a_listener_is_found_and_hears_nothing_of_it() {

@@ -71,6 +71,11 @@ fn every_packing_and_packings_in_packings_come_off() {
         // as Google's images are made
         ("a.tar.gz", "tar --format=oldgnu -Sczf - disk.raw"),
         ("a.xz.gz", "xz -c | gzip -c"),
+        ("a.lz4", "lz4 -qc"),
+        // one that is not compressed, and one of several files
+        ("a.zip", "zip -q -0 - disk.raw"),
+        ("b.zip", "zip -q - readme.txt disk.raw"),
+        ("c.zip", "gzip -kc disk.raw > disk.raw.gz; zip -q - readme.txt disk.raw.gz; rm disk.raw.gz"),
     ] {
         let (unpacked, bytes) = unpacked(root.path(), name, &packed(root.path(), command, &image())).unwrap();
         assert!(bytes == image(), "{name}");
@@ -118,14 +123,26 @@ fn what_is_no_disk_or_not_whole_is_told_and_leaves_nothing() {
     let at = root.path();
     fs::write(at.join("a.txt"), "x").unwrap();
     fs::write(at.join("b.txt"), "x").unwrap();
-    let mut cut = packed(at, "xz -c", &image());
-    cut.truncate(cut.len() / 2);
+    let half = |command: &str| {
+        let whole = packed(at, command, &image());
+        whole[..whole.len() / 2].to_owned()
+    };
+    let cut = half("xz -c");
+    fs::write(at.join("disk.raw"), image()).unwrap();
     for (name, bytes, words) in [
         ("cut.xz", cut, &["xz has failed", "nexpected end"][..]),
         ("page.gz", packed(at, "gzip -c", b"<html>no"), &["web page"]),
         ("empty.gz", packed(at, "gzip -c", b""), &["an empty file"]),
         ("link.gz", packed(at, "gzip -c", b"/etc/passwd"), &["less than a sector"]),
         ("texts.tar", packed(at, "tar -cf - a.txt b.txt", b""), &["no disk image", "'a.txt'"]),
+        ("cut.lz4", half("lz4 -qc"), &["lz4 has failed"]),
+        ("cut.zip", half("zip -q - disk.raw"), &["unzip has failed"]),
+        ("texts.zip", packed(at, "zip -q - a.txt b.txt", b""), &["no disk image", "'a.txt'"]),
+        (
+            "pattern.zip",
+            packed(at, "cp disk.raw 'a[1].img'; zip -q - 'a[1].img'; rm 'a[1].img'", b""),
+            &["unzip cannot be told"],
+        ),
         ("deep.gz", packed(at, "gzip -c|gzip -c|gzip -c|gzip -c|gzip -c", &image()), &["more than 4 times"]),
     ] {
         let before = left(at).len();

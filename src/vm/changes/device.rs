@@ -6,6 +6,7 @@ use crate::qemu::machine::Family;
 use crate::qemu::plan::{self, Controller};
 use crate::qemu::{Command, PlugTarget};
 use crate::qmp::Session;
+use crate::qmp::qtree::Tree;
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, DeviceSpec};
 
@@ -40,9 +41,12 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     let work = async move {
         let driver = model(&session, driver, full_name).await?;
         let typed = properties::typed(&session, &driver, &properties).await?;
-        let wants = match typed.contains_key("bus") {
-            true => Wants::Nothing,
-            false => wants(&session, &driver).await?,
+        let wants = match typed.get("bus") {
+            Some(bus) => {
+                check_bus(&session, &driver, bus.as_str().unwrap_or_default()).await?;
+                Wants::Nothing
+            }
+            None => wants(&session, &driver).await?,
         };
         if family == Family::Ccw {
             check_pci_on_ccw(&session, &driver).await?;
@@ -77,6 +81,45 @@ async fn wants(session: &Session, driver: &str) -> Result<Wants, ChangeError> {
         }
     }
     Ok(Wants::Nothing)
+}
+
+/// QEMU's types of buses, as its tree names them, by the family of models that goes there.
+const BUSES: [(&str, &[&str]); 4] = [
+    ("pci-device", &["PCI", "PCIE", "CXL"]),
+    ("usb-device", &["usb-bus"]),
+    ("scsi-device", &["SCSI"]),
+    ("virtio-ccw-device", &["virtual-css-bus"]),
+];
+
+/// Refuses a bus that the machine does not have, with those that would do. One that is named by a path is QEMU's to find.
+async fn check_bus(session: &Session, driver: &str, bus: &str) -> Result<(), ChangeError> {
+    if bus.contains('/') {
+        return Ok(());
+    }
+    let tree = Tree::parse(&session.hmp("info qtree").await?);
+    // a text that cannot be read says nothing
+    if tree.buses.is_empty() || tree.buses.iter().any(|other| other.name == bus) {
+        return Ok(());
+    }
+    let mut fitting: &[&str] = &[];
+    for (family, kinds) in BUSES {
+        if is_a(session, driver, family).await? {
+            fitting = kinds;
+        }
+    }
+    let named = tree.buses.iter().filter(|bus| fitting.is_empty() || fitting.contains(&bus.kind.as_str()));
+    let mut names: Vec<&str> = named.map(|bus| bus.name.as_str()).collect();
+    names.dedup();
+    // it takes nothing while the machine runs
+    names.retain(|name| *name != ROOT_BUS);
+    let error = ChangeError::no_such("bus", bus);
+    Err(match names.is_empty() {
+        true => error.hint("leave out `bus=`: a fitting one is found"),
+        false => error.hint(format!(
+            "leave out `bus=`, and a fitting one is found; '{driver}' can be on {}",
+            names.join(", ")
+        )),
+    })
 }
 
 /// Models on PCI that have MSI-X, whatever their properties.

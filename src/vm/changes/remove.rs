@@ -22,7 +22,8 @@ const WITHOUT_GUEST: Duration = Duration::from_secs(1);
 /// When QEMU is first looked at for a device that went in silence; far later than the guest takes, as a rule.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 
-/// The longest time between two looks, for a guest that does not answer at all.
+/// The longest time between two looks, for a guest that does not answer at all. QEMU has no event for a slot that is free to be asked
+/// again, and sends none for some devices that go; it is looked for only while a removal was asked for and has not come.
 const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
 
 /// Between two requests to a guest that is busy with the slot.

@@ -19,7 +19,8 @@ use crate::host::sys;
 
 use super::ANSWER;
 
-/// How often a process in the background looks whether it has the terminal.
+/// How often a process in the background looks whether it has the terminal: a shell that puts a job into the foreground that runs, and is
+/// not stopped, changes the terminal's process group and sends nothing.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// DECAWM set, and SGR reset (ECMA-48, DEC STD 070).

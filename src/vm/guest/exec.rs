@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::files::{Part, Upload};
-use super::{AGENT_TIMEOUT, Looks, shortened};
+use super::{AGENT_TIMEOUT, Looks, agent_words, shortened};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -217,7 +217,7 @@ fn not_started(error: ChangeError, path: &str) -> ChangeError {
         return error;
     }
     let id = path.to_owned();
-    if error.message.contains("No such file or directory") {
+    if agent_words::is_missing(&error.message) {
         let message = format!("the guest has no command '{path}'");
         return ChangeError::new(ErrorKind::NoSuchThing { id }, message);
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::exec::{Exec, Executed};
-use super::shortened;
+use super::{agent_words, shortened};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -406,7 +406,7 @@ async fn ask_about(
 fn about(error: ChangeError, path: &str) -> ChangeError {
     let ErrorKind::RefusedByGuest { .. } = error.kind else { return error };
     let id = path.to_owned();
-    let missing = error.message.contains("No such file or directory");
+    let missing = agent_words::is_missing(&error.message);
     let kind = if missing { ErrorKind::NoSuchThing { id } } else { ErrorKind::RefusedByGuest { id } };
     let words = error.message;
     ChangeError { kind, message: format!("{path} in the guest: {words}"), hint: error.hint }

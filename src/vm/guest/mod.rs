@@ -3,6 +3,7 @@
 //! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
 
 pub(in crate::vm) mod agent;
+mod agent_words;
 pub(in crate::vm) mod boot_watch;
 pub mod clock;
 pub mod console_size;
@@ -150,15 +151,10 @@ fn shortened(text: &str) -> String {
 fn in_words(error: AgentError) -> ChangeError {
     let message = shortened(&error.told());
     match error {
-        AgentError::Refused { class, desc, command } => {
-            let blocked = class == "CommandNotFound"
-                || desc.contains("has been disabled")
-                || desc.contains("not allowed");
-            match blocked {
-                true => ChangeError::unsupported(message).hint(HINT_BLOCKED),
-                false => ChangeError::new(ErrorKind::RefusedByGuest { id: command }, message),
-            }
-        }
+        AgentError::Refused { class, desc, command } => match agent_words::is_blocked(&class, &desc) {
+            true => ChangeError::unsupported(message).hint(HINT_BLOCKED),
+            false => ChangeError::new(ErrorKind::RefusedByGuest { id: command }, message),
+        },
         AgentError::Timeout { .. } => ChangeError::new(ErrorKind::TimedOut, message),
         AgentError::Disconnected => ChangeError::not_running(),
         _ => ChangeError::new(ErrorKind::RefusedByGuest { id: "agent".to_owned() }, message),

@@ -28,7 +28,7 @@ use super::process::Process;
 use super::start_error::{Death, StartError, system};
 use crate::vm::changes::saving;
 use crate::vm::console::{self, Console, ConsoleLog};
-use crate::vm::error::ChangeError;
+use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::INBOX_LENGTH;
 use crate::vm::running::{Running, Whole};
@@ -218,6 +218,16 @@ impl From<crate::qmp::CommandError> for Failure {
 }
 
 impl Failure {
+    /// How long QEMU may take to end by itself: one that has no reason to is ended at once.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Monitor(_) => LAST_BREATH,
+            // of a state that it cannot load QEMU says why, and ends
+            Self::Start(StartError::Restore(error)) if error.kind != ErrorKind::TimedOut => LAST_BREATH,
+            Self::Start(_) => Duration::ZERO,
+        }
+    }
+
     /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
     async fn told(
         self,
@@ -226,7 +236,7 @@ impl Failure {
         shares: &Shares,
         oom_kills: &OomKills,
     ) -> StartError {
-        let ended = tokio::time::timeout(LAST_BREATH, process.ended()).await;
+        let ended = tokio::time::timeout(self.patience(), process.ended()).await;
         let by_itself = ended.is_ok();
         let exit = ended.ok().flatten();
         if !by_itself {
@@ -469,9 +479,21 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
 /// Makes the place where the VM's end will be recorded, once the VM runs: a start that fails leaves nothing. A store that cannot be
 /// used is no reason not to start.
 fn make_records(facts: &Facts) {
-    if let Err(error) = Records::open(&StoreEnvironment::from_env_or(facts.state_home.as_deref())) {
-        log::info!("how this VM ends will not be recorded: {error}");
-    }
+    let Some(run) = &facts.run else { return };
+    let why = match Records::open(&StoreEnvironment::from_env_or(facts.state_home.as_deref())) {
+        Ok(records) => match records.check(run) {
+            Ok(()) => return,
+            Err(error) => format!(
+                "{}: {error} (make room there, or set XDG_STATE_HOME to another folder)",
+                records.path().display()
+            ),
+        },
+        Err(error) => match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        },
+    };
+    log::warn!("how this VM ends will not be recorded: {why}");
 }
 
 /// The forwards from the start, with the ports that QEMU picked.

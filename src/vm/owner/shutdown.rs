@@ -53,7 +53,10 @@ impl Owner {
                 false => return,
             },
             Some(_) => return,
-            none => none.insert(Ladder::start(options, self.agent.is_alive(), now)).rung(),
+            none => {
+                let button = self.machine.has_power_button(self.spec.machine.as_deref(), &self.spec.extra);
+                none.insert(Ladder::start(options, self.agent.is_alive(), button, now)).rung()
+            }
         };
         if rung < Rung::Quit && self.inventory.run_state == RunState::Paused {
             // a guest that is stopped cannot follow

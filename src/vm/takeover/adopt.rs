@@ -165,6 +165,15 @@ pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> 
     RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
 }
 
+/// Waits for the end of the QEMU behind a run directory that nobody holds, so long at most.
+pub fn await_end(root: &Path, name: &VmName, within: Duration) {
+    let directory = RunClient::open(root, name);
+    let process = directory.ok().and_then(|directory| VmFile::read(&directory)?.process());
+    if let Some(process) = process {
+        ends_within(&process, u16::try_from(within.as_millis()).unwrap_or(u16::MAX));
+    }
+}
+
 /// Whether there is a living QEMU behind a run directory that nobody holds.
 pub fn is_orphan(directory: &RunClient) -> bool {
     matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)

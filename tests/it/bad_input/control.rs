@@ -140,7 +140,12 @@ fn disks_that_cannot_be_plugged_resized_or_removed() {
         (&["device-add", "nonsense"], 4, &["'nonsense' is not a valid device"]),
         (&["device-add", "virtio-rng-pci,nonsense=1"], 2, &["no property 'nonsense'"]),
         (&["device-add", "virtio-rng-pci,id=disk0"], 4, &["'disk0' is taken"]),
-        (&["device-add", "virtio-rng-pci,bus=none"], 4, &["'none'"]),
+        (
+            &["device-add", "virtio-rng-pci,bus=none"],
+            4,
+            &["has no bus 'none'", "hint: leave out `bus=`", "slot1"],
+        ),
+        (&["device-add", "usb-kbd,bus=none"], 4, &["has no bus 'none'", "hint: leave out `bus=`"]),
         (&["qmp", "nonsense"], 4, &["nonsense has not been found"]),
         (&["hmp", "nonsense 1"], 4, &["unknown command: 'nonsense'", "hint: "]),
         (&["port-add", "0:80", "--nic", "nic9"], 4, &["no network card 'nic9'", "hint: "]),

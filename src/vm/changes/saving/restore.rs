@@ -1,19 +1,22 @@
 //! The state of a saved VM, from its file into a new QEMU.
 
 use std::fs::File;
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::host::saved::pump;
 use crate::qemu::migration;
 use crate::qmp::{Delivery, EventReceiver, Session, View};
 
-use crate::vm::error::ChangeError;
+use crate::vm::error::{ChangeError, ErrorKind};
 
-/// How long QEMU may take for the last of the stream, which it loads in milliseconds. QEMU 7.2 asks for ever for more where there is none.
-const REST: Duration = Duration::from_secs(30);
+/// How long QEMU may take for the next piece of the stream, and for its end, which it loads in milliseconds: it may stand still, and
+/// QEMU 7.2 asks for ever for more where there is none.
+const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// Loads it; the guest's processors stand still after it.
 pub(in crate::vm) async fn load(
@@ -21,12 +24,25 @@ pub(in crate::vm) async fn load(
     events: &mut EventReceiver,
     file: File,
 ) -> Result<(), ChangeError> {
+    load_within(session, events, file, STANDSTILL).await
+}
+
+async fn load_within(
+    session: &Session,
+    events: &mut EventReceiver,
+    file: File,
+    standstill: Duration,
+) -> Result<(), ChangeError> {
     for command in migration::prepare() {
         session.run(&command).await?;
     }
-    let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
+    let (reader, writer) = io::pipe().map_err(ChangeError::host)?;
     // ends with QEMU at the latest, whose end of the pipe is then closed
-    let mut pumping = tokio::task::spawn_blocking(move || pump(file, writer, |_| {}));
+    let (taken, mut progress) = watch::channel(0);
+    let counted = move |total| {
+        taken.send_replace(total);
+    };
+    let mut pumping = tokio::task::spawn_blocking(move || pump(file, writer, counted));
     session.pass(migration::DESCRIPTOR, reader.into()).await?;
     session.run(&migration::restore()).await?;
     let mut pumped = None;
@@ -36,10 +52,9 @@ pub(in crate::vm) async fn load(
             tokio::select! { biased;
                 good = &mut ending => break good?,
                 done = &mut pumping, if pumped.is_none() => pumped = Some(done.map_err(ChangeError::host)?),
-                () = tokio::time::sleep(REST), if pumped.is_some() => {
-                    let message = "QEMU does not come to an end with the saved state: it wants more than the file has";
-                    return Err(ChangeError::unsupported(message));
-                }
+                // each piece begins the time anew
+                Ok(()) = progress.changed() => {}
+                () = tokio::time::sleep(standstill) => return Err(stood_still(pumped, *progress.borrow(), standstill)),
             }
         }
     };
@@ -54,6 +69,23 @@ pub(in crate::vm) async fn load(
     };
     pumped.map_err(ChangeError::host)?;
     Ok(())
+}
+
+/// Why the loading is given up: by what has become of the file's bytes.
+fn stood_still(pumped: Option<io::Result<u64>>, taken: u64, standstill: Duration) -> ChangeError {
+    match pumped {
+        Some(Ok(_)) => ChangeError::unsupported(
+            "QEMU does not come to an end with the saved state: it wants more than the file has",
+        ),
+        Some(Err(error)) => ChangeError::host(error),
+        None => {
+            let seconds = standstill.as_secs();
+            let message = format!(
+                "QEMU stands still: it has taken {taken} bytes of the saved state, and none for {seconds} s"
+            );
+            ChangeError::new(ErrorKind::TimedOut, message).hint("QEMU is stopped or overloaded; try again")
+        }
+    }
 }
 
 /// Resolves when QEMU has loaded the state, or has failed to (false).
@@ -72,6 +104,70 @@ async fn ended(session: &Session, events: &mut EventReceiver) -> Result<bool, Ch
         };
         if let Some(good) = status {
             return Ok(good);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::qmp::fake::{GREETING, receive};
+    use crate::qmp::{Connected, Options};
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    /// A QEMU that answers everything and says nothing of its own accord. The stream is held, or read to its end.
+    async fn qemu(reads: bool) -> Connected {
+        let (theirs, mut ours) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            writeln!(ours, "{GREETING}").unwrap();
+            while let Ok((bytes, files)) = receive(&ours) {
+                for mut file in files {
+                    match reads {
+                        true => drop(std::thread::spawn(move || file.read_to_end(&mut Vec::new()))),
+                        false => kept.push(file),
+                    }
+                }
+                for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    let command: Value = serde_json::from_slice(line).unwrap();
+                    let _ = writeln!(ours, "{}", json!({ "return": {}, "id": command["id"] }));
+                }
+                if bytes.is_empty() {
+                    return;
+                }
+            }
+        });
+        theirs.set_nonblocking(true).unwrap();
+        let theirs = tokio::net::UnixStream::from_std(theirs).unwrap();
+        Session::connect(theirs, Options::default()).await.unwrap()
+    }
+
+    async fn load(reads: bool, length: u64) -> ChangeError {
+        let Connected { session, mut events, .. } = qemu(reads).await;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length).unwrap();
+        load_within(&session, &mut events, file, SHORT).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_qemu_that_takes_nothing_is_given_up() {
+        let error = load(false, 5 << 20).await;
+        assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
+        assert!(error.message.starts_with("QEMU stands still: it has taken 0 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_qemu_that_wants_more_is_given_up() {
+        // what is read to its end has room in the pipe, too
+        for (reads, length) in [(true, 5 << 20), (false, 1000)] {
+            let error = load(reads, length).await;
+            assert!(error.message.contains("wants more than the file has"), "{error}");
         }
     }
 }

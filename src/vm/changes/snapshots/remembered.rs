@@ -143,3 +143,35 @@ fn told(device: &Present) -> String {
         (None, None) => format!("'{id}' ({driver})"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_another_layout_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        let snapshot = Snapshot {
+            name: "a".to_owned(),
+            tag: "a".to_owned(),
+            id: "1".to_owned(),
+            created_unix_ms: 5,
+            vm_clock_ms: 1,
+            state_bytes: 1,
+            disks: Vec::new(),
+            missing: Vec::new(),
+        };
+        for (then, now, words) in [
+            (Layout::Grown, Layout::Fixed, "was made under an earlier vmrun"),
+            (Layout::Fixed, Layout::Grown, "was made under a later vmrun"),
+        ] {
+            remember(&state, &snapshot, then, &[]);
+            assert_eq!(check(&state, &snapshot, then, &[]), Ok(()));
+            let error = check(&state, &snapshot, now, &[]).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::NotNow { state: "other-places".to_owned() });
+            assert!(error.message.contains(words), "{error}");
+            assert!(error.hint.is_some_and(|hint| hint.contains("with the vmrun that made it")));
+        }
+    }
+}
