@@ -232,7 +232,9 @@ fn the_guest_sees_its_blocks_and_cache_and_a_thread_goes_with_its_disk() {
         let (disk, _) = vm.sees_disk(serial);
         let queue = |name: &str| vm.run(&format!("cat /sys/block/{disk}/queue/{name}"));
         assert_eq!((queue("logical_block_size"), queue("physical_block_size")), (size.into(), size.into()));
-        assert_eq!(queue("write_cache"), "write through", "{serial}");
+        // QEMU's NVMe disks claim a write cache whatever they have
+        let cache = if serial == "N" { "write back" } else { "write through" };
+        assert_eq!(queue("write_cache"), cache, "{serial}");
         // it works with them, too
         vm.run(&format!("dd if=/dev/urandom of=/dev/{disk} bs=4096 count=8 conv=fsync"));
     }
