@@ -58,16 +58,12 @@ pub enum View<'a> {
         /// QEMU's `ShutdownCause`.
         reason: &'a str,
     },
-    /// `system_powerdown` pressed the button. Says nothing of whether the guest saw it.
-    Powerdown,
     /// The virtual CPUs stand still.
     Stop,
     /// The virtual CPUs run.
     Resume,
     /// The guest sleeps (S3); `system_wakeup` wakes it.
     Suspend,
-    /// The guest saved itself to disk (S4) and switches off.
-    SuspendDisk,
     /// The guest woke up.
     Wakeup,
     /// A device is gone. virtio-pci and usb-storage send two: first for a child, without `device`.
@@ -111,18 +107,6 @@ pub enum View<'a> {
         /// What QEMU did: `pause`, `poweroff` or `run`.
         action: &'a str,
     },
-    /// The guest's watchdog ran out.
-    Watchdog {
-        /// What QEMU did, e.g. `reset`, `poweroff`, `pause`.
-        action: &'a str,
-    },
-    /// A job (snapshot, mirror, …) has a new status.
-    JobStatusChange {
-        /// The job's id.
-        id: &'a str,
-        /// e.g. `running`, `pending`, `aborting`, `concluded`, `null`.
-        status: &'a str,
-    },
     /// The saving or loading of the machine's state has a new status.
     Migration {
         /// e.g. `active`, `completed`, `failed`.
@@ -163,11 +147,9 @@ impl Event {
         match self.name.as_str() {
             "SHUTDOWN" => View::Shutdown { guest: self.flag("guest"), reason: text("reason") },
             "RESET" => View::Reset { guest: self.flag("guest"), reason: text("reason") },
-            "POWERDOWN" => View::Powerdown,
             "STOP" => View::Stop,
             "RESUME" => View::Resume,
             "SUSPEND" => View::Suspend,
-            "SUSPEND_DISK" => View::SuspendDisk,
             "WAKEUP" => View::Wakeup,
             "DEVICE_DELETED" => View::DeviceDeleted { device: self.text("device"), path: text("path") },
             "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" => {
@@ -189,8 +171,6 @@ impl Event {
                 action: text("action"),
             },
             "GUEST_PANICKED" => View::GuestPanicked { action: text("action") },
-            "WATCHDOG" => View::Watchdog { action: text("action") },
-            "JOB_STATUS_CHANGE" => View::JobStatusChange { id: text("id"), status: text("status") },
             "MIGRATION" => View::Migration { status: text("status") },
             "DEVICE_TRAY_MOVED" => View::TrayMoved { id: text("id"), open: self.flag("tray-open") },
             "VSERPORT_CHANGE" => View::SerialPortChange { id: text("id"), open: self.flag("open") },

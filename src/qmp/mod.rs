@@ -9,7 +9,6 @@ pub mod qtree;
 pub mod session;
 pub mod transcript;
 
-mod desk;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -19,6 +18,7 @@ mod limits;
 mod lines;
 mod message;
 mod pending;
+mod pending_commands;
 mod queue;
 mod tasks;
 #[cfg(test)]

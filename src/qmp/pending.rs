@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use super::desk::Answer;
 use super::error::CommandError;
+use super::pending_commands::Answer;
 use super::session::Handle;
 
 /// A command on its way to QEMU: a future of its answer. It is sent whether or not this is awaited; dropping it is

@@ -1,9 +1,9 @@
 //! One connection to QEMU's monitor.
 //!
 //! ```text
-//!   run, submit ──► desk (waiters by id, bytes to write) ──► writer task ──► socket
-//!                     ▲ answers                                                 │
-//!                     └───────────────────── reader task ◄──────────────────────┘
+//!   run, submit ──► pending commands (by id), bytes to write ──► writer task ──► socket
+//!                     ▲ answers                                                       │
+//!                     └───────────────────── reader task ◄────────────────────────────┘
 //!                                                 └──► event queue ──► EventReceiver
 //! ```
 //! Callers may be cancelled at any point: only the writer task writes, only the reader task reads.
@@ -22,8 +22,8 @@ pub use super::message::Greeting;
 pub use super::pending::Pending;
 pub use super::queue::{Delivery, EventReceiver};
 
-use super::desk::Desk;
 use super::lines::Lines;
+use super::pending_commands::PendingCommands;
 use super::queue;
 use super::tasks::{Reader, write_all};
 use super::transcript::Transcript;
@@ -70,19 +70,19 @@ pub struct Session(Arc<Handle>);
 
 /// Hangs up when nobody holds it any more.
 pub(super) struct Handle {
-    desk: Arc<Desk>,
+    commands: Arc<PendingCommands>,
     command_timeout: Duration,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.desk.hang_up.notify_one();
+        self.commands.hang_up.notify_one();
     }
 }
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Session").field("end", &self.desk.end()).finish_non_exhaustive()
+        formatter.debug_struct("Session").field("end", &self.commands.end()).finish_non_exhaustive()
     }
 }
 
@@ -97,15 +97,16 @@ impl Session {
         let (read, write) = stream.into_split();
         let (sender, events) = queue::channel(limits.clone());
         let lines = Lines::new(read, limits.line);
-        let desk = Arc::new(Desk::new(limits));
-        let mut reader = Reader { lines, desk: desk.clone(), events: sender, transcript: transcript.clone() };
+        let commands = Arc::new(PendingCommands::new(limits));
+        let mut reader =
+            Reader { lines, commands: commands.clone(), events: sender, transcript: transcript.clone() };
         let greeting = tokio::time::timeout(greeting_timeout, reader.greeting())
             .await
             .map_err(|_| SessionError::NoGreeting { after: greeting_timeout })??;
 
         tokio::spawn(reader.run());
-        tokio::spawn(write_all(write, desk.clone(), transcript));
-        let session = Self(Arc::new(Handle { desk, command_timeout }));
+        tokio::spawn(write_all(write, commands.clone(), transcript));
+        let session = Self(Arc::new(Handle { commands, command_timeout }));
         let negotiated = session.submit_raw("qmp_capabilities", None).within(greeting_timeout).await;
         match (negotiated, session.end()) {
             (Ok(_), _) => Ok(Connected { session, events, greeting }),
@@ -172,23 +173,23 @@ impl Session {
 
     /// Ends the session now. Commands that were not written yet are not sent.
     pub fn close(&self) {
-        self.0.desk.shut();
-        self.0.desk.hang_up.notify_one();
+        self.0.commands.shut();
+        self.0.commands.hang_up.notify_one();
     }
 
     /// Resolves when the session has ended, for whatever reason. Safe to cancel.
     pub async fn closed(&self) {
-        self.0.desk.ended().await;
+        self.0.commands.ended().await;
     }
 
     /// Why the session ended, once it has.
     pub fn end(&self) -> Option<SessionError> {
-        self.0.desk.end()
+        self.0.commands.end()
     }
 
     /// How many commands QEMU has not answered, those included that nobody waits for any more.
     pub fn outstanding(&self) -> usize {
-        self.0.desk.outstanding()
+        self.0.commands.outstanding()
     }
 
     fn queue<A: Serialize>(
@@ -196,7 +197,7 @@ impl Session {
         commands: &[(&str, Option<A>)],
         descriptor: Option<OwnedFd>,
     ) -> Vec<Pending> {
-        let replies = self.0.desk.submit(commands, descriptor);
+        let replies = self.0.commands.submit(commands, descriptor);
         let pending = |((name, _), reply): (&(&str, _), _)| {
             Pending::new(name, reply, self.0.command_timeout, self.0.clone())
         };

@@ -9,17 +9,17 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::desk::{Batch, Desk};
 use super::error::SessionError;
 use super::lines::Lines;
 use super::message::{Greeting, Message};
+use super::pending_commands::{Batch, PendingCommands};
 use super::queue::EventSender;
 use super::transcript::{Direction, Transcript};
 
-/// The one that reads: answers go to the desk, events to their queue.
+/// The one that reads: answers go to their waiters, events to their queue.
 pub(super) struct Reader {
     pub(super) lines: Lines<OwnedReadHalf>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) commands: Arc<PendingCommands>,
     pub(super) events: EventSender,
     pub(super) transcript: Option<Transcript>,
 }
@@ -34,7 +34,7 @@ impl Reader {
                 Ok(Some([])) => continue,
                 Ok(Some(line)) => line,
                 Ok(None) => return Err(SessionError::Ended),
-                Err(error) => return Err(SessionError::from_line(error, self.desk.limits.line)),
+                Err(error) => return Err(SessionError::from_line(error, self.commands.limits.line)),
             };
             if let Some(transcript) = &self.transcript {
                 transcript.record(Direction::In, line);
@@ -59,7 +59,7 @@ impl Reader {
     async fn replies(&mut self) -> SessionError {
         loop {
             match self.message().await {
-                Ok(Message::Reply { id, result }) => self.desk.answer(id, result),
+                Ok(Message::Reply { id, result }) => self.commands.answer(id, result),
                 Ok(other) => log::debug!("QEMU's monitor sent what is of no use: {other:?}"),
                 Err(why) => return why,
             }
@@ -68,37 +68,41 @@ impl Reader {
 
     /// The reader task: ends with the connection, or when this side hangs up.
     pub(super) async fn run(mut self) {
-        let desk = self.desk.clone();
+        let commands = self.commands.clone();
         let why = tokio::select! {
             why = self.replies() => why,
-            () = desk.hang_up.notified() => SessionError::HungUp,
+            () = commands.hang_up.notified() => SessionError::HungUp,
         };
         log::debug!("the session with QEMU's monitor is over: {why}");
         self.events.end(why.clone());
-        desk.finish(why);
+        commands.finish(why);
     }
 }
 
 /// The writer task: takes all that is queued, writes it in one go, and again.
-pub(super) async fn write_all(write: OwnedWriteHalf, desk: Arc<Desk>, transcript: Option<Transcript>) {
+pub(super) async fn write_all(
+    write: OwnedWriteHalf,
+    commands: Arc<PendingCommands>,
+    transcript: Option<Transcript>,
+) {
     tokio::select! {
-        error = keep_writing(write, &desk, transcript) => {
+        error = keep_writing(write, &commands, transcript) => {
             // What QEMU said before it went away is still to be read, so the end is the reader's to find.
             log::debug!("cannot write to QEMU's monitor: {error}");
-            desk.shut();
+            commands.shut();
         }
-        () = desk.ended() => {}
+        () = commands.ended() => {}
     }
 }
 
 async fn keep_writing(
     mut write: OwnedWriteHalf,
-    desk: &Desk,
+    commands: &PendingCommands,
     transcript: Option<Transcript>,
 ) -> std::io::Error {
     loop {
-        let Some(Batch { bytes, descriptor }) = desk.take_outgoing() else {
-            desk.work.notified().await;
+        let Some(Batch { bytes, descriptor }) = commands.take_outgoing() else {
+            commands.work.notified().await;
             continue;
         };
         if let Some(transcript) = &transcript {
@@ -113,7 +117,7 @@ async fn keep_writing(
             return error;
         }
         if let Some((_, taken_by)) = descriptor {
-            desk.answered(taken_by).await;
+            commands.answered(taken_by).await;
         }
     }
 }

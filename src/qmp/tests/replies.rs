@@ -1,12 +1,11 @@
 //! Which answer goes to whom, and what happens when it does not come.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::qemu::Command;
-use crate::qmp::desk::Desk;
+use crate::qmp::pending_commands::PendingCommands;
 use crate::qmp::session::Limits;
 use crate::qmp::{CommandError, Options, fake};
 
@@ -47,7 +46,7 @@ async fn runs_commands_in_all_ways() {
 }
 
 #[tokio::test]
-async fn answers_out_of_order_twice_and_to_nobody() {
+async fn answers_out_of_order_twice_and_without_a_waiter() {
     let (_fake, connected) = fake::session(
         r#"
         -> a #a
@@ -76,73 +75,34 @@ async fn answers_out_of_order_twice_and_to_nobody() {
 }
 
 #[test]
-fn ids_are_short_and_of_one_command_at_a_time() {
-    let desk = Desk::new(Limits::default());
-    let ask = |count: usize| -> (Vec<u64>, Vec<_>) {
-        let replies = desk.submit::<()>(&vec![("query-status", None); count], None);
-        let bytes = desk.take_outgoing().unwrap().bytes;
-        let commands = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
-        (commands.map(|command| command.unwrap()["id"].as_u64().unwrap()).collect(), replies)
+fn an_answer_goes_to_the_command_with_its_id() {
+    let commands = PendingCommands::new(Limits::default());
+    let submit = |count: usize| -> (Vec<u64>, Vec<_>) {
+        let replies = commands.submit::<()>(&vec![("query-status", None); count], None);
+        let bytes = commands.take_outgoing().unwrap().bytes;
+        let lines = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
+        (lines.map(|command| command.unwrap()["id"].as_u64().unwrap()).collect(), replies)
     };
-    let (first, _first) = ask(1);
-    let (waiting, mut kept) = ask(3);
-    assert!(first[0] >= 10_000);
-    assert_eq!(waiting, [1, 2, 3]);
-    let mut before = 3;
-    for _ in 0..300 {
-        let (ids, mut replies) = ask(2);
-        for id in ids {
-            assert!(id == before + 1 || (before == 99 && id == 4), "{before}, {id}");
-            before = id;
-            desk.answer(Some(id), Ok(json!(id)));
-            assert_eq!(replies.remove(0).try_recv().unwrap(), Ok(json!(id)));
-        }
+    let (first, mut first_reply) = submit(1);
+    let (ids, mut replies) = submit(3);
+    assert_eq!(ids, [first[0] + 1, first[0] + 2, first[0] + 3]);
+    // of the client before this one: no id, and one that was never sent
+    commands.answer(None, Ok(json!("stray")));
+    commands.answer(Some(first[0].wrapping_sub(1)), Ok(json!("stray")));
+    for (id, reply) in ids.iter().zip(&mut replies).rev() {
+        commands.answer(Some(*id), Ok(json!(id)));
+        assert_eq!(reply.try_recv().unwrap(), Ok(json!(id)));
+        // an answer that comes twice has no waiter any more
+        commands.answer(Some(*id), Ok(json!("again")));
     }
-    // where there are not enough of them, they get longer, and none is that of two
-    let (many, _replies) = ask(300);
-    let all: BTreeSet<u64> = many.iter().chain(&waiting).copied().collect();
-    assert_eq!((all.len(), all.last()), (303, Some(&303)));
-    desk.answer(Some(2), Ok(json!("at last")));
-    assert_eq!(kept.remove(1).try_recv().unwrap(), Ok(json!("at last")));
-}
-
-#[test]
-fn a_command_that_is_alone_has_no_id_until_an_answer_strays() {
-    let desk = Desk::new(Limits::default());
-    let ask = || {
-        let reply = desk.submit::<()>(&[("query-status", None)], None).remove(0);
-        let bytes = desk.take_outgoing().unwrap().bytes;
-        let id: Option<u64> =
-            serde_json::from_slice::<Value>(&bytes).unwrap().get("id").map(|id| id.as_u64().unwrap());
-        (id, reply)
-    };
-    // what a client before this one had asked for is not the first command's answer, and proves nothing
-    desk.answer(None, Ok(json!("for another")));
-    let (first, mut reply) = ask();
-    desk.answer(first, Ok(json!(1)));
-    assert_eq!(reply.try_recv().unwrap(), Ok(json!(1)));
-
-    let (alone, mut reply) = ask();
-    let (beside, mut second) = ask();
-    assert_eq!((alone, beside), (None, Some(1)));
-    desk.answer(beside, Ok(json!("second")));
-    assert_eq!(second.try_recv().unwrap(), Ok(json!("second")));
-    // while it waits for its own, all others are told from it
-    let (another, mut third) = ask();
-    assert_eq!(another, Some(2));
-    desk.answer(Some(u64::MAX), Ok(json!("a stranger's")));
-    assert!(reply.try_recv().is_err());
-    desk.answer(None, Ok(json!("its own")));
-    assert_eq!(reply.try_recv().unwrap(), Ok(json!("its own")));
-    desk.answer(another, Ok(json!("third")));
-    assert_eq!(third.try_recv().unwrap(), Ok(json!("third")));
-
-    // somebody answers what was not asked: nobody relies on the order again
-    assert_eq!((ask().0, desk.outstanding()), (Some(3), 1));
+    assert!(first_reply[0].try_recv().is_err());
+    assert_eq!(commands.outstanding(), 1);
+    commands.answer(Some(first[0]), Ok(json!("at last")));
+    assert_eq!(first_reply[0].try_recv().unwrap(), Ok(json!("at last")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_is_nobodys() {
+async fn a_late_answer_has_no_waiter() {
     let (fake, connected) =
         fake::session("-> slow #slow\n..\n<- #slow return 1\n-> quick\n<- return 2").await;
     let session = connected.session;

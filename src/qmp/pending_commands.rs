@@ -1,6 +1,7 @@
-//! Commands on their way: those that wait for an answer, and the bytes that wait for the writer.
+//! Commands that QEMU has not answered, and the bytes that the writer task has not sent yet.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use super::error::{CommandError, SessionError};
 use super::limits::Limits;
 use super::message::Refusal;
 
+/// The result of one command.
 pub(super) type Answer = Result<Value, CommandError>;
 
 /// A command as it goes over the wire. Arguments that are absent are left out.
@@ -20,23 +22,10 @@ pub(super) struct Request<'a, A: Serialize> {
     pub(super) execute: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) arguments: Option<A>,
-    #[serde(skip_serializing_if = "is_alone")]
     pub(super) id: u64,
 }
 
-fn is_alone(id: &u64) -> bool {
-    *id == ALONE
-}
-
-/// The ids after the first go round: QEMU reads a monitor byte by byte, each in a turn of its main loop, which takes 7 µs. None is
-/// used again soon, so that an answer that comes twice finds nobody; where more commands wait, there are more.
-const IDS: u64 = 99;
-/// Where the first command's ids begin, that no other has.
-const FIRST: u64 = 10_000;
-/// Stands for none, which a command has that goes out alone while none waits: the next answer is its own, for QEMU answers in order
-/// (out-of-band execution is not negotiated), and it is answered the sooner by the seven bytes of an id.
-const ALONE: u64 = 0;
-
+/// The caller that waits for a command's answer.
 struct Waiter {
     command: String,
     reply: oneshot::Sender<Answer>,
@@ -47,11 +36,9 @@ struct State {
     waiters: HashMap<u64, Waiter>,
     outgoing: VecDeque<Batch>,
     open: bool,
-    /// An answer came that nobody had asked for: from now on all commands have ids, to tell theirs from others.
-    strayed: bool,
 }
 
-/// What is written in one go.
+/// Bytes that are written with one call.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
@@ -61,15 +48,6 @@ pub(super) struct Batch {
 }
 
 impl State {
-    /// Ids for the next commands.
-    fn ids(&self, count: usize) -> Vec<u64> {
-        if count == 1 && self.waiters.is_empty() && !self.strayed && self.next_id < FIRST {
-            return vec![ALONE];
-        }
-        let all = (self.next_id..=IDS.max(self.next_id)).chain(1..self.next_id.min(IDS)).chain(IDS + 1..);
-        all.filter(|id| !self.waiters.contains_key(id)).take(count).collect()
-    }
-
     fn queue(&mut self, bytes: Vec<u8>, descriptor: Option<(OwnedFd, u64)>) {
         match self.outgoing.back_mut() {
             Some(last) if descriptor.is_none() && last.descriptor.is_none() => {
@@ -80,31 +58,25 @@ impl State {
     }
 }
 
-/// The id after this one.
-fn after(id: u64) -> u64 {
-    if id >= IDS { 1 } else { id + 1 }
-}
-
-/// What the handles, the reader and the writer of a session share.
-pub(super) struct Desk {
+/// What the handles, the reader task and the writer task of a session share.
+pub(super) struct PendingCommands {
     state: Mutex<State>,
     /// There is something to write.
     pub(super) work: Notify,
     /// A command was answered.
     answered: Notify,
-    /// This side wants to end the session.
+    /// This side ends the session.
     pub(super) hang_up: Notify,
     end: watch::Sender<Option<SessionError>>,
     pub(super) limits: Limits,
 }
 
-impl Desk {
+impl PendingCommands {
     pub(super) fn new(limits: Limits) -> Self {
-        // QEMU may still answer a command of a client before this one. It does so before it looks at our first, whose id is
-        // one that other commands do not have; and there is no second before that is answered.
-        let next_id = rand::random_range(FIRST..10 * FIRST);
-        let state =
-            State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true, strayed: false };
+        // QEMU may still answer commands of the client before this one (a supervisor that was killed): a random start keeps those
+        // answers from being taken for ours
+        let next_id = u64::from(rand::random::<u32>());
+        let state = State { next_id, waiters: HashMap::new(), outgoing: VecDeque::new(), open: true };
         Self {
             state: Mutex::new(state),
             work: Notify::new(),
@@ -129,11 +101,9 @@ impl Desk {
         let mut state = self.lock();
         match self.encode(&state, commands) {
             Ok((ids, bytes)) => {
-                state.queue(bytes, descriptor.zip(ids.first().copied()));
-                for ((id, (name, _)), reply) in ids.into_iter().zip(commands).zip(senders) {
-                    if id != ALONE {
-                        state.next_id = after(id);
-                    }
+                state.queue(bytes, descriptor.map(|descriptor| (descriptor, ids.start)));
+                state.next_id = ids.end;
+                for ((id, (name, _)), reply) in ids.zip(commands).zip(senders) {
                     state.waiters.insert(id, Waiter { command: (*name).to_owned(), reply });
                 }
                 drop(state);
@@ -152,16 +122,16 @@ impl Desk {
         &self,
         state: &State,
         commands: &[(&str, Option<A>)],
-    ) -> Result<(Vec<u64>, Vec<u8>), CommandError> {
+    ) -> Result<(Range<u64>, Vec<u8>), CommandError> {
         if !state.open {
             return Err(CommandError::Disconnected);
         }
         if state.waiters.len() + commands.len() > self.limits.waiters {
             return Err(CommandError::Busy);
         }
-        let ids = state.ids(commands.len());
+        let ids = state.next_id..state.next_id + commands.len() as u64;
         let mut bytes = Vec::new();
-        for (&id, (execute, arguments)) in ids.iter().zip(commands) {
+        for (id, (execute, arguments)) in ids.clone().zip(commands) {
             let before = bytes.len();
             let request = Request { execute, arguments: arguments.as_ref(), id };
             serde_json::to_writer(&mut bytes, &request).map_err(|error| CommandError::Decode {
@@ -183,7 +153,7 @@ impl Desk {
         Ok((ids, bytes))
     }
 
-    /// The next that is to be written, if there is anything.
+    /// The next bytes to write, if there are any.
     pub(super) fn take_outgoing(&self) -> Option<Batch> {
         self.lock().outgoing.pop_front()
     }
@@ -195,14 +165,9 @@ impl Desk {
         }
     }
 
-    /// Hands an answer to whoever waits for it; if nobody does any more, it is dropped here.
+    /// Hands an answer to the caller that waits for it; an answer without one is dropped here.
     pub(super) fn answer(&self, id: Option<u64>, result: Result<Value, Refusal>) {
-        let waiter = {
-            let mut state = self.lock();
-            let waiter = state.waiters.remove(&id.unwrap_or(ALONE));
-            state.strayed |= waiter.is_none() && state.next_id < FIRST;
-            waiter
-        };
+        let waiter = id.and_then(|id| self.lock().waiters.remove(&id));
         self.answered.notify_one();
         match waiter {
             Some(Waiter { command, reply }) => {
@@ -213,22 +178,22 @@ impl Desk {
                 }));
             }
             None => {
-                log::debug!("QEMU's monitor answered what was not asked: id {id:?}, error {:?}", result.err())
+                log::debug!("QEMU's monitor answered no command of ours: id {id:?}, error {:?}", result.err())
             }
         }
     }
 
-    /// Commands without an answer, those included that nobody waits for any more.
+    /// How many commands have no answer yet, abandoned ones included.
     pub(super) fn outstanding(&self) -> usize {
         self.lock().waiters.len()
     }
 
-    /// No new commands. Those on their way may still be answered.
+    /// Takes no new commands. Those that were sent may still be answered.
     pub(super) fn shut(&self) {
         self.lock().open = false;
     }
 
-    /// The session is over: every waiter hears of it.
+    /// Ends the session: every waiter gets [`CommandError::Disconnected`].
     pub(super) fn finish(&self, why: SessionError) {
         let waiters = {
             let mut state = self.lock();
