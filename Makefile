@@ -7,6 +7,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Extra arguments for the test runner, such as: make test TESTS=spec
 TESTS ?=
+# Where `make install` installs.
+PREFIX ?= /usr/local
 # The names of the figures to measure; all of them without any, see docs/performance.md.
 BENCH ?=
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -31,7 +33,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus lint setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus lint reference install setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -65,6 +67,23 @@ test-qemus: ## the same with QEMU 10 and 11, fetched from Debian
 			{ echo "test-qemus: skipped the QEMU of $$suite: Debian's archive does not give it"; continue; }; \
 		$(MAKE) --no-print-directory test-qemu QEMU="$$folder/qemu-system-x86_64" TESTS="$(TESTS)"; \
 	done
+
+reference: ## make docs/reference/ anew, from what --help is made from
+	$(CARGO) build --locked --target-dir $(TARGET)
+	@vmrun="$(TARGET)/debug/vmrun"; "$$vmrun" manual --markdown --list | while read -r page; do \
+		"$$vmrun" manual --markdown "$$page" > "docs/reference/$$page.md"; done
+
+install: ## install the program, its man pages, completions and the systemd unit (PREFIX=/usr/local)
+	$(CARGO) build --release --locked --target-dir $(TARGET)
+	@vmrun="$(TARGET)/release/vmrun"; share="$(DESTDIR)$(PREFIX)/share"; \
+	install -D -m 755 "$$vmrun" "$(DESTDIR)$(PREFIX)/bin/vmrun"; \
+	install -d "$$share/man/man1"; \
+	"$$vmrun" manual --list | while read -r page; do "$$vmrun" manual "$$page" > "$$share/man/man1/$$page.1"; done; \
+	install -d "$$share/bash-completion/completions" "$$share/zsh/site-functions" "$$share/fish/vendor_completions.d"; \
+	"$$vmrun" completions bash > "$$share/bash-completion/completions/vmrun"; \
+	"$$vmrun" completions zsh > "$$share/zsh/site-functions/_vmrun"; \
+	"$$vmrun" completions fish > "$$share/fish/vendor_completions.d/vmrun.fish"; \
+	install -D -m 644 examples/systemd/vmrun@.service "$$share/vmrun/vmrun@.service"
 
 lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) fmt --check

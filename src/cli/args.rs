@@ -8,6 +8,7 @@ use crate::spec::VmName;
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::lazy::Lazy;
+use super::manual::ManualArgs;
 use super::qemu_args::QemuArgs;
 use super::wrap::WrapArgs;
 
@@ -46,6 +47,8 @@ pub(super) enum Program {
     Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
     Completions(Lazy<CompletionsArgs>),
+    /// Print a man page, or a page of the reference
+    Manual(Lazy<ManualArgs>),
 }
 
 /// `vmrun ls`.

@@ -9,6 +9,7 @@ mod console;
 mod ctl;
 mod doctor;
 mod ended;
+mod exit_codes;
 mod failure;
 #[cfg(test)]
 mod flag_list;
@@ -17,6 +18,7 @@ mod lazy;
 mod linuxkit;
 mod logger;
 mod ls;
+mod manual;
 mod output;
 mod qemu;
 mod qemu_args;
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Program::Forget(Lazy(args)) => apart(|| ended::forget(&args)),
         Program::Doctor(Lazy(args)) => apart(|| doctor::run(&args)),
         Program::Completions(Lazy(args)) => apart(|| completions::run(&args)),
+        Program::Manual(Lazy(args)) => apart(|| manual::run(&args)),
     };
     match result {
         Ok(code) => ExitCode::from(code),
