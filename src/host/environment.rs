@@ -70,7 +70,7 @@ pub fn apply_to_qemu(command: &mut Command) {
     apply(command);
     command.env("NO_AT_BRIDGE", "1");
     if std::env::var_os(SESSION_BUS).is_none_or(|address| address.is_empty()) {
-        // no transport of this name: whoever needs the bus does without it
+        // no transport of this name: a program that needs the bus works without it
         command.env(SESSION_BUS, "disabled:");
     }
 }

@@ -1,4 +1,4 @@
-//! Files that a user names are opened here, and nowhere else: opening one never waits. Opening a pipe (FIFO) that nobody has at its
+//! Files that a user names are opened here, and nowhere else: opening one never waits. Opening a pipe (FIFO) that no process has at its
 //! other end would, for good; so would some devices.
 
 use std::fs::{self, File, Metadata};
@@ -40,7 +40,7 @@ pub fn open_input(path: &Path) -> io::Result<(File, Metadata)> {
 /// Opens a file to add to it, and makes it (mode 0600) if it is not there. Into a pipe or a terminal it writes without ever waiting.
 ///
 /// # Errors
-/// Of the file system; nobody reads from the pipe.
+/// Of the file system; the pipe has no reader.
 pub fn append(path: &Path) -> io::Result<File> {
     let opened = File::options()
         .append(true)
@@ -55,7 +55,7 @@ pub fn append(path: &Path) -> io::Result<File> {
 /// other end. Writing to it waits as long as its reader does.
 ///
 /// # Errors
-/// Of the file system; it is a socket, or a pipe that nobody reads from.
+/// Of the file system; it is a socket, or a pipe without a reader.
 pub fn open_to_write(path: &Path) -> io::Result<(File, Metadata)> {
     let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = opened.map_err(nobody_reads)?;

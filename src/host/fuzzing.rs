@@ -1,4 +1,4 @@
-//! The fuzzer's door to what is private here.
+//! The fuzzer's entry to what is private here.
 
 use std::fs::{File, Permissions};
 use std::io::Write;

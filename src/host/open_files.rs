@@ -1,4 +1,4 @@
-//! Which files a process has open, from Linux' `/proc`: what it did with names, not what it was told to do.
+//! Which files a process has open, from Linux' `/proc`: what it opened, not what it was asked to open.
 
 use std::fs;
 use std::io;

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_foreign_address_is_said_to_be_foreign() {
-        // TEST-NET-3 of RFC 5737: nobody's
+        // TEST-NET-3 of RFC 5737: assigned to no host
         let error = check(&forward(Ipv4Addr::new(203, 0, 113, 7), 0, Protocol::Tcp)).unwrap_err();
         assert!(matches!(error, PortError::NotHere { .. }), "{error}");
     }

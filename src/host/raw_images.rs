@@ -2,7 +2,7 @@
 //!
 //! The memory belongs to the image, not to a VM: a file for each image in `formats/` of the user's store, named after the image's
 //! identity, and an extended attribute on the image, which goes along with it to other users and other machines. Either is enough.
-//! Neither can say anything but "raw": whoever can set the attribute of an image can at most have it opened as bytes.
+//! Neither can say anything but "raw": a user who can set the attribute of an image can at most have it opened as bytes.
 //!
 //! A file each, not one list: hundreds of VMs that start at once need no lock, and nothing that is damaged loses the others.
 

@@ -117,7 +117,7 @@ impl SavedError {
     }
 }
 
-/// Opens a file that is trusted with a whole machine: a regular one, of this user, that nobody else can write.
+/// Opens a file that is trusted with a whole machine: a regular one, of this user, that no other user can write.
 ///
 /// It is looked at before it is opened for reading, since opening alone can hang (a pipe) or do something (a device).
 fn open_trusted(path: &Path) -> Result<(File, Metadata), SavedError> {
@@ -231,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vm");
         drop(Writing::create(&path).unwrap());
-        // somebody else takes the name meanwhile
+        // another process takes the name meanwhile
         let writing = Writing::create(&path).unwrap();
         fs::write(&path, "theirs").unwrap();
         finish(&writing.stream().unwrap(), b"{}", 0).unwrap();

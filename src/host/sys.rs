@@ -62,7 +62,7 @@ pub fn received(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // SAFETY: the kernel made it for us when it received the message, so nobody else owns it.
+    // SAFETY: the kernel made it for us when it received the message, so it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

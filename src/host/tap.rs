@@ -15,7 +15,7 @@ use super::programs::{ProgramError, SearchPath, bridge_helper};
 use super::{descriptors, sys};
 use crate::spec::InterfaceName;
 
-/// The most of a helper's own words that is told.
+/// The most bytes of a helper's stderr that a message shows.
 const LONGEST_WORDS: u64 = 4096;
 
 /// An open tap device.
@@ -107,7 +107,7 @@ impl TapError {
 /// Opens a tap device that is there already: making one is for those who configure networks.
 ///
 /// # Errors
-/// It is not there, not a tap device, in use, or somebody else's.
+/// It is not there, not a tap device, in use, or belongs to another user.
 pub fn open(name: &InterfaceName, places: &Places) -> Result<Tap, TapError> {
     let interface = name.to_string();
     check_kind(&interface, "tun_flags", "tap device", places)?;

@@ -21,7 +21,7 @@ use crate::qemu::Command;
 /// Longest answer, in bytes. `guest-exec-status` holds up to 16 MiB of stdout and as much of stderr, in base64.
 pub const LONGEST_ANSWER: usize = 48 << 20;
 
-/// How long a command may take unless told otherwise. Freezing a busy file system takes longest.
+/// How long a command may take unless the caller says otherwise. Freezing a busy file system takes longest.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// When to ask again whether the agent is there, doubled each time: a request that came before the agent had opened

@@ -80,7 +80,7 @@ pub enum View<'a> {
         /// Its path in QEMU's object tree.
         path: &'a str,
     },
-    /// The guest's ACPI tells what came of a request (`_OST`): of memory or a processor.
+    /// The guest's ACPI reports the result of a request (`_OST`) about memory or a processor.
     AcpiOst {
         /// The device's id, if it has one.
         device: Option<&'a str>,
@@ -102,7 +102,7 @@ pub enum View<'a> {
         /// What QEMU did: `ignore`, `report` or `stop`.
         action: &'a str,
     },
-    /// The guest told pvpanic that it panicked.
+    /// The guest reported a panic through pvpanic.
     GuestPanicked {
         /// What QEMU did: `pause`, `poweroff` or `run`.
         action: &'a str,

@@ -240,7 +240,7 @@ pub(crate) fn receive(socket: &impl AsRawFd) -> io::Result<(Vec<u8>, Vec<File>)>
         ControlMessageOwned::ScmRights(descriptors) => descriptors,
         _ => Vec::new(),
     });
-    // SAFETY: just received, and nobody else's
+    // SAFETY: just received, without another owner
     let own = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     let (files, length) = (descriptors.map(own).collect(), message.bytes);
     bytes.truncate(length);

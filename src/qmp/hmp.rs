@@ -44,7 +44,7 @@ impl HostfwdError {
 pub struct UnknownCommand(String);
 
 /// Whether a line was one of QEMU's commands (`monitor_parse_command` of its `monitor/hmp.c`). How the command went, only the
-/// command's own text tells.
+/// command's own text shows.
 ///
 /// # Errors
 /// What QEMU says of a command that it does not know.

@@ -19,7 +19,7 @@ pub struct Limits {
     /// Longest command, in bytes. QEMU 7.2 takes input byte by byte, about 140 KiB a second here: 2 MiB are half of
     /// the usual deadline.
     pub command: usize,
-    /// Commands without an answer, those included that nobody waits for any more.
+    /// Commands without an answer, abandoned ones included.
     pub waiters: usize,
     /// Bytes of commands that wait for the writer. What is behind more than this meets its deadline anyway.
     pub queued_bytes: usize,

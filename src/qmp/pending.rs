@@ -22,7 +22,7 @@ pub struct Pending {
     submitted: Instant,
     after: Duration,
     deadline: Pin<Box<Sleep>>,
-    /// The connection stays open as long as somebody waits for an answer.
+    /// Keeps the connection open while a caller waits for an answer.
     _handle: Arc<Handle>,
 }
 

@@ -13,7 +13,7 @@ pub struct Dev {
     pub id: String,
     /// Its properties as they are printed, without quotes.
     pub properties: BTreeMap<String, String>,
-    /// What is told of it besides, e.g. `addr 0.0, port 2, speed 480, name QEMU USB Tablet, attached`.
+    /// Its other attributes, e.g. `addr 0.0, port 2, speed 480, name QEMU USB Tablet, attached`.
     pub notes: Vec<String>,
     /// Index of the bus that it sits on.
     pub bus: usize,
@@ -54,7 +54,7 @@ impl Tree {
         for line in text.lines() {
             let words = line.trim();
             let depth = line.len() - line.trim_start().len();
-            // what is told of a bus or device is one step deeper, as are its children
+            // the attributes of a bus or device are one step deeper, as are its children
             while open.last().is_some_and(|(other, _)| *other >= depth) {
                 open.pop();
             }

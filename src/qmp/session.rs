@@ -68,7 +68,7 @@ pub struct Connected {
 #[derive(Debug, Clone)]
 pub struct Session(Arc<Handle>);
 
-/// Hangs up when nobody holds it any more.
+/// Closes the connection when the last clone is dropped.
 pub(super) struct Handle {
     commands: Arc<PendingCommands>,
     command_timeout: Duration,
@@ -187,7 +187,7 @@ impl Session {
         self.0.commands.end()
     }
 
-    /// How many commands QEMU has not answered, those included that nobody waits for any more.
+    /// How many commands QEMU has not answered, abandoned ones included.
     pub fn outstanding(&self) -> usize {
         self.0.commands.outstanding()
     }

@@ -38,7 +38,7 @@ impl Transcript {
     /// Appends to a file, which is made with mode 0600 if it is not there: commands can contain secrets.
     ///
     /// # Errors
-    /// The file cannot be opened, or is a pipe that nobody reads from.
+    /// The file cannot be opened, or is a pipe without a reader.
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = crate::host::files::append(path)?;
         Ok(Self(Arc::new(Sink::File(Mutex::new(Some(file))))))

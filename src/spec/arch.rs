@@ -91,7 +91,7 @@ const X86_64: ArchFacts = ArchFacts {
     targets: &["x86_64", "i386"],
     machine: "q35",
     family: Family::Q35,
-    // Told that copying bytes is fast (ERMS, FSRM), Linux clears and copies memory by `rep stosb` and `rep movsb`, and TCG does
+    // When the processor announces fast copying of bytes (ERMS, FSRM), Linux clears and copies memory by `rep stosb` and `rep movsb`, and TCG does
     // these byte by byte: without, Linux boots in nine tenths of the time (QEMU 7.2)
     emulated_cpu: Some("max,erms=off,fsrm=off"),
     // Linux's boot protocol: COMMAND_LINE_SIZE is 2048 with the byte 0 at its end

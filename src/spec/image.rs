@@ -1,4 +1,4 @@
-//! Disk images as QEMU is told of them: every file that belongs to one is named, none is left for QEMU to find.
+//! Disk images as they are given to QEMU: every file that belongs to one is named, none is left for QEMU to find.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct HostFile {
     /// Absolute path.
     #[serde(with = "super::fields::path")]
     pub path: PathBuf,
-    /// Which file was looked at there; none where nobody has looked (a dry run).
+    /// Which file was looked at there; none in a dry run, which looks at no file.
     #[serde(default)]
     pub identity: Option<FileId>,
 }
@@ -39,7 +39,7 @@ pub struct Image {
     /// Absolute path.
     #[serde(with = "super::fields::path")]
     pub file: PathBuf,
-    /// Which file was looked at there; none where nobody has looked (a dry run).
+    /// Which file was looked at there; none in a dry run, which looks at no file.
     #[serde(default)]
     pub identity: Option<FileId>,
     /// Given to QEMU explicitly.

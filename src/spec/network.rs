@@ -27,7 +27,7 @@ impl FromStr for InterfaceName {
 
     fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
         let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-        // one that begins with a comma could not be told from the comma before it
+        // one that begins with a comma could not be distinguished from the comma before it
         let bad_start = text.starts_with(',');
         if text.is_empty()
             || bad_start

@@ -98,7 +98,7 @@ pub struct Request {
     pub on_panic: OnPanic,
     /// A reset by the guest ends the VM.
     pub no_reboot: bool,
-    /// The guest does not run until it is told to.
+    /// The guest does not run until `resume`.
     pub paused: bool,
     /// More resets by the guest than this end the VM.
     pub max_resets: Option<u32>,

@@ -1,4 +1,4 @@
-//! USB selectors: what `usb-add` can be told to plug.
+//! USB selectors: what `usb-add` can plug.
 
 mod parse;
 

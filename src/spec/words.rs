@@ -5,7 +5,7 @@ use std::fmt;
 /// How alike (Jaro–Winkler, 0 to 1) a known word must be to be suggested.
 const ALIKE: f64 = 0.8;
 
-/// Longer texts are nobody's slip, and to hold a megabyte against the name of each key took minutes.
+/// A longer text is no typing error, and comparing a megabyte with the name of each key took minutes.
 const LONGEST_SLIP: usize = 64;
 
 /// Words that mean nearly the same as a known one, though their letters are not alike.
@@ -75,7 +75,7 @@ impl std::error::Error for UnknownWord {}
 macro_rules! word_type {
     ($name:ident, $what:literal, { $($variant:ident = $word:literal $(| $alias:literal)*),+ $(,)? }) => {
         impl $name {
-            /// Every value, in the order in which people are told of them.
+            /// Every value, in the order in which messages list them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The word for it, as it is typed and printed.

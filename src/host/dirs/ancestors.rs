@@ -1,4 +1,4 @@
-//! The way to a folder: whoever can write to a folder on it can put another one in its place.
+//! The folders on the path to a folder: a user who can write to one of them can replace what is below it.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ pub(super) fn check(path: &Path, role: &'static str, hint: impl FnOnce() -> Stri
 /// Who may own what is on the way.
 struct Owners {
     own: Uid,
-    /// An owner whom our user namespace does not know: root of the outside, as far as can be told from here.
+    /// An owner whom our user namespace does not know: root of the outside, as far as this namespace can see.
     unknown: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ impl Owners {
         uid == 0 || uid == self.own.as_raw() || Some(uid) == self.unknown
     }
 
-    /// A group that nobody else is in: root's, or the user's own where each has one.
+    /// A group without other members: root's, or the user's own where each has one.
     fn have_group(&self, gid: u32) -> bool {
         if gid == 0 {
             return true;
@@ -200,7 +200,7 @@ mod tests {
         checked(&at("sticky/link/x")).unwrap();
         std::os::unix::fs::lchown(at("sticky/link"), Some(4242), None).unwrap();
         assert!(checked(&at("sticky/link/x")).is_err());
-        // where the owner is unknown to our namespace it is not told from root
+        // an owner that is unknown to our namespace looks like root
         let inside = Owners { own: Uid::effective(), unknown: Some(4242) };
         assert_eq!(unsafe_on_the_way(&at("theirs/ours"), &inside).unwrap(), None);
     }

@@ -100,7 +100,7 @@ pub fn ephemeral_path(environment: &EphemeralEnvironment, name: &VmName) -> Resu
 /// those of runs that are dead. `run` is the run directory.
 ///
 /// # Errors
-/// As [`StateDir::open`]; or the folder for temporary files is somebody else's.
+/// As [`StateDir::open`]; or the folder for temporary files belongs to another user.
 pub fn open_ephemeral(
     environment: &EphemeralEnvironment,
     path: &Path,
@@ -190,7 +190,7 @@ fn dissolve(base: &Directory, name: &OsStr, directory: &Directory) -> Result<(),
     own::remove(directory, names::MARK.as_ref()).map_err(io)?;
     match name.to_str().is_some_and(|name| base.is_entry(name, directory)) {
         true => own::remove_empty(base, name).map_err(io),
-        // somebody has moved it
+        // it was moved
         false => Ok(()),
     }
 }
@@ -206,7 +206,7 @@ fn sweep(base: &Directory, host: &str, but: &str) {
         if !own::bears_mark(&directory) {
             continue;
         }
-        // whoever lives holds the lock
+        // a living supervisor holds the lock
         let Ok(dead) = StateDir::locked(directory) else { continue };
         if !is_in_use(&dead) {
             log::info!("removing what a killed run left: {}", dead.path().display());

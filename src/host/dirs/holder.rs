@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::names;
 
-/// The process that holds the lock (`flock`) on this file, if `/proc` tells. Needs milliseconds where there are many processes.
+/// The process that holds the lock (`flock`) on this file, if `/proc` shows it. Takes milliseconds where there are many processes.
 pub(super) fn holder(lock: &File) -> Option<i32> {
     let facts = lock.metadata().ok()?;
     // more processes look at the lock than hold it
@@ -21,7 +21,7 @@ pub(super) fn holder(lock: &File) -> Option<i32> {
     processes()?.find(holds)
 }
 
-/// The locks that a process holds by a descriptor, as the kernel tells them.
+/// The locks that a process holds by a descriptor, as the kernel lists them.
 fn locks(pid: i32, number: &OsStr) -> Option<Vec<String>> {
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.display())).ok()?;
     Some(info.lines().filter(|line| line.starts_with("lock:")).map(str::to_owned).collect())

@@ -56,7 +56,7 @@ pub mod names {
     pub const RUN: &str = "run";
     /// What is needed to re-adopt the VM.
     pub const VM: &str = "vm.json";
-    /// What is half-done, for whoever takes the VM over.
+    /// Changes that are half done, for a takeover.
     pub const PENDING: &str = "pending.json";
     /// How the VM came to its devices.
     pub const PLUGGED: &str = "plugged.json";
@@ -78,7 +78,7 @@ pub mod names {
     pub const EMPTY: &str = "empty";
 }
 
-/// The fuzzer's door to the remembered formats.
+/// The fuzzer's entry to the remembered formats.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_formats(bytes: &[u8]) {
     if let Ok(formats) = formats::Formats::parse(bytes) {

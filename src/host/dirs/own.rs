@@ -129,7 +129,7 @@ pub(super) fn mark(folder: &Directory) -> io::Result<()> {
     folder.create_new(names::MARK)?.write_all(MARK_TEXT)
 }
 
-/// Whether a folder was made by vmrun. A checkout or a copy of somebody's files has no such file, and a link is none.
+/// Whether a folder was made by vmrun. A checkout or a copy of other files has no such file, and a link does not count.
 pub(super) fn bears_mark(folder: &Directory) -> bool {
     let Ok(file) = folder.open_file(names::MARK, OFlag::O_RDONLY) else { return false };
     let own = |facts: std::fs::Metadata| facts.is_file() && facts.uid() == Uid::effective().as_raw();

@@ -46,7 +46,7 @@ pub struct RunDir {
     /// The folder of run directories.
     root: Directory,
     directory: Directory,
-    // closed last: until then nobody else takes the name
+    // closed last: until then the name cannot be taken
     _lock: File,
 }
 
@@ -199,17 +199,17 @@ impl RunDir {
         self.clear()?;
         let name = self.name.as_str();
         if !self.root.is_entry(name, &self.directory) {
-            // somebody has moved it: not ours any more
+            // it was moved: not ours any more
             return Ok(());
         }
         let io = |source| DirError::Io { action: "remove", path: self.directory.path().to_owned(), source };
         let part = part();
-        // from here on the name is free, and whoever comes next makes a directory of his own
+        // from here on the name is free, and the next process makes a directory of its own
         renameat(&self.root, name, &self.root, part.as_str()).map_err(|errno| io(errno.into()))?;
         dissolve(&self.root, &part, &self.directory).map_err(io)
     }
 
-    /// As [`RunDir::remove_all`], where there is nobody to tell: it is logged if something stays.
+    /// As [`RunDir::remove_all`], where no caller takes the error: what stays is logged.
     pub fn discard(self) {
         if let Err(error) = self.remove_all() {
             warn_of(&error);

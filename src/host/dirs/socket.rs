@@ -1,4 +1,4 @@
-//! Sockets that have a name: whether somebody listens, without disturbing them, and their end.
+//! Sockets with a path: whether a process listens on one, without disturbing it, and their removal.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -44,7 +44,7 @@ pub fn short_path(folder: &impl AsRawFd, path: &Path, name: &OsStr) -> PathBuf {
     }
 }
 
-/// Removes a socket that was bound at a path of the user's by a process that has ended, if that still is a socket and nobody listens.
+/// Removes a socket that was bound at a path of the user's by a process that has ended, if it is still a socket without a listener.
 pub fn remove_socket(path: &Path) {
     if let Err(error) = try_remove(path) {
         log::warn!("{} is left: {error}", path.display());
@@ -98,7 +98,7 @@ mod tests {
         assert!(is_listened_on(&path));
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         remove_socket(&path);
-        assert!(path.exists(), "somebody listens");
+        assert!(path.exists(), "a process listens");
         drop(listener);
         assert!(!is_listened_on(&path));
         remove_socket(&path);

@@ -20,7 +20,7 @@ pub struct StateBefore {
 }
 
 impl StateBefore {
-    /// What is there now. Why it cannot be looked at is told when it is opened.
+    /// What is there now. An error of looking at it is reported when it is opened.
     pub fn look(path: &Path) -> Self {
         let directory = Directory::open(path, Privacy::ReadableByOthers).ok();
         Self { names: directory.and_then(|directory| own::entries(&directory).ok()) }

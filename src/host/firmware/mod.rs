@@ -15,7 +15,7 @@ pub use select::{find, given};
 
 use crate::spec::{Arch, Firmware, ImageFormat};
 
-/// The fuzzer's door to the descriptors.
+/// The fuzzer's entry to the descriptors.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_descriptor(bytes: &[u8]) {
     if let Some(descriptor) = descriptor::Descriptor::parse(bytes) {

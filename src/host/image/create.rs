@@ -145,7 +145,7 @@ pub fn create_overlay(
 }
 
 /// Makes an image larger; what is in it stays as it is. `qemu-img` opens this very file, nothing that it leads to, and not while
-/// somebody else has it.
+/// another process has made it.
 ///
 /// # Errors
 /// Why not; the image is as it was.

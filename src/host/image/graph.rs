@@ -1,4 +1,4 @@
-//! Everything that an image leads to, found by our own reading of its headers: QEMU is then told each file by name, and looks for none.
+//! Everything that an image leads to, found by our own reading of its headers: QEMU is then given each file by name, and looks for none.
 //!
 //! An image from elsewhere can name any file of the host as its backing or data file, and the guest would read it.
 
@@ -311,7 +311,7 @@ mod tests {
         qemu_img(root.path(), &["create", "-q", "-f", "qcow2", "base", "1M"]);
         overlay(root.path(), "top", "base", "qcow2");
         let top = root.path().join("top");
-        // the extension with the format becomes one that nobody knows
+        // the extension with the format becomes an unknown one
         let mut bytes = fs::read(&top).unwrap();
         let at = bytes.windows(4).position(|window| window == 0xe279_2aca_u32.to_be_bytes()).unwrap();
         bytes[at..at + 4].copy_from_slice(&0x7777_7777_u32.to_be_bytes());

@@ -41,7 +41,7 @@ pub enum HeaderError {
     /// A number in it is out of bounds.
     #[error("its header's {0} is out of bounds")]
     Bounds(&'static str),
-    /// A version that nobody made.
+    /// A version that does not exist.
     #[error("its header has an unknown version")]
     Version,
     /// A description of a disk that has no part.
@@ -76,7 +76,7 @@ pub fn parse(start: &[u8]) -> Result<Found, HeaderError> {
 }
 
 /// Looks at the last 512 bytes of an image whose first show nothing: a VHD of fixed size is bytes as they are, and a footer. QEMU does
-/// not look for that; but whoever made it meant the footer not to be part of the disk.
+/// not look for that; but its maker did not mean the footer to be part of the disk.
 ///
 /// # Errors
 /// As [`parse`].

@@ -1,4 +1,4 @@
-//! Opens an image and reads of it as much as tells what it is.
+//! Opens an image and reads as much of it as its format needs to be recognised.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};

@@ -60,7 +60,7 @@ fn extensions(start: &[u8], mut offset: u64, backing: u64) -> Result<Vec<(u32, &
         if found.len() == MAX_EXTENSIONS {
             return Err(HeaderError::Bounds("list of extensions"));
         }
-        // of two that say the same QEMU takes the last: whoever makes such an image is up to something
+        // of two that say the same QEMU takes the last: such an image is made on purpose
         if found.iter().any(|(other, _)| *other == kind) {
             return Err(HeaderError::Bounds("list of extensions"));
         }

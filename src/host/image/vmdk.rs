@@ -63,7 +63,7 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, HeaderError> {
     Ok(header)
 }
 
-/// How large its extents are together, in bytes; none where they are not told as everybody does.
+/// How large its extents are together, in bytes; none where they are not written in the usual form.
 fn size(description: &[u8]) -> Option<u64> {
     let lines = text(description).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut extents = lines.filter_map(|line| line.strip_prefix(b"RW ")).peekable();

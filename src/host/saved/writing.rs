@@ -64,7 +64,7 @@ fn rename_to_free_name(_from: &Path, _to: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// Moves a file to a name that is free by the first way that works, and tells which: a file system says only by trying.
+/// Moves a file to a name that is free by the first way that works, and returns which one: what a file system can do shows only by trying.
 fn probe(
     ways: &[Placing],
     carry_out: impl Fn(Placing) -> io::Result<()>,

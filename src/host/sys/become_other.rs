@@ -39,7 +39,7 @@ pub fn become_program(program: &Path, name: &OsStr, arguments: &[OsString]) -> i
 /// Where descriptors begin that are given to a program whose own may have any number: far above what anybody writes by hand.
 const FIRST_GIVEN: RawFd = 200;
 
-/// A copy of a descriptor under a number that nobody who counts from 3 comes to; not inherited by other programs until it is
+/// A copy of a descriptor under a number far above those that programs count from 3; not inherited by other programs until it is
 /// [given away](give_away).
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub fn out_of_the_way(fd: &OwnedFd) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
 
     let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_GIVEN))?;
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
@@ -62,7 +62,7 @@ pub fn give_away(fd: &OwnedFd) -> io::Result<()> {
 }
 
 /// Closes what this process has got from its parent, except for the standard streams, which become `/dev/null`: a process that
-/// lives on by itself must not hold anybody's pipes open. What is our own is told from that by its `FD_CLOEXEC`.
+/// lives on by itself must not hold its caller's pipes open. Our own descriptors are recognised by `FD_CLOEXEC`.
 ///
 /// # Errors
 /// `/dev/null` or `/proc` cannot be opened.

@@ -38,7 +38,7 @@ pub fn try_kvm(device: &Path) -> io::Result<()> {
     if vm < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a fresh descriptor that nobody else owns; dropping it gives the VM back.
+    // SAFETY: a fresh descriptor without another owner; dropping it gives the VM back.
     drop(unsafe { OwnedFd::from_raw_fd(vm) });
     Ok(())
 }
@@ -58,7 +58,7 @@ const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
 /// Attaches an open `/dev/net/tun` to the tap device `name`, for packets with virtio's header and no other: what QEMU wants.
 ///
 /// # Errors
-/// `EBUSY`: somebody else has it. `EPERM`: it is not for this user. `InvalidInput`: no device can have this name.
+/// `EBUSY`: another process has it. `EPERM`: it is not for this user. `InvalidInput`: no device can have this name.
 #[cfg(target_os = "linux")]
 pub fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
     // SAFETY: all-zero is a valid ifreq.

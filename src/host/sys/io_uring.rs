@@ -20,7 +20,7 @@ pub fn try_io_uring() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     let ring = i32::try_from(ring).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just made the descriptor, and it has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(ring) });
     Ok(())
 }

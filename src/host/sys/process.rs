@@ -22,7 +22,7 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     match libc::c_int::try_from(fd) {
-        // SAFETY: a fresh descriptor (with CLOEXEC) that nobody else owns.
+        // SAFETY: a fresh descriptor (with CLOEXEC) without another owner.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -21,9 +21,9 @@ const MAX_FILE_BYTES: u64 = 32 << 20;
 /// How a pipe that has a name is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeEnd {
-    /// What is read ends when nobody has it open to write any more.
+    /// A read ends when the last writer has closed it.
     Read,
-    /// Writing fails when nobody has it open to read any more.
+    /// A write fails when the last reader has closed it.
     Write,
     /// To read what never ends (Linux; POSIX leaves it open).
     Both,
@@ -33,7 +33,7 @@ impl Directory {
     /// Opens one end of a pipe in it, or both; nothing waits for the other end.
     ///
     /// # Errors
-    /// Of the file system; `ENXIO` where it is opened to be written only and nobody has it open to read.
+    /// Of the file system; `ENXIO` where it is opened to be written only without a reader.
     pub fn open_pipe(&self, name: &str, access: PipeEnd) -> io::Result<File> {
         let flags = match access {
             PipeEnd::Read => OFlag::O_RDONLY,

@@ -25,7 +25,7 @@ impl Directory {
     /// Connects to a socket in it, waiting if its queue is full.
     ///
     /// # Errors
-    /// As of `connect`: `NotFound`, or `ConnectionRefused` when nobody listens.
+    /// As of `connect`: `NotFound`, or `ConnectionRefused` without a listener.
     pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
         UnixStream::connect(self.short_path(name))
     }

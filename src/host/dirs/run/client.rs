@@ -60,7 +60,7 @@ impl RunClient {
         if held { Liveness::Alive } else { Liveness::Free }
     }
 
-    /// The process of its VM's supervisor, if the system tells: the one that holds the lock.
+    /// The process of its VM's supervisor, if the system shows it: the one that holds the lock.
     pub fn supervisor(&self) -> Option<i32> {
         holder(&self.open_file(names::LOCK, OFlag::O_RDWR).ok()?)
     }

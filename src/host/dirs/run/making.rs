@@ -38,7 +38,7 @@ pub(super) fn attempt_on(root: &Directory, name: &str) -> Result<Attempt, DirErr
     }
     let io = |source| DirError::Io { action: "lock", path: directory.path().join(names::LOCK), source };
     let lock = match directory.open_file(names::LOCK, OFlag::O_RDWR) {
-        // removed just now; or by somebody's hand, if the directory is still in its place
+        // removed just now; or by hand, if the directory is still in its place
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !root.is_entry(name, &directory) {
                 return Ok(Attempt::Missing);
@@ -55,7 +55,7 @@ pub(super) fn attempt_on(root: &Directory, name: &str) -> Result<Attempt, DirErr
 }
 
 /// Makes a run directory under another name, with its lock held and marked as vmrun's, and only then gives it its own: there never is one
-/// that is half made. None if somebody else was faster.
+/// that is half made. None if another process was faster.
 pub(super) fn make_in(root: &Directory, name: &str) -> Result<Option<(Directory, File)>, DirError> {
     let part = part();
     let directory = match Directory::create_in(root, &part, Privacy::Private) {

@@ -136,7 +136,7 @@ fn what_is_not_vmruns_stays_with_all_that_is_beside_it() {
     RunDir::take(root.path(), &vm).unwrap().unwrap().remove_all().unwrap();
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     assert!(RunDir::take(root.path(), &vm).unwrap().is_none());
-    // a folder of somebody else's is no run directory
+    // a folder of another user is no run directory
     let folder = root.path().join("proj");
     Directory::create(&folder, Privacy::Private).unwrap();
     fs::write(folder.join(names::LOCK), "a file of the user's").unwrap();
@@ -159,7 +159,7 @@ fn what_was_half_made_goes() {
     assert!(sys::try_lock(&lock).unwrap());
     let left = || parts.iter().map(|path| path.exists()).collect::<Vec<_>>();
     RunDir::tidy(root.path()).unwrap();
-    assert_eq!(left(), [false, true, false, true], "somebody is at work in the second");
+    assert_eq!(left(), [false, true, false, true], "a process is at work in the second");
     drop(lock);
     RunDir::tidy(root.path()).unwrap();
     assert_eq!(left(), [false, false, false, true]);
