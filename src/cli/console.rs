@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::client::AsyncClient;
 use crate::control::supervise::resized;
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::spec::VmName;
 use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, OnSuspend, attach};
 use crate::vm::{ResizedBy, Signals};
@@ -59,8 +59,8 @@ pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     let mut stdout = Stdout::default();
     let mut harmless = (stdout_is_terminal() && !args.raw).then(Harmless::default);
     let from = if args.since_start { "start" } else { "recent" };
-    let call = wire::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
-    client.stream(methods::ReadConsole, call, |reply: wire::ConsoleReply| {
+    let call = verbs::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
+    client.stream(call, |reply: verbs::ConsoleReply| {
         let bytes = BASE64.decode(&reply.data).unwrap_or_default();
         let bytes = harmless.as_mut().map_or(bytes.clone(), |harmless| harmless.filter(&bytes));
         stdout.raw(skipped_mark(reply.skipped).as_bytes()) && stdout.raw(&bytes)
@@ -110,8 +110,8 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
 }
 
 async fn follow(client: AsyncClient, console: &Console) -> Result<(), crate::control::client::ClientError> {
-    let call = wire::ReadConsole { from: Some("recent".to_owned()), follow: Some(true) };
-    let mut output = client.start(methods::ReadConsole, call).await?;
+    let call = verbs::ReadConsole { from: Some("recent".to_owned()), follow: Some(true) };
+    let mut output = client.start(call).await?;
     while let Some(reply) = output.next().await? {
         console.hub.push(skipped_mark(reply.skipped).as_bytes());
         console.hub.push(&BASE64.decode(&reply.data).unwrap_or_default());
@@ -134,26 +134,26 @@ async fn type_in(
             Some(request) = asked.recv() => match request {
                 Attached::Detach => return Ok(()),
                 Attached::Status => {
-                    let reply: wire::StatusReply = client.call(methods::GetStatus, wire::Empty {}).await?;
+                    let reply: verbs::StatusReply = client.call(verbs::GetStatus {}).await?;
                     let status = reply.status;
                     log::warn!(target: ANSWER, "{}: {}, up {} s", status.name, status.state, status.uptime_ms / 1000);
                 }
                 Attached::Size { rows, columns } => {
-                    let call = wire::ResizeConsole { rows: rows.into(), columns: columns.into() };
-                    let wire::ResizeConsoleReply { by } = client.call(methods::ResizeConsole, call).await?;
+                    let call = verbs::ResizeConsole { rows: rows.into(), columns: columns.into() };
+                    let verbs::ResizeConsoleReply { by } = client.call(call).await?;
                     let by = if by == "agent" { ResizedBy::Agent } else { ResizedBy::Typing };
                     log::warn!(target: ANSWER, "{}", resized(rows, columns, by));
                 }
                 Attached::Shutdown => {
-                    let call = wire::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };
+                    let call = verbs::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };
                     asked_before = true;
                     // its reply comes when the VM has ended, and with it this console
-                    client.send_oneway(methods::Shutdown, call).await?;
+                    client.send_oneway(call).await?;
                 }
             },
             Some(bytes) = input.recv() => {
                 if !read_only {
-                    client.call(methods::WriteConsole, wire::WriteConsole { data: BASE64.encode(&bytes) }).await?;
+                    client.call(verbs::WriteConsole { data: BASE64.encode(&bytes) }).await?;
                 }
             }
             else => std::future::pending().await,

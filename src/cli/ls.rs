@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::control::client::{Asked, ClientError};
 use crate::control::find::{self, FindError, Standing};
-use crate::control::methods;
-use crate::control::wire::{Empty, Status, StatusReply};
+use crate::control::verbs;
+use crate::control::verbs::StatusReply;
+use crate::control::wire::Status;
 use crate::host::dirs::{RunDir, RuntimeEnvironment, runtime_root};
 use crate::spec::VmName;
 
@@ -85,7 +86,7 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
 
 /// What is being found out of one VM.
 enum Inquiry {
-    Asked(VmName, Result<Asked<methods::GetStatus>, FindError>),
+    Asked(VmName, Result<Asked<verbs::GetStatus>, FindError>),
     Orphan(VmName),
 }
 
@@ -110,7 +111,7 @@ fn inquire(root: &Path, name: &VmName, standing: Standing, by: Instant) -> Optio
         }
     }
     let asked = find::connect_within(root, name, by.saturating_duration_since(Instant::now()))
-        .and_then(|client| Ok(client.ask(methods::GetStatus, Empty {})?));
+        .and_then(|client| Ok(client.ask(verbs::GetStatus {})?));
     Some(Inquiry::Asked(name.clone(), asked))
 }
 

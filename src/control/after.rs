@@ -3,32 +3,26 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use crate::host::dirs::{DirError, RunClient, RunId, StoreEnvironment};
 use crate::spec::VmName;
-use crate::vm::{RunRecord, RunState, Status};
+use crate::vm::RunRecord;
 
+use super::INTERFACE;
 use super::client::Client;
 use super::error::WireError;
 use super::find::{Standing, standing_of};
-use super::methods::{self, Method};
 use super::socket::MAX_MESSAGE;
-use super::{INTERFACE, translate, wire};
+use super::verbs::{self, EndedVm, Run};
 
 /// How long after a VM's end whoever asks for it by its name is answered as if it had asked in time.
 pub const RECENT: Duration = Duration::from_secs(60);
 /// How often it is looked what became of a VM: its record is there before its run directory goes.
 const LOOKS: usize = 3;
-/// Console output in one reply.
-const PIECE: usize = 16 << 10;
 
 /// What became of a VM whose supervisor has hung up, or is not there.
 #[derive(Debug)]
@@ -114,99 +108,36 @@ fn serve(stream: UnixStream, record: &RunRecord) {
 }
 
 fn replies(record: &RunRecord, call: &Call) -> Vec<Value> {
+    let ended = EndedVm { record, is_recent: u128::from(record.age_ms()) <= RECENT.as_millis() };
     let method = call.method.strip_prefix(INTERFACE).and_then(|method| method.strip_prefix('.'));
-    let streamed = match method {
-        Some(methods::Events::NAME | methods::WatchStats::NAME) if call.more => Ok(Vec::new()),
-        Some(methods::ReadConsole::NAME) if call.more => {
-            let piece = |piece: &[u8]| json!({ "data": BASE64.encode(piece), "skipped": 0 });
-            Ok(record.console().chunks(PIECE).map(piece).collect())
-        }
-        _ => Err(one(record, method.unwrap_or_default(), &call.parameters)),
-    };
-    match streamed {
-        Ok(replies) => {
+    let entry = method.and_then(verbs::find);
+    let is_stream = entry.is_some_and(|entry| matches!(entry.run, Run::Stream(_)));
+    let parameters = Value::Object(call.parameters.clone());
+    let replies = entry.and_then(|entry| (entry.after_the_end)(parameters, &ended));
+    match replies {
+        Some(replies) if is_stream && call.more => {
             let all = replies.into_iter().map(|reply| json!({ "parameters": reply, "continues": true }));
             all.chain([json!({ "parameters": {}, "continues": false })]).collect()
         }
-        Err(Ok(reply)) => vec![json!({ "parameters": reply })],
-        Err(Err(error)) => vec![json!(error)],
+        Some(replies) if !is_stream => {
+            replies.into_iter().map(|reply| json!({ "parameters": reply })).collect()
+        }
+        _ => vec![json!(has_ended(&ended))],
     }
 }
 
-/// The reply to a call that has one.
-fn one(record: &RunRecord, method: &str, parameters: &Map<String, Value>) -> Result<Value, WireError> {
-    let is_recent = u128::from(record.age_ms()) <= RECENT.as_millis();
-    match method {
-        methods::GetStatus::NAME => Ok(json!(wire::StatusReply { status: status(record) })),
-        methods::Shutdown::NAME if is_recent => {
-            Ok(json!(wire::OutcomeReply { outcome: record.outcome.clone() }))
+/// The error of every other call.
+fn has_ended(ended: &EndedVm<'_>) -> WireError {
+    let record = ended.record;
+    let mut error = WireError::ended(&record.outcome);
+    let ago = match ended.is_recent {
+        true => String::new(),
+        false => {
+            let seconds = Duration::from_secs(record.age_ms() / 1000);
+            format!(" {} ago", humantime::format_duration(seconds))
         }
-        methods::Wait::NAME if is_recent && is_enough(parameters) => {
-            let details = json!({ "outcome": record.outcome });
-            let came_true = vec![wire::CameTrue { condition: "exit".to_owned(), after_ms: 0, details }];
-            Ok(json!(wire::WaitReply { came_true }))
-        }
-        _ => {
-            let mut error = WireError::ended(&record.outcome);
-            let ago = match is_recent {
-                true => String::new(),
-                false => {
-                    let seconds = Duration::from_secs(record.age_ms() / 1000);
-                    format!(" {} ago", humantime::format_duration(seconds))
-                }
-            };
-            let message = format!("VM '{}' has ended{ago}: {}", record.name(), record.outcome);
-            error.parameters.insert("message".to_owned(), message.into());
-            Err(error)
-        }
-    }
-}
-
-/// Whether that the VM has ended is what is waited for.
-fn is_enough(parameters: &Map<String, Value>) -> bool {
-    let conditions = parameters.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    let all = parameters.get("all").and_then(Value::as_bool).unwrap_or(false);
-    if all { conditions.iter().all(|one| one == "exit") } else { conditions.iter().any(|one| one == "exit") }
-}
-
-/// What is still known of it. What it had has gone with it.
-fn status(record: &RunRecord) -> wire::Status {
-    let status = Status {
-        spec: Arc::new(record.spec.clone()),
-        facts: Arc::new(record.facts.clone()),
-        run_state: RunState::Off,
-        stopping: false,
-        reason: None,
-        started: Instant::now(),
-        devices: Vec::new(),
-        forwards: Vec::new(),
-        slots: Vec::new(),
-        slots_total: 0,
-        slots_used: 0,
     };
-    wire::Status {
-        state: "ended".to_owned(),
-        outcome: Some(record.outcome.clone()),
-        ended_unix_ms: Some(record.ended_unix_ms),
-        uptime_ms: record
-            .ran_ms
-            .unwrap_or_else(|| record.ended_unix_ms.saturating_sub(record.facts.started_unix_ms)),
-        supervisor_pid: 0,
-        ..translate::status(&status)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_exit_that_is_enough_has_come_true() {
-        let parameters = |value: Value| value.as_object().unwrap().clone();
-        let enough = |value: Value| is_enough(&parameters(value));
-        assert!(enough(json!({ "conditions": ["exit"] })));
-        assert!(enough(json!({ "conditions": ["console=x", "exit"] })));
-        assert!(!enough(json!({ "conditions": ["console=x", "exit"], "all": true })));
-        assert!(!enough(json!({ "conditions": ["agent"] })));
-    }
+    let message = format!("VM '{}' has ended{ago}: {}", record.name(), record.outcome);
+    error.parameters.insert("message".to_owned(), message.into());
+    error
 }

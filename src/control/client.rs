@@ -27,9 +27,10 @@ use super::INTERFACE;
 use super::after::{self, Fate};
 pub use super::error::WireError;
 use super::find::{self, FindError};
-use super::methods::{Method, ReadConsole, Stream, is_repeatable};
+
 use super::silence::{self, Silence};
 use super::socket::{Blocking, BlockingPair, Guarded};
+use super::verbs::{Method, Stream};
 
 /// Why a call got no answer of the kind that was hoped for.
 #[derive(Debug, Error)]
@@ -65,6 +66,9 @@ struct Call {
     more: bool,
     #[serde(skip_serializing_if = "is_false")]
     oneway: bool,
+    /// See [`Method::REPEATABLE`].
+    #[serde(skip)]
+    repeatable: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -73,11 +77,6 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Call {
-    /// The method without its interface.
-    fn method(&self) -> &str {
-        self.method.rsplit('.').next().unwrap_or_default()
-    }
-
     /// What is left of the time that it may take, if there is a limit.
     fn shorten(&mut self, limit: Option<i64>, elapsed: Duration) {
         if let Some(limit) = limit {
@@ -87,14 +86,18 @@ impl Call {
     }
 }
 
-/// All that depends on the method is here and in [`decode`]: what comes between the two is in the program once.
-fn call<M: Method>(_: M, parameters: M::Parameters) -> Result<Call, ClientError> {
-    message(M::NAME, serde_json::to_value(parameters))
+fn call<M: Method>(call: &M) -> Result<Call, ClientError> {
+    message(M::NAME, M::REPEATABLE, serde_json::to_value(call))
 }
 
-fn message(method: &str, parameters: serde_json::Result<Value>) -> Result<Call, ClientError> {
+/// All that depends on the method is in [`call`] and in [`decode`]: what comes between the two is in the program once.
+fn message(
+    method: &str,
+    repeatable: bool,
+    parameters: serde_json::Result<Value>,
+) -> Result<Call, ClientError> {
     let parameters = parameters.map_err(unclear)?;
-    Ok(Call { method: format!("{INTERFACE}.{method}"), parameters, more: false, oneway: false })
+    Ok(Call { method: format!("{INTERFACE}.{method}"), parameters, more: false, oneway: false, repeatable })
 }
 
 /// A reply as it travels, of either kind.
@@ -218,13 +221,13 @@ impl Client {
     }
 
     /// Calls a method and waits for its reply.
-    pub fn call<M: Method>(&mut self, method: M, parameters: M::Parameters) -> Result<M::Reply, ClientError> {
-        decode(self.exchange(call(method, parameters)?)?)
+    pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
+        decode(self.exchange(call(&method)?)?)
     }
 
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
-    pub fn ask<M: Method>(mut self, method: M, parameters: M::Parameters) -> Result<Asked<M>, ClientError> {
-        self.send(&call(method, parameters)?)?;
+    pub fn ask<M: Method>(mut self, method: M) -> Result<Asked<M>, ClientError> {
+        self.send(&call(&method)?)?;
         let Self { line, stream, directory, .. } = self;
         Ok(Asked { line, stream, directory, method: PhantomData })
     }
@@ -234,19 +237,17 @@ impl Client {
     pub fn stream<M: Stream>(
         &mut self,
         method: M,
-        parameters: M::Parameters,
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
-        let mut call = Call { more: true, ..call(method, parameters)? };
+        let mut call = Call { more: true, ..call(&method)? };
         let mut patience = Patience::of(&call);
         self.try_send(&mut call, &mut patience)?;
         loop {
             let reply = match self.line.received() {
                 Err(ClientError::Gone) => {
                     self.recover(&mut call, &mut patience)?;
-                    // what was shown before is not shown again
-                    if M::NAME == ReadConsole::NAME && patience.begun {
-                        call.parameters["from"] = "now".into();
+                    if patience.begun {
+                        M::goes_on(&mut call.parameters);
                     }
                     self.try_send(&mut call, &mut patience)?;
                     continue;
@@ -321,7 +322,7 @@ impl Client {
                 Fate::Supervised => false,
                 Fate::Orphan => true,
             };
-            let again = is_repeatable(call.method()) && patience.tries <= MOST_TRIES;
+            let again = call.repeatable && patience.tries <= MOST_TRIES;
             let Some(adopt) = self.adopt.filter(|_| again) else {
                 return Err(ClientError::SupervisorDied(name));
             };
@@ -415,12 +416,8 @@ impl AsyncClient {
     }
 
     /// Calls a method and waits for its reply. A call that is given up leaves the connection unusable: drop it, too.
-    pub async fn call<M: Method>(
-        &mut self,
-        method: M,
-        parameters: M::Parameters,
-    ) -> Result<M::Reply, ClientError> {
-        let call = call(method, parameters)?;
+    pub async fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
+        let call = call(&method)?;
         loop {
             let sent = self.line.line.send(&call).await;
             let reply = match sent {
@@ -451,21 +448,13 @@ impl AsyncClient {
     }
 
     /// Calls a method whose reply nobody wants.
-    pub async fn send_oneway<M: Method>(
-        &mut self,
-        method: M,
-        parameters: M::Parameters,
-    ) -> Result<(), ClientError> {
-        self.line.line.send(&Call { oneway: true, ..call(method, parameters)? }).await
+    pub async fn send_oneway<M: Method>(&mut self, method: M) -> Result<(), ClientError> {
+        self.line.line.send(&Call { oneway: true, ..call(&method)? }).await
     }
 
     /// Calls a method that answers with many replies.
-    pub async fn start<M: Stream>(
-        mut self,
-        method: M,
-        parameters: M::Parameters,
-    ) -> Result<Replies<M>, ClientError> {
-        let call = Call { more: true, ..call(method, parameters)? };
+    pub async fn start<M: Stream>(mut self, method: M) -> Result<Replies<M>, ClientError> {
+        let call = Call { more: true, ..call(&method)? };
         while let Err(error) = self.line.line.send(&call).await {
             match error {
                 ClientError::Gone => self.recover()?,
@@ -557,15 +546,15 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::{methods, wire};
+    use super::super::verbs::{Hmp, HmpReply};
     use super::*;
 
     /// What a client makes of what a supervisor of any version may say.
-    async fn told(reply: &Value) -> Result<wire::HmpReply, ClientError> {
+    async fn told(reply: &Value) -> Result<HmpReply, ClientError> {
         let (mut theirs, ours) = StdStream::pair().unwrap();
         theirs.write_all(format!("{reply}\0").as_bytes()).unwrap();
         let mut client = AsyncClient::over(ours, None).unwrap();
-        client.call(methods::Hmp, wire::Hmp { line: "info version".to_owned() }).await
+        client.call(Hmp { line: "info version".to_owned() }).await
     }
 
     #[tokio::test]

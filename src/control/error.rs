@@ -25,6 +25,11 @@ impl WireError {
         Self { error: format!("{SERVICE_INTERFACE}.{name}"), parameters }
     }
 
+    /// There is no such interface.
+    pub(super) fn no_interface(interface: &str) -> Self {
+        Self::service("InterfaceNotFound", "interface", interface)
+    }
+
     /// There is no such method.
     pub(super) fn method_not_found(interface: &str, method: &str) -> Self {
         Self::service("MethodNotFound", "method", &format!("{interface}.{method}"))

@@ -9,12 +9,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use zlink::Connection;
 
-use super::dispatch::{change, read};
+use super::dispatch::RawCall;
 use super::error::WireError;
-use super::service::RawCall;
+use super::parameters::read;
 use super::shared_qmp::Scan;
 use super::socket::Guarded;
-use super::wire;
+use super::verbs::{self, Method, Run, Visitor};
 
 /// Each whole frame is a call or told to be none, and then the connection ends.
 pub(crate) fn frames(bytes: &[u8]) {
@@ -41,22 +41,21 @@ pub(crate) fn calls(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == 0) else { return };
     let method = String::from_utf8_lossy(&bytes[..end]);
     let Ok(parameters) = serde_json::from_slice::<Value>(&bytes[end + 1..]) else { return };
-    if let Err(error) = change(&method, parameters.clone()) {
+    if let Some(Run::Change(change, _)) = verbs::find(&method).map(|entry| &entry.run)
+        && let Err(error) = change(parameters.clone())
+    {
         told(&error);
     }
-    macro_rules! all {
-        ($($name:ident)*) => { $(again::<wire::$name>(&parameters);)* };
-    }
-    all! {
-        Empty AddUsb RemoveUsb AddForward RemoveForward AddDisk Remove ResizeDisk ThrottleDisk AddNic SetLink WatchStats
-        ChangeMedia EjectMedia AddDevice Save SaveSnapshot NamedSnapshot Shutdown Wait Events ReadConsole WriteConsole
-        Exec StartGuestFile WriteGuestFile FinishGuestFile ReadGuestFile SendKeys TypeText Qmp Hmp
-        ResizeConsole SetTime Reboot AgentCommand
-    }
-    // what a client has to read of a supervisor that it does not know
-    all! {
-        StatusReply UsbReply ForwardList DiskReply NicReply StatsReply SaveReply SaveSnapshotReply OutcomeReply WaitReply
-        EventReply ConsoleReply ExecReply ReadGuestFileReply ScreenshotReply ResizeConsoleReply SetTimeReply RebootReply AgentCommandReply
+    verbs::visit(&mut All(&parameters));
+}
+
+/// Reads the same as the parameters of every method, and as its reply: what a client has to read of a supervisor that it does not know.
+struct All<'a>(&'a Value);
+
+impl Visitor for All<'_> {
+    fn visit<M: Method>(&mut self) {
+        again::<M>(self.0);
+        again::<M::Reply>(self.0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The control protocol: Varlink over a Unix socket, as `proto/io.vmrun.Machine.varlink` says.
 //!
-//! [`service`] serves it to any number of clients, [`client`] speaks it, [`wire`] holds what travels,
-//! [`find`] finds the VM that is meant. How a VM does what is asked is the `vm` layer's business.
+//! [`verbs`] has a file for each of its methods. [`service`] serves them to any number of clients, [`client`] calls them, [`wire`]
+//! holds the records that travel, [`find`] finds the VM that is meant. How a VM does what is asked is the `vm` layer's business.
 
 pub mod after;
 pub mod client;
@@ -11,24 +11,20 @@ pub mod find;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod guest;
 mod last_calls;
-pub mod methods;
 mod notify;
+mod parameters;
 mod permits;
-mod screen;
 pub mod service;
 pub mod shared_qmp;
 pub mod silence;
-mod snapshots;
 pub mod socket;
-mod stats;
-mod streams;
 pub mod supervise;
 mod translate;
+pub mod verbs;
 pub mod wire;
 
-pub(crate) use guest::MAX_STDIN;
+pub(crate) use verbs::MAX_STDIN;
 
 /// The interface that every supervisor serves.
 pub const INTERFACE: &str = "io.vmrun.Machine";

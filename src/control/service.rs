@@ -1,15 +1,14 @@
 //! Serves the control protocol: one task a connection, each connection in the order of its calls.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use nix::libc;
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -20,12 +19,12 @@ use zlink::{Call, Connection, Reply};
 use crate::host::sys;
 use crate::vm::{ChangeError, ErrorKind, Handle};
 
-use super::dispatch::{Belongings, One, dispatch, explained};
+use super::dispatch::{Answer, ConnectionState, RawCall, dispatch, explained};
 use super::error::WireError;
 use super::last_calls::{LastCalls, queued};
 use super::permits::{Permit, Permits, TooMany, Use};
 use super::socket::{Guarded, GuardedRead, GuardedWrite};
-use super::{INTERFACE, methods};
+use super::verbs::Replies;
 
 /// Connections that wait to be accepted, beyond which `connect` blocks. The system's own limit (4096) would be a queue of
 /// a tenth of a second and more in front of every client while somebody does nothing but connect.
@@ -38,14 +37,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 const ONE_WAY: Duration = Duration::from_secs(2);
 /// How long clients may take to read their last replies once the VM has ended.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
-
-/// A method call, its parameters not looked at yet.
-#[derive(Debug, Deserialize)]
-pub(super) struct RawCall {
-    pub(super) method: String,
-    #[serde(default)]
-    pub(super) parameters: Option<Value>,
-}
 
 /// Serves clients until the VM has ended; then all that have called, or are about to, get their answer, and are let go.
 pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
@@ -146,22 +137,11 @@ fn is_trusted(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
-/// The replies of a stream; an error ends it.
-pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<Value, WireError>> + Send>>;
-
-/// What a call is answered with.
-pub(super) enum Answer {
-    /// One reply.
-    One(One),
-    /// Replies until the stream ends; its last one closes the call.
-    Stream(Replies),
-}
-
 /// Answers the calls of one connection until it ends, or the VM does.
 async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     let (mut calls, replies) = Connection::new(Guarded(stream)).split();
     let mut replies = replies.into_write_half();
-    let mut own = Belongings::default();
+    let mut connection = ConnectionState::default();
     let mut garbage = 0;
     let mut last = LastCalls::default();
     loop {
@@ -170,8 +150,8 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
         let (oneway, answer) = match call {
             Ok(call) => {
                 garbage = 0;
-                let needed = needed_for(&call.method().method);
-                let answer = permitted_answer(&call, needed, &handle, &mut own, &permit);
+                let needed = call.method().needs();
+                let answer = permitted_answer(&call, needed, &handle, &mut connection, &permit);
                 if call.oneway() && needed != Use::Wait {
                     // its client may have gone, and it happens all the same: the owner takes it at once, as a rule
                     let _ = tokio::time::timeout(ONE_WAY, answer).await;
@@ -230,23 +210,15 @@ async fn permitted_answer(
     call: &Call<RawCall>,
     needed: Use,
     handle: &Handle,
-    own: &mut Belongings,
+    connection: &mut ConnectionState,
     permit: &Permit,
 ) -> Answer {
     match permit.busy(needed) {
-        Ok(()) => dispatch(call.method(), call.more(), handle, own).await,
+        Ok(()) => dispatch(call.method(), call.more(), handle, connection).await,
         Err(TooMany { message, hint }) => {
             let kind = ErrorKind::NotNow { state: "crowded".to_owned() };
             Answer::One(Err(ChangeError::new(kind, message).hint(hint).into()))
         }
-    }
-}
-
-/// What a call needs its connection for.
-fn needed_for(method: &str) -> Use {
-    match method.rsplit_once('.') {
-        Some((INTERFACE, method)) => methods::needed_for(method),
-        _ => Use::Short,
     }
 }
 

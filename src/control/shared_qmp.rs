@@ -306,23 +306,13 @@ impl Client {
 async fn carry_out(
     vm: &Handle,
     negotiated: &mut bool,
-    mut fields: Map<String, Value>,
+    fields: Map<String, Value>,
     events: &mut Option<Listener>,
 ) -> Result<Value, (String, String)> {
     let generic = |desc: &str| ("GenericError".to_owned(), desc.to_owned());
-    let Some(Value::String(execute)) = fields.remove("execute") else {
-        return Err(generic("QMP input lacks member 'execute'"));
-    };
-    let arguments = match fields.remove("arguments") {
-        None => Map::new(),
-        Some(Value::Object(arguments)) => arguments,
-        Some(_) => return Err(generic("QMP input member 'arguments' must be an object")),
-    };
-    if let Some(member) = fields.keys().next() {
-        return Err(generic(&format!("QMP input member '{member}' is unexpected")));
-    }
+    let command = Command::from_members(fields).map_err(|error| generic(&error.to_string()))?;
     let not_found = |desc: &str| ("CommandNotFound".to_owned(), desc.to_owned());
-    match (execute.as_str(), *negotiated) {
+    match (command.execute.as_str(), *negotiated) {
         ("qmp_capabilities", false) => {
             *negotiated = true;
             *events = Some(vm.bus.listen(None));
@@ -336,7 +326,7 @@ async fn carry_out(
         }
         (_, true) => {}
     }
-    vm.client_qmp(Command { execute, arguments }).await.map_err(|error| match error {
+    vm.client_qmp(command).await.map_err(|error| match error {
         CommandError::Refused { class, desc, .. } => (class, desc),
         other => generic(&other.to_string()),
     })

@@ -1,78 +1,15 @@
-//! Between the protocol's values and the VM's.
+//! From the VM's values to those that travel.
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::qemu::Command;
-use crate::spec::nic::checked_id;
-use crate::spec::{BlockSize, DeviceId, DiskBus, Forward, LimitError, Limits, NicSpec, Rates};
-use crate::vm::{Change, ChangeError, Entry, Kind, Phase, Published, RunState, Status, Wrapped};
+use crate::qemu::snapshot::Snapshot;
+use crate::spec::{BlockSize, DiskBus, Limits};
+use crate::vm::{Entry, Kind, Phase, Published, RunRecord, RunState, Status, Wrapped};
 
 use super::wire;
-
-/// A parameter by its own grammar.
-pub(super) fn parse<T: FromStr<Err: std::error::Error + 'static>>(
-    parameter: &str,
-    text: &str,
-) -> Result<T, ChangeError> {
-    text.parse().map_err(|error: T::Err| ChangeError::invalid(parameter, error))
-}
-
-/// A path, which must be absolute: the supervisor's working directory is not the client's.
-pub(super) fn absolute(parameter: &str, text: &str) -> Result<PathBuf, ChangeError> {
-    let path = Path::new(text);
-    match path.is_absolute() {
-        true => Ok(path.to_owned()),
-        false => Err(ChangeError::invalid(parameter, format!("the path '{text}' must be absolute"))),
-    }
-}
-
-/// A port number.
-pub(super) fn port(parameter: &str, number: i64) -> Result<u16, ChangeError> {
-    u16::try_from(number)
-        .map_err(|_| ChangeError::invalid(parameter, format!("{number} is not a port (0 to 65535)")))
-}
-
-/// The change that `AddForward` asks for.
-pub(super) fn add_forward(call: wire::AddForward) -> Result<Change, ChangeError> {
-    let guest = port("guest_port", call.guest_port)?;
-    if guest == 0 {
-        return Err(ChangeError::invalid("guest_port", "the guest port may not be 0"));
-    }
-    let forward = Forward {
-        address: call.address.map_or(Ok(Ipv4Addr::LOCALHOST), |address| parse("address", &address))?,
-        host: port("host_port", call.host_port)?,
-        guest,
-        protocol: call.protocol.map(|protocol| parse("protocol", &protocol)).transpose()?.unwrap_or_default(),
-    };
-    Ok(Change::AddForward { forward, nic: call.nic })
-}
-
-/// The command that `Qmp` carries.
-pub(super) fn qmp_command(command: Value) -> Result<Command, ChangeError> {
-    let invalid = |why: &str| ChangeError::invalid("command", why);
-    let Value::Object(mut fields) = command else {
-        return Err(invalid("a QMP command is an object such as {\"execute\": \"query-block\"}"));
-    };
-    let Some(Value::String(execute)) = fields.remove("execute") else {
-        return Err(invalid("a QMP command needs a string 'execute'"));
-    };
-    let arguments = match fields.remove("arguments") {
-        None => serde_json::Map::new(),
-        Some(Value::Object(arguments)) => arguments,
-        Some(_) => return Err(invalid("'arguments' must be an object")),
-    };
-    // an id of the client's own means nothing on the shared session
-    fields.remove("id");
-    if let Some(other) = fields.keys().next() {
-        return Err(invalid(&format!("a QMP command has no member '{other}'")));
-    }
-    Ok(Command { execute, arguments })
-}
 
 /// Everything that is known of a VM.
 pub(super) fn status(status: &Status) -> wire::Status {
@@ -112,7 +49,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         mac: or_own(|wrapped| wrapped.mac.clone().unwrap_or_default(), status.spec.mac.to_string()),
         usb: devices.clone().filter(|entry| matches!(entry.kind, Kind::Usb { .. })).map(usb).collect(),
         disks: devices.clone().filter(|entry| matches!(entry.kind, Kind::Disk(_))).map(disk).collect(),
-        forwards: status.forwards.iter().map(wire_forward).collect(),
+        forwards: status.forwards.iter().map(forward).collect(),
         devices: devices
             .filter(|entry| matches!(entry.kind, Kind::Other | Kind::Controller))
             .map(device)
@@ -134,7 +71,7 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
 }
 
 /// A forward.
-pub(super) fn wire_forward(published: &Published) -> wire::Forward {
+pub(super) fn forward(published: &Published) -> wire::Forward {
     let Published { forward, nic } = published;
     wire::Forward {
         address: forward.address.to_string(),
@@ -211,44 +148,6 @@ fn wire_limits(limits: Limits) -> wire::Limits {
     }
 }
 
-/// The limits that `ThrottleDisk` asks for; none = no limits any more.
-pub(super) fn limits(call: &wire::ThrottleDisk) -> Result<Option<Limits>, ChangeError> {
-    let limit = |parameter: &str, limit: Option<i64>| {
-        let why = || ChangeError::invalid(parameter, LimitError::Zero);
-        limit.map(|limit| u64::try_from(limit).map_err(|_| why())).transpose()
-    };
-    let limits = Limits {
-        operations: Rates {
-            total: limit("iops", call.iops)?,
-            read: limit("iops_read", call.iops_read)?,
-            write: limit("iops_write", call.iops_write)?,
-        },
-        bytes: Rates {
-            total: limit("bytes_per_s", call.bytes_per_s)?,
-            read: limit("bytes_per_s_read", call.bytes_per_s_read)?,
-            write: limit("bytes_per_s_write", call.bytes_per_s_write)?,
-        },
-    };
-    match (call.off.unwrap_or(false), limits.is_empty()) {
-        (true, true) => Ok(None),
-        (true, false) => Err(ChangeError::invalid("off", "limits are either set or taken away")),
-        (false, _) => limits.checked().map(Some).map_err(|error| ChangeError::invalid("limits", error)),
-    }
-}
-
-/// The card that `AddNic` asks for.
-pub(super) fn nic_spec(call: wire::AddNic) -> Result<NicSpec, ChangeError> {
-    let network = parse("network", &call.network)?;
-    let nic = NicSpec::on(network).map_err(|error| ChangeError::invalid("network", error))?;
-    let id = call.id.map(|id| parse::<DeviceId>("id", &id)).transpose()?;
-    Ok(NicSpec {
-        mac: call.mac.map(|mac| parse("mac", &mac)).transpose()?,
-        model: call.model.map(|model| parse("model", &model)).transpose()?.unwrap_or_default(),
-        id: id.map(checked_id).transpose().map_err(|error| ChangeError::invalid("id", error))?,
-        ..nic
-    })
-}
-
 /// A network card.
 pub(super) fn nic(entry: &Entry) -> wire::Nic {
     let facts = match &entry.kind {
@@ -277,5 +176,46 @@ pub(super) fn device(entry: &Entry) -> wire::Device {
         slot: entry.slot.clone(),
         phase: phase(entry.phase),
         taken: entry.taken,
+    }
+}
+
+/// A snapshot.
+pub(super) fn snapshot(snapshot: &Snapshot) -> wire::Snapshot {
+    wire::Snapshot {
+        name: snapshot.name.clone(),
+        id: snapshot.id.clone(),
+        created_unix_ms: snapshot.created_unix_ms,
+        vm_clock_ms: snapshot.vm_clock_ms,
+        state_bytes: snapshot.state_bytes,
+        disks: snapshot.disks.clone(),
+        missing: snapshot.missing.clone(),
+        loadable: snapshot.is_complete(),
+    }
+}
+
+/// What is still known of a VM that has ended. Its devices have gone with it.
+pub(super) fn ended(record: &RunRecord) -> wire::Status {
+    let last = Status {
+        spec: Arc::new(record.spec.clone()),
+        facts: Arc::new(record.facts.clone()),
+        run_state: RunState::Off,
+        stopping: false,
+        reason: None,
+        started: Instant::now(),
+        devices: Vec::new(),
+        forwards: Vec::new(),
+        slots: Vec::new(),
+        slots_total: 0,
+        slots_used: 0,
+    };
+    wire::Status {
+        state: "ended".to_owned(),
+        outcome: Some(record.outcome.clone()),
+        ended_unix_ms: Some(record.ended_unix_ms),
+        uptime_ms: record
+            .ran_ms
+            .unwrap_or_else(|| record.ended_unix_ms.saturating_sub(record.facts.started_unix_ms)),
+        supervisor_pid: 0,
+        ..status(&last)
     }
 }

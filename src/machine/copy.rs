@@ -16,7 +16,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
 use crate::control::client::{Client, ClientError};
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::host::files;
 
 use super::{Error, milliseconds};
@@ -106,12 +106,12 @@ impl Leaving<'_> {
         destination: &str,
         progress: Progress<'_>,
     ) -> Result<Copied, Error> {
-        let start = wire::StartGuestFile {
+        let start = verbs::StartGuestFile {
             path: destination.to_owned(),
             name: self.name,
             agent_timeout_ms: self.agent_timeout.map(milliseconds),
         };
-        let wire::GuestFileReply { handle, path } = client.call(methods::StartGuestFile, start)?;
+        let verbs::GuestFileReply { handle, path } = client.call(start)?;
         let mut size_bytes = 0;
         let mut sum = Sha256::new();
         let mut piece = vec![0; PIECE];
@@ -121,13 +121,13 @@ impl Leaving<'_> {
                 break;
             }
             sum.update(&piece[..count]);
-            let call = wire::WriteGuestFile { handle, data: BASE64.encode(&piece[..count]) };
-            client.call(methods::WriteGuestFile, call)?;
+            let call = verbs::WriteGuestFile { handle, data: BASE64.encode(&piece[..count]) };
+            client.call(call)?;
             size_bytes += count as u64;
             progress(size_bytes, self.size);
         }
-        let finish = wire::FinishGuestFile { handle, mode: self.mode, sha256: Some(hexadecimal(sum)) };
-        let wire::FinishedReply { checked } = client.call(methods::FinishGuestFile, finish)?;
+        let finish = verbs::FinishGuestFile { handle, mode: self.mode, sha256: Some(hexadecimal(sum)) };
+        let verbs::FinishedReply { checked } = client.call(finish)?;
         Ok(Copied { path, size_bytes, checked })
     }
 }
@@ -206,9 +206,9 @@ impl<'a> Arriving<'a> {
         progress: Progress<'_>,
     ) -> Result<Copied, Error> {
         let agent_timeout_ms = agent_timeout.map(milliseconds);
-        let call = wire::ReadGuestFile { path: self.source.to_owned(), agent_timeout_ms };
+        let call = verbs::ReadGuestFile { path: self.source.to_owned(), agent_timeout_ms };
         let mut failure = None;
-        client.stream(methods::ReadGuestFile, call, |reply| match self.take(reply) {
+        client.stream(call, |reply| match self.take(reply) {
             Ok(()) => {
                 progress(self.done, self.total);
                 true
@@ -225,7 +225,7 @@ impl<'a> Arriving<'a> {
     }
 
     /// Takes one reply: the first has the facts, the last the checksum, those between them data.
-    fn take(&mut self, reply: wire::ReadGuestFileReply) -> Result<(), Error> {
+    fn take(&mut self, reply: verbs::ReadGuestFileReply) -> Result<(), Error> {
         let unreadable = Error::file(self.path);
         let Some(data) = reply.data else {
             self.guests = self.guests.take().or(reply.sha256);

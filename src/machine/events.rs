@@ -3,13 +3,13 @@
 use std::fmt;
 
 use crate::control::client::Replies;
-use crate::control::{methods, wire};
+use crate::control::verbs;
 
 use super::Error;
 
 /// What happens in a VM, in order. One that is not read loses its oldest, and is told how many.
 pub struct Events {
-    pub(super) replies: Replies<methods::Events>,
+    pub(super) replies: Replies<verbs::Events>,
 }
 
 impl fmt::Debug for Events {
@@ -22,7 +22,7 @@ impl fmt::Debug for Events {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
     /// An event.
-    Event(wire::Event),
+    Event(verbs::Event),
     /// So many were lost before the next one, since they were not read in time.
     Lost(u64),
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 
-use crate::control::wire;
+use crate::control::verbs;
 use crate::vm::Executed;
 
 /// What has come so far of a command in the guest.
@@ -14,7 +14,7 @@ pub struct Output {
 
 impl Output {
     /// Takes one reply.
-    pub fn take(&mut self, reply: wire::ExecReply) {
+    pub fn take(&mut self, reply: verbs::ExecReply) {
         let bytes = |data: Option<String>| BASE64.decode(data.unwrap_or_default()).unwrap_or_default();
         let Executed { stdout, stderr, exit_code, signal, truncated } = &mut self.so_far;
         stdout.extend(bytes(reply.stdout));

@@ -40,7 +40,7 @@ use serde_json::Value;
 use crate::control::after::{self, Fate};
 use crate::control::client::{AsyncClient, Client, ClientError, Replies};
 use crate::control::find;
-use crate::control::methods::{self, Method, Stream};
+use crate::control::verbs::{self, Method, Stream};
 use crate::control::wire;
 use crate::host::dirs::{RunClient, RuntimeEnvironment, StoreEnvironment, runtime_root};
 use crate::spec::{Condition, Request, Size, VmName};
@@ -113,14 +113,14 @@ impl Machine {
         }
     }
 
-    /// Any method of the protocol; those of [`methods`] that have no function of their own here, too.
-    pub async fn call<M: Method>(&self, method: M, parameters: M::Parameters) -> Result<M::Reply, Error> {
-        Ok(self.connect()?.call(method, parameters).await?)
+    /// Any method of the protocol; those of [`verbs`] that have no function of their own here, too.
+    pub async fn call<M: Method>(&self, method: M) -> Result<M::Reply, Error> {
+        Ok(self.connect()?.call(method).await?)
     }
 
     /// Any method that answers with many replies.
-    pub async fn stream<M: Stream>(&self, method: M, parameters: M::Parameters) -> Result<Replies<M>, Error> {
-        Ok(self.connect()?.start(method, parameters).await?)
+    pub async fn stream<M: Stream>(&self, method: M) -> Result<Replies<M>, Error> {
+        Ok(self.connect()?.start(method).await?)
     }
 
     fn connect(&self) -> Result<AsyncClient, ClientError> {
@@ -154,7 +154,7 @@ impl Machine {
 impl Machine {
     /// Everything that is known of it.
     pub async fn status(&self) -> Result<wire::Status, Error> {
-        Ok(self.call(methods::GetStatus, wire::Empty {}).await?.status)
+        Ok(self.call(verbs::GetStatus {}).await?.status)
     }
 
     /// Waits for `running`, `paused`, `exit`, `console=REGEX`, `agent`, `port=GUEST` or `event=NAME`, at most for the
@@ -162,22 +162,22 @@ impl Machine {
     ///
     /// # Errors
     /// At once, and each its own, if the VM ends or its guest panics; [`Error::is_timeout`] after the time.
-    pub async fn wait(&self, condition: &str, timeout: Duration) -> Result<wire::CameTrue, Error> {
+    pub async fn wait(&self, condition: &str, timeout: Duration) -> Result<verbs::CameTrue, Error> {
         let condition: Condition = condition.parse().map_err(Error::invalid)?;
-        let call = wire::Wait {
+        let call = verbs::Wait {
             conditions: vec![condition.to_string()],
             all: None,
             timeout_ms: Some(milliseconds(timeout)),
             from_now: None,
         };
-        let mut came_true = self.call(methods::Wait, call).await?.came_true;
+        let mut came_true = self.call(call).await?.came_true;
         came_true.pop().ok_or_else(|| Error::unclear("nothing came true"))
     }
 
     /// QEMU's events and vmrun's own from now on: what is done after this returned is among them.
     pub async fn events(&self) -> Result<Events, Error> {
-        let call = wire::Events { names: None, since: None };
-        let mut replies = self.stream(methods::Events, call).await?;
+        let call = verbs::Events { names: None, since: None };
+        let mut replies = self.stream(call).await?;
         // the first reply says that the subscription stands
         replies.next().await?;
         Ok(Events { replies })
@@ -185,29 +185,29 @@ impl Machine {
 
     /// Stops the guest's processors.
     pub async fn pause(&self) -> Result<(), Error> {
-        self.call(methods::Pause, wire::Empty {}).await.map(|_| ())
+        self.call(verbs::Pause {}).await.map(|_| ())
     }
 
     /// Lets them run again.
     pub async fn resume(&self) -> Result<(), Error> {
-        self.call(methods::Resume, wire::Empty {}).await.map(|_| ())
+        self.call(verbs::Resume {}).await.map(|_| ())
     }
 
     /// Resets the machine.
     pub async fn reset(&self) -> Result<(), Error> {
-        self.call(methods::Reset, wire::Empty {}).await.map(|_| ())
+        self.call(verbs::Reset {}).await.map(|_| ())
     }
 
     /// Asks the guest to switch itself off for as long as is said, then makes QEMU end; returns when it has.
     pub async fn shutdown(self, budget: Duration) -> Result<Outcome, Error> {
-        let call = wire::Shutdown { timeout_ms: Some(milliseconds(budget)), force: None, no_repeat: None };
-        Ok(self.call(methods::Shutdown, call).await?.outcome)
+        let call = verbs::Shutdown { timeout_ms: Some(milliseconds(budget)), force: None, no_repeat: None };
+        Ok(self.call(call).await?.outcome)
     }
 
     /// Ends it without asking the guest; returns when it has ended.
     pub async fn kill(self) -> Result<Outcome, Error> {
-        let call = wire::Shutdown { timeout_ms: None, force: Some(true), no_repeat: None };
-        Ok(self.call(methods::Shutdown, call).await?.outcome)
+        let call = verbs::Shutdown { timeout_ms: None, force: Some(true), no_repeat: None };
+        Ok(self.call(call).await?.outcome)
     }
 }
 
@@ -216,36 +216,36 @@ impl Machine {
     /// Plugs a USB device in: `VID:PID`, `BUS.ADDR`, `BUS-PORT`, `file=PATH` (a stick) or a driver such as `usb-kbd`.
     pub async fn add_usb(&self, selector: &str) -> Result<wire::Usb, Error> {
         let call = add_usb(selector.parse().map_err(Error::invalid)?, None)?;
-        Ok(self.call(methods::AddUsb, call).await?.usb)
+        Ok(self.call(call).await?.usb)
     }
 
     /// Unplugs one.
     pub async fn remove_usb(&self, id: &str) -> Result<(), Error> {
-        self.call(methods::RemoveUsb, wire::RemoveUsb { id: id.to_owned() }).await.map(|_| ())
+        self.call(verbs::RemoveUsb { id: id.to_owned() }).await.map(|_| ())
     }
 
     /// Leads a host port to a guest port, as `[ADDR:]HOST:GUEST[/tcp|udp]`; host port 0 takes a free one, which the
     /// reply tells.
     pub async fn add_forward(&self, forward: &str) -> Result<wire::Forward, Error> {
         let call = add_forward(&forward.parse().map_err(Error::invalid)?);
-        Ok(self.call(methods::AddForward, call).await?.forward)
+        Ok(self.call(call).await?.forward)
     }
 
     /// Ends a forward.
     pub async fn remove_forward(&self, forward: &wire::Forward) -> Result<(), Error> {
-        let call = wire::RemoveForward {
+        let call = verbs::RemoveForward {
             host_port: forward.host_port.into(),
             guest_port: Some(forward.guest_port.into()),
             address: Some(forward.address.clone()),
             protocol: Some(forward.protocol.clone()),
         };
-        self.call(methods::RemoveForward, call).await.map(|_| ())
+        self.call(call).await.map(|_| ())
     }
 
     /// Plugs a disk in: `[file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
     pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
         let call = add_disk(disk.parse().map_err(Error::invalid)?, &[])?;
-        Ok(self.call(methods::AddDisk, call).await?.disk)
+        Ok(self.call(call).await?.disk)
     }
 
     /// Unplugs one; the guest is asked, and has as long as is said. One that it has mounted, as its agent tells, is refused.
@@ -265,38 +265,38 @@ impl Machine {
     }
 
     async fn unplug_disk(&self, id: &str, timeout: Duration, force: Option<bool>) -> Result<(), Error> {
-        let call = wire::RemoveDisk { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)), force };
-        let removed = self.call(methods::RemoveDisk, call).await?.removed;
+        let call = verbs::RemoveDisk { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)), force };
+        let removed = self.call(call).await?.removed;
         if removed { Ok(()) } else { Err(Error::NotReleased { id: id.to_owned(), waited: timeout }) }
     }
 
     /// Gives a disk more room, in bytes.
     pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
-        let call = wire::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
-        Ok(self.call(methods::ResizeDisk, call).await?.disk)
+        let call = verbs::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
+        Ok(self.call(call).await?.disk)
     }
 
     /// Plugs a network card in: `user`, `tap,NAME` or `bridge,NAME`, then `[,mac=ADDRESS][,model=M][,id=ID]`.
     pub async fn add_nic(&self, nic: &str) -> Result<wire::Nic, Error> {
         let call = add_nic(nic.parse().map_err(Error::invalid)?);
-        Ok(self.call(methods::AddNic, call).await?.nic)
+        Ok(self.call(call).await?.nic)
     }
 
     /// Plugs the cable of a network card, or pulls it; none = the only card.
     pub async fn set_link(&self, nic: Option<&str>, up: bool) -> Result<wire::Nic, Error> {
-        let call = wire::SetLink { up, nic: nic.map(str::to_owned) };
-        Ok(self.call(methods::SetLink, call).await?.nic)
+        let call = verbs::SetLink { up, nic: nic.map(str::to_owned) };
+        Ok(self.call(call).await?.nic)
     }
 
     /// What it has used so far: processor time, memory, disks, network.
     pub async fn stats(&self) -> Result<wire::Stats, Error> {
-        Ok(self.call(methods::GetStats, wire::Empty {}).await?.stats)
+        Ok(self.call(verbs::GetStats {}).await?.stats)
     }
 
     /// Plugs any other device in: `DRIVER[,PROP=VALUE…]` as QEMU's `-device`.
     pub async fn add_device(&self, device: &str) -> Result<wire::Device, Error> {
         let call = add_device(device.parse().map_err(Error::invalid)?);
-        Ok(self.call(methods::AddDevice, call).await?.device)
+        Ok(self.call(call).await?.device)
     }
 }
 
@@ -304,8 +304,8 @@ impl Machine {
 impl Machine {
     /// Saves its memory, devices and disks under a name that is not taken yet; it goes on from there.
     pub async fn save_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
-        let call = wire::SaveSnapshot { name: name.to_owned(), overwrite: None };
-        let mut replies = self.stream(methods::SaveSnapshot, call).await?;
+        let call = verbs::SaveSnapshot { name: name.to_owned(), overwrite: None };
+        let mut replies = self.stream(call).await?;
         let mut made = None;
         while let Some(reply) = replies.next().await? {
             made = reply.snapshot;
@@ -315,8 +315,8 @@ impl Machine {
 
     /// Saves the whole VM to a file, from which `vmrun qemu --restore` goes on; it is off then.
     pub async fn save(self, file: impl AsRef<Path>) -> Result<Outcome, Error> {
-        let call = wire::Save { file: absolute_text(file.as_ref())? };
-        let mut replies = self.stream(methods::Save, call).await?;
+        let call = verbs::Save { file: absolute_text(file.as_ref())? };
+        let mut replies = self.stream(call).await?;
         let mut outcome = None;
         while let Some(reply) = replies.next().await? {
             outcome = reply.outcome;
@@ -326,19 +326,19 @@ impl Machine {
 
     /// Takes all of it back to a snapshot.
     pub async fn load_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
-        let call = wire::NamedSnapshot { name: name.to_owned() };
-        Ok(self.call(methods::LoadSnapshot, call).await?.snapshot)
+        let call = verbs::LoadSnapshot { name: name.to_owned() };
+        Ok(self.call(call).await?.snapshot)
     }
 
     /// Its snapshots.
     pub async fn snapshots(&self) -> Result<Vec<wire::Snapshot>, Error> {
-        Ok(self.call(methods::ListSnapshots, wire::Empty {}).await?.snapshots)
+        Ok(self.call(verbs::ListSnapshots {}).await?.snapshots)
     }
 
     /// Deletes one.
     pub async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
-        let call = wire::NamedSnapshot { name: name.to_owned() };
-        self.call(methods::DeleteSnapshot, call).await.map(|_| ())
+        let call = verbs::DeleteSnapshot { name: name.to_owned() };
+        self.call(call).await.map(|_| ())
     }
 }
 
@@ -356,7 +356,7 @@ impl Machine {
 
     /// The same with an environment, standard input and a deadline.
     pub async fn exec_with(&self, exec: Exec) -> Result<Executed, Error> {
-        let mut replies = self.stream(methods::Exec, exec_call(exec)).await?;
+        let mut replies = self.stream(exec_call(exec)).await?;
         let mut output = Output::default();
         while let Some(reply) = replies.next().await? {
             output.take(reply);
@@ -380,7 +380,7 @@ impl Machine {
 
     /// What its screen shows, as a PNG.
     pub async fn screenshot(&self) -> Result<Screenshot, Error> {
-        let shot = self.call(methods::Screenshot, wire::Empty {}).await?;
+        let shot = self.call(verbs::Screenshot {}).await?;
         let png = requests::bytes(&shot.png)?;
         Ok(Screenshot { png, width: shot.width, height: shot.height })
     }
@@ -388,18 +388,18 @@ impl Machine {
     /// Presses keys, one after the other; those joined by hyphens together, such as `ctrl-alt-delete`.
     pub async fn send_keys<S: Into<String>>(&self, keys: impl IntoIterator<Item = S>) -> Result<(), Error> {
         let keys = keys.into_iter().map(Into::into).collect();
-        self.call(methods::SendKeys, wire::SendKeys { keys, delay_ms: None }).await.map(|_| ())
+        self.call(verbs::SendKeys { keys, delay_ms: None }).await.map(|_| ())
     }
 
     /// Types a text on a US keyboard.
     pub async fn type_text(&self, text: &str) -> Result<(), Error> {
-        let call = wire::TypeText { text: text.to_owned(), delay_ms: None };
-        self.call(methods::TypeText, call).await.map(|_| ())
+        let call = verbs::TypeText { text: text.to_owned(), delay_ms: None };
+        self.call(call).await.map(|_| ())
     }
 
     /// Any command of QEMU's monitor: `{"execute": …, "arguments": …}`.
     pub async fn qmp(&self, command: Value) -> Result<Value, Error> {
-        Ok(self.call(methods::Qmp, wire::Qmp { command }).await?.value)
+        Ok(self.call(verbs::Qmp { command }).await?.value)
     }
 }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 
 use crate::control::client::ClientError;
-use crate::control::wire;
+use crate::control::verbs;
 use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, NicSpec, Size, UsbSelector};
 use crate::vm::Exec;
 
@@ -34,19 +34,19 @@ pub(super) fn bytes(text: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// Parameters of `AddUsb`.
-pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<wire::AddUsb, Error> {
+pub fn add_usb(selector: UsbSelector, id: Option<DeviceId>) -> Result<verbs::AddUsb, Error> {
     let selector = match selector {
         UsbSelector::File { path, format } => {
             UsbSelector::File { path: absolute_text(&path)?.into(), format }
         }
         selector => selector,
     };
-    Ok(wire::AddUsb { selector: selector.to_string(), id: id.map(String::from) })
+    Ok(verbs::AddUsb { selector: selector.to_string(), id: id.map(String::from) })
 }
 
 /// Parameters of `AddForward`, to the first card with user networking.
-pub fn add_forward(forward: &Forward) -> wire::AddForward {
-    wire::AddForward {
+pub fn add_forward(forward: &Forward) -> verbs::AddForward {
+    verbs::AddForward {
         host_port: forward.host.into(),
         guest_port: forward.guest.into(),
         address: Some(forward.address.to_string()),
@@ -64,12 +64,12 @@ pub fn allowed(paths: &[PathBuf]) -> Result<Option<Vec<String>>, Error> {
 }
 
 /// Parameters of `AddDisk`.
-pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDisk, Error> {
+pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<verbs::AddDisk, Error> {
     let options = disk.options;
     let file = disk
         .file
         .ok_or_else(|| Error::Invalid("a disk that is added to a running VM needs a file".to_owned()))?;
-    Ok(wire::AddDisk {
+    Ok(verbs::AddDisk {
         file: absolute_text(&file)?,
         size_bytes: disk.size.map(size_bytes),
         grow: disk.grow.then_some(true),
@@ -90,9 +90,9 @@ pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<wire::AddDi
 }
 
 /// Parameters of `AddNic`.
-pub fn add_nic(nic: NicSpec) -> wire::AddNic {
+pub fn add_nic(nic: NicSpec) -> verbs::AddNic {
     let NicSpec { network, mac, model, id } = nic;
-    wire::AddNic {
+    verbs::AddNic {
         network: network.to_string(),
         mac: mac.map(String::from),
         model: Some(model.to_string()),
@@ -101,14 +101,14 @@ pub fn add_nic(nic: NicSpec) -> wire::AddNic {
 }
 
 /// Parameters of `AddDevice`.
-pub fn add_device(device: DeviceSpec) -> wire::AddDevice {
+pub fn add_device(device: DeviceSpec) -> verbs::AddDevice {
     let DeviceSpec { driver, id, properties } = device;
-    wire::AddDevice { driver, properties: Some(properties.into_iter().collect()), id: id.map(String::from) }
+    verbs::AddDevice { driver, properties: Some(properties.into_iter().collect()), id: id.map(String::from) }
 }
 
 /// Parameters of `Exec`.
-pub fn exec(exec: Exec) -> wire::Exec {
-    wire::Exec {
+pub fn exec(exec: Exec) -> verbs::Exec {
+    verbs::Exec {
         command: exec.command,
         env: (!exec.env.is_empty()).then_some(exec.env),
         stdin: exec.stdin.map(|stdin| BASE64.encode(stdin)),

@@ -53,7 +53,7 @@ pub use argv::{command_line, decided_machine};
 pub use block::BlockNode;
 pub use channels::Channels;
 pub use check::{Unsupported, check};
-pub use command::Command;
+pub use command::{Command, MalformedCommand};
 pub use device::Device;
 pub use facts::HostFacts;
 pub use machine::{Family, Found, Machine, PlugTarget};

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
@@ -25,7 +25,7 @@ impl SyncArgs {
         if self.no_time_sync {
             return (json!({ "set": false, "why": "--no-time-sync" }), String::new());
         }
-        match context.client.call(methods::SetTime, wire::SetTime { agent_timeout_ms: None }) {
+        match context.client.call(verbs::SetTime { agent_timeout_ms: None }) {
             Ok(reply) => (json!(reply), format!("; {}", told(&reply))),
             Err(error) => {
                 let why = Failure::from(error).message;
@@ -45,12 +45,12 @@ pub(super) struct SetTime {
 impl SetTime {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
-        let reply = context.client.call(methods::SetTime, wire::SetTime { agent_timeout_ms })?;
+        let reply = context.client.call(verbs::SetTime { agent_timeout_ms })?;
         context.output.print(&reply, || told(&reply))
     }
 }
 
-fn told(reply: &wire::SetTimeReply) -> String {
+fn told(reply: &verbs::SetTimeReply) -> String {
     let off = milliseconds(reply.behind_ms.unsigned_abs());
     match (reply.set, reply.behind_ms < 0) {
         (false, _) => "the guest's clock is right".to_owned(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::control::methods::{self, Method};
-use crate::control::wire;
+use crate::control::verbs::{self, Method};
+use crate::control::wire::DiskRemoved;
 use crate::host::HINTED;
 use crate::machine;
 use crate::spec::{DeviceSpec, duration};
@@ -30,7 +30,11 @@ impl Command {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         match self {
             Self::Add(Lazy(add)) => add.run(context),
-            Self::Remove(Lazy(remove)) => remove.run(context, methods::RemoveDevice, "device"),
+            Self::Remove(Lazy(remove)) => remove.run(
+                context,
+                |id, timeout_ms, force| verbs::RemoveDevice { id, timeout_ms, force },
+                "device",
+            ),
         }
     }
 }
@@ -45,7 +49,7 @@ pub(super) struct Add {
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_device(self.device);
-        let wire::DeviceReply { device } = context.client.call(methods::AddDevice, call)?;
+        let verbs::DeviceReply { device } = context.client.call(call)?;
         warn_if_not_taken(&device.id, device.taken);
         context.output.print(&device, || device.id.clone())
     }
@@ -62,14 +66,11 @@ pub(super) struct Remove {
 }
 
 impl Remove {
-    pub(super) fn run<M>(self, context: &mut Context, method: M, what: &str) -> Result<u8, Failure>
-    where
-        M: Method<Parameters = wire::Remove, Reply = wire::Removed>,
-    {
+    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let timeout_ms = Some(machine::milliseconds(self.timeout));
-        let call = wire::Remove { id: self.id.clone(), timeout_ms };
-        let wire::Removed { removed } = context.client.call(method, call)?;
-        self.done(context, what, removed, &json!({ "removed": true }))
+        let call = verbs::RemoveNic { id: self.id.clone(), timeout_ms };
+        let verbs::Removed { removed } = context.client.call(call)?;
+        self.done(context, "network card", removed, &json!({ "removed": true }))
     }
 
     fn done(&self, context: &Context, what: &str, removed: bool, value: &Value) -> Result<u8, Failure> {
@@ -96,15 +97,17 @@ pub(super) struct RemoveDisk {
 }
 
 impl RemoveDisk {
-    pub(super) fn run<M>(self, context: &mut Context, method: M, what: &str) -> Result<u8, Failure>
-    where
-        M: Method<Parameters = wire::RemoveDisk, Reply = wire::DiskRemoved>,
-    {
+    pub(super) fn run<M: Method<Reply = DiskRemoved>>(
+        self,
+        context: &mut Context,
+        call: impl FnOnce(String, Option<i64>, Option<bool>) -> M,
+        what: &str,
+    ) -> Result<u8, Failure> {
         let Self { remove, force } = self;
         let timeout_ms = Some(machine::milliseconds(remove.timeout));
         // older supervisors do not know the parameter
-        let call = wire::RemoveDisk { id: remove.id.clone(), timeout_ms, force: force.then_some(true) };
-        let wire::DiskRemoved { removed, unchecked } = context.client.call(method, call)?;
+        let call = call(remove.id.clone(), timeout_ms, force.then_some(true));
+        let DiskRemoved { removed, unchecked } = context.client.call(call)?;
         if let Some(why) = &unchecked {
             log::warn!("whether the guest had '{}' mounted was not checked: {why}", remove.id);
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
-use crate::control::{methods, wire};
+use crate::control::{verbs, wire};
 use crate::host::image::SECTOR;
 use crate::machine;
 use crate::spec::{DiskSpec, MediumSpec, Size};
@@ -40,7 +40,11 @@ impl Command {
         match self {
             Self::DiskList => list(context),
             Self::DiskAdd(Lazy(add)) => add.run(context),
-            Self::DiskRemove(Lazy(remove)) => remove.run(context, methods::RemoveDisk, "disk"),
+            Self::DiskRemove(Lazy(remove)) => remove.run(
+                context,
+                |id, timeout_ms, force| verbs::RemoveDisk { id, timeout_ms, force },
+                "disk",
+            ),
             Self::DiskResize(Lazy(resize)) => resize.run(context),
             Self::DiskThrottle(Lazy(throttle)) => throttle.run(context),
             Self::MediaChange(Lazy(change)) => change.run(context),
@@ -51,7 +55,7 @@ impl Command {
 
 /// `disk-list`.
 fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::DiskList { disks } = context.client.call(methods::ListDisks, wire::Empty {})?;
+    let verbs::DiskList { disks } = context.client.call(verbs::ListDisks {})?;
     context.output.print(&disks, || as_table(&disks))
 }
 
@@ -115,7 +119,7 @@ impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let wanted = self.disk.size.map(Size::bytes);
         let call = machine::add_disk(self.disk, &self.allow_backing)?;
-        let wire::DiskReply { disk } = context.client.call(methods::AddDisk, call)?;
+        let wire::DiskReply { disk } = context.client.call(call)?;
         if let (Some(wanted), Some(now)) = (wanted, disk.size_bytes) {
             tell_size(&disk, wanted.next_multiple_of(SECTOR), now);
         }
@@ -147,8 +151,8 @@ pub(super) struct Resize {
 
 impl Resize {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::ResizeDisk { id: self.id, size_bytes: machine::size_bytes(self.size) };
-        let wire::DiskReply { disk } = context.client.call(methods::ResizeDisk, call)?;
+        let call = verbs::ResizeDisk { id: self.id, size_bytes: machine::size_bytes(self.size) };
+        let wire::DiskReply { disk } = context.client.call(call)?;
         context.output.print(&disk, || format!("{} has {} now", disk.id, bytes(disk.size_bytes.unwrap_or(0))))
     }
 }
@@ -171,8 +175,8 @@ impl Change {
         let allow_backing = machine::allowed(&self.allow_backing)?;
         let file = machine::absolute_text(&self.path.file)?;
         let format = self.path.format.map(|format| format.as_str().to_owned());
-        let call = wire::ChangeMedia { id: self.id, file, allow_backing, format };
-        let wire::DiskReply { disk } = context.client.call(methods::ChangeMedia, call)?;
+        let call = verbs::ChangeMedia { id: self.id, file, allow_backing, format };
+        let wire::DiskReply { disk } = context.client.call(call)?;
         context
             .output
             .print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))
@@ -191,8 +195,8 @@ pub(super) struct Eject {
 
 impl Eject {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::EjectMedia { id: self.id, force: Some(self.force) };
-        let wire::DiskReply { disk } = context.client.call(methods::EjectMedia, call)?;
+        let call = verbs::EjectMedia { id: self.id, force: Some(self.force) };
+        let wire::DiskReply { disk } = context.client.call(call)?;
         context.output.print(&disk, || format!("{} is empty now", disk.id))
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::spec::event_name::doubt;
 
 use super::super::failure::Failure;
@@ -25,10 +25,10 @@ impl Events {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         self.filter.iter().filter_map(|name| doubt(name)).for_each(|doubt| log::warn!("{doubt}"));
         let call =
-            wire::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
+            verbs::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
         end_with_reader();
         let mut stdout = Stdout::default();
-        context.client.stream(methods::Events, call, |reply: wire::EventReply| {
+        context.client.stream(call, |reply: verbs::EventReply| {
             let line: Value = match (reply.event, reply.lost) {
                 (Some(event), _) => json!(event),
                 (None, Some(lost)) => json!({ "lost": lost }),

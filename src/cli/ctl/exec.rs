@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::control::MAX_STDIN;
 use crate::control::client::ClientError;
-use crate::control::{MAX_STDIN, methods};
 use crate::machine;
 use crate::spec::duration;
 use crate::vm::Executed;
@@ -73,7 +73,7 @@ impl Exec {
             // whoever closed our output does not want it, and the exit code still counts; what is lost otherwise ends the command
             !out.failed()
         };
-        context.client.stream(methods::Exec, call, each).map_err(|error| failed(error, &program))?;
+        context.client.stream(call, each).map_err(|error| failed(error, &program))?;
         out.finish()?;
         err.finish()?;
         // the stream also ends, without a word, when the VM does

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::control::{methods, wire};
+use crate::control::{verbs, wire};
 use crate::machine;
 use crate::spec::NicSpec;
 
@@ -29,7 +29,7 @@ impl Command {
         match self {
             Self::NicList => list(context),
             Self::NicAdd(Lazy(add)) => add.run(context),
-            Self::NicRemove(Lazy(remove)) => remove.run(context, methods::RemoveNic, "network card"),
+            Self::NicRemove(Lazy(remove)) => remove.run(context),
             Self::Link(Lazy(link)) => link.run(context),
         }
     }
@@ -37,7 +37,7 @@ impl Command {
 
 /// `nic-list`.
 fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::NicList { nics } = context.client.call(methods::ListNics, wire::Empty {})?;
+    let verbs::NicList { nics } = context.client.call(verbs::ListNics {})?;
     context.output.print(&nics, || as_table(&nics))
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Add {
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_nic(self.nic);
-        let wire::NicReply { nic } = context.client.call(methods::AddNic, call)?;
+        let wire::NicReply { nic } = context.client.call(call)?;
         devices::warn_if_not_taken(&nic.id, nic.taken);
         context.output.print(&nic, || nic.id.clone())
     }
@@ -97,8 +97,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::SetLink { up: self.cable == Cable::Up, nic: self.nic };
-        let wire::NicReply { nic } = context.client.call(methods::SetLink, call)?;
+        let call = verbs::SetLink { up: self.cable == Cable::Up, nic: self.nic };
+        let wire::NicReply { nic } = context.client.call(call)?;
         context.output.print(&nic, || format!("{} is {}", nic.id, link(&nic)))
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
-use crate::control::{methods, wire};
+use crate::control::{verbs, wire};
 use crate::machine;
 use crate::spec::Forward;
 use crate::spec::forward::ForwardError;
@@ -40,7 +40,7 @@ impl Command {
 
 /// `port-list`.
 fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::ForwardList { forwards } = context.client.call(methods::ListForwards, wire::Empty {})?;
+    let verbs::ForwardList { forwards } = context.client.call(verbs::ListForwards {})?;
     context.output.print(&forwards, || {
         let rows = forwards.iter().map(|forward| {
             [
@@ -73,8 +73,8 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::AddForward { nic: self.nic, ..machine::add_forward(&self.forward) };
-        let wire::ForwardReply { forward } = context.client.call(methods::AddForward, call)?;
+        let call = verbs::AddForward { nic: self.nic, ..machine::add_forward(&self.forward) };
+        let verbs::ForwardReply { forward } = context.client.call(call)?;
         // the port alone, for scripts: port=$(vmrun ctl port-add 0:80)
         context.output.print(&forward, || forward.host_port.to_string())
     }
@@ -84,14 +84,14 @@ impl Add {
 #[derive(Debug, Clone)]
 struct Pattern {
     typed: String,
-    call: wire::RemoveForward,
+    call: verbs::RemoveForward,
 }
 
 impl FromStr for Pattern {
     type Err = ForwardError;
 
     fn from_str(text: &str) -> Result<Self, ForwardError> {
-        let host_port_alone = |host: u16| wire::RemoveForward {
+        let host_port_alone = |host: u16| verbs::RemoveForward {
             host_port: host.into(),
             guest_port: None,
             address: None,
@@ -102,7 +102,7 @@ impl FromStr for Pattern {
             Err(_) => {
                 let forward: Forward = text.parse()?;
                 let typed_address = text.split('/').next().is_some_and(|part| part.split(':').count() == 3);
-                wire::RemoveForward {
+                verbs::RemoveForward {
                     guest_port: Some(forward.guest.into()),
                     address: typed_address.then(|| forward.address.to_string()),
                     protocol: text.contains('/').then(|| forward.protocol.to_string()),
@@ -124,7 +124,7 @@ pub(super) struct Remove {
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Pattern { typed, call } = self.forward;
-        context.client.call(methods::RemoveForward, call)?;
+        context.client.call(call)?;
         context.output.print(&serde_json::json!({}), || format!("removed {typed}"))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::control::methods::{self, Method};
-use crate::control::wire;
+use crate::control::verbs::{self, Method};
+use crate::control::wire::Nothing;
 use crate::machine;
 use crate::spec::{Condition, duration};
 
@@ -37,11 +37,11 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         match self {
-            Self::Pause => plain(context, methods::Pause, "paused"),
+            Self::Pause => plain(context, verbs::Pause {}, "paused"),
             Self::Resume(Lazy(resume)) => resume.run(context),
-            Self::Reset => plain(context, methods::Reset, "reset"),
+            Self::Reset => plain(context, verbs::Reset {}, "reset"),
             Self::Reboot(Lazy(reboot)) => reboot.run(context),
-            Self::Powerdown => plain(context, methods::Powerdown, "the power button was pressed"),
+            Self::Powerdown => plain(context, verbs::Powerdown {}, "the power button was pressed"),
             Self::Shutdown(Lazy(shutdown)) => shutdown.run(context),
         }
     }
@@ -50,9 +50,9 @@ impl Command {
 /// A command without parameters and without a reply.
 fn plain<M>(context: &mut Context, method: M, done: &str) -> Result<u8, Failure>
 where
-    M: Method<Parameters = wire::Empty, Reply = wire::Nothing>,
+    M: Method<Reply = Nothing>,
 {
-    context.client.call(method, wire::Empty {})?;
+    context.client.call(method)?;
     context.output.print(&json!({}), || done.to_owned())
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Resume {
 
 impl Resume {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(methods::Resume, wire::Empty {})?;
+        context.client.call(verbs::Resume {})?;
         let (clock, words) = self.clock.sync(context);
         context.output.print(&json!({ "clock": clock }), || format!("running{words}"))
     }
@@ -89,13 +89,13 @@ pub(super) struct Reboot {
 
 impl Reboot {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::Reboot {
+        let call = verbs::Reboot {
             force: Some(self.force),
             until: self.until.map(|until| until.to_string()),
             timeout_ms: Some(machine::milliseconds(self.timeout)),
             agent_timeout_ms: Some(machine::milliseconds(self.agent.agent_timeout)),
         };
-        let reply = context.client.call(methods::Reboot, call)?;
+        let reply = context.client.call(call)?;
         context.output.print(&reply, || match reply.up_after_ms {
             Some(after) => format!("up again after {}", milliseconds(after)),
             None => "reset; nothing tells when the guest is up again: see --until".to_owned(),
@@ -119,12 +119,12 @@ pub(super) struct Shutdown {
 
 impl Shutdown {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::Shutdown {
+        let call = verbs::Shutdown {
             timeout_ms: Some(machine::milliseconds(self.timeout)),
             force: Some(self.force),
             no_repeat: Some(self.no_repeat),
         };
-        let wire::OutcomeReply { outcome } = context.client.call(methods::Shutdown, call)?;
+        let verbs::OutcomeReply { outcome } = context.client.call(call)?;
         context.output.print(&outcome, || outcome.message.clone())?;
         Ok(outcome.exit_code)
     }

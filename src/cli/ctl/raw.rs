@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
@@ -64,7 +64,7 @@ impl Qmp {
 
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let command = self.parsed()?;
-        let wire::QmpReply { value } = context.client.call(methods::Qmp, wire::Qmp { command })?;
+        let verbs::QmpReply { value } = context.client.call(verbs::Qmp { command })?;
         // what QEMU says is JSON already: with --json on one line
         context.output.print(&value, || {
             Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
@@ -82,8 +82,7 @@ pub(super) struct Hmp {
 
 impl Hmp {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let wire::HmpReply { text } =
-            context.client.call(methods::Hmp, wire::Hmp { line: self.line.join(" ") })?;
+        let verbs::HmpReply { text } = context.client.call(verbs::Hmp { line: self.line.join(" ") })?;
         context.output.print(&json!({ "text": text }), || Lines::text(&text.replace("\r\n", "\n")))
     }
 }
@@ -111,8 +110,8 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
 impl Agent {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
-        let call = wire::AgentCommand { command: self.command, arguments: self.arguments, agent_timeout_ms };
-        let value = context.client.call(methods::AgentCommand, call)?.value.unwrap_or_default();
+        let call = verbs::AgentCommand { command: self.command, arguments: self.arguments, agent_timeout_ms };
+        let value = context.client.call(call)?.value.unwrap_or_default();
         context.output.print(&value, || {
             Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
         })

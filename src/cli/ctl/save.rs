@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::control::client::ClientError;
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
@@ -21,10 +21,10 @@ pub(super) struct Save {
 
 impl Save {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::Save { file: machine::absolute_text(&self.file)? };
+        let call = verbs::Save { file: machine::absolute_text(&self.file)? };
         let mut outcome = None;
         let mut line = Line::new();
-        context.client.stream(methods::Save, call, |reply| {
+        context.client.stream(call, |reply| {
             if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
                 line.show(|| format!("{} of about {} at most", bytes(done), bytes(total)));
             }

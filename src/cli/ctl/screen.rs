@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::machine;
 use crate::spec::duration;
 use crate::spec::keys::KeyCombo;
@@ -49,8 +49,7 @@ pub(super) struct Screenshot {
 impl Screenshot {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let shown = self.file.display();
-        let wire::ScreenshotReply { png, width, height } =
-            context.client.call(methods::Screenshot, wire::Empty {})?;
+        let verbs::ScreenshotReply { png, width, height } = context.client.call(verbs::Screenshot {})?;
         let png = BASE64.decode(png).map_err(Failure::other)?;
         if self.file.as_os_str() == "-" {
             let mut stdout = Stdout::default();
@@ -77,8 +76,8 @@ pub(super) struct SendKey {
 impl SendKey {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let keys = self.keys.iter().map(KeyCombo::to_string).collect();
-        let call = wire::SendKeys { keys, delay_ms: milliseconds(self.delay) };
-        context.client.call(methods::SendKeys, call)?;
+        let call = verbs::SendKeys { keys, delay_ms: milliseconds(self.delay) };
+        context.client.call(call)?;
         context.output.print(&json!({}), String::new)
     }
 }
@@ -97,8 +96,8 @@ pub(super) struct Type {
 impl Type {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         KeyCombo::typing(&self.text).map_err(Failure::usage)?;
-        let call = wire::TypeText { text: self.text, delay_ms: milliseconds(self.delay) };
-        context.client.call(methods::TypeText, call)?;
+        let call = verbs::TypeText { text: self.text, delay_ms: milliseconds(self.delay) };
+        context.client.call(call)?;
         context.output.print(&json!({}), String::new)
     }
 }

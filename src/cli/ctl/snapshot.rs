@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::control::client::ClientError;
-use crate::control::methods;
+use crate::control::verbs;
 use crate::control::wire;
 use crate::spec::SnapshotName;
 
@@ -55,10 +55,10 @@ pub(super) struct Save {
 
 impl Save {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
+        let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
         let mut made = None;
         let mut line = Line::new();
-        context.client.stream(methods::SaveSnapshot, call, |reply| {
+        context.client.stream(call, |reply| {
             if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
                 line.show(|| format!("{} of at most {}", bytes(done), bytes(total)));
             }
@@ -83,8 +83,8 @@ pub(super) struct Load {
 
 impl Load {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::NamedSnapshot { name: self.named.name.into() };
-        let wire::SnapshotReply { snapshot } = context.client.call(methods::LoadSnapshot, call)?;
+        let call = verbs::LoadSnapshot { name: self.named.name.into() };
+        let wire::SnapshotReply { snapshot } = context.client.call(call)?;
         let (clock, words) = self.clock.sync(context);
         let mut facts = json!(snapshot);
         facts["clock"] = clock;
@@ -101,15 +101,15 @@ pub(super) struct Named {
 
 impl Named {
     fn delete(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = wire::NamedSnapshot { name: self.name.into() };
-        let wire::SnapshotReply { snapshot } = context.client.call(methods::DeleteSnapshot, call)?;
+        let call = verbs::DeleteSnapshot { name: self.name.into() };
+        let wire::SnapshotReply { snapshot } = context.client.call(call)?;
         context.output.print(&snapshot, || format!("deleted {}", snapshot.name))
     }
 }
 
 /// `snapshot-list`.
 fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::SnapshotList { snapshots } = context.client.call(methods::ListSnapshots, wire::Empty {})?;
+    let verbs::SnapshotList { snapshots } = context.client.call(verbs::ListSnapshots {})?;
     context.output.print(&snapshots, || {
         let rows = snapshots.iter().map(|snapshot| {
             [

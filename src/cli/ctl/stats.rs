@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::control::{methods, wire};
+use crate::control::{verbs, wire};
 use crate::machine;
 use crate::spec::duration;
 
@@ -23,15 +23,15 @@ pub(super) struct Stats {
 impl Stats {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Some(interval) = self.watch else {
-            let wire::StatsReply { stats } = context.client.call(methods::GetStats, wire::Empty {})?;
+            let verbs::StatsReply { stats } = context.client.call(verbs::GetStats {})?;
             return context.output.print(&stats, || as_text(&stats));
         };
         let interval_ms = Some(machine::milliseconds(interval));
         end_with_reader();
         let output = context.output;
         let mut stdout = Stdout::default();
-        let call = wire::WatchStats { interval_ms };
-        context.client.stream(methods::WatchStats, call, |reply: wire::StatsReply| {
+        let call = verbs::WatchStats { interval_ms };
+        context.client.stream(call, |reply: verbs::StatsReply| {
             stdout.print(output, &reply.stats, || {
                 let mut text = as_text(&reply.stats);
                 text.push(Lines::text("\n"));

@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
-use crate::control::methods;
-use crate::control::wire::{self, Status, StatusReply};
+use crate::control::verbs;
+use crate::control::verbs::StatusReply;
+use crate::control::wire::Status;
 use crate::vm::Outcome;
 
 use super::super::ended::when;
@@ -32,7 +33,7 @@ impl Command {
 
 /// `status`.
 fn show(context: &mut Context) -> Result<u8, Failure> {
-    let StatusReply { status } = context.client.call(methods::GetStatus, wire::Empty {})?;
+    let StatusReply { status } = context.client.call(verbs::GetStatus {})?;
     context.output.print(&status, || match &status.outcome {
         Some(outcome) => of_ended(&status, outcome),
         None => as_text(&status),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::control::{methods, wire};
+use crate::control::{verbs, wire};
 use crate::spec::throttle::{ByteRate, OperationRate};
 
 use super::super::failure::Failure;
@@ -51,7 +51,7 @@ impl Throttle {
         let Flags { iops, iops_read, iops_write, bps, bps_read, bps_write, off } = self.limits;
         let operations = |rate: Option<OperationRate>| rate.map(|rate| number(rate.0));
         let bytes = |rate: Option<ByteRate>| rate.map(|rate| number(rate.0));
-        let call = wire::ThrottleDisk {
+        let call = verbs::ThrottleDisk {
             id: self.id,
             iops: operations(iops),
             iops_read: operations(iops_read),
@@ -61,7 +61,7 @@ impl Throttle {
             bytes_per_s_write: bytes(bps_write),
             off: off.then_some(true),
         };
-        let wire::DiskReply { disk } = context.client.call(methods::ThrottleDisk, call)?;
+        let wire::DiskReply { disk } = context.client.call(call)?;
         context.output.print(&disk, || match &disk.limits {
             Some(limits) => format!("{}: {}", disk.id, shown(limits)),
             None => format!("{} has no limits now", disk.id),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::host;
 use crate::machine;
 use crate::spec::{DeviceId, UsbSelector};
@@ -54,7 +54,7 @@ pub(super) struct List {
 
 /// `usb-list`.
 fn list(context: &mut Context) -> Result<u8, Failure> {
-    let wire::UsbList { usb } = context.client.call(methods::ListUsb, wire::Empty {})?;
+    let verbs::UsbList { usb } = context.client.call(verbs::ListUsb {})?;
     context.output.print(&usb, || {
         let rows = usb.iter().map(|usb| {
             [
@@ -102,7 +102,7 @@ pub(super) struct Add {
 impl Add {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_usb(self.selector, self.id)?;
-        let wire::UsbReply { usb } = context.client.call(methods::AddUsb, call)?;
+        let verbs::UsbReply { usb } = context.client.call(call)?;
         devices::warn_if_not_taken(&usb.id, usb.taken);
         context.output.print(&usb, || usb.id.clone())
     }
@@ -117,7 +117,7 @@ pub(super) struct Remove {
 
 impl Remove {
     pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(methods::RemoveUsb, wire::RemoveUsb { id: self.id.clone() })?;
+        context.client.call(verbs::RemoveUsb { id: self.id.clone() })?;
         context.output.print(&serde_json::json!({}), || format!("removed {}", self.id))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::control::{methods, wire};
+use crate::control::verbs;
 use crate::machine;
 use crate::spec::event_name::doubt;
 use crate::spec::{Condition, duration};
@@ -61,13 +61,13 @@ impl Wait {
                 log::warn!("{doubt}");
             }
         }
-        let call = wire::Wait {
+        let call = verbs::Wait {
             conditions: self.conditions.iter().map(Condition::to_string).collect(),
             all: Some(self.all),
             timeout_ms: self.timeout.map(machine::milliseconds),
             from_now: Some(self.from_now),
         };
-        let wire::WaitReply { came_true } = context.client.call(methods::Wait, call)?;
+        let verbs::WaitReply { came_true } = context.client.call(call)?;
         context.output.print(&came_true, || came_true.iter().map(line).collect::<Lines>())?;
         // that a VM has ended is not the same as that all went well
         let exit = came_true.iter().find(|fact| fact.condition == "exit");
@@ -76,7 +76,7 @@ impl Wait {
     }
 }
 
-fn line(fact: &wire::CameTrue) -> String {
+fn line(fact: &verbs::CameTrue) -> String {
     let told = fact.details["line"].as_str().or_else(|| fact.details["outcome"]["message"].as_str());
     let told = told.map(|told| format!(": {told}")).unwrap_or_default();
     format!("{} after {}{told}", fact.condition, milliseconds(fact.after_ms))

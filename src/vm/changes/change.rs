@@ -13,6 +13,7 @@ use crate::spec::{
 };
 
 use super::snapshots::{Progress, SnapshotChange};
+use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::Published;
@@ -191,4 +192,79 @@ pub enum Done {
     Ended(Outcome),
     /// Nothing to tell.
     Nothing,
+}
+
+/// What a caller knows to have come true, because of what it asked for.
+impl Done {
+    /// A device.
+    pub fn device(self) -> Result<Entry, ChangeError> {
+        match self {
+            Self::Device(entry) => Ok(*entry),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// A forward.
+    pub fn forward(self) -> Result<Published, ChangeError> {
+        match self {
+            Self::Forward(forward) => Ok(forward),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// The end of a removal: whether the device is gone, or the guest still has it.
+    pub fn is_removed(self) -> Result<bool, ChangeError> {
+        match self {
+            Self::Removed => Ok(true),
+            Self::RemovalPending => Ok(false),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// What a QMP command returned.
+    pub fn value(self) -> Result<Value, ChangeError> {
+        match self {
+            Self::Value(value) => Ok(value),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// What a line of the human monitor printed.
+    pub fn text(self) -> Result<String, ChangeError> {
+        match self {
+            Self::Text(text) => Ok(text),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// A snapshot.
+    pub fn snapshot(self) -> Result<Snapshot, ChangeError> {
+        match self {
+            Self::Snapshot(snapshot) => Ok(snapshot),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// All snapshots.
+    pub fn snapshots(self) -> Result<Vec<Snapshot>, ChangeError> {
+        match self {
+            Self::Snapshots(snapshots) => Ok(snapshots),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// No more than that it came true.
+    pub fn nothing(self) -> Result<(), ChangeError> {
+        match self {
+            Self::Nothing => Ok(()),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// A mistake in vmrun: the change did happen.
+    fn unexpected(self) -> ChangeError {
+        log::error!("a change had an unexpected result: {self:?}");
+        ChangeError::host("the change was made, but its result is of another kind than vmrun expects")
+            .hint("this is a bug in vmrun; `status` shows how the VM is now")
+    }
 }

@@ -1,0 +1,22 @@
+//! `device-remove`.
+
+use crate::control::error::WireError;
+use crate::control::permits::Use;
+use crate::control::wire::DiskRemoved;
+use crate::vm::{Handle, Removable};
+
+use super::method::{CallMethod, Uploads, method};
+use super::removal::remove;
+
+method! {
+    /// Unplugs a device; a disk as `RemoveDisk` does.
+    RemoveDevice { id: String; timeout_ms: i64, force: bool } -> DiskRemoved
+}
+
+impl CallMethod for RemoveDevice {
+    const NEEDS: Use = Use::Change;
+
+    async fn run(self, vm: &Handle, _: &mut Uploads) -> Result<DiskRemoved, WireError> {
+        remove(vm, Removable::Any, self.id, self.timeout_ms, self.force).await
+    }
+}

@@ -1,0 +1,76 @@
+//! `events`.
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::Value;
+
+use crate::control::error::WireError;
+use crate::control::wire;
+use crate::vm::{Handle, Heard, Listener};
+
+use super::method::{EndedVm, Stream, StreamMethod, method};
+
+method! {
+    /// Follows the events of QEMU and of vmrun.
+    Events { ; names: Vec<String>, since: i64 } -> EventReply, repeatable
+}
+
+wire::replies! {
+    /// Replies of `Events`: an empty one first, which says that the subscription stands.
+    EventReply { ; event: Event, lost: u64 }
+    /// An event.
+    Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
+}
+
+impl Stream for Events {}
+
+impl StreamMethod for Events {
+    fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<EventReply, WireError>>, WireError> {
+        let since = self.since.map(|since| u64::try_from(since).unwrap_or(0));
+        let listener = vm.bus.listen(since);
+        let subscription = Subscription { listener, names: self.names, vm: vm.clone(), begun: false };
+        Ok(stream::unfold(subscription, |mut subscription| async move {
+            let reply = subscription.next().await?;
+            Some((Ok(reply), subscription))
+        })
+        .boxed())
+    }
+
+    fn after_the_end(self, _: &EndedVm<'_>) -> Option<Vec<EventReply>> {
+        Some(Vec::new())
+    }
+}
+
+struct Subscription {
+    listener: Listener,
+    names: Option<Vec<String>>,
+    vm: Handle,
+    begun: bool,
+}
+
+impl Subscription {
+    /// The next reply; none once the VM has ended.
+    async fn next(&mut self) -> Option<EventReply> {
+        if !std::mem::replace(&mut self.begun, true) {
+            return Some(EventReply { event: None, lost: None });
+        }
+        loop {
+            let heard = tokio::select! { biased;
+                heard = self.listener.next() => heard?,
+                _ = self.vm.ended() => return None,
+            };
+            let record = match heard {
+                Heard::Lost(count) => return Some(EventReply { event: None, lost: Some(count) }),
+                Heard::Record(record) => record,
+            };
+            if self.names.as_ref().is_none_or(|names| names.contains(&record.name)) {
+                let event = Event {
+                    sequence: record.sequence,
+                    time_unix_ms: record.time_unix_ms,
+                    name: record.name.clone(),
+                    data: Value::Object(record.data.clone()),
+                };
+                return Some(EventReply { event: Some(event), lost: None });
+            }
+        }
+    }
+}

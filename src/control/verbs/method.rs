@@ -1,0 +1,171 @@
+//! What a method of the protocol is, and how the dispatcher runs any of them.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::vm::{Change, ChangeError, Done, Handle, RunRecord, Upload};
+
+use super::super::error::WireError;
+use super::super::frame::Frame;
+use super::super::parameters::read;
+use super::super::permits::Use;
+
+/// A method of `io.vmrun.Machine`. Its fields are its parameters, so a call is a value.
+pub trait Method: Serialize + DeserializeOwned + PartialEq + Debug + Send {
+    /// Its name without the interface.
+    const NAME: &'static str;
+    /// Whether a call may be made again when the supervisor has died before it replied: it only asks, or to do it twice is the same
+    /// as to do it once.
+    const REPEATABLE: bool;
+    /// What it returns, once or as a stream.
+    type Reply: Serialize + DeserializeOwned + PartialEq + Debug + Send + 'static;
+}
+
+/// A method that is called with `more` and returns many replies.
+pub trait Stream: Method {
+    /// Changes the parameters of a call that is made again after some replies have been read.
+    fn goes_on(_parameters: &mut Value) {}
+}
+
+/// Declares a method: its parameters (those behind the `;` may be left out), its reply, and `repeatable` if it is. A supervisor that
+/// does not know a parameter must not ignore it.
+macro_rules! method {
+    ($(#[$doc:meta])* $name:ident { $($fields:tt)* } -> $reply:ty) => {
+        $crate::control::verbs::method::method! { $(#[$doc])* $name { $($fields)* } -> $reply, repeatable: false }
+    };
+    ($(#[$doc:meta])* $name:ident { $($fields:tt)* } -> $reply:ty, repeatable) => {
+        $crate::control::verbs::method::method! { $(#[$doc])* $name { $($fields)* } -> $reply, repeatable: true }
+    };
+    ($(#[$doc:meta])* $name:ident { $($fields:tt)* } -> $reply:ty, repeatable: $repeatable:literal) => {
+        $crate::control::wire::message! { [serde(deny_unknown_fields)] $(#[$doc])* $name { $($fields)* } }
+
+        impl $crate::control::verbs::Method for $name {
+            const NAME: &'static str = stringify!($name);
+            const REPEATABLE: bool = $repeatable;
+            type Reply = $reply;
+        }
+    };
+}
+pub(super) use method;
+
+/// A method that asks the VM's owner for one change.
+pub(super) trait ChangeMethod: Method {
+    /// What a call needs its connection for.
+    const NEEDS: Use = Use::Change;
+
+    /// The change that the parameters ask for.
+    fn change(self) -> Result<Change, ChangeError>;
+
+    /// The reply when it came true.
+    fn reply(done: Done) -> Result<Self::Reply, ChangeError>;
+}
+
+/// A method that does anything else, and returns once.
+pub(super) trait CallMethod: Method {
+    /// What a call needs its connection for.
+    const NEEDS: Use;
+
+    /// Runs it.
+    fn run(
+        self,
+        vm: &Handle,
+        uploads: &mut Uploads,
+    ) -> impl Future<Output = Result<Self::Reply, WireError>> + Send;
+
+    /// What a VM that has ended replies; none: no more than that it has ended.
+    fn after_the_end(self, _ended: &EndedVm<'_>) -> Option<Self::Reply> {
+        None
+    }
+}
+
+/// A method that returns many replies. A call needs its connection for as long as the stream lasts.
+pub(super) trait StreamMethod: Stream {
+    /// Begins it: what happens from now on is in the stream.
+    fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<Self::Reply, WireError>>, WireError>;
+
+    /// The replies of a VM that has ended; none: no more than that it has ended.
+    fn after_the_end(self, _ended: &EndedVm<'_>) -> Option<Vec<Self::Reply>> {
+        None
+    }
+}
+
+/// A VM that has ended, of which its record is left.
+pub(in super::super) struct EndedVm<'a> {
+    pub(in super::super) record: &'a RunRecord,
+    /// It has ended so lately that a call counts as made in time.
+    pub(in super::super) is_recent: bool,
+}
+
+/// How long a removal waits for the guest unless the call says otherwise.
+pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The files that a connection is writing into the guest. Those that are not finished are removed when it ends.
+pub(in super::super) type Uploads = HashMap<i64, Upload>;
+
+/// The replies of a stream as they travel.
+pub(in super::super) type Replies = BoxStream<'static, Result<Value, WireError>>;
+
+type Once = for<'a> fn(Value, &'a Handle, &'a mut Uploads) -> BoxFuture<'a, Result<Frame, WireError>>;
+type Start = fn(Value, &Handle) -> Result<Replies, WireError>;
+type AfterTheEnd = fn(Value, &EndedVm<'_>) -> Option<Vec<Value>>;
+
+/// A method as the dispatcher sees it.
+pub(in super::super) struct Entry {
+    pub(in super::super) name: &'static str,
+    /// What a call needs its connection for.
+    pub(in super::super) needs: Use,
+    pub(in super::super) run: Run,
+    /// The replies from the record of a VM that has ended, if it has any.
+    pub(in super::super) after_the_end: AfterTheEnd,
+}
+
+/// How a method runs.
+pub(in super::super) enum Run {
+    /// As one change of the VM, with its reply.
+    Change(fn(Value) -> Result<Change, WireError>, fn(Done) -> Result<Frame, WireError>),
+    /// With one reply.
+    Once(Once),
+    /// With many replies.
+    Stream(Start),
+}
+
+impl Entry {
+    pub(super) const fn change<M: ChangeMethod>() -> Self {
+        let change: fn(Value) -> Result<Change, WireError> =
+            |parameters| Ok(read::<M>(parameters)?.change()?);
+        let run = Run::Change(change, |done| Frame::of(&M::reply(done)?));
+        Self { name: M::NAME, needs: M::NEEDS, run, after_the_end: |_, _| None }
+    }
+
+    pub(super) const fn call<M: CallMethod>() -> Self {
+        let run: Once = |parameters, vm, uploads| {
+            Box::pin(async move { Frame::of(&read::<M>(parameters)?.run(vm, uploads).await?) })
+        };
+        let after_the_end: AfterTheEnd = |parameters, ended| {
+            let reply = read::<M>(parameters).ok()?.after_the_end(ended)?;
+            Some(vec![serde_json::to_value(reply).ok()?])
+        };
+        Self { name: M::NAME, needs: M::NEEDS, run: Run::Once(run), after_the_end }
+    }
+
+    pub(super) const fn stream<M: StreamMethod>() -> Self {
+        let start: Start = |parameters, vm| {
+            let replies = read::<M>(parameters)?.start(vm)?;
+            let as_value =
+                |reply| serde_json::to_value(reply).map_err(|error| ChangeError::host(error).into());
+            Ok(replies.map(move |reply| reply.and_then(as_value)).boxed())
+        };
+        let after_the_end: AfterTheEnd = |parameters, ended| {
+            let replies = read::<M>(parameters).ok()?.after_the_end(ended)?;
+            replies.into_iter().map(|reply| serde_json::to_value(reply).ok()).collect()
+        };
+        Self { name: M::NAME, needs: Use::Wait, run: Run::Stream(start), after_the_end }
+    }
+}

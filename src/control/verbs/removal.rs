@@ -1,0 +1,25 @@
+//! What `disk-remove` and `device-remove` have in common.
+
+use crate::control::error::WireError;
+use crate::control::parameters::timeout;
+use crate::control::wire::DiskRemoved;
+use crate::vm::{Change, Handle, Removable};
+
+use super::method::REMOVAL_TIMEOUT;
+
+/// Removes what may be a disk: one that the guest has mounted stays, unless that is forced.
+pub(super) async fn remove(
+    vm: &Handle,
+    kind: Removable,
+    id: String,
+    timeout_ms: Option<i64>,
+    force: Option<bool>,
+) -> Result<DiskRemoved, WireError> {
+    let wait = timeout(timeout_ms)?.unwrap_or(REMOVAL_TIMEOUT);
+    let unchecked = match force.unwrap_or(false) {
+        true => None,
+        false => vm.check_unmounted(kind, &id).await?,
+    };
+    let done = vm.change(Change::Remove { kind, id, wait }).await?;
+    Ok(DiskRemoved { removed: done.is_removed()?, unchecked })
+}

@@ -1,0 +1,23 @@
+//! `snapshot-delete`.
+
+use crate::control::parameters::parse;
+use crate::control::translate;
+use crate::control::wire::SnapshotReply;
+use crate::vm::{Change, ChangeError, Done, SnapshotChange};
+
+use super::method::{ChangeMethod, method};
+
+method! {
+    /// Deletes a snapshot.
+    DeleteSnapshot { name: String; } -> SnapshotReply
+}
+
+impl ChangeMethod for DeleteSnapshot {
+    fn change(self) -> Result<Change, ChangeError> {
+        Ok(Change::Snapshot(SnapshotChange::Delete(parse("name", &self.name)?)))
+    }
+
+    fn reply(done: Done) -> Result<SnapshotReply, ChangeError> {
+        Ok(SnapshotReply { snapshot: translate::snapshot(&done.snapshot()?) })
+    }
+}

@@ -1,0 +1,30 @@
+//! `snapshot-list`.
+
+use crate::control::permits::Use;
+use crate::control::{translate, wire};
+use crate::vm::{Change, ChangeError, Done, SnapshotChange};
+
+use super::method::{ChangeMethod, method};
+
+method! {
+    /// Lists the snapshots.
+    ListSnapshots { ; } -> SnapshotList, repeatable
+}
+
+wire::replies! {
+    /// Reply of `ListSnapshots`.
+    SnapshotList { snapshots: Vec<wire::Snapshot>; }
+}
+
+impl ChangeMethod for ListSnapshots {
+    // only asks
+    const NEEDS: Use = Use::Short;
+
+    fn change(self) -> Result<Change, ChangeError> {
+        Ok(Change::Snapshot(SnapshotChange::List))
+    }
+
+    fn reply(done: Done) -> Result<SnapshotList, ChangeError> {
+        Ok(SnapshotList { snapshots: done.snapshots()?.iter().map(translate::snapshot).collect() })
+    }
+}
