@@ -98,17 +98,10 @@ fn apart<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// As `Cli::try_parse`, but first with no more of the grammar than the words call for; whatever is wrong is told with the whole
-/// of it at hand, and so is help.
+/// As `Cli::try_parse_from`, but the grammar is left to the process's end where that is near.
 fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let words = linuxkit::spelled_out(words);
-    lazy::for_words(&words, || parse_words(&words)).unwrap_or_else(|| parse_words(&words))
-}
-
-/// The grammar is left to the process's end where that is near.
-fn parse_words(words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut grammar = ManuallyDrop::new(Cli::command());
-    let mut matches = grammar.try_get_matches_from_mut(words)?;
+    let mut matches = grammar.try_get_matches_from_mut(linuxkit::spelled_out(words))?;
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut grammar))?;
     if matches!(cli.program, Program::Qemu(_) | Program::Wrap(_)) {
         drop(ManuallyDrop::into_inner(grammar));

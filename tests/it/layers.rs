@@ -168,7 +168,7 @@ fn spec_and_qemu_are_pure() {
 /// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
 /// durations go by clocks that nobody sets.
 const WALL_CLOCK: [(&str, &str); 14] = [
-    ("cli/ctl/snapshot.rs", "when a snapshot was made"),
+    ("cli/ctl/snapshot_list.rs", "when a snapshot was made"),
     ("cli/ended.rs", "when a VM ended"),
     ("cli/logger.rs", "the time of a line of the log"),
     ("host/dirs/records.rs", "the age of a record, which outlives the machine's run"),

@@ -8,9 +8,8 @@ use crate::spec::event_name::doubt;
 
 use super::super::failure::Failure;
 use super::super::output::{Lines, Output, Stdout, end_with_reader};
-use super::Context;
+use super::verb::{Context, Verb};
 
-/// `events`: one JSON object a line.
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Only events of this name, e.g. SHUTDOWN; repeatable
@@ -21,8 +20,10 @@ pub(super) struct Events {
     since: Option<i64>,
 }
 
-impl Events {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+impl Verb for Events {
+    const ABOUT: &'static str = "Print events as they come, one JSON object a line, until the VM ends";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
         self.filter.iter().filter_map(|name| doubt(name)).for_each(|doubt| log::warn!("{doubt}"));
         let call =
             verbs::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };

@@ -14,8 +14,8 @@ use crate::vm::Executed;
 
 use super::super::failure::Failure;
 use super::super::output::{Lines, Stderr, Stdout, tell};
-use super::Context;
-use super::guest::AgentArgs;
+use super::agent_args::AgentArgs;
+use super::verb::{Context, Verb};
 
 /// The guest has no such program; as shells say it.
 const NOT_FOUND: u8 = 127;
@@ -24,7 +24,6 @@ const NOT_STARTED: u8 = 126;
 /// Added to the number of the signal that ended the command; as shells say it.
 const SIGNALLED: i64 = 128;
 
-/// `exec`.
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     /// Hand this program's standard input to the command (at most 512 KiB)
@@ -43,15 +42,11 @@ pub(super) struct Exec {
     command: Vec<String>,
 }
 
-fn variable(text: &str) -> Result<String, String> {
-    match text.find('=') {
-        Some(at) if at > 0 => Ok(text.to_owned()),
-        _ => Err("not of the form NAME=VALUE".to_owned()),
-    }
-}
+impl Verb for Exec {
+    const ABOUT: &'static str =
+        "Run a command in the guest, through its agent; exits with the command's own code";
 
-impl Exec {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::exec_call(crate::vm::Exec {
             command: self.command,
             env: self.env,
@@ -95,6 +90,13 @@ impl Exec {
             context.output.print(&facts, Lines::default)?;
         }
         Ok(code(&got))
+    }
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.find('=') {
+        Some(at) if at > 0 => Ok(text.to_owned()),
+        _ => Err("not of the form NAME=VALUE".to_owned()),
     }
 }
 

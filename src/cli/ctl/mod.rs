@@ -1,33 +1,65 @@
-//! `vmrun ctl`: each command is a method of the control protocol and a way to show its reply.
+//! `vmrun ctl`, one file for each command.
+//!
+//! A file says everything about its command on this side of the socket: its arguments, what its help page says, which method of the
+//! protocol it calls, and how the reply is shown. [`Command`] is the only list of them.
 
-mod clock;
-mod copy;
-mod devices;
-mod disks;
+mod agent;
+mod agent_args;
+mod copy_from;
+mod copy_progress;
+mod copy_to;
+mod device_add;
+mod device_remove;
+mod device_state;
+mod disk_add;
+mod disk_list;
+mod disk_remove;
+mod disk_resize;
+mod disk_throttle;
 mod events;
 mod exec;
-mod guest;
-mod nics;
-mod ports;
-mod power;
-mod raw;
+mod hmp;
+mod link;
+mod media_change;
+mod media_eject;
+mod nic_add;
+mod nic_list;
+mod nic_remove;
+mod pause;
+mod port_add;
+mod port_list;
+mod port_remove;
+mod powerdown;
+mod qmp;
+mod reboot;
+mod removal;
+mod reset;
+mod resume;
 mod save;
-mod screen;
-mod snapshot;
+mod screenshot;
+mod send_key;
+mod set_time;
+mod shutdown;
+mod snapshot_delete;
+mod snapshot_list;
+mod snapshot_load;
+mod snapshot_save;
 mod stats;
 mod status;
-mod throttle;
-mod usb;
+mod type_text;
+mod usb_add;
+mod usb_list;
+mod usb_remove;
+mod verb;
 mod wait;
 
 use clap::{Args, Subcommand};
 
-use crate::control::client::Client;
 use crate::spec::VmName;
 
 use super::failure::Failure;
-use super::lazy::Lazy;
 use super::output::Output;
+use verb::Described;
 
 /// `vmrun ctl`.
 #[derive(Debug, Args)]
@@ -42,69 +74,68 @@ pub(super) struct CtlArgs {
     command: Command,
 }
 
-/// In groups, of which only those are made whose words were typed.
-#[derive(Debug, Subcommand)]
-enum Command {
-    #[command(flatten)]
-    Status(Lazy<status::Command>),
-    #[command(flatten)]
-    Usb(Lazy<usb::Command>),
-    #[command(flatten)]
-    Ports(Lazy<ports::Command>),
-    #[command(flatten)]
-    Nics(Lazy<nics::Command>),
-    #[command(flatten)]
-    Disks(Lazy<disks::Command>),
-    #[command(flatten)]
-    Devices(Lazy<devices::Command>),
-    #[command(flatten)]
-    Snapshots(Lazy<snapshot::Command>),
-    #[command(flatten)]
-    Power(Lazy<power::Command>),
-    #[command(flatten)]
-    Wait(Lazy<wait::Command>),
-    #[command(flatten)]
-    Guest(Lazy<guest::Command>),
-    #[command(flatten)]
-    Screen(Lazy<screen::Command>),
-    #[command(flatten)]
-    Raw(Lazy<raw::Command>),
-}
-
-/// What every command gets.
-struct Context {
-    client: Client,
-    output: Output,
-}
-
-/// Runs one command against the VM that is meant.
-pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
-    let output = Output { json: args.json };
-    // what needs no VM, or is wrong by itself, does not look for one
-    let command = match args.command {
-        Command::Usb(Lazy(usb)) if usb.is_of_host() => return usb::list_host(output),
-        Command::Raw(Lazy(raw)) => Command::Raw(Lazy(raw.checked()?)),
-        command => command,
-    };
-    let (_, client) = match &command {
-        Command::Wait(_) | Command::Power(Lazy(power::Command::Shutdown(_))) => {
-            super::connect_after_the_end(args.vm.as_ref())?
+macro_rules! commands {
+    ($($file:ident::$command:ident;)*) => {
+        /// Every command. Its name is that of its type with hyphens.
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($command(Described<$file::$command>),)*
         }
-        _ => super::connect(args.vm.as_ref())?,
+
+        /// Runs one command against the VM that is meant.
+        pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
+            let output = Output { json: args.json };
+            match args.command {
+                $(Command::$command(Described(command)) => verb::run(command, args.vm.as_ref(), output),)*
+            }
+        }
     };
-    let mut context = Context { client, output };
-    match command {
-        Command::Status(Lazy(command)) => command.run(&mut context),
-        Command::Usb(Lazy(command)) => command.run(&mut context),
-        Command::Ports(Lazy(command)) => command.run(&mut context),
-        Command::Nics(Lazy(command)) => command.run(&mut context),
-        Command::Disks(Lazy(command)) => command.run(&mut context),
-        Command::Devices(Lazy(command)) => command.run(&mut context),
-        Command::Snapshots(Lazy(command)) => command.run(&mut context),
-        Command::Power(Lazy(command)) => command.run(&mut context),
-        Command::Wait(Lazy(command)) => command.run(&mut context),
-        Command::Guest(Lazy(command)) => command.run(&mut context),
-        Command::Screen(Lazy(command)) => command.run(&mut context),
-        Command::Raw(Lazy(command)) => command.run(&mut context),
-    }
+}
+
+// in the order of the help page
+commands! {
+    status::Status;
+    stats::Stats;
+    usb_list::UsbList;
+    usb_add::UsbAdd;
+    usb_remove::UsbRemove;
+    port_list::PortList;
+    port_add::PortAdd;
+    port_remove::PortRemove;
+    nic_list::NicList;
+    nic_add::NicAdd;
+    nic_remove::NicRemove;
+    link::Link;
+    disk_list::DiskList;
+    disk_add::DiskAdd;
+    disk_remove::DiskRemove;
+    disk_resize::DiskResize;
+    disk_throttle::DiskThrottle;
+    media_change::MediaChange;
+    media_eject::MediaEject;
+    device_add::DeviceAdd;
+    device_remove::DeviceRemove;
+    save::Save;
+    snapshot_save::SnapshotSave;
+    snapshot_load::SnapshotLoad;
+    snapshot_list::SnapshotList;
+    snapshot_delete::SnapshotDelete;
+    pause::Pause;
+    resume::Resume;
+    reset::Reset;
+    reboot::Reboot;
+    powerdown::Powerdown;
+    shutdown::Shutdown;
+    wait::Wait;
+    events::Events;
+    exec::Exec;
+    copy_to::CopyTo;
+    copy_from::CopyFrom;
+    set_time::SetTime;
+    agent::Agent;
+    screenshot::Screenshot;
+    send_key::SendKey;
+    type_text::Type;
+    qmp::Qmp;
+    hmp::Hmp;
 }

@@ -10,17 +10,19 @@ use crate::machine;
 
 use super::super::failure::Failure;
 use super::super::output::{Line, bytes};
-use super::Context;
+use super::verb::{Context, Verb};
 
-/// `save`.
 #[derive(Debug, Args)]
 pub(super) struct Save {
     /// The file, which must not be there yet
     file: PathBuf,
 }
 
-impl Save {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+impl Verb for Save {
+    const ABOUT: &'static str =
+        "Put the whole VM into a file, and end it; `vmrun qemu --restore FILE` goes on from there";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::Save { file: machine::absolute_text(&self.file)? };
         let mut outcome = None;
         let mut line = Line::new();

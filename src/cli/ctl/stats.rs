@@ -10,9 +10,8 @@ use crate::spec::duration;
 
 use super::super::failure::Failure;
 use super::super::output::{Lines, Stdout, bytes, end_with_reader, facts, milliseconds, table};
-use super::Context;
+use super::verb::{Context, Verb};
 
-/// `stats`.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
     /// Look again and again, until the VM ends
@@ -20,8 +19,11 @@ pub(super) struct Stats {
     watch: Option<Duration>,
 }
 
-impl Stats {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+impl Verb for Stats {
+    const ABOUT: &'static str =
+        "What it uses: processor time, memory, what went through its disks and network cards";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Some(interval) = self.watch else {
             let verbs::StatsReply { stats } = context.client.call(verbs::GetStats {})?;
             return context.output.print(&stats, || as_text(&stats));

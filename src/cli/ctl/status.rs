@@ -1,47 +1,34 @@
-//! `status`, and the group that it makes with `stats`.
+//! `status`.
 
-use clap::Subcommand;
+use clap::Args;
 
-use crate::control::verbs;
-use crate::control::verbs::StatusReply;
-use crate::control::wire::Status;
+use crate::control::{verbs, wire};
 use crate::vm::Outcome;
 
 use super::super::ended::when;
 use super::super::failure::Failure;
-use super::super::lazy::Lazy;
 use super::super::output::{Lines, bytes, facts, milliseconds, table};
-use super::{Context, devices, disks, nics, stats};
+use super::device_state::shown as state;
+use super::verb::{Context, Verb};
+use super::{disk_list, nic_list};
 
-/// `status`, `stats`.
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Everything that is known of the VM
-    Status,
-    /// What it uses: processor time, memory, what went through its disks and network cards
-    Stats(Lazy<stats::Stats>),
-}
+#[derive(Debug, Args)]
+pub(super) struct Status {}
 
-impl Command {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        match self {
-            Self::Status => show(context),
-            Self::Stats(Lazy(stats)) => stats.run(context),
-        }
+impl Verb for Status {
+    const ABOUT: &'static str = "Everything that is known of the VM";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let verbs::StatusReply { status } = context.client.call(verbs::GetStatus {})?;
+        context.output.print(&status, || match &status.outcome {
+            Some(outcome) => of_ended(&status, outcome),
+            None => as_text(&status),
+        })
     }
 }
 
-/// `status`.
-fn show(context: &mut Context) -> Result<u8, Failure> {
-    let StatusReply { status } = context.client.call(verbs::GetStatus {})?;
-    context.output.print(&status, || match &status.outcome {
-        Some(outcome) => of_ended(&status, outcome),
-        None => as_text(&status),
-    })
-}
-
 /// A VM that has ended: what is still of use.
-fn of_ended(status: &Status, outcome: &Outcome) -> Lines {
+fn of_ended(status: &wire::Status, outcome: &Outcome) -> Lines {
     let mut lines = facts(&[
         ("name", Some(status.name.clone())),
         ("state", Some(status.state.clone())),
@@ -62,7 +49,7 @@ fn of_ended(status: &Status, outcome: &Outcome) -> Lines {
     lines
 }
 
-fn as_text(status: &Status) -> Lines {
+fn as_text(status: &wire::Status) -> Lines {
     let forwards = status.forwards.iter();
     let forwards: Vec<String> =
         forwards.map(|f| format!("{}:{}:{}/{}", f.address, f.host_port, f.guest_port, f.protocol)).collect();
@@ -93,22 +80,25 @@ fn as_text(status: &Status) -> Lines {
         ("state directory", Some(status.state_directory.clone())),
     ]);
     if !status.disks.is_empty() {
-        text.section("disks", disks::as_table(&status.disks));
+        text.section("disks", disk_list::as_table(&status.disks));
     }
     let nics = status.nics.as_deref().unwrap_or_default();
     if !nics.is_empty() {
-        text.section("network cards", nics::as_table(nics));
+        text.section("network cards", nic_list::as_table(nics));
     }
     let mut devices: Vec<[String; 4]> = Vec::new();
-    devices.extend(status.usb.iter().map(|usb| {
-        [usb.id.clone(), usb.driver.clone(), String::new(), devices::state(&usb.phase, usb.taken)]
-    }));
+    devices.extend(
+        status
+            .usb
+            .iter()
+            .map(|usb| [usb.id.clone(), usb.driver.clone(), String::new(), state(&usb.phase, usb.taken)]),
+    );
     devices.extend(status.devices.iter().map(|device| {
         [
             device.id.clone(),
             device.driver.clone(),
             device.slot.clone().unwrap_or_default(),
-            devices::state(&device.phase, device.taken),
+            state(&device.phase, device.taken),
         ]
     }));
     if !devices.is_empty() {

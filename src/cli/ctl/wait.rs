@@ -1,8 +1,8 @@
-//! `wait`, and the group that it makes with `events`.
+//! `wait`.
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::control::verbs;
 use crate::machine;
@@ -10,29 +10,9 @@ use crate::spec::event_name::doubt;
 use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
-use super::super::lazy::Lazy;
 use super::super::output::{Lines, milliseconds};
-use super::{Context, events};
+use super::verb::{Context, Verb};
 
-/// Waiting and following.
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Wait until something has come true
-    Wait(Lazy<Wait>),
-    /// Print events as they come, one JSON object a line, until the VM ends
-    Events(Lazy<events::Events>),
-}
-
-impl Command {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        match self {
-            Self::Wait(Lazy(wait)) => wait.run(context),
-            Self::Events(Lazy(events)) => events.run(context),
-        }
-    }
-}
-
-/// `wait`.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// running, paused, exit (ends with the outcome's exit code), agent, port=GUEST, console=REGEX or event=NAME
@@ -52,8 +32,11 @@ pub(super) struct Wait {
     from_now: bool,
 }
 
-impl Wait {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
+impl Verb for Wait {
+    const ABOUT: &'static str = "Wait until something has come true";
+    const AFTER_THE_END: bool = true;
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
         for condition in &self.conditions {
             if let Condition::Event(name) = condition
                 && let Some(doubt) = doubt(name)

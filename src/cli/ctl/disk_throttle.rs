@@ -1,4 +1,4 @@
-//! `disk-throttle`, and how limits are shown.
+//! `disk-throttle`.
 
 use clap::Args;
 
@@ -7,16 +7,40 @@ use crate::spec::throttle::{ByteRate, OperationRate};
 
 use super::super::failure::Failure;
 use super::super::output::bytes;
-use super::Context;
+use super::verb::{Context, Verb};
 
-/// `disk-throttle`.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = false)]
-pub(super) struct Throttle {
+pub(super) struct DiskThrottle {
     /// As disk-list prints it
     id: String,
     #[command(flatten)]
     limits: Flags,
+}
+
+impl Verb for DiskThrottle {
+    const ABOUT: &'static str = "Limit what a disk does per second";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let Flags { iops, iops_read, iops_write, bps, bps_read, bps_write, off } = self.limits;
+        let operations = |rate: Option<OperationRate>| rate.map(|rate| number(rate.0));
+        let bytes = |rate: Option<ByteRate>| rate.map(|rate| number(rate.0));
+        let call = verbs::ThrottleDisk {
+            id: self.id,
+            iops: operations(iops),
+            iops_read: operations(iops_read),
+            iops_write: operations(iops_write),
+            bytes_per_s: bytes(bps),
+            bytes_per_s_read: bytes(bps_read),
+            bytes_per_s_write: bytes(bps_write),
+            off: off.then_some(true),
+        };
+        let wire::DiskReply { disk } = context.client.call(call)?;
+        context.output.print(&disk, || match &disk.limits {
+            Some(limits) => format!("{}: {}", disk.id, shown(limits)),
+            None => format!("{} has no limits now", disk.id),
+        })
+    }
 }
 
 /// At least one of them.
@@ -44,29 +68,6 @@ struct Flags {
     /// Take all limits away
     #[arg(long, conflicts_with_all = ["iops", "iops_read", "iops_write", "bps", "bps_read", "bps_write"])]
     off: bool,
-}
-
-impl Throttle {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let Flags { iops, iops_read, iops_write, bps, bps_read, bps_write, off } = self.limits;
-        let operations = |rate: Option<OperationRate>| rate.map(|rate| number(rate.0));
-        let bytes = |rate: Option<ByteRate>| rate.map(|rate| number(rate.0));
-        let call = verbs::ThrottleDisk {
-            id: self.id,
-            iops: operations(iops),
-            iops_read: operations(iops_read),
-            iops_write: operations(iops_write),
-            bytes_per_s: bytes(bps),
-            bytes_per_s_read: bytes(bps_read),
-            bytes_per_s_write: bytes(bps_write),
-            off: off.then_some(true),
-        };
-        let wire::DiskReply { disk } = context.client.call(call)?;
-        context.output.print(&disk, || match &disk.limits {
-            Some(limits) => format!("{}: {}", disk.id, shown(limits)),
-            None => format!("{} has no limits now", disk.id),
-        })
-    }
 }
 
 fn number(rate: u64) -> i64 {

@@ -1,4 +1,4 @@
-//! The guest's clock: `set-time`, and what `resume` and `snapshot-load` do about it.
+//! `set-time`, and what `resume` and `snapshot-load` do about the guest's clock.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -8,8 +8,24 @@ use crate::machine;
 
 use super::super::failure::Failure;
 use super::super::output::milliseconds;
-use super::Context;
-use super::guest::AgentArgs;
+use super::agent_args::AgentArgs;
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct SetTime {
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl Verb for SetTime {
+    const ABOUT: &'static str = "Set the guest's clock to this machine's, through its agent";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
+        let reply = context.client.call(verbs::SetTime { agent_timeout_ms })?;
+        context.output.print(&reply, || in_words(&reply))
+    }
+}
 
 /// For commands after which the guest's clock is in the past.
 #[derive(Debug, Args)]
@@ -26,7 +42,7 @@ impl SyncArgs {
             return (json!({ "set": false, "why": "--no-time-sync" }), String::new());
         }
         match context.client.call(verbs::SetTime { agent_timeout_ms: None }) {
-            Ok(reply) => (json!(reply), format!("; {}", told(&reply))),
+            Ok(reply) => (json!(reply), format!("; {}", in_words(&reply))),
             Err(error) => {
                 let why = Failure::from(error).message;
                 (json!({ "set": false, "why": why }), format!("; the guest's clock was not set: {why}"))
@@ -35,22 +51,7 @@ impl SyncArgs {
     }
 }
 
-/// `set-time`.
-#[derive(Debug, Args)]
-pub(super) struct SetTime {
-    #[command(flatten)]
-    agent: AgentArgs,
-}
-
-impl SetTime {
-    pub(super) fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
-        let reply = context.client.call(verbs::SetTime { agent_timeout_ms })?;
-        context.output.print(&reply, || told(&reply))
-    }
-}
-
-fn told(reply: &verbs::SetTimeReply) -> String {
+fn in_words(reply: &verbs::SetTimeReply) -> String {
     let off = milliseconds(reply.behind_ms.unsigned_abs());
     match (reply.set, reply.behind_ms < 0) {
         (false, _) => "the guest's clock is right".to_owned(),

@@ -1,0 +1,51 @@
+//! `copy-from`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::machine::{copy_from, copy_from_to_stream};
+
+use super::super::failure::Failure;
+use super::super::output;
+use super::agent_args::AgentArgs;
+use super::copy_progress::{Progress, STREAM};
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct CopyFrom {
+    /// A file of the guest, as an absolute path
+    source: String,
+    /// Where it is to be on this machine, or a directory; - for the standard output
+    destination: PathBuf,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl Verb for CopyFrom {
+    const ABOUT: &'static str = "Copy a file out of the guest, through its agent";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let mut progress = Progress::new();
+        let mut show = |done, total| progress.show(done, total);
+        let (client, source, agent) = (&mut context.client, &self.source, Some(self.agent.agent_timeout));
+        if is_stdout(&self.destination) {
+            let mut stdout = output::Stdout::default();
+            let name = Path::new("standard output");
+            let copied = copy_from_to_stream(client, source, (&mut stdout, name), agent, &mut show);
+            // a reader that has seen enough is no error
+            if stdout.is_broken() {
+                return stdout.finish();
+            }
+            copied?;
+            return Ok(0);
+        }
+        let copied = copy_from(client, source, &self.destination, agent, &mut show)?;
+        progress.report(context, &copied)
+    }
+}
+
+/// The names of standard output: what is written there goes on where the last program has stopped.
+fn is_stdout(path: &Path) -> bool {
+    [STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path.as_os_str() == *name)
+}

@@ -1,0 +1,42 @@
+//! `copy-to`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::machine::{copy_to, copy_to_from_stream};
+
+use super::super::failure::Failure;
+use super::agent_args::AgentArgs;
+use super::copy_progress::{Progress, STREAM};
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct CopyTo {
+    /// A file of this machine, or - for the standard input
+    source: PathBuf,
+    /// Where it is to be in the guest: an absolute path, or that of a directory
+    destination: String,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl Verb for CopyTo {
+    const ABOUT: &'static str = "Copy a file into the guest, through its agent";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let mut progress = Progress::new();
+        let mut show = |done, total| progress.show(done, total);
+        let (client, source, destination) = (&mut context.client, self.source, &self.destination);
+        let agent = Some(self.agent.agent_timeout);
+        let copied = match source.as_os_str() == STREAM {
+            true => {
+                let stdin = (io::stdin().lock(), Path::new("standard input"));
+                copy_to_from_stream(client, stdin, destination, agent, &mut show)?
+            }
+            false => copy_to(client, &source, destination, agent, &mut show)?,
+        };
+        progress.report(context, &copied)
+    }
+}

@@ -1,0 +1,23 @@
+//! `device-remove`.
+
+use clap::Args;
+
+use crate::control::verbs::RemoveDevice;
+
+use super::super::failure::Failure;
+use super::removal::DiskRemoval;
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceRemove {
+    #[command(flatten)]
+    removal: DiskRemoval,
+}
+
+impl Verb for DeviceRemove {
+    const ABOUT: &'static str = "Unplug a device";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        self.removal.run(context, "device", |id, timeout_ms, force| RemoveDevice { id, timeout_ms, force })
+    }
+}

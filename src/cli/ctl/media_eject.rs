@@ -1,0 +1,27 @@
+//! `media-eject`.
+
+use clap::Args;
+
+use crate::control::{verbs, wire};
+
+use super::super::failure::Failure;
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct MediaEject {
+    /// The drive, as disk-list prints it
+    id: String,
+    /// Even if the guest has locked the drive
+    #[arg(long)]
+    force: bool,
+}
+
+impl Verb for MediaEject {
+    const ABOUT: &'static str = "Take the medium out of a CD-ROM drive";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = verbs::EjectMedia { id: self.id, force: Some(self.force) };
+        let wire::DiskReply { disk } = context.client.call(call)?;
+        context.output.print(&disk, || format!("{} is empty now", disk.id))
+    }
+}

@@ -1,0 +1,28 @@
+//! `nic-add`.
+
+use clap::Args;
+
+use crate::control::wire;
+use crate::machine;
+use crate::spec::NicSpec;
+
+use super::super::failure::Failure;
+use super::device_state::warn_if_not_taken;
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct NicAdd {
+    /// user, tap,NAME or bridge,NAME, then [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]
+    nic: NicSpec,
+}
+
+impl Verb for NicAdd {
+    const ABOUT: &'static str = "Plug a network card: user|tap,NAME|bridge,NAME[,mac=A][,model=M][,id=ID]";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = machine::add_nic(self.nic);
+        let wire::NicReply { nic } = context.client.call(call)?;
+        warn_if_not_taken(&nic.id, nic.taken);
+        context.output.print(&nic, || nic.id.clone())
+    }
+}

@@ -1,0 +1,26 @@
+//! `snapshot-delete`.
+
+use clap::Args;
+
+use crate::control::verbs;
+use crate::control::wire::SnapshotReply;
+use crate::spec::SnapshotName;
+
+use super::super::failure::Failure;
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct SnapshotDelete {
+    /// As snapshot-list prints it
+    name: SnapshotName,
+}
+
+impl Verb for SnapshotDelete {
+    const ABOUT: &'static str = "Delete a snapshot";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = verbs::DeleteSnapshot { name: self.name.into() };
+        let SnapshotReply { snapshot } = context.client.call(call)?;
+        context.output.print(&snapshot, || format!("deleted {}", snapshot.name))
+    }
+}

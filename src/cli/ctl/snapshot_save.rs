@@ -1,0 +1,41 @@
+//! `snapshot-save`.
+
+use clap::Args;
+
+use crate::control::client::ClientError;
+use crate::control::verbs;
+use crate::spec::SnapshotName;
+
+use super::super::failure::Failure;
+use super::super::output::{Line, bytes};
+use super::verb::{Context, Verb};
+
+#[derive(Debug, Args)]
+pub(super) struct SnapshotSave {
+    /// The new snapshot's name
+    name: SnapshotName,
+    /// Replace a snapshot of this name, once the new one is whole
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Verb for SnapshotSave {
+    const ABOUT: &'static str = "Put memory, devices and disks into a snapshot, in the VM's qcow2 images";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
+        let mut made = None;
+        let mut line = Line::new();
+        context.client.stream(call, |reply| {
+            if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
+                line.show(|| format!("{} of at most {}", bytes(done), bytes(total)));
+            }
+            made = reply.snapshot;
+            true
+        })?;
+        drop(line);
+        // the stream also ends, without a word, when the VM does
+        let made = made.ok_or(ClientError::Gone)?;
+        context.output.print(&made, || made.name.clone())
+    }
+}
