@@ -30,7 +30,6 @@ use super::handle::{Ask, RawTurn};
 use super::ladder::Ladder;
 use super::signals::{Requests, Signals};
 use crate::vm::changes::change::{Change, Done};
-use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::changes::steps::{run_steps, to_the_end};
 use crate::vm::changes::taken::{self, Looks};
 use crate::vm::changes::turns::Turns;
@@ -247,7 +246,7 @@ impl Owner {
             Ask::Status(reply) => {
                 wrap::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
-            Ask::Change(change, turn, reply) if changes::needs_fresh_books(&change) => {
+            Ask::Change(change, turn, reply) if change.rules().fresh_inventory => {
                 wrap::refreshed(self, |owner| owner.start_change(change, turn, reply));
             }
             Ask::Change(change, turn, reply) => self.start_change(change, turn, reply),
@@ -276,17 +275,16 @@ impl Owner {
         if let Some(error) = &self.unreachable {
             return Err(error.clone());
         }
-        let always = matches!(change, Change::Qmp(_) | Change::Hmp(_) | Change::Resume);
-        if (self.ladder.is_some() || self.inventory.run_state == RunState::Off) && !always {
+        let rules = change.rules();
+        if (self.ladder.is_some() || self.inventory.run_state == RunState::Off) && !rules.while_stopping {
             let refused = ChangeError::new(
                 ErrorKind::NotNow { state: "stopping".to_owned() },
                 "the VM is shutting down",
             );
             return Err(refused);
         }
-        let asks = matches!(change, Change::Qmp(_) | Change::Hmp(_) | Change::Snapshot(SnapshotChange::List));
         match &self.busy {
-            Some(busy) if !asks => {
+            Some(busy) if !rules.while_busy => {
                 let kind = ErrorKind::NotNow { state: "busy".to_owned() };
                 Err(ChangeError::new(kind, busy.clone()).hint("try again when that is done"))
             }

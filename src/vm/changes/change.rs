@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::qemu::Command;
 use crate::qemu::snapshot::Snapshot;
+use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::spec::{
     DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, UsbSelector,
 };
@@ -117,6 +118,56 @@ pub enum Change {
     Qmp(Command),
     /// A line for QEMU's human monitor.
     Hmp(String),
+}
+
+/// What a change may meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vm) struct Rules {
+    /// It reads the inventory, which must be refreshed first if others change the VM, too.
+    pub(in crate::vm) fresh_inventory: bool,
+    /// It may begin while the VM shuts down.
+    pub(in crate::vm) while_stopping: bool,
+    /// It may begin while something is going on that no change may come in between of.
+    pub(in crate::vm) while_busy: bool,
+    /// How long its caller waits for QEMU.
+    pub(in crate::vm) deadline: Duration,
+}
+
+/// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
+const WITH_FILES: Duration = Duration::from_secs(60);
+
+impl Change {
+    /// What it may meet: said here for each, so that none gets by default what was meant for another.
+    pub(in crate::vm) fn rules(&self) -> Rules {
+        let usual = Rules {
+            fresh_inventory: true,
+            while_stopping: false,
+            while_busy: false,
+            deadline: COMMAND_TIMEOUT,
+        };
+        let past_inventory = Rules { fresh_inventory: false, ..usual };
+        match self {
+            Self::SetLink { .. }
+            | Self::AddDevice(_)
+            | Self::AddForward { .. }
+            | Self::RemoveForward(_)
+            | Self::ResizeDisk { .. }
+            | Self::ThrottleDisk { .. }
+            | Self::EjectMedia { .. } => usual,
+            Self::AddUsb { .. } | Self::AddDisk { .. } | Self::AddNic(_) | Self::ChangeMedia { .. } => {
+                Rules { deadline: WITH_FILES, ..usual }
+            }
+            Self::Remove { wait, .. } => Rules { deadline: wait.saturating_add(COMMAND_TIMEOUT), ..usual },
+            // as long as it takes: the end of QEMU ends it, too
+            Self::Snapshot(SnapshotChange::List) => {
+                Rules { deadline: Duration::MAX, while_busy: true, ..usual }
+            }
+            Self::Snapshot(_) | Self::Save { .. } => Rules { deadline: Duration::MAX, ..usual },
+            Self::Pause | Self::Reset | Self::Powerdown => past_inventory,
+            Self::Resume => Rules { while_stopping: true, ..past_inventory },
+            Self::Qmp(_) | Self::Hmp(_) => Rules { while_stopping: true, while_busy: true, ..past_inventory },
+        }
+    }
 }
 
 /// What kind of device a removal is meant for, so that `usb-remove` cannot take away a disk.

@@ -29,16 +29,12 @@ use super::error::{ChangeError, ErrorKind};
 use super::handle::RawTurn;
 use super::owner::{Owner, Reply};
 use crate::qmp::SessionError;
-use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::vm::changes::change::{Change, Done};
-
-/// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
-const WITH_FILES: Duration = Duration::from_secs(60);
 
 /// Starts a change that was admitted; the reply comes when it came true.
 /// A raw command holds its client's turn until QEMU has answered, whether or not the client still waits.
 pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, reply: Reply) {
-    let reply = within(owner, patience(&change), reply);
+    let reply = within(owner, change.rules().deadline, reply);
     match change {
         Change::AddUsb { selector, id } => usb::add(owner, selector, id, reply),
         Change::AddDisk { disk, allow_backing } => disk::add(owner, disk, allow_backing, reply),
@@ -66,27 +62,6 @@ pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, re
 }
 
 pub(super) use power::raw;
-
-/// Whether a change goes by the books, so that they must be true if others change the VM, too.
-pub(super) fn needs_fresh_books(change: &Change) -> bool {
-    !matches!(
-        change,
-        Change::Pause | Change::Resume | Change::Reset | Change::Powerdown | Change::Qmp(_) | Change::Hmp(_)
-    )
-}
-
-/// How long whoever asked is kept waiting by a QEMU that does not answer.
-fn patience(change: &Change) -> Duration {
-    match change {
-        Change::Remove { wait, .. } => wait.saturating_add(COMMAND_TIMEOUT),
-        Change::AddDisk { .. } | Change::AddUsb { .. } | Change::AddNic(_) | Change::ChangeMedia { .. } => {
-            WITH_FILES
-        }
-        // as long as it takes: the end of QEMU ends it, too
-        Change::Snapshot(_) | Change::Save { .. } => Duration::MAX,
-        _ => COMMAND_TIMEOUT,
-    }
-}
 
 /// A way back that gives up after a time. The change itself goes on: what was sent to QEMU cannot be taken back, so the
 /// books wait for its end.
