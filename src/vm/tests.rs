@@ -11,6 +11,7 @@ mod fake_qemu;
 mod fake_vm;
 mod faults;
 mod forwards;
+mod freeze;
 mod media;
 mod plugs;
 mod power;

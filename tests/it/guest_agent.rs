@@ -158,3 +158,61 @@ fn any_command_of_the_agent_can_be_run() {
     // it ends with no answer when it works
     vm.quit();
 }
+
+fn is_there(vm: &Linux, path: &str) -> bool {
+    vm.sh(&format!("test -e {path}")).0 == 0
+}
+
+/// Writes to the file system on the disk, and makes a file elsewhere when that is done.
+fn write_to_disk(vm: &Linux, done: &str) {
+    vm.run(&format!("(echo x > /mnt/x; echo x > {done}) < /dev/null > /dev/null 2>&1 &"));
+}
+
+#[test]
+fn frozen_file_systems_stand_still_and_thaw() {
+    let vm = with_agent(&[]);
+    // only file systems on disks can be frozen
+    assert_eq!(vm.ctl(["freeze-fs"]), "no file systems were frozen");
+    assert_eq!(vm.ctl(["thaw-fs"]), "no file systems were thawed");
+    vm.ctl(["disk-add", "data.img,size=64M,serial=DATA,id=data"]);
+    let (disk, _) = vm.sees_disk("DATA");
+    vm.run(&format!(
+        "mkdir -p /mnt /tmp; mke2fs /dev/{disk} > /dev/null 2>&1 && mount -t ext4 /dev/{disk} /mnt"
+    ));
+    vm.try_ctl(["freeze-fs", "--for", "0"]).fails(2, &["more than 0"]);
+
+    // a writer stands still, and nothing else can be begun
+    assert_eq!(vm.ctl(["freeze-fs", "--for", "10m", "--agent-timeout", "10s"]), "1 file system was frozen");
+    assert_eq!(vm.ctl(["agent", "guest-fsfreeze-status"]), "\"frozen\"");
+    write_to_disk(&vm, "/tmp/first");
+    vm.until("the writer waits in the kernel", |vm| vm.sh("grep -q '^State:.D' /proc/[0-9]*/status").0 == 0);
+    for refused in [&["exec", "true"][..], &["set-time"], &["freeze-fs"], &["disk-remove", "data"]] {
+        vm.try_ctl(refused).fails(4, &["frozen, for", "ctl thaw-fs"]);
+    }
+    assert_eq!(vm.status()["state"], "running");
+    assert!(!is_there(&vm, "/tmp/first"));
+    assert_eq!(vm.ctl(["thaw-fs", "--agent-timeout", "10s"]), "1 file system was thawed");
+    vm.until("the writer goes on", |vm| is_there(vm, "/tmp/first"));
+    assert_eq!(vm.ctl(["exec", "cat", "/mnt/x"]), "x");
+
+    // their time is over
+    vm.ctl(["freeze-fs", "--for", "1s"]);
+    write_to_disk(&vm, "/tmp/second");
+    vm.until("they thaw by themselves", |vm| is_there(vm, "/tmp/second"));
+    vm.try_ctl(["thaw-fs"]).fails(4, &["not frozen any more", "1s were over", "--for"]);
+    assert_eq!(vm.ctl(["thaw-fs"]), "no file systems were thawed");
+
+    // a command of the agent does the same, and vmrun knows
+    vm.ctl(["freeze-fs", "--for", "10m"]);
+    vm.ctl(["agent", "guest-fsfreeze-thaw"]);
+    vm.ctl(["exec", "true"]);
+    vm.ctl(["agent", "guest-fsfreeze-freeze"]);
+    vm.try_ctl(["exec", "true"]).fails(4, &["frozen", "ctl thaw-fs"]);
+    assert_eq!(vm.ctl(["thaw-fs"]), "1 file system was thawed");
+
+    // a VM that shuts down is thawed first
+    vm.ctl(["freeze-fs", "--for", "10m"]);
+    let done = vm.try_ctl(["shutdown", "--timeout", "2m"]);
+    assert!(done.stdout.contains("followed its agent's shutdown"), "{done:#?}");
+    vm.end();
+}

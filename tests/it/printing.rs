@@ -9,78 +9,20 @@ use std::process::{Command, Stdio};
 use crate::support::boot_sector::Guest;
 use crate::support::pty::OnTerminal;
 use crate::support::sandbox::{Done, Sandbox};
+use crate::support::verbs;
 
 /// Sets the clipboard, as C1 too, forges a line, turns the direction of text.
 const HOSTILE: &str = "evil\x1b]52;c;ZXZpbA==\x07\u{9b}31m\u{202e}\nhint: forged\u{2028}";
 
-/// Commands of `vmrun ctl` that print nothing when all is well, end the VM, or need an agent: `guest_exec` tries those.
-const APART: [&str; 25] = [
-    "agent",
-    "copy-from",
-    "copy-to",
-    "device-add",
-    "device-remove",
-    "disk-remove",
-    "exec",
-    "help",
-    "nic-add",
-    "nic-remove",
-    "powerdown",
-    "reboot",
-    "reset",
-    "save",
-    "send-key",
-    "set-time",
-    "shutdown",
-    "snapshot-delete",
-    "snapshot-load",
-    "snapshot-save",
-    "type",
-    "usb-remove",
-    "port-remove",
-    "media-change",
-    "media-eject",
-];
+/// Words after `vmrun`. The commands of `ctl` are in `flags.txt`.
+const PRINTING: [&[&str]; 0] = [];
 
-/// Everything else: words after `vmrun`.
-const PRINTING: [&[&str]; 32] = [
-    &["--help"],
-    &["--version"],
-    &["qemu", "--help"],
-    &["ctl", "--help"],
-    &["completions", "bash"],
-    &["doctor"],
-    &["doctor", "--json"],
-    &["ls"],
-    &["ls", "--json"],
-    &["logs"],
-    &["logs", "--follow"],
-    &["console"],
-    &["qemu", "--dry-run", "--name", "other", "--state", "other", "other.img"],
-    &["ctl", "status"],
-    &["ctl", "--json", "status"],
-    &["ctl", "stats"],
-    &["ctl", "stats", "--watch"],
-    &["ctl", "events", "--since", "0"],
-    &["ctl", "usb-list"],
-    &["ctl", "usb-list", "--host"],
-    &["ctl", "usb-add", "usb-kbd"],
-    &["ctl", "port-list"],
-    &["ctl", "port-add", "0:80"],
-    &["ctl", "disk-list"],
-    &["ctl", "disk-add", "more.qcow2,size=1M,id=more"],
-    &["ctl", "disk-resize", "more", "2M"],
-    &["ctl", "disk-throttle", "more", "--iops", "100"],
-    &["ctl", "nic-list"],
-    &["ctl", "snapshot-list"],
-    &["ctl", "wait", "running"],
-    &["ctl", "qmp", "query-status"],
-    &["ctl", "hmp", "info", "status"],
-];
-
-/// These print once, and change the VM when they do: they come last, in this order.
-const CHANGING: [&[&str]; 4] =
-    [&["ctl", "link", "up"], &["ctl", "screenshot", "-"], &["ctl", "pause"], &["ctl", "resume"]];
+/// All words, in this order: what changes the VM when it prints comes last.
+fn printing() -> Vec<Vec<&'static str>> {
+    let ctl = verbs::all("prints").into_iter().chain(verbs::all("prints last"));
+    let ctl = ctl.map(|words| ["ctl"].into_iter().chain(words).collect());
+    PRINTING.iter().map(|words| words.to_vec()).chain(ctl).collect()
+}
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -92,29 +34,11 @@ fn sandbox() -> Sandbox {
 }
 
 #[test]
-fn every_command_is_held_here() {
-    let sandbox = Sandbox::new();
-    let help = sandbox.run(["ctl", "--help"]).ok().stdout;
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands: Vec<&str> = commands
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()))
-        .collect();
-    assert!(commands.len() > 40, "{commands:?}");
-    let tried = |name: &&str| {
-        let words = PRINTING.iter().chain(&CHANGING);
-        APART.contains(name) || words.into_iter().any(|words| words[0] == "ctl" && words.contains(name))
-    };
-    let missing: Vec<_> = commands.iter().filter(|name| !tried(name)).collect();
-    assert!(missing.is_empty(), "is their output tried? {missing:?}");
-}
-
-#[test]
 fn output_that_cannot_be_written_is_a_failure() {
     let sandbox = sandbox();
-    for words in PRINTING.iter().chain(&CHANGING) {
+    for words in printing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let done = Done::of(sandbox.vmrun().args(*words).stdout(full).output().unwrap());
+        let done = Done::of(sandbox.vmrun().args(&words).stdout(full).output().unwrap());
         // the disk and the keyboard were added all the same
         done.fails(1, &["standard output cannot be written: No space left on device"]);
     }
@@ -125,11 +49,11 @@ fn output_that_cannot_be_written_is_a_failure() {
 #[test]
 fn a_reader_that_has_gone_is_no_failure() {
     let sandbox = sandbox();
-    for words in PRINTING.iter().chain(&CHANGING) {
+    for words in printing() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = sandbox.vmrun();
-        command.args(*words).stdout(Stdio::from(writer));
+        command.args(&words).stdout(Stdio::from(writer));
         let done = Done::of(command.output().unwrap());
         assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{words:?}");
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use crate::qemu::Command;
 use crate::qmp::{Agent, AgentError};
@@ -47,9 +48,23 @@ pub(in crate::vm) enum Loss {
     Unplugged,
 }
 
+/// Whether the guest's file systems are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freeze {
+    /// They are not, or vmrun has not done it.
+    No,
+    /// Until they are thawed, or this moment comes.
+    Until(Instant),
+    /// They are not any more: the time that they had been given was over.
+    Expired(Duration),
+    /// A supervisor before this one may have done it, or they were frozen when the guest was saved.
+    Unknown,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct State {
     presence: Presence,
+    freeze: Freeze,
     /// The guest has the port open.
     open: bool,
     /// Counts the losses: an answer that was asked for before one says nothing of what came after it.
@@ -70,7 +85,7 @@ pub(in crate::vm) struct Turn(OwnedMutexGuard<Agent>);
 
 impl AgentLink {
     pub(in crate::vm) fn new(agent: Agent) -> Self {
-        let state = State { presence: Presence::NeverHeard, open: false, losses: 0 };
+        let state = State { presence: Presence::NeverHeard, freeze: Freeze::No, open: false, losses: 0 };
         Self { agent: Arc::new(Mutex::new(agent)), state: watch::Sender::new(state), absent: false }
     }
 
@@ -78,6 +93,12 @@ impl AgentLink {
     pub(in crate::vm) fn absent() -> std::io::Result<Self> {
         let (agent, _) = UnixStream::pair()?;
         Ok(Self { absent: true, ..Self::new(Agent::new(agent)) })
+    }
+
+    /// Of a guest that was not started by this supervisor, or goes on from an earlier state.
+    pub(in crate::vm) fn of_a_former_life(self) -> Self {
+        self.set_freeze(Freeze::Unknown);
+        self
     }
 
     /// Whether there is a way to an agent, should there be one.
@@ -98,6 +119,27 @@ impl AgentLink {
     /// It has answered, and nothing has happened since that would end it.
     pub(in crate::vm) fn is_alive(&self) -> bool {
         self.presence() == Presence::Answers
+    }
+
+    /// Whether the guest's file systems are frozen.
+    pub(super) fn freeze(&self) -> Freeze {
+        self.state.borrow().freeze
+    }
+
+    pub(super) fn set_freeze(&self, freeze: Freeze) {
+        self.state.send_if_modified(|state| std::mem::replace(&mut state.freeze, freeze) != freeze);
+    }
+
+    /// Resolves when the guest's file systems are not frozen as they are now.
+    pub(super) async fn freeze_changes(&self) {
+        let now = self.freeze();
+        // the sender is ours
+        let _ = self.state.subscribe().wait_for(|state| state.freeze != now).await;
+    }
+
+    async fn not_frozen(&self) {
+        // the sender is ours
+        let _ = self.state.subscribe().wait_for(|state| !matches!(state.freeze, Freeze::Until(_))).await;
     }
 
     /// Resolves when it answers. One that was too slow to answer when it had opened its port is asked again.
@@ -145,6 +187,10 @@ impl AgentLink {
             return Ok(());
         }
         agent.sync(FIRST_ANSWER).await?;
+        if self.freeze() == Freeze::Unknown {
+            thaw_what_was_left(&mut agent).await?;
+            self.set_freeze(Freeze::No);
+        }
         self.state.send_if_modified(|state| {
             let holds = state.losses == losses;
             if holds {
@@ -159,6 +205,12 @@ impl AgentLink {
     pub(in crate::vm) fn lose(&self, loss: Loss) {
         self.state.send_modify(|state| {
             state.losses += 1;
+            state.freeze = match loss {
+                // another guest than before
+                Loss::Reset | Loss::Panicked => Freeze::No,
+                Loss::Loaded => Freeze::Unknown,
+                Loss::Closed | Loss::Unplugged => state.freeze,
+            };
             state.open &= !matches!(loss, Loss::Closed | Loss::Unplugged);
             if state.presence != Presence::NeverHeard {
                 state.presence = Presence::Lost(loss);
@@ -166,9 +218,41 @@ impl AgentLink {
         });
     }
 
-    /// Waits until nobody else talks to the agent.
+    /// Waits until nobody else talks to the agent, and the guest's file systems are not frozen: the agent would refuse the command.
     pub(in crate::vm) async fn turn(&self) -> Turn {
+        loop {
+            self.not_frozen().await;
+            let turn = self.turn_while_frozen().await;
+            if !matches!(self.freeze(), Freeze::Until(_)) {
+                return turn;
+            }
+        }
+    }
+
+    /// Waits until nobody else talks to the agent.
+    pub(super) async fn turn_while_frozen(&self) -> Turn {
         Turn(Arc::clone(&self.agent).lock_owned().await)
+    }
+
+    /// The same if the guest's file systems are still frozen then.
+    pub(super) async fn turn_if_frozen(&self) -> Option<Turn> {
+        let turn = match self.freeze() {
+            Freeze::Until(_) => self.turn_while_frozen().await,
+            _ => return None,
+        };
+        matches!(self.freeze(), Freeze::Until(_)).then_some(turn)
+    }
+
+    /// Thaws the guest's file systems, whether or not they are frozen. That is how they are `then`.
+    pub(super) async fn thaw(&self, then: Freeze) -> Result<Value, AgentError> {
+        self.thaw_in(self.turn_while_frozen().await, then).await
+    }
+
+    pub(super) async fn thaw_in(&self, mut turn: Turn, then: Freeze) -> Result<Value, AgentError> {
+        let answer = turn.0.run(&super::freeze::thaw()).await?;
+        // before anybody else talks to the agent
+        self.set_freeze(then);
+        Ok(answer)
     }
 
     /// Runs a command and returns its answer.
@@ -178,12 +262,29 @@ impl AgentLink {
 
     /// Asks the guest to switch itself off; there is no answer when that works.
     pub(in crate::vm) async fn shut_down(&self) -> Result<(), AgentError> {
+        // a guest whose file systems are frozen does not shut down
+        if let Some(turn) = self.turn_if_frozen().await {
+            self.thaw_in(turn, Freeze::No).await?;
+        }
         self.tell(&Command::new("guest-shutdown", json!({ "mode": "powerdown" }))).await
     }
 
     /// Runs a command that has no answer when it works.
     pub(in crate::vm) async fn tell(&self, command: &Command) -> Result<(), AgentError> {
-        self.agent.lock().await.tell(command, SHUTDOWN_GRACE).await
+        self.turn().await.0.tell(command, SHUTDOWN_GRACE).await
+    }
+}
+
+/// Thaws what is frozen in a guest of which it is not known.
+async fn thaw_what_was_left(agent: &mut Agent) -> Result<(), AgentError> {
+    match agent.run(&Command::new("guest-fsfreeze-status", Value::Null)).await {
+        Ok(status) if status.as_str() == Some("frozen") => {
+            log::warn!("the guest's file systems are frozen, and nobody knows until when: thawing them");
+            agent.run(&super::freeze::thaw()).await.map(drop)
+        }
+        // an agent without the command has frozen nothing
+        Ok(_) | Err(AgentError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -236,5 +337,31 @@ mod tests {
         let (opened, ()) = tokio::join!(link.opened(), answer(&mut guest, reset));
         opened.unwrap();
         assert_eq!(link.presence(), Presence::NeverHeard);
+    }
+
+    /// After a takeover, a restore or a loaded snapshot nobody else would thaw them.
+    #[tokio::test]
+    async fn what_an_earlier_life_has_left_frozen_is_thawed_first() {
+        for (status, thaws) in [("frozen", true), ("thawed", false)] {
+            let (link, mut guest) = agent();
+            let link = link.of_a_former_life();
+            let said = async {
+                answer(&mut guest, || {}).await;
+                let mut commands = Vec::new();
+                for reply in [json!(status), json!(1)].into_iter().take(1 + usize::from(thaws)) {
+                    let mut line = String::new();
+                    guest.read_line(&mut line).await.unwrap();
+                    let command: Value = serde_json::from_str(&line).unwrap();
+                    commands.push(command["execute"].as_str().unwrap().to_owned());
+                    guest.write_all(format!("{}\n", json!({ "return": reply })).as_bytes()).await.unwrap();
+                }
+                commands
+            };
+            let (opened, commands) = tokio::join!(link.opened(), said);
+            opened.unwrap();
+            let expected = ["guest-fsfreeze-status", "guest-fsfreeze-thaw"];
+            assert_eq!(commands, expected[..1 + usize::from(thaws)]);
+            assert_eq!((link.presence(), link.freeze()), (Presence::Answers, Freeze::No));
+        }
     }
 }

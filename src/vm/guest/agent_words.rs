@@ -12,6 +12,11 @@ pub(super) fn is_blocked(class: &str, words: &str) -> bool {
     class == "CommandNotFound" || words.contains("has been disabled") || words.contains("not allowed")
 }
 
+/// The command is switched off as long as the file systems are frozen ("the agent is in frozen state", qga/main.c).
+pub(super) fn is_frozen(words: &str) -> bool {
+    words.contains("has been disabled") && words.contains("frozen")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +50,11 @@ mod tests {
         ] {
             assert!(!is_missing(words) && !is_blocked("GenericError", words), "{words}");
         }
+    }
+    #[test]
+    fn frozen_is_told_from_disabled() {
+        assert!(is_frozen("Command guest-exec has been disabled: the agent is in frozen state"));
+        assert!(!is_frozen("Command guest-exec has been disabled"));
+        assert!(!is_frozen("failed to open file '/frozen' (mode: 'r'): Permission denied"));
     }
 }

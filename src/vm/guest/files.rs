@@ -399,7 +399,7 @@ async fn ask_about(
 ) -> Result<Value, ChangeError> {
     arguments["handle"] = json!(handle);
     // an agent that comes back does not know the file any more
-    vm.in_guest(Duration::ZERO, vm.ask_agent(execute, arguments)).await
+    vm.with_agent(Duration::ZERO, vm.ask_agent(execute, arguments)).await
 }
 
 /// Says which file it is about, if the guest refused it.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod console_size;
 pub mod exec;
 pub mod files;
+mod freeze;
 mod mounts;
 pub(in crate::vm) mod port_probe;
 mod raw;
@@ -38,9 +39,19 @@ const HINT_BLOCKED: &str = "the agent's settings in the guest decide what it all
 pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Handle {
-    /// Runs work inside the guest: not begun without an agent, which is waited for as long as is said, and ended at once when the
-    /// VM ends, panics, or its agent goes.
+    /// Runs work inside the guest: not begun while its file systems are frozen, or without an agent; see [`Handle::with_agent`].
     pub(super) async fn in_guest<T>(
+        &self,
+        agent_timeout: Duration,
+        work: impl Future<Output = Result<T, ChangeError>>,
+    ) -> Result<T, ChangeError> {
+        self.refuse_frozen()?;
+        self.with_agent(agent_timeout, work).await
+    }
+
+    /// Runs work that needs the agent, which is waited for as long as is said. It ends at once when the VM ends, panics, or its agent
+    /// goes.
+    pub(super) async fn with_agent<T>(
         &self,
         agent_timeout: Duration,
         work: impl Future<Output = Result<T, ChangeError>>,
@@ -151,6 +162,8 @@ fn shortened(text: &str) -> String {
 fn in_words(error: AgentError) -> ChangeError {
     let message = shortened(&error.told());
     match error {
+        // frozen by other means than `freeze-fs`
+        AgentError::Refused { desc, .. } if agent_words::is_frozen(&desc) => freeze::frozen(message),
         AgentError::Refused { class, desc, command } => match agent_words::is_blocked(&class, &desc) {
             true => ChangeError::unsupported(message).hint(HINT_BLOCKED),
             false => ChangeError::new(ErrorKind::RefusedByGuest { id: command }, message),

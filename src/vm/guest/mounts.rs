@@ -53,6 +53,7 @@ impl Handle {
         if self.agent.check().is_err() || !self.agent.is_alive() {
             return Ok(Some("no guest agent answers".to_owned()));
         }
+        self.refuse_frozen()?;
         let others = Others::of(&status.devices);
         let looked = async {
             let systems =

@@ -12,6 +12,9 @@ use crate::vm::handle::Handle;
 /// What ties answers to commands, and is the connection's own.
 const OWN: [&str; 2] = ["guest-sync", "guest-sync-delimited"];
 
+/// The agent runs these while the guest's file systems are frozen, too.
+const WHILE_FROZEN: [&str; 4] = ["guest-ping", "guest-info", "guest-fsfreeze-status", "guest-fsfreeze-thaw"];
+
 /// There is no answer to these when they work.
 fn is_unanswered(command: &str) -> bool {
     command == "guest-shutdown" || command.starts_with("guest-suspend-")
@@ -35,7 +38,11 @@ impl Handle {
             ));
         }
         let command = Command { execute: command.to_owned(), arguments };
-        self.in_guest(agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
+        let agent_timeout = agent_timeout.unwrap_or(AGENT_TIMEOUT);
+        if WHILE_FROZEN.contains(&command.execute.as_str()) {
+            return self.with_agent(agent_timeout, self.run_while_frozen(&command)).await;
+        }
+        self.in_guest(agent_timeout, async {
             let answer = match is_unanswered(&command.execute) {
                 true => self.agent.tell(&command).await.map(|()| Value::Null),
                 false => self.agent.run(&command).await,

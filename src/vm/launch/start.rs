@@ -301,6 +301,7 @@ async fn speak(
     file.write(run)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
+    let agent = if restored.is_some() { agent.of_a_former_life() } else { agent };
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
     let mut connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());

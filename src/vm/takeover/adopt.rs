@@ -246,7 +246,7 @@ async fn take_over(
     let console = Serial::open(&run)
         .and_then(|serial| console::connect(serial, Some(log)))
         .map_err(system("the pipes of the console"))?;
-    let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?));
+    let agent = AgentLink::new(Agent::new(connect(&run, names::AGENT)?)).of_a_former_life();
     let pending = Pending::read(&run);
     if let Some(job) = &pending.job {
         take_back(&session, job).await.map_err(failed)?;

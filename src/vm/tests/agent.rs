@@ -12,7 +12,7 @@ use crate::vm::{Change, ChangeError, ErrorKind, Exec, Executed, Wait};
 use super::fake_vm::FakeVm;
 
 /// What the agent is asked next.
-async fn asked(vm: &mut FakeVm) -> Value {
+pub(super) async fn asked(vm: &mut FakeVm) -> Value {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         line.push(vm.agent.read_u8().await.unwrap());
@@ -21,7 +21,7 @@ async fn asked(vm: &mut FakeVm) -> Value {
     serde_json::from_slice(&line[begin..]).unwrap()
 }
 
-async fn answers(vm: &mut FakeVm, value: Value) {
+pub(super) async fn answers(vm: &mut FakeVm, value: Value) {
     let answer = format!("{}\n", json!({ "return": value }));
     vm.agent.write_all(answer.as_bytes()).await.unwrap();
 }
@@ -39,14 +39,14 @@ fn port(vm: &FakeVm, open: bool) {
 }
 
 /// An event that the owner has taken when this returns.
-async fn happens(vm: &FakeVm, event: &str, data: Value) {
+pub(super) async fn happens(vm: &FakeVm, event: &str, data: Value) {
     let mut events = vm.handle.bus.listen(None);
     vm.qemu.event(event, data);
     events.next().await.unwrap();
 }
 
 /// A VM whose agent has answered.
-async fn with_agent() -> FakeVm {
+pub(super) async fn with_agent() -> FakeVm {
     let mut vm = FakeVm::start().await;
     port(&vm, true);
     is_there(&mut vm).await;
@@ -69,7 +69,7 @@ fn command(agent_timeout: Option<Duration>) -> Exec {
     Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout }
 }
 
-async fn exec(vm: &FakeVm, seconds: u64) -> Result<Executed, ChangeError> {
+pub(super) async fn exec(vm: &FakeVm, seconds: u64) -> Result<Executed, ChangeError> {
     vm.handle.exec(command(Some(Duration::from_secs(seconds)))).await
 }
 

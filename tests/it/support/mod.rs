@@ -12,3 +12,4 @@ pub(crate) mod processes;
 pub(crate) mod pty;
 pub(crate) mod sandbox;
 pub(crate) mod varlink;
+pub(crate) mod verbs;
