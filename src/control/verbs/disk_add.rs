@@ -3,8 +3,8 @@
 use crate::control::parameters::{absolute, allow_backing, parse_if_given, size};
 use crate::control::translate;
 use crate::control::wire::DiskReply;
-use crate::spec::{DiskOptions, DiskSpec};
 use crate::spec::disk::checked_serial;
+use crate::spec::{DiskOptions, DiskSpec};
 use crate::vm::{Change, ChangeError, Done};
 
 use super::method::{ChangeMethod, method};
