@@ -1,5 +1,6 @@
 //! Which accelerator works here: tried rather than assumed.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -50,13 +51,13 @@ pub struct Warning {
 }
 
 impl Warning {
-    fn new(failed: &[(Accel, String)], chosen: Accel) -> Self {
+    fn new(failed: &[(Accel, Unusable)], chosen: Accel) -> Self {
         let names: Vec<&str> = failed.iter().map(|(accel, _)| name(*accel)).collect();
         let (names, does) = (names.join(" and "), if names.len() == 1 { "does" } else { "do" });
         let slow = if chosen == Accel::Tcg { ", which is slow" } else { "" };
         Self {
             message: format!("{names} {does} not work here: {} is used{slow}", name(chosen)),
-            hint: match failed.iter().any(|(_, why)| is_not_allowed(why)) {
+            hint: match failed.iter().any(|(_, why)| why.needs_group) {
                 true => "add yourself to the group kvm, and log in again".to_owned(),
                 false => format!("`vmrun ctl status` says why; with `--accel {chosen}` nothing is said"),
             },
@@ -64,9 +65,24 @@ impl Warning {
     }
 }
 
-/// Whether a group's membership is all that is missing.
-fn is_not_allowed(why: &str) -> bool {
-    why.contains("group kvm")
+/// Why an accelerator cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    why: String,
+    /// A group's membership is all that is missing.
+    needs_group: bool,
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self { why, needs_group: false }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// None of the accelerators asked for works.
@@ -76,7 +92,7 @@ pub enum AccelError {
     #[error("{}", failed.iter().map(|(accel, why)| format!("{} does not work: {why}", name(*accel))).collect::<Vec<_>>().join("; "))]
     NoneWorks {
         /// Each accelerator asked for, with the reason.
-        failed: Vec<(Accel, String)>,
+        failed: Vec<(Accel, Unusable)>,
     },
 }
 
@@ -84,7 +100,7 @@ impl AccelError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let Self::NoneWorks { failed } = self;
-        let not_allowed = failed.iter().any(|(_, why)| is_not_allowed(why));
+        let not_allowed = failed.iter().any(|(_, why)| why.needs_group);
         let way =
             if not_allowed { "add yourself to the group kvm (and log in again), or add" } else { "add" };
         Some(format!("{way} tcg to the list to run without acceleration: slower, but works everywhere"))
@@ -121,7 +137,7 @@ fn choose_best(guest: Arch, host: &Machine) -> AccelChoice {
         Ok(()) => AccelChoice { accel: Accel::Kvm, reason: "KVM works".to_owned(), warning: None },
         Err(why) => {
             let warning = || Warning::new(&[(Accel::Kvm, why.clone())], Accel::Tcg);
-            AccelChoice { accel: Accel::Tcg, warning: (guest == host.arch).then(warning), reason: why }
+            AccelChoice { accel: Accel::Tcg, warning: (guest == host.arch).then(warning), reason: why.why }
         }
     }
 }
@@ -133,7 +149,7 @@ fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoic
             if failed.is_empty() {
                 return Ok(AccelChoice { accel, reason: "asked for".to_owned(), warning: None });
             }
-            let told = |(accel, why): &(Accel, String)| format!("{} does not work: {why}", name(*accel));
+            let told = |(accel, why): &(Accel, Unusable)| format!("{} does not work: {why}", name(*accel));
             let reason = failed.iter().map(told).collect::<Vec<_>>().join("; ");
             return Ok(AccelChoice { accel, reason, warning: Some(Warning::new(&failed, accel)) });
         };
@@ -143,34 +159,37 @@ fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoic
 }
 
 /// Whether an accelerator works, else why not.
-fn check(accel: Accel, guest: Arch, host: &Machine) -> Result<(), String> {
+fn check(accel: Accel, guest: Arch, host: &Machine) -> Result<(), Unusable> {
     match accel {
         Accel::Tcg => Ok(()),
         Accel::Kvm if guest != host.arch => {
-            Err(format!("the guest is {guest}, this machine is {}", host.arch))
+            Err(format!("the guest is {guest}, this machine is {}", host.arch).into())
         }
         Accel::Kvm => check_kvm(host),
     }
 }
 
-fn check_kvm(host: &Machine) -> Result<(), String> {
+fn check_kvm(host: &Machine) -> Result<(), Unusable> {
     let device = host.dev_kvm.display();
     if !host.dev_kvm.exists() {
         return Err(format!(
             "{device} does not exist (no virtualisation, or the kernel's module kvm is not loaded)"
-        ));
+        )
+        .into());
     }
     // Seen with the software back-end kvm_pvm: everything below works, firmware starts, and then a stock kernel hangs for ever.
     if host.arch == Arch::X86_64 && !has_virtualisation_flag(host)? {
         return Err(format!(
             "the CPU flags have neither vmx nor svm, so {device} is a software back-end that would hang stock guests"
-        ));
+        )
+        .into());
     }
     sys::try_kvm(&host.dev_kvm).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("{device} may not be opened: it is for root and members of the group kvm")
-        }
-        _ => format!("{device} cannot make a VM: {error}"),
+        io::ErrorKind::PermissionDenied => Unusable {
+            why: format!("{device} may not be opened: it is for root and members of the group kvm"),
+            needs_group: true,
+        },
+        _ => format!("{device} cannot make a VM: {error}").into(),
     })
 }
 
@@ -215,7 +234,7 @@ mod tests {
         let Warning { message, hint } = choice.warning.unwrap();
         assert_eq!(message, "KVM does not work here: TCG is used, which is slow");
         assert_eq!(hint, "`vmrun ctl status` says why; with `--accel tcg` nothing is said");
-        let why = "/dev/kvm may not be opened: it is for root and members of the group kvm".to_owned();
+        let why = Unusable { why: "/dev/kvm may not be opened".to_owned(), needs_group: true };
         assert!(Warning::new(&[(Accel::Kvm, why)], Accel::Tcg).hint.contains("add yourself to the group"));
     }
 

@@ -8,6 +8,7 @@
 //! | [`disk_options`], [`boot_order`] | what is said of a disk besides its image; what the firmware tries first |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
 //! | `places` | where on the guest's buses vmrun's own devices sit |
+//! | [`refusals`] | the texts of QEMU that decide what vmrun does, each with its version and a sample |
 //! | [`slots`] | the account of what can still be plugged |
 //! | [`wrapped`] | somebody else's command line: what it is for, and a monitor for vmrun |
 //! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
@@ -40,6 +41,7 @@ mod places;
 pub mod plan;
 pub mod properties;
 pub mod quote;
+pub mod refusals;
 pub mod replug;
 mod screen;
 pub mod slots;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use crate::qemu::refusals::Refusal;
 use crate::spec::forward::{Forward, Protocol};
 
 /// Why a forward could not be added or removed.
@@ -26,14 +27,12 @@ pub enum HostfwdError {
 
 impl HostfwdError {
     fn from_text(text: &str) -> Self {
-        if text.starts_with("Could not set up host forwarding rule") {
-            Self::CannotListen
-        } else if text.starts_with("host forwarding rule for") && text.ends_with("not found") {
-            Self::NotFound
-        } else if text.starts_with("unrecognized netdev id") || text.starts_with("invalid device specified") {
-            Self::NoNetwork(text.to_owned())
-        } else {
-            Self::Refused(text.replace("\r\n", " "))
+        const KNOWN: [Refusal; 3] = [Refusal::ForwardNotBound, Refusal::NoForward, Refusal::NoUserNetwork];
+        match Refusal::first(&KNOWN, text) {
+            Some(Refusal::ForwardNotBound) => Self::CannotListen,
+            Some(Refusal::NoForward) => Self::NotFound,
+            Some(Refusal::NoUserNetwork) => Self::NoNetwork(text.to_owned()),
+            _ => Self::Refused(text.replace("\r\n", " ")),
         }
     }
 }
@@ -49,7 +48,7 @@ pub struct UnknownCommand(String);
 /// # Errors
 /// What QEMU says of a command that it does not know.
 pub fn understood(text: &str) -> Result<(), UnknownCommand> {
-    match text.starts_with("unknown command: ") {
+    match Refusal::NoCommand.is_in(text) {
         true => Err(UnknownCommand(text.trim_end().to_owned())),
         false => Ok(()),
     }
@@ -85,9 +84,9 @@ pub fn hostfwd_added(text: &str) -> Result<(), HostfwdError> {
 /// # Errors
 /// Why the forward was not removed.
 pub fn hostfwd_removed(text: &str) -> Result<(), HostfwdError> {
-    match text.trim() {
-        text if text.starts_with("host forwarding rule for") && text.ends_with("removed") => Ok(()),
-        text => Err(HostfwdError::from_text(text)),
+    match Refusal::ForwardRemoved.is_in(text) {
+        true => Ok(()),
+        false => Err(HostfwdError::from_text(text.trim())),
     }
 }
 

@@ -63,6 +63,7 @@ mod printing;
 mod private;
 mod promises;
 mod protocol;
+mod refusals;
 mod sandboxed;
 mod saved_files;
 mod shared_qmp;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::qemu::media::{media_change, media_eject};
+use crate::qemu::refusals::Refusal;
 use crate::spec::{DiskOptions, ImageFormat};
 
 use super::{answer, plug};
@@ -119,7 +120,7 @@ fn take_out(owner: &mut Owner, id: String, force: bool, reply: Reply) {
 /// QEMU says "locked" of some drives; of others opening the tray succeeds as a *request* to the guest, which shows in
 /// the next step: the medium cannot be taken out of a closed tray.
 fn tray_is_held(error: &ChangeError) -> bool {
-    error.message.contains("locked") || error.message.contains("is not open")
+    Refusal::first(&[Refusal::TrayLocked, Refusal::TrayClosed], &error.message).is_some()
 }
 
 /// Books what is in the drive now, and closes the image of what was in it: not before it is out of the drive for good.

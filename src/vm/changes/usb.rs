@@ -1,5 +1,6 @@
 //! `usb-add`.
 
+use crate::host::image::BackingError;
 use crate::host::usb::{UsbHostError, UsbRoots, resolve};
 use crate::qemu::plan::{self, Controller, UsbPlug};
 use crate::spec::{DeviceId, DeviceSpec, DiskOptions, FileId, UsbSelector};
@@ -46,11 +47,11 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             owner.spawn_blocking(
                 move || {
                     // there is no other way to allow more for a stick than to plug it as a disk
-                    let image = images.open(&file, format, &[]).map_err(|error| match &error.hint {
-                        Some(hint) if hint.contains("--allow-backing") => {
-                            error.hint("`disk-add` takes such an image, with `bus=usb` and `--allow-backing`")
-                        }
-                        _ => error,
+                    let image = images.open_with_hint(&file, format, &[], |error| match error {
+                        BackingError::Outside { .. } => Some(
+                            "`disk-add` takes such an image, with `bus=usb` and `--allow-backing`".to_owned(),
+                        ),
+                        other => other.hint(),
                     })?;
                     let path = file.display().to_string();
                     Ok(Resolved {

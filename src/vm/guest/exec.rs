@@ -10,8 +10,10 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::qemu::refusals::Refusal;
+
 use super::files::{Part, Upload};
-use super::{AGENT_TIMEOUT, Looks, agent_words, shortened};
+use super::{AGENT_TIMEOUT, Looks, shortened};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -217,7 +219,7 @@ fn not_started(error: ChangeError, path: &str) -> ChangeError {
         return error;
     }
     let id = path.to_owned();
-    if agent_words::is_missing(&error.message) {
+    if Refusal::NoSuchFile.is_in(&error.message) {
         let message = format!("the guest has no command '{path}'");
         return ChangeError::new(ErrorKind::NoSuchThing { id }, message);
     }

@@ -11,8 +11,10 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::qemu::refusals::Refusal;
+
 use super::exec::{Exec, Executed};
-use super::{agent_words, shortened};
+use super::shortened;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -406,7 +408,7 @@ async fn ask_about(
 fn about(error: ChangeError, path: &str) -> ChangeError {
     let ErrorKind::RefusedByGuest { .. } = error.kind else { return error };
     let id = path.to_owned();
-    let missing = agent_words::is_missing(&error.message);
+    let missing = Refusal::NoSuchFile.is_in(&error.message);
     let kind = if missing { ErrorKind::NoSuchThing { id } } else { ErrorKind::RefusedByGuest { id } };
     let words = error.message;
     ChangeError { kind, message: format!("{path} in the guest: {words}"), hint: error.hint }

@@ -3,7 +3,6 @@
 //! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
 
 pub(in crate::vm) mod agent;
-mod agent_words;
 pub(in crate::vm) mod boot_watch;
 pub mod clock;
 pub mod console_size;
@@ -23,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::qemu::Command;
+use crate::qemu::refusals::Refusal;
 use crate::qmp::AgentError;
 
 use super::error::{ChangeError, ErrorKind, Why};
@@ -163,11 +163,14 @@ fn in_words(error: AgentError) -> ChangeError {
     let message = shortened(&error.told());
     match error {
         // frozen by other means than `freeze-fs`
-        AgentError::Refused { desc, .. } if agent_words::is_frozen(&desc) => freeze::frozen(message),
-        AgentError::Refused { class, desc, command } => match agent_words::is_blocked(&class, &desc) {
-            true => ChangeError::unsupported(message).hint(HINT_BLOCKED),
-            false => ChangeError::new(ErrorKind::RefusedByGuest { id: command }, message),
-        },
+        AgentError::Refused { desc, .. } if Refusal::AgentFrozen.is_in(&desc) => freeze::frozen(message),
+        AgentError::Refused { class, desc, command } => {
+            let blocked = class == "CommandNotFound" || Refusal::AgentForbids.is_in(&desc);
+            match blocked {
+                true => ChangeError::unsupported(message).hint(HINT_BLOCKED),
+                false => ChangeError::new(ErrorKind::RefusedByGuest { id: command }, message),
+            }
+        }
         AgentError::Timeout { .. } => ChangeError::new(ErrorKind::TimedOut, message),
         AgentError::Disconnected => ChangeError::not_running(),
         _ => ChangeError::new(ErrorKind::RefusedByGuest { id: "agent".to_owned() }, message),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::host::dirs::short_path;
 use crate::host::made::MadeFile;
 use crate::qemu::Command;
+use crate::qemu::refusals::Refusal;
 use crate::spec::keys::KeyCombo;
 
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -40,7 +41,7 @@ impl Handle {
         let file = Temporary::new(&status.facts.run_directory).map_err(ChangeError::host)?;
         let arguments = json!({ "filename": file.told_to_qemu, "format": "png" });
         let done = self.qmp(Command::new("screendump", arguments)).await;
-        done.map_err(ChangeError::from).map_err(|error| match error.message.contains("no console") {
+        done.map_err(ChangeError::from).map_err(|error| match Refusal::NoDisplay.is_in(&error.message) {
             true => ChangeError::unsupported("this VM has no display to take a picture of")
                 .hint("start it with `--display headless`, which is a video device without a window"),
             false => error,

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::dirs::process_with;
+use crate::qemu::refusals::Refusal;
 
 use crate::vm::error::ChangeError;
 use crate::vm::takeover::adopt;
 
 /// Whether these words of QEMU's are about a lock on an image.
 pub(in crate::vm) fn is_lock(said: &str) -> bool {
-    said.contains("Failed to get ") && said.contains(" lock")
+    Refusal::ImageLocked.is_in(said)
 }
 
 /// Which of these files is locked, and by whom: a VM of this user's, or a process. Looks at all processes.

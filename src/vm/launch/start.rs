@@ -17,6 +17,7 @@ use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remov
 use crate::host::oom::OomKills;
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
+use crate::qemu::refusals::Refusal;
 use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
@@ -253,7 +254,7 @@ impl Failure {
             Self::Start(error) => return error,
             Self::Monitor(why) => why,
         };
-        if words.contains("vhost")
+        if Refusal::VhostUser.is_in(&words)
             && let Some((directory, said)) = shares.failure().await
         {
             return StartError::Share { directory, said };

@@ -16,6 +16,7 @@ use crate::host::ports::PortError;
 use crate::host::programs::ProgramError;
 use crate::host::saved::SavedError;
 use crate::qemu::Unsupported;
+use crate::qemu::refusals::Refusal;
 use crate::spec::VmName;
 
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -229,7 +230,7 @@ impl StartError {
         match self {
             Self::Usage { hint, .. } | Self::File { hint, .. } => hint.clone(),
             Self::Image { error, .. } => error.hint.clone(),
-            Self::Qemu { said } if said.contains("cannot use stdio") => Some(
+            Self::Qemu { said } if Refusal::StdioTaken.is_in(said) => Some(
                 "QEMU's standard streams are the guest's console; `vmrun ctl hmp` and `--qmp` are ways to its monitors".to_owned(),
             ),
             Self::Killed { death, .. } => death.hint(),
@@ -276,19 +277,15 @@ impl StartError {
 
 /// What to do where QEMU could not show a display.
 fn display_hint(said: &str) -> Option<&'static str> {
-    let has = |words: &str| said.contains(words);
-    if has("qemu-system-gui") || (has("Display '") && has("is not available")) {
-        return Some("QEMU's windows are a package of their own: Debian and Ubuntu call it qemu-system-gui");
-    }
-    if has("gtk initialization failed") || has("Could not initialize SDL") {
-        return Some(
+    match Refusal::first(&[Refusal::NoWindows, Refusal::NoDesktop, Refusal::NoSpice], said)? {
+        Refusal::NoWindows => {
+            Some("QEMU's windows are a package of their own: Debian and Ubuntu call it qemu-system-gui")
+        }
+        Refusal::NoDesktop => Some(
             "is $DISPLAY or $WAYLAND_DISPLAY that of a running desktop, which lets you in? `--display headless` needs none",
-        );
+        ),
+        _ => Some("this QEMU has no SPICE; `--display vnc=unix:PATH` is there in nearly every one"),
     }
-    if has("-spice") && (has("invalid option") || has("spice support")) {
-        return Some("this QEMU has no SPICE; `--display vnc=unix:PATH` is there in nearly every one");
-    }
-    None
 }
 
 /// For errors of the system.

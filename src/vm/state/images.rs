@@ -110,6 +110,17 @@ impl Images {
         asked: Option<ImageFormat>,
         allow: &[PathBuf],
     ) -> Result<Opened, ChangeError> {
+        self.open_with_hint(file, asked, allow, BackingError::hint)
+    }
+
+    /// The same with another hint where the files that an image leads to are refused: not every command has `--allow-backing`.
+    pub(in crate::vm) fn open_with_hint(
+        &self,
+        file: &Path,
+        asked: Option<ImageFormat>,
+        allow: &[PathBuf],
+        hint: fn(&BackingError) -> Option<String>,
+    ) -> Result<Opened, ChangeError> {
         let size = image::look(file).map_err(from_image)?;
         let identity = ImageIdentity::of(file).map_err(from_image)?;
         let (format, virtual_size) = self.format(file, asked, &identity)?;
@@ -117,8 +128,7 @@ impl Images {
         let known = |open: &File, identity: &ImageIdentity, file: &Path| {
             self.was_raw(open, identity, file).unwrap_or(false).then_some(ImageFormat::Raw)
         };
-        let image =
-            image::resolve(file, format, allow, &known).map_err(ChangeError::hinted(BackingError::hint))?;
+        let image = image::resolve(file, format, allow, &known).map_err(ChangeError::hinted(hint))?;
         let raw_size = (format == ImageFormat::Raw).then_some(size);
         Ok(Opened {
             identity: image.identity,
