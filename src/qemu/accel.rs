@@ -1,7 +1,7 @@
 //! Accelerator and processor.
 
 use super::machine::Family;
-use super::{HostFacts, Machine};
+use super::{HostFacts, Machine, models};
 use crate::spec::{Accel, Arch, VmSpec};
 
 /// `-accel`.
@@ -32,7 +32,9 @@ pub(super) fn device_defaults(machine: &Machine, host: &HostFacts) -> Vec<String
     if host.accel != Accel::Tcg || !machine.has_pci() {
         return Vec::new();
     }
-    ["virtio-blk", "virtio-scsi"].map(|kind| format!("{}.ioeventfd=off", machine.virtio(kind))).into()
+    [models::VIRTIO_DISK, models::VIRTIO_SCSI]
+        .map(|kind| format!("{}.ioeventfd=off", machine.virtio(kind)))
+        .into()
 }
 
 /// The interrupt controller's version, where `-machine` needs to be told.

@@ -1,11 +1,11 @@
 //! Which controllers a VM starts with, from what is to hang on them.
 
-use super::{Device, Machine};
+use super::{Device, Machine, models};
 use crate::spec::{Boot, DiskBus, VmSpec};
 
 /// Whether the VM starts with a USB controller.
 pub fn uses_usb(machine: &Machine, spec: &VmSpec) -> bool {
-    let asked = spec.usb || has_disk(spec, DiskBus::Usb) || has_driver(spec, "usb-");
+    let asked = spec.usb || has_disk(spec, DiskBus::Usb) || has_driver(spec, models::USB);
     // keyboard and pointer of a VM with a screen, unless they are virtio ones
     let for_screen = spec.display.has_screen() && machine.has_pci();
     machine.has_usb() && (asked || for_screen)
@@ -17,7 +17,7 @@ const USB_PORTS: u32 = 15;
 /// The USB controller, cold or hot. A device that finds no free port ends up behind a hub which QEMU plugs in by itself:
 /// that has full speed only, and Linux does not see what hangs on it.
 pub(super) fn usb(machine: &Machine) -> Device {
-    Device::new("qemu-xhci", machine.ids().usb).with("p2", USB_PORTS).with("p3", USB_PORTS)
+    Device::new(models::XHCI, machine.ids().usb).with("p2", USB_PORTS).with("p3", USB_PORTS)
 }
 
 /// Whether the VM starts with a SCSI controller.

@@ -5,17 +5,17 @@ use std::path::Path;
 use super::boot_order::BootOrder;
 use super::machine::Family;
 use super::object::Object;
-use super::{BlockNode, Device, Machine, block, disk_options, ids};
+use super::{BlockNode, Device, Machine, block, disk_options, ids, models};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskOptions, Image, ImageFormat, VmSpec};
 
 /// The model of a disk on a bus.
 pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
     match bus {
-        DiskBus::Virtio => machine.virtio("virtio-blk"),
-        DiskBus::Scsi => "scsi-hd".to_owned(),
-        DiskBus::Sata => "ide-hd".to_owned(),
-        DiskBus::Usb => "usb-storage".to_owned(),
-        DiskBus::Nvme => "nvme".to_owned(),
+        DiskBus::Virtio => machine.virtio(models::VIRTIO_DISK),
+        DiskBus::Scsi => models::SCSI_DISK.to_owned(),
+        DiskBus::Sata => models::IDE_DISK.to_owned(),
+        DiskBus::Usb => models::USB_STORAGE.to_owned(),
+        DiskBus::Nvme => models::NVME.to_owned(),
     }
 }
 
@@ -32,9 +32,17 @@ pub fn disk(machine: &Machine, disk: &Disk, bus: Option<&str>) -> Device {
     }
 }
 
+/// The model of the CD-ROM drives that a VM has from the start, and their bus.
+pub fn cd_driver(machine: &Machine) -> (&'static str, DiskBus) {
+    match machine.has_ide_cd() {
+        true => (models::IDE_CD, DiskBus::Sata),
+        false => (models::SCSI_CD, DiskBus::Scsi),
+    }
+}
+
 /// A CD-ROM drive, with the medium in block node `medium` or empty.
 fn cd(machine: &Machine, id: &str, bus: &str, medium: Option<&str>) -> Device {
-    let device = Device::new(if machine.has_ide_cd() { "ide-cd" } else { "scsi-cd" }, id).on(bus);
+    let device = Device::new(cd_driver(machine).0, id).on(bus);
     match medium {
         Some(node) => device.with("drive", node),
         None => device,
@@ -43,7 +51,7 @@ fn cd(machine: &Machine, id: &str, bus: &str, medium: Option<&str>) -> Device {
 
 /// The SCSI controller, cold or hot.
 pub fn scsi_controller(machine: &Machine, bus: Option<&str>) -> Device {
-    Device::new(machine.virtio("virtio-scsi"), machine.ids().scsi).on(bus)
+    Device::new(machine.virtio(models::VIRTIO_SCSI), machine.ids().scsi).on(bus)
 }
 
 /// Everything that the drives of a starting VM need, in the order of the command line.

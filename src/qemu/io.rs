@@ -5,7 +5,7 @@ use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::places::{FUNCTIONS, PORTS};
-use super::{Device, Machine, ids};
+use super::{Device, Machine, ids, models};
 use crate::spec::{MacAddress, Networking, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
@@ -84,7 +84,7 @@ pub struct Card<'a> {
 /// QEMU's name of a network card's model.
 pub fn card_driver(machine: &Machine, model: NicModel) -> String {
     match model {
-        NicModel::Virtio => machine.virtio("virtio-net"),
+        NicModel::Virtio => machine.virtio(models::VIRTIO_NIC),
         model => model.as_str().to_owned(),
     }
 }

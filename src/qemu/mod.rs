@@ -7,6 +7,7 @@
 //! | [`device`], [`block`], [`netdev`], [`object`] | one description each for the cold argument and the hot-plug command |
 //! | [`disk_options`], [`boot_order`] | what is said of a disk besides its image; what the firmware tries first |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
+//! | [`models`] | the device models that vmrun tells apart: one table |
 //! | `places` | where on the guest's buses vmrun's own devices sit |
 //! | [`refusals`] | the texts of QEMU that decide what vmrun does, each with its version and a sample |
 //! | [`slots`] | the account of what can still be plugged |
@@ -34,12 +35,14 @@ pub mod io;
 pub mod machine;
 pub mod media;
 pub mod migration;
+pub mod models;
 pub mod netdev;
 pub mod object;
 pub mod pci;
 mod places;
 pub mod plan;
 pub mod properties;
+pub mod query_block;
 pub mod quote;
 pub mod refusals;
 pub mod replug;

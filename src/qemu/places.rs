@@ -18,6 +18,7 @@
 use std::ffi::OsStr;
 
 use super::machine::Family;
+use super::models::Class;
 use super::{Device, Machine, ids, wrapped};
 use crate::spec::{Boot, DiskBus, Networking, VmSpec};
 
@@ -96,7 +97,7 @@ impl<'a> Places<'a> {
             _ if id == ids.keyboard && self.is_ccw() => self.away(VIDEO + 1),
             _ if id == ids.tablet && self.is_ccw() => self.away(VIDEO + 2),
             _ if id == BRIDGE_ID || id == BRIDGE_PORT_ID => BRIDGE,
-            _ if device.driver.starts_with("virtio-blk") || device.driver == "nvme" => {
+            _ if matches!(Class::of(&device.driver), Class::Disk(DiskBus::Virtio | DiskBus::Nvme)) => {
                 return self.disk(device);
             }
             _ => return self.one_of_many(device),

@@ -8,7 +8,7 @@ use super::ids::Ids;
 use super::io::{self, Card};
 use super::object::{self, Object};
 use super::{
-    BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, netdev,
+    BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, models, netdev,
 };
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, Disk, DiskOptions, Image};
@@ -77,6 +77,14 @@ impl Controller {
         }
     }
 
+    /// Its model.
+    pub fn driver(self, machine: &Machine) -> String {
+        match self {
+            Self::Usb => models::XHCI.to_owned(),
+            Self::Scsi => machine.virtio(models::VIRTIO_SCSI),
+        }
+    }
+
     /// Whether it has this id in a VM of any layout.
     pub fn is_named(self, id: &str) -> bool {
         Ids::all().iter().any(|ids| self.id(ids) == id)
@@ -141,13 +149,13 @@ pub fn add_usb(id: &DeviceId, plug: &UsbPlug, bus: &str) -> Vec<Step> {
     let device = |driver: &str| Device::new(driver, name).on(bus);
     match plug {
         UsbPlug::Host { bus, address } => {
-            vec![Step::device(&device("usb-host").with("hostbus", *bus).with("hostaddr", *address))]
+            vec![Step::device(&device(models::USB_HOST).with("hostbus", *bus).with("hostaddr", *address))]
         }
         UsbPlug::HostNode { path } => {
-            vec![Step::device(&device("usb-host").with("hostdevice", path.to_string_lossy()))]
+            vec![Step::device(&device(models::USB_HOST).with("hostdevice", path.to_string_lossy()))]
         }
         UsbPlug::Stick { .. } => {
-            let stick = device("usb-storage").with("drive", name).with("removable", true);
+            let stick = device(models::USB_STORAGE).with("drive", name).with("removable", true);
             vec![Step::device(&stick)]
         }
         UsbPlug::Driver { driver, properties } => {

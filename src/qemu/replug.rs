@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::plan::{Controller, Step};
-use super::{Command, Machine, disk_options, drives, hostless};
+use super::{Command, Machine, disk_options, drives, hostless, models};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, DiskBus, DiskOptions, ImageFormat, MacAddress, NicModel};
 
@@ -132,7 +132,7 @@ impl Replug {
             _ if machine.ids().is_reserved(id) => return Err(wrong("the id is one of vmrun's own")),
             (_, Some(_), _) => {
                 let image = image(id, commands).ok_or_else(|| wrong("its image makes no sense"))?;
-                match driver == "usb-storage" && rest.get("removable") == Some(&Value::Bool(true)) {
+                match driver == models::USB_STORAGE && rest.get("removable") == Some(&Value::Bool(true)) {
                     true => What::Stick(image),
                     false => {
                         let bus = disk_bus(machine, &driver)

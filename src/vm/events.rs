@@ -6,17 +6,16 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::qemu::Command;
-use crate::qmp::{CommandError, Event, View};
+use crate::qmp::{Event, View};
 use crate::spec::OnPanic;
 
 use super::changes::{media, remove, taken};
 use super::handle::ShutdownOptions;
 use super::owner::Owner;
 use crate::vm::guest::agent::Loss;
+use crate::vm::look::look_again;
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::run_state::RunState;
-use crate::vm::takeover::adopt::agent_port_is_open;
-use crate::vm::takeover::rebuild;
 
 /// What a guest's ACPI answers to when it is asked to let memory or a processor go (ACPI 6.4, table 6.12).
 const EJECT_REQUEST: u64 = 3;
@@ -72,21 +71,16 @@ pub(super) fn catch_up(owner: &mut Owner) {
     let leaving = owner.inventory.devices().filter(|entry| entry.phase == Phase::Removing);
     let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
     let before = owner.inventory.run_state;
-    let (session, ids) = (owner.session.clone(), owner.machine.ids());
-    let look = async move {
-        let (there, state) = (rebuild::peripherals(&session).await?, rebuild::run_state(&session).await?);
-        Ok((there, state, agent_port_is_open(&session, ids).await))
-    };
-    owner.spawn(look, move |owner, found: Result<_, CommandError>| {
-        let (there, state, agent) = match found {
-            Ok(found) => found,
+    owner.spawn(look_again(owner), move |owner, seen| {
+        let seen = match seen {
+            Ok(seen) => seen,
             Err(error) => return log::warn!("QEMU could not be asked what has happened: {error}"),
         };
-        let gone = leaving.iter().filter(|id| there.iter().all(|(other, _)| other != *id));
-        gone.for_each(|id| remove::deleted(owner, id));
+        let state = seen.inventory.run_state;
+        leaving.iter().filter(|id| !seen.present.contains(*id)).for_each(|id| remove::deleted(owner, id));
         // it may have been closed and opened again
         agent_port(owner, false);
-        if agent {
+        if seen.agent_open {
             agent_port(owner, true);
         }
         // what came by an event meanwhile is newer, and a paused VM that was reset is as new to QEMU

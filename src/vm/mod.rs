@@ -17,6 +17,7 @@ mod guest;
 mod handle;
 mod ladder;
 mod launch;
+mod look;
 mod owner;
 mod running;
 mod signals;

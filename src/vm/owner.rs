@@ -37,6 +37,7 @@ use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::boot_watch::{BootWatch, NothingToBoot};
 use crate::vm::guest::resets::Resets;
 use crate::vm::launch::process::Process;
+use crate::vm::look;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
@@ -46,7 +47,6 @@ use crate::vm::state::outcome::{Evidence, Outcome};
 use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::status::{Published, Status, Told};
-use crate::vm::takeover::wrap;
 
 /// How long the events that QEMU wrote before its end may take to be read after it.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -244,10 +244,10 @@ impl Owner {
         match ask {
             // of a VM that others change, too: nothing that was told of it holds
             Ask::Status(reply) => {
-                wrap::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
+                look::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
             Ask::Change(change, turn, reply) if change.rules().fresh_inventory => {
-                wrap::refreshed(self, |owner| owner.start_change(change, turn, reply));
+                look::refreshed(self, |owner| owner.start_change(change, turn, reply));
             }
             Ask::Change(change, turn, reply) => self.start_change(change, turn, reply),
             Ask::Raw(command, turn, reply) => changes::raw(self, &command, |result| {

@@ -15,8 +15,8 @@ use crate::qemu::Command;
 
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
+use crate::qemu::query_block::drive_of;
 use crate::vm::state::inventory::{Entry, Kind};
-use crate::vm::takeover::rebuild::drive_of;
 
 pub use nics::{NicStats, Source};
 

@@ -91,10 +91,7 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
     let device: DeviceId = id.parse().map_err(|error| ChangeError::invalid("id", error))?;
     owner.inventory.insert(Entry {
         id: device,
-        driver: match controller {
-            Controller::Usb => "qemu-xhci".to_owned(),
-            Controller::Scsi => owner.machine.virtio("virtio-scsi"),
-        },
+        driver: controller.driver(&owner.machine),
         slot: None,
         phase: Phase::Adding,
         taken: None,

@@ -11,10 +11,9 @@ use crate::vm::changes::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
 use crate::vm::handle::RawTurn;
+use crate::vm::look::{look_again, refreshed};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::run_state::RunState;
-use crate::vm::takeover::rebuild;
-use crate::vm::takeover::wrap;
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
     owner.command(&Command::new(execute, Value::Null), |_, result| {
@@ -157,23 +156,18 @@ fn hmp_line(command: &Command) -> &str {
     command.arguments.get("command-line").and_then(Value::as_str).unwrap_or_default().trim_start()
 }
 
-/// Takes what is in QEMU and not in the books into the books.
+/// Takes what is in QEMU and not in the inventory into the inventory.
 fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + 'static) {
     if owner.is_wrapped() {
-        return wrap::refreshed(owner, |_| then());
+        return refreshed(owner, |_| then());
     }
-    let (session, files, spec) = (owner.session.clone(), owner.files, owner.spec.clone());
-    let pending = owner.journal.pending().clone();
-    owner.spawn(
-        async move { rebuild::look(&session, files, &spec, &pending).await },
-        move |owner, result| {
-            match result {
-                Ok(found) => owner.inventory.take_in(found, forwards_went),
-                Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),
-            }
-            then();
-        },
-    );
+    owner.spawn(look_again(owner), move |owner, seen| {
+        match seen {
+            Ok(seen) => owner.inventory.take_in(seen.inventory, forwards_went),
+            Err(error) => log::warn!("QEMU could not be asked what has changed: {error}"),
+        }
+        then();
+    });
 }
 
 /// A line of the human monitor.

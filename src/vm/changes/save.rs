@@ -18,7 +18,6 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::journal::Job;
 use crate::vm::state::opened;
 use crate::vm::state::run_state::RunState;
-use crate::vm::takeover::rebuild::images_of;
 
 /// Saves the VM and ends QEMU: the answer comes when the file is whole, QEMU's end after that.
 pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Progress>, reply: Reply) {
@@ -47,7 +46,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         cards: owner.journal.cards().clone(),
         limits,
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
-        images: opened::identities(&images_of(&owner.spec, &owner.journal.pending().images)),
+        images: opened::identities(&opened::images_of(&owner.spec, &owner.journal.pending().images)),
         present: present(&owner.inventory),
         running,
         file: file.clone(),

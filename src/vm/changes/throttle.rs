@@ -6,11 +6,11 @@ use crate::qemu::{Command, block};
 use crate::spec::Limits;
 
 use super::answer;
+use crate::qemu::query_block::{drive_of, limits_of};
 use crate::vm::changes::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::{Kind, Phase};
-use crate::vm::takeover::rebuild::{drive_of, limits_of};
 
 fn is_disk(entry: &crate::vm::state::inventory::Entry) -> bool {
     matches!(entry.kind, Kind::Disk(_))

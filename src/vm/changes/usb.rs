@@ -2,6 +2,7 @@
 
 use crate::host::image::BackingError;
 use crate::host::usb::{UsbHostError, UsbRoots, resolve};
+use crate::qemu::models;
 use crate::qemu::plan::{self, Controller, UsbPlug};
 use crate::spec::{DeviceId, DeviceSpec, DiskOptions, FileId, UsbSelector};
 
@@ -55,7 +56,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                     })?;
                     let path = file.display().to_string();
                     Ok(Resolved {
-                        driver: "usb-storage".to_owned(),
+                        driver: models::USB_STORAGE.to_owned(),
                         description: format!("stick with {path}"),
                         file: Some(path),
                         identity: image.identity,
@@ -70,7 +71,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
                 let device =
                     resolve(&host, &UsbRoots::default()).map_err(ChangeError::hinted(UsbHostError::hint))?;
                 Ok(Resolved {
-                    driver: "usb-host".to_owned(),
+                    driver: models::USB_HOST.to_owned(),
                     description: device.to_string(),
                     file: None,
                     identity: None,

@@ -17,6 +17,7 @@ use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remov
 use crate::host::oom::OomKills;
 use crate::host::sys;
 use crate::qemu::netdev::set_link;
+use crate::qemu::query_block::drive_of;
 use crate::qemu::refusals::Refusal;
 use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
@@ -32,6 +33,7 @@ use crate::vm::console::{self, Console, ConsoleLog};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::INBOX_LENGTH;
+use crate::vm::look::{Whose, look};
 use crate::vm::running::{Running, Whole};
 use crate::vm::signals::Signals;
 use crate::vm::state::facts::Facts;
@@ -39,10 +41,9 @@ use crate::vm::state::inventory::{Bound, Inventory};
 use crate::vm::state::journal::{Cards, Journal, Pending};
 use crate::vm::state::opened::{self, Files, ImageNodes};
 use crate::vm::state::outcome::Exit;
-use crate::vm::state::plugged::{Plugged, Record};
+use crate::vm::state::plugged::{Plugged, Record, fill_options};
 use crate::vm::state::run_state::RunState;
 use crate::vm::takeover::adopt::VmFile;
-use crate::vm::takeover::rebuild;
 
 /// How long a QEMU whose monitor has hung up may take to end.
 const LAST_BREATH: Duration = Duration::from_secs(5);
@@ -317,7 +318,7 @@ async fn speak(
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
     let files = Files::of(process.pid());
-    let images = rebuild::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
+    let images = opened::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
     opened::check(&connected.session, files, images).await.map_err(StartError::Opened)?;
     let (books, runs) = match restored {
         None => (None, !prepared.options.paused),
@@ -331,9 +332,12 @@ async fn speak(
         // what came by them has an id or is nobody's to change
         false => {
             let session = &connected.session;
-            let devices = rebuild::look(session, files, &prepared.spec, &Pending::default()).await?;
-            let (cpus, memory) = size(session, &prepared.spec).await?;
+            let whose = Whose::Ours { spec: &prepared.spec, pending: &Pending::default() };
+            let seen = look(session, files, whose).await?;
+            let cpus = seen.system.cpus.unwrap_or(prepared.spec.cpus);
+            let memory = seen.system.base_memory.and_then(Size::from_bytes).unwrap_or(prepared.spec.memory);
             (file.spec.cpus, file.spec.memory) = (cpus, memory);
+            let devices = seen.inventory;
             Some(Added { devices, cpus, memory })
         }
     };
@@ -355,21 +359,12 @@ async fn speak(
     Ok(Spoken { facts: file.facts, connected, agent, console, forwards, added, books })
 }
 
-/// What the user's own arguments have made of the VM.
+/// What the user's own arguments have made of the VM: devices, and processors and memory by `-smp` and `-m`.
 struct Added {
     /// Their devices, among others.
     devices: Inventory,
     cpus: u32,
     memory: Size,
-}
-
-/// Processors and memory, which `-smp` and `-m` behind `--` decide.
-async fn size(session: &Session, spec: &VmSpec) -> Result<(u32, Size), Failure> {
-    let cpus = session.run(&Command::new("query-cpus-fast", Value::Null)).await?;
-    let memory = session.run(&Command::new("query-memory-size-summary", Value::Null)).await?;
-    let cpus = cpus.as_array().and_then(|cpus| u32::try_from(cpus.len()).ok());
-    let memory = memory["base-memory"].as_u64().and_then(Size::from_bytes);
-    Ok((cpus.unwrap_or(spec.cpus), memory.unwrap_or(spec.memory)))
 }
 
 /// What QEMU has, how it came there, and what QEMU does not tell of it.
@@ -409,8 +404,9 @@ async fn go_on(
     let pending = Pending { cards, images: plugged, ..Pending::default() };
     // written before the guest runs, as all that whoever takes over needs
     pending.write(&prepared.run);
-    let mut inventory = rebuild::look(&connected.session, files, &prepared.spec, &pending).await?;
-    rebuild::fill_options(&mut inventory, &Machine::of(&prepared.spec), &prepared.spec, &record);
+    let whose = Whose::Ours { spec: &prepared.spec, pending: &pending };
+    let mut inventory = look(&connected.session, files, whose).await?.inventory;
+    fill_options(&mut inventory, &Machine::of(&prepared.spec), Some(&prepared.spec), &record);
     let runs = running && !prepared.options.paused;
     inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
     Ok(Books { inventory, record, pending })
@@ -431,7 +427,7 @@ async fn set_again(
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     for (id, limits) in limits {
         // its own name for the part that has the drive
-        if let Some(drive) = rebuild::drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
+        if let Some(drive) = drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
             session.run(&block::throttle(drive, limits)).await?;
         }
     }

@@ -1,6 +1,6 @@
 //! The network card that a VM has from the start, as the books have it.
 
-use crate::qemu::{Machine, ids};
+use crate::qemu::{Machine, ids, models};
 use crate::spec::{Networking, VmSpec};
 
 use super::inventory::{Entry, Kind, NicFacts, Phase};
@@ -12,7 +12,7 @@ pub(in crate::vm) fn cold(machine: &Machine, spec: &VmSpec) -> Option<Entry> {
     }
     Some(Entry {
         id: ids::NIC.parse().ok()?,
-        driver: machine.virtio("virtio-net"),
+        driver: machine.virtio(models::VIRTIO_NIC),
         slot: None,
         phase: Phase::Present,
         taken: None,

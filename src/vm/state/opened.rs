@@ -12,7 +12,7 @@ use crate::host::image::file_id;
 use crate::host::open_files::{Held, held_by};
 use crate::qemu::{Command, block};
 use crate::qmp::{CommandError, Session};
-use crate::spec::{FileId, Image};
+use crate::spec::{FileId, Image, VmSpec};
 
 use super::open_files::OpenFiles;
 use crate::vm::changes::saving::blocking;
@@ -21,6 +21,14 @@ use crate::vm::error::ChangeError;
 
 /// Images by the names of their block nodes.
 pub(in crate::vm) type ImageNodes = BTreeMap<String, Image>;
+
+/// The images that vmrun has given to QEMU, by the names of their nodes: those from the start, and those that came since.
+pub(in crate::vm) fn images_of(spec: &VmSpec, since: &ImageNodes) -> ImageNodes {
+    let first = spec.disks.iter().map(|disk| (disk.id.to_string(), disk.image.clone()));
+    let mut images: ImageNodes = first.collect();
+    images.extend(since.iter().map(|(node, image)| (node.clone(), image.clone())));
+    images
+}
 
 /// The process whose files QEMU's are.
 #[derive(Debug, Clone, Copy)]

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::host::dirs::{RunDir, names};
 use crate::qemu::plan::Step;
-use crate::qemu::{Command, ids};
-use crate::spec::Networking;
+use crate::qemu::replug::{Replug, What};
+use crate::qemu::{Command, Machine, ids};
+use crate::spec::{Networking, VmSpec};
 
 use super::inventory::{Inventory, Kind};
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -121,6 +122,27 @@ impl Plugged {
             .and_then(|text| self.run.write(FILE, &text));
         if let Err(error) = written {
             log::warn!("what is plugged could not be written down: {error}");
+        }
+    }
+}
+
+/// Adds what QEMU does not tell of disks: what was said of them at the start, or when they were plugged.
+pub(in crate::vm) fn fill_options(
+    inventory: &mut Inventory,
+    machine: &Machine,
+    spec: Option<&VmSpec>,
+    record: &Record,
+) {
+    let disks = spec.map(|spec| spec.disks.iter()).into_iter().flatten();
+    let cold = disks.map(|disk| (disk.id.to_string(), disk.options));
+    let hot =
+        record.hot.iter().filter_map(|hot| match Replug::read(machine, &hot.id, &hot.commands).ok()?.what {
+            What::Disk { options, .. } => Some((hot.id.clone(), options)),
+            _ => None,
+        });
+    for (id, options) in cold.chain(hot) {
+        if let Some(Kind::Disk(facts)) = inventory.device_mut(&id).map(|entry| &mut entry.kind) {
+            facts.options = options;
         }
     }
 }

@@ -20,12 +20,11 @@ use crate::host::dirs::{
 };
 use crate::host::sys;
 use crate::qemu::Command;
-use crate::qemu::ids::Ids;
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
 
-use super::rebuild::rebuild;
 use super::take_over::TakeOver;
+use super::unfinished;
 use crate::vm::changes::snapshots::take_back;
 use crate::vm::console::{self, ConsoleLog};
 use crate::vm::guest::agent::AgentLink;
@@ -33,6 +32,7 @@ use crate::vm::launch::prepare::{Doors, Serial, remove_screen};
 use crate::vm::launch::process::Process;
 use crate::vm::launch::start::connect_to;
 use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::look::{self, Whose};
 use crate::vm::running::{OUTCOME_FILE, Running};
 use crate::vm::signals::Signals;
 use crate::vm::state::facts::Facts;
@@ -252,16 +252,17 @@ async fn take_over(
         take_back(&session, job).await.map_err(failed)?;
     }
     let files = Files::of(file.facts.qemu_pid);
-    let mut inventory = rebuild(&session, files, &file.spec, &pending).await.map_err(failed)?;
-    if inventory.run_state == RunState::Starting {
+    let whose = Whose::Ours { spec: &file.spec, pending: &pending };
+    let mut seen = look::look(&session, files, whose).await.map_err(failed)?;
+    unfinished::finish(&session, &pending, &mut seen, true).await;
+    if seen.inventory.run_state == RunState::Starting {
         // paused, and reset since
-        inventory.run_state = RunState::Paused;
+        seen.inventory.run_state = RunState::Paused;
     }
     if !file.begun {
         file.begun = true;
         file.write(&run)?;
     }
-    let agent_open = agent_port_is_open(&session, Ids::of(file.spec.layout)).await;
     let process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
     let taken = TakeOver {
         run,
@@ -273,10 +274,10 @@ async fn take_over(
         session,
         events,
         machine: None,
-        inventory,
+        inventory: seen.inventory,
         pending,
         agent,
-        agent_open,
+        agent_open: seen.agent_open,
         console,
     };
     Ok(taken.into_running())
@@ -284,16 +285,6 @@ async fn take_over(
 
 fn connect(run: &RunDir, name: &str) -> Result<tokio::net::UnixStream, StartError> {
     connect_to(run, name).map_err(system("a socket to QEMU"))
-}
-
-/// Whether the guest has opened the agent's port.
-pub(in crate::vm) async fn agent_port_is_open(session: &Session, ids: &Ids) -> bool {
-    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
-    let agent = |chardev: &&Value| chardev["label"] == ids.agent_chardev;
-    chardevs
-        .as_array()
-        .and_then(|all| all.iter().find(agent).map(|agent| agent["frontend-open"] == true))
-        .unwrap_or(false)
 }
 
 /// Ends a QEMU whose supervisor died before it let the guest run; whether there was one, which is gone now. Nobody has looked yet at what

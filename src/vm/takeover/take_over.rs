@@ -12,7 +12,6 @@ use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 
 use super::adopt::VmFile;
-use super::rebuild::fill_options;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::INBOX_LENGTH;
@@ -25,7 +24,7 @@ use crate::vm::state::images::Images;
 use crate::vm::state::inventory::{Inventory, Kind};
 use crate::vm::state::journal::{Journal, Pending};
 use crate::vm::state::open_files::OpenFiles;
-use crate::vm::state::plugged::Plugged;
+use crate::vm::state::plugged::{Plugged, fill_options};
 
 /// What there is of a VM that is taken over; see the fields of the same names of [`Whole`].
 pub(in crate::vm) struct TakeOver {
@@ -78,7 +77,7 @@ impl TakeOver {
         images.saw(&inventory, &OpenFiles::of(facts.qemu_pid));
         let plugged = Plugged::read(Arc::clone(&run));
         let kind = machine.clone().unwrap_or_else(|| Machine::of(&spec));
-        fill_options(&mut inventory, &kind, &spec, plugged.record());
+        fill_options(&mut inventory, &kind, Some(&spec), plugged.record());
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         Running::assemble(Whole {
             images,

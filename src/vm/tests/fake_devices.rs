@@ -129,7 +129,7 @@ impl Model {
 
     /// What `query-block` tells of a device's drive.
     pub(super) fn drive(&self, id: &str) -> Value {
-        crate::vm::takeover::rebuild::drive_of(&self.blocks(), id).cloned().unwrap_or_default()
+        crate::qemu::query_block::drive_of(&self.blocks(), id).cloned().unwrap_or_default()
     }
 
     /// As QEMU names drives: virtio's is in a part of the device.
@@ -214,10 +214,31 @@ impl Model {
             }
             ["info", "usernet"] => self.usernet(),
             ["info", "usb"] => self.usb(),
+            ["info", "qtree"] => self.tree(),
+            ["info", "network"] => String::new(),
             ["info", "status"] => "VM status: running\r\n".to_owned(),
             ["set_link", ..] => String::new(),
             _ => format!("unknown command: '{line}'\r\n"),
         }
+    }
+
+    fn tree(&self) -> String {
+        let mut text = "bus: main-system-bus\r\n  type System\r\n  dev: host, id \"\"\r\n".to_owned();
+        for (id, device) in &self.devices {
+            let port = if device.bus.starts_with("slot") { "pcie-root-port" } else { "bridge" };
+            let bus = &device.bus;
+            let kind = if bus.starts_with("vmrun-usb") { "usb-bus" } else { "PCIE" };
+            text += &format!(
+                "    bus: own\r\n      dev: {port}, id \"\"\r\n        bus: {bus}\r\n          type {kind}\r\n"
+            );
+            text += &format!("          dev: {}, id \"{id}\"\r\n", device.driver);
+            for (name, value) in [("drive", &device.drive), ("netdev", &device.netdev)] {
+                if let Some(value) = value {
+                    text += &format!("            {name} = \"{value}\"\r\n");
+                }
+            }
+        }
+        text
     }
 
     fn add_forward(&mut self, netdev: &str, rule: &str) -> String {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::qemu::query_block::limits_of;
 use crate::spec::DiskBus;
 use crate::vm::state::inventory::{Kind, Phase};
-use crate::vm::takeover::rebuild::limits_of;
 use crate::vm::{Change, ErrorKind, ForwardPattern, RunState, Status};
 
 use super::fake_qemu::{Fault, Guest, Model};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::StateDir;
+use crate::qemu::models::Class;
 use crate::qemu::snapshot::Snapshot;
 use crate::qmp::hmp::usb_ports;
 use crate::qmp::{CommandError, Session};
@@ -54,7 +55,7 @@ pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
 
 /// Asks QEMU for what the books do not have.
 pub(super) async fn complete(session: &Session, devices: &mut [Present]) -> Result<(), CommandError> {
-    if devices.iter().all(|device| !device.driver.starts_with("usb-")) {
+    if devices.iter().all(|device| !Class::of(&device.driver).is_usb()) {
         return Ok(());
     }
     let ports = usb_ports(&session.hmp("info usb").await?);

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::disk_io::{self, DiskIoError};
+use crate::qemu::models::Class;
+use crate::qemu::plan::Controller;
 use crate::qemu::{Machine, Slots, drives, ids};
 use crate::spec::{
     Boot, DeviceId, Disk, DiskBus, DiskOptions, DiskSpec, ImageFormat, Limits, Request, VmSpec,
@@ -178,8 +180,7 @@ pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventor
 }
 
 fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
-    let (driver, bus) =
-        if machine.has_ide_cd() { ("ide-cd", DiskBus::Sata) } else { ("scsi-cd", DiskBus::Scsi) };
+    let (driver, bus) = drives::cd_driver(machine);
     let Ok(device) = id.parse::<DeviceId>() else { return };
     inventory.insert(Entry {
         id: device,
@@ -212,16 +213,16 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
     let uses_usb = crate::qemu::controllers::uses_usb(machine, spec);
     let mut controllers = Vec::new();
     if uses_usb {
-        controllers.push((machine.ids().usb, "qemu-xhci".to_owned()));
+        controllers.push(Controller::Usb);
     }
     if crate::qemu::controllers::uses_scsi(machine, spec) {
-        controllers.push((machine.ids().scsi, machine.virtio("virtio-scsi")));
+        controllers.push(Controller::Scsi);
     }
-    for (id, driver) in controllers {
-        if let Ok(id) = id.parse::<DeviceId>() {
+    for controller in controllers {
+        if let Ok(id) = controller.id(machine.ids()).parse::<DeviceId>() {
             inventory.insert(Entry {
                 id,
-                driver,
+                driver: controller.driver(machine),
                 slot: None,
                 phase: Phase::Present,
                 taken: None,
@@ -230,7 +231,7 @@ fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
         }
     }
     for device in &spec.devices {
-        let kind = match device.driver.starts_with("usb-") {
+        let kind = match Class::of(&device.driver).is_usb() {
             true => Kind::Usb { description: device.driver.clone(), file: None, identity: None },
             false => Kind::Other,
         };

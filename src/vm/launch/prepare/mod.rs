@@ -31,7 +31,7 @@ use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
 use crate::host::{files, iso, ports};
-use crate::qemu::{self, Channels, HostFacts, Machine, wrapped};
+use crate::qemu::{self, Channels, HostFacts, Machine, models, wrapped};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Request, VmName, VmSpec};
 
@@ -388,8 +388,9 @@ struct SpecParts {
 }
 
 fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, StartError> {
-    let usb_driver =
-        |device: &ExtraDevice| device.driver.starts_with("usb-") && !device.properties.contains_key("bus");
+    let usb_driver = |device: &ExtraDevice| {
+        device.driver.starts_with(models::USB) && !device.properties.contains_key("bus")
+    };
     let spec = VmSpec {
         name: parts.name,
         uuid: parts.uuid,

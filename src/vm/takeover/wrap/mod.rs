@@ -7,10 +7,7 @@
 //! So the streams, descriptors, signals, exit status and job control of QEMU are not vmrun's business at all: nobody stands
 //! between it and its caller. What vmrun cannot know of such a VM it finds out from QEMU, each time that it matters.
 
-mod blocks;
-mod look;
-mod refresh;
-
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,25 +29,22 @@ use crate::spec::{
 };
 
 use super::adopt::{self, VmFile};
-use super::rebuild;
 use super::take_over::TakeOver;
+use super::unfinished;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::launch::prepare::Doors;
 use crate::vm::launch::process::Process;
 use crate::vm::launch::start::connect_to;
 use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::look::{self, Seen, Whose};
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
 use crate::vm::state::facts::{Facts, Wrapped};
-use crate::vm::state::inventory::Kind;
 use crate::vm::state::journal::Pending;
 use crate::vm::state::opened::Files;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::record;
-
-use look::Seen;
-pub(in crate::vm) use refresh::refreshed;
 
 /// A QEMU may do much before it answers on its monitor for the first time: take memory, load images, wait for a migration.
 const GREETING: Duration = Duration::from_secs(24 * 3600);
@@ -277,10 +271,13 @@ async fn speak(run: &RunDir, file: &VmFile) -> Result<(Connected, Seen), String>
     let options = Options { greeting_timeout: GREETING, ..Options::default() };
     let connected = Session::connect(stream, options).await.map_err(|error| error.to_string())?;
     // a VM that was looked at before has processors
-    let known = file.facts.wrapped.as_ref().filter(|_| file.spec.cpus > 0);
-    let from_start = known.map(|wrapped| wrapped.from_start.as_slice());
-    let seen =
-        look::look(&connected.session, &file.facts, from_start).await.map_err(|error| error.to_string())?;
+    let wrapped = file.facts.wrapped.as_ref();
+    let from_start = wrapped.filter(|_| file.spec.cpus > 0).map(|wrapped| wrapped.from_start.as_slice());
+    let (none, pending) = (BTreeMap::new(), Pending::read(run));
+    let known = wrapped.map_or(&none, |wrapped| &wrapped.files);
+    let whose = Whose::Wrapped { files: known, from_start, cards: &pending.cards };
+    let files = Files::of(file.facts.qemu_pid);
+    let seen = look::look(&connected.session, files, whose).await.map_err(|error| error.to_string())?;
     Ok((connected, seen))
 }
 
@@ -300,21 +297,15 @@ async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<
     file.facts.qemu_version = format!("{major}.{minor}.{micro}");
     file.facts.qemu_package = greeting.package;
     let is_new = file.spec.cpus == 0;
-    let files = Files::of(file.facts.qemu_pid);
-    seen.tell(&mut file.spec, &mut file.facts);
+    seen.system.tell(&seen.machine, &mut file.spec, &mut file.facts);
     let pending = Pending::read(&run);
-    for (id, card) in &pending.cards {
-        if let Some(Kind::Nic(nic)) = seen.inventory.device_mut(id).map(|entry| &mut entry.kind) {
-            card.complete(nic);
-        }
-    }
     if is_new {
         if let Some(wrapped) = &mut file.facts.wrapped {
             wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
         }
         file.write(&run)?;
-    } else if let Err(error) = rebuild::tidy(&session, files, &pending, &mut seen.inventory).await {
-        log::warn!("what was half-done could not be looked at: {error}");
+    } else {
+        unfinished::finish(&session, &pending, &mut seen, false).await;
     }
     let taken = TakeOver {
         run,

@@ -1,0 +1,105 @@
+//! The questions of a look, and their answers.
+
+use serde_json::{Value, json};
+
+use crate::qemu::{Command, pci};
+use crate::qmp::{CommandError, Session};
+
+/// What QEMU has answered; null where it refused to.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) status: Value,
+    tree: Value,
+    peripherals: Value,
+    usernet: Value,
+    network: Value,
+    pub(super) blocks: Value,
+    pub(super) named_nodes: Value,
+    pub(super) pci: Value,
+    chardevs: Value,
+    target: Value,
+    pub(super) kvm: Value,
+    pub(super) uuid: Value,
+    pub(super) cpus: Value,
+    pub(super) memory: Value,
+    machine: Value,
+}
+
+impl Answers {
+    /// Asks. `strictly`: a refusal of what every QEMU answers once its machine is made is an error.
+    pub(super) async fn ask(session: &Session, strictly: bool) -> Result<Self, CommandError> {
+        let mut answers = Self::default();
+        let plain = |name: &str| Command::new(name, Value::Null);
+        let path = |path: &str| json!({ "path": path });
+        let named = Command::new("query-named-block-nodes", json!({ "flat": true }));
+        let kind = Command::new("qom-get", json!({ "path": "/machine", "property": "type" }));
+        // with whether every QEMU answers it
+        let questions = [
+            (&mut answers.status, plain("query-status"), true),
+            (&mut answers.tree, Command::hmp("info qtree"), true),
+            (&mut answers.peripherals, Command::new("qom-list", path("/machine/peripheral")), true),
+            (&mut answers.usernet, Command::hmp("info usernet"), true),
+            (&mut answers.network, Command::hmp("info network"), true),
+            (&mut answers.blocks, plain("query-block"), true),
+            (&mut answers.named_nodes, named, true),
+            (&mut answers.pci, pci::query(), false),
+            (&mut answers.chardevs, plain("query-chardev"), false),
+            (&mut answers.target, plain("query-target"), false),
+            (&mut answers.kvm, plain("query-kvm"), false),
+            (&mut answers.uuid, plain("query-uuid"), false),
+            (&mut answers.cpus, plain("query-cpus-fast"), false),
+            (&mut answers.memory, plain("query-memory-size-summary"), false),
+            (&mut answers.machine, kind, false),
+        ];
+        let commands: Vec<Command> = questions.iter().map(|(_, command, _)| command.clone()).collect();
+        for ((answer, _, always), pending) in questions.into_iter().zip(session.submit_all(&commands)) {
+            *answer = match pending.await {
+                Err(CommandError::Refused { .. }) if !(strictly && always) => Value::Null,
+                other => other?,
+            };
+        }
+        Ok(answers)
+    }
+
+    /// The text of `info qtree`.
+    pub(super) fn tree(&self) -> &str {
+        self.tree.as_str().unwrap_or_default()
+    }
+
+    /// The text of `info usernet`.
+    pub(super) fn usernet(&self) -> &str {
+        self.usernet.as_str().unwrap_or_default()
+    }
+
+    /// The text of `info network`.
+    pub(super) fn network(&self) -> &str {
+        self.network.as_str().unwrap_or_default()
+    }
+
+    /// QEMU's name of the architecture.
+    pub(super) fn target(&self) -> &str {
+        self.target["arch"].as_str().unwrap_or_default()
+    }
+
+    /// QEMU's name of the machine's type.
+    pub(super) fn machine(&self) -> &str {
+        let kind = self.machine.as_str().unwrap_or_default();
+        kind.strip_suffix("-machine").unwrap_or(kind)
+    }
+
+    /// Ids and models of everything that has an id. Some of it (memory, processors) sits on no bus, so the tree does not have it.
+    pub(super) fn peripherals(&self) -> Vec<(String, String)> {
+        let entry = |item: &Value| {
+            let kind = item["type"].as_str()?.strip_prefix("child<")?.strip_suffix('>')?;
+            Some((item["name"].as_str()?.to_owned(), kind.to_owned()))
+        };
+        self.peripherals.as_array().into_iter().flatten().filter_map(entry).collect()
+    }
+
+    /// Whether the guest has opened the port behind this chardev.
+    pub(super) fn is_open(&self, chardev: &str) -> bool {
+        let all = self.chardevs.as_array();
+        all.and_then(|all| all.iter().find(|one| one["label"] == chardev))
+            .is_some_and(|one| one["frontend-open"] == true)
+    }
+}

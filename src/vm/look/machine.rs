@@ -1,0 +1,96 @@
+//! The machine of a VM that the user has put together: its type and buses decide what can be plugged where.
+
+use std::collections::BTreeMap;
+
+use crate::qemu::machine::Family;
+use crate::qemu::models::Class;
+use crate::qemu::{Found, Machine, PlugTarget, Slots};
+use crate::qmp::hmp::user_networks;
+use crate::qmp::qtree::{Bus, Dev, Tree};
+use crate::spec::Arch;
+
+use super::answers::Answers;
+
+/// Devices that a PCI bus has room for.
+const PCI_PLACES: u8 = 32;
+/// The channel subsystem has room for more than anybody wants.
+const CCW_ROOM: usize = 200;
+
+/// What vmrun takes one of QEMU's many architectures for.
+pub(in crate::vm) fn arch(target: &str) -> Arch {
+    Arch::of_target(target).unwrap_or(Arch::X86_64)
+}
+
+/// What the machine's type and its buses decide.
+pub(super) fn found(tree: &Tree, arch: Arch, answers: &Answers) -> (Machine, Slots) {
+    let has_bus = |name: &str, kind: &str| tree.buses.iter().any(|bus| bus.name == name && bus.kind == kind);
+    let (family, target, slots): (_, _, Vec<_>) = if has_bus("pcie.0", "PCIE") {
+        let family = if arch == Arch::X86_64 { Family::Q35 } else { Family::Virt };
+        (family, PlugTarget::Slots, root_ports(tree).collect())
+    } else if has_bus("pci.0", "PCI") {
+        (Family::Pc, PlugTarget::Bus("pci.0"), pci_places(tree))
+    } else if has_bus("virtual-css", "virtual-css-bus") || arch == Arch::S390x {
+        (Family::Ccw, PlugTarget::Direct, vec![("ccw".to_owned(), None); CCW_ROOM])
+    } else {
+        (Family::Microvm, PlugTarget::None, Vec::new())
+    };
+    let found = Found {
+        usb_bus: usb_bus(tree),
+        scsi_bus: scsi_bus(tree),
+        netdev: user_networks(answers.usernet()).first().map(|name| (*name).to_owned()),
+    };
+    (Machine::found(arch, family, answers.machine(), found), Slots::found(target, slots))
+}
+
+/// Ports that take one device each while the VM runs. Those whose bus shares its name with another cannot be named.
+fn root_ports(tree: &Tree) -> impl Iterator<Item = (String, Option<String>)> {
+    // QEMU lists the last one first
+    tree.buses.iter().enumerate().rev().filter_map(|(index, bus)| {
+        let port = parent(tree, bus)?;
+        let is_port = Class::of(&port.driver) == Class::RootPort;
+        let can = port.properties.get("hotplug").is_none_or(|value| value == "true");
+        (is_port && can && tree.is_unique(&bus.name))
+            .then(|| (bus.name.clone(), tree.on(index).next().map(|dev| name_of(dev).to_owned())))
+    })
+}
+
+/// The places of `pci.0`.
+fn pci_places(tree: &Tree) -> Vec<(String, Option<String>)> {
+    let Some(bus) = tree.buses.iter().position(|bus| bus.name == "pci.0") else { return Vec::new() };
+    let mut places = BTreeMap::new();
+    for dev in tree.on(bus) {
+        let place = dev.properties.get("addr").and_then(|addr| addr.split('.').next());
+        if let Some(place) = place.and_then(|place| u8::from_str_radix(place, 16).ok()) {
+            places.entry(place).or_insert_with(|| name_of(dev).to_owned());
+        }
+    }
+    (0..PCI_PLACES).map(|place| ("pci.0".to_owned(), places.remove(&place))).collect()
+}
+
+/// The bus that takes the fastest devices, of those that can be named.
+fn usb_bus(tree: &Tree) -> Option<String> {
+    let rank = |dev: &Dev| match Class::of(&dev.driver) {
+        Class::UsbController(rank) => rank,
+        _ => u8::MAX,
+    };
+    let buses = tree.buses.iter().filter(|bus| bus.kind == "usb-bus" && tree.is_unique(&bus.name));
+    let controllers = buses.filter_map(|bus| Some((parent(tree, bus)?, bus)));
+    controllers.min_by_key(|(controller, _)| rank(controller)).map(|(_, bus)| bus.name.clone())
+}
+
+/// The bus of a virtio controller: others do not take disks while the VM runs, or a few only.
+fn scsi_bus(tree: &Tree) -> Option<String> {
+    let is_virtio = |bus: &Bus| {
+        parent(tree, bus).is_some_and(|controller| Class::of(&controller.driver) == Class::ScsiController)
+    };
+    let mut buses = tree.buses.iter().filter(|bus| bus.kind == "SCSI" && tree.is_unique(&bus.name));
+    buses.find(|bus| is_virtio(bus)).map(|bus| bus.name.clone())
+}
+
+fn parent<'a>(tree: &'a Tree, bus: &Bus) -> Option<&'a Dev> {
+    tree.devices.get(bus.parent?)
+}
+
+fn name_of(dev: &Dev) -> &str {
+    if dev.id.is_empty() { &dev.driver } else { &dev.id }
+}

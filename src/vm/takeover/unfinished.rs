@@ -1,0 +1,91 @@
+//! What a supervisor that died had half-done: the next one finishes it or takes it back.
+
+use serde_json::{Value, json};
+
+use crate::qemu::block::file_node;
+use crate::qemu::disk_options::disk_of_iothread;
+use crate::qemu::forward::forward_remove;
+use crate::qemu::media::{medium_node, medium_number};
+use crate::qemu::netdev::remove as remove_netdev;
+use crate::qemu::plan::{remove_image, remove_iothread};
+use crate::qemu::{Command, ids};
+use crate::qmp::Session;
+
+use crate::vm::look::Seen;
+use crate::vm::state::inventory::Phase;
+use crate::vm::state::journal::Pending;
+
+/// Goes on with what was half-done with devices, and ends what the dead supervisor's clients waited for. `ours`: vmrun has put the VM
+/// together, so that a back-end with one of its names is its own.
+pub(super) async fn finish(session: &Session, pending: &Pending, seen: &mut Seen, ours: bool) {
+    for id in &pending.removing {
+        if let Some(entry) = seen.inventory.device_mut(id) {
+            entry.phase = Phase::Removing;
+        }
+    }
+    close_images(session, pending, seen).await;
+    if ours {
+        close_networks(session, pending, seen).await;
+    }
+    end_probes(session, seen).await;
+}
+
+/// Closes the images of changes that were not finished, and removes those that they made.
+async fn close_images(session: &Session, pending: &Pending, seen: &Seen) {
+    let media = seen.media();
+    let orphaned_media = seen.nodes.iter().filter(|name| {
+        medium_number(name).map(medium_node).as_ref() == Some(*name) && !media.contains(*name)
+    });
+    let half_done = pending.adding.keys().chain(&pending.removing).chain(orphaned_media);
+    for id in half_done.filter(|id| !seen.present.contains(*id)) {
+        if seen.nodes.contains(id) || seen.nodes.contains(&file_node(id)) {
+            log::info!("closing the image of '{id}', whose change was not finished");
+            for step in remove_image(id) {
+                let name = step.command.arguments["node-name"].as_str().unwrap_or_default();
+                if seen.nodes.contains(name) {
+                    // the next supervisor would try again
+                    let _ = session.run(&step.command).await;
+                }
+            }
+        }
+        if let Some(Some(made)) = pending.adding.get(id) {
+            made.remove();
+        }
+    }
+    end_threads(session, &seen.present).await;
+}
+
+/// Ends the I/O threads of disks that are not there (any more).
+async fn end_threads(session: &Session, present: &[String]) {
+    let threads = session.run(&Command::new("query-iothreads", Value::Null)).await.unwrap_or_default();
+    let of_disk = |thread: &Value| disk_of_iothread(thread["id"].as_str()?).map(str::to_owned);
+    for disk in threads.as_array().into_iter().flatten().filter_map(of_disk) {
+        if !present.contains(&disk) {
+            for step in remove_iothread(&disk) {
+                // the next supervisor would try again
+                let _ = session.run(&step.command).await;
+            }
+        }
+    }
+}
+
+/// Closes the back-ends of cards that are not there (any more), and descriptors that became none.
+async fn close_networks(session: &Session, pending: &Pending, seen: &mut Seen) {
+    // the card from the start is in the journal only if it was being removed, or its cable was ever pulled
+    for id in pending.cards.keys().chain(&pending.removing).filter(|id| !seen.present.contains(*id)) {
+        let netdev = ids::netdev(id);
+        // where there is nothing to close QEMU refuses, which changes nothing
+        for command in [remove_netdev(&netdev), Command::new("closefd", json!({ "fdname": netdev }))] {
+            let _ = session.run(&command).await;
+        }
+        seen.inventory.forwards.retain(|bound| bound.netdev != netdev);
+    }
+}
+
+/// Ends the forwards of waits for a guest's port, which ended with their supervisor.
+async fn end_probes(session: &Session, seen: &mut Seen) {
+    for bound in seen.inventory.forwards.extract_if(.., |bound| bound.is_probe()) {
+        // the next supervisor would try again
+        let _ = session.run(&forward_remove(&bound.netdev, &bound.forward)).await;
+    }
+}
