@@ -204,7 +204,7 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
             Attached::Status => {
                 if let Ok(status) = vm.status().await {
                     let uptime = status.uptime().as_secs();
-                    log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.spec.name, status.run_state);
+                    log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.origin.name(), status.run_state);
                 }
             }
         }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::qemu::snapshot::Snapshot;
 use crate::spec::{BlockSize, DiskBus, Limits};
-use crate::vm::{Entry, Kind, Phase, Published, RunRecord, RunState, Status, Wrapped};
+use crate::vm::{Entry, Kind, Phase, Published, RunRecord, RunState, Status};
 
 use super::wire;
 
@@ -18,26 +18,24 @@ pub(super) fn status(status: &Status) -> wire::Status {
         RunState::Off => "stopping".to_owned(),
         state => state.to_string(),
     };
-    let machine = status.spec.machine.clone();
     let devices = status.devices.iter();
-    let wrapped = status.facts.wrapped.as_ref();
-    let or_own = |of_wrapped: fn(&Wrapped) -> String, own: String| wrapped.map_or(own, of_wrapped);
+    let origin = &status.origin;
     wire::Status {
-        name: status.spec.name.to_string(),
+        name: origin.name().to_string(),
         state,
         reason: status.reason.clone(),
         outcome: None,
         ended_unix_ms: None,
         uptime_ms: milliseconds(status.uptime()),
-        uuid: status.spec.uuid.to_string(),
-        arch: or_own(|wrapped| wrapped.target.clone(), status.spec.arch.to_string()),
-        machine: machine.unwrap_or_else(|| status.spec.arch.facts().machine.to_owned()),
-        cpus: status.spec.cpus,
-        memory_bytes: status.spec.memory.bytes(),
+        uuid: origin.uuid().to_string(),
+        arch: origin.target(),
+        machine: origin.machine().to_owned(),
+        cpus: origin.cpus(),
+        memory_bytes: origin.memory().bytes(),
         accel: status.facts.host.accel.to_string(),
         accel_reason: status.facts.accel_reason.clone(),
-        sandbox: status.spec.sandbox,
-        wrapped: Some(wrapped.is_some()),
+        sandbox: origin.sandbox(),
+        wrapped: Some(origin.is_wrapped()),
         qemu_version: status.facts.qemu_version.clone(),
         qemu_pid: status.facts.qemu_pid,
         supervisor_pid: std::process::id(),
@@ -45,8 +43,8 @@ pub(super) fn status(status: &Status) -> wire::Status {
         detached: status.facts.detached,
         run_directory: status.facts.run_directory.to_string_lossy().into_owned(),
         state_directory: status.facts.state_directory.to_string_lossy().into_owned(),
-        networking: or_own(|wrapped| wrapped.networking.clone(), status.spec.networking.to_string()),
-        mac: or_own(|wrapped| wrapped.mac.clone().unwrap_or_default(), status.spec.mac.to_string()),
+        networking: origin.networking(),
+        mac: origin.mac(),
         usb: devices.clone().filter(|entry| matches!(entry.kind, Kind::Usb { .. })).map(usb).collect(),
         disks: devices.clone().filter(|entry| matches!(entry.kind, Kind::Disk(_))).map(disk).collect(),
         forwards: status.forwards.iter().map(forward).collect(),
@@ -196,8 +194,8 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> wire::Snapshot {
 /// What is still known of a VM that has ended. Its devices have gone with it.
 pub(super) fn ended(record: &RunRecord) -> wire::Status {
     let last = Status {
-        spec: Arc::new(record.spec.clone()),
-        facts: Arc::new(record.facts.clone()),
+        origin: Arc::new(record.description.origin.clone()),
+        facts: Arc::new(record.description.facts.clone()),
         run_state: RunState::Off,
         stopping: false,
         reason: None,
@@ -214,7 +212,7 @@ pub(super) fn ended(record: &RunRecord) -> wire::Status {
         ended_unix_ms: Some(record.ended_unix_ms),
         uptime_ms: record
             .ran_ms
-            .unwrap_or_else(|| record.ended_unix_ms.saturating_sub(record.facts.started_unix_ms)),
+            .unwrap_or_else(|| record.ended_unix_ms.saturating_sub(record.description.facts.started_unix_ms)),
         supervisor_pid: 0,
         ..status(&last)
     }

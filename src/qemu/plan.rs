@@ -8,7 +8,8 @@ use super::ids::Ids;
 use super::io::{self, Card};
 use super::object::{self, Object};
 use super::{
-    BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, models, netdev,
+    BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, models,
+    netdev,
 };
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, Disk, DiskOptions, Image};

@@ -124,7 +124,8 @@ fn panicked(owner: &mut Owner, action: &str) {
     owner.evidence.panicked();
     owner.agent.lose(Loss::Panicked);
     log::warn!("the guest's kernel panicked");
-    if action == "pause" && owner.spec.on_panic == OnPanic::Reset {
+    let on_panic = owner.origin.spec().map(|spec| spec.on_panic).unwrap_or_default();
+    if action == "pause" && on_panic == OnPanic::Reset {
         log::info!("resetting it");
         owner.command(&Command::new("system_reset", Value::Null), |owner, result| {
             if result.is_ok() {

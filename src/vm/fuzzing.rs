@@ -14,7 +14,7 @@ use crate::vm::launch::prepare::fuzz_restored;
 use crate::vm::state::journal::Pending;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::plugged::Record;
-use crate::vm::takeover::adopt::VmFile;
+use crate::vm::state::vm_file::VmFile;
 
 pub(crate) fn saved(bytes: &[u8]) {
     let (file, path) = host::fuzzing::file(bytes);

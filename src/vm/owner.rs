@@ -20,7 +20,6 @@ use crate::host::oom::OomKills;
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
-use crate::spec::VmSpec;
 
 use super::bus::{Bus, Pulse};
 use super::changes;
@@ -28,6 +27,7 @@ use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
 use super::handle::{Ask, RawTurn};
 use super::ladder::Ladder;
+use super::parts::{Devices, Qemu};
 use super::signals::{Requests, Signals};
 use crate::vm::changes::change::{Change, Done};
 use crate::vm::changes::steps::{run_steps, to_the_end};
@@ -43,6 +43,7 @@ use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use crate::vm::state::journal::Journal;
 use crate::vm::state::opened::Files;
+use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::outcome::{Evidence, Outcome};
 use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
@@ -65,7 +66,7 @@ pub(super) struct Removal {
 
 /// A running VM's state and everything that can change it.
 pub(super) struct Owner {
-    pub(super) spec: Arc<VmSpec>,
+    pub(super) origin: Arc<Origin>,
     pub(super) facts: Arc<Facts>,
     pub(super) machine: Machine,
     pub(super) inventory: Inventory,
@@ -111,59 +112,55 @@ pub(super) struct Owner {
     unreachable: Option<ChangeError>,
 }
 
-/// What an owner is made of; see the fields of the same names.
+/// What an owner is made of.
 pub(super) struct Parts {
-    pub(super) spec: VmSpec,
-    pub(super) facts: Facts,
-    pub(super) machine: Machine,
-    pub(super) inventory: Inventory,
-    pub(super) session: Session,
-    pub(super) agent: AgentLink,
-    pub(super) images: Images,
+    pub(super) description: Description,
+    pub(super) qemu: Qemu,
+    pub(super) devices: Devices,
+    /// What QEMU has open.
     pub(super) files: Files,
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
     pub(super) pulse: watch::Sender<Pulse>,
     pub(super) told: Told,
-    pub(super) journal: Journal,
-    pub(super) plugged: Plugged,
-    pub(super) events: EventReceiver,
-    pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Ask>,
     pub(super) signals: Signals,
-    pub(super) started: Instant,
 }
 
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
-        let arch = parts.spec.arch;
+        let Parts { description, qemu, devices, files, state, bus, pulse, told, inbox, signals } = parts;
+        let Description { origin, facts } = description;
+        let Qemu { process, session, events, agent, started, .. } = qemu;
+        let Devices { machine, inventory, journal, plugged, images } = devices;
+        let arch = origin.arch();
         Self {
-            spec: Arc::new(parts.spec),
-            facts: Arc::new(parts.facts),
-            machine: parts.machine,
-            inventory: parts.inventory,
-            session: parts.session,
-            agent: parts.agent,
-            images: parts.images,
-            files: parts.files,
-            state: parts.state,
-            bus: parts.bus,
-            pulse: parts.pulse,
-            told: parts.told,
-            journal: parts.journal,
+            origin: Arc::new(origin),
+            facts: Arc::new(facts),
+            machine,
+            inventory,
+            session,
+            agent,
+            images,
+            files,
+            state,
+            bus,
+            pulse,
+            told,
+            journal,
             busy: None,
             abort: None,
-            plugged: parts.plugged,
+            plugged,
             removals: HashMap::new(),
             asking: HashSet::new(),
             turns: Turns::default(),
             evidence: Evidence::of(arch),
-            oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), parts.process.pid()),
-            started: parts.started,
-            events: parts.events,
-            process: parts.process,
-            inbox: parts.inbox,
-            signals: parts.signals,
+            oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), process.pid()),
+            started,
+            events,
+            process,
+            inbox,
+            signals,
             signalled: Requests::default(),
             resets: Resets::default(),
             looks: Looks::default(),
@@ -267,7 +264,7 @@ impl Owner {
 
     /// Somebody else has put this VM together, and may change it, too.
     pub(super) fn is_wrapped(&self) -> bool {
-        self.facts.wrapped.is_some()
+        self.origin.is_wrapped()
     }
 
     /// Whether a change makes sense in the present state; asks nobody.
@@ -296,7 +293,7 @@ impl Owner {
         let nothing_to_boot = || self.nothing_to_boot.map(|found| found.message().to_owned());
         let (slots, used, total) = self.slots();
         Status {
-            spec: Arc::clone(&self.spec),
+            origin: Arc::clone(&self.origin),
             facts: Arc::clone(&self.facts),
             run_state: self.inventory.run_state,
             stopping: self.ladder.is_some(),

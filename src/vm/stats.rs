@@ -106,7 +106,7 @@ impl Handle {
             uptime: status.uptime(),
             cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
             resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,
-            memory_bytes: status.spec.memory.bytes(),
+            memory_bytes: status.origin.memory().bytes(),
             balloon_bytes: balloon,
             vcpus: vcpu_stats(&vcpus, proc, pid),
             disks: status.devices.iter().filter_map(|entry| disk_stats(&blocks, entry)).collect(),

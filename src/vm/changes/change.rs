@@ -13,7 +13,8 @@ use crate::spec::{
     DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, UsbSelector,
 };
 
-use super::snapshots::{Progress, SnapshotChange};
+use super::machine_state::Progress;
+use super::snapshots::SnapshotChange;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;

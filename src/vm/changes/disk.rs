@@ -115,7 +115,8 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
         return Err(ChangeError::unsupported(why));
     }
     let Some(number) = disk.options.boot else { return Ok(()) };
-    if matches!(owner.spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. }) {
+    let spec = owner.origin.spec();
+    if spec.is_some_and(|spec| matches!(spec.boot, Boot::Kernel { .. } | Boot::Squashfs { .. })) {
         let message = "QEMU loads this VM's kernel, and boots no disk";
         return Err(ChangeError::unsupported(message).hint("leave out `boot=`"));
     }
@@ -123,7 +124,7 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
         Kind::Disk(facts) => Some((entry.id.to_string(), u32::from(facts.options.boot?))),
         _ => None,
     });
-    let at_the_start = boot_order::taken(&owner.spec);
+    let at_the_start = spec.map(boot_order::taken).unwrap_or_default();
     let at_the_start = at_the_start.into_iter().filter(|(id, _)| owner.inventory.device(id).is_some());
     match said.chain(at_the_start).find(|(_, place)| *place == u32::from(number)) {
         None => Ok(()),

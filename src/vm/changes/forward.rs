@@ -14,6 +14,7 @@ use crate::vm::changes::change::{Done, ForwardPattern};
 use crate::vm::error::{ChangeError, ErrorKind, Why};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Bound;
+use crate::vm::state::origin::{Network, Origin};
 
 /// Makes a forward to a card and tells the host port that it got.
 pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {
@@ -96,15 +97,17 @@ fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, 
 }
 
 fn require_user_networking(owner: &Owner) -> Result<&str, ChangeError> {
-    let networking = &owner.spec.networking;
-    if owner.is_wrapped() {
+    let networking = match &*owner.origin {
+        Origin::Ours(spec) => &spec.networking,
         // its card may hang on a hub
-        return match networking {
-            Networking::User => Ok(owner.machine.netdev()),
-            _ => Err(ChangeError::unsupported("this VM has no user networking, so no port forwards")
-                .hint("it can have one from the start: `-nic user` on QEMU's command line")),
-        };
-    }
+        Origin::Wrapped(wrapped) => {
+            return match wrapped.seen.as_ref().map(|seen| seen.network) {
+                Some(Network::User) => Ok(owner.machine.netdev()),
+                _ => Err(ChangeError::unsupported("this VM has no user networking, so no port forwards")
+                    .hint("it can have one from the start: `-nic user` on QEMU's command line")),
+            };
+        }
+    };
     owner.inventory.user_netdev().ok_or_else(|| {
         let message = match networking {
             Networking::User => "the VM has no network card with user networking any more".to_owned(),

@@ -5,6 +5,7 @@ mod device;
 mod disk;
 mod forward;
 mod link;
+pub(in crate::vm) mod machine_state;
 pub(super) mod media;
 mod nic;
 mod plug;

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use crate::host::saved::sync_folder;
 
 use super::{answer, snapshot};
+use crate::spec::VmSpec;
 use crate::vm::changes::change::Done;
+use crate::vm::changes::machine_state::{Progress, present};
 use crate::vm::changes::saving::Saving;
-use crate::vm::changes::snapshots::{Progress, present};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
@@ -21,8 +22,9 @@ use crate::vm::state::run_state::RunState;
 
 /// Saves the VM and ends QEMU: the answer comes when the file is whole, QEMU's end after that.
 pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Progress>, reply: Reply) {
-    let record = match check(owner).and_then(|()| owner.plugged.of_now(&owner.inventory)) {
-        Ok(record) => record,
+    let spec = check(owner).cloned();
+    let (spec, record) = match spec.and_then(|spec| Ok((spec, owner.plugged.of_now(&owner.inventory)?))) {
+        Ok(found) => found,
         Err(error) => return answer(reply, Err(error)),
     };
     let running = owner.inventory.run_state == RunState::Running;
@@ -40,14 +42,14 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
     let saving = Saving {
         session: owner.session.clone(),
         bus: owner.bus.clone(),
-        spec: (*owner.spec).clone(),
         facts: (*owner.facts).clone(),
         record,
         cards: owner.journal.cards().clone(),
         limits,
         forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
-        images: opened::identities(&opened::images_of(&owner.spec, &owner.journal.pending().images)),
+        images: opened::identities(&opened::images_of(&spec, &owner.journal.pending().images)),
         present: present(&owner.inventory),
+        spec,
         running,
         file: file.clone(),
         progress,
@@ -94,11 +96,12 @@ fn ended(owner: &mut Owner) {
     owner.journal.job_ended();
 }
 
-fn check(owner: &Owner) -> Result<(), ChangeError> {
-    if owner.is_wrapped() {
+/// The description that the VM can be built again from.
+fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
+    let Some(spec) = owner.origin.spec() else {
         return Err(ChangeError::unsupported("vmrun has not started this VM, and could not build it again")
             .hint("only a VM of `vmrun qemu` can be saved"));
-    }
+    };
     let state = owner.inventory.run_state;
     if !matches!(state, RunState::Running | RunState::Paused) {
         let kind = ErrorKind::NotNow { state: state.to_string() };
@@ -108,5 +111,5 @@ fn check(owner: &Owner) -> Result<(), ChangeError> {
         let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
         return Err(error.hint("a VM that is to be saved must be started without `--ephemeral`"));
     }
-    snapshot::settled(owner)
+    snapshot::settled(owner).map(|()| spec)
 }

@@ -18,7 +18,7 @@ use crate::vm::state::run_state::RunState;
 
 /// Starts one; nothing else is changed until it has ended.
 pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
-    let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, &owner.spec);
+    let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, &owner.origin);
     if matches!(change, SnapshotChange::List) {
         let listed = async move { snapshots.list().await.map(Done::Snapshots) };
         return owner.spawn(listed, |_, result| answer(reply, result));

@@ -57,3 +57,10 @@ fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, Chan
         },
     }
 }
+
+/// Runs something that may block on a thread of its own.
+pub(in crate::vm) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::task::spawn_blocking(job).await.map_err(ChangeError::host)?
+}

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::hub::{From, Hub};
 use super::log_file::ConsoleLog;
 use crate::vm::error::ChangeError;
-use crate::vm::launch::prepare::Serial;
+use crate::vm::launch::sockets::Serial;
 
 /// One read's worth; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;

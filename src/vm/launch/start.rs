@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host::dirs::{Records, RunDir, StoreEnvironment, names, nowhere, remove_socket};
@@ -22,28 +20,30 @@ use crate::qemu::refusals::Refusal;
 use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
-use crate::spec::{Forward, Limits, Size, VmSpec};
+use crate::spec::{Forward, Limits, VmSpec};
 
 use super::image_holder;
-use super::prepare::{Made, Prepared, Restored, Serial, Shares, Sockets, remove_screen};
+use super::prepare::{Made, Prepared, Restored, Shares};
 use super::process::Process;
+use super::sockets::{Serial, Sockets, connect_to, remove_screen};
 use super::start_error::{Death, StartError, system};
 use crate::vm::changes::saving;
 use crate::vm::console::{self, Console, ConsoleLog};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::handle::INBOX_LENGTH;
 use crate::vm::look::{Whose, look};
-use crate::vm::running::{Running, Whole};
+use crate::vm::parts::{Assembly, Devices, Home, Qemu};
+use crate::vm::running::Running;
 use crate::vm::signals::Signals;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::inventory::{Bound, Inventory};
 use crate::vm::state::journal::{Cards, Journal, Pending};
 use crate::vm::state::opened::{self, Files, ImageNodes};
+use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::outcome::Exit;
 use crate::vm::state::plugged::{Plugged, Record, fill_options};
 use crate::vm::state::run_state::RunState;
-use crate::vm::takeover::adopt::VmFile;
+use crate::vm::state::vm_file::VmFile;
 
 /// How long a QEMU whose monitor has hung up may take to end.
 const LAST_BREATH: Duration = Duration::from_secs(5);
@@ -91,17 +91,10 @@ fn undo(prepared: Prepared, made: Made) {
 
 /// Everything that lives once QEMU does.
 struct Up {
-    facts: Facts,
+    spoken: Spoken,
     process: Process,
-    connected: Connected,
-    agent: AgentLink,
-    console: Console,
     signals: Signals,
     started: Instant,
-    forwards: Vec<Bound>,
-    /// Of a restored VM.
-    added: Option<Added>,
-    books: Option<Books>,
     user_qmp: Option<PathBuf>,
 }
 
@@ -149,19 +142,7 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
     };
     match spoken {
-        Ok(Spoken { facts, connected, agent, console, forwards, added, books }) => Ok(Up {
-            facts,
-            process,
-            connected,
-            agent,
-            console,
-            signals,
-            started,
-            forwards,
-            added,
-            books,
-            user_qmp: user_path,
-        }),
+        Ok(spoken) => Ok(Up { spoken, process, signals, started, user_qmp: user_path }),
         Err(failure) => {
             let error = failure.told(&mut process, serial, &prepared.shares, &oom_kills).await;
             let error = name_the_holder(error, prepared, process.pid());
@@ -272,14 +253,24 @@ impl Failure {
     }
 }
 
+/// What is known, and open, once everything has been said to QEMU that a start has to say.
 struct Spoken {
-    facts: Facts,
+    description: Description,
     connected: Connected,
     agent: AgentLink,
     console: Console,
-    forwards: Vec<Bound>,
-    added: Option<Added>,
-    books: Option<Books>,
+    devices: Started,
+}
+
+/// The devices at the start.
+struct Started {
+    inventory: Inventory,
+    /// How they came there.
+    record: Record,
+    /// What QEMU does not tell of them.
+    pending: Pending,
+    /// The guest, as it was saved, may have the agent's port open.
+    agent_open: bool,
 }
 
 /// Connects to everything that QEMU offers, and lets the guest run.
@@ -298,8 +289,9 @@ async fn speak(
     prepared.state.write_pid(process.pid()).map_err(StartError::from)?;
     // written before the guest runs: whoever takes over needs it
     let facts = facts(prepared, launch, process);
-    let spec = prepared.spec.clone();
-    let mut file = VmFile { spec, facts, user_qmp: user_qmp.map(Path::to_owned), begun: false };
+    let mut spec = prepared.spec.clone();
+    let description = Description { origin: Origin::Ours(Box::new(spec.clone())), facts };
+    let mut file = VmFile { description, user_qmp: user_qmp.map(Path::to_owned), begun: false };
     file.write(run)?;
     let agent =
         AgentLink::new(Agent::new(connect(run, names::AGENT)?).with_transcript(launch.transcript.clone()));
@@ -309,43 +301,31 @@ async fn speak(
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
     // it has taken all its images, and the guest does not run yet
     prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
-    let (major, minor, micro) = connected.greeting.version;
+    let (major, minor, _) = connected.greeting.version;
     let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
     let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
-    file.facts.qemu_version = format!("{major}.{minor}.{micro}");
-    file.facts.qemu_package.clone_from(&connected.greeting.package);
-    file.facts.host = host;
+    let facts = &mut file.description.facts;
+    facts.heard(&connected.greeting);
+    facts.host = host;
+    let log_bytes = facts.log_bytes;
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
     let files = Files::of(process.pid());
     let images = opened::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
     opened::check(&connected.session, files, images).await.map_err(StartError::Opened)?;
-    let (books, runs) = match restored {
-        None => (None, !prepared.options.paused),
+    let (mut devices, runs) = match restored {
+        None => (cold(prepared, &connected.session, files, &mut spec).await?, !prepared.options.paused),
         Some(restored) => {
             let runs = restored.running && !prepared.options.paused;
-            (Some(go_on(prepared, restored, &mut connected, files).await?), runs)
+            (go_on(prepared, restored, &mut connected, files).await?, runs)
         }
     };
-    let added = match prepared.spec.extra.is_empty() || books.is_some() {
-        true => None,
-        // what came by them has an id or is nobody's to change
-        false => {
-            let session = &connected.session;
-            let whose = Whose::Ours { spec: &prepared.spec, pending: &Pending::default() };
-            let seen = look(session, files, whose).await?;
-            let cpus = seen.system.cpus.unwrap_or(prepared.spec.cpus);
-            let memory = seen.system.base_memory.and_then(Size::from_bytes).unwrap_or(prepared.spec.memory);
-            (file.spec.cpus, file.spec.memory) = (cpus, memory);
-            let devices = seen.inventory;
-            Some(Added { devices, cpus, memory })
-        }
-    };
-    let forwards = forwards(&prepared.spec, &connected.session).await?;
+    devices.inventory.forwards = forwards(&prepared.spec, &connected.session).await?;
+    file.description.origin = Origin::Ours(Box::new(spec));
     // a start that fails must not push the log of the run before out of its place, so this comes late;
     // nothing is said on the console before the processors run
     let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, file.facts.log_bytes, run).map_err(system("the console's log"))?;
+    let log = ConsoleLog::start(state, log_bytes, run).map_err(system("the console's log"))?;
     let console = serial
         .try_clone()
         .and_then(|serial| console::connect(serial, Some(log)))
@@ -355,23 +335,30 @@ async fn speak(
     }
     file.begun = true;
     file.write(run)?;
-    make_records(&file.facts);
-    Ok(Spoken { facts: file.facts, connected, agent, console, forwards, added, books })
+    make_records(&file.description.facts);
+    Ok(Spoken { description: file.description, connected, agent, console, devices })
 }
 
-/// What the user's own arguments have made of the VM: devices, and processors and memory by `-smp` and `-m`.
-struct Added {
-    /// Their devices, among others.
-    devices: Inventory,
-    cpus: u32,
-    memory: Size,
-}
-
-/// What QEMU has, how it came there, and what QEMU does not tell of it.
-struct Books {
-    inventory: Inventory,
-    record: Record,
-    pending: Pending,
+/// The devices of a VM that is started anew: those of its description, and those of the user's own arguments, which may decide its
+/// processors and memory, too (`-smp`, `-m`).
+async fn cold(
+    prepared: &Prepared,
+    session: &Session,
+    files: Files,
+    spec: &mut VmSpec,
+) -> Result<Started, Failure> {
+    let mut inventory = prepared.inventory.clone();
+    inventory.run_state = if prepared.options.paused { RunState::Paused } else { RunState::Running };
+    if !spec.extra.is_empty() {
+        let pending = Pending::default();
+        let seen = look(session, files, Whose::Ours { spec: &prepared.spec, pending: &pending }).await?;
+        spec.cpus = seen.cpus.unwrap_or(spec.cpus);
+        spec.memory = seen.memory.unwrap_or(spec.memory);
+        // what came by them has an id or is nobody's to change
+        inventory.take_in(seen.inventory, false);
+    }
+    let record = Record::cold(&inventory);
+    Ok(Started { inventory, record, pending: Pending::default(), agent_open: false })
 }
 
 /// Gives QEMU the state of a saved VM, and asks what it has now.
@@ -380,7 +367,7 @@ async fn go_on(
     restored: Restored,
     connected: &mut Connected,
     files: Files,
-) -> Result<Books, Failure> {
+) -> Result<Started, Failure> {
     let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
@@ -409,7 +396,7 @@ async fn go_on(
     fill_options(&mut inventory, &Machine::of(&prepared.spec), Some(&prepared.spec), &record);
     let runs = running && !prepared.options.paused;
     inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
-    Ok(Books { inventory, record, pending })
+    Ok(Started { inventory, record, pending, agent_open: true })
 }
 
 /// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
@@ -439,13 +426,6 @@ fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
     connect_to(run, name).map_err(|error| Failure::Monitor(error.to_string()))
 }
 
-/// Connects to one of QEMU's sockets.
-pub(in crate::vm) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
-    let stream: StdStream = run.connect(name)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
-}
-
 fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
     let start_time = sys::process_start_time("/proc".as_ref(), Pid::from_raw(process.pid())).unwrap_or(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -470,7 +450,6 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         state_home: StoreEnvironment::from_env_or(prepared.options.state_home.as_deref())
             .xdg_state_home
             .map(PathBuf::from),
-        wrapped: None,
     }
 }
 
@@ -505,43 +484,21 @@ async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failur
 
 impl Up {
     fn into_running(self, prepared: Prepared) -> Running {
-        let Prepared { mut spec, run, state, images, mut inventory, shares, control, options, .. } = prepared;
-        let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
-        let agent_open = self.books.is_some();
-        let books = self.books.unwrap_or_else(|| {
-            inventory.run_state = if options.paused { RunState::Paused } else { RunState::Running };
-            if let Some(Added { devices, cpus, memory }) = self.added {
-                inventory.take_in(devices, false);
-                (spec.cpus, spec.memory) = (cpus, memory);
-            }
-            Books { record: Record::cold(&inventory), inventory, pending: Pending::default() }
-        });
-        let Books { mut inventory, record, pending } = books;
-        inventory.forwards = self.forwards;
-        let Connected { session, events, .. } = self.connected;
-        Running::assemble(Whole {
-            spec,
-            machine: None,
-            facts: self.facts,
-            inventory,
-            session,
-            events,
-            agent: self.agent,
-            agent_open,
-            console: self.console,
-            images,
-            process: self.process,
-            inbox,
-            asks,
-            signals: self.signals,
-            started: self.started,
-            journal: Journal::new(Arc::clone(&run), pending),
-            plugged: Plugged::new(Arc::clone(&run), record),
-            run,
-            state,
+        let Self { spoken, process, signals, started, user_qmp } = self;
+        let Spoken { description, connected, agent, console, devices } = spoken;
+        let Started { inventory, record, pending, agent_open } = devices;
+        let Prepared { spec, run, state, images, shares, control, .. } = prepared;
+        let Connected { session, events, .. } = connected;
+        let journal = Journal::new(Arc::clone(&run), pending);
+        let plugged = Plugged::new(Arc::clone(&run), record);
+        Running::assemble(Assembly {
+            description,
+            qemu: Qemu { process, session, events, agent, agent_open, started },
+            home: Home { run, state, control: Some(control), user_qmp },
+            devices: Devices { machine: Machine::of(&spec), inventory, journal, plugged, images },
+            console,
+            signals,
             shares,
-            user_qmp: self.user_qmp,
-            control,
         })
     }
 }

@@ -11,11 +11,11 @@ use crate::spec::{DiskBus, DiskOptions};
 
 use super::Whose;
 use super::answers::Answers;
-use crate::vm::state::facts::NodeFile;
 use crate::vm::state::images::overlay_name;
 use crate::vm::state::inventory::DiskFacts;
 use crate::vm::state::open_files::OpenFiles;
 use crate::vm::state::opened::{Files, ImageNodes};
+use crate::vm::state::origin::NodeFile;
 
 /// QEMU's block devices and nodes.
 pub(super) struct Blocks<'a> {
@@ -73,7 +73,7 @@ impl<'a> Blocks<'a> {
     /// What was found earlier goes before the names, which lead to the files only as long as nobody moves these.
     fn file(&self, node: &str, file: &str) -> Option<NodeFile> {
         let known = match self.whose {
-            Whose::Wrapped { files, .. } => files.get(node),
+            Whose::Wrapped { files, .. } => files.and_then(|files| files.get(node)),
             Whose::Ours { .. } => None,
         };
         let known = known.filter(|known| known.name == file && self.open.may_have(known.id));

@@ -16,11 +16,6 @@ const PCI_PLACES: u8 = 32;
 /// The channel subsystem has room for more than anybody wants.
 const CCW_ROOM: usize = 200;
 
-/// What vmrun takes one of QEMU's many architectures for.
-pub(in crate::vm) fn arch(target: &str) -> Arch {
-    Arch::of_target(target).unwrap_or(Arch::X86_64)
-}
-
 /// What the machine's type and its buses decide.
 pub(super) fn found(tree: &Tree, arch: Arch, answers: &Answers) -> (Machine, Slots) {
     let has_bus = |name: &str, kind: &str| tree.buses.iter().any(|bus| bus.name == name && bus.kind == kind);

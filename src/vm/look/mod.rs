@@ -15,17 +15,17 @@ use crate::qemu::{Machine, Slots};
 use crate::qmp::hmp::{user_networks, usernet};
 use crate::qmp::qtree::Tree;
 use crate::qmp::{CommandError, Session};
-use crate::spec::{Accel, Networking, Size, VmSpec};
+use crate::spec::{Accel, Size, VmSpec, request};
 
-use crate::vm::state::facts::{Facts, NodeFile};
+use crate::vm::state::facts::Facts;
 use crate::vm::state::inventory::{Bound, Inventory, Kind};
 use crate::vm::state::journal::{Cards, Pending};
 use crate::vm::state::opened::{Files, images_of};
+use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped, arch_of};
 use crate::vm::state::run_state::RunState;
 use answers::Answers;
 use blocks::Blocks;
 use devices::View;
-pub(in crate::vm) use machine::arch;
 use nics::Networks;
 pub(in crate::vm) use refresh::{look_again, refreshed};
 
@@ -37,12 +37,12 @@ pub(in crate::vm) enum Whose<'a> {
     /// The user. Much has no id, and what vmrun has plugged must be told from what others have.
     Wrapped {
         /// Which file each block node had open when that was last found out.
-        files: &'a BTreeMap<String, NodeFile>,
+        files: Option<&'a BTreeMap<String, NodeFile>>,
         /// Devices that were there from the start: what came later and looks as if vmrun had plugged it was. None: nothing was
         /// plugged by vmrun.
         from_start: Option<&'a [String]>,
         /// What QEMU does not tell of cards.
-        cards: &'a Cards,
+        cards: Option<&'a Cards>,
     },
 }
 
@@ -56,52 +56,25 @@ pub(in crate::vm) struct Seen {
     pub(in crate::vm) nodes: BTreeSet<String>,
     /// The guest has opened the agent's port.
     pub(in crate::vm) agent_open: bool,
-    /// What the machine is.
-    pub(in crate::vm) system: System,
-}
-
-/// What a machine is, besides its devices.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::vm) struct System {
-    pub(in crate::vm) uuid: Option<uuid::Uuid>,
-    /// QEMU's name of the architecture.
-    pub(in crate::vm) target: String,
+    /// Processors.
     pub(in crate::vm) cpus: Option<u32>,
-    /// Memory from the start, in bytes.
-    pub(in crate::vm) base_memory: Option<u64>,
-    /// Memory that was plugged, in bytes.
-    pub(in crate::vm) plugged_memory: u64,
-    pub(in crate::vm) kvm: bool,
-    /// `user`, `none` or `other`.
-    pub(in crate::vm) networking: &'static str,
-    /// Address of the first card.
-    pub(in crate::vm) mac: Option<String>,
-    /// Which file each block node has open, where that is known.
-    pub(in crate::vm) files: BTreeMap<String, NodeFile>,
-}
-
-impl System {
-    /// Takes what has a place in a description, and in the facts, there.
-    pub(in crate::vm) fn tell(&self, machine: &Machine, spec: &mut VmSpec, facts: &mut Facts) {
-        spec.arch = machine.arch();
-        spec.machine = Some(machine.kind().to_owned());
-        spec.uuid = self.uuid.unwrap_or_default();
-        // none yet in `-preconfig`: not to be taken for a VM that was never looked at
-        spec.cpus = self.cpus.unwrap_or_default().max(1);
-        let memory = self.base_memory.unwrap_or(0).saturating_add(self.plugged_memory);
-        spec.memory = Size::from_bytes(memory).unwrap_or(spec.memory);
-        spec.networking = if self.networking == "user" { Networking::User } else { Networking::None };
-        facts.host.accel = if self.kvm { Accel::Kvm } else { Accel::Tcg };
-        if let Some(wrapped) = &mut facts.wrapped {
-            wrapped.target.clone_from(&self.target);
-            self.networking.clone_into(&mut wrapped.networking);
-            wrapped.mac.clone_from(&self.mac);
-            wrapped.files.clone_from(&self.files);
-        }
-    }
+    /// Memory from the start.
+    pub(in crate::vm) memory: Option<Size>,
+    /// What the machine is, for a VM that has no description.
+    hardware: Hardware,
+    /// QEMU's name of the architecture.
+    target: String,
+    kvm: bool,
 }
 
 impl Seen {
+    /// Notes what a wrapped VM is now.
+    pub(in crate::vm) fn tell(&self, wrapped: &mut Wrapped, facts: &mut Facts) {
+        self.target.clone_into(&mut wrapped.target);
+        wrapped.seen = Some(self.hardware.clone());
+        facts.host.accel = if self.kvm { Accel::Kvm } else { Accel::Tcg };
+    }
+
     /// Block nodes that are media of drives.
     pub(in crate::vm) fn media(&self) -> Vec<String> {
         let node = |kind: &Kind| match kind {
@@ -135,7 +108,7 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
             let slots = Slots::of(&machine, spec);
             (machine, slots)
         }
-        Whose::Wrapped { .. } => machine::found(&tree, arch(target), answers),
+        Whose::Wrapped { .. } => machine::found(&tree, arch_of(target), answers),
     };
     let images = match whose {
         Whose::Ours { spec, pending } => images_of(spec, &pending.images),
@@ -159,17 +132,21 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
     }
     inventory.forwards = usernet(answers.usernet()).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
-    let system = System {
+    let cpus = answers.cpus.as_array().and_then(|all| u32::try_from(all.len()).ok());
+    let memory = |key: &str| answers.memory[key].as_u64();
+    let (base, plugged) = (memory("base-memory"), memory("plugged-memory"));
+    let total = base.unwrap_or(0).saturating_add(plugged.unwrap_or(0));
+    let hardware = Hardware {
         uuid: answers.uuid["UUID"].as_str().and_then(|text| text.parse().ok()),
-        target: target.to_owned(),
-        cpus: answers.cpus.as_array().and_then(|all| u32::try_from(all.len()).ok()),
-        base_memory: answers.memory["base-memory"].as_u64(),
-        plugged_memory: answers.memory["plugged-memory"].as_u64().unwrap_or(0),
-        kvm: answers.kvm["enabled"] == true,
-        networking: match (user_networks(answers.usernet()).is_empty(), &mac) {
-            (false, _) => "user",
-            (true, Some(_)) => "other",
-            (true, None) => "none",
+        arch: machine.arch(),
+        machine: machine.kind().to_owned(),
+        // in `-preconfig` there is none yet
+        cpus: cpus.unwrap_or(0).max(1),
+        memory: Size::from_bytes(total).unwrap_or(request::DEFAULT_MEMORY),
+        network: match (user_networks(answers.usernet()).is_empty(), &mac) {
+            (false, _) => Network::User,
+            (true, Some(_)) => Network::Other,
+            (true, None) => Network::None,
         },
         mac,
         files: blocks.files(),
@@ -180,6 +157,10 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
         present: present.into_iter().map(|(id, _)| id).collect(),
         machine,
         inventory,
-        system,
+        cpus,
+        memory: base.and_then(Size::from_bytes),
+        hardware,
+        target: target.to_owned(),
+        kvm: answers.kvm["enabled"] == true,
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Networks<'a> {
     lines: Vec<NetworkLine>,
     /// Back-ends with user networking.
     user: Vec<&'a str>,
-    cards: &'a Cards,
+    cards: Option<&'a Cards>,
 }
 
 impl<'a> Networks<'a> {
@@ -22,7 +22,7 @@ impl<'a> Networks<'a> {
         let user = user_networks(answers.usernet());
         match whose {
             Whose::Ours { pending, .. } => {
-                Self { lines: network(answers.network()), user, cards: &pending.cards }
+                Self { lines: network(answers.network()), user, cards: Some(&pending.cards) }
             }
             // of others' networks user networking only is vmrun's business
             Whose::Wrapped { cards, .. } => Self { lines: Vec::new(), user, cards },
@@ -43,7 +43,7 @@ impl<'a> Networks<'a> {
 
     /// Adds what the journal knows of the card with this id in the inventory.
     pub(super) fn complete(&self, id: &str, nic: &mut NicFacts) {
-        if let Some(card) = self.cards.get(id) {
+        if let Some(card) = self.cards.and_then(|cards| cards.get(id)) {
             card.complete(nic);
         }
         if let (None, Some(Networking::Tap(name))) = (&nic.interface, &nic.network) {

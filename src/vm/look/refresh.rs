@@ -1,13 +1,13 @@
 //! Looks of the owner task. The inventory of a wrapped VM is refreshed whenever it matters: who speaks on a monitor of their own plugs
 //! devices without an event.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Seen, Whose, look};
 use crate::qmp::CommandError;
 use crate::vm::owner::Owner;
+use crate::vm::state::origin::Origin;
 
 /// A QEMU that does not answer within this time (it is stopped, or busy) is judged by what is known of it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,14 +17,15 @@ pub(in crate::vm) fn look_again(
     owner: &Owner,
 ) -> impl Future<Output = Result<Seen, CommandError>> + Send + use<> {
     let (session, files) = (owner.session.clone(), owner.files);
-    let (spec, facts) = (Arc::clone(&owner.spec), Arc::clone(&owner.facts));
-    let pending = owner.journal.pending().clone();
+    let (origin, pending) = (Arc::clone(&owner.origin), owner.journal.pending().clone());
     async move {
-        let cards = BTreeMap::new();
-        let whose = match &facts.wrapped {
-            None => Whose::Ours { spec: &spec, pending: &pending },
+        let whose = match &*origin {
+            Origin::Ours(spec) => Whose::Ours { spec, pending: &pending },
             // what is in the inventory stays vmrun's or not, as it is there; what is not was plugged by somebody else
-            Some(wrapped) => Whose::Wrapped { files: &wrapped.files, from_start: None, cards: &cards },
+            Origin::Wrapped(wrapped) => {
+                let files = wrapped.seen.as_ref().map(|seen| &seen.files);
+                Whose::Wrapped { files, from_start: None, cards: None }
+            }
         };
         look(&session, files, whose).await
     }
@@ -40,11 +41,9 @@ pub(in crate::vm) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owner) 
     owner.spawn(look, move |owner, seen| {
         match seen {
             Ok(Ok(seen)) => {
-                seen.system.tell(
-                    &seen.machine,
-                    Arc::make_mut(&mut owner.spec),
-                    Arc::make_mut(&mut owner.facts),
-                );
+                if let Origin::Wrapped(wrapped) = Arc::make_mut(&mut owner.origin) {
+                    seen.tell(wrapped, Arc::make_mut(&mut owner.facts));
+                }
                 owner.machine = seen.machine;
                 owner.inventory.renew(seen.inventory, &settled);
             }

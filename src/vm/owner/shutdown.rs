@@ -54,7 +54,8 @@ impl Owner {
             },
             Some(_) => return,
             none => {
-                let button = self.machine.has_power_button(self.spec.machine.as_deref(), &self.spec.extra);
+                let extra = self.origin.spec().map(|spec| spec.extra.as_slice()).unwrap_or_default();
+                let button = self.machine.has_power_button(Some(self.origin.machine()), extra);
                 none.insert(Ladder::start(options, self.agent.is_alive(), button, now)).rung()
             }
         };

@@ -1,13 +1,12 @@
 //! What was decided or found out at a VM's start and does not change while it lives.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::RunId;
 use crate::qemu::HostFacts;
-use crate::spec::FileId;
+use crate::qmp::session::Greeting;
 
 use crate::vm::console::DEFAULT_LOG_CAP;
 
@@ -57,35 +56,15 @@ pub struct Facts {
     /// Folder of the store in which the VM's end is recorded; none = where the environment has it.
     #[serde(with = "crate::spec::fields::optional_path", default)]
     pub state_home: Option<PathBuf>,
-    /// The VM was put together by somebody else, who called `vmrun wrap`.
-    #[serde(default)]
-    pub wrapped: Option<Wrapped>,
 }
 
-/// What is known of a VM that somebody else has put together, and has no place in a description of ours.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wrapped {
-    /// QEMU's name of the architecture, of which it has more than vmrun.
-    pub target: String,
-    /// `user`, `none`, or `other`: a network that vmrun knows nothing of.
-    pub networking: String,
-    /// Address of the first network card.
-    pub mac: Option<String>,
-    /// Ids of the devices that were there when vmrun first looked.
-    #[serde(default)]
-    pub from_start: Vec<String>,
-    /// Which file each block node has open, by its name: told by QEMU's descriptors, as long as the names in it were true.
-    #[serde(default)]
-    pub files: BTreeMap<String, NodeFile>,
-}
-
-/// The file of a block node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFile {
-    /// As QEMU calls it.
-    pub name: String,
-    /// Which it is.
-    pub id: FileId,
+impl Facts {
+    /// Notes which QEMU has greeted.
+    pub(in crate::vm) fn heard(&mut self, greeting: &Greeting) {
+        let (major, minor, micro) = greeting.version;
+        self.qemu_version = format!("{major}.{minor}.{micro}");
+        self.qemu_package.clone_from(&greeting.package);
+    }
 }
 
 /// For descriptions that were written before the limit could be chosen.

@@ -33,7 +33,7 @@ pub(in crate::vm) fn cards_first<'a>(
 }
 
 /// The books.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inventory {
     /// Which are kept for vmrun's own.
     ids: &'static Ids,

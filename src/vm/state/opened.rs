@@ -15,8 +15,7 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{FileId, Image, VmSpec};
 
 use super::open_files::OpenFiles;
-use crate::vm::changes::saving::blocking;
-use crate::vm::changes::steps::to_the_end;
+use crate::vm::changes::steps::{blocking, to_the_end};
 use crate::vm::error::ChangeError;
 
 /// Images by the names of their block nodes.

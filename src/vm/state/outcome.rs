@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::Arch;
 
+/// The last outcome, in the state directory.
+pub(in crate::vm) const OUTCOME_FILE: &str = "outcome.json";
+
 /// Which end it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

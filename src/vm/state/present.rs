@@ -34,8 +34,8 @@ impl Handle {
         let balloon = self.asked(balloon).await?.and_then(|answer| answer["actual"].as_u64());
         let cpus = self.asked(cpus).await?.and_then(|answer| plugged_cpus(&answer));
         Ok(Some(Present {
-            memory_bytes: balloon.or(memory).unwrap_or_else(|| status.spec.memory.bytes()),
-            cpus: cpus.unwrap_or(status.spec.cpus),
+            memory_bytes: balloon.or(memory).unwrap_or_else(|| status.origin.memory().bytes()),
+            cpus: cpus.unwrap_or_else(|| status.origin.cpus()),
         }))
     }
 
@@ -56,8 +56,7 @@ fn may_differ(status: &Status) -> bool {
             || driver.contains("balloon")
             || driver.contains("virtio-mem")
     };
-    !status.spec.extra.is_empty()
-        || status.facts.wrapped.is_some()
+    status.origin.spec().is_none_or(|spec| !spec.extra.is_empty())
         || status.devices.iter().any(|entry| is_such(&entry.driver))
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::{Records, RunId, StoreEnvironment};
-use crate::spec::{VmName, VmSpec};
+use crate::spec::VmName;
 
 use super::facts::Facts;
+use super::origin::{Description, Origin};
 use super::outcome::Outcome;
 
 /// How much of the console's last output is kept.
@@ -28,16 +29,15 @@ pub struct RunRecord {
     pub ran_ms: Option<u64>,
     /// How it ended.
     pub outcome: Outcome,
-    /// What it was made from.
-    pub spec: VmSpec,
-    /// What was decided or found at its start.
-    pub facts: Facts,
+    /// What it was.
+    #[serde(flatten)]
+    pub description: Description,
 }
 
 impl RunRecord {
     /// Its name.
     pub fn name(&self) -> &VmName {
-        &self.spec.name
+        self.description.origin.name()
     }
 
     /// Milliseconds since its end.
@@ -47,12 +47,13 @@ impl RunRecord {
 
     /// The state directory; none for a VM that had one only while it ran.
     pub fn state_directory(&self) -> Option<&Path> {
-        (!self.facts.ephemeral).then_some(self.facts.state_directory.as_path())
+        (!self.description.facts.ephemeral).then_some(self.description.facts.state_directory.as_path())
     }
 
     /// The last output of its console.
     pub fn console(&self) -> Vec<u8> {
-        let records = Records::existing(&StoreEnvironment::from_env_or(self.facts.state_home.as_deref()));
+        let records =
+            Records::existing(&StoreEnvironment::from_env_or(self.description.facts.state_home.as_deref()));
         records.and_then(|records| records.console(&self.run)).unwrap_or_default()
     }
 
@@ -71,7 +72,7 @@ impl RunRecord {
         let Some(records) = Records::existing(environment) else { return Vec::new() };
         let runs = records.runs().unwrap_or_default();
         let mut all: Vec<Self> = runs.iter().filter_map(|run| parse(&records.read(run)?)).collect();
-        all.retain(|record| record.facts.run_directory.parent() == Some(root));
+        all.retain(|record| record.description.facts.run_directory.parent() == Some(root));
         all.sort_by(|a, b| (a.ended_unix_ms, &a.run).cmp(&(b.ended_unix_ms, &b.run)));
         all
     }
@@ -88,7 +89,7 @@ impl RunRecord {
 /// Writes the record of a VM that has ended. One that cannot be written costs those who ask later their answer, and nobody else
 /// anything.
 pub(in crate::vm) fn write(
-    spec: &VmSpec,
+    origin: &Origin,
     facts: &Facts,
     outcome: &Outcome,
     ran: Option<Duration>,
@@ -101,8 +102,7 @@ pub(in crate::vm) fn write(
         ended_unix_ms: now(),
         ran_ms: ran.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX)),
         outcome: outcome.clone(),
-        spec: spec.clone(),
-        facts: facts.clone(),
+        description: Description { origin: origin.clone(), facts: facts.clone() },
     };
     let last = &console[console.len().saturating_sub(CONSOLE)..];
     let environment = StoreEnvironment::from_env_or(facts.state_home.as_deref());
@@ -111,7 +111,7 @@ pub(in crate::vm) fn write(
         records.write(&record.run, &text, last).map_err(|error| error.to_string())
     });
     if let Err(why) = written {
-        log::info!("how VM '{}' ended cannot be recorded: {why}", spec.name);
+        log::info!("how VM '{}' ended cannot be recorded: {why}", origin.name());
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::spec::{Forward, VmSpec};
+use crate::spec::Forward;
 
 use super::facts::Facts;
 use super::inventory::{Entry, NicFacts, cards_first};
+use super::origin::Origin;
 use super::run_state::RunState;
 
 /// A forward and the network card that it leads to.
@@ -23,8 +24,8 @@ pub struct Published {
 /// A copy of everything that is known of a VM.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// What it was made from.
-    pub spec: Arc<VmSpec>,
+    /// Where it comes from.
+    pub origin: Arc<Origin>,
     /// What was decided or found at the start.
     pub facts: Arc<Facts>,
     /// What it does.

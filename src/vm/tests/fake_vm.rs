@@ -23,12 +23,14 @@ use crate::spec::{
     SnapshotName, VmSpec,
 };
 use crate::vm::bus::{Bus, Pulse};
-use crate::vm::changes::snapshots::{Progress, SnapshotChange};
+use crate::vm::changes::machine_state::Progress;
+use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::{Ask, INBOX_LENGTH, RawTurns};
 use crate::vm::launch::process::Process;
 use crate::vm::owner::{Owner, Parts};
+use crate::vm::parts::{Devices, Qemu};
 use crate::vm::signals::{EndSignal, Signals};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::images::Images;
@@ -36,6 +38,7 @@ use crate::vm::state::inventory::{DiskFacts, Entry, Inventory, Kind};
 use crate::vm::state::journal::{Journal, Pending};
 use crate::vm::state::nics;
 use crate::vm::state::opened::Files;
+use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::plugged::{Plugged, Record};
 use crate::vm::state::status::Told;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
@@ -106,7 +109,6 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         started_unix_ms: 0,
         run: None,
         state_home: None,
-        wrapped: None,
     }
 }
 
@@ -169,32 +171,34 @@ impl FakeVm {
         let (pulse, beats) = watch::channel(pulse);
         let link = AgentLink::new(Agent::new(ours));
         let told = Told::default();
+        let store = RawImages::new(StoreEnvironment::from_env_or(Some(&dir.path().join("state-home"))));
+        let facts = facts(&process, dir.path());
+        let agent_link = link.clone();
         let owner = Owner::new(Parts {
             bus: bus.clone(),
             pulse,
             told: told.clone(),
-            journal: Journal::new(Arc::clone(&run), Pending::default()),
-            plugged: Plugged::new(run, Record::cold(&inventory)),
-            facts: facts(&process, dir.path()),
-            machine,
-            inventory,
-            session,
-            agent: link.clone(),
-            state: Arc::clone(&state),
-            images: Images::new(
-                state,
-                true,
-                &dir.path().join("run"),
-                RawImages::new(StoreEnvironment::from_env_or(Some(&dir.path().join("state-home")))),
-            ),
+            description: Description { origin: Origin::Ours(Box::new(spec)), facts },
+            devices: Devices {
+                journal: Journal::new(Arc::clone(&run), Pending::default()),
+                plugged: Plugged::new(run, Record::cold(&inventory)),
+                images: Images::new(Arc::clone(&state), true, &dir.path().join("run"), store),
+                machine,
+                inventory,
+            },
+            qemu: Qemu {
+                session,
+                events,
+                process,
+                agent: agent_link,
+                agent_open: false,
+                started: Instant::now(),
+            },
+            state,
             // the fake opens images in this process
             files: Files::of(i32::try_from(std::process::id()).unwrap()),
-            events,
-            process,
             inbox: asks,
             signals: signalled,
-            started: Instant::now(),
-            spec,
         });
         let owner = tokio::spawn(async move {
             let end = owner.run().await;

@@ -23,8 +23,8 @@ use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session};
 use crate::spec::{FileId, Forward, Limits, VmSpec};
 
-use super::snapshots::{Present, Progress, check_blockers};
-use super::steps::to_the_end;
+use super::machine_state::{Present, Progress, check_blockers};
+use super::steps::{blocking, to_the_end};
 use crate::vm::bus::{Bus, Heard, Listener};
 use crate::vm::error::{ChangeError, ErrorKind, Why};
 use crate::vm::state::facts::Facts;
@@ -202,12 +202,6 @@ pub(in crate::vm) async fn ended(events: &mut Listener, session: &Session) -> Re
             return Ok(good);
         }
     }
-}
-
-pub(in crate::vm) async fn blocking<T: Send + 'static>(
-    job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
-) -> Result<T, ChangeError> {
-    tokio::task::spawn_blocking(job).await.map_err(ChangeError::host)?
 }
 
 fn from_saved(error: SavedError) -> ChangeError {

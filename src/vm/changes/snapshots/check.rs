@@ -1,13 +1,8 @@
 //! What is looked at before anything is done: disks that can hold a snapshot, devices whose state can be saved.
 
-use serde_json::Value;
-
-use crate::qemu::Command;
 use crate::qemu::snapshot::{Snapshot, Writable};
-use crate::qmp::Session;
 use crate::spec::SnapshotName;
 
-use super::remembered::Present;
 use crate::vm::error::ChangeError;
 
 /// How alike (Jaro–Winkler, 0 to 1) a name must be to be suggested.
@@ -30,29 +25,6 @@ pub(super) fn can_hold(disks: &[Writable]) -> Result<(), ChangeError> {
 pub(super) fn no_disk() -> ChangeError {
     ChangeError::unsupported("the VM has no disk that could hold a snapshot")
         .hint("give it one: `vmrun ctl disk-add snapshots.qcow2,size=8G`")
-}
-
-/// Asks QEMU which devices have a state that cannot be saved.
-pub(in crate::vm) async fn check_blockers(
-    session: &Session,
-    present: &[Present],
-    what: &str,
-) -> Result<(), ChangeError> {
-    let answer = session.run(&Command::new("query-migrate", Value::Null)).await?;
-    let reasons = answer["blocked-reasons"].as_array().into_iter().flatten();
-    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    let message = format!("QEMU cannot put all devices into {what}: {}", reasons.join("; "));
-    let error = ChangeError::unsupported(message);
-    let to_blame =
-        present.iter().filter(|device| reasons.iter().any(|reason| reason.contains(&device.driver)));
-    let ids: Vec<&str> = to_blame.map(|device| device.id.as_str()).collect();
-    Err(match ids.is_empty() {
-        true => error.hint("start the VM without that device"),
-        false => error.hint(format!("unplug it first: {}", ids.join(", "))),
-    })
 }
 
 pub(super) fn loadable(snapshot: &Snapshot, disks: &[Writable]) -> Result<(), ChangeError> {

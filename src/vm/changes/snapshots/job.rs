@@ -12,8 +12,9 @@ use crate::qemu::Command;
 use crate::qemu::snapshot::{self as qemu, JobState};
 use crate::qmp::{CommandError, Session};
 
-use super::{Progress, Snapshots};
+use super::Snapshots;
 use crate::vm::bus::{Heard, Listener, Record};
+use crate::vm::changes::machine_state::Progress;
 use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::journal::Job;

@@ -17,27 +17,18 @@ use crate::host::dirs::StateDir;
 use crate::qemu::Command;
 use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
 use crate::qmp::Session;
-use crate::spec::{Layout, SnapshotName, VmSpec};
+use crate::spec::{Layout, SnapshotName};
 
 use super::steps::to_the_end;
 use crate::vm::bus::Bus;
+use crate::vm::changes::machine_state::{Present, Progress, check_blockers, present};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::inventory::Inventory;
+use crate::vm::state::origin::Origin;
 use crate::vm::state::run_state::RunState;
-pub(in crate::vm) use check::check_blockers;
 pub(in crate::vm) use job::take_back;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use remembered::Entries;
-pub(in crate::vm) use remembered::{Present, present};
-
-/// How far something is that takes long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes written so far.
-    pub done_bytes: u64,
-    /// The most that it can become: the guest's memory. What is empty or equal takes no room.
-    pub total_bytes: u64,
-}
 
 /// What is to be done with a snapshot.
 #[derive(Debug, Clone)]
@@ -100,15 +91,15 @@ impl Snapshots {
         bus: &Bus,
         state: &Arc<StateDir>,
         inventory: &Inventory,
-        spec: &VmSpec,
+        origin: &Origin,
     ) -> Self {
         Self {
             session: session.clone(),
             bus: bus.clone(),
             state: Arc::clone(state),
             present: present(inventory),
-            memory_bytes: spec.memory.bytes(),
-            layout: spec.layout,
+            memory_bytes: origin.memory().bytes(),
+            layout: origin.layout(),
             run_state: inventory.run_state,
         }
     }

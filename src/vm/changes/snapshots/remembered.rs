@@ -12,23 +12,11 @@ use crate::qmp::hmp::usb_ports;
 use crate::qmp::{CommandError, Session};
 use crate::spec::Layout;
 
+use crate::vm::changes::machine_state::Present;
 use crate::vm::error::{ChangeError, ErrorKind};
-use crate::vm::state::inventory::Inventory;
 
 /// In the state directory.
 const FILE: &str = "snapshots.json";
-
-/// A device of the VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::vm) struct Present {
-    pub(in crate::vm) id: String,
-    pub(in crate::vm) driver: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::vm) slot: Option<String>,
-    /// Where it is on USB. QEMU gives out a port that was freed last of all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::vm) port: Option<String>,
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::vm) struct Entry {
@@ -42,16 +30,6 @@ pub(in crate::vm) struct Entry {
 
 /// By what the images call the snapshot.
 pub(in crate::vm) type Entries = BTreeMap<String, Entry>;
-
-pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
-    let device = |entry: &crate::vm::state::inventory::Entry| Present {
-        id: entry.id.to_string(),
-        driver: entry.driver.clone(),
-        slot: entry.slot.clone(),
-        port: None,
-    };
-    inventory.devices().map(device).collect()
-}
 
 /// Asks QEMU for what the books do not have.
 pub(super) async fn complete(session: &Session, devices: &mut [Present]) -> Result<(), CommandError> {

@@ -12,7 +12,6 @@ mod naming;
 mod restored;
 mod screen;
 mod shares;
-mod sockets;
 mod state;
 mod unpacked;
 
@@ -37,6 +36,7 @@ use crate::spec::{AccelList, Arch, Boot, Display, Layout, MacAddress, Networking
 
 use super::start_error::{StartError, system};
 use crate::vm::console::DEFAULT_LOG_CAP;
+use crate::vm::launch::sockets::{self, Doors};
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use kernel_image::KernelImage;
@@ -44,10 +44,7 @@ pub(in crate::vm) use made::Made;
 pub(in crate::vm) use restored::Restored;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use restored::fuzz_restored;
-pub(in crate::vm) use screen::remove_screen;
 pub(in crate::vm) use shares::Shares;
-pub use sockets::Doors;
-pub(in crate::vm) use sockets::{Serial, Sockets};
 use unpacked::Packed;
 
 /// The oldest QEMU that is supported; newer things are used only where they are known to be there.

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::host::dirs::remove_socket;
 use crate::spec::Display;
 use crate::spec::display::Endpoint;
 
@@ -47,12 +46,5 @@ pub(super) fn check(display: &Display) -> Result<(), StartError> {
             why: "something has that name already".to_owned(),
             hint: Some("remove it, or choose another path".to_owned()),
         }),
-    }
-}
-
-/// Removes the socket of a display whose QEMU has ended.
-pub(in crate::vm) fn remove_screen(display: &Display) {
-    if let Some(Endpoint::Unix(path)) = display.endpoint() {
-        remove_socket(Path::new(path));
     }
 }

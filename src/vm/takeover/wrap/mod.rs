@@ -7,14 +7,12 @@
 //! So the streams, descriptors, signals, exit status and job control of QEMU are not vmrun's business at all: nobody stands
 //! between it and its caller. What vmrun cannot know of such a VM it finds out from QEMU, each time that it matters.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
-use uuid::Uuid;
 
 use crate::host::accel;
 use crate::host::dirs::{
@@ -23,28 +21,29 @@ use crate::host::dirs::{
 };
 use crate::host::sys;
 use crate::qemu::HostFacts;
+use crate::qmp::session::Greeting;
 use crate::qmp::{Connected, Options, Session};
-use crate::spec::{
-    Accel, Arch, Boot, Display, Layout, MacAddress, Networking, OnPanic, VmName, VmSpec, request,
-};
+use crate::spec::{Accel, VmName};
 
-use super::adopt::{self, VmFile};
-use super::take_over::TakeOver;
+use super::left;
+use super::take_over::{TakeOver, started};
 use super::unfinished;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::launch::prepare::Doors;
 use crate::vm::launch::process::Process;
-use crate::vm::launch::start::connect_to;
+use crate::vm::launch::sockets::{Doors, connect_to};
 use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::look::{self, Seen, Whose};
+use crate::vm::parts::{Home, Qemu};
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
-use crate::vm::state::facts::{Facts, Wrapped};
+use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Pending;
 use crate::vm::state::opened::Files;
+use crate::vm::state::origin::{Description, Origin, Wrapped};
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::record;
+use crate::vm::state::vm_file::VmFile;
 
 /// A QEMU may do much before it answers on its monitor for the first time: take memory, load images, wait for a migration.
 const GREETING: Duration = Duration::from_secs(24 * 3600);
@@ -68,7 +67,8 @@ pub struct Wrapping {
     control: Doors,
     monitor: OwnedFd,
     process: OwnedFd,
-    file: VmFile,
+    wrapped: Wrapped,
+    facts: Facts,
 }
 
 /// Takes a name, and opens the sockets. On failure nothing is left.
@@ -86,13 +86,16 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
         // of this process, which will be QEMU
         let process = sys::pidfd_open(Pid::this()).map_err(system("a descriptor of this process"))?;
         let state = ephemeral_path(&EphemeralEnvironment::from_env(), run.name())?;
-        let file = describe(&run, qemu, state, sandbox)?;
+        let (wrapped, facts) = describe(&run, qemu, state, sandbox)?;
         // before QEMU is there: whoever takes over must not mistake it for one that was never let go
-        file.write(&run)?;
-        Ok((control, monitor, process, file))
+        let description = Description { origin: Origin::Wrapped(wrapped.clone()), facts: facts.clone() };
+        VmFile::of_wrapped(description).write(&run)?;
+        Ok((control, monitor, process, wrapped, facts))
     };
     match parts() {
-        Ok((control, monitor, process, file)) => Ok(Wrapping { run, control, monitor, process, file }),
+        Ok((control, monitor, process, wrapped, facts)) => {
+            Ok(Wrapping { run, control, monitor, process, wrapped, facts })
+        }
         Err(error) => {
             run.discard();
             Err(error)
@@ -121,8 +124,8 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
     loop {
         match RunDir::create(root, name) {
             // none: it lost its supervisor, and lives
-            Ok(run) => return adopt::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
-            Err(DirError::Taken { .. }) if began.elapsed() < PREDECESSOR && adopt::has_ended(root, name) => {}
+            Ok(run) => return left::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
+            Err(DirError::Taken { .. }) if began.elapsed() < PREDECESSOR && left::has_ended(root, name) => {}
             Err(DirError::Taken { .. }) => return Err(StartError::NameTaken(name.clone())),
             Err(error) => return Err(StartError::RunDirectory(error)),
         }
@@ -130,12 +133,15 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
 }
 
 /// What can be said before QEMU is asked.
-fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<VmFile, StartError> {
+fn describe(
+    run: &RunDir,
+    qemu: &Path,
+    state: PathBuf,
+    sandbox: bool,
+) -> Result<(Wrapped, Facts), StartError> {
     let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
     let target = qemu.file_name().and_then(|name| name.to_str()?.strip_prefix("qemu-system-"));
     let target = target.unwrap_or(machine.arch.qemu_name()).to_owned();
-    // a guess by the program's name until QEMU has been asked
-    let arch = Arch::of_target(&target).unwrap_or(machine.arch);
     let pid = Pid::this();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let facts = Facts {
@@ -156,44 +162,9 @@ fn describe(run: &RunDir, qemu: &Path, state: PathBuf, sandbox: bool) -> Result<
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
         run: run.run_id(),
         state_home: None,
-        wrapped: Some(Wrapped {
-            target: target.clone(),
-            networking: "none".to_owned(),
-            ..Wrapped::default()
-        }),
     };
-    Ok(VmFile { spec: spec(run.name(), arch, sandbox), facts, user_qmp: None, begun: true })
-}
-
-/// A description of a VM of which nothing is known yet but its name.
-fn spec(name: &VmName, arch: Arch, sandbox: bool) -> VmSpec {
-    VmSpec {
-        name: name.clone(),
-        uuid: Uuid::nil(),
-        // nothing of it is vmrun's
-        layout: Layout::default(),
-        arch,
-        machine: None,
-        cpu: None,
-        cpus: 0,
-        memory: request::DEFAULT_MEMORY,
-        boot: Boot::Disk,
-        firmware: None,
-        display: Display::None,
-        disks: Vec::new(),
-        metadata: None,
-        networking: Networking::None,
-        mac: MacAddress::from_random([0; 6]),
-        publish: Vec::new(),
-        usb: false,
-        devices: Vec::new(),
-        shares: Vec::new(),
-        hotplug_slots: 0,
-        on_panic: OnPanic::Poweroff,
-        no_reboot: false,
-        sandbox,
-        extra: Vec::new(),
-    }
+    let wrapped = Wrapped { name: run.name().clone(), sandbox, target, from_start: Vec::new(), seen: None };
+    Ok((wrapped, facts))
 }
 
 impl Wrapping {
@@ -212,10 +183,10 @@ impl Wrapping {
     /// # Errors
     /// Of the system; QEMU goes on without a supervisor.
     pub async fn follow(self) -> Result<Option<Running>, StartError> {
-        let Self { run, control, monitor, process, file } = self;
+        let Self { run, control, monitor, process, wrapped, facts } = self;
         // QEMU has the only listening end from now on: when it ends, a connection that waits is reset
         drop(monitor);
-        take_over(Arc::new(run), control, file, process).await
+        take_over(Arc::new(run), control, wrapped, facts, process).await
     }
 
     /// A descriptor of the process that is to be QEMU: readable when it has ended.
@@ -227,20 +198,22 @@ impl Wrapping {
     }
 }
 
-/// Supervises a VM that somebody else has put together; none if its QEMU has ended.
+/// Supervises a VM that the user has put together; none if its QEMU has ended.
 pub(in crate::vm) async fn take_over(
     run: Arc<RunDir>,
     control: Doors,
-    file: VmFile,
+    wrapped: Wrapped,
+    facts: Facts,
     pidfd: OwnedFd,
 ) -> Result<Option<Running>, StartError> {
     let signals = Signals::ignored().map_err(system("signals"))?;
-    let mut process = Process::adopt(file.facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
+    let mut process = Process::adopt(facts.qemu_pid, pidfd).map_err(system("QEMU's process"))?;
     let environment = EphemeralEnvironment::from_env();
-    let state = Arc::new(open_ephemeral(&environment, &file.facts.state_directory, run.path())?);
+    let state = Arc::new(open_ephemeral(&environment, &facts.state_directory, run.path())?);
+    let pending = Pending::read(&run);
     let spoken = tokio::select! { biased;
         _ = process.ended() => None,
-        spoken = speak(&run, &file) => match spoken {
+        spoken = speak(&run, &wrapped, &facts, &pending) => match spoken {
             Ok(spoken) => Some(spoken),
             Err(why) => {
                 // it may be on its way out, or no QEMU at all; nothing that could be done about it
@@ -250,13 +223,29 @@ pub(in crate::vm) async fn take_over(
             }
         }
     };
-    let Some((connected, seen)) = spoken else {
+    let Some((Connected { session, events, greeting }, seen)) = spoken else {
         let outcome = Outcome::unknown("QEMU ended before it answered on its monitor");
-        record::write(&file.spec, &file.facts, &outcome, None, &[]);
+        record::write(&Origin::Wrapped(wrapped), &facts, &outcome, None, &[]);
         remove(run, state);
         return Ok(None);
     };
-    assemble(Parts { run, control, file, process, signals, state }, connected, seen).await.map(Some)
+    let mut seen = seen;
+    let (description, is_new) = settle(&run, wrapped, facts, &greeting, &seen)?;
+    if !is_new {
+        unfinished::finish(&session, &pending, &mut seen, false).await;
+    }
+    let agent = AgentLink::absent().map_err(system("a socket pair"))?;
+    let started = started(&description.facts);
+    let taken = TakeOver {
+        qemu: Qemu { process, session, events, agent, agent_open: false, started },
+        home: Home { run, state, control: Some(control), user_qmp: None },
+        description,
+        console: Console::absent(),
+        signals,
+        seen,
+        pending,
+    };
+    Ok(Some(taken.into_running()))
 }
 
 fn remove(run: Arc<RunDir>, state: Arc<StateDir>) {
@@ -266,62 +255,42 @@ fn remove(run: Arc<RunDir>, state: Arc<StateDir>) {
     }
 }
 
-async fn speak(run: &RunDir, file: &VmFile) -> Result<(Connected, Seen), String> {
+async fn speak(
+    run: &RunDir,
+    wrapped: &Wrapped,
+    facts: &Facts,
+    pending: &Pending,
+) -> Result<(Connected, Seen), String> {
     let stream = connect_to(run, names::QMP).map_err(|error| error.to_string())?;
     let options = Options { greeting_timeout: GREETING, ..Options::default() };
     let connected = Session::connect(stream, options).await.map_err(|error| error.to_string())?;
-    // a VM that was looked at before has processors
-    let wrapped = file.facts.wrapped.as_ref();
-    let from_start = wrapped.filter(|_| file.spec.cpus > 0).map(|wrapped| wrapped.from_start.as_slice());
-    let (none, pending) = (BTreeMap::new(), Pending::read(run));
-    let known = wrapped.map_or(&none, |wrapped| &wrapped.files);
-    let whose = Whose::Wrapped { files: known, from_start, cards: &pending.cards };
-    let files = Files::of(file.facts.qemu_pid);
-    let seen = look::look(&connected.session, files, whose).await.map_err(|error| error.to_string())?;
-    Ok((connected, seen))
-}
-
-struct Parts {
-    run: Arc<RunDir>,
-    control: Doors,
-    file: VmFile,
-    process: Process,
-    signals: Signals,
-    state: Arc<StateDir>,
-}
-
-async fn assemble(parts: Parts, connected: Connected, mut seen: Seen) -> Result<Running, StartError> {
-    let Parts { run, control, mut file, process, signals, state } = parts;
-    let Connected { session, events, greeting } = connected;
-    let (major, minor, micro) = greeting.version;
-    file.facts.qemu_version = format!("{major}.{minor}.{micro}");
-    file.facts.qemu_package = greeting.package;
-    let is_new = file.spec.cpus == 0;
-    seen.system.tell(&seen.machine, &mut file.spec, &mut file.facts);
-    let pending = Pending::read(&run);
-    if is_new {
-        if let Some(wrapped) = &mut file.facts.wrapped {
-            wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
-        }
-        file.write(&run)?;
-    } else {
-        unfinished::finish(&session, &pending, &mut seen, false).await;
-    }
-    let taken = TakeOver {
-        run,
-        control,
-        file,
-        process,
-        signals,
-        state,
-        session,
-        events,
-        machine: Some(seen.machine),
-        inventory: seen.inventory,
-        pending,
-        agent: AgentLink::absent().map_err(system("a socket pair"))?,
-        agent_open: false,
-        console: Console::absent(),
+    let known = wrapped.seen.as_ref();
+    let whose = Whose::Wrapped {
+        files: known.map(|seen| &seen.files),
+        from_start: known.map(|_| wrapped.from_start.as_slice()),
+        cards: Some(&pending.cards),
     };
-    Ok(taken.into_running())
+    let seen = look::look(&connected.session, Files::of(facts.qemu_pid), whose).await;
+    Ok((connected, seen.map_err(|error| error.to_string())?))
+}
+
+/// Takes what was seen into the description; with whether the VM was seen for the first time, which is written down.
+fn settle(
+    run: &RunDir,
+    mut wrapped: Wrapped,
+    mut facts: Facts,
+    greeting: &Greeting,
+    seen: &Seen,
+) -> Result<(Description, bool), StartError> {
+    facts.heard(greeting);
+    let is_new = wrapped.seen.is_none();
+    if is_new {
+        wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
+    }
+    seen.tell(&mut wrapped, &mut facts);
+    let description = Description { origin: Origin::Wrapped(wrapped), facts };
+    if is_new {
+        VmFile::of_wrapped(description.clone()).write(run)?;
+    }
+    Ok((description, is_new))
 }

@@ -7,7 +7,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::host::dirs::{Directory, PipeEnd, RunDir, names};
+use tokio::net::UnixStream;
+
+use crate::host::dirs::{Directory, PipeEnd, RunDir, names, remove_socket};
+use crate::spec::Display;
+use crate::spec::display::Endpoint;
 
 use crate::vm::launch::start_error::{StartError, system};
 
@@ -96,7 +100,7 @@ impl Serial {
 }
 
 /// The socket of `--qmp`, under any path length.
-pub(super) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
+pub(in crate::vm) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
     let bound = Directory::bind_at(&path).map_err(|error| {
         let taken = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -108,4 +112,18 @@ pub(super) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), Start
         }
     })?;
     Ok((path, bound))
+}
+
+/// Connects to one of QEMU's sockets.
+pub(in crate::vm) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
+    let stream: std::os::unix::net::UnixStream = run.connect(name)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Removes the socket of a display whose QEMU has ended.
+pub(in crate::vm) fn remove_screen(display: &Display) {
+    if let Some(Endpoint::Unix(path)) = display.endpoint() {
+        remove_socket(Path::new(path));
+    }
 }

@@ -1,0 +1,64 @@
+//! What a snapshot and a saved VM have in common: both are the state of the whole machine.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::qemu::Command;
+use crate::qmp::Session;
+use crate::vm::error::ChangeError;
+use crate::vm::state::inventory::{Entry, Inventory};
+
+/// How far something is that takes long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes written so far.
+    pub done_bytes: u64,
+    /// The most that it can become: the guest's memory. What is empty or equal takes no room.
+    pub total_bytes: u64,
+}
+
+/// A device of the VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::vm) struct Present {
+    pub(in crate::vm) id: String,
+    pub(in crate::vm) driver: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::vm) slot: Option<String>,
+    /// Where it is on USB. QEMU gives out a port that was freed last of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::vm) port: Option<String>,
+}
+
+/// The devices of a VM.
+pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
+    let device = |entry: &Entry| Present {
+        id: entry.id.to_string(),
+        driver: entry.driver.clone(),
+        slot: entry.slot.clone(),
+        port: None,
+    };
+    inventory.devices().map(device).collect()
+}
+
+/// Asks QEMU which devices have a state that cannot be saved.
+pub(in crate::vm) async fn check_blockers(
+    session: &Session,
+    present: &[Present],
+    what: &str,
+) -> Result<(), ChangeError> {
+    let answer = session.run(&Command::new("query-migrate", Value::Null)).await?;
+    let reasons = answer["blocked-reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let message = format!("QEMU cannot put all devices into {what}: {}", reasons.join("; "));
+    let error = ChangeError::unsupported(message);
+    let to_blame =
+        present.iter().filter(|device| reasons.iter().any(|reason| reason.contains(&device.driver)));
+    let ids: Vec<&str> = to_blame.map(|device| device.id.as_str()).collect();
+    Err(match ids.is_empty() {
+        true => error.hint("start the VM without that device"),
+        false => error.hint(format!("unplug it first: {}", ids.join(", "))),
+    })
+}

@@ -1,0 +1,63 @@
+//! What a running VM consists of, in the groups in which it is handed on from a start or a takeover to the owner task.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::console::Console;
+use super::guest::agent::AgentLink;
+use super::launch::prepare::Shares;
+use super::launch::process::Process;
+use super::launch::sockets::Doors;
+use super::signals::Signals;
+use super::state::images::Images;
+use super::state::inventory::Inventory;
+use super::state::journal::Journal;
+use super::state::origin::Description;
+use super::state::plugged::Plugged;
+use crate::host::dirs::{RunDir, StateDir};
+use crate::qemu::Machine;
+use crate::qmp::{EventReceiver, Session};
+
+/// QEMU, and the ways to it and to what runs in its guest.
+pub(super) struct Qemu {
+    pub(super) process: Process,
+    pub(super) session: Session,
+    pub(super) events: EventReceiver,
+    pub(super) agent: AgentLink,
+    /// The guest has opened the agent's port already.
+    pub(super) agent_open: bool,
+    /// When it was started.
+    pub(super) started: Instant,
+}
+
+/// What the VM has on this machine.
+pub(super) struct Home {
+    pub(super) run: Arc<RunDir>,
+    pub(super) state: Arc<StateDir>,
+    /// The sockets for clients, until they are taken.
+    pub(super) control: Option<Doors>,
+    /// The socket of `--qmp`, which goes with the VM.
+    pub(super) user_qmp: Option<PathBuf>,
+}
+
+/// The VM's devices, and what is kept on disk of them.
+pub(super) struct Devices {
+    pub(super) machine: Machine,
+    pub(super) inventory: Inventory,
+    pub(super) journal: Journal,
+    pub(super) plugged: Plugged,
+    pub(super) images: Images,
+}
+
+/// All parts of a running VM, whether it was started or taken over.
+pub(super) struct Assembly {
+    pub(super) description: Description,
+    pub(super) qemu: Qemu,
+    pub(super) home: Home,
+    pub(super) devices: Devices,
+    pub(super) console: Console,
+    pub(super) signals: Signals,
+    pub(super) shares: Shares,
+}

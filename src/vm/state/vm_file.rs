@@ -1,0 +1,81 @@
+//! `vm.json`: all that a new supervisor must know of a VM and cannot ask QEMU.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::host::dirs::{Directory, RunDir, names};
+use crate::host::sys;
+
+use super::origin::Description;
+use crate::vm::launch::start_error::{StartError, system};
+
+/// How long a QEMU of the foreground, which dies with its supervisor, may take to be gone, in milliseconds.
+const DYING: u16 = 2000;
+
+/// What the file holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::vm) struct VmFile {
+    #[serde(flatten)]
+    pub(in crate::vm) description: Description,
+    /// The socket of `--qmp`, which goes with the VM.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub(in crate::vm) user_qmp: Option<PathBuf>,
+    /// The guest has been let run, or is to stay as it was saved. QEMU cannot tell: a paused VM that is reset is as new.
+    #[serde(default)]
+    pub(in crate::vm) begun: bool,
+}
+
+impl VmFile {
+    /// Of a VM that the user has put together: nothing of it waits for vmrun.
+    pub(in crate::vm) fn of_wrapped(description: Description) -> Self {
+        Self { description, user_qmp: None, begun: true }
+    }
+
+    pub(in crate::vm) fn read(directory: &Directory) -> Option<Self> {
+        Self::load(directory).ok().flatten()
+    }
+
+    /// None if there is no such file; else why it cannot be read.
+    pub(in crate::vm) fn load(directory: &Directory) -> Result<Option<Self>, String> {
+        match directory.read(names::VM) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", names::VM))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", names::VM)),
+        }
+    }
+
+    /// Writes it to a run directory.
+    pub(in crate::vm) fn write(&self, run: &RunDir) -> Result<(), StartError> {
+        serde_json::to_vec(self)
+            .map_err(io::Error::other)
+            .and_then(|text| run.write(names::VM, &text))
+            .map_err(system("the VM's description in the run directory"))
+    }
+
+    /// The process that was written down, if it still is that one and lives.
+    pub(in crate::vm) fn process(&self) -> Option<OwnedFd> {
+        let Description { origin, facts } = &self.description;
+        let pid = Pid::from_raw(facts.qemu_pid);
+        let pidfd = sys::pidfd_open(pid).ok()?;
+        // looked at after the pidfd was opened: what has this start time now is what the pidfd holds
+        let started = sys::process_start_time("/proc".as_ref(), pid).ok()?;
+        // one that has ended and that nobody has reaped is there, too
+        let dies_with_it = !facts.detached && !origin.is_wrapped();
+        let patience = if dies_with_it { DYING } else { 0 };
+        (started == facts.qemu_start_time && !ends_within(&pidfd, patience)).then_some(pidfd)
+    }
+}
+
+/// Whether a process ends within so many milliseconds.
+pub(in crate::vm) fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
+    // readable = ended; where it cannot be told, it counts as alive
+    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(patience_ms))
+        .is_ok_and(|ready| ready > 0)
+}

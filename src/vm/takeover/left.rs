@@ -1,0 +1,228 @@
+//! What there is of a VM of which nobody holds the run directory: a QEMU that lives, or files. Of a VM that is certainly dead nothing stays.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::host::dirs::{
+    DirError, Directory, RunClient, RunDir, StateDir, names, remove_ephemeral, remove_socket, warn_of,
+};
+use crate::host::sys;
+use crate::spec::VmName;
+use crate::vm::console;
+use crate::vm::launch::sockets::remove_screen;
+use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::state::journal::Pending;
+use crate::vm::state::origin::Description;
+use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
+use crate::vm::state::record;
+use crate::vm::state::vm_file::{VmFile, ends_within};
+
+/// How long a QEMU that was never given a guest may take to quit.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most that it can have to say until then.
+const QUIT_WORDS: u64 = 64 << 10;
+/// QEMU's run states before its guest has run for the first time (`RunState` in `qapi/run-state.json`).
+const NEVER_STARTED: [&str; 2] = ["prelaunch", "inmigrate"];
+
+/// What there is of the VM of a run directory that has no supervisor.
+pub(super) enum Left {
+    /// QEMU lives, and can be taken over.
+    Living(Box<VmFile>, OwnedFd),
+    /// QEMU lives, but its process cannot be seen from here: it was started in another PID namespace.
+    Elsewhere,
+    /// Files only.
+    Dead(Box<VmFile>),
+    /// A start that was cut off before there was a description; or nothing at all yet.
+    NeverStarted,
+    /// What it says of itself cannot be read.
+    Undescribed(String),
+}
+
+impl Left {
+    pub(super) fn of(directory: &Directory) -> Self {
+        let file = match VmFile::load(directory) {
+            Ok(Some(file)) => Box::new(file),
+            Ok(None) => return Self::NeverStarted,
+            Err(why) => return Self::Undescribed(why),
+        };
+        match file.process() {
+            Some(process) => Self::Living(file, process),
+            // only QEMU has this socket: the kernel closes it with the process, wherever that is
+            None if directory.is_listened_on(names::QMP) => Self::Elsewhere,
+            None => Self::Dead(file),
+        }
+    }
+}
+
+/// The VM that a QEMU belongs to, and whether its writes are thrown away.
+pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
+    let mut names = RunDir::list(root).ok()?.into_iter();
+    names.find_map(|name| {
+        let directory = RunClient::open(root, &name).ok()?;
+        let file = VmFile::read(&directory)?;
+        let facts = file.description.facts;
+        (facts.qemu_pid == qemu_pid).then_some((name, facts.ephemeral))
+    })
+}
+
+/// The VM that has this state directory.
+pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> {
+    let has_it = |name: &VmName| {
+        let directory = RunClient::open(root, name).ok()?;
+        VmFile::read(&directory).map(|file| file.description.facts.state_directory == state)
+    };
+    RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
+}
+
+/// Waits for the end of the QEMU behind a run directory that nobody holds, so long at most.
+pub fn await_end(root: &Path, name: &VmName, within: Duration) {
+    let directory = RunClient::open(root, name);
+    let process = directory.ok().and_then(|directory| VmFile::read(&directory)?.process());
+    if let Some(process) = process {
+        ends_within(&process, u16::try_from(within.as_millis()).unwrap_or(u16::MAX));
+    }
+}
+
+/// Whether there is a living QEMU behind a run directory that nobody holds.
+pub fn is_orphan(directory: &RunClient) -> bool {
+    matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)
+}
+
+/// Whether a VM's QEMU has ended, and its supervisor is about to.
+pub(in crate::vm) fn has_ended(root: &Path, name: &VmName) -> bool {
+    let file = RunClient::open(root, name).ok().and_then(|directory| VmFile::read(&directory));
+    file.is_some_and(|file| {
+        let process = sys::pidfd_open(Pid::from_raw(file.description.facts.qemu_pid));
+        process.map_or(true, |process| ends_within(&process, 0))
+    })
+}
+
+/// Ends a QEMU whose supervisor died before it let the guest run; whether there was one, which is gone now. Nobody has looked yet at what
+/// it has opened, or has given it the rest of a saved state: its guest must not run.
+pub(super) fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, StartError> {
+    if file.begun || !run.is_listened_on(names::QMP) {
+        return Ok(false);
+    }
+    let quit = quit_if_never_started(run).map_err(system("a QEMU whose start was cut off"))?;
+    if quit {
+        log::info!("VM '{}' was just being started when its supervisor died: it has been ended", run.name());
+    }
+    Ok(quit)
+}
+
+/// Ends a QEMU that was started and not yet written down, and waits for it; whether there is none now. What has run a guest is
+/// never told to quit: QEMU is asked.
+fn never_started_is_gone(run: &RunDir) -> bool {
+    if !run.is_listened_on(names::QMP) {
+        return true;
+    }
+    match quit_if_never_started(run) {
+        Ok(true) => log::info!("a QEMU that was just being started has been told to quit"),
+        Ok(false) => return false,
+        Err(error) => log::warn!("a QEMU that was just being started does not quit: {error}"),
+    }
+    !run.is_listened_on(names::QMP)
+}
+
+fn quit_if_never_started(run: &RunDir) -> io::Result<bool> {
+    let mut monitor = run.connect(names::QMP)?;
+    monitor.set_read_timeout(Some(QUIT_TIMEOUT))?;
+    monitor.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-status\"}\n")?;
+    let mut lines = BufReader::new(monitor.try_clone()?.take(QUIT_WORDS)).lines();
+    let status = loop {
+        let Some(line) = lines.next() else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let said: Value = serde_json::from_str(&line?)?;
+        if let Some(status) = said["return"]["status"].as_str() {
+            break status.to_owned();
+        }
+    };
+    if !NEVER_STARTED.contains(&status.as_str()) {
+        return Ok(false);
+    }
+    monitor.write_all(b"{\"execute\":\"quit\"}\n")?;
+    // it hangs up after it has closed its images
+    match io::copy(&mut monitor.take(QUIT_WORDS), &mut io::sink()) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+        _ => Ok(true),
+    }
+}
+
+/// Makes a run directory that was taken ready to be used again, if its VM is dead; none if it lives.
+///
+/// # Errors
+/// It cannot be told what there is of it, and it stays as it is.
+pub(in crate::vm) fn reuse(run: RunDir) -> Result<Option<RunDir>, StartError> {
+    match Left::of(&run) {
+        Left::Living(file, _) if is_unfinished_gone(&run, &file)? => clear_up(&run, &file),
+        Left::Living(..) | Left::Elsewhere => return Ok(None),
+        Left::Dead(file) => clear_up(&run, &file),
+        Left::NeverStarted if never_started_is_gone(&run) => {}
+        Left::NeverStarted => return Ok(None),
+        Left::Undescribed(why) => return Err(StartError::RunDirectory(undescribed(&run, why))),
+    }
+    Ok(Some(run))
+}
+
+fn undescribed(run: &RunDir, why: String) -> DirError {
+    DirError::Undescribed { path: run.path().to_owned(), why }
+}
+
+/// Removes what is left of a VM, if it is certain that it is dead.
+pub(super) fn clean_up(run: RunDir, left: Left) {
+    match left {
+        Left::Living(..) | Left::Elsewhere => {}
+        Left::Dead(file) => {
+            clear_up(&run, &file);
+            run.discard();
+        }
+        Left::NeverStarted if never_started_is_gone(&run) => run.discard(),
+        Left::NeverStarted => warn_of(&undescribed(&run, format!("there is no {}, and a QEMU", names::VM))),
+        Left::Undescribed(why) => warn_of(&undescribed(&run, why)),
+    }
+}
+
+/// Takes away what a dead VM left elsewhere.
+fn clear_up(run: &RunDir, file: &VmFile) {
+    log::info!("cleaning up after VM '{}', whose supervisor and QEMU are dead", run.name());
+    if let Some(path) = &file.user_qmp {
+        remove_socket(path);
+    }
+    let Description { origin, facts } = &file.description;
+    if let Some(spec) = origin.spec() {
+        remove_screen(&spec.display);
+    }
+    let outcome = Outcome::unknown("QEMU ended while nobody watched: its supervisor had died");
+    let state = StateDir::existing(&facts.state_directory);
+    let console =
+        state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
+    // where no guest has run nothing has ended
+    if file.begun {
+        record::write(origin, facts, &outcome, None, &console.unwrap_or_default());
+    }
+    if let Ok(Some(state)) = state {
+        state.remove_pid();
+        if file.begun
+            && let Ok(text) = serde_json::to_vec_pretty(&outcome)
+        {
+            let _ = state.write(OUTCOME_FILE, &text);
+        }
+        if facts.ephemeral {
+            remove_ephemeral(&state);
+        }
+    }
+    Pending::read(run).remove_made();
+}
+
+/// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over, or of which
+/// it is not known.
+pub fn clean(root: &Path, name: &VmName) {
+    if let Ok(Some(run)) = RunDir::take(root, name) {
+        let left = Left::of(&run);
+        clean_up(run, left);
+    }
+}
