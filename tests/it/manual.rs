@@ -70,6 +70,18 @@ fn links_between_the_pages_lead_somewhere() {
     assert!(links > 20, "{links}");
 }
 
+#[test]
+fn every_error_of_the_protocol_is_explained() {
+    let interface = std::fs::read_to_string(root().join("proto/io.vmrun.Machine.varlink")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/protocol.md")).unwrap();
+    let errors: Vec<&str> =
+        interface.lines().filter_map(|line| line.strip_prefix("error ")?.split_whitespace().next()).collect();
+    assert!(errors.len() > 10, "{errors:?}");
+    for error in errors {
+        assert!(page.contains(&format!("`{error}`")), "docs/protocol.md does not name {error}");
+    }
+}
+
 /// What a newcomer types first.
 #[test]
 fn the_flags_of_the_readme_exist() {
