@@ -86,6 +86,10 @@ pub fn refusal(machine: &Machine, bus: DiskBus, options: &DiskOptions) -> Option
             DiskBus::Virtio | DiskBus::Scsi | DiskBus::Nvme => {}
         }
     }
+    // `scsi_bus_legacy_add_drive` of 7.2 leaves `write-cache` out: the disk would be written back in silence
+    if bus == DiskBus::Usb && options.cache.is_some_and(|cache| !cache.has_write_cache()) {
+        return Some("QEMU's USB disks are always written back: cache=none, writeback or unsafe".to_owned());
+    }
     if options.has_iothread() {
         return match bus {
             DiskBus::Virtio if machine.family() == Family::Microvm => {
@@ -225,6 +229,7 @@ mod tests {
         for (machine, bus, text, why) in [
             (&q35, DiskBus::Sata, "logical-block-size=4096", "512 bytes"),
             (&q35, DiskBus::Usb, "logical-block-size=4096", "512 bytes"),
+            (&q35, DiskBus::Usb, "cache=writethrough", "always written back"),
             (&q35, DiskBus::Sata, "iothread=on", "no I/O threads for sata"),
             (&q35, DiskBus::Usb, "iothread=on", "no I/O threads for usb"),
             (&q35, DiskBus::Nvme, "iothread=on", "no I/O threads for nvme"),
