@@ -136,7 +136,7 @@ fn a_flood_goes_on_without_a_supervisor_and_is_seen_by_the_next() {
         "{missed} bytes went by, and {PIPE} are in the pipe of a guest that stands still"
     );
     let next = format!("console=line {:08}", lines + 20_000);
-    sandbox.ctl(["wait", &next, "--from-now", "--timeout", "60s"]).ok();
+    sandbox.ctl(["wait", &next, "--from-now", "--timeout", "3m"]).ok();
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     sandbox.is_clean();
 }

@@ -300,7 +300,7 @@ mod tests {
             "spec": {
                 "name": "web", "uuid": "00112233-4455-6677-8899-aabbccddeeff", "layout": "grown", "arch": "x86_64",
                 "machine": "pc-q35-7.2", "cpu": null, "cpus": cpus, "memory": 67_108_864, "boot": { "mode": "disk" },
-                "networking": "user", "mac": "52:54:00:00:00:00", "hotplug_slots": 0, "sandbox": true
+                "networking": { "mode": "user" }, "mac": "52:54:00:00:00:00", "hotplug_slots": 0, "sandbox": true
             },
             "facts": {
                 "host": { "os": "linux", "arch": "x86_64", "accel": "tcg", "qemu_version": null },

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::fake_qemu::{Answer, Guest, Model, Plugged, event};
 
+/// Spare root ports of the machine.
+const SLOTS: usize = 8;
+
 impl Model {
     pub(super) fn add_node(&mut self, name: &str, below: Option<&str>) -> Answer {
         if self.nodes.contains_key(name) {
@@ -224,6 +227,13 @@ impl Model {
 
     fn tree(&self) -> String {
         let mut text = "bus: main-system-bus\r\n  type System\r\n  dev: host, id \"\"\r\n".to_owned();
+        // the spare root ports, with nothing in them
+        let spare = (1..=SLOTS).map(|number| format!("slot{number}"));
+        for bus in spare.filter(|bus| self.devices.values().all(|device| device.bus != *bus)) {
+            text += &format!(
+                "    bus: own\r\n      dev: pcie-root-port, id \"\"\r\n        bus: {bus}\r\n          type PCIE\r\n"
+            );
+        }
         for (id, device) in &self.devices {
             let port = if device.bus.starts_with("slot") { "pcie-root-port" } else { "bridge" };
             let bus = &device.bus;

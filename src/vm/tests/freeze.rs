@@ -62,6 +62,8 @@ async fn they_are_thawed_by_themselves_and_that_is_said_once() {
     tokio::io::AsyncWriteExt::write_all(&mut vm.agent, format!("{refusal}\n").as_bytes()).await.unwrap();
     is_asked(&mut vm, THAW).await;
     answers(&mut vm, json!(2)).await;
+    // the clock goes on when every task waits, so the answer has arrived
+    tokio::time::sleep(Duration::from_millis(1)).await;
     let late = thawing(&vm);
     assert_eq!(state(late.await.unwrap().unwrap_err()), "thawed");
     let again = thawing(&vm);
