@@ -17,8 +17,8 @@ use nix::sys::stat::fstatat;
 use super::own;
 use crate::host::made::folder_of;
 
-/// How long a socket may seem to be listened on although its process has ended: what an io_uring polls, as QEMU 11's main loop does, is
-/// closed by a worker of the kernel after the process is gone.
+/// How long a socket may seem to be listened on although its process has ended. A display's socket was left behind once with QEMU 11;
+/// its main loop polls by io_uring, and the kernel may close what that holds after the process is gone (not reproduced).
 const KERNEL_CLOSES: Duration = Duration::from_secs(1);
 /// Between two looks at such a socket; the kernel has no event for it.
 const LOOK: Duration = Duration::from_millis(5);
