@@ -1,4 +1,4 @@
-//! QEMU's device models, as far as vmrun tells one from another. A model that is new here is one row of [`TABLE`].
+//! QEMU's device models, as far as vmrun tells one from another. A model that is new here is one row of `TABLE`.
 
 use crate::spec::DiskBus;
 

@@ -1,7 +1,7 @@
 //! The methods of the protocol, one file for each command of `vmrun ctl`.
 //!
 //! A file says everything about its methods on this side of the socket: the name, the parameters, the reply, what a call needs its
-//! connection for, and how it runs. [`ALL`] is the only list of them; the dispatcher, the client, the fuzzer and the tests use it.
+//! connection for, and how it runs. `ALL` is the only list of them; the dispatcher, the client, the fuzzer and the tests use it.
 //! `proto/io.vmrun.Machine.varlink` is the source of truth, and a test holds the list against it.
 
 mod agent;
