@@ -43,7 +43,7 @@ impl<T: Args> Args for Lazy<T> {
 }
 
 /// The description is that of the command, not that of the type of its arguments.
-pub(super) fn described(command: Command, grammar: impl FnOnce(Command) -> Command) -> Command {
+fn described(command: Command, grammar: impl FnOnce(Command) -> Command) -> Command {
     let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
     grammar(command).about(Resettable::from(about)).long_about(Resettable::from(long))
 }

@@ -60,8 +60,9 @@ use clap::{Args, Subcommand};
 use crate::spec::VmName;
 
 use super::failure::Failure;
+use super::lazy::Lazy;
 use super::output::Output;
-use verb::Described;
+use verb::Verb;
 
 /// `vmrun ctl`.
 #[derive(Debug, Args)]
@@ -81,14 +82,17 @@ macro_rules! commands {
         /// Every command. Its name is that of its type with hyphens.
         #[derive(Debug, Subcommand)]
         enum Command {
-            $($command(Described<$file::$command>),)*
+            $(
+                #[command(about = <$file::$command as Verb>::ABOUT)]
+                $command(Lazy<$file::$command>),
+            )*
         }
 
         /// Runs one command against the VM that is meant.
         pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
             let output = Output { json: args.json };
             match args.command {
-                $(Command::$command(Described(command)) => verb::run(command, args.vm.as_ref(), output),)*
+                $(Command::$command(Lazy(command)) => verb::run(command, args.vm.as_ref(), output),)*
             }
         }
     };

@@ -1,12 +1,11 @@
 //! What a command of `vmrun ctl` is, and how any of them runs.
 
-use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
+use clap::Args;
 
 use crate::control::client::Client;
 use crate::spec::VmName;
 
 use super::super::failure::Failure;
-use super::super::lazy::described;
 use super::super::output::Output;
 
 /// A command of `vmrun ctl`, with its arguments as fields.
@@ -41,40 +40,4 @@ pub(super) fn run<V: Verb>(command: V, vm: Option<&VmName>, output: Output) -> R
         false => super::super::connect(vm)?,
     };
     command.run(&mut Context { client, output })
-}
-
-/// A command in the grammar: its description is always there, its arguments are described when the command has been recognised.
-#[derive(Debug)]
-pub(super) struct Described<V>(pub(super) V);
-
-impl<V: Verb> FromArgMatches for Described<V> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        V::from_arg_matches(matches).map(Self)
-    }
-
-    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, Error> {
-        V::from_arg_matches_mut(matches).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        self.0.update_from_arg_matches(matches)
-    }
-
-    fn update_from_arg_matches_mut(&mut self, matches: &mut ArgMatches) -> Result<(), Error> {
-        self.0.update_from_arg_matches_mut(matches)
-    }
-}
-
-impl<V: Verb> Args for Described<V> {
-    fn group_id() -> Option<Id> {
-        V::group_id()
-    }
-
-    fn augment_args(command: Command) -> Command {
-        command.about(V::ABOUT).defer(|command| described(command, V::augment_args))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        command.about(V::ABOUT).defer(|command| described(command, V::augment_args_for_update))
-    }
 }

@@ -35,6 +35,18 @@ pub(super) fn is_listened_on(path: &Path) -> bool {
     !matches!(probe(), Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR))
 }
 
+/// Whether the listening socket at this path is closed, which it may be a moment after the end of its process.
+pub(super) fn is_closed(path: &Path) -> bool {
+    let until = Instant::now() + KERNEL_CLOSES;
+    while is_listened_on(path) {
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
+    true
+}
+
 /// A path for a file in an open folder that is short enough for a socket (107 bytes) however long the real one is. Good in this process,
 /// while the folder is open.
 pub fn short_path(folder: &impl AsRawFd, path: &Path, name: &OsStr) -> PathBuf {
@@ -59,14 +71,10 @@ fn try_remove(path: &Path) -> io::Result<()> {
         // replaced, or gone
         _ => return Ok(()),
     }
-    let until = Instant::now() + KERNEL_CLOSES;
-    while is_listened_on(&short_path(&folder, folder_of(path), name)) {
-        if Instant::now() >= until {
-            return Ok(());
-        }
-        thread::sleep(LOOK);
+    match is_closed(&short_path(&folder, folder_of(path), name)) {
+        true => own::remove(&folder, name),
+        false => Ok(()),
     }
-    own::remove(&folder, name)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -26,10 +26,6 @@ use crate::vm::state::vm_file::{VmFile, ends_within};
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most that it can have to say until then.
 const QUIT_WORDS: u64 = 64 << 10;
-/// How long the kernel may take to close the listening socket of a process that has hung up or was killed.
-const KERNEL_CLOSES: Duration = Duration::from_secs(1);
-/// Between two looks at that: no event tells of a socket that is closed.
-const LOOK: Duration = Duration::from_millis(5);
 /// QEMU's run states before its guest has run for the first time (`RunState` in `qapi/run-state.json`).
 const NEVER_STARTED: [&str; 2] = ["prelaunch", "inmigrate"];
 
@@ -130,14 +126,7 @@ fn never_started_is_gone(run: &RunDir) -> bool {
         Ok(false) => return false,
         Err(error) => log::warn!("a QEMU that was just being started does not quit: {error}"),
     }
-    let until = Instant::now() + KERNEL_CLOSES;
-    while run.is_listened_on(names::QMP) {
-        if Instant::now() >= until {
-            return false;
-        }
-        std::thread::sleep(LOOK);
-    }
-    true
+    run.is_closed(names::QMP)
 }
 
 fn quit_if_never_started(run: &RunDir) -> io::Result<bool> {

@@ -48,6 +48,11 @@ impl Directory {
         sockets::is_listened_on(&self.short_path(name))
     }
 
+    /// Whether the listening socket of this name is closed, which it may be a moment after the end of its process.
+    pub fn is_closed(&self, name: &str) -> bool {
+        sockets::is_closed(&self.short_path(name))
+    }
+
     /// Binds a socket (mode 0600) anywhere, under a path of any length; there must be nothing at the path.
     ///
     /// # Errors
