@@ -105,7 +105,8 @@ mod tests {
     use super::*;
 
     /// Something of what any flag takes.
-    const VALUES: [&str; 17] = [
+    const VALUES: [&str; 18] = [
+        "net",
         "12345678-9abc-4def-8123-456789abcdef",
         "1",
         "1s",

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::host::files;
 use crate::host::iso::MAX_DATA_BYTES;
 use crate::spec::{
-    AccelList, Arch, BootMode, Condition, DeviceSpec, DiskSpec, Display, Networking, OnPanic, Request,
-    ShareSpec, Size, VmName, duration,
+    AccelList, Arch, BootMode, BootOrder, Condition, DeviceSpec, DiskSpec, Display, Networking, NicSpec,
+    OnPanic, Request, ShareSpec, Size, VmName, duration,
 };
 
 use crate::vm::console::EscapeKey;
@@ -23,7 +23,8 @@ use super::failure::Failure;
 use super::logger::LogFormat;
 
 /// What a saved VM's file decides, so that nothing else can be said beside `--restore`.
-const HARDWARE: [&str; 23] = [
+const HARDWARE: [&str; 24] = [
+    "boot",
     "image",
     "unpack",
     "kernel",
@@ -104,6 +105,9 @@ struct BootArgs {
     /// Firmware to use instead of the one that is found
     #[arg(long, value_name = "PATH")]
     fw: Option<PathBuf>,
+    /// What the firmware tries, in this order: net, disk, cdrom [default: an ISO, then the first disk; without IMAGE the disks, then the network]
+    #[arg(long, value_name = "ORDER")]
+    boot: Option<BootOrder>,
     /// Do everything as `linuxkit run qemu`: SATA disks (/dev/sda), qcow2 for new ones, its names of files, --publish on all addresses
     #[arg(long)]
     linuxkit: bool,
@@ -183,9 +187,13 @@ struct StorageArgs {
 
 #[derive(Debug, Args)]
 struct NetworkArgs {
-    /// default, user, bridge,NAME, tap,NAME or none [default: default]
+    /// default, user[,net=10.0.3.0/24][,dns=ADDRESS][,hostname=NAME][,restrict=on], bridge,NAME, tap,NAME or none [default: default]
     #[arg(long, value_name = "MODE")]
     networking: Option<Networking>,
+    /// One more network card: user[,net=...][,dns=...][,hostname=...][,restrict=on], tap,NAME or bridge,NAME, then
+    /// [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]; repeatable
+    #[arg(long, value_name = "SPEC")]
+    nic: Vec<NicSpec>,
     /// [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
     #[arg(long, value_name = "FORWARD")]
     publish: Vec<TypedForward>,
@@ -307,6 +315,8 @@ impl QemuArgs {
             machine: self.machine.machine,
             qemu: self.machine.qemu,
             networking: self.network.networking,
+            nics: self.network.nic,
+            boot_order: self.boot.boot.unwrap_or_default(),
             publish: self.network.publish.into_iter().map(|forward| forward.meant(linuxkit)).collect(),
             usb: self.devices.usb,
             devices: self.devices.device,
@@ -381,7 +391,8 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// What a file does not decide.
-        const HOST: [&str; 32] = [
+        const HOST: [&str; 33] = [
+            "nic",
             "restore",
             "fw",
             "qemu",

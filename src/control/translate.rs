@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::qemu::snapshot::Snapshot;
-use crate::spec::{BlockSize, DiskBus, Limits};
-use crate::vm::{Entry, Kind, Phase, Published, RunRecord, RunState, Status};
+use crate::spec::{BlockSize, DiskBus, Limits, Networking};
+use crate::vm::{Entry, Kind, NicFacts, Phase, Published, RunRecord, RunState, Status};
 
 use super::wire;
 
@@ -153,10 +153,15 @@ pub(super) fn nic(entry: &Entry) -> wire::Nic {
         _ => None,
     };
     let network = facts.and_then(|facts| facts.network.as_ref());
+    let user = facts.and_then(NicFacts::user);
     wire::Nic {
         id: entry.id.to_string(),
         driver: entry.driver.clone(),
-        network: network.map_or_else(|| "other".to_owned(), ToString::to_string),
+        network: network.map_or_else(|| "other".to_owned(), Networking::without_options),
+        net: user.map(|user| user.subnet().to_string()),
+        dns: user.and_then(|user| user.dns).map(|dns| dns.to_string()),
+        hostname: user.and_then(|user| user.hostname.as_ref()).map(ToString::to_string),
+        restrict: user.map(|user| user.restrict).filter(|restrict| *restrict),
         interface: facts.and_then(|facts| facts.interface.clone()),
         mac: facts.and_then(|facts| facts.mac).map(|mac| mac.to_string()),
         link_up: facts.is_none_or(|facts| facts.link_up),

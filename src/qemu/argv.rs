@@ -6,10 +6,9 @@ use super::machine::Family;
 use super::object::Object;
 use super::places::{self, Places};
 use super::{
-    Channels, Device, HostFacts, Machine, Netdev, accel, boot, controllers, drives, firmware, io, plan,
-    screen,
+    Channels, Device, HostFacts, Machine, accel, boot, controllers, drives, firmware, io, plan, screen,
 };
-use crate::spec::{Boot, Firmware, Networking, OnPanic, VmSpec};
+use crate::spec::{Boot, Firmware, OnPanic, VmSpec};
 
 const MIB: u64 = 1 << 20;
 
@@ -62,9 +61,8 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
 fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
     let drives = drives::cold(machine, spec);
     let (entropy, rng) = io::entropy(machine);
-    let netdev = Netdev::of(&spec.networking, &spec.publish);
     line.0.extend(entropy.argument());
-    line.0.extend(netdev.into_iter().flat_map(|netdev| netdev.argument(host)));
+    line.0.extend(io::netdevs(spec).into_iter().flat_map(|netdev| netdev.argument(host)));
     drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
     drives.threads.iter().for_each(|thread| line.0.extend(thread.argument()));
     let mut own = Vec::new();
@@ -82,6 +80,8 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) 
     own.extend(drives.devices);
     own.extend(io::shares(machine, spec));
     own.extend(io::screen(machine, spec));
+    // last: on microvm the places are in the order of the command line, and those of the others stay
+    own.extend(io::more_nics(machine, spec));
     let mut places = Places::of(machine, spec);
     let own = own.into_iter().map(|device| match &mut places {
         Some(places) => places.place(device),
@@ -109,7 +109,7 @@ fn actions(spec: &VmSpec) -> Vec<OsString> {
 
 /// Seccomp. None for bridges: any filter sets `no_new_privs`, and the setuid bridge helper then gains nothing.
 fn sandbox(spec: &VmSpec) -> Option<&'static str> {
-    let possible = spec.sandbox && !matches!(spec.networking, Networking::Bridge(_));
+    let possible = spec.sandbox && !spec.uses_bridge();
     possible.then_some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 }
 

@@ -4,7 +4,10 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::qemu::testing::{disk, extra_device, forward, kvm_x86, spec};
-use crate::spec::{Accel, Arch, Boot, Disk, DiskBus, DiskSpec, Display, Firmware, Image, ImageFormat, Share};
+use crate::spec::{
+    Accel, Arch, Boot, Disk, DiskBus, DiskSpec, Display, Firmware, Image, ImageFormat, Networking, Nic,
+    NicSpec, Share,
+};
 
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec), Ok(()));
@@ -109,6 +112,17 @@ fn networks() {
     golden!("publish", VmSpec { publish: vec![forward(8080, 80), forward(0, 22)], ..spec() });
     golden!("bridge", VmSpec { networking: Networking::Bridge("br0".parse().unwrap()), ..spec() });
     golden!("tap", VmSpec { networking: Networking::Tap("tap,0".parse().unwrap()), ..spec() });
+    let nic = |text: &str, id: &str| {
+        let NicSpec { network, model, .. } = text.parse().unwrap();
+        Nic { id: id.parse().unwrap(), network, mac: "52:54:00:00:00:07".parse().unwrap(), model }
+    };
+    let nics = vec![nic("user,net=10.0.3.0/24,restrict=on,model=e1000", "nic1"), nic("tap,vt0", "lan")];
+    golden!("more_cards", VmSpec { nics: nics.clone(), publish: vec![forward(0, 22)], ..spec() });
+    let boot_order = "net,disk".parse().unwrap();
+    golden!(
+        "network_boot_of_a_further_card",
+        VmSpec { networking: Networking::None, nics, boot_order, publish: vec![forward(0, 22)], ..spec() }
+    );
     golden!("no_network", VmSpec { networking: Networking::None, ..spec() });
 }
 

@@ -1,7 +1,7 @@
 //! In which order the firmware tries what a VM starts with: QEMU's `bootindex`, the lowest first.
 
 use super::ids;
-use crate::spec::{Boot, VmSpec};
+use crate::spec::{Boot, BootClass, DeviceId, Networking, VmSpec};
 
 /// The place of each device in the order; none = the firmware's own choice, after all that have one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,8 +10,8 @@ pub(super) struct BootOrder {
     disks: Vec<Option<u32>>,
     /// Of the CD that an ISO is.
     pub(super) cd: Option<u32>,
-    /// Of the network card.
-    pub(super) nic: Option<u32>,
+    /// Of the first network card, with its id.
+    pub(super) nic: Option<(String, u32)>,
 }
 
 #[derive(Clone, Copy)]
@@ -34,7 +34,13 @@ impl BootOrder {
                     None => continue,
                 },
                 Item::Cd => &mut order.cd,
-                Item::Nic => &mut order.nic,
+                Item::Nic => {
+                    if let Some(id) = first_card(spec) {
+                        order.nic = Some((id.to_owned(), next));
+                        next += 1;
+                    }
+                    continue;
+                }
             };
             if place.is_none() {
                 *place = Some(next);
@@ -50,12 +56,27 @@ impl BootOrder {
     }
 }
 
-/// What is booted when nothing is said.
+/// The card that the network is booted from.
+fn first_card(spec: &VmSpec) -> Option<&str> {
+    spec.networks().next().map(|(id, _)| id.map_or(ids::NIC, DeviceId::as_str))
+}
+
+/// What is booted by `--boot`, and when nothing is said.
 fn unsaid(spec: &VmSpec) -> Vec<Item> {
     let disks = (0..spec.disks.len()).map(Item::Disk);
+    if !spec.boot_order.is_empty() {
+        let of_class = |class: &BootClass| match class {
+            BootClass::Net => vec![Item::Nic],
+            BootClass::Disk => disks.clone().collect(),
+            BootClass::Cdrom => vec![Item::Cd],
+        };
+        return spec.boot_order.classes().iter().flat_map(of_class).collect();
+    }
     match spec.boot {
         Boot::Disk => vec![Item::Disk(0)],
         Boot::Iso { .. } => vec![Item::Cd, Item::Disk(0)],
+        // further cards alone are not booted from unless that is said
+        Boot::Firmware if spec.networking == Networking::None => disks.collect(),
         Boot::Firmware => disks.chain([Item::Nic]).collect(),
         Boot::Kernel { .. } | Boot::Squashfs { .. } => Vec::new(),
     }
@@ -65,8 +86,9 @@ fn unsaid(spec: &VmSpec) -> Vec<Item> {
 pub fn taken(spec: &VmSpec) -> Vec<(String, u32)> {
     let order = BootOrder::of(spec);
     let disks = spec.disks.iter().zip(&order.disks).map(|(disk, place)| (disk.id.to_string(), *place));
-    let others = [(ids::BOOT_CD.to_owned(), order.cd), (ids::NIC.to_owned(), order.nic)];
-    disks.chain(others).filter_map(|(id, place)| Some((id, place?))).collect()
+    let cd = [(ids::BOOT_CD.to_owned(), order.cd)];
+    let places = disks.chain(cd).filter_map(|(id, place)| Some((id, place?)));
+    places.chain(order.nic.clone()).collect()
 }
 
 #[cfg(test)]
@@ -104,6 +126,24 @@ mod tests {
         ] {
             let expected: Vec<_> = expected.into_iter().map(|(id, place)| (id.to_owned(), place)).collect();
             assert_eq!(order(boot.clone(), &numbers), expected, "{boot:?} {numbers:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_of_classes_is_that_of_their_devices() {
+        let disks = || vec![disk("a", DiskBus::Virtio), disk("b", DiskBus::Virtio)];
+        let iso = Boot::Iso { path: "/i.iso".into() };
+        for (text, expected) in [
+            ("net,disk", vec![("nic0", 1), ("a", 2), ("b", 3)]),
+            ("disk,net", vec![("a", 1), ("b", 2), ("nic0", 3)]),
+            ("cdrom,net", vec![("cd0", 1), ("nic0", 2)]),
+        ] {
+            let spec =
+                VmSpec { boot_order: text.parse().unwrap(), disks: disks(), boot: iso.clone(), ..spec() };
+            let mut taken = taken(&spec);
+            taken.sort_by_key(|(_, place)| *place);
+            let expected: Vec<_> = expected.into_iter().map(|(id, place)| (id.to_owned(), place)).collect();
+            assert_eq!(taken, expected, "{text}");
         }
     }
 }

@@ -5,7 +5,10 @@ use thiserror::Error;
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
 use super::{Machine, boot, disk_options, places};
-use crate::spec::{Arch, Boot, Firmware, VmSpec};
+use crate::spec::{Arch, Boot, BootClass, Firmware, NicModel, VmSpec};
+
+/// Functions of one place on the bus.
+const MAX_NICS: usize = places::FUNCTIONS;
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -37,6 +40,29 @@ pub enum Unsupported {
         first: String,
         /// The other.
         second: String,
+    },
+    /// Two ways to say an order.
+    #[error("`--boot {0}` and boot= of disk '{1}' both say an order: use one of them")]
+    BootBoth(String, String),
+    /// QEMU boots the kernel, whatever the order is.
+    #[error("`--boot {0}` makes no sense: QEMU loads a kernel, and boots nothing else")]
+    BootOrderKernel(String),
+    /// Nothing of this kind to boot from.
+    #[error("`--boot {0}`: the VM has no {1} to boot from")]
+    BootNothing(String, &'static str),
+    /// No firmware of the machine boots from the network.
+    #[error("`--boot {0}`: a {1} machine cannot boot from the network")]
+    BootNoNet(String, String),
+    /// More network cards than there are places.
+    #[error("{0} further network cards are too many: {MAX_NICS} fit")]
+    Nics(usize),
+    /// The machine has no PCI.
+    #[error("network card '{id}': a {machine} machine takes virtio network cards only")]
+    NicModel {
+        /// The card.
+        id: String,
+        /// The machine type.
+        machine: String,
     },
     /// QEMU boots the kernel, whatever the order is.
     #[error("disk '{0}' has a place in the boot order (`boot=`), but QEMU loads a kernel, and boots no disk")]
@@ -84,6 +110,12 @@ pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
             return Err(Unsupported::DiskBus { id, machine, bus });
         }
     }
+    if spec.nics.len() > MAX_NICS {
+        return Err(Unsupported::Nics(spec.nics.len()));
+    }
+    if let Some(nic) = spec.nics.iter().find(|nic| nic.model != NicModel::Virtio && !machine.has_pci()) {
+        return Err(Unsupported::NicModel { id: nic.id.to_string(), machine: machine.kind().to_owned() });
+    }
     if spec.usb && !machine.has_usb() {
         return Err(Unsupported::Usb(machine.kind().to_owned()));
     }
@@ -111,6 +143,30 @@ fn check_boot_order(spec: &VmSpec) -> Result<(), Unsupported> {
     if let Some((_, id)) = numbered().next().filter(|_| loads_kernel) {
         return Err(Unsupported::BootKernel(id.to_owned()));
     }
+    let order = &spec.boot_order;
+    if !order.is_empty() {
+        let said = order.to_string();
+        if loads_kernel {
+            return Err(Unsupported::BootOrderKernel(said));
+        }
+        if let Some((_, id)) = numbered().next() {
+            return Err(Unsupported::BootBoth(said, id.to_owned()));
+        }
+        let machine = Machine::of(spec);
+        for class in order.classes() {
+            let (there, what) = match class {
+                BootClass::Net if machine.family() == Family::Microvm => {
+                    return Err(Unsupported::BootNoNet(said, machine.kind().to_owned()));
+                }
+                BootClass::Net => (spec.networks().next().is_some(), "network card"),
+                BootClass::Disk => (!spec.disks.is_empty(), "disk"),
+                BootClass::Cdrom => (matches!(spec.boot, Boot::Iso { .. }), "CD"),
+            };
+            if !there {
+                return Err(Unsupported::BootNothing(said, what));
+            }
+        }
+    }
     for (position, (number, second)) in numbered().enumerate() {
         if let Some((_, first)) = numbered().take(position).find(|(other, _)| *other == number) {
             let (first, second) = (first.to_owned(), second.to_owned());
@@ -123,6 +179,7 @@ fn check_boot_order(spec: &VmSpec) -> Result<(), Unsupported> {
 fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
     let ids = super::ids::Ids::of(spec.layout);
     let disks = spec.disks.iter().map(|disk| disk.id.as_str());
+    let disks = disks.chain(spec.nics.iter().map(|nic| nic.id.as_str()));
     let all: Vec<_> = disks.chain(spec.devices.iter().map(|device| device.id.as_str())).collect();
     for (position, id) in all.iter().enumerate() {
         if ids.is_reserved(id) {
@@ -139,7 +196,7 @@ fn check_ids(spec: &VmSpec) -> Result<(), Unsupported> {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, spec};
-    use crate::spec::DiskBus;
+    use crate::spec::{DiskBus, Networking};
 
     fn refusal(spec: VmSpec) -> String {
         check(&spec).unwrap_err().to_string()
@@ -196,6 +253,36 @@ mod tests {
             refusal(kernel(2048, Arch::X86_64)),
             "the kernel's command line has 2048 bytes: on x86_64 one of more than 2047 boots nothing"
         );
+    }
+
+    #[test]
+    fn refuses_orders_and_cards_that_cannot_be() {
+        let ordered = |text: &str| VmSpec { boot_order: text.parse().unwrap(), ..spec() };
+        assert_eq!(check(&ordered("net,disk")), Ok(()));
+        let no_card = VmSpec { networking: Networking::None, ..ordered("net,disk") };
+        assert_eq!(refusal(no_card), "`--boot net,disk`: the VM has no network card to boot from");
+        assert_eq!(refusal(ordered("cdrom")), "`--boot cdrom`: the VM has no CD to boot from");
+        let diskless = VmSpec { disks: Vec::new(), boot: Boot::Firmware, ..ordered("disk") };
+        assert_eq!(refusal(diskless), "`--boot disk`: the VM has no disk to boot from");
+        let microvm = VmSpec { machine: Some("microvm".to_owned()), ..ordered("net") };
+        assert_eq!(refusal(microvm), "`--boot net`: a microvm machine cannot boot from the network");
+        let boot = Boot::Kernel { kernel: "/k".into(), initrd: None, cmdline: String::new() };
+        assert!(refusal(VmSpec { boot, ..ordered("net") }).contains("QEMU loads a kernel"));
+        let mut both = ordered("net");
+        both.disks[0].options.boot = Some(1);
+        assert!(refusal(both).contains("use one of them"));
+        let nic = |id: &str, model| crate::spec::Nic {
+            id: id.parse().unwrap(),
+            network: Networking::default(),
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+            model,
+        };
+        let many = (0..9).map(|number| nic(&format!("n{number}"), NicModel::Virtio)).collect();
+        assert_eq!(refusal(VmSpec { nics: many, ..spec() }), "9 further network cards are too many: 8 fit");
+        let e1000 = VmSpec { nics: vec![nic("a", NicModel::E1000)], arch: Arch::S390x, ..spec() };
+        assert!(refusal(e1000).contains("takes virtio network cards only"));
+        let twice = VmSpec { nics: vec![nic("disk0", NicModel::Virtio)], ..spec() };
+        assert_eq!(refusal(twice), "id 'disk0' is given twice");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
 use super::places::{FUNCTIONS, PORTS};
-use super::{Device, Machine, ids, models};
-use crate::spec::{MacAddress, Networking, NicModel, VmSpec};
+use super::{Device, Machine, Netdev, ids, models};
+use crate::spec::{DeviceId, MacAddress, Networking, Nic, NicModel, VmSpec};
 
 /// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
@@ -58,16 +58,34 @@ pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
     (Object::new("rng-builtin", ids.entropy), device)
 }
 
-/// The network card from the start.
+/// The network card of `--networking`.
 pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
-    if spec.networking == Networking::None {
-        return None;
-    }
     let card = Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio };
-    Some(match BootOrder::of(spec).nic {
-        Some(index) => bootable_card(machine, &card).with("bootindex", index),
-        None => self::card(machine, &card),
-    })
+    (spec.networking != Networking::None).then(|| cold_card(machine, spec, &card))
+}
+
+/// The further network cards.
+pub(super) fn more_nics(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
+    let card =
+        |nic: &Nic| cold_card(machine, spec, &Card { id: nic.id.as_str(), mac: nic.mac, model: nic.model });
+    spec.nics.iter().map(card).collect()
+}
+
+fn cold_card(machine: &Machine, spec: &VmSpec, card: &Card<'_>) -> Device {
+    match BootOrder::of(spec).nic.filter(|(id, _)| id == card.id) {
+        Some((_, index)) => bootable_card(machine, card).with("bootindex", index),
+        None => self::card(machine, card),
+    }
+}
+
+/// The back-ends of all cards from the start; the forwards are those of [`VmSpec::forwarding_card`].
+pub(super) fn netdevs(spec: &VmSpec) -> Vec<Netdev> {
+    let forwarding = spec.forwarding_card();
+    let netdev = |(id, network): (Option<&DeviceId>, &Networking)| {
+        let forwards = if Some(id) == forwarding { spec.publish.as_slice() } else { &[] };
+        Netdev::of(&ids::netdev(id.map_or(ids::NIC, DeviceId::as_str)), network, forwards)
+    };
+    spec.networks().filter_map(netdev).collect()
 }
 
 /// What the guest sees of a network card.

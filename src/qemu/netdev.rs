@@ -5,52 +5,68 @@ use std::ffi::OsString;
 use serde_json::{Value, json};
 
 use super::forward::rule;
-use super::{Command, HostFacts, ids};
-use crate::spec::{Forward, Networking};
+use super::{Command, HostFacts};
+use crate::spec::{Forward, Networking, UserNet};
 
-/// The network back-end of a card: of the VM's own ([`ids::NETDEV`]), or of one that is plugged.
+/// The network back-end of a card: from the start, or of one that is plugged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netdev {
     id: String,
     kind: &'static str,
     /// Option and value; an option that comes again (`hostfwd`) is a list.
-    options: Vec<(&'static str, String)>,
+    options: Vec<(&'static str, Value)>,
     forwards: Vec<String>,
 }
 
 impl Netdev {
-    /// The cold card's back-end for this mode, with forwards from the start (which only user networking has); none without a network.
-    pub fn of(networking: &Networking, forwards: &[Forward]) -> Option<Self> {
-        let (kind, options) = match networking {
-            Networking::User => ("user", vec![]),
-            Networking::Bridge(bridge) => ("bridge", vec![("br", bridge.to_string())]),
+    /// The back-end of a card from the start, with forwards (which only user networking has); none without a network.
+    pub fn of(id: &str, networking: &Networking, forwards: &[Forward]) -> Option<Self> {
+        let forwards = forwards.iter().map(rule).collect();
+        Some(match networking {
+            Networking::User(user) => Self { forwards, ..Self::user(id, user) },
+            Networking::Bridge(bridge) => Self::new(id, "bridge", vec![("br", bridge.as_str().into())]),
             // the interface is there and configured: no scripts
-            Networking::Tap(interface) => (
-                "tap",
-                vec![
-                    ("ifname", interface.to_string()),
-                    ("script", "no".to_owned()),
-                    ("downscript", "no".to_owned()),
-                ],
-            ),
+            Networking::Tap(interface) => {
+                let options = vec![
+                    ("ifname", interface.as_str().into()),
+                    ("script", "no".into()),
+                    ("downscript", "no".into()),
+                ];
+                Self::new(id, "tap", options)
+            }
             Networking::None => return None,
-        };
-        let forwards = match networking {
-            Networking::User => forwards.iter().map(rule).collect(),
-            _ => Vec::new(),
-        };
-        Some(Self { id: ids::NETDEV.to_owned(), kind, options, forwards })
+        })
     }
 
-    /// The back-end of a card that is plugged into user networking; without forwards.
-    pub fn user(id: &str) -> Self {
-        Self { id: id.to_owned(), kind: "user", options: Vec::new(), forwards: Vec::new() }
+    fn new(id: &str, kind: &'static str, options: Vec<(&'static str, Value)>) -> Self {
+        Self { id: id.to_owned(), kind, options, forwards: Vec::new() }
+    }
+
+    /// User networking, without forwards.
+    pub fn user(id: &str, user: &UserNet) -> Self {
+        let UserNet { net, dns, hostname, restrict } = user;
+        let said = [
+            ("net", net.map(|net| net.to_string().into())),
+            ("dns", dns.map(|dns| dns.to_string().into())),
+            ("hostname", hostname.as_ref().map(|name| name.as_str().into())),
+            ("restrict", restrict.then_some(Value::Bool(true))),
+        ];
+        let options = said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        Self::new(id, "user", options)
+    }
+
+    /// What is said in the command that made a back-end of user networking.
+    pub(super) fn read_user(command: &Command) -> Option<UserNet> {
+        let mut said = command.arguments.clone();
+        let is_user = command.execute == "netdev_add" && said.get("type").is_some_and(|kind| kind == "user");
+        said.retain(|name, _| UserNet::NAMES.contains(&name.as_str()));
+        let user: UserNet = serde_json::from_value(Value::Object(said)).ok().filter(|_| is_user)?;
+        user.check().is_ok().then_some(user)
     }
 
     /// A tap device that QEMU was given as a descriptor of this name (`getfd`): opened by itself it would need what its sandbox denies.
     pub fn tap_descriptor(id: &str, descriptor: &str) -> Self {
-        let options = vec![("fd", descriptor.to_owned())];
-        Self { id: id.to_owned(), kind: "tap", options, forwards: Vec::new() }
+        Self::new(id, "tap", vec![("fd", descriptor.into())])
     }
 
     /// `-netdev`. JSON since QEMU 7.2; before, options with their commas doubled.
@@ -72,7 +88,7 @@ impl Netdev {
     fn description(&self) -> Value {
         let mut description = json!({ "type": self.kind, "id": self.id });
         for (name, value) in &self.options {
-            description[*name] = value.as_str().into();
+            description[*name] = value.clone();
         }
         if !self.forwards.is_empty() {
             description["hostfwd"] = self.forwards.iter().map(|rule| json!({ "str": rule })).collect();
@@ -81,8 +97,14 @@ impl Netdev {
     }
 
     fn text(&self) -> String {
-        let forwards = self.forwards.iter().map(|rule| ("hostfwd", rule));
-        let options = self.options.iter().map(|(name, value)| (*name, value)).chain(forwards);
+        let word = |value: &Value| match value {
+            Value::Bool(true) => "on".to_owned(),
+            Value::Bool(false) => "off".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let forwards = self.forwards.iter().map(|rule| ("hostfwd", rule.clone()));
+        let options = self.options.iter().map(|(name, value)| (*name, word(value))).chain(forwards);
         options.fold(format!("{},id={}", self.kind, self.id), |text, (name, value)| {
             format!("{text},{name}={}", value.replace(',', ",,"))
         })
@@ -108,22 +130,49 @@ mod tests {
     fn old_qemu_gets_options() {
         let old = HostFacts { qemu_version: None, ..kvm_x86() };
         let forwards = [forward(8080, 80), forward(0, 22)];
-        let user = Netdev::of(&Networking::User, &forwards).unwrap();
+        let user = Netdev::of("net0", &Networking::default(), &forwards).unwrap();
         assert_eq!(
             user.argument(&old)[1],
             "user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:127.0.0.1:0-:22"
         );
-        let tap = Netdev::of(&Networking::Tap("a,b".parse().unwrap()), &forwards).unwrap();
+        let tap = Netdev::of("net0", &Networking::Tap("a,b".parse().unwrap()), &forwards).unwrap();
         assert_eq!(tap.argument(&old)[1], "tap,id=net0,ifname=a,,b,script=no,downscript=no");
     }
 
     #[test]
+    fn a_network_is_said_and_read_back() {
+        let text = "user,net=10.0.3.0/24,dns=10.0.3.4,hostname=box,restrict=on";
+        let networking: Networking = text.parse().unwrap();
+        let backend = Netdev::of("nic1.net", &networking, &[forward(8080, 80)]).unwrap();
+        assert_eq!(
+            Value::Object(backend.add().arguments),
+            json!({
+                "type": "user", "id": "nic1.net", "net": "10.0.3.0/24", "dns": "10.0.3.4", "hostname": "box", "restrict": true,
+                "hostfwd": [{"str": "tcp:127.0.0.1:8080-:80"}],
+            })
+        );
+        let old = HostFacts { qemu_version: None, ..kvm_x86() };
+        assert_eq!(
+            backend.argument(&old)[1],
+            "user,id=nic1.net,net=10.0.3.0/24,dns=10.0.3.4,hostname=box,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80"
+        );
+        assert_eq!(Netdev::read_user(&backend.add()).as_ref(), networking.user());
+        for wrong in [
+            json!({"type": "tap"}),
+            json!({"type": "user", "net": "10.0.3.9/24"}),
+            json!({"type": "user", "dns": 1}),
+        ] {
+            assert_eq!(Netdev::read_user(&Command::new("netdev_add", wrong)), None);
+        }
+    }
+
+    #[test]
     fn cold_and_hot_say_the_same() {
-        let user = Netdev::of(&Networking::User, &[forward(8080, 80)]).unwrap();
+        let user = Netdev::of("net0", &Networking::default(), &[forward(8080, 80)]).unwrap();
         let cold: Value = serde_json::from_str(user.argument(&kvm_x86())[1].to_str().unwrap()).unwrap();
         assert_eq!(cold, Value::Object(user.add().arguments));
         assert_eq!(user.remove().arguments["id"], "net0");
-        assert_eq!(Netdev::of(&Networking::None, &[]), None);
+        assert_eq!(Netdev::of("net0", &Networking::None, &[]), None);
         let tap = Netdev::tap_descriptor("nic1.net", "nic1.net").add();
         assert_eq!(Value::Object(tap.arguments), json!({"type": "tap", "id": "nic1.net", "fd": "nic1.net"}));
     }

@@ -10,6 +10,7 @@
 //! | 0xf | AHCI controllers |
 //! | 0x10 to 0x17 | root ports, eight in each |
 //! | 0x18, 0x19, 0x1a, 0x1c, 0x1d | USB, SCSI, video, shared folders, panic device |
+//! | 0x1b | further network cards, each a function of it |
 //!
 //! Whoever names no place gets the lowest that is free, and a guest counts its cards and disks from the lowest up. So there is no
 //! gap below the network card and the disks that a device of the user's could slip into. Devices that QEMU makes with the machine
@@ -32,6 +33,8 @@ pub(super) const PORTS: usize = 0x10;
 const USB: usize = 0x18;
 const SCSI: usize = 0x19;
 const VIDEO: usize = 0x1a;
+/// On no card that QEMU's q35 has of itself.
+const NICS: usize = 0x1b;
 const SHARES: usize = 0x1c;
 /// q35 has USB controllers of its own there with `-usb`, and its panic device elsewhere.
 const PANIC: usize = 0x1d;
@@ -44,6 +47,8 @@ const BEHIND: usize = 31;
 const BRIDGE_CHASSIS: usize = 100;
 /// What is not counted by the guest comes after all disks in the channel subsystem, which has room.
 const CCW_AWAY: usize = 0x1000;
+/// After those of the places of PCI.
+const CCW_NICS: usize = 0x40;
 
 /// The bridge for disks that have no place on the root bus.
 const BRIDGE_ID: &str = "vmrun-bridge";
@@ -56,16 +61,19 @@ pub(super) struct Places<'a> {
     made: usize,
     card: bool,
     disks: usize,
+    /// Ids of the further network cards.
+    nics: Vec<&'a str>,
 }
 
 impl<'a> Places<'a> {
     /// None where QEMU chooses: in VMs of the older layout, on microvm (which has no addresses, and keeps the order), and where
     /// more devices come with the machine than there are places kept for them.
-    pub(super) fn of(machine: &'a Machine, spec: &VmSpec) -> Option<Self> {
+    pub(super) fn of(machine: &'a Machine, spec: &'a VmSpec) -> Option<Self> {
         let has_places = machine.has_fixed_places() && machine.family() != Family::Microvm;
         let (made, card) = (made_with_the_machine(spec), spec.networking != Networking::None);
         let kept = if card { 1 } else { 2 };
-        (has_places && made <= kept).then_some(Self { machine, made, card, disks: 0 })
+        let nics = spec.nics.iter().map(|nic| nic.id.as_str()).collect();
+        (has_places && made <= kept).then_some(Self { machine, made, card, disks: 0, nics })
     }
 
     /// The device in its place. Those that sit on another device's bus have one already.
@@ -146,6 +154,12 @@ impl<'a> Places<'a> {
     /// Functions of one place; what does not fit is left to QEMU.
     fn one_of_many(&self, device: Device) -> Device {
         let id = device.id.clone();
+        if let Some(index) = self.nics.iter().position(|nic| *nic == id) {
+            return match self.is_ccw() {
+                true => self.put(device, self.away(CCW_NICS) + index),
+                false => self.function(device, NICS, index),
+            };
+        }
         let number_of =
             |family: fn(usize) -> String, max: usize| (0..max).find(|number| family(*number) == id);
         if let Some(index) = number_of(|index| ids::slot(index + 1), PORTS * FUNCTIONS) {

@@ -227,7 +227,7 @@ pub fn disk_resize(id: &str, bytes: u64) -> Vec<Step> {
 mod tests {
     use super::*;
     use crate::qemu::testing::{disk, extra_device, spec};
-    use crate::spec::{Arch, DiskBus, ImageFormat, NicModel, VmSpec};
+    use crate::spec::{Arch, DiskBus, ImageFormat, NicModel, UserNet, VmSpec};
 
     fn lines(steps: &[Step]) -> String {
         steps.iter().map(|step| serde_json::to_string(&step.command).unwrap() + "\n").collect()
@@ -269,7 +269,12 @@ mod tests {
     #[test]
     fn a_card_is_a_back_end_and_a_device() {
         let card = Card { id: "lan", mac: "52:54:00:00:00:01".parse().unwrap(), model: NicModel::E1000e };
-        let steps = add_nic(&Machine::of(&spec()), &card, &Netdev::user("lan.net"), Some("slot1"));
+        let steps = add_nic(
+            &Machine::of(&spec()),
+            &card,
+            &Netdev::user("lan.net", &UserNet::default()),
+            Some("slot1"),
+        );
         assert_eq!(undo_names(&steps), ["netdev_del", "device_del"]);
         assert_eq!(
             lines(&steps),

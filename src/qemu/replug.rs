@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::plan::{Controller, Step};
-use super::{Command, Machine, disk_options, drives, hostless, models};
+use super::{Command, Machine, Netdev, disk_options, drives, hostless, models};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, DiskBus, DiskOptions, ImageFormat, MacAddress, NicModel};
+use crate::spec::{DeviceId, DiskBus, DiskOptions, ImageFormat, MacAddress, NicModel, UserNet};
 
 /// The longest name of a bus or port that QEMU gives.
 const MAX_PLACE: usize = 128;
@@ -49,6 +49,8 @@ pub enum What {
         mac: MacAddress,
         /// What kind of card it is.
         model: NicModel,
+        /// What was said of its network, where that is user networking.
+        user: UserNet,
     },
     /// Anything else, without its place.
     Other(ExtraDevice),
@@ -147,7 +149,11 @@ impl Replug {
                 let mac = mac
                     .and_then(|mac| mac.parse().ok())
                     .ok_or_else(|| wrong("its address makes no sense"))?;
-                What::Nic { mac, model }
+                What::Nic {
+                    mac,
+                    model,
+                    user: commands.iter().find_map(Netdev::read_user).unwrap_or_default(),
+                }
             }
             _ => What::Other(ExtraDevice { driver, id: device.clone(), properties: rest }),
         };
@@ -207,9 +213,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::qemu::io::Card;
     use crate::qemu::plan::{self, UsbPlug};
     use crate::qemu::testing::{disk, extra_device, spec};
-    use crate::qemu::{Netdev, io::Card};
 
     fn commands(steps: &[Step]) -> Vec<Command> {
         steps.iter().map(|step| step.command.clone()).collect()
@@ -232,8 +238,10 @@ mod tests {
         }
         let mac = "52:54:00:00:00:01".parse().unwrap();
         let card = Card { id: "lan", mac, model: NicModel::E1000e };
-        let steps = plan::add_nic(&machine, &card, &Netdev::user("lan.net"), Some("slot2"));
-        assert_eq!(read("lan", &steps).what, What::Nic { mac, model: NicModel::E1000e });
+        let networking: crate::spec::Networking = "user,net=10.0.7.0/24,restrict=on".parse().unwrap();
+        let user = networking.user().unwrap().clone();
+        let steps = plan::add_nic(&machine, &card, &Netdev::user("lan.net", &user), Some("slot2"));
+        assert_eq!(read("lan", &steps).what, What::Nic { mac, model: NicModel::E1000e, user });
         let controller = plan::add_controller(&machine, Controller::Scsi, Some("slot3"));
         assert_eq!(read("vmrun-scsi", &controller).what, What::Controller(Controller::Scsi));
         let keyboard = UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: Map::new() };

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use crate::qemu::refusals::Refusal;
 use crate::spec::forward::{Forward, Protocol};
+use crate::spec::{Subnet, UserNet};
 
 /// Why a forward could not be added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +166,14 @@ impl NetworkLine {
     /// What it says of an option, such as `ifname` or `br`. Options of QEMU's own making: a value ends at the next comma.
     pub fn option(&self, name: &str) -> Option<&str> {
         self.info.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// What it says of user networking: the network's first address, and whether the guest is shut in. How large the network is QEMU
+    /// does not say; nearly all have 256 addresses.
+    pub fn user(&self) -> UserNet {
+        let address = self.option("net").and_then(|net| net.parse().ok());
+        let net = address.map(Subnet::assumed).filter(|net| *net != Subnet::DEFAULT);
+        UserNet { net, restrict: matches!(self.option("restrict"), Some("on" | "y")), ..UserNet::default() }
     }
 }
 

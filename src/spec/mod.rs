@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod boot;
+pub mod boot_order;
 pub mod condition;
 pub mod device;
 pub mod disk;
@@ -27,14 +28,17 @@ pub mod request;
 pub mod share;
 pub mod size;
 pub mod snapshot;
+pub mod subnet;
 mod text;
 pub mod throttle;
 pub mod usb;
+pub mod user_net;
 pub mod vm;
 pub mod words;
 
 pub use arch::{Accel, AccelList, AccelListError, Arch, ArchFacts, Family, PowerButton};
 pub use boot::{Boot, BootMode, Firmware, OnPanic};
+pub use boot_order::{BootClass, BootOrder, BootOrderError};
 pub use condition::{Condition, ConditionError};
 pub use device::{DeviceError, DeviceSpec};
 pub use disk::{
@@ -51,13 +55,15 @@ pub use mac::{MacAddress, MacError};
 pub use medium::MediumSpec;
 pub use name::{NameError, VmName};
 pub use network::{InterfaceName, InterfaceNameError, Networking, NetworkingError};
-pub use nic::{NicError, NicModel, NicSpec};
+pub use nic::{Nic, NicError, NicModel, NicSpec};
 pub use options::OptionError;
 pub use request::Request;
 pub use share::{Share, ShareError, ShareSpec};
 pub use size::{Size, SizeError};
 pub use snapshot::{SnapshotName, SnapshotNameError};
+pub use subnet::{HostName, Subnet, SubnetError};
 pub use throttle::{LimitError, Limits, Rates};
 pub use usb::{UsbError, UsbSelector};
+pub use user_net::{NetClash, UserNet, UserNetError};
 pub use vm::VmSpec;
 pub use words::UnknownWord;

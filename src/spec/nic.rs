@@ -1,4 +1,5 @@
-//! Network cards that are plugged while the VM runs: `user|tap,NAME|bridge,NAME[,mac=…][,model=…][,id=…]`.
+//! Network cards, from the start or plugged while the VM runs: `user|tap,NAME|bridge,NAME[,mac=…][,model=…][,id=…]`, and for `user`
+//! the options of [`UserNet`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use super::words::{UnknownWord, word_type};
 use super::{DeviceId, MacAddress, MacError, Networking, NetworkingError};
 
 const KNOWN: &[&str] = &["mac", "model", "id"];
+const KNOWN_OF_USER: &[&str] = &["mac", "model", "id", "net", "dns", "hostname", "restrict"];
 
 /// What ids of network back-ends end with; see [`checked_id`].
 pub const BACKEND_SUFFIX: &str = ".net";
@@ -52,6 +54,20 @@ pub struct NicSpec {
     pub model: NicModel,
     /// Its id; none = one is picked.
     pub id: Option<DeviceId>,
+}
+
+/// A card that a VM has from the start besides the one of `--networking`, all choices made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its id.
+    pub id: DeviceId,
+    /// What it is connected to; never [`Networking::None`].
+    pub network: Networking,
+    /// Its address.
+    pub mac: MacAddress,
+    /// What the guest sees.
+    #[serde(default)]
+    pub model: NicModel,
 }
 
 /// Why a text does not describe a card.
@@ -98,10 +114,13 @@ impl NicSpec {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), NicError> {
-        match name {
-            "mac" => self.mac = Some(value.parse()?),
-            "model" => self.model = value.parse()?,
-            _ => self.id = Some(checked_id(value.parse()?)?),
+        match (name, &mut self.network) {
+            ("mac", _) => self.mac = Some(value.parse()?),
+            ("model", _) => self.model = value.parse()?,
+            ("id", _) => self.id = Some(checked_id(value.parse()?)?),
+            (name, Networking::User(user)) => user.set(name, value).map_err(NetworkingError::from)?,
+            // not among the options of the others
+            _ => {}
         }
         Ok(())
     }
@@ -129,15 +148,16 @@ impl FromStr for NicSpec {
             None => mode.parse()?,
         };
         let mut nic = Self::on(network)?;
+        let known = if nic.network.is_user() { KNOWN_OF_USER } else { KNOWN };
         let mut seen = Vec::new();
         for element in elements {
             let (name, value) = element.split_once('=').map_or((element, None), |(n, v)| (n, Some(v)));
-            let value = match (KNOWN.contains(&name), value) {
+            let value = match (known.contains(&name), value) {
                 (true, Some(value)) => value,
                 (true, None) => return Err(OptionError::NoValue(name.to_owned()).into()),
                 (false, _) if element.is_empty() => return Err(OptionError::Empty.into()),
                 (false, _) => {
-                    return Err(OptionError::Unknown(UnknownWord::new("option", name, KNOWN)).into());
+                    return Err(OptionError::Unknown(UnknownWord::new("option", name, known)).into());
                 }
             };
             if seen.contains(&name) {
@@ -145,6 +165,9 @@ impl FromStr for NicSpec {
             }
             seen.push(name);
             nic.set(name, value)?;
+        }
+        if let Some(user) = nic.network.user() {
+            user.check().map_err(NetworkingError::from)?;
         }
         Ok(nic)
     }
@@ -181,12 +204,13 @@ mod tests {
             "tap,vt0,id=lan",
             "bridge,br0,model=rtl8139",
             "tap,a,,b",
+            "user,net=10.0.3.0/24,dns=10.0.3.4,hostname=box,restrict=on,model=e1000,id=lan",
         ] {
             assert_eq!(text.parse::<NicSpec>().unwrap().to_string(), text);
         }
         let odd: NicSpec = "tap,a,,b".parse().unwrap();
         assert_eq!(odd.network, Networking::Tap("a,b".parse().unwrap()));
-        assert_eq!("default".parse::<NicSpec>().unwrap().network, Networking::User);
+        assert_eq!("default".parse::<NicSpec>().unwrap().network, Networking::default());
     }
 
     #[test]
@@ -207,7 +231,12 @@ mod tests {
             ("user,id=a,id=b", "option 'id' is given twice".to_owned()),
             ("user,id", "option 'id' needs a value: id=…".to_owned()),
             ("user,", "an option is empty (one comma too many? a literal comma is typed twice)".to_owned()),
-            ("user,br0", "unknown option 'br0' (known: mac, model, id)".to_owned()),
+            ("user,br0", "unknown option 'br0' (known: mac, model, id, net, dns, hostname, restrict)".to_owned()),
+            ("user,net=10.0.3.0", "'10.0.3.0' is not a network such as 10.0.3.0/24".to_owned()),
+            ("user,net=10.0.3.0/24,dns=10.0.4.3,id=a", "dns=10.0.4.3 is not in the network, 10.0.3.0/24: it is an address for the guest, behind which QEMU asks the host's name server".to_owned()),
+            ("user,hostname=", "'' is not a host's name (1 to 32 letters, digits, '-' and '.')".to_owned()),
+            ("user,restrict", "option 'restrict' needs a value: restrict=…".to_owned()),
+            ("tap,vt0,net=10.0.3.0/24", "unknown option 'net' (known: mac, model, id)".to_owned()),
         ] {
             assert_eq!(text.parse::<NicSpec>().unwrap_err().to_string(), message, "{text}");
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    AccelList, Arch, BootMode, DeviceSpec, DiskSpec, Display, Forward, Networking, OnPanic, ShareSpec, Size,
-    VmName,
+    AccelList, Arch, BootMode, BootOrder, DeviceSpec, DiskSpec, Display, Forward, Networking, NicSpec,
+    OnPanic, ShareSpec, Size, VmName,
 };
 
 /// Memory unless `--mem` says otherwise.
@@ -65,6 +65,10 @@ pub struct Request {
     pub qemu: Option<PathBuf>,
     /// Networking mode; none = the default, or what a saved VM had.
     pub networking: Option<Networking>,
+    /// More network cards.
+    pub nics: Vec<NicSpec>,
+    /// What the firmware tries, in this order; empty = as usual.
+    pub boot_order: BootOrder,
     /// Forwards.
     pub publish: Vec<Forward>,
     /// Whether a USB controller is there from the start.
@@ -144,6 +148,8 @@ impl Default for Request {
             machine: None,
             qemu: None,
             networking: None,
+            nics: Vec::new(),
+            boot_order: BootOrder::default(),
             publish: Vec::new(),
             usb: false,
             devices: Vec::new(),

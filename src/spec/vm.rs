@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Arch, Boot, DeviceId, Disk, Display, Firmware, Forward, Layout, MacAddress, Networking, OnPanic, Share,
-    Size, VmName,
+    Arch, Boot, BootOrder, DeviceId, Disk, Display, Firmware, Forward, Layout, MacAddress, Networking, Nic,
+    OnPanic, Share, Size, VmName,
 };
 
 /// A VM, all choices made: paths are absolute, files exist, formats are known.
@@ -54,7 +54,13 @@ pub struct VmSpec {
     pub networking: Networking,
     /// Address of the network card.
     pub mac: MacAddress,
-    /// Forwards from the start; host ports are decided by QEMU where 0.
+    /// More network cards, in their order.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    /// What the firmware tries, where that was said.
+    #[serde(default)]
+    pub boot_order: BootOrder,
+    /// Forwards from the start, to the first card with user networking; host ports are decided by QEMU where 0.
     #[serde(default)]
     pub publish: Vec<Forward>,
     /// USB controller from the start.
@@ -79,6 +85,25 @@ pub struct VmSpec {
     /// Arguments for QEMU, unchanged.
     #[serde(with = "super::fields::os_strings", default)]
     pub extra: Vec<OsString>,
+}
+
+impl VmSpec {
+    /// The networks of all cards from the start, that of `--networking` first; each with the card's id, which that one has not.
+    pub fn networks(&self) -> impl Iterator<Item = (Option<&DeviceId>, &Networking)> {
+        let first = (self.networking != Networking::None).then_some((None, &self.networking));
+        first.into_iter().chain(self.nics.iter().map(|nic| (Some(&nic.id), &nic.network)))
+    }
+
+    /// The card that forwards from the start lead to: the first of [`Self::networks`] with user networking if that is the one of
+    /// `--networking`, else the one whose id is first. `Some(None)` is that of `--networking`.
+    pub fn forwarding_card(&self) -> Option<Option<&DeviceId>> {
+        self.networks().filter(|(_, network)| network.is_user()).map(|(id, _)| id).min()
+    }
+
+    /// Whether a card from the start is on a bridge.
+    pub fn uses_bridge(&self) -> bool {
+        self.networks().any(|(_, network)| matches!(network, Networking::Bridge(_)))
+    }
 }
 
 /// A device of `--device` whose properties have JSON types (QEMU's JSON `-device` is strictly typed).

@@ -53,6 +53,7 @@ mod library;
 mod life;
 mod linuxkit;
 mod manual;
+mod more_cards;
 mod nothing_to_boot;
 mod notify;
 mod own_files;

@@ -67,6 +67,7 @@ fn stays(machine: &str, card: u64) {
             "-blockdev",
             "null-co,node-name=z",
         ],
+        &["--nic", "user,id=m1", "--nic", "user,model=e1000,id=m2"],
         &with_all,
         &[&with_all[..], &card_behind].concat(),
         &[&with_all[..], &["--device", "edu", "--hotplug-slots", "64"]].concat(),

@@ -12,12 +12,14 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct NicAdd {
-    /// user, tap,NAME or bridge,NAME, then [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]
+    /// user[,net=10.0.3.0/24][,dns=ADDRESS][,hostname=NAME][,restrict=on], tap,NAME or bridge,NAME, then
+    /// [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]
     nic: NicSpec,
 }
 
 impl Verb for NicAdd {
-    const ABOUT: &'static str = "Plug a network card: user|tap,NAME|bridge,NAME[,mac=A][,model=M][,id=ID]";
+    const ABOUT: &'static str =
+        "Plug a network card: user[,net=N]|tap,NAME|bridge,NAME[,mac=A][,model=M][,id=ID]";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_nic(self.nic);

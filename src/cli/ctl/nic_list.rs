@@ -29,11 +29,12 @@ pub(super) fn as_table(nics: &[wire::Nic]) -> Lines {
             nic.id.clone(),
             nic.driver.clone(),
             nic.network.clone(),
+            nic.net.clone().unwrap_or_default(),
             nic.mac.clone().unwrap_or_default(),
             up_or_down(nic).to_owned(),
             nic.slot.clone().unwrap_or_default(),
             state(&nic.phase, nic.taken),
         ]
     });
-    table(["ID", "DRIVER", "NETWORK", "MAC", "LINK", "SLOT", "STATE"], rows)
+    table(["ID", "DRIVER", "NETWORK", "NET", "MAC", "LINK", "SLOT", "STATE"], rows)
 }

@@ -57,7 +57,7 @@ fn as_text(status: &wire::Status) -> Lines {
     let sandbox = match status.sandbox {
         true => "on",
         false if status.wrapped == Some(true) => "off (QEMU's command line has no `-sandbox on`)",
-        false if status.networking.starts_with("bridge") => "off (for the bridge helper)",
+        false if on_bridge(status) => "off (for the bridge helper)",
         false => "off (--no-sandbox)",
     };
     let mut text = facts(&[
@@ -105,6 +105,12 @@ fn as_text(status: &wire::Status) -> Lines {
         text.section("devices", table(["ID", "DRIVER", "SLOT", "STATE"], devices));
     }
     text
+}
+
+/// Whether QEMU's bridge helper may have been what the sandbox was left off for.
+fn on_bridge(status: &wire::Status) -> bool {
+    let nics = status.nics.iter().flatten().map(|nic| nic.network.as_str());
+    nics.chain([status.networking.as_str()]).any(|network| network.starts_with("bridge"))
 }
 
 /// The network from the start, and the address of its card, if there is one.

@@ -16,7 +16,7 @@ macro_rules! records {
 
 records! {
     /// A network card. Fields as in the protocol's description, as of all these.
-    Nic { id: String, driver: String, network: String, link_up: bool, phase: String; interface: String, mac: String, slot: String, taken: bool }
+    Nic { id: String, driver: String, network: String, link_up: bool, phase: String; interface: String, mac: String, slot: String, taken: bool, net: String, dns: String, hostname: String, restrict: bool }
     /// What a disk may do per second.
     Limits {
         ;

@@ -210,7 +210,16 @@ impl StateDir {
 
     /// The same for the address of the network card from the start.
     pub fn mac_at(path: &Path) -> Option<MacAddress> {
-        let bytes = Self::read_at(path, MAC_FILE)?;
+        Self::mac_from(path, MAC_FILE)
+    }
+
+    /// The same for the address of another card.
+    pub fn mac_of_at(path: &Path, card: &DeviceId) -> Option<MacAddress> {
+        Self::mac_from(path, &format!("{MAC_FILE}-{card}"))
+    }
+
+    fn mac_from(path: &Path, file: &str) -> Option<MacAddress> {
+        let bytes = Self::read_at(path, file)?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
     }
 

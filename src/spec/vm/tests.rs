@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::spec::{DiskBus, DiskOptions, FileId, HostFile, Image, ImageFormat, Protocol};
+use crate::spec::{DiskBus, DiskOptions, FileId, HostFile, Image, ImageFormat, NicModel, Protocol};
 
 fn bytes() -> impl Strategy<Value = OsString> {
     vec(1..=255u8, 1..12).prop_map(OsString::from_vec)
@@ -97,11 +97,21 @@ prop_compose! {
 fn networking() -> impl Strategy<Value = Networking> {
     let name = || "[a-z]{1,15}".prop_map(|name| name.parse().unwrap());
     prop_oneof![
-        Just(Networking::User),
+        Just(Networking::default()),
+        Just("user,net=10.0.7.0/24,dns=10.0.7.9,hostname=box,restrict=on".parse().unwrap()),
         Just(Networking::None),
         name().prop_map(Networking::Bridge),
         name().prop_map(Networking::Tap),
     ]
+}
+
+fn nic() -> impl Strategy<Value = Nic> {
+    (id(), networking(), any::<[u8; 6]>(), select(NicModel::ALL)).prop_map(|(id, network, mac, model)| Nic {
+        id,
+        network,
+        mac: MacAddress::from_random(mac),
+        model,
+    })
 }
 
 fn forward() -> impl Strategy<Value = Forward> {
@@ -149,6 +159,8 @@ prop_compose! {
             disks: Vec::new(),
             metadata: None,
             networking: Networking::None,
+            nics: Vec::new(),
+            boot_order: BootOrder::default(),
             publish: Vec::new(),
             devices: Vec::new(),
             shares: Vec::new(),
@@ -169,13 +181,14 @@ prop_compose! {
         disks in vec(disk(), 0..3),
         metadata in of(path()),
         networking in networking(),
+        (nics, boot_order) in (vec(nic(), 0..3), select(vec!["net", "disk,net", "cdrom,net,disk"])),
         publish in vec(forward(), 0..3),
         devices in vec(device(), 0..3),
         shares in vec(share(), 0..3),
         extra in vec(bytes(), 0..3),
     ) -> VmSpec {
-        let name = name.parse().unwrap();
-        VmSpec { name, boot, firmware, disks, metadata, networking, publish, devices, shares, extra, ..machine }
+        let (name, boot_order) = (name.parse().unwrap(), boot_order.parse().unwrap());
+        VmSpec { name, boot, firmware, disks, metadata, networking, nics, boot_order, publish, devices, shares, extra, ..machine }
     }
 }
 

@@ -110,7 +110,7 @@ fn require_user_networking(owner: &Owner) -> Result<&str, ChangeError> {
     };
     owner.inventory.user_netdev().ok_or_else(|| {
         let message = match networking {
-            Networking::User => "the VM has no network card with user networking any more".to_owned(),
+            Networking::User(_) => "the VM has no network card with user networking any more".to_owned(),
             other => format!("a VM with {other} networking has no port forwards"),
         };
         ChangeError::unsupported(message)

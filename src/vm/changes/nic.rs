@@ -8,7 +8,7 @@ use crate::host::programs::SearchPath;
 use crate::host::tap::{self, Places, Tap, TapError};
 use crate::qemu::io::{self, Card};
 use crate::qemu::{Command, Netdev, ids, plan};
-use crate::spec::{DeviceId, MacAddress, Networking, NicModel, NicSpec};
+use crate::spec::{DeviceId, MacAddress, NetClash, Networking, NicModel, NicSpec};
 
 use super::{answer, plug};
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -58,7 +58,21 @@ fn check(owner: &Owner, nic: &NicSpec) -> Result<(), ChangeError> {
         let message = format!("a {} machine takes virtio network cards only", owner.machine.kind());
         return Err(ChangeError::unsupported(message));
     }
-    nic.mac.map_or(Ok(()), |mac| check_unused(owner, mac))
+    nic.mac.map_or(Ok(()), |mac| check_unused(owner, mac))?;
+    settled(owner, &nic.network).map(drop)
+}
+
+/// The network with what was not said of it: user networking overlaps none of that of the other cards.
+fn settled(owner: &Owner, network: &Networking) -> Result<Networking, ChangeError> {
+    let Networking::User(user) = network else { return Ok(network.clone()) };
+    user.clone().settled(&owner.inventory.subnets()).map(Networking::User).map_err(|clash| match &clash {
+        NetClash::Overlap { other, .. } => {
+            let kind = ErrorKind::AlreadyThere { id: other.clone() };
+            ChangeError::new(kind, clash.to_string())
+                .hint("choose another network, or leave out `net=`: one that is free is found then")
+        }
+        NetClash::NoneFree | NetClash::Unfit(_) => ChangeError::invalid("network", clash),
+    })
 }
 
 /// Two cards with one address would answer for each other.
@@ -76,20 +90,23 @@ fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
         Networking::Bridge(name) => {
             tap::open_on_bridge(name, &SearchPath::from_env(), &Places::default()).map(Some).map_err(told)
         }
-        Networking::User | Networking::None => Ok(None),
+        Networking::User(_) | Networking::None => Ok(None),
     }
 }
 
 /// Second half: the host is ready; QEMU gets the open device, if there is one.
 fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: Option<String>, reply: Reply) {
-    // another card may have taken the address meanwhile
-    if let Err(error) = check_unused(owner, ready.mac) {
-        return plug::abandon(owner, &id, reply, error);
-    }
+    // another card may have taken the address or the network meanwhile
+    let network = check_unused(owner, ready.mac).and_then(|()| settled(owner, &nic.network));
+    let network = match network {
+        Ok(network) => network,
+        Err(error) => return plug::abandon(owner, &id, reply, error),
+    };
     let (interface, descriptor) = ready.tap.map(|tap| (tap.interface, tap.descriptor)).unzip();
-    let mut facts = NicFacts::new(id.as_str(), nic.network, ready.mac);
+    let mut facts = NicFacts::new(id.as_str(), network, ready.mac);
     facts.interface = interface;
     let netdev = facts.netdev.clone();
+    let user = facts.user().cloned().unwrap_or_default();
     if let Err(error) = owner.journal.card(id.as_str(), &facts) {
         return plug::abandon(owner, &id, reply, error);
     }
@@ -98,7 +115,7 @@ fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: O
     }
     let card = (ready.mac, nic.model);
     let Some(descriptor) = descriptor else {
-        return go(owner, id, card, &Netdev::user(&netdev), bus, reply);
+        return go(owner, id, card, &Netdev::user(&netdev, &user), bus, reply);
     };
     let given = give(owner, &netdev, descriptor);
     owner.spawn(given, move |owner, result| match result {

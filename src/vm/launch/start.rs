@@ -20,7 +20,7 @@ use crate::qemu::refusals::Refusal;
 use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
-use crate::spec::{Forward, Limits, VmSpec};
+use crate::spec::{DeviceId, Forward, Limits, VmSpec};
 
 use super::image_holder;
 use super::prepare::{Made, Prepared, Restored, Shares};
@@ -476,7 +476,10 @@ fn make_records(facts: &Facts) {
 /// The forwards from the start, with the ports that QEMU picked.
 async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failure> {
     if spec.publish.iter().all(|forward| forward.host != 0) {
-        let bound = |forward: &Forward| Bound { forward: *forward, netdev: ids::NETDEV.to_owned() };
+        let netdev = spec
+            .forwarding_card()
+            .map_or(ids::NETDEV.to_owned(), |id| ids::netdev(id.map_or(ids::NIC, DeviceId::as_str)));
+        let bound = |forward: &Forward| Bound { forward: *forward, netdev: netdev.clone() };
         return Ok(spec.publish.iter().map(bound).collect());
     }
     Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect())

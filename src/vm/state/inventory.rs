@@ -9,7 +9,7 @@ use crate::qemu::Machine;
 use crate::qemu::ids::{self, Ids};
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::slots::Slots;
-use crate::spec::{DeviceId, FileId, Forward, Limits, Networking};
+use crate::spec::{DeviceId, FileId, Forward, Limits, Subnet};
 
 use super::run_state::RunState;
 use super::status::Published;
@@ -263,10 +263,15 @@ impl Inventory {
         cards_first(self.devices())
     }
 
+    /// The networks of the cards with user networking, by their ids.
+    pub fn subnets(&self) -> Vec<(String, Subnet)> {
+        self.nics().filter_map(|(entry, nic)| Some((entry.id.to_string(), nic.user()?.subnet()))).collect()
+    }
+
     /// The back-end that a forward is hung on: of the first card with user networking that is to stay.
     pub fn user_netdev(&self) -> Option<&str> {
         self.nics()
-            .find(|(entry, nic)| entry.phase == Phase::Present && nic.network == Some(Networking::User))
+            .find(|(entry, nic)| entry.phase == Phase::Present && nic.user().is_some())
             .map(|(_, nic)| nic.netdev.as_str())
     }
 
@@ -276,7 +281,7 @@ impl Inventory {
         let Some((entry, nic)) = self.nics().find(|(entry, _)| entry.id.as_str() == id) else {
             return Err(self.no_such("network card", id, is_nic));
         };
-        if nic.network != Some(Networking::User) {
+        if nic.user().is_none() {
             let error = ChangeError::unsupported(format!("network card '{id}' is not on user networking"));
             return Err(error.hint("only user networking has forwards"));
         }

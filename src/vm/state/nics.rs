@@ -1,21 +1,22 @@
-//! The network card that a VM has from the start, as the books have it.
+//! The network cards that a VM has from the start, as the inventory has them.
 
-use crate::qemu::{Machine, ids, models};
-use crate::spec::{Networking, VmSpec};
+use crate::qemu::{Machine, ids, io};
+use crate::spec::{DeviceId, Networking, NicModel, VmSpec};
 
 use super::inventory::{Entry, Kind, NicFacts, Phase};
 
-/// The card's entry; none without a network.
-pub(in crate::vm) fn cold(machine: &Machine, spec: &VmSpec) -> Option<Entry> {
-    if spec.networking == Networking::None {
-        return None;
-    }
-    Some(Entry {
-        id: ids::NIC.parse().ok()?,
-        driver: machine.virtio(models::VIRTIO_NIC),
+/// The cards' entries.
+pub(in crate::vm) fn cold(machine: &Machine, spec: &VmSpec) -> Vec<Entry> {
+    let entry = |id: DeviceId, model, network: &Networking, mac| Entry {
+        driver: io::card_driver(machine, model),
         slot: None,
         phase: Phase::Present,
         taken: None,
-        kind: Kind::Nic(NicFacts::new(ids::NIC, spec.networking.clone(), spec.mac)),
-    })
+        kind: Kind::Nic(NicFacts::new(id.as_str(), network.clone(), mac)),
+        id,
+    };
+    let id = ids::NIC.parse().ok().filter(|_| spec.networking != Networking::None);
+    let first = id.map(|id| entry(id, NicModel::Virtio, &spec.networking, spec.mac));
+    let more = spec.nics.iter().map(|nic| entry(nic.id.clone(), nic.model, &nic.network, nic.mac));
+    first.into_iter().chain(more).collect()
 }

@@ -187,7 +187,7 @@ impl Origin {
     /// What the network card from the start is on, as the protocol has it.
     pub fn networking(&self) -> String {
         match self {
-            Self::Ours(spec) => spec.networking.to_string(),
+            Self::Ours(spec) => spec.networking.without_options(),
             Self::Wrapped(wrapped) => {
                 wrapped.seen.as_ref().map_or(Network::None, |seen| seen.network).as_str().to_owned()
             }
@@ -278,7 +278,7 @@ impl OlderWrapped {
             cpus: spec.cpus,
             memory: spec.memory,
             network: match (spec.networking, networking.as_str()) {
-                (Networking::User, _) => Network::User,
+                (Networking::User(_), _) => Network::User,
                 (_, "none") => Network::None,
                 _ => Network::Other,
             },

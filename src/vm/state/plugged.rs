@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::host::dirs::{RunDir, names};
+use crate::qemu::Command;
+use crate::qemu::Machine;
 use crate::qemu::plan::Step;
 use crate::qemu::replug::{Replug, What};
-use crate::qemu::{Command, Machine, ids};
-use crate::spec::{Networking, VmSpec};
+use crate::spec::{DeviceId, VmSpec};
 
 use super::inventory::{Inventory, Kind};
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -94,7 +95,7 @@ impl Plugged {
             }
             if let Kind::Nic(nic) = &entry.kind
                 && hot.iter().any(|hot| hot.id == id)
-                && nic.network != Some(Networking::User)
+                && nic.user().is_none()
             {
                 return refused(format!(
                     "network card '{id}' hangs on a device of the host that was opened for it"
@@ -107,8 +108,17 @@ impl Plugged {
                 return refused(format!("CD-ROM drive '{id}' has another medium than at the start"));
             }
         }
-        if let Some(bound) = inventory.forwards_asked_for().find(|bound| bound.netdev != ids::NETDEV) {
-            return refused(format!("{} leads to a network card that was plugged", bound.forward));
+        // `--publish` leads to the first card with user networking, if that is from the start
+        let is_cold = |id: &DeviceId| cold.iter().any(|cold| id.as_str() == cold);
+        let first = inventory.nics().find(|(_, nic)| nic.user().is_some());
+        let first = first.filter(|(entry, _)| is_cold(&entry.id)).map(|(_, nic)| nic.netdev.as_str());
+        if let Some(bound) = inventory.forwards_asked_for().find(|bound| Some(bound.netdev.as_str()) != first)
+        {
+            let published = inventory.published(bound).nic.unwrap_or_default();
+            return refused(format!(
+                "{} leads to network card '{published}', and a saved VM has forwards to its first card only",
+                bound.forward
+            ));
         }
         match cold.iter().find(|id| inventory.device(id).is_none()) {
             Some(id) => refused(format!("'{id}', which the VM had at the start, has been unplugged")),

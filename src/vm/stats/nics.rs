@@ -77,7 +77,7 @@ impl Handle {
 
 fn reason(nic: &NicFacts, why: &str) -> String {
     match &nic.network {
-        Some(Networking::User) | None => format!("QEMU does not count, and {why}"),
+        Some(Networking::User(_)) | None => format!("QEMU does not count, and {why}"),
         Some(_) => format!("the host's interface is not known, and {why}"),
     }
 }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_card_is_found_by_its_address() {
         let mac = "52:54:00:00:00:0a".parse().unwrap();
-        let nic = NicFacts::new("nic1", Networking::User, mac);
+        let nic = NicFacts::new("nic1", Networking::default(), mac);
         let counters = json!({
             "rx-bytes": 1, "rx-packets": 2, "rx-errs": 3, "rx-dropped": 4,
             "tx-bytes": 5, "tx-packets": 6, "tx-errs": 7, "tx-dropped": 8,

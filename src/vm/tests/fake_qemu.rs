@@ -13,7 +13,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
 use crate::qmp::fake::receive;
-use crate::spec::{Networking, VmSpec};
+use crate::spec::VmSpec;
 
 use super::fake_keeping::Keeping;
 
@@ -275,7 +275,7 @@ pub(super) fn event(name: &str, data: Value) -> Value {
 impl Model {
     /// The card that QEMU was started with.
     pub(super) fn cold_card(&mut self, spec: &VmSpec) {
-        let kind = if spec.networking == Networking::User { "user" } else { "tap" };
+        let kind = if spec.networking.is_user() { "user" } else { "tap" };
         self.netdevs.insert("net0".to_owned(), kind.to_owned());
         let bus = "pcie.0".to_owned();
         let netdev = Some("net0".to_owned());

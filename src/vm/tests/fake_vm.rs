@@ -156,7 +156,7 @@ impl FakeVm {
         let machine = Machine::of(&spec);
         let mut inventory = Inventory::new(&machine, Slots::of(&machine, &spec));
         inventory.run_state = RunState::Running;
-        if let Some(card) = nics::cold(&machine, &spec) {
+        for card in nics::cold(&machine, &spec) {
             qemu.model().cold_card(&spec);
             inventory.insert(card);
         }

@@ -1,4 +1,4 @@
-//! The address of the network card from the start, on a network where it can meet those of other VMs: a bridge, or a tap device, which may
+//! The addresses of the network cards from the start, on networks where they can meet those of other VMs: a bridge, or a tap device, which may
 //! be in one. Each VM there writes its own down in its run directory before it looks whether another has it.
 
 use crate::host::HINTED;
@@ -26,9 +26,10 @@ pub(super) fn choose(
     log::info!(
         "this run has an address of its own, since VM '{other}' has that of the image's own VM: {mac}"
     );
-    let mac = own()?;
-    note(run, networking, mac)?;
-    Ok(mac)
+    let own = own()?;
+    strike_out(run, mac)?;
+    note(run, networking, own)?;
+    Ok(own)
 }
 
 /// Writes down an address that cannot be another one, and says who else has it.
@@ -48,16 +49,36 @@ fn note_and_look(run: &RunDir, networking: &Networking, mac: MacAddress) -> Resu
         return Ok(Vec::new());
     }
     let text = mac.to_string();
-    run.write(names::MAC, text.as_bytes()).map_err(system("the address in the run directory"))?;
+    let noted = run.read(names::MAC).unwrap_or_default();
+    if !lists(&noted, &text) {
+        write(run, &format!("{}{text}\n", String::from_utf8_lossy(&noted)))?;
+    }
     let Some(root) = run.path().parent() else { return Ok(Vec::new()) };
     let has_it = |name: &VmName| {
         let client = RunClient::open(root, name).ok()?;
-        let same = client.read(names::MAC).ok()? == text.as_bytes();
+        let same = lists(&client.read(names::MAC).ok()?, &text);
         (same && (client.liveness() == Liveness::Alive || is_orphan(&client))).then_some(())
     };
     let mut all = RunDir::list(root).map_err(system("the folder of running VMs"))?;
     all.retain(|name| name != run.name() && has_it(name).is_some());
     Ok(all)
+}
+
+/// Whether an address is among those of a VM's cards, each on a line.
+fn lists(noted: &[u8], address: &str) -> bool {
+    String::from_utf8_lossy(noted).lines().any(|line| line == address)
+}
+
+/// An address that this run has not taken after all.
+fn strike_out(run: &RunDir, mac: MacAddress) -> Result<(), StartError> {
+    let (noted, text) = (run.read(names::MAC).unwrap_or_default(), mac.to_string());
+    let noted = String::from_utf8_lossy(&noted);
+    let rest = noted.lines().filter(|line| *line != text).map(|line| format!("{line}\n"));
+    write(run, &rest.collect::<String>())
+}
+
+fn write(run: &RunDir, noted: &str) -> Result<(), StartError> {
+    run.write(names::MAC, noted.as_bytes()).map_err(system("the address in the run directory"))
 }
 
 #[cfg(test)]
@@ -78,11 +99,17 @@ mod tests {
         let first = run("first");
         assert_eq!(chosen(&first, &bridge), base);
         // a network of each VM's own: no two meet there, and the guest's own address counts
-        assert_eq!(chosen(&run("user"), &Networking::User), base);
+        assert_eq!(chosen(&run("user"), &Networking::default()), base);
         let (second, third) = (run("second"), run("third"));
         let (a, b) = (chosen(&second, &bridge), chosen(&third, &tap));
         assert!(a != base && b != base && a != b);
-        assert_eq!(second.read(names::MAC).unwrap(), a.to_string().as_bytes());
+        assert_eq!(second.read(names::MAC).unwrap(), format!("{a}\n").as_bytes());
+        // a second card is beside the first
+        note(&second, &bridge, MacAddress::from_random([2; 6])).unwrap();
+        assert_ne!(
+            choose(&run("sixth"), &bridge, Some(MacAddress::from_random([2; 6])), own).unwrap(),
+            MacAddress::from_random([2; 6])
+        );
         // one without an address to borrow has its own
         assert_ne!(choose(&run("fourth"), &bridge, None, own).unwrap(), base);
         // a dead one has none

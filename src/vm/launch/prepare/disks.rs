@@ -207,7 +207,7 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
 
 /// Controllers and extra devices that are there from the start.
 fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
-    if let Some(card) = nics::cold(machine, spec) {
+    for card in nics::cold(machine, spec) {
         inventory.insert(card);
     }
     let uses_usb = crate::qemu::controllers::uses_usb(machine, spec);

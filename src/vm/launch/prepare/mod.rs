@@ -9,6 +9,7 @@ mod disks;
 mod kernel_image;
 mod made;
 mod naming;
+mod nics;
 mod restored;
 mod screen;
 mod shares;
@@ -32,7 +33,9 @@ use crate::host::raw_images::RawImages;
 use crate::host::{files, iso, ports};
 use crate::qemu::{self, Channels, HostFacts, Machine, models, wrapped};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Request, VmName, VmSpec};
+use crate::spec::{
+    AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Nic, Request, VmName, VmSpec,
+};
 
 use super::start_error::{StartError, system};
 use crate::vm::console::DEFAULT_LOG_CAP;
@@ -41,6 +44,7 @@ use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use kernel_image::KernelImage;
 pub(in crate::vm) use made::Made;
+use nics::Cards;
 pub(in crate::vm) use restored::Restored;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use restored::fuzz_restored;
@@ -104,6 +108,7 @@ struct Plan {
     state: PathBuf,
     devices: Vec<ExtraDevice>,
     display: Display,
+    cards: Cards,
 }
 
 /// As many descriptors as a supervisor needs at least: with fewer it would run out of them half-way.
@@ -176,7 +181,8 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let metadata = request.data.as_ref().map(|_| plan.state.join(metadata_file(request)));
     let uuid = request.uuid.or_else(|| StateDir::uuid_at(&plan.state)).unwrap_or_else(Uuid::new_v4);
     let mac = mac.unwrap_or_else(random_mac);
-    let parts = SpecParts { name, uuid, mac, disks: disks.disks, firmware, metadata };
+    let nics = plan.cards.dry(&plan.state);
+    let parts = SpecParts { name, uuid, mac, nics, disks: disks.disks, firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
     let user_qmp = request.qmp.as_ref().map(|_| 13);
@@ -203,7 +209,8 @@ impl Plan {
     fn look(request: &Request) -> Result<Self, StartError> {
         let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
         let arch = request.arch.unwrap_or(machine.arch);
-        check_network(request)?;
+        let cards = Cards::of(request)?;
+        check_forwards(request, cards.have_user_networking())?;
         let raw = RawImages::new(store_environment(request));
         let packed = unpacked::look(request, &raw)?;
         let kernel = kernel_image::look(request, &raw)?;
@@ -222,7 +229,21 @@ impl Plan {
         let display = screen::resolve(&request.display)?;
         let devices = devices::extra(&request.devices, &qemu)?;
         let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
-        Ok(Self { image, packed, kernel, boot, arch, host, accel, qemu, firmware, state, devices, display })
+        Ok(Self {
+            image,
+            packed,
+            kernel,
+            boot,
+            arch,
+            host,
+            accel,
+            qemu,
+            firmware,
+            state,
+            devices,
+            display,
+            cards,
+        })
     }
 }
 
@@ -243,9 +264,10 @@ fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
     text.map(parse).transpose()
 }
 
-fn check_network(request: &Request) -> Result<(), StartError> {
+/// `has_user_networking`: a card from the start is on it.
+fn check_forwards(request: &Request, has_user_networking: bool) -> Result<(), StartError> {
     let networking = request.networking.clone().unwrap_or_default();
-    if !request.publish.is_empty() && networking != Networking::User {
+    if !request.publish.is_empty() && !has_user_networking {
         return Err(StartError::Usage {
             message: format!("ports can only be published with user networking, not with '{networking}'"),
             hint: Some("leave out --publish, or --networking".to_owned()),
@@ -340,9 +362,10 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         Some(data) => Some(iso::metadata_iso(&state, metadata_file(request), data, uuid, name.as_str())?),
         None => None,
     };
-    let networking = request.networking.clone().unwrap_or_default();
-    let mac = addresses::choose(run, &networking, base.mac, || state.mac())?;
-    let parts = SpecParts { name, uuid, mac, disks: disks.disks.clone(), firmware, metadata };
+    let mac = addresses::choose(run, &plan.cards.networking, base.mac, || state.mac())?;
+    let nics = plan.cards.with_addresses(run, &state, base.folder.as_deref())?;
+    nics::check_addresses((plan.cards.networking != Networking::None).then_some(mac), &nics)?;
+    let parts = SpecParts { name, uuid, mac, nics, disks: disks.disks.clone(), firmware, metadata };
     let spec = spec(request, &plan, parts)?;
     let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
     let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
@@ -379,6 +402,7 @@ struct SpecParts {
     name: VmName,
     uuid: Uuid,
     mac: MacAddress,
+    nics: Vec<Nic>,
     disks: Vec<crate::spec::Disk>,
     firmware: Option<crate::spec::Firmware>,
     metadata: Option<PathBuf>,
@@ -402,8 +426,10 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         display: plan.display.clone(),
         disks: parts.disks,
         metadata: parts.metadata,
-        networking: request.networking.clone().unwrap_or_default(),
+        networking: plan.cards.networking.clone(),
         mac: parts.mac,
+        nics: parts.nics,
+        boot_order: request.boot_order.clone(),
         publish: request.publish.clone(),
         usb: request.usb || plan.devices.iter().any(usb_driver),
         devices: plan.devices.clone(),
@@ -411,10 +437,11 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         hotplug_slots: request.hotplug_slots,
         on_panic: request.on_panic,
         no_reboot: request.no_reboot,
-        // QEMU's bridge helper gains nothing under any filter (see the command line): what `status` tells must be so
-        sandbox: request.sandbox && !matches!(request.networking, Some(Networking::Bridge(_))),
+        sandbox: request.sandbox,
         extra: request.extra.clone(),
     };
+    // QEMU's bridge helper gains nothing under any filter (see the command line): what `status` tells must be so
+    let spec = VmSpec { sandbox: spec.sandbox && !spec.uses_bridge(), ..spec };
     qemu::check(&spec)?;
     Ok(spec)
 }

@@ -3,6 +3,7 @@
 //! The file is input, like an image. From it come the guest's hardware and the names of its images, each checked as at a start.
 //! What a VM does on the host is decided by the command line: programs, the sandbox, raw arguments, folders, addresses.
 
+mod cards;
 mod devices;
 mod hardware;
 mod images;
@@ -28,8 +29,8 @@ use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
 use super::{
-    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, addresses, check_network, naming, screen,
-    sockets, state, unpacked,
+    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state,
+    unpacked,
 };
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
@@ -67,7 +68,6 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let saved: Saved = serde_json::from_slice(&text)
         .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
     let machine = Host::here().ok_or(StartError::UnknownHost)?;
-    check_network(request)?;
     let accel = accel(&saved, &machine)?;
     // as at a start: what the command line may use is known before QEMU is asked
     let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
@@ -75,6 +75,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let spec = hardware::spec(&saved.spec, request)?;
     kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
     devices::check(&saved, &spec, request, &qemu)?;
+    cards::check(&saved, &spec, request)?;
     images::check(&saved, &spec, request)?;
     let state = match &request.state {
         Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
@@ -191,6 +192,7 @@ impl Begun<'_> {
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
         qemu::check(&spec)?;
         addresses::note(run, &spec.networking, spec.mac)?;
+        spec.nics.iter().try_for_each(|nic| addresses::note(run, &nic.network, nic.mac))?;
         Ok(Parts {
             control,
             images,
@@ -242,7 +244,7 @@ impl Parts {
                 state_home: request.state_home.clone(),
             },
             restored: Some(Restored {
-                cards: devices::cards(&saved.cards, &record, &spec.networking),
+                cards: cards::cables(&saved.cards, &record, &spec),
                 record,
                 plugged,
                 limits: saved.limits,

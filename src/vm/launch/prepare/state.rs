@@ -74,6 +74,8 @@ pub(super) struct Opened {
 pub(super) struct Identity {
     pub(super) uuid: Option<Uuid>,
     pub(super) mac: Option<MacAddress>,
+    /// Where the addresses of further cards are.
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// Opens (or makes) it.
@@ -84,7 +86,11 @@ pub(super) fn open(
     made: &mut Made,
 ) -> Result<Opened, StartError> {
     if request.ephemeral {
-        let identity = Identity { uuid: StateDir::uuid_at(&plan.state), mac: StateDir::mac_at(&plan.state) };
+        let identity = Identity {
+            uuid: StateDir::uuid_at(&plan.state),
+            mac: StateDir::mac_at(&plan.state),
+            folder: Some(plan.state.clone()),
+        };
         return Ok(Opened { state: ephemeral(run, made)?, ephemeral: true, identity });
     }
     let before = StateBefore::look(&plan.state);

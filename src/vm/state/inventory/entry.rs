@@ -8,7 +8,7 @@ use crate::qemu::ids;
 use crate::qemu::media::Medium;
 use crate::qmp::hmp::ForwardLine;
 use crate::spec::{
-    DeviceId, DiskBus, DiskOptions, FileId, Forward, ImageFormat, Limits, MacAddress, Networking,
+    DeviceId, DiskBus, DiskOptions, FileId, Forward, ImageFormat, Limits, MacAddress, Networking, UserNet,
 };
 
 /// Where a device is on its way in or out.
@@ -80,6 +80,11 @@ pub struct NicFacts {
 }
 
 impl NicFacts {
+    /// What is said of user networking, if it is on that.
+    pub fn user(&self) -> Option<&UserNet> {
+        self.network.as_ref().and_then(Networking::user)
+    }
+
     /// The facts of a new card.
     pub fn new(id: &str, network: Networking, mac: MacAddress) -> Self {
         let interface = match &network {

@@ -8,14 +8,13 @@ use crate::qemu::plan::{self, Step, UsbPlug};
 use crate::qemu::replug::{Replug, What};
 use crate::qemu::{Machine, Netdev, hostless, ids, io, quote};
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceSpec, Disk, DiskOptions, Networking, Request, VmSpec};
+use crate::spec::{DeviceSpec, Disk, DiskOptions, Request, VmSpec};
 
 use super::super::devices::extra;
 use super::images::Door;
 use super::{nonsense, refused};
 use crate::vm::changes::saving::Saved;
 use crate::vm::launch::start_error::StartError;
-use crate::vm::state::journal::{Card, Cards};
 use crate::vm::state::opened::ImageNodes;
 use crate::vm::state::plugged::{Hot, Plugged, Record};
 
@@ -145,26 +144,12 @@ fn steps(
             let stick = UsbPlug::Stick { image: opened, readonly: image.readonly };
             [opening, plan::add_usb(&plug.id, &stick, bus.unwrap_or_default())].concat()
         }
-        What::Nic { mac, model } => {
+        What::Nic { mac, model, user } => {
             let card = io::Card { id, mac: *mac, model: *model };
-            plan::add_nic(machine, &card, &Netdev::user(&ids::netdev(id)), bus)
+            plan::add_nic(machine, &card, &Netdev::user(&ids::netdev(id), user), bus)
         }
         What::Other(device) => plan::add_device(device, bus),
     })
-}
-
-/// Whose cable is pulled. What a card is connected to is decided here.
-pub(super) fn cards(saved: &Cards, record: &Record, cold: &Networking) -> Cards {
-    let network = |id: &str| match id {
-        ids::NIC => Some(cold.clone()),
-        id if record.hot.iter().any(|hot| hot.id == id) => Some(Networking::User),
-        _ => None,
-    };
-    let card = |(id, card): (&String, &Card)| {
-        let network = network(id)?;
-        Some((id.clone(), Card { network: Some(network), interface: None, link_up: card.link_up }))
-    };
-    saved.iter().filter_map(card).collect()
 }
 
 #[cfg(test)]

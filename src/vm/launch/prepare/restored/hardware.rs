@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::host::dirs::StateDir;
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::qemu::quote;
-use crate::spec::{Boot, Display, Firmware, Networking, Request, Share, VmSpec};
+use crate::spec::{Boot, Display, Firmware, Request, Share, VmSpec};
 
 use super::super::shares;
-use super::{nonsense, refused};
+use super::{cards, nonsense, refused};
 use crate::vm::launch::start_error::{StartError, system};
 
 /// As many processors and spare slots as the command line takes.
@@ -35,6 +35,8 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         metadata,
         networking,
         mac,
+        nics,
+        boot_order,
         // addresses of the host
         publish: _,
         usb,
@@ -54,14 +56,9 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         return Err(nonsense(format!("it has {cpus} processors and {hotplug_slots} spare slots")));
     }
     check_paths(&boot, metadata.as_deref())?;
-    let networking = network(networking, request.networking.as_ref())?;
-    if networking != Networking::User && !request.publish.is_empty() {
-        return Err(StartError::Usage {
-            message: format!("ports can only be published with user networking, not with '{networking}'"),
-            hint: Some("leave out --publish".to_owned()),
-        });
-    }
-    Ok(VmSpec {
+    let networking = cards::network(networking, request.networking.as_ref())?;
+    let nics = cards::further(nics, &request.nics)?;
+    let spec = VmSpec {
         name: request.name.clone().unwrap_or(name),
         uuid,
         layout,
@@ -83,11 +80,14 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         hotplug_slots,
         on_panic: request.on_panic,
         no_reboot: request.no_reboot,
-        // as at a start: the bridge helper gains nothing under any filter
-        sandbox: request.sandbox && !matches!(networking, Networking::Bridge(_)),
+        sandbox: request.sandbox,
         extra: request.extra.clone(),
         networking,
-    })
+        nics,
+        boot_order,
+    };
+    // as at a start: the bridge helper gains nothing under any filter
+    Ok(VmSpec { sandbox: spec.sandbox && !spec.uses_bridge(), ..spec })
 }
 
 /// Options of a machine may name files (`kernel=`, `dtb=`, `dumpdtb=`) and other back-ends: only switches and numbers are hardware.
@@ -131,39 +131,6 @@ fn check_paths(boot: &Boot, metadata: Option<&Path>) -> Result<(), StartError> {
     match paths.into_iter().chain(metadata).find(|path| !path.is_absolute()) {
         Some(path) => Err(nonsense(format!("{} is no absolute path", quote::word(path.as_os_str())))),
         None => Ok(()),
-    }
-}
-
-/// Whether there is a card is hardware; what it is connected to is not.
-fn network(saved: Networking, asked: Option<&Networking>) -> Result<Networking, StartError> {
-    use Networking::{Bridge, None, Tap, User};
-    let Some(asked) = asked else {
-        return match saved {
-            None | User => Ok(saved),
-            Bridge(_) | Tap(_) => Err(refused(
-                "the saved VM's network card was on a network of the host, which a file does not decide"
-                    .to_owned(),
-                format!("say which it gets now: --networking {}", quote::word(saved.to_string().as_ref())),
-            )),
-        };
-    };
-    match (saved, asked) {
-        (None, None) => Ok(None),
-        (None, asked) => {
-            Err(StartError::usage(format!("--networking {asked}: the saved VM has no network card")))
-        }
-        (saved, None) => Err(StartError::Usage {
-            message: "--networking none: the saved VM has a network card".to_owned(),
-            hint: Some(format!("`vmrun ctl link down` pulls its cable; it was on '{saved}'")),
-        }),
-        // the guest's driver may count on what the host's kernel does for a tap device (`vnet_hdr`), and QEMU refuses to go on without
-        (saved @ (Bridge(_) | Tap(_)), User) => Err(refused(
-            format!(
-                "the saved VM's network card was on '{saved}', and QEMU cannot move such a card to user networking"
-            ),
-            "--networking tap,NAME or bridge,NAME; `vmrun ctl nic-add user` plugs a card on user networking afterwards",
-        )),
-        (Bridge(_) | Tap(_) | User, asked) => Ok(asked.clone()),
     }
 }
 
@@ -277,22 +244,6 @@ mod tests {
         ] {
             check_machine(Some(machine)).unwrap_err();
         }
-    }
-
-    #[test]
-    fn the_network_is_the_command_lines() {
-        let tap: Networking = "tap,t0".parse().unwrap();
-        let bridge: Networking = "bridge,br0".parse().unwrap();
-        assert_eq!(network(Networking::User, None).unwrap(), Networking::User);
-        assert_eq!(network(Networking::None, None).unwrap(), Networking::None);
-        assert!(network(Networking::None, Some(&Networking::User)).is_err());
-        assert_eq!(network(bridge.clone(), Some(&tap)).unwrap(), tap);
-        let error = network(bridge.clone(), Some(&Networking::User)).unwrap_err();
-        assert!(error.to_string().contains("cannot move such a card to user networking"), "{error:?}");
-        let error = network(bridge, None).unwrap_err();
-        assert!(error.hint().unwrap().contains("bridge,br0"), "{error:?}");
-        network(Networking::None, Some(&tap)).unwrap_err();
-        network(tap, Some(&Networking::None)).unwrap_err();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::qemu::quote;
-use crate::spec::{Display, Networking, OnPanic, Request, Size};
+use crate::spec::{Display, OnPanic, Request, Size};
 
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
@@ -19,7 +19,7 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
     if request.state.is_none() && facts.state_directory != state {
         words.flag("--state", &facts.state_directory);
     }
-    if request.publish.is_empty() && spec.networking == Networking::User {
+    if request.publish.is_empty() && spec.networks().any(|(_, network)| network.is_user()) {
         for forward in &spec.publish {
             words.flag("--publish", forward.to_string());
         }
@@ -40,7 +40,7 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
         words.flag("--log-size", Size(facts.log_bytes).to_string());
     }
     // on a bridge there is none anyway
-    if request.sandbox && !spec.sandbox && !matches!(spec.networking, Networking::Bridge(_)) {
+    if request.sandbox && !spec.sandbox && !spec.uses_bridge() {
         words.word("--no-sandbox");
     }
     if request.extra.is_empty() && !spec.extra.is_empty() {
