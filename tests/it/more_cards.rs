@@ -62,7 +62,7 @@ fn each_card_has_a_network_of_its_own_and_forwards() {
         if *interface == inner {
             assert!(leased.contains("192.168.77.9") && leased.contains("inner"), "{leased}");
         }
-        vm.run(&format!("ip addr add {address}/24 dev {interface}"));
+        vm.run(&format!("ip addr replace {address}/24 dev {interface}"));
     }
     // forwards work on each
     for nic in ["nic0", "lan", "nic1"] {
