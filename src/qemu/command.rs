@@ -25,6 +25,11 @@ impl Command {
         Self { execute: execute.to_owned(), arguments }
     }
 
+    /// A command of `qapi`, for QEMU or the guest agent.
+    pub fn of<C: qapi::Command>(command: &C) -> Self {
+        Self::new(C::NAME, serde_json::to_value(command).unwrap_or_default())
+    }
+
     /// A command of the human monitor. Its QMP answer is a success either way; see `qmp::hmp` for the text.
     pub fn hmp(line: &str) -> Self {
         Self::new("human-monitor-command", json!({ "command-line": line }))

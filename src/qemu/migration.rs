@@ -1,5 +1,7 @@
 //! The machine's state as a stream: QEMU's commands for it.
 
+use qapi::Enum;
+use qapi::qmp::MigrationStatus;
 use serde_json::{Value, json};
 
 use super::Command;
@@ -54,11 +56,17 @@ pub fn versioned(answer: &Value, typed: Option<&str>) -> Option<String> {
     Some(options.map_or_else(|| kind.to_owned(), |(_, options)| format!("{kind},{options}")))
 }
 
-/// Whether a status of MIGRATION or `query-migrate` is an end, and a good one.
-pub fn ended(status: &str) -> Option<bool> {
+/// The status in the answer of [`query`]; none if there is none, or one that only a newer QEMU knows. Not by `qapi`'s type of the whole
+/// answer, which would refuse all of it then.
+pub fn status(answer: &Value) -> Option<MigrationStatus> {
+    MigrationStatus::from_name(answer["status"].as_str()?)
+}
+
+/// Whether a status is an end, and a good one.
+pub fn ended(status: MigrationStatus) -> Option<bool> {
     match status {
-        "completed" => Some(true),
-        "failed" | "cancelled" => Some(false),
+        MigrationStatus::completed => Some(true),
+        MigrationStatus::failed | MigrationStatus::cancelled => Some(false),
         _ => None,
     }
 }

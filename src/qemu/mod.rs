@@ -10,6 +10,7 @@
 //! | [`models`] | the device models that vmrun tells apart: one table |
 //! | `places` | where on the guest's buses vmrun's own devices sit |
 //! | [`refusals`] | the texts of QEMU that decide what vmrun does, each with its version and a sample |
+//! | [`reply`] | answers of QEMU in `qapi`'s types |
 //! | [`slots`] | the account of what can still be plugged |
 //! | [`wrapped`] | somebody else's command line: what it is for, and a monitor for vmrun |
 //! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
@@ -46,6 +47,7 @@ pub mod query_block;
 pub mod quote;
 pub mod refusals;
 pub mod replug;
+pub mod reply;
 mod screen;
 pub mod slots;
 pub mod snapshot;

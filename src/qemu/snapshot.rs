@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use qapi::qmp::{JobInfo, JobStatus};
 use serde_json::{Value, json};
 
 use super::ids::Ids;
-use super::{Command, block};
+use super::{Command, block, reply};
 
 /// Our one job. There is never more than one: nothing else goes on while a snapshot is made or loaded.
 pub const JOB: &str = "vmrun-snapshot";
@@ -215,12 +216,9 @@ pub enum JobState {
 
 /// What `query-jobs` says of our job.
 pub fn job(jobs: &Value) -> JobState {
-    let ours = jobs.as_array().into_iter().flatten().find(|job| job["id"] == JOB);
-    match ours {
+    match reply::each::<JobInfo>(jobs).into_iter().find(|job| job.id == JOB) {
         None => JobState::Gone,
-        Some(job) if job["status"] == "concluded" => {
-            JobState::Concluded(job["error"].as_str().map(str::to_owned))
-        }
+        Some(job) if job.status == JobStatus::concluded => JobState::Concluded(job.error),
         Some(_) => JobState::UnderWay,
     }
 }
@@ -302,7 +300,11 @@ mod tests {
 
     #[test]
     fn jobs_end_with_qemus_words() {
-        let jobs = |status: &str, error: Option<&str>| json!([{ "id": "x" }, { "id": JOB, "status": status, "error": error }]);
+        let jobs = |status: &str, error: Option<&str>| {
+            let ours = json!({ "id": JOB, "type": "snapshot-save", "status": status, "error": error,
+                               "current-progress": 1, "total-progress": 1 });
+            json!([{ "id": "x", "type": "from-the-future" }, ours])
+        };
         assert_eq!(job(&jobs("running", None)), JobState::UnderWay);
         assert_eq!(job(&jobs("concluded", None)), JobState::Concluded(None));
         assert_eq!(job(&jobs("concluded", Some("no"))), JobState::Concluded(Some("no".to_owned())));

@@ -7,6 +7,7 @@
 use std::io;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -147,20 +148,6 @@ impl Agent {
         timeout(after, self.exchange(command)).await.unwrap_or_else(late)
     }
 
-    /// Runs a command of crate `qapi`.
-    ///
-    /// # Errors
-    /// As `run`; `Decode` if the answer does not fit its type.
-    pub async fn execute<C: qapi::qga::QgaCommand>(&mut self, command: C) -> Result<C::Ok, AgentError> {
-        let decode = |error: serde_json::Error| AgentError::Decode {
-            command: C::NAME.to_owned(),
-            why: error.to_string(),
-        };
-        let arguments = serde_json::to_value(&command).map_err(decode)?;
-        let answer = self.run(&Command::new(C::NAME, arguments)).await?;
-        serde_json::from_value(answer).map_err(decode)
-    }
-
     /// Sends a command that has no answer if it works: `guest-shutdown`, `guest-suspend-*`. Gives up waiting for an
     /// error after `grace`, or when the connection ends.
     ///
@@ -257,6 +244,15 @@ impl Agent {
 
 fn timed_out(command: &str, after: Duration) -> AgentError {
     AgentError::Timeout { command: command.to_owned(), after }
+}
+
+/// An answer in its type.
+///
+/// # Errors
+/// `Decode`: it does not fit.
+pub fn decoded<T: DeserializeOwned>(command: &str, answer: Value) -> Result<T, AgentError> {
+    serde_json::from_value(answer)
+        .map_err(|error| AgentError::Decode { command: command.to_owned(), why: error.to_string() })
 }
 
 fn garbage(command: &str) -> AgentError {

@@ -2,6 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use qapi::Event as _;
+use qapi::qmp::{
+    ACPI_DEVICE_OST, ACPIOSTInfo, BLOCK_IO_ERROR, BlockErrorAction, DEVICE_DELETED, DEVICE_TRAY_MOVED,
+    DEVICE_UNPLUG_GUEST_ERROR, GUEST_PANICKED, GuestPanicAction, JOB_STATUS_CHANGE, JobStatus, MIGRATION,
+    MigrationStatus, RESET, RESUME, SHUTDOWN, STOP, SUSPEND, ShutdownCause, VSERPORT_CHANGE, WAKEUP,
+};
 use serde_json::{Map, Value};
 
 /// An event from QEMU. Any name is possible: newer versions have more.
@@ -13,6 +19,8 @@ pub struct Event {
     pub data: Map<String, Value>,
     /// When it happened, by the host's clock.
     pub timestamp: Timestamp,
+    /// What it means for vmrun.
+    pub view: View,
 }
 
 /// Host time since the Unix epoch. QEMU sends -1 for both where it could not tell.
@@ -40,23 +48,21 @@ impl Timestamp {
     }
 }
 
-/// The events that vmrun acts on. What QEMU left out is empty or false.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The events that vmrun acts on, from `qapi`'s types. A value that only a newer QEMU knows is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum View<'a> {
-    /// The machine stops for good; `reason` is e.g. `guest-shutdown`, `guest-panic`, `host-qmp-quit`, `host-signal`.
+pub enum View {
+    /// The machine stops for good.
     Shutdown {
         /// The guest asked for it.
         guest: bool,
-        /// QEMU's `ShutdownCause`.
-        reason: &'a str,
+        /// Why.
+        reason: Option<ShutdownCause>,
     },
-    /// The machine was reset; `reason` as for `Shutdown`, e.g. `guest-reset`, `host-qmp-system-reset`.
+    /// The machine was reset.
     Reset {
         /// The guest asked for it.
         guest: bool,
-        /// QEMU's `ShutdownCause`.
-        reason: &'a str,
     },
     /// The virtual CPUs stand still.
     Stop,
@@ -66,116 +72,142 @@ pub enum View<'a> {
     Suspend,
     /// The guest woke up.
     Wakeup,
-    /// A device is gone. virtio-pci and usb-storage send two: first for a child, without `device`.
+    /// A device with this id is gone. virtio-pci and usb-storage send two events: that of a child has no id, and is no such view.
     DeviceDeleted {
-        /// The device's id, if it has one.
-        device: Option<&'a str>,
-        /// Its path in QEMU's object tree.
-        path: &'a str,
+        /// The device's id.
+        device: String,
     },
-    /// The guest refused to let a device go (`DEVICE_UNPLUG_GUEST_ERROR`, since 6.2; before, `MEM_UNPLUG_ERROR`).
+    /// The guest refused to let a device with this id go (QEMU 7.2 sends `MEM_UNPLUG_ERROR` as well, which says the same).
     UnplugGuestError {
-        /// The device's id, if it has one.
-        device: Option<&'a str>,
-        /// Its path in QEMU's object tree.
-        path: &'a str,
+        /// The device's id.
+        device: String,
     },
     /// The guest's ACPI reports the result of a request (`_OST`) about memory or a processor.
     AcpiOst {
-        /// The device's id, if it has one.
-        device: Option<&'a str>,
+        /// The device's id.
+        device: String,
         /// What it is about: 3 is a request to let the device go.
-        source: u64,
+        source: i64,
         /// 0 is success.
-        status: u64,
+        status: i64,
     },
     /// A read or write of an image failed.
     BlockIoError {
         /// The device's name or, for devices without a drive, its path.
-        device: &'a str,
+        device: String,
         /// The block node, if it has a name.
-        node_name: Option<&'a str>,
+        node_name: Option<String>,
         /// The host's disk is full.
         nospace: bool,
         /// The host's words for it.
-        reason: &'a str,
-        /// What QEMU did: `ignore`, `report` or `stop`.
-        action: &'a str,
+        reason: String,
+        /// What QEMU did.
+        action: BlockErrorAction,
     },
     /// The guest reported a panic through pvpanic.
     GuestPanicked {
-        /// What QEMU did: `pause`, `poweroff` or `run`.
-        action: &'a str,
+        /// What QEMU did.
+        action: Option<GuestPanicAction>,
     },
     /// The saving or loading of the machine's state has a new status.
     Migration {
-        /// e.g. `active`, `completed`, `failed`.
-        status: &'a str,
+        /// Which one.
+        status: Option<MigrationStatus>,
+    },
+    /// A job of QEMU's has a new status.
+    Job {
+        /// The job's id.
+        id: String,
+        /// Which one.
+        status: JobStatus,
     },
     /// A tray of a CD-ROM drive was moved, by the guest or by `media-*`.
     TrayMoved {
         /// The device's id.
-        id: &'a str,
+        id: String,
         /// Whether it is open now.
         open: bool,
     },
     /// The guest opened or closed a virtio-serial port: for the agent's port, the agent came or went.
     SerialPortChange {
         /// The port device's id.
-        id: &'a str,
+        id: String,
         /// Whether the guest has it open now.
         open: bool,
     },
     /// Any other.
+    #[default]
     Other,
 }
 
 impl Event {
-    /// A string of its data.
-    pub fn text(&self, key: &str) -> Option<&str> {
-        self.data.get(key)?.as_str()
+    /// An event as QEMU has sent it. Here, and nowhere else, it is found out what it means.
+    pub(super) fn new(name: String, data: Map<String, Value>, timestamp: Timestamp) -> Self {
+        let view = View::of(&name, &data).unwrap_or_else(|error| {
+            log::warn!(
+                "QEMU's event {name} is not what it was up to QEMU 10, and is passed on unread: {error}"
+            );
+            View::Other
+        });
+        Self { name, data, timestamp, view }
     }
+}
 
-    /// A boolean of its data; false if it is not there.
-    pub fn flag(&self, key: &str) -> bool {
-        self.data.get(key).and_then(Value::as_bool).unwrap_or(false)
-    }
+/// The data in the type that `qapi` has for the event.
+fn typed<E: qapi::Event>(data: &Map<String, Value>) -> Result<E, serde_json::Error> {
+    E::deserialize(data)
+}
 
-    /// What it means for vmrun.
-    pub fn view(&self) -> View<'_> {
-        let text = |key| self.text(key).unwrap_or_default();
-        match self.name.as_str() {
-            "SHUTDOWN" => View::Shutdown { guest: self.flag("guest"), reason: text("reason") },
-            "RESET" => View::Reset { guest: self.flag("guest"), reason: text("reason") },
-            "STOP" => View::Stop,
-            "RESUME" => View::Resume,
-            "SUSPEND" => View::Suspend,
-            "WAKEUP" => View::Wakeup,
-            "DEVICE_DELETED" => View::DeviceDeleted { device: self.text("device"), path: text("path") },
-            "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" => {
-                View::UnplugGuestError { device: self.text("device"), path: text("path") }
+/// A value of an enumeration that has grown before, of an event whose other parts count without it.
+fn value<E: qapi::Enum>(data: &Map<String, Value>, key: &str) -> Option<E> {
+    E::from_name(data.get(key)?.as_str()?)
+}
+
+impl View {
+    fn of(name: &str, data: &Map<String, Value>) -> Result<Self, serde_json::Error> {
+        let guest = || data.get("guest").and_then(Value::as_bool).unwrap_or(false);
+        Ok(match name {
+            SHUTDOWN::NAME => Self::Shutdown { guest: guest(), reason: value(data, "reason") },
+            RESET::NAME => Self::Reset { guest: guest() },
+            STOP::NAME => Self::Stop,
+            RESUME::NAME => Self::Resume,
+            SUSPEND::NAME => Self::Suspend,
+            WAKEUP::NAME => Self::Wakeup,
+            DEVICE_DELETED::NAME => {
+                let device = typed::<DEVICE_DELETED>(data)?.device;
+                device.map_or(Self::Other, |device| Self::DeviceDeleted { device })
             }
-            "ACPI_DEVICE_OST" => {
-                let info = self.data.get("info").unwrap_or(&Value::Null);
-                View::AcpiOst {
-                    device: info["device"].as_str(),
-                    source: info["source"].as_u64().unwrap_or_default(),
-                    status: info["status"].as_u64().unwrap_or_default(),
+            DEVICE_UNPLUG_GUEST_ERROR::NAME => {
+                let device = typed::<DEVICE_UNPLUG_GUEST_ERROR>(data)?.device;
+                device.map_or(Self::Other, |device| Self::UnplugGuestError { device })
+            }
+            ACPI_DEVICE_OST::NAME => match typed::<ACPI_DEVICE_OST>(data)?.info {
+                ACPIOSTInfo { device: Some(device), source, status, .. } => {
+                    Self::AcpiOst { device, source, status }
                 }
-            }
-            "BLOCK_IO_ERROR" => View::BlockIoError {
-                device: text("device"),
-                node_name: self.text("node-name"),
-                nospace: self.flag("nospace"),
-                reason: text("reason"),
-                action: text("action"),
+                _ => Self::Other,
             },
-            "GUEST_PANICKED" => View::GuestPanicked { action: text("action") },
-            "MIGRATION" => View::Migration { status: text("status") },
-            "DEVICE_TRAY_MOVED" => View::TrayMoved { id: text("id"), open: self.flag("tray-open") },
-            "VSERPORT_CHANGE" => View::SerialPortChange { id: text("id"), open: self.flag("open") },
-            _ => View::Other,
-        }
+            BLOCK_IO_ERROR::NAME => {
+                let BLOCK_IO_ERROR { device, node_name, nospace, reason, action, .. } = typed(data)?;
+                Self::BlockIoError { device, node_name, nospace: nospace.unwrap_or(false), reason, action }
+            }
+            // QEMU 10.1 has a new kind of `info`, which the type refuses
+            GUEST_PANICKED::NAME => Self::GuestPanicked { action: value(data, "action") },
+            MIGRATION::NAME => Self::Migration { status: value(data, "status") },
+            JOB_STATUS_CHANGE::NAME => {
+                let JOB_STATUS_CHANGE { id, status } = typed(data)?;
+                Self::Job { id, status }
+            }
+            DEVICE_TRAY_MOVED::NAME => {
+                let DEVICE_TRAY_MOVED { id, tray_open, .. } = typed(data)?;
+                Self::TrayMoved { id, open: tray_open }
+            }
+            VSERPORT_CHANGE::NAME => {
+                let VSERPORT_CHANGE { id, open } = typed(data)?;
+                Self::SerialPortChange { id, open }
+            }
+            _ => Self::Other,
+        })
     }
 }
 
@@ -187,17 +219,34 @@ mod tests {
 
     fn event(name: &str, data: Value) -> Event {
         let Value::Object(data) = data else { panic!("an object") };
-        Event { name: name.into(), data, timestamp: Timestamp::default() }
+        Event::new(name.into(), data, Timestamp::default())
     }
 
     #[test]
-    fn views_are_lenient() {
-        let full = event("SHUTDOWN", json!({"guest": true, "reason": "guest-shutdown", "new": 1}));
-        assert_eq!(full.view(), View::Shutdown { guest: true, reason: "guest-shutdown" });
-        assert_eq!(event("SHUTDOWN", json!({})).view(), View::Shutdown { guest: false, reason: "" });
+    fn what_a_newer_qemu_adds_takes_nothing_away() {
+        let view = |name: &str, data: Value| event(name, data).view;
+        let off = view("SHUTDOWN", json!({"guest": true, "reason": "guest-shutdown", "new": 1}));
+        assert_eq!(off, View::Shutdown { guest: true, reason: Some(ShutdownCause::guest_shutdown) });
+        let unknown = view("SHUTDOWN", json!({"guest": true, "reason": "from-the-future"}));
+        assert_eq!(unknown, View::Shutdown { guest: true, reason: None });
+        let panicked = view("GUEST_PANICKED", json!({"action": "pause", "info": {"type": "tdx", "gpa": 1}}));
+        assert_eq!(panicked, View::GuestPanicked { action: Some(GuestPanicAction::pause) });
+        assert_eq!(view("MIGRATION", json!({"status": "new"})), View::Migration { status: None });
+        let failed = json!({"device": "", "qom-path": "/machine/x", "node-name": "disk0", "nospace": true, "action": "stop",
+            "operation": "write", "reason": "No space left on device"});
+        let View::BlockIoError { node_name, nospace, action, .. } = view("BLOCK_IO_ERROR", failed) else {
+            panic!()
+        };
+        assert_eq!((node_name.as_deref(), nospace, action), (Some("disk0"), true, BlockErrorAction::stop));
+        assert_eq!(view("FROM_THE_FUTURE", json!({})), View::Other);
+    }
+
+    #[test]
+    fn what_does_not_fit_its_type_is_still_an_event() {
         let odd = event("DEVICE_DELETED", json!({"device": 3, "path": "/machine/x"}));
-        assert_eq!(odd.view(), View::DeviceDeleted { device: None, path: "/machine/x" });
-        assert_eq!(event("FROM_THE_FUTURE", json!({})).view(), View::Other);
+        assert_eq!((odd.view, odd.data["device"].as_i64()), (View::Other, Some(3)));
+        let child = event("DEVICE_DELETED", json!({"path": "/machine/peripheral/a/virtio-backend"}));
+        assert_eq!(child.view, View::Other);
     }
 
     #[test]

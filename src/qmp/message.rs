@@ -89,7 +89,7 @@ impl From<Envelope> for Message {
                     Value::Object(map) => map,
                     _ => serde_json::Map::new(),
                 };
-                Self::Event(Event { name, data, timestamp: Timestamp::from(&timestamp) })
+                Self::Event(Event::new(name, data, Timestamp::from(&timestamp)))
             }
             Envelope { error: Some(error), .. } => Self::Reply { id, result: Err(Refusal::from(&error)) },
             Envelope { returned: Some(value), .. } => Self::Reply { id, result: Ok(value) },

@@ -27,6 +27,6 @@ mod tests;
 pub use agent::{Agent, AgentError};
 pub use event::{Event, View};
 pub use session::{
-    CommandError, Connected, Delivery, EventReceiver, Options, Pending, Session, SessionError,
+    CommandError, Connected, Delivery, EventReceiver, Options, Pending, Session, SessionError, decoded,
 };
 pub use transcript::Transcript;

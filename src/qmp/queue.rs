@@ -137,7 +137,7 @@ mod tests {
 
     fn event(number: u64) -> Event {
         let name = format!("E{number}");
-        Event { name, data: serde_json::Map::new(), timestamp: Timestamp::default() }
+        Event::new(name, serde_json::Map::new(), Timestamp::default())
     }
 
     #[tokio::test]

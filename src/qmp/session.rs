@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -131,8 +132,7 @@ impl Session {
     /// As `run`; `Decode` if the answer does not fit its type.
     pub async fn execute<C: qapi::qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
         let answer = self.queue(&[(C::NAME, Some(&command))], None).remove(0).await?;
-        serde_json::from_value(answer)
-            .map_err(|error| CommandError::Decode { command: C::NAME.to_owned(), why: error.to_string() })
+        decoded(C::NAME, answer)
     }
 
     /// Queues a command without waiting; commands are written in the order of these calls.
@@ -207,4 +207,13 @@ impl Session {
 
 fn request(command: &Command) -> (&str, Option<&serde_json::Map<String, Value>>) {
     (&command.execute, (!command.arguments.is_empty()).then_some(&command.arguments))
+}
+
+/// An answer in its type.
+///
+/// # Errors
+/// `Decode`: it does not fit.
+pub fn decoded<T: DeserializeOwned>(command: &str, answer: Value) -> Result<T, CommandError> {
+    serde_json::from_value(answer)
+        .map_err(|error| CommandError::Decode { command: command.to_owned(), why: error.to_string() })
 }

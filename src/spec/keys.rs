@@ -3,162 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use qapi::Enum;
+use qapi::qmp::QKeyCode;
 use thiserror::Error;
 
 use super::words::UnknownWord;
 
-/// QEMU's names (`QKeyCode` in its `ui.json`).
-const KEYS: &[&str] = &[
-    "shift",
-    "shift_r",
-    "alt",
-    "alt_r",
-    "ctrl",
-    "ctrl_r",
-    "menu",
-    "esc",
-    "1",
-    "2",
-    "3",
-    "4",
-    "5",
-    "6",
-    "7",
-    "8",
-    "9",
-    "0",
-    "minus",
-    "equal",
-    "backspace",
-    "tab",
-    "q",
-    "w",
-    "e",
-    "r",
-    "t",
-    "y",
-    "u",
-    "i",
-    "o",
-    "p",
-    "bracket_left",
-    "bracket_right",
-    "ret",
-    "a",
-    "s",
-    "d",
-    "f",
-    "g",
-    "h",
-    "j",
-    "k",
-    "l",
-    "semicolon",
-    "apostrophe",
-    "grave_accent",
-    "backslash",
-    "z",
-    "x",
-    "c",
-    "v",
-    "b",
-    "n",
-    "m",
-    "comma",
-    "dot",
-    "slash",
-    "asterisk",
-    "spc",
-    "caps_lock",
-    "f1",
-    "f2",
-    "f3",
-    "f4",
-    "f5",
-    "f6",
-    "f7",
-    "f8",
-    "f9",
-    "f10",
-    "num_lock",
-    "scroll_lock",
-    "kp_divide",
-    "kp_multiply",
-    "kp_subtract",
-    "kp_add",
-    "kp_enter",
-    "kp_decimal",
-    "sysrq",
-    "kp_0",
-    "kp_1",
-    "kp_2",
-    "kp_3",
-    "kp_4",
-    "kp_5",
-    "kp_6",
-    "kp_7",
-    "kp_8",
-    "kp_9",
-    "less",
-    "f11",
-    "f12",
-    "print",
-    "home",
-    "pgup",
-    "pgdn",
-    "end",
-    "left",
-    "up",
-    "down",
-    "right",
-    "insert",
-    "delete",
-    "stop",
-    "again",
-    "props",
-    "undo",
-    "front",
-    "copy",
-    "open",
-    "paste",
-    "find",
-    "cut",
-    "lf",
-    "help",
-    "meta_l",
-    "meta_r",
-    "compose",
-    "pause",
-    "ro",
-    "hiragana",
-    "henkan",
-    "yen",
-    "muhenkan",
-    "katakanahiragana",
-    "kp_comma",
-    "kp_equals",
-    "power",
-    "sleep",
-    "wake",
-    "audionext",
-    "audioprev",
-    "audiostop",
-    "audioplay",
-    "audiomute",
-    "volumeup",
-    "volumedown",
-    "mediaselect",
-    "mail",
-    "calculator",
-    "computer",
-    "ac_home",
-    "ac_back",
-    "ac_forward",
-    "ac_refresh",
-    "ac_bookmarks",
-    "lang1",
-    "lang2",
-];
+/// QEMU's names. The first one, `unmapped`, is no key.
+const KEYS: &[&str] = QKeyCode::NAMES.split_at(1).1;
 
 /// What people call some of them.
 const ALIASES: &[(&str, &str)] = &[
@@ -225,11 +77,11 @@ fn shortly(word: &UnknownWord) -> String {
 
 /// Keys that are pressed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyCombo(Vec<&'static str>);
+pub struct KeyCombo(Vec<QKeyCode>);
 
 impl KeyCombo {
-    /// QEMU's names, in the order in which they are pressed.
-    pub fn keys(&self) -> &[&'static str] {
+    /// In the order in which they are pressed.
+    pub fn keys(&self) -> &[QKeyCode] {
         &self.0
     }
 
@@ -255,7 +107,6 @@ impl KeyCombo {
     }
 
     fn of(character: char) -> Option<Self> {
-        let key = |name: &str| KEYS.iter().find(|key| **key == name).copied();
         let symbol = || SYMBOLS.iter().find(|(plain, shifted, _)| [*plain, *shifted].contains(&character));
         let (name, shift) = match character {
             '\n' => ("ret".to_owned(), false),
@@ -267,22 +118,27 @@ impl KeyCombo {
             _ => symbol().map(|(plain, _, name)| ((*name).to_owned(), *plain != character))?,
         };
         let key = key(&name)?;
-        Some(Self(if shift { vec!["shift", key] } else { vec![key] }))
+        Some(Self(if shift { vec![QKeyCode::shift, key] } else { vec![key] }))
     }
+}
+
+/// The key that QEMU calls so.
+fn key(name: &str) -> Option<QKeyCode> {
+    QKeyCode::from_name(name).filter(|key| *key != QKeyCode::unmapped)
 }
 
 impl FromStr for KeyCombo {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let keys: Result<Vec<&'static str>, KeyError> = text
+        let keys: Result<Vec<QKeyCode>, KeyError> = text
             .split('-')
             .map(|typed| {
                 let name = typed.to_ascii_lowercase().replace(' ', "_");
                 let name =
                     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name.as_str(), |(_, key)| key);
-                match KEYS.iter().find(|key| **key == name) {
-                    Some(key) => Ok(*key),
+                match key(name) {
+                    Some(key) => Ok(key),
                     None if typed.is_empty() => Err(KeyError::Empty(text.to_owned())),
                     None => Err(KeyError::Unknown(UnknownWord::new("key", typed, KEYS))),
                 }
@@ -294,7 +150,8 @@ impl FromStr for KeyCombo {
 
 impl fmt::Display for KeyCombo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("-"))
+        let names: Vec<&str> = self.0.iter().map(Enum::name).collect();
+        f.write_str(&names.join("-"))
     }
 }
 
@@ -312,7 +169,14 @@ mod tests {
         let combo: KeyCombo = "Ctrl-Alt-Del".parse().unwrap();
         assert_eq!(combo.to_string(), "ctrl-alt-delete");
         assert_eq!(combo.to_string().parse(), Ok(combo));
-        assert_eq!("enter".parse::<KeyCombo>().unwrap().keys(), ["ret"]);
+        assert_eq!("enter".parse::<KeyCombo>().unwrap().keys(), [QKeyCode::ret]);
+    }
+
+    #[test]
+    fn what_is_no_key_is_none() {
+        assert!(!KEYS.contains(&"unmapped") && KEYS.len() + 1 == QKeyCode::COUNT);
+        assert!("unmapped".parse::<KeyCombo>().is_err());
+        assert_eq!("f24".parse::<KeyCombo>().unwrap().keys(), [QKeyCode::f24]);
     }
 
     #[test]

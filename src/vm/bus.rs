@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::qmp::Event;
+use crate::qmp::{Event, View};
 
 use crate::vm::guest::boot_watch::NothingToBoot;
 use crate::vm::state::run_state::RunState;
@@ -29,6 +29,8 @@ pub struct Record {
     pub name: String,
     /// What it says.
     pub data: Map<String, Value>,
+    /// What it means, if it is QEMU's.
+    pub view: View,
 }
 
 /// What a listener gets.
@@ -70,7 +72,7 @@ impl Bus {
     /// Tells QEMU's event to all.
     pub(super) fn pass_on(&self, event: &Event) {
         let time = event.timestamp.time().unwrap_or_else(SystemTime::now);
-        self.tell_at(time, &event.name, event.data.clone());
+        self.tell_at(time, &event.name, event.data.clone(), event.view.clone());
     }
 
     /// Tells an event of our own.
@@ -79,10 +81,10 @@ impl Bus {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        self.tell_at(SystemTime::now(), name, data);
+        self.tell_at(SystemTime::now(), name, data, View::Other);
     }
 
-    fn tell_at(&self, time: SystemTime, name: &str, data: Map<String, Value>) {
+    fn tell_at(&self, time: SystemTime, name: &str, data: Map<String, Value>, view: View) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.last += 1;
@@ -92,6 +94,7 @@ impl Bus {
             time_unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
             name: name.to_owned(),
             data,
+            view,
         });
         if inner.kept.len() == KEPT {
             inner.kept.pop_front();

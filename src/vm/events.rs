@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use qapi::qmp::{BlockErrorAction, GuestPanicAction};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -18,18 +19,18 @@ use crate::vm::state::inventory::Phase;
 use crate::vm::state::run_state::RunState;
 
 /// What a guest's ACPI answers to when it is asked to let memory or a processor go (ACPI 6.4, table 6.12).
-const EJECT_REQUEST: u64 = 3;
+const EJECT_REQUEST: i64 = 3;
 
 /// Failure of an unknown kind, an unknown event, and what only requests to eject have: in use, busy, something else depends on it (ACPI 6.4,
 /// table 6.14). That it is under way (0x84 in Linux) is none.
-fn is_refusal(status: u64) -> bool {
+fn is_refusal(status: i64) -> bool {
     matches!(status, 1 | 2 | 0x80..=0x83)
 }
 
 /// Takes an event into the books. Unknown events are none of our business.
 pub(super) fn handle(owner: &mut Owner, event: &Event) {
     log::debug!("event {} {:?}", event.name, event.data);
-    match event.view() {
+    match &event.view {
         View::Stop => stopped(owner),
         View::Resume => resumed(owner),
         View::Suspend => owner.inventory.run_state = RunState::Suspended,
@@ -38,30 +39,29 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             taken::look_again(owner);
         }
         View::Shutdown { guest, reason } => {
-            owner.evidence.shutdown_event(reason, guest);
+            owner.evidence.shutdown_event(*reason, *guest);
             owner.inventory.run_state = RunState::Off;
         }
-        View::Reset { guest, .. } => reset(owner, guest),
-        View::GuestPanicked { action } => panicked(owner, action),
+        View::Reset { guest } => reset(owner, *guest),
+        View::GuestPanicked { action } => panicked(owner, *action == Some(GuestPanicAction::pause)),
         View::BlockIoError { device, node_name, nospace, reason, action } => {
             // with `-blockdev` only the node is named
-            let node = node_name.unwrap_or_default();
+            let node = node_name.as_deref().unwrap_or_default();
             let disk = if node.is_empty() { device } else { node.trim_end_matches(".file") };
-            block_io_error(owner, disk, nospace, reason, action);
+            block_io_error(owner, disk, *nospace, reason, *action);
         }
-        // the other one, without `device`, is of the device's own child (virtio's back half, a stick's disk)
-        View::DeviceDeleted { device: Some(id), .. } => {
+        View::DeviceDeleted { device: id } => {
             if id == owner.machine.ids().agent {
                 owner.agent.lose(Loss::Unplugged);
             }
             remove::deleted(owner, id);
         }
-        View::UnplugGuestError { device: Some(id), .. } => remove::refused(owner, id),
-        View::AcpiOst { device: Some(id), source: EJECT_REQUEST, status } if is_refusal(status) => {
+        View::UnplugGuestError { device: id } => remove::refused(owner, id),
+        View::AcpiOst { device: id, source: EJECT_REQUEST, status } if is_refusal(*status) => {
             remove::refused(owner, id);
         }
-        View::SerialPortChange { id, open } if id == owner.machine.ids().agent => agent_port(owner, open),
-        View::TrayMoved { id, open } => media::tray_moved(owner, id, open),
+        View::SerialPortChange { id, open } if id == owner.machine.ids().agent => agent_port(owner, *open),
+        View::TrayMoved { id, open } => media::tray_moved(owner, id, *open),
         _ => {}
     }
 }
@@ -120,31 +120,31 @@ fn reset(owner: &mut Owner, guest: bool) {
     }
 }
 
-fn panicked(owner: &mut Owner, action: &str) {
+fn panicked(owner: &mut Owner, paused: bool) {
     owner.evidence.panicked();
     owner.agent.lose(Loss::Panicked);
     log::warn!("the guest's kernel panicked");
     let on_panic = owner.origin.spec().map(|spec| spec.on_panic).unwrap_or_default();
-    if action == "pause" && on_panic == OnPanic::Reset {
+    if paused && on_panic == OnPanic::Reset {
         log::info!("resetting it");
         owner.command(&Command::new("system_reset", Value::Null), |owner, result| {
             if result.is_ok() {
                 owner.command(&Command::new("cont", Value::Null), |_, _| {});
             }
         });
-    } else if action == "pause" {
+    } else if paused {
         owner.inventory.run_state = RunState::Panicked;
         owner.inventory.reason = Some("the guest's kernel panicked".to_owned());
     }
 }
 
-fn block_io_error(owner: &mut Owner, disk: &str, nospace: bool, reason: &str, action: &str) {
+fn block_io_error(owner: &mut Owner, disk: &str, nospace: bool, reason: &str, action: BlockErrorAction) {
     let why = match nospace {
         true => format!("no space left on the host for '{disk}'"),
         false => format!("'{disk}' has an I/O error: {reason}"),
     };
     log::warn!("{why}");
-    if action == "stop" {
+    if action == BlockErrorAction::stop {
         owner.inventory.run_state = RunState::IoError;
         owner.inventory.reason = Some(why);
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use qapi::qmp::QmpCommand;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::qemu::Command;
-use crate::qmp::CommandError;
 use crate::qmp::session::COMMAND_TIMEOUT;
+use crate::qmp::{CommandError, decoded};
 
 use super::bus::{Bus, Pulse};
 use super::console::Console;
@@ -124,6 +125,12 @@ impl Handle {
         let name = command.execute.clone();
         let answer = tokio::time::timeout(COMMAND_TIMEOUT, self.raw(command, None)).await;
         answer.unwrap_or(Err(CommandError::Timeout { command: name, after: COMMAND_TIMEOUT }))
+    }
+
+    /// One command of `qapi`, with the answer in its type.
+    pub(super) async fn query<C: QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
+        let answer = self.qmp(Command::of(&command)).await?;
+        decoded(C::NAME, answer)
     }
 
     async fn raw(&self, command: Command, turn: Option<RawTurn>) -> Result<Value, CommandError> {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::host::usage;
 use crate::qemu::Command;
 
-use super::error::{ChangeError, ErrorKind};
+use super::error::ChangeError;
 use super::handle::Handle;
 use crate::qemu::query_block::drive_of;
 use crate::vm::state::inventory::{Entry, Kind};
@@ -88,14 +88,9 @@ impl Handle {
         let status = self.status().await?;
         // at the same moment as the uptime: an agent can take a while to count
         let time_unix_ms = now_unix_ms();
-        let vcpus = self.query("query-cpus-fast").await?;
-        let blocks = self.query("query-blockstats").await?;
-        let balloon = match self.query("query-balloon").await {
-            Ok(balloon) => balloon["actual"].as_u64(),
-            // DeviceNotActive: there is none
-            Err(error) if matches!(error.kind, ErrorKind::RefusedByQemu { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let balloon_bytes = self.balloon_bytes().await?;
+        let vcpus = self.qmp(Command::new("query-cpus-fast", Value::Null)).await?;
+        let blocks = self.qmp(Command::new("query-blockstats", Value::Null)).await?;
         let nics = self.nic_stats(&status).await;
         let pid = Pid::from_raw(status.facts.qemu_pid);
         let proc = Path::new(PROC);
@@ -107,15 +102,11 @@ impl Handle {
             cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
             resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,
             memory_bytes: status.origin.memory().bytes(),
-            balloon_bytes: balloon,
+            balloon_bytes,
             vcpus: vcpu_stats(&vcpus, proc, pid),
             disks: status.devices.iter().filter_map(|entry| disk_stats(&blocks, entry)).collect(),
             nics,
         })
-    }
-
-    async fn query(&self, name: &str) -> Result<Value, ChangeError> {
-        Ok(self.qmp(Command::new(name, Value::Null)).await?)
     }
 }
 

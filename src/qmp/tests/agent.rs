@@ -70,7 +70,7 @@ async fn syncs_once_and_runs() {
         answer_sync(&mut guest).await;
         read(&mut guest).await;
     });
-    agent.execute(qapi::qga::guest_ping {}).await.unwrap();
+    agent.run(&Command::of(&qapi::qga::guest_ping {})).await.unwrap();
     let refused = agent.run(&command("guest-nothing")).await.unwrap_err();
     assert_eq!(refused.to_string(), "the guest agent refused guest-nothing: no");
     assert!(matches!(agent.run(&command("x")).await, Err(AgentError::Decode { .. })));

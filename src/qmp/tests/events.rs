@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use qapi::qmp::ShutdownCause;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -30,11 +31,11 @@ async fn come_in_order_between_replies_and_in_pieces() {
     .await;
     connected.session.submit_raw("quit", None).await.unwrap();
     let first = event(connected.events.next().await);
-    assert_eq!((first.name.as_str(), first.view()), ("FROM_THE_FUTURE", View::Other));
+    assert_eq!((first.name.as_str(), &first.view), ("FROM_THE_FUTURE", &View::Other));
     assert_eq!(first.data["x"][0], json!(1));
     assert_eq!(first.timestamp.seconds, 1_700_000_000);
     let second = event(connected.events.next().await);
-    assert_eq!(second.view(), View::Shutdown { guest: false, reason: "host-qmp-quit" });
+    assert_eq!(second.view, View::Shutdown { guest: false, reason: Some(ShutdownCause::host_qmp_quit) });
     assert_eq!(connected.events.next().await, None);
     assert_eq!(connected.events.next().await, None);
 }

@@ -11,6 +11,7 @@ use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::events;
 use crate::vm::guest::agent::Loss;
+use crate::vm::look::is_open;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::journal::Job;
@@ -134,10 +135,9 @@ async fn resync(session: crate::qmp::Session, ids: &crate::qemu::ids::Ids) -> Op
     };
     let status = ask(&Command::new("query-status", Value::Null)).await.ok()?;
     let chardevs = ask(&Command::new("query-chardev", Value::Null)).await.ok()?;
-    let open = |chardev: &Value| chardev["label"] == ids.agent_chardev && chardev["frontend-open"] == true;
     Some(Found {
         sizes: drives.as_array()?.iter().filter_map(size).collect(),
         running: status["running"] == true,
-        agent: chardevs.as_array()?.iter().any(open),
+        agent: is_open(&chardevs, ids.agent_chardev),
     })
 }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use qapi::Enum;
+use qapi::qga::GuestFsfreezeStatus;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -278,7 +280,7 @@ impl AgentLink {
 /// Thaws what is frozen in a guest of which it is not known.
 async fn thaw_what_was_left(agent: &mut Agent) -> Result<(), AgentError> {
     match agent.run(&Command::new("guest-fsfreeze-status", Value::Null)).await {
-        Ok(status) if status.as_str() == Some("frozen") => {
+        Ok(status) if status == GuestFsfreezeStatus::frozen.name() => {
             log::warn!("the guest's file systems are frozen, and nobody knows until when: thawing them");
             agent.run(&super::freeze::thaw()).await.map(drop)
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use qapi::qga::{guest_get_time, guest_set_time};
 
 use super::exec::Exec;
 use super::no_agent;
@@ -45,7 +45,7 @@ impl Handle {
             }
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let now = i64::try_from(now).unwrap_or(i64::MAX);
-            let asked = self.ask_agent("guest-set-time", json!({ "time": now })).await;
+            let asked = self.call_agent(guest_set_time { time: Some(now) }).await;
             // the agent also says no where the clock was set and the hardware's was not
             let mut left = self.clock_behind_ms().await?;
             if left.abs() >= TOLERANCE_MS && asked.is_err() {
@@ -83,13 +83,9 @@ impl Handle {
     async fn clock_behind_ms(&self) -> Result<i64, ChangeError> {
         let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let before = host();
-        let guest = self.ask_agent("guest-get-time", Value::Null).await?;
+        let guest = self.call_agent(guest_get_time {}).await?;
         // the guest looked at some moment between
         let host = before.midpoint(host());
-        let guest = guest.as_i64().ok_or_else(|| {
-            let kind = ErrorKind::RefusedByGuest { id: "agent".to_owned() };
-            ChangeError::new(kind, "the guest agent's answer is no time")
-        })?;
         Ok(i64::try_from(host).unwrap_or(i64::MAX).saturating_sub(guest / 1_000_000))
     }
 }

@@ -4,16 +4,13 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use qapi::qga::{GuestExec, GuestExecCaptureOutput, guest_exec, guest_exec_status};
 
 use crate::qemu::refusals::Refusal;
 
 use super::files::{Part, Upload};
-use super::{AGENT_TIMEOUT, Looks, shortened};
+use super::{AGENT_TIMEOUT, Looks};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -61,23 +58,6 @@ pub struct Executed {
     pub signal: Option<i64>,
     /// The agent has kept only the beginning of what it wrote.
     pub truncated: bool,
-}
-
-/// `guest-exec-status`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ExecStatus {
-    exited: bool,
-    exitcode: Option<i64>,
-    signal: Option<i64>,
-    #[serde(default)]
-    out_data: String,
-    #[serde(default)]
-    err_data: String,
-    #[serde(default)]
-    out_truncated: bool,
-    #[serde(default)]
-    err_truncated: bool,
 }
 
 impl Handle {
@@ -149,36 +129,32 @@ impl Handle {
         let Some((path, arguments)) = exec.command.split_first() else {
             return Err(ChangeError::invalid("command", "there is no command to run"));
         };
-        let mut call = json!({ "path": path, "arg": arguments, "capture-output": true });
-        if !exec.env.is_empty() {
-            let has_path = exec.env.iter().any(|variable| variable.starts_with("PATH="));
-            let path = (!has_path).then(|| PATH.to_owned());
-            call["env"] = exec.env.iter().cloned().chain(path).collect();
-        }
-        if let Some(stdin) = exec.stdin {
-            call["input-data"] = json!(BASE64.encode(stdin));
-        }
-        let process = |vm, answer: Value| {
-            let pid = answer["pid"].as_i64().ok_or_else(|| garbage(&answer))?;
-            Ok(Process { vm, pid, unwanted: true })
+        let has_path = exec.env.iter().any(|variable| variable.starts_with("PATH="));
+        let with_path = (!has_path).then(|| PATH.to_owned());
+        let env = (!exec.env.is_empty()).then(|| exec.env.iter().cloned().chain(with_path).collect());
+        let call = guest_exec {
+            path: path.clone(),
+            arg: Some(arguments.to_vec()),
+            env,
+            input_data: exec.stdin,
+            capture_output: Some(GuestExecCaptureOutput::flag(true)),
         };
-        self.make_in_guest("guest-exec", call, process).await.map_err(|error| not_started(error, path))
+        let process = |vm, started: GuestExec| Process { vm, pid: started.pid, unwanted: true };
+        self.make_in_guest(call, process).await.map_err(|error| not_started(error, path))
     }
 
     /// Waits for a command's end.
     async fn finish(&self, pid: i64) -> Result<Executed, ChangeError> {
         let mut looks = Looks::new();
         loop {
-            let answer = self.ask_agent("guest-exec-status", json!({ "pid": pid })).await?;
-            let status: ExecStatus = serde_json::from_value(answer).map_err(|error| garbage(&error))?;
+            let status = self.call_agent(guest_exec_status { pid }).await?;
             if status.exited {
-                let decode = |data: &str| BASE64.decode(data).map_err(|error| garbage(&error));
                 return Ok(Executed {
-                    stdout: decode(&status.out_data)?,
-                    stderr: decode(&status.err_data)?,
+                    stdout: status.out_data.unwrap_or_default(),
+                    stderr: status.err_data.unwrap_or_default(),
                     exit_code: status.exitcode,
                     signal: status.signal,
-                    truncated: status.out_truncated || status.err_truncated,
+                    truncated: [status.out_truncated, status.err_truncated].contains(&Some(true)),
                 });
             }
             looks.pause().await;
@@ -186,8 +162,14 @@ impl Handle {
     }
 
     async fn kill(&self, pid: i64) -> Result<(), ChangeError> {
-        let call = json!({ "path": "/bin/sh", "arg": ["-c", KILL, pid.to_string()] });
-        self.ask_agent("guest-exec", call).await.map(drop)
+        let call = guest_exec {
+            path: "/bin/sh".to_owned(),
+            arg: Some(vec!["-c".to_owned(), KILL.to_owned(), pid.to_string()]),
+            env: None,
+            input_data: None,
+            capture_output: None,
+        };
+        self.call_agent(call).await.map(drop)
     }
 }
 
@@ -226,24 +208,9 @@ fn not_started(error: ChangeError, path: &str) -> ChangeError {
     ChangeError::new(ErrorKind::RefusedByGuest { id }, error.message)
 }
 
-fn garbage(what: &impl ToString) -> ChangeError {
-    let kind = ErrorKind::RefusedByGuest { id: "agent".to_owned() };
-    let what = shortened(&what.to_string());
-    ChangeError::new(kind, format!("the guest agent's answer makes no sense: {what}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_status_may_leave_almost_everything_out() {
-        let running: ExecStatus = serde_json::from_value(json!({ "exited": false })).unwrap();
-        assert!(!running.exited && running.exitcode.is_none());
-        let killed = json!({ "exited": true, "signal": 9, "out-data": "aGk=", "out-truncated": true });
-        let killed: ExecStatus = serde_json::from_value(killed).unwrap();
-        assert_eq!((killed.signal, killed.out_data.as_str(), killed.out_truncated), (Some(9), "aGk=", true));
-    }
 
     #[test]
     fn what_is_not_there_is_told_from_what_does_not_start() {

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
-use serde_json::{Value, json};
+use qapi::qga::{
+    GuestFileRead, GuestFileWhence, QGASeek, QgaCommand, guest_file_close, guest_file_flush, guest_file_open,
+    guest_file_read, guest_file_seek, guest_file_write,
+};
 use tokio::sync::oneshot;
 
 use crate::qemu::refusals::Refusal;
@@ -114,13 +115,12 @@ impl Handle {
         let (vm, name, asked) = (self.clone(), name.unwrap_or_default().to_owned(), path.to_owned());
         let prepare = async move { vm.place(&asked, &name, agent_timeout).await };
         let Place { path, part, is_device } = undone_if_unwanted(prepare).await?;
-        let call = json!({ "path": part.file.as_ref().unwrap_or(&path), "mode": "w" });
+        let file = part.file.as_ref().unwrap_or(&path).clone();
+        let call = guest_file_open { path: file, mode: Some("w".to_owned()) };
         let made = path.clone();
-        let upload = move |vm, handle: Value| {
-            let handle = handle.as_i64().unwrap_or_default();
-            Ok(Upload { vm, handle, open: true, part, is_device, path: made, size: 0 })
-        };
-        let opened = self.in_guest(Duration::ZERO, self.make_in_guest("guest-file-open", call, upload)).await;
+        let upload =
+            move |vm, handle| Upload { vm, handle, open: true, part, is_device, path: made, size: 0 };
+        let opened = self.in_guest(Duration::ZERO, self.make_in_guest(call, upload)).await;
         opened.map_err(|error| about(error, &path))
     }
 
@@ -162,15 +162,11 @@ impl Handle {
         let facts = self.shell(LOOK, &[path], path, agent_timeout).await?;
         let facts = facts.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
         let (mode, size) = facts.trim().split_once(' ').unwrap_or_default();
-        let call = json!({ "path": path, "mode": "r" });
+        let call = guest_file_open { path: path.to_owned(), mode: Some("r".to_owned()) };
         let (size, mode) = (size.parse().ok(), u32::from_str_radix(mode, 8).ok());
         let made = path.to_owned();
-        let download = move |vm, handle: Value| {
-            let handle = handle.as_i64().unwrap_or_default();
-            Ok(Download { vm, handle, open: true, path: made, read: 0, size, mode })
-        };
-        let opened =
-            self.in_guest(Duration::ZERO, self.make_in_guest("guest-file-open", call, download)).await;
+        let download = move |vm, handle| Download { vm, handle, open: true, path: made, read: 0, size, mode };
+        let opened = self.in_guest(Duration::ZERO, self.make_in_guest(call, download)).await;
         let mut download = opened.map_err(|error| about(error, path))?;
         if download.size.unwrap_or(0) == 0 {
             download.size = download.end().await?.or(download.size);
@@ -225,8 +221,9 @@ impl Upload {
         let mut rest = bytes;
         while !rest.is_empty() {
             let piece = &rest[..rest.len().min(WRITE_PIECE)];
-            let answer = self.ask("guest-file-write", json!({ "buf-b64": BASE64.encode(piece) })).await?;
-            let count = answer["count"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+            let write = guest_file_write { handle: self.handle, buf_b64: piece.to_vec(), count: None };
+            let written = self.ask(write).await?;
+            let count = usize::try_from(written.count).unwrap_or(0);
             if count == 0 || count > piece.len() {
                 let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
                 return Err(about(ChangeError::new(kind, "the guest takes no more"), &self.path));
@@ -243,16 +240,15 @@ impl Upload {
     /// `RefusedByGuest`: it did not arrive whole, or cannot be put there.
     pub async fn finish(mut self, mode: Option<u32>, sha256: Option<&str>) -> Result<Checked, ChangeError> {
         // what the agent still holds back may be what does not fit
-        self.ask("guest-file-flush", json!({})).await?;
+        self.ask(guest_file_flush { handle: self.handle }).await?;
         if self.part.file.is_none() && !self.is_device {
-            let at = self.ask("guest-file-seek", json!({ "offset": 0, "whence": "cur" })).await?;
-            let arrived = at["position"].as_u64();
-            if arrived.is_some_and(|arrived| arrived != self.size) {
+            let at = self.ask(seek(self.handle, QGASeek::cur)).await?;
+            if u64::try_from(at.position) != Ok(self.size) {
                 let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
                 return Err(about(ChangeError::new(kind, "not all of it has arrived"), &self.path));
             }
         }
-        self.ask("guest-file-close", json!({})).await?;
+        self.ask(guest_file_close { handle: self.handle }).await?;
         self.open = false;
         let Some(part) = self.part.file.clone() else { return Ok(Checked::Size) };
         let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
@@ -264,8 +260,8 @@ impl Upload {
         Ok(if with_sum { Checked::Sha256 } else { Checked::Size })
     }
 
-    async fn ask(&self, execute: &str, arguments: Value) -> Result<Value, ChangeError> {
-        ask_about(&self.vm, self.handle, execute, arguments).await.map_err(|error| about(error, &self.path))
+    async fn ask<C: QgaCommand>(&self, command: C) -> Result<C::Ok, ChangeError> {
+        ask(&self.vm, command).await.map_err(|error| about(error, &self.path))
     }
 }
 
@@ -275,7 +271,7 @@ impl Drop for Upload {
         if self.open && self.vm.agent.is_alive() {
             let (vm, handle) = (self.vm.clone(), self.handle);
             tokio::spawn(async move {
-                let _ = ask_about(&vm, handle, "guest-file-close", json!({})).await;
+                let _ = ask(&vm, guest_file_close { handle }).await;
             });
         }
     }
@@ -331,14 +327,11 @@ async fn undone_if_unwanted<T: Send + 'static>(
 impl Download {
     /// Where the file ends, as a block device and a guest without a shell can tell.
     async fn end(&self) -> Result<Option<u64>, ChangeError> {
-        let seek = |whence| {
-            let call = json!({ "offset": 0, "whence": whence });
-            ask_about(&self.vm, self.handle, "guest-file-seek", call)
-        };
+        let seek = |whence| ask(&self.vm, seek(self.handle, whence));
         // what cannot be sought in, such as a pipe, has not moved
-        let Ok(end) = seek("end").await else { return Ok(None) };
-        seek("set").await.map_err(|error| about(error, &self.path))?;
-        Ok(end["position"].as_u64())
+        let Ok(end) = seek(QGASeek::end).await else { return Ok(None) };
+        seek(QGASeek::set).await.map_err(|error| about(error, &self.path))?;
+        Ok(u64::try_from(end.position).ok())
     }
 
     /// The next piece; none at the end.
@@ -346,16 +339,13 @@ impl Download {
     /// # Errors
     /// `RefusedByGuest` with the guest's words, or because it sends more than there was of the file when it was opened.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ChangeError> {
-        let answer =
-            ask_about(&self.vm, self.handle, "guest-file-read", json!({ "count": READ_PIECE })).await;
-        let answer = answer.map_err(|error| about(error, &self.path))?;
-        let bytes = BASE64.decode(answer["buf-b64"].as_str().unwrap_or_default());
+        let count = i64::try_from(READ_PIECE).ok();
+        let piece = ask(&self.vm, guest_file_read { handle: self.handle, count }).await;
+        let GuestFileRead { buf_b64: bytes, count, .. } = piece.map_err(|error| about(error, &self.path))?;
         let refused = |message: String| {
             let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
             about(ChangeError::new(kind, message), &self.path)
         };
-        let bytes =
-            bytes.map_err(|error| refused(format!("the guest agent's answer makes no sense: {error}")))?;
         if bytes.len() > READ_PIECE {
             return Err(refused("the guest agent has sent more than it was asked for".to_owned()));
         }
@@ -364,7 +354,7 @@ impl Download {
             return Err(refused("it has grown since the copy began".to_owned())
                 .hint("let the guest make a copy of it first, and fetch that"));
         }
-        let ended = bytes.is_empty() || answer["count"] == 0;
+        let ended = bytes.is_empty() || count == 0;
         Ok((!ended).then_some(bytes))
     }
 
@@ -373,7 +363,7 @@ impl Download {
     /// # Errors
     /// `RefusedByGuest` if the file has gone.
     pub async fn sum(mut self) -> Result<Option<String>, ChangeError> {
-        ask_about(&self.vm, self.handle, "guest-file-close", json!({})).await?;
+        ask(&self.vm, guest_file_close { handle: self.handle }).await?;
         self.open = false;
         let script = "command -v sha256sum > /dev/null || exit 0; sha256sum < \"$1\"";
         let done = self.vm.shell(script, &[&self.path], &self.path, NOW).await?;
@@ -387,21 +377,19 @@ impl Drop for Download {
         if self.open && self.vm.agent.is_alive() {
             let (vm, handle) = (self.vm.clone(), self.handle);
             tokio::spawn(async move {
-                let _ = ask_about(&vm, handle, "guest-file-close", json!({})).await;
+                let _ = ask(&vm, guest_file_close { handle }).await;
             });
         }
     }
 }
 
-async fn ask_about(
-    vm: &Handle,
-    handle: i64,
-    execute: &str,
-    mut arguments: Value,
-) -> Result<Value, ChangeError> {
-    arguments["handle"] = json!(handle);
+async fn ask<C: QgaCommand>(vm: &Handle, command: C) -> Result<C::Ok, ChangeError> {
     // an agent that comes back does not know the file any more
-    vm.with_agent(Duration::ZERO, vm.ask_agent(execute, arguments)).await
+    vm.with_agent(Duration::ZERO, vm.call_agent(command)).await
+}
+
+fn seek(handle: i64, whence: QGASeek) -> guest_file_seek {
+    guest_file_seek { handle, offset: 0, whence: GuestFileWhence::name(whence) }
 }
 
 /// Says which file it is about, if the guest refused it.

@@ -18,12 +18,14 @@ pub(in crate::vm) mod screen;
 
 use std::time::Duration;
 
+use qapi::qga::QgaCommand;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::qemu::Command;
 use crate::qemu::refusals::Refusal;
 use crate::qmp::AgentError;
+use crate::qmp::agent as qmp_agent;
 
 use super::error::{ChangeError, ErrorKind, Why};
 use super::handle::Handle;
@@ -101,24 +103,31 @@ impl Handle {
         self.agent.run(&Command::new(execute, arguments)).await.map_err(in_words)
     }
 
+    /// One command of the agent, with the answer in `qapi`'s type.
+    pub(super) async fn call_agent<C: QgaCommand>(&self, command: C) -> Result<C::Ok, ChangeError> {
+        let answer = self.agent.run(&Command::of(&command)).await;
+        answer.and_then(|answer| qmp_agent::decoded(C::NAME, answer)).map_err(in_words)
+    }
+
     /// One command of the agent that makes something in the guest (a process, an open file). Once it has been asked, the answer is
     /// waited for whether anybody still wants it or not: `made` gets it, and what that returns undoes it when it is dropped.
-    pub(super) async fn make_in_guest<T: Send + 'static>(
+    pub(super) async fn make_in_guest<C: QgaCommand, T: Send + 'static>(
         &self,
-        execute: &str,
-        arguments: Value,
-        made: impl FnOnce(Handle, Value) -> Result<T, ChangeError> + Send + 'static,
+        command: C,
+        made: impl FnOnce(Handle, C::Ok) -> T + Send + 'static,
     ) -> Result<T, ChangeError> {
-        let (vm, command) = (self.clone(), Command::new(execute, arguments));
+        let (vm, command) = (self.clone(), Command::of(&command));
         let (mut tell, told) = oneshot::channel();
         tokio::spawn(async move {
             let turn: Turn = tokio::select! { biased;
                 () = tell.closed() => return,
                 turn = vm.agent.turn() => turn,
             };
-            let answer = turn.run(&command).await.map_err(in_words);
+            let answer = turn.run(&command).await;
+            let answer =
+                answer.and_then(|answer| qmp_agent::decoded::<C::Ok>(C::NAME, answer)).map_err(in_words);
             // whoever asked may have gone: what was made is undone by its drop
-            let _ = tell.send(answer.and_then(|answer| made(vm, answer)));
+            let _ = tell.send(answer.map(|answer| made(vm, answer)));
         });
         told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
     }

@@ -166,7 +166,7 @@ fn is_on(disk: &Value, place: &Place, serial: Option<&str>, others: Others) -> O
     // it finds no address where PCI is not the machine's first bus (aarch64, riscv64), and writes -1
     let is_known = pci["bus"].as_u64().is_some() || disk["ccw-address"].is_object();
     let is_at = |address: &pci::Address| {
-        (pci["bus"].as_u64(), pci["slot"].as_u64(), pci["function"].as_u64())
+        (pci["bus"].as_i64(), pci["slot"].as_i64(), pci["function"].as_i64())
             == (Some(address.bus), Some(address.slot), Some(address.function))
     };
     let or_only = |is_it: bool| match (is_known, others.no_disk) {
@@ -245,7 +245,7 @@ mod tests {
         json!({ "domain": 0, "bus": bus, "slot": slot, "function": 0 })
     }
 
-    fn at(bus: u64, slot: u64) -> pci::Address {
+    fn at(bus: i64, slot: i64) -> pci::Address {
         pci::Address { bus, slot, function: 0 }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::qemu::Command;
+use crate::qmp::View;
 use crate::spec::{Condition, duration};
 
 use super::{AGENT_TIMEOUT, in_words};
@@ -100,12 +101,8 @@ impl Handle {
 async fn next_reset(mut events: Listener, by_host: bool) {
     loop {
         match events.next().await {
-            Some(Heard::Record(record)) if record.name == "RESET" => {
-                // QEMU has told of others' resets before
-                if record.data.get("guest").and_then(serde_json::Value::as_bool) == Some(!by_host) {
-                    return;
-                }
-            }
+            // QEMU has told of others' resets before
+            Some(Heard::Record(record)) if record.view == View::Reset { guest: !by_host } => return,
             Some(_) => {}
             // the VM has ended, which somebody else notices
             None => std::future::pending().await,

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use qapi::qmp::{KeyValue, QKeyCode, QKeyCodeWrapper, send_key};
 use serde_json::{Value, json};
 
 use crate::host::dirs::short_path;
@@ -61,13 +62,11 @@ impl Handle {
     /// QEMU does not know a key; the machine has no keyboard.
     pub async fn press(&self, combos: &[KeyCombo], delay: Duration) -> Result<(), ChangeError> {
         self.check_keyboard().await?;
-        let hold = (delay / 2).min(LONGEST_HOLD).as_millis();
+        let hold = i64::try_from((delay / 2).min(LONGEST_HOLD).as_millis()).unwrap_or(1).max(1);
         for combo in combos {
-            let keys: Vec<Value> =
-                combo.keys().iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
-            let hold = u64::try_from(hold).unwrap_or(1).max(1);
-            let arguments = json!({ "keys": keys, "hold-time": hold });
-            self.qmp(Command::new("send-key", arguments)).await?;
+            let key = |key: &QKeyCode| KeyValue::qcode(QKeyCodeWrapper { data: *key });
+            let keys = combo.keys().iter().map(key).collect();
+            self.query(send_key { keys, hold_time: Some(hold) }).await?;
             // QEMU answers at once, and its keyboards' queues are short
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

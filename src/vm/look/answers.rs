@@ -1,8 +1,9 @@
 //! The questions of a look, and their answers.
 
+use qapi::qmp::{ChardevInfo, KvmInfo, MemoryInfo, UuidInfo};
 use serde_json::{Value, json};
 
-use crate::qemu::{Command, pci};
+use crate::qemu::{Command, pci, reply};
 use crate::qmp::{CommandError, Session};
 
 /// What QEMU has answered; null where it refused to.
@@ -18,10 +19,10 @@ pub(super) struct Answers {
     pub(super) pci: Value,
     chardevs: Value,
     target: Value,
-    pub(super) kvm: Value,
-    pub(super) uuid: Value,
+    kvm: Value,
+    uuid: Value,
     pub(super) cpus: Value,
-    pub(super) memory: Value,
+    memory: Value,
     machine: Value,
 }
 
@@ -81,6 +82,21 @@ impl Answers {
         self.target["arch"].as_str().unwrap_or_default()
     }
 
+    /// Whether the guest's processors are the host's.
+    pub(super) fn has_kvm(&self) -> bool {
+        reply::one::<KvmInfo>(&self.kvm).is_some_and(|kvm| kvm.enabled)
+    }
+
+    /// The VM's UUID, as text.
+    pub(super) fn uuid(&self) -> Option<String> {
+        reply::one::<UuidInfo>(&self.uuid).map(|uuid| uuid.UUID)
+    }
+
+    /// Memory.
+    pub(super) fn memory(&self) -> Option<MemoryInfo> {
+        reply::one(&self.memory)
+    }
+
     /// QEMU's name of the machine's type.
     pub(super) fn machine(&self) -> &str {
         let kind = self.machine.as_str().unwrap_or_default();
@@ -98,8 +114,11 @@ impl Answers {
 
     /// Whether the guest has opened the port behind this chardev.
     pub(super) fn is_open(&self, chardev: &str) -> bool {
-        let all = self.chardevs.as_array();
-        all.and_then(|all| all.iter().find(|one| one["label"] == chardev))
-            .is_some_and(|one| one["frontend-open"] == true)
+        is_open(&self.chardevs, chardev)
     }
+}
+
+/// Whether the guest has opened the port behind a chardev, by the answer of `query-chardev`.
+pub(in crate::vm) fn is_open(chardevs: &Value, chardev: &str) -> bool {
+    reply::each::<ChardevInfo>(chardevs).iter().any(|one| one.label == chardev && one.frontend_open)
 }

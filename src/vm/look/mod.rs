@@ -24,6 +24,7 @@ use crate::vm::state::opened::{Files, images_of};
 use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped, arch_of};
 use crate::vm::state::run_state::RunState;
 use answers::Answers;
+pub(in crate::vm) use answers::is_open;
 use blocks::Blocks;
 use devices::View;
 use nics::Networks;
@@ -133,11 +134,12 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
     inventory.forwards = usernet(answers.usernet()).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());
     let cpus = answers.cpus.as_array().and_then(|all| u32::try_from(all.len()).ok());
-    let memory = |key: &str| answers.memory[key].as_u64();
-    let (base, plugged) = (memory("base-memory"), memory("plugged-memory"));
+    let memory = answers.memory();
+    let base = memory.as_ref().map(|memory| memory.base_memory);
+    let plugged = memory.and_then(|memory| memory.plugged_memory);
     let total = base.unwrap_or(0).saturating_add(plugged.unwrap_or(0));
     let hardware = Hardware {
-        uuid: answers.uuid["UUID"].as_str().and_then(|text| text.parse().ok()),
+        uuid: answers.uuid().and_then(|text| text.parse().ok()),
         arch: machine.arch(),
         machine: machine.kind().to_owned(),
         // in `-preconfig` there is none yet
@@ -161,6 +163,6 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
         memory: base.and_then(Size::from_bytes),
         hardware,
         target: target.to_owned(),
-        kvm: answers.kvm["enabled"] == true,
+        kvm: answers.has_kvm(),
     }
 }

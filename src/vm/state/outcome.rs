@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use qapi::qmp::ShutdownCause;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::Arch;
@@ -94,8 +95,8 @@ impl fmt::Display for Outcome {
 /// What is collected while a VM lives, to tell at its end how it ended.
 #[derive(Debug, Default)]
 pub(in crate::vm) struct Evidence {
-    /// `reason` of the last SHUTDOWN event and whether the guest caused it.
-    shutdown: Option<(String, bool)>,
+    /// `reason` of the last SHUTDOWN event, if it is known, and whether the guest caused it.
+    shutdown: Option<(Option<ShutdownCause>, bool)>,
     panicked: bool,
     too_many_resets: bool,
     asked: Option<Asked>,
@@ -127,11 +128,11 @@ impl Evidence {
         self.out_of_memory = true;
     }
 
-    pub(in crate::vm) fn shutdown_event(&mut self, reason: &str, guest: bool) {
-        if reason == "guest-panic" {
+    pub(in crate::vm) fn shutdown_event(&mut self, reason: Option<ShutdownCause>, guest: bool) {
+        if reason == Some(ShutdownCause::guest_panic) {
             self.panicked = true;
         }
-        self.shutdown = Some((reason.to_owned(), guest));
+        self.shutdown = Some((reason, guest));
     }
 
     pub(in crate::vm) fn panicked(&mut self) {
@@ -217,11 +218,11 @@ impl Evidence {
             return Ending::Killed;
         }
         let crashed = exit.is_some_and(|exit| exit != Exit::Code(0));
-        match &self.shutdown {
+        match self.shutdown {
             _ if crashed => Ending::Crashed,
-            Some((_, true)) if self.shutdown_is("guest-reset") => Ending::GuestReset,
+            Some((Some(ShutdownCause::guest_reset), true)) => Ending::GuestReset,
             Some((_, true)) => self.guest_off(),
-            Some(_) if self.shutdown_is("host-signal") => Ending::HostSignal,
+            Some((Some(ShutdownCause::host_signal), false)) => Ending::HostSignal,
             Some(_) => Ending::Quit,
             None if self.quit => Ending::Quit,
             None if self.silent_power_off && exit == Some(Exit::Code(0)) => self.guest_off(),
@@ -236,10 +237,6 @@ impl Evidence {
             Some(Asked::Acpi) => Ending::AskedAcpi,
             None => Ending::GuestOff,
         }
-    }
-
-    fn shutdown_is(&self, wanted: &str) -> bool {
-        self.shutdown.as_ref().is_some_and(|(reason, _)| reason == wanted)
     }
 }
 
@@ -300,22 +297,37 @@ mod tests {
     #[test]
     fn the_events_decide_and_not_the_exit_code() {
         let clean = Some(Exit::Code(0));
-        assert_eq!(ended(|e| e.shutdown_event("guest-shutdown", true), clean), Ending::GuestOff);
-        assert_eq!(ended(|e| e.shutdown_event("guest-reset", true), clean), Ending::GuestReset);
-        assert_eq!(ended(|e| e.shutdown_event("host-signal", false), clean), Ending::HostSignal);
-        assert_eq!(ended(|e| e.shutdown_event("guest-panic", true), clean), Ending::Panicked);
-        assert_eq!(ended(|e| e.shutdown_event("host-qmp-quit", false), clean), Ending::Quit);
+        assert_eq!(
+            ended(|e| e.shutdown_event(Some(ShutdownCause::guest_shutdown), true), clean),
+            Ending::GuestOff
+        );
+        assert_eq!(
+            ended(|e| e.shutdown_event(Some(ShutdownCause::guest_reset), true), clean),
+            Ending::GuestReset
+        );
+        assert_eq!(
+            ended(|e| e.shutdown_event(Some(ShutdownCause::host_signal), false), clean),
+            Ending::HostSignal
+        );
+        assert_eq!(
+            ended(|e| e.shutdown_event(Some(ShutdownCause::guest_panic), true), clean),
+            Ending::Panicked
+        );
+        assert_eq!(
+            ended(|e| e.shutdown_event(Some(ShutdownCause::host_qmp_quit), false), clean),
+            Ending::Quit
+        );
         assert_eq!(ended(|_| {}, clean), Ending::Crashed);
         assert_eq!(ended(|_| {}, Some(Exit::Signal(11))), Ending::Crashed);
         assert_eq!(
-            ended(|e| e.shutdown_event("guest-shutdown", true), Some(Exit::Signal(6))),
+            ended(|e| e.shutdown_event(Some(ShutdownCause::guest_shutdown), true), Some(Exit::Signal(6))),
             Ending::Crashed
         );
     }
 
     #[test]
     fn who_asked_is_told_only_if_the_guest_followed() {
-        let off = |e: &mut Evidence| e.shutdown_event("guest-shutdown", true);
+        let off = |e: &mut Evidence| e.shutdown_event(Some(ShutdownCause::guest_shutdown), true);
         let asked = |e: &mut Evidence| {
             e.requested();
             e.asked(Asked::Acpi);
@@ -325,7 +337,7 @@ mod tests {
         let forced = |e: &mut Evidence| {
             e.asked(Asked::Acpi);
             e.told_to_quit();
-            e.shutdown_event("host-qmp-quit", false);
+            e.shutdown_event(Some(ShutdownCause::host_qmp_quit), false);
         };
         assert_eq!(ended(forced, Some(Exit::Code(0))), Ending::Quit);
         assert_eq!(ended(Evidence::killed, Some(Exit::Signal(9))), Ending::Killed);
@@ -339,7 +351,7 @@ mod tests {
                 evidence.asked(Asked::Acpi);
             }
             evidence.told_to_quit();
-            evidence.shutdown_event("host-qmp-quit", false);
+            evidence.shutdown_event(Some(ShutdownCause::host_qmp_quit), false);
             evidence.verdict(Some(Exit::Code(0)), String::new()).message
         };
         assert_eq!(message(true), "QEMU was told to quit; the guest was asked to shut down and did not");

@@ -1,9 +1,10 @@
 //! How much memory and how many processors a VM has now, which is not what it started with: memory and processors are plugged, a balloon takes
 //! memory away, and arguments behind `--` may say otherwise.
 
-use serde_json::Value;
-
-use crate::qemu::Command;
+use qapi::qmp::{
+    HotpluggableCPU, MemoryInfo, QmpCommand, query_balloon, query_hotpluggable_cpus,
+    query_memory_size_summary,
+};
 
 use super::status::Status;
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -27,21 +28,25 @@ impl Handle {
         if !may_differ(status) {
             return Ok(None);
         }
-        let [memory, balloon, cpus] =
-            ["query-memory-size-summary", "query-balloon", "query-hotpluggable-cpus"];
         // not every machine has all of it
-        let memory = self.asked(memory).await?.and_then(|answer| summary(&answer));
-        let balloon = self.asked(balloon).await?.and_then(|answer| answer["actual"].as_u64());
-        let cpus = self.asked(cpus).await?.and_then(|answer| plugged_cpus(&answer));
+        let memory = self.asked(query_memory_size_summary {}).await?.map(|memory| summary(&memory));
+        let balloon = self.balloon_bytes().await?;
+        let cpus = self.asked(query_hotpluggable_cpus {}).await?.map(|cpus| plugged_cpus(&cpus));
         Ok(Some(Present {
             memory_bytes: balloon.or(memory).unwrap_or_else(|| status.origin.memory().bytes()),
             cpus: cpus.unwrap_or_else(|| status.origin.cpus()),
         }))
     }
 
+    /// What a balloon leaves of the memory, in bytes; none without a balloon (`DeviceNotActive`).
+    pub(in crate::vm) async fn balloon_bytes(&self) -> Result<Option<u64>, ChangeError> {
+        let balloon = self.asked(query_balloon {}).await?;
+        Ok(balloon.and_then(|balloon| u64::try_from(balloon.actual).ok()))
+    }
+
     /// An answer of QEMU's, if it has one.
-    async fn asked(&self, query: &str) -> Result<Option<Value>, ChangeError> {
-        match self.qmp(Command::new(query, Value::Null)).await.map_err(ChangeError::from) {
+    async fn asked<C: QmpCommand>(&self, query: C) -> Result<Option<C::Ok>, ChangeError> {
+        match self.query(query).await.map_err(ChangeError::from) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if matches!(error.kind, ErrorKind::RefusedByQemu { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -61,14 +66,14 @@ fn may_differ(status: &Status) -> bool {
 }
 
 /// What was there from the start and what was plugged.
-fn summary(answer: &Value) -> Option<u64> {
-    Some(answer["base-memory"].as_u64()? + answer["plugged-memory"].as_u64().unwrap_or(0))
+fn summary(memory: &MemoryInfo) -> u64 {
+    memory.base_memory + memory.plugged_memory.unwrap_or(0)
 }
 
 /// Those that are there have a path; one entry may be several.
-fn plugged_cpus(answer: &Value) -> Option<u32> {
-    let there = answer.as_array()?.iter().filter(|cpu| cpu["qom-path"].is_string());
-    u32::try_from(there.map(|cpu| cpu["vcpus-count"].as_u64().unwrap_or(1)).sum::<u64>()).ok()
+fn plugged_cpus(cpus: &[HotpluggableCPU]) -> u32 {
+    let there = cpus.iter().filter(|cpu| cpu.qom_path.is_some());
+    u32::try_from(there.map(|cpu| cpu.vcpus_count).sum::<i64>()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -83,11 +88,9 @@ mod tests {
             { "props": { "core-id": 1 }, "vcpus-count": 2, "type": "x" },
             { "props": { "core-id": 0 }, "vcpus-count": 2, "qom-path": "/machine/unattached/device[0]", "type": "x" },
         ]);
-        assert_eq!((plugged_cpus(&cpus), plugged_cpus(&json!({}))), (Some(2), None));
-        let memory = json!({ "base-memory": 5, "plugged-memory": 3 });
-        assert_eq!(
-            (summary(&memory), summary(&json!({ "base-memory": 5 })), summary(&json!(0))),
-            (Some(8), Some(5), None)
-        );
+        let cpus: Vec<HotpluggableCPU> = serde_json::from_value(cpus).unwrap();
+        assert_eq!((plugged_cpus(&cpus), plugged_cpus(&[])), (2, 0));
+        let memory = |plugged_memory| MemoryInfo { base_memory: 5, plugged_memory };
+        assert_eq!((summary(&memory(Some(3))), summary(&memory(None))), (8, 5));
     }
 }

@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use qapi::Enum;
 use serde::{Deserialize, Serialize};
 
 /// What QEMU does.
@@ -34,13 +35,14 @@ pub enum RunState {
 impl RunState {
     /// From `status` of QMP's `query-status`; what is unknown counts as paused.
     pub fn from_qmp(status: &str) -> Self {
-        match status {
-            "prelaunch" | "preconfig" | "inmigrate" => Self::Starting,
-            "running" => Self::Running,
-            "io-error" => Self::IoError,
-            "suspended" => Self::Suspended,
-            "guest-panicked" => Self::Panicked,
-            "shutdown" => Self::Off,
+        use qapi::qmp::RunState as Qmp;
+        match Qmp::from_name(status) {
+            Some(Qmp::prelaunch | Qmp::inmigrate) => Self::Starting,
+            Some(Qmp::running) => Self::Running,
+            Some(Qmp::io_error) => Self::IoError,
+            Some(Qmp::suspended) => Self::Suspended,
+            Some(Qmp::guest_panicked) => Self::Panicked,
+            Some(Qmp::shutdown) => Self::Off,
             _ => Self::Paused,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use qapi::qga::{GuestNetworkInterface, guest_network_get_interfaces};
 
 use crate::host::tap::{self, Counters, Places};
 use crate::spec::Networking;
@@ -38,7 +38,7 @@ impl Handle {
     pub(super) async fn nic_stats(&self, status: &Status) -> Vec<NicStats> {
         let nics: Vec<(&Entry, &NicFacts)> = status.nics().collect();
         // the agent is asked once, and only if somebody needs it
-        let mut guest: Option<Result<Value, String>> = None;
+        let mut guest: Option<Result<Vec<GuestNetworkInterface>, String>> = None;
         let mut all = Vec::with_capacity(nics.len());
         for (entry, nic) in nics {
             let counted = match of_host(nic) {
@@ -62,11 +62,11 @@ impl Handle {
         all
     }
 
-    async fn ask_interfaces(&self) -> Result<Value, String> {
+    async fn ask_interfaces(&self) -> Result<Vec<GuestNetworkInterface>, String> {
         let ask = self.in_guest(
             // one that does not answer has nothing to count
             Duration::ZERO,
-            self.ask_agent("guest-network-get-interfaces", json!({})),
+            self.call_agent(guest_network_get_interfaces {}),
         );
         match tokio::time::timeout(AGENT_PATIENCE, ask).await {
             Ok(answer) => answer.map_err(|error: ChangeError| error.message),
@@ -98,30 +98,34 @@ fn of_host(nic: &NicFacts) -> Option<Counters> {
 }
 
 /// The counters of the guest's interface with the card's address.
-fn of_guest(interfaces: &Value, nic: &NicFacts) -> Result<Counters, String> {
+fn of_guest(interfaces: &[GuestNetworkInterface], nic: &NicFacts) -> Result<Counters, String> {
     let address = nic.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let same = |interface: &&Value| {
-        interface["hardware-address"].as_str().is_some_and(|mac| mac.eq_ignore_ascii_case(&address))
+    let same = |interface: &&GuestNetworkInterface| {
+        interface.hardware_address.as_ref().is_some_and(|mac| mac.eq_ignore_ascii_case(&address))
     };
-    let interface = interfaces.as_array().and_then(|all| all.iter().find(same));
-    let stats = interface.map(|interface| &interface["statistics"]);
-    let stats = stats.ok_or("the guest has no interface with its address")?;
-    let count = |name: &str| stats[name].as_u64().ok_or("the guest agent does not tell counters");
+    let interface = interfaces.iter().find(same).ok_or("the guest has no interface with its address")?;
+    let stats = interface.statistics.as_ref().ok_or("the guest agent does not tell counters")?;
     Ok(Counters {
-        rx_bytes: count("rx-bytes")?,
-        rx_packets: count("rx-packets")?,
-        rx_errors: count("rx-errs")?,
-        rx_dropped: count("rx-dropped")?,
-        tx_bytes: count("tx-bytes")?,
-        tx_packets: count("tx-packets")?,
-        tx_errors: count("tx-errs")?,
-        tx_dropped: count("tx-dropped")?,
+        rx_bytes: stats.rx_bytes,
+        rx_packets: stats.rx_packets,
+        rx_errors: stats.rx_errs,
+        rx_dropped: stats.rx_dropped,
+        tx_bytes: stats.tx_bytes,
+        tx_packets: stats.tx_packets,
+        tx_errors: stats.tx_errs,
+        tx_dropped: stats.tx_dropped,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn of_guest(interfaces: &Value, nic: &NicFacts) -> Result<Counters, String> {
+        super::of_guest(&serde_json::from_value::<Vec<_>>(interfaces.clone()).unwrap(), nic)
+    }
 
     #[test]
     fn a_card_is_found_by_its_address() {
@@ -140,7 +144,7 @@ mod tests {
             reason(&nic, &missing),
             "QEMU does not count, and the guest has no interface with its address"
         );
-        let old = json!([{ "hardware-address": "52:54:00:00:00:0a" }]);
+        let old = json!([{ "name": "eth0", "hardware-address": "52:54:00:00:00:0a" }]);
         assert_eq!(of_guest(&old, &nic).unwrap_err(), "the guest agent does not tell counters");
     }
 }

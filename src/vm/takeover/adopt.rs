@@ -7,10 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use qapi::qmp::query_uuid;
 
 use crate::host::dirs::{EphemeralEnvironment, RunDir, StateDir, names, open_ephemeral};
-use crate::qemu::Command;
 use crate::qmp::{Agent, CommandError, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
 
@@ -89,8 +88,8 @@ async fn take_over(
     let failed = |error: CommandError| unusable(error.to_string());
     let connected = Session::connect(connect(&run, names::QMP)?, Options::default()).await;
     let Connected { session, events, greeting } = connected.map_err(|error| unusable(error.to_string()))?;
-    let uuid = session.run(&Command::new("query-uuid", Value::Null)).await.map_err(failed)?;
-    if uuid["UUID"] != json!(spec.uuid.to_string()) {
+    let uuid = session.execute(query_uuid {}).await.map_err(failed)?;
+    if uuid.UUID != spec.uuid.to_string() {
         return Err(unusable("what answers on the monitor's socket is another VM".to_owned()));
     }
     let facts = &mut file.description.facts;

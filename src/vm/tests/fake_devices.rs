@@ -89,8 +89,9 @@ impl Model {
         let on_pci = self.devices.iter().filter(|(_, device)| !device.bus.ends_with("0.0"));
         let devices: Vec<_> = on_pci
             .map(|(id, _)| {
-                json!({ "bus": 1, "slot": 0, "function": 0, "qdev_id": id,
-                        "regions": [{ "bar": 1, "type": "memory", "address": address }] })
+                json!({ "bus": 1, "slot": 0, "function": 0, "qdev_id": id, "irq_pin": 0,
+                        "class_info": { "class": 256 }, "id": { "device": 4162, "vendor": 6900 },
+                        "regions": [{ "bar": 1, "type": "memory", "size": 4096, "address": address }] })
             })
             .collect();
         json!([{ "bus": 0, "devices": devices }])

@@ -57,7 +57,8 @@ impl Model {
             }
             "query-jobs" => {
                 let job = |(id, error): (&String, &Option<String>)| {
-                    let mut job = json!({ "id": id, "type": "snapshot", "status": "concluded" });
+                    let mut job = json!({ "id": id, "type": "snapshot-save", "status": "concluded",
+                                          "current-progress": 1, "total-progress": 1 });
                     if let Some(error) = error {
                         job["error"] = json!(error);
                     }

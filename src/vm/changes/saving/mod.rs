@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::host::saved::{SavedError, Writing, finish, pump};
 use crate::qemu::{Command, migration};
-use crate::qmp::{CommandError, Session};
+use crate::qmp::{CommandError, Session, View};
 use crate::spec::{FileId, Forward, Limits, VmSpec};
 
 use super::machine_state::{Present, Progress, check_blockers};
@@ -188,17 +188,15 @@ fn pump_into(
 pub(in crate::vm) async fn ended(events: &mut Listener, session: &Session) -> Result<bool, ChangeError> {
     loop {
         let status = match events.next().await {
-            Some(Heard::Record(record)) if record.name == "MIGRATION" => {
-                record.data.get("status").and_then(Value::as_str).map(str::to_owned)
-            }
-            Some(Heard::Record(_)) => None,
+            Some(Heard::Record(record)) => match record.view {
+                View::Migration { status } => status,
+                _ => None,
+            },
             // the one that counts may have been among them
-            Some(Heard::Lost(_)) => {
-                session.run(&migration::query()).await?["status"].as_str().map(str::to_owned)
-            }
+            Some(Heard::Lost(_)) => migration::status(&session.run(&migration::query()).await?),
             None => std::future::pending().await,
         };
-        if let Some(good) = status.as_deref().and_then(migration::ended) {
+        if let Some(good) = status.and_then(migration::ended) {
             return Ok(good);
         }
     }

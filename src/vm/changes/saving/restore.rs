@@ -95,10 +95,10 @@ async fn ended(session: &Session, events: &mut EventReceiver) -> Result<bool, Ch
             None => return Err(ChangeError::not_running()),
             Some(Delivery::Lost(_)) => {
                 let answer = session.run(&migration::query()).await?;
-                answer["status"].as_str().and_then(migration::ended)
+                migration::status(&answer).and_then(migration::ended)
             }
-            Some(Delivery::Event(event)) => match event.view() {
-                View::Migration { status } => migration::ended(status),
+            Some(Delivery::Event(event)) => match event.view {
+                View::Migration { status: Some(status) } => migration::ended(status),
                 _ => None,
             },
         };

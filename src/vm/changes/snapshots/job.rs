@@ -4,13 +4,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use qapi::qmp::JobStatus;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::qemu::Command;
 use crate::qemu::snapshot::{self as qemu, JobState};
-use crate::qmp::{CommandError, Session};
+use crate::qmp::{CommandError, Session, View};
 
 use super::Snapshots;
 use crate::vm::bus::{Heard, Listener, Record};
@@ -119,12 +120,7 @@ async fn tick(look: &mut Interval, growing: Option<&Growing<'_>>) {
 
 /// Resolves when our job may have ended.
 async fn concluded(events: &mut Listener) {
-    let ended = |record: &Record| {
-        let text = |key: &str| record.data.get(key).and_then(Value::as_str);
-        record.name == "JOB_STATUS_CHANGE"
-            && text("id") == Some(qemu::JOB)
-            && matches!(text("status"), Some("concluded" | "null"))
-    };
+    let ended = |record: &Record| matches!(&record.view, View::Job { id, status: JobStatus::concluded | JobStatus::null } if id == qemu::JOB);
     loop {
         match events.next().await {
             Some(Heard::Record(record)) if !ended(&record) => {}
