@@ -6,10 +6,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
-use crate::support::processes::{eventually, within};
+use crate::support::processes::{self, eventually, within};
 use crate::support::sandbox::{Done, Foreground, PATIENCE, Sandbox};
 
 /// Where the description begins, and where QEMU's stream does (see `src/host/saved.rs`).
@@ -348,6 +349,46 @@ fn a_saved_vm_that_leads_elsewhere_is_refused() {
     sandbox
         .run(["qemu", "--restore", "edited.saved", "--networking", "user"])
         .fails(1, &["'bridge,br0'", "cannot move such a card to user networking", "tap,NAME"]);
+    sandbox.is_clean();
+}
+
+/// A QEMU for `--qemu` that stands still as soon as it is to load a state, and its process's id in the file `frozen`.
+fn standing_still(sandbox: &Sandbox) -> PathBuf {
+    let (program, frozen) = (sandbox.file("qemu"), sandbox.file("frozen"));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *-incoming*) echo $$ > '{0}.part'; mv '{0}.part' '{0}'; kill -STOP $$ ;; esac\n\
+         exec qemu-system-x86_64 \"$@\"\n",
+        frozen.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn a_signal_ends_a_restore_in_which_qemu_stands_still() {
+    let sandbox = Sandbox::new();
+    let file = saved(&sandbox);
+    let before = fs::read(&file).unwrap();
+    let program = standing_still(&sandbox);
+    let frozen = sandbox.file("frozen");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let vm = sandbox.foreground(["--qemu", program.to_str().unwrap(), "--restore", "vm.saved"]);
+        eventually("QEMU stands still", || frozen.exists());
+        let qemu: i32 = fs::read_to_string(&frozen).unwrap().trim().parse().unwrap();
+        vm.signal(signal);
+        let ended = vm.end();
+        assert_eq!(ended.code(), 1, "{ended:?}");
+        let words = format!("the VM was not started: {signal} came before its saved state was loaded");
+        assert!(ended.stderr.contains(&words), "{ended:?}");
+        assert!(processes::has_ended(qemu));
+        sandbox.is_clean();
+        fs::remove_file(&frozen).unwrap();
+    }
+    // the file is as it was, and good
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(sandbox.detached(["--restore", "vm.saved"]), "vm");
+    sandbox.ctl(["shutdown", "--force"]);
     sandbox.is_clean();
 }
 
