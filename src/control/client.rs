@@ -1,9 +1,7 @@
 //! Clients of the control socket: a blocking one for a process that makes one call and needs no runtime, and one for
 //! programs that have a runtime. Both are the same conversation over another kind of socket.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -16,9 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::net::UnixStream;
-use zlink::Connection;
-use zlink::connection::ReadConnection;
-use zlink::connection::socket::{Socket, WriteHalf};
 
 use crate::host::dirs::{RunClient, RunId, StoreEnvironment, names};
 use crate::spec::VmName;
@@ -28,8 +23,9 @@ use super::after::{self, Fate};
 pub use super::error::WireError;
 use super::find::{self, FindError};
 
+use super::framing::{FrameError, FrameReader, WriteBytes, frame};
 use super::silence::{self, Silence};
-use super::socket::{Blocking, BlockingPair, Guarded};
+use super::socket::{Blocking, BlockingPair, Guarded, Socket};
 use super::verbs::{Method, Stream};
 
 /// Why a call got no answer of the kind that was hoped for.
@@ -104,52 +100,36 @@ fn message(
 #[derive(Debug, Deserialize)]
 struct Received {
     error: Option<String>,
-    /// To be taken out of what zlink only lends.
-    #[serde(default)]
-    parameters: RefCell<Option<Map<String, Value>>>,
+    parameters: Option<Map<String, Value>>,
     continues: Option<bool>,
 }
 
 /// A conversation over any kind of socket.
 #[derive(Debug)]
 struct Line<S: Socket> {
-    replies: ReadConnection<S::ReadHalf>,
+    replies: FrameReader<S::ReadHalf>,
     calls: S::WriteHalf,
 }
 
 impl<S: Socket> Line<S> {
     fn new(socket: S) -> Self {
-        let (replies, calls) = Connection::new(socket).split();
-        Self { replies, calls: calls.into_write_half() }
+        let (replies, calls) = socket.split();
+        Self { replies: FrameReader::new(replies), calls }
     }
 
     async fn send(&mut self, call: &Call) -> Result<(), ClientError> {
-        self.write(&frame(call)?).await.map_err(from_zlink)
-    }
-
-    async fn write(&mut self, frame: &[u8]) -> zlink::Result<()> {
-        self.calls.write(frame, &[] as &[OwnedFd], None).await
+        self.calls.write(&frame(call).map_err(unclear)?).await.map_err(|_| ClientError::Gone)
     }
 
     /// The next reply, and whether it is one of many.
     async fn receive(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
-        // zlink's `receive_reply` (0.8) keeps a copy of what it reads and tries it as four types in turn; what it has for calls
-        // reads any message in one go
-        let (message, _) = self.replies.receive_call::<Received>().await.map_err(from_zlink)?;
-        let Received { error, parameters, continues } = message.method();
-        let parameters = parameters.take().unwrap_or_default();
+        let Received { error, parameters, continues } = self.replies.next().await.map_err(unreadable)?;
+        let parameters = parameters.unwrap_or_default();
         match error {
-            Some(error) => Err(ClientError::Remote(WireError { error: error.clone(), parameters })),
-            None => Ok((parameters, *continues == Some(true))),
+            Some(error) => Err(ClientError::Remote(WireError { error, parameters })),
+            None => Ok((parameters, continues == Some(true))),
         }
     }
-}
-
-/// Not by zlink's own sender (0.8), whose work grows with the square of the message's length.
-fn frame(call: &Call) -> Result<Vec<u8>, ClientError> {
-    let mut frame = serde_json::to_vec(call).map_err(unclear)?;
-    frame.push(0);
-    Ok(frame)
 }
 
 /// The next reply of a stream; none for the empty one that closes it.
@@ -262,14 +242,14 @@ impl Client {
     }
 
     fn send(&mut self, call: &Call) -> Result<(), ClientError> {
-        let frame = frame(call)?;
+        let frame = frame(call).map_err(unclear)?;
         let (line, directory) = (&mut self.line, self.directory.as_ref());
-        ready(line.write(&frame).map(|written| match (written, directory) {
+        ready(line.calls.write(&frame).map(|written| match (written, directory) {
             // the system keeps less of it than there is, and the supervisor does not read
-            (Err(zlink::Error::Io(error)), Some(directory)) if silence::is_late(&error) => {
+            (Err(error), Some(directory)) if silence::is_late(&error) => {
                 Err(ClientError::NotAnswering(silence::not_connected(directory)))
             }
-            (other, _) => other.map_err(from_zlink),
+            (other, _) => other.map_err(|_| ClientError::Gone),
         }))
     }
 
@@ -530,12 +510,9 @@ fn ready<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, C
         .unwrap_or_else(|| Err(ClientError::Protocol("the socket would not block".to_owned())))
 }
 
-fn from_zlink(error: zlink::Error) -> ClientError {
+fn unreadable(error: FrameError) -> ClientError {
     match error {
-        zlink::Error::UnexpectedEof | zlink::Error::SocketRead | zlink::Error::SocketWrite => {
-            ClientError::Gone
-        }
-        zlink::Error::Io(_) => ClientError::Gone,
+        FrameError::Io(_) => ClientError::Gone,
         other => ClientError::Protocol(other.to_string()),
     }
 }

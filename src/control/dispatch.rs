@@ -1,6 +1,6 @@
 //! From a method call to its answer.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::vm::{ChangeError, Handle};
@@ -17,6 +17,16 @@ pub(super) struct RawCall {
     method: String,
     #[serde(default)]
     parameters: Option<Value>,
+    /// The client takes many replies. Null is no, as if it were not there.
+    #[serde(default, deserialize_with = "or_false")]
+    more: bool,
+    /// The client takes no reply.
+    #[serde(default, deserialize_with = "or_false")]
+    pub(super) oneway: bool,
+}
+
+fn or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// What a call is answered with.
@@ -66,19 +76,14 @@ impl RawCall {
 }
 
 /// Answers one call.
-pub(super) async fn dispatch(
-    call: &RawCall,
-    more: bool,
-    vm: &Handle,
-    connection: &mut ConnectionState,
-) -> Answer {
+pub(super) async fn dispatch(call: &RawCall, vm: &Handle, connection: &mut ConnectionState) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
     let answer = match call.target() {
         Target::Machine(entry) => match &entry.run {
             Run::Change(change, reply) => make_change(change(parameters), *reply, vm).await,
             Run::Once(run) => run(parameters, vm, &mut connection.uploads).await,
             Run::Stream(start) => match start(parameters, vm) {
-                Ok(replies) if more => return Answer::Stream(replies),
+                Ok(replies) if call.more => return Answer::Stream(replies),
                 // wrong parameters are reported first, as of any other method
                 Ok(_) => Err(WireError::expected_more()),
                 Err(error) => Err(error),

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use zlink::Connection;
 
 use super::dispatch::RawCall;
 use super::error::WireError;
+use super::framing::{FrameError, FrameReader};
 use super::parameters::read;
 use super::shared_qmp::Scan;
-use super::socket::Guarded;
+use super::socket::{Guarded, Socket};
 use super::verbs::{self, Method, Run, Visitor};
 
 /// Each whole frame is a call or told to be none, and then the connection ends.
@@ -23,10 +23,11 @@ pub(crate) fn frames(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let answered = runtime.expect("a runtime").block_on(async {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let (mut calls, _) = Connection::new(Guarded(ours)).split();
+        let (calls, _replies) = Guarded(ours).split();
+        let mut calls = FrameReader::new(calls);
         let client = tokio::spawn(async move { theirs.write_all(&bytes).await });
         let mut answered = 0;
-        while let Ok(_) | Err(zlink::Error::Json(_)) = calls.receive_call::<RawCall>().await {
+        while let Ok(_) | Err(FrameError::Json(_)) = calls.next::<RawCall>().await {
             answered += 1;
         }
         // the other side may have given up

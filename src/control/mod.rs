@@ -9,6 +9,7 @@ mod dispatch;
 mod error;
 pub mod find;
 mod frame;
+mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod last_calls;

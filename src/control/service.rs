@@ -1,6 +1,7 @@
 //! Serves the control protocol: one task a connection, each connection in the order of its calls.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,18 +13,16 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use zlink::connection::ReadConnection;
-use zlink::connection::socket::WriteHalf;
-use zlink::{Call, Connection, Reply};
 
 use crate::host::sys;
 use crate::vm::{ChangeError, ErrorKind, Handle};
 
 use super::dispatch::{Answer, ConnectionState, RawCall, dispatch, explained};
 use super::error::WireError;
+use super::framing::{FrameError, FrameReader, WriteBytes, frame};
 use super::last_calls::{LastCalls, queued};
 use super::permits::{Permit, Permits, TooMany, Use};
-use super::socket::{Guarded, GuardedRead, GuardedWrite};
+use super::socket::{Guarded, GuardedWrite, Socket};
 use super::verbs::Replies;
 
 /// Connections that wait to be accepted, beyond which `connect` blocks. The system's own limit (4096) would be a queue of
@@ -139,20 +138,20 @@ fn is_trusted(stream: &UnixStream) -> bool {
 
 /// Answers the calls of one connection until it ends, or the VM does.
 async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
-    let (mut calls, replies) = Connection::new(Guarded(stream)).split();
-    let mut replies = replies.into_write_half();
+    let (calls, mut replies) = Guarded(stream).split();
+    let mut calls = FrameReader::new(calls);
     let mut connection = ConnectionState::default();
     let mut garbage = 0;
     let mut last = LastCalls::default();
     loop {
         permit.idle();
-        let call = last.next(receive(&mut calls), replies.socket(), &handle).await;
+        let call = last.next(calls.next::<RawCall>(), replies.socket(), &handle).await;
         let (oneway, answer) = match call {
             Ok(call) => {
                 garbage = 0;
-                let needed = call.method().needs();
+                let needed = call.needs();
                 let answer = permitted_answer(&call, needed, &handle, &mut connection, &permit);
-                if call.oneway() && needed != Use::Wait {
+                if call.oneway && needed != Use::Wait {
                     // its client may have gone, and it happens all the same: the owner takes it at once, as a rule
                     let _ = tokio::time::timeout(ONE_WAY, answer).await;
                     continue;
@@ -166,10 +165,10 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                         continue;
                     }
                 };
-                (call.oneway(), answer)
+                (call.oneway, answer)
             }
             // the frame has been read whole, so the connection can go on
-            Err(zlink::Error::Json(error)) => {
+            Err(FrameError::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
                 garbage += 1;
                 let error = WireError::service("InvalidParameter", "parameter", "the message itself");
@@ -187,7 +186,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
             Answer::One(answer) => {
                 permit.idle();
                 match answer {
-                    Ok(frame) => write(&mut replies, frame.as_bytes()).await,
+                    Ok(frame) => replies.write(frame.as_bytes()).await,
                     Err(error) => send(&mut replies, &error).await,
                 }
             }
@@ -207,14 +206,14 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
 
 /// Answers one call, unless too many of its kind are under way.
 async fn permitted_answer(
-    call: &Call<RawCall>,
+    call: &RawCall,
     needed: Use,
     handle: &Handle,
     connection: &mut ConnectionState,
     permit: &Permit,
 ) -> Answer {
     match permit.busy(needed) {
-        Ok(()) => dispatch(call.method(), call.more(), handle, connection).await,
+        Ok(()) => dispatch(call, handle, connection).await,
         Err(TooMany { message, hint }) => {
             let kind = ErrorKind::NotNow { state: "crowded".to_owned() };
             Answer::One(Err(ChangeError::new(kind, message).hint(hint).into()))
@@ -222,36 +221,31 @@ async fn permitted_answer(
     }
 }
 
-async fn receive(calls: &mut ReadConnection<GuardedRead>) -> zlink::Result<Call<RawCall>> {
-    calls.receive_call::<RawCall>().await.map(|(call, _)| call)
-}
-
 /// Sends a stream, and stops when the client has gone.
-async fn send_all(replies: &mut GuardedWrite, mut stream: Replies, vm: &Handle) -> zlink::Result<()> {
+async fn send_all(replies: &mut GuardedWrite, mut stream: Replies, vm: &Handle) -> io::Result<()> {
     loop {
         let item = tokio::select! { biased;
             item = stream.next() => item,
-            () = replies.hung_up() => return Err(zlink::Error::UnexpectedEof),
+            () = replies.hung_up() => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
         let value = match item {
             Some(Ok(value)) => value,
             Some(Err(error)) => return send(replies, &explained(error, vm).await).await,
             None => break,
         };
-        send(replies, &Reply::new(Some(value)).set_continues(Some(true))).await?;
+        send(replies, &StreamReply { parameters: value, continues: true }).await?;
     }
-    let nothing = Value::Object(serde_json::Map::new());
-    send(replies, &Reply::new(Some(nothing)).set_continues(Some(false))).await
+    let parameters = Value::Object(serde_json::Map::new());
+    send(replies, &StreamReply { parameters, continues: false }).await
 }
 
-/// Writes one frame. Not by zlink's own sender (0.8), which grows its buffer by 256 bytes and begins anew each time:
-/// 100 KiB took it seconds, in which nobody else was served.
-async fn send(replies: &mut GuardedWrite, message: &impl Serialize) -> zlink::Result<()> {
-    let mut frame = serde_json::to_vec(message)?;
-    frame.push(0);
-    write(replies, &frame).await
+/// One reply of a stream as it travels.
+#[derive(Serialize)]
+struct StreamReply {
+    parameters: Value,
+    continues: bool,
 }
 
-async fn write(replies: &mut GuardedWrite, frame: &[u8]) -> zlink::Result<()> {
-    replies.write(frame, &[] as &[OwnedFd], None).await
+async fn send(replies: &mut GuardedWrite, message: &impl Serialize) -> io::Result<()> {
+    replies.write(&frame(message)?).await
 }

@@ -1,4 +1,4 @@
-//! The sockets under zlink: guarded ones for the service, blocking ones for the one-shot client.
+//! The sockets under the protocol: guarded ones for the service, blocking ones for the one-shot client.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
-use zlink::connection::PassedCredentials;
-use zlink::connection::socket::{ReadHalf, ReadResult, Socket, WriteHalf};
+
+use super::framing::{FrameError, ReadBytes, WriteBytes};
 
 /// The longest message a client may send: the largest honest one is a `Qmp` command of a few KiB.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -23,6 +23,14 @@ const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client may refuse to read before it is dropped.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection that messages are read from and written to.
+pub(super) trait Socket {
+    type ReadHalf: ReadBytes;
+    type WriteHalf: WriteBytes;
+
+    fn split(self) -> (Self::ReadHalf, Self::WriteHalf);
+}
 
 /// A client's connection whose demands on memory and time are bounded.
 #[derive(Debug)]
@@ -51,10 +59,10 @@ impl Socket for Guarded {
     }
 }
 
-impl ReadHalf for GuardedRead {
-    async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
+impl ReadBytes for GuardedRead {
+    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FrameError> {
         if self.half > MAX_MESSAGE {
-            return Err(zlink::Error::BufferOverflow);
+            return Err(FrameError::TooLong);
         }
         let count = match self.began {
             None => self.socket.read(buffer).await?,
@@ -72,7 +80,7 @@ impl ReadHalf for GuardedRead {
                 self.began.get_or_insert_with(Instant::now);
             }
         }
-        Ok(ReadResult::new(count))
+        Ok(count)
     }
 }
 
@@ -115,17 +123,10 @@ fn is_closed(socket: &UnixStream) -> bool {
     answered.is_ok() && asked.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
-impl WriteHalf for GuardedWrite {
-    async fn write(
-        &mut self,
-        buffer: &[u8],
-        _descriptors: &[impl AsFd],
-        _credentials: Option<&PassedCredentials>,
-    ) -> zlink::Result<()> {
-        timeout(WRITE_DEADLINE, self.0.write_all(buffer))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(())
+impl WriteBytes for GuardedWrite {
+    async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        let written = timeout(WRITE_DEADLINE, self.0.write_all(frame)).await;
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -157,19 +158,14 @@ impl Socket for BlockingPair {
     }
 }
 
-impl ReadHalf for BlockingHalf {
-    async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
-        Ok(ReadResult::new(self.0.read(buffer)?))
+impl ReadBytes for BlockingHalf {
+    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FrameError> {
+        Ok(self.0.read(buffer)?)
     }
 }
 
-impl WriteHalf for BlockingHalf {
-    async fn write(
-        &mut self,
-        buffer: &[u8],
-        _descriptors: &[impl AsFd],
-        _credentials: Option<&PassedCredentials>,
-    ) -> zlink::Result<()> {
-        Ok(self.0.write_all(buffer)?)
+impl WriteBytes for BlockingHalf {
+    async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.write_all(frame)
     }
 }

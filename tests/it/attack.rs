@@ -196,6 +196,8 @@ fn what_clients_took_is_given_back() {
                 stream
                     .write_all(format!("{{\"method\":\"{STATUS}\"}}\0").repeat(round + 1).as_bytes())
                     .unwrap();
+                // a message that has not ended is held
+                stream.write_all(&vec![b'['; (number + 1) << 12]).unwrap();
                 stream
             })
             .collect();
