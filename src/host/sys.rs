@@ -1,4 +1,7 @@
-//! The system calls that no safe wrapper covers: the crate's only module with `unsafe`.
+//! System calls, and the crate's only module with `unsafe`. What `std`, `rustix` or `nix` offers as a safe function is called that way. What
+//! stays cannot be: `fork` and what runs between `fork` and `exec`, dispositions of signals (a handler is code in a signal's context),
+//! `close_range`, `io_uring_setup` and the `ioctl`s of KVM and tap, which no crate in use has as safe functions, descriptors that a
+//! parent left open and nothing of ours owns, glibc's `mallinfo`, and tokio's registration, whose contract [`Watchable`] states.
 #![allow(unsafe_code)]
 
 mod become_other;
@@ -12,7 +15,7 @@ mod terminal;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 use tokio::io::Interest;
@@ -51,20 +54,6 @@ pub fn give_back_memory() {
 /// Other C libraries have nothing of the kind.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back_memory() {}
-
-/// A descriptor that came in a message.
-///
-/// # Errors
-/// The number is none.
-pub fn received(fd: RawFd) -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd;
-
-    if fd < 0 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    // SAFETY: the kernel made it for us when it received the message, so it has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
 
 /// Descriptors that can be watched: they own what they name, for as long as they live.
 pub trait Watchable: AsRawFd + 'static {}

@@ -2,13 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use thiserror::Error;
 
 use super::programs::{ProgramError, SearchPath, bridge_helper};
@@ -186,13 +187,14 @@ fn start(helper: &Path, bridge: &InterfaceName, theirs: UnixStream) -> io::Resul
 fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0; 1];
     let mut data = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let rights = message.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut data, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptor = beside.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
-    rights.map_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()), sys::received)
+    descriptor.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(target_os = "linux")]

@@ -19,10 +19,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -229,20 +230,17 @@ pub(crate) async fn trickle(stream: &mut UnixStream, bytes: &[u8]) {
 }
 
 /// What comes over a socket, and the descriptors beside it, as QEMU takes them; no bytes at its end.
-#[allow(unsafe_code)]
-pub(crate) fn receive(socket: &impl AsRawFd) -> io::Result<(Vec<u8>, Vec<File>)> {
+pub(crate) fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<File>)> {
     let mut bytes = vec![0; 64 << 10];
-    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let descriptors = message.cmsgs()?.flat_map(|beside| match beside {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors,
+    let length = recvmsg(socket, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let descriptors = beside.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.map(File::from).collect(),
         _ => Vec::new(),
     });
-    // SAFETY: just received, without another owner
-    let own = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
-    let (files, length) = (descriptors.map(own).collect(), message.bytes);
+    let files = descriptors.collect();
     bytes.truncate(length);
     Ok((bytes, files))
 }

@@ -45,12 +45,7 @@ const FIRST_GIVEN: RawFd = 200;
 /// # Errors
 /// The limit of open files is below that number, or reached.
 pub fn out_of_the_way(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    use std::os::fd::FromRawFd;
-
-    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_GIVEN))?;
-    // SAFETY: a fresh descriptor without another owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_GIVEN)?)
 }
 
 /// Lets a descriptor survive [`become_program`].

@@ -1,7 +1,7 @@
 //! Programs that this process starts: what they inherit, and what ends them.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -78,9 +78,6 @@ fn close_all_on_exec() {
 }
 
 pub(super) fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: the descriptor is open and ours; clearing FD_CLOEXEC (the only flag) touches no memory.
-    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    // FD_CLOEXEC is the only flag
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
 }

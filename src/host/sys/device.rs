@@ -55,14 +55,30 @@ const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 #[cfg(target_os = "linux")]
 const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
 
+/// A request that says nothing yet: all its bytes are 0.
+#[cfg(target_os = "linux")]
+fn no_request() -> libc::ifreq {
+    // the largest part of the union, so that none of its bytes is left out
+    let nothing = libc::__c_anonymous_ifr_ifru {
+        ifru_map: libc::__c_anonymous_ifru_map {
+            mem_start: 0,
+            mem_end: 0,
+            base_addr: 0,
+            irq: 0,
+            dma: 0,
+            port: 0,
+        },
+    };
+    libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: nothing }
+}
+
 /// Attaches an open `/dev/net/tun` to the tap device `name`, for packets with virtio's header and no other: what QEMU wants.
 ///
 /// # Errors
 /// `EBUSY`: another process has it. `EPERM`: it is not for this user. `InvalidInput`: no device can have this name.
 #[cfg(target_os = "linux")]
 pub fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
-    // SAFETY: all-zero is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request = no_request();
     // its last byte stays 0
     if name.len() >= request.ifr_name.len() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -84,8 +100,7 @@ pub fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
 /// It is no tap device.
 #[cfg(target_os = "linux")]
 pub fn tap_name(tap: &OwnedFd) -> io::Result<String> {
-    // SAFETY: all-zero is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request = no_request();
     // SAFETY: the descriptor is open, and this ioctl writes one ifreq, which lives until it returns.
     if unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETIFF, &raw mut request) } != 0 {
         return Err(io::Error::last_os_error());

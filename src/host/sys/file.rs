@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use nix::libc;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// What this process's new files are not open for. `umask(2)` could only tell by setting another for a moment, which other threads
 /// would notice; where `/proc` does not tell it (Linux before 4.7), the strictest of the usual ones.
@@ -35,15 +37,11 @@ pub fn give_name(file: &File, path: &Path) -> io::Result<()> {
 /// Other reasons than a held lock, e.g. a file system without locks.
 pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
     loop {
-        // SAFETY: the descriptor is open; no memory is passed.
-        if unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(true);
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::WouldBlock => return Ok(false),
-            io::ErrorKind::Interrupted => {}
-            _ => return Err(error),
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io;
 #[cfg(target_os = "linux")]
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::libc;
 #[cfg(target_os = "linux")]
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+#[cfg(target_os = "linux")]
+use rustix::process::PidfdFlags;
 
 /// A descriptor for a process: readable when it has ended, and never mistaken for another of the same number.
 ///
@@ -17,15 +18,8 @@ use nix::unistd::Pid;
 /// No such process (`ESRCH`), or a kernel before 5.3.
 #[cfg(target_os = "linux")]
 pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd;
-
-    // SAFETY: no memory is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    match libc::c_int::try_from(fd) {
-        // SAFETY: a fresh descriptor (with CLOEXEC) without another owner.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Sends a signal through a descriptor of [`pidfd_open`].
@@ -34,12 +28,8 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
 /// The process has ended (`ESRCH`), or is not ours (`EPERM`).
 #[cfg(target_os = "linux")]
 pub fn pidfd_send_signal(process: &OwnedFd, signal: Signal) -> io::Result<()> {
-    let no_info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: the descriptor is open, and a null siginfo_t is allowed.
-    let sent = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as libc::c_int, no_info, 0)
-    };
-    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let signal = rustix::process::Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_send_signal(process, signal)?)
 }
 
 /// When a process started, in clock ticks since the machine did (field 22 of `<proc>/PID/stat`): with its pid this names it for good.
