@@ -31,7 +31,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
         line.option("-serial", format!("chardev:{}", machine.ids().console_chardev));
     }
     line.0.extend(boot::arguments(spec));
-    devices(&mut line, &machine, spec, host);
+    devices(&mut line, &machine, spec);
     line.0.extend(screen::arguments(&spec.display));
     line.0.extend(spec.extra.iter().cloned());
     line.0
@@ -58,11 +58,11 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
     firmware::nodes(spec).iter().for_each(|node| line.0.extend(node.argument()));
 }
 
-fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
+fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec) {
     let drives = drives::cold(machine, spec);
     let (entropy, rng) = io::entropy(machine);
     line.0.extend(entropy.argument());
-    line.0.extend(io::netdevs(spec).into_iter().flat_map(|netdev| netdev.argument(host)));
+    line.0.extend(io::netdevs(spec).into_iter().flat_map(|netdev| netdev.argument()));
     drives.nodes.iter().for_each(|node| line.0.extend(node.argument()));
     drives.threads.iter().for_each(|thread| line.0.extend(thread.argument()));
     let mut own = Vec::new();

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use serde_json::{Value, json};
 
+use super::Command;
 use super::forward::rule;
-use super::{Command, HostFacts};
 use crate::spec::{Forward, Networking, UserNet};
 
 /// The network back-end of a card: from the start, or of one that is plugged.
@@ -69,10 +69,9 @@ impl Netdev {
         Self::new(id, "tap", vec![("fd", descriptor.into())])
     }
 
-    /// `-netdev`. JSON since QEMU 7.2; before, options with their commas doubled.
-    pub fn argument(&self, host: &HostFacts) -> [OsString; 2] {
-        let value = if host.qemu_at_least(7, 2) { self.description().to_string() } else { self.text() };
-        ["-netdev".into(), value.into()]
+    /// `-netdev`.
+    pub fn argument(&self) -> [OsString; 2] {
+        ["-netdev".into(), self.description().to_string().into()]
     }
 
     /// `netdev_add`.
@@ -95,20 +94,6 @@ impl Netdev {
         }
         description
     }
-
-    fn text(&self) -> String {
-        let word = |value: &Value| match value {
-            Value::Bool(true) => "on".to_owned(),
-            Value::Bool(false) => "off".to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let forwards = self.forwards.iter().map(|rule| ("hostfwd", rule.clone()));
-        let options = self.options.iter().map(|(name, value)| (*name, word(value))).chain(forwards);
-        options.fold(format!("{},id={}", self.kind, self.id), |text, (name, value)| {
-            format!("{text},{name}={}", value.replace(',', ",,"))
-        })
-    }
 }
 
 /// `netdev_del` of a back-end of which only the id is known. Its forwards go with it.
@@ -124,20 +109,7 @@ pub fn set_link(card: &str, up: bool) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu::testing::{forward, kvm_x86};
-
-    #[test]
-    fn old_qemu_gets_options() {
-        let old = HostFacts { qemu_version: None, ..kvm_x86() };
-        let forwards = [forward(8080, 80), forward(0, 22)];
-        let user = Netdev::of("net0", &Networking::default(), &forwards).unwrap();
-        assert_eq!(
-            user.argument(&old)[1],
-            "user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:127.0.0.1:0-:22"
-        );
-        let tap = Netdev::of("net0", &Networking::Tap("a,b".parse().unwrap()), &forwards).unwrap();
-        assert_eq!(tap.argument(&old)[1], "tap,id=net0,ifname=a,,b,script=no,downscript=no");
-    }
+    use crate::qemu::testing::forward;
 
     #[test]
     fn a_network_is_said_and_read_back() {
@@ -150,11 +122,6 @@ mod tests {
                 "type": "user", "id": "nic1.net", "net": "10.0.3.0/24", "dns": "10.0.3.4", "hostname": "box", "restrict": true,
                 "hostfwd": [{"str": "tcp:127.0.0.1:8080-:80"}],
             })
-        );
-        let old = HostFacts { qemu_version: None, ..kvm_x86() };
-        assert_eq!(
-            backend.argument(&old)[1],
-            "user,id=nic1.net,net=10.0.3.0/24,dns=10.0.3.4,hostname=box,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80"
         );
         assert_eq!(Netdev::read_user(&backend.add()).as_ref(), networking.user());
         for wrong in [
@@ -169,7 +136,7 @@ mod tests {
     #[test]
     fn cold_and_hot_say_the_same() {
         let user = Netdev::of("net0", &Networking::default(), &[forward(8080, 80)]).unwrap();
-        let cold: Value = serde_json::from_str(user.argument(&kvm_x86())[1].to_str().unwrap()).unwrap();
+        let cold: Value = serde_json::from_str(user.argument()[1].to_str().unwrap()).unwrap();
         assert_eq!(cold, Value::Object(user.add().arguments));
         assert_eq!(user.remove().arguments["id"], "net0");
         assert_eq!(Netdev::of("net0", &Networking::None, &[]), None);

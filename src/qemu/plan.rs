@@ -1,7 +1,5 @@
 //! Changes of a running VM as lists of steps with their undo. Pure: the session runs them, the owner decides.
 
-use std::path::PathBuf;
-
 use serde_json::{Map, Value, json};
 
 use super::ids::Ids;
@@ -102,11 +100,6 @@ pub enum UsbPlug {
         /// Device address.
         address: u8,
     },
-    /// A host device by its device node, e.g. `/dev/bus/usb/001/004`.
-    HostNode {
-        /// The node's path; UTF-8.
-        path: PathBuf,
-    },
     /// A USB stick with an image.
     Stick {
         /// The image.
@@ -151,9 +144,6 @@ pub fn add_usb(id: &DeviceId, plug: &UsbPlug, bus: &str) -> Vec<Step> {
     match plug {
         UsbPlug::Host { bus, address } => {
             vec![Step::device(&device(models::USB_HOST).with("hostbus", *bus).with("hostaddr", *address))]
-        }
-        UsbPlug::HostNode { path } => {
-            vec![Step::device(&device(models::USB_HOST).with("hostdevice", path.to_string_lossy()))]
         }
         UsbPlug::Stick { .. } => {
             let stick = device(models::USB_STORAGE).with("drive", name).with("removable", true);
@@ -290,7 +280,6 @@ mod tests {
         let keyboard = Map::from_iter([("serial".to_owned(), "1".into())]);
         let plans: Vec<_> = [
             UsbPlug::Host { bus: 1, address: 4 },
-            UsbPlug::HostNode { path: "/dev/bus/usb/001/004".into() },
             UsbPlug::Stick { image: Image::alone("/i/s.img", ImageFormat::Raw), readonly: true },
             UsbPlug::Driver { driver: "usb-kbd".to_owned(), properties: keyboard },
         ]

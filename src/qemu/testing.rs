@@ -15,7 +15,7 @@ fn id(text: &str) -> DeviceId {
 
 /// An x86 PC with KVM.
 pub(super) fn kvm_x86() -> HostFacts {
-    HostFacts { arch: Arch::X86_64, accel: Accel::Kvm, qemu_version: Some((7, 2)) }
+    HostFacts { arch: Arch::X86_64, accel: Accel::Kvm }
 }
 
 /// A disk `/images/ID.qcow2`.

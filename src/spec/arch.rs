@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use super::words::{UnknownWord, word_type};
@@ -156,14 +156,67 @@ impl Arch {
         }
     }
 
-    /// The architecture that one of QEMU's targets is taken for; none if vmrun does not know it.
-    pub fn of_target(target: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|arch| arch.facts().targets.contains(&target))
-    }
-
     /// The name in QEMU's programs and files: `qemu-system-<name>`.
     pub const fn qemu_name(self) -> &'static str {
         self.as_str()
+    }
+}
+
+/// One of QEMU's targets that vmrun knows, of which an architecture has several: `i386` is an x86_64 with smaller registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    name: &'static str,
+    arch: Arch,
+}
+
+/// A target of QEMU that vmrun does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("vmrun does not know QEMU's architecture '{0}' (known: {known})", known = Target::known())]
+pub struct UnknownTarget(pub String);
+
+impl Target {
+    /// The usual one of an architecture.
+    pub const fn of(arch: Arch) -> Self {
+        Self { name: arch.qemu_name(), arch }
+    }
+
+    /// QEMU's name.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// What it is taken for.
+    pub const fn arch(self) -> Arch {
+        self.arch
+    }
+
+    fn known() -> String {
+        let names: Vec<_> = Arch::ALL.iter().flat_map(|arch| arch.facts().targets).copied().collect();
+        names.join(", ")
+    }
+}
+
+impl FromStr for Target {
+    type Err = UnknownTarget;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTarget> {
+        let of = |arch: &Arch| {
+            let name = arch.facts().targets.iter().find(|name| **name == text)?;
+            Some(Self { name, arch: *arch })
+        };
+        Arch::ALL.iter().find_map(of).ok_or_else(|| UnknownTarget(text.to_owned()))
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -253,6 +306,19 @@ mod tests {
         assert_eq!(
             "x86-64".parse::<Arch>().unwrap_err().to_string(),
             "unknown architecture 'x86-64', did you mean 'x86_64'? (known: x86_64, aarch64, s390x, riscv64)"
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_not_known_is_named() {
+        let arch = |name: &str| name.parse().map(Target::arch);
+        assert_eq!((arch("i386"), arch("arm")), (Ok(Arch::X86_64), Ok(Arch::Aarch64)));
+        for known in Arch::ALL {
+            assert_eq!(known.qemu_name().parse(), Ok(Target::of(*known)));
+        }
+        assert_eq!(
+            arch("m68k").unwrap_err().to_string(),
+            "vmrun does not know QEMU's architecture 'm68k' (known: x86_64, i386, aarch64, arm, s390x, riscv64, riscv32)"
         );
     }
 

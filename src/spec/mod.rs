@@ -36,7 +36,9 @@ pub mod user_net;
 pub mod vm;
 pub mod words;
 
-pub use arch::{Accel, AccelList, AccelListError, Arch, ArchFacts, Family, PowerButton};
+pub use arch::{
+    Accel, AccelList, AccelListError, Arch, ArchFacts, Family, PowerButton, Target, UnknownTarget,
+};
 pub use boot::{Boot, BootMode, Firmware, OnPanic};
 pub use boot_order::{BootClass, BootOrder, BootOrderError};
 pub use condition::{Condition, ConditionError};

@@ -311,6 +311,12 @@ fn what_makes_no_sense_is_refused() {
     run(&["--"]).fails(2, &["QEMU"]);
     run(&["--", "/bin/true"]).fails(2, &["/bin/true does not look like a QEMU", "symbolic link"]);
     run(&["--", "qemu-system-nothing"]).fails(1, &["no program qemu-system-nothing"]);
+    let unknown = program(&sandbox, "unknown", "qemu-system-m68k", "#!/bin/sh\ntouch \"$0.ran\"\n");
+    run(&["--", unknown.to_str().unwrap()]).fails(
+        1,
+        &["vmrun does not know QEMU's architecture 'm68k'", "x86_64", "hint: start this QEMU without"],
+    );
+    assert!(!Path::new(&format!("{}.ran", unknown.display())).exists());
     run(&["--", "./qemu-system-x86_64"]).fails(1, &["no program ./qemu-system-x86_64"]);
     run(&["--name", "a/b", "--", QEMU]).fails(2, &["'a/b'"]);
     let mut nowhere = wrap(&sandbox, &QUIET);

@@ -301,12 +301,8 @@ async fn speak(
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
     // it has taken all its images, and the guest does not run yet
     prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
-    let (major, minor, _) = connected.greeting.version;
-    let version = (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0));
-    let host = crate::qemu::HostFacts { qemu_version: Some(version), ..prepared.host };
     let facts = &mut file.description.facts;
     facts.heard(&connected.greeting);
-    facts.host = host;
     let log_bytes = facts.log_bytes;
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);

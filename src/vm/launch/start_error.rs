@@ -17,7 +17,7 @@ use crate::host::programs::ProgramError;
 use crate::host::saved::SavedError;
 use crate::qemu::Unsupported;
 use crate::qemu::refusals::Refusal;
-use crate::spec::VmName;
+use crate::spec::{UnknownTarget, VmName};
 
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::signals::EndSignal;
@@ -64,6 +64,9 @@ pub enum StartError {
     /// vmrun does not know this kind of host.
     #[error("vmrun does not know this machine's operating system or architecture")]
     UnknownHost,
+    /// A wrapped QEMU is for an architecture that vmrun does not know.
+    #[error(transparent)]
+    UnknownTarget(UnknownTarget),
     /// A program is missing.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -257,6 +260,7 @@ impl StartError {
             Self::Metadata(error) => error.hint(),
             Self::Port(error) => error.hint(),
             Self::Restore(error) | Self::Opened(error) => error.hint.clone(),
+            Self::UnknownTarget(_) => Some("start this QEMU without `vmrun wrap`".to_owned()),
             Self::Saved(error) => error.hint(),
             Self::Unsupported(_)
             | Self::Helper { .. }

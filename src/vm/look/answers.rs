@@ -78,8 +78,8 @@ impl Answers {
     }
 
     /// QEMU's name of the architecture.
-    pub(super) fn target(&self) -> &str {
-        self.target["arch"].as_str().unwrap_or_default()
+    pub(super) fn target(&self) -> Option<&str> {
+        self.target["arch"].as_str()
     }
 
     /// Whether the guest's processors are the host's.

@@ -15,13 +15,13 @@ use crate::qemu::{Machine, Slots};
 use crate::qmp::hmp::{user_networks, usernet};
 use crate::qmp::qtree::Tree;
 use crate::qmp::{CommandError, Session};
-use crate::spec::{Accel, Size, VmSpec, request};
+use crate::spec::{Accel, Size, Target, UnknownTarget, VmSpec, request};
 
 use crate::vm::state::facts::Facts;
 use crate::vm::state::inventory::{Bound, Inventory, Kind};
 use crate::vm::state::journal::{Cards, Pending};
 use crate::vm::state::opened::{Files, images_of};
-use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped, arch_of};
+use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped};
 use crate::vm::state::run_state::RunState;
 use answers::Answers;
 pub(in crate::vm) use answers::is_open;
@@ -37,6 +37,8 @@ pub(in crate::vm) enum Whose<'a> {
     Ours { spec: &'a VmSpec, pending: &'a Pending },
     /// The user. Much has no id, and what vmrun has plugged must be told from what others have.
     Wrapped {
+        /// What it was for until now.
+        target: Target,
         /// Which file each block node had open when that was last found out.
         files: Option<&'a BTreeMap<String, NodeFile>>,
         /// Devices that were there from the start: what came later and looks as if vmrun had plugged it was. None: nothing was
@@ -63,15 +65,14 @@ pub(in crate::vm) struct Seen {
     pub(in crate::vm) memory: Option<Size>,
     /// What the machine is, for a VM that has no description.
     hardware: Hardware,
-    /// QEMU's name of the architecture.
-    target: String,
+    target: Target,
     kvm: bool,
 }
 
 impl Seen {
     /// Notes what a wrapped VM is now.
     pub(in crate::vm) fn tell(&self, wrapped: &mut Wrapped, facts: &mut Facts) {
-        self.target.clone_into(&mut wrapped.target);
+        wrapped.target = self.target;
         wrapped.seen = Some(self.hardware.clone());
         facts.host.accel = if self.kvm { Accel::Kvm } else { Accel::Tcg };
     }
@@ -97,19 +98,26 @@ pub(in crate::vm) async fn look(
 ) -> Result<Seen, CommandError> {
     // in `-preconfig`, which is for others' VMs only, QEMU answers few questions yet
     let answers = Answers::ask(session, matches!(whose, Whose::Ours { .. })).await?;
-    Ok(seen(&answers, files, whose))
+    let target = match (whose, answers.target()) {
+        (Whose::Ours { spec, .. }, _) => Target::of(spec.arch),
+        // not yet, in `-preconfig`
+        (Whose::Wrapped { target, .. }, None) => target,
+        (Whose::Wrapped { .. }, Some(named)) => named.parse().map_err(|error: UnknownTarget| {
+            CommandError::Decode { command: "query-target".to_owned(), why: error.to_string() }
+        })?,
+    };
+    Ok(seen(&answers, files, whose, target))
 }
 
-fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
+fn seen(answers: &Answers, files: Files, whose: Whose<'_>, target: Target) -> Seen {
     let tree = Tree::parse(answers.tree());
-    let target = answers.target();
     let (machine, slots) = match whose {
         Whose::Ours { spec, .. } => {
             let machine = Machine::of(spec);
             let slots = Slots::of(&machine, spec);
             (machine, slots)
         }
-        Whose::Wrapped { .. } => machine::found(&tree, arch_of(target), answers),
+        Whose::Wrapped { .. } => machine::found(&tree, target.arch(), answers),
     };
     let images = match whose {
         Whose::Ours { spec, pending } => images_of(spec, &pending.images),
@@ -162,7 +170,7 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>) -> Seen {
         cpus,
         memory: base.and_then(Size::from_bytes),
         hardware,
-        target: target.to_owned(),
+        target,
         kvm: answers.has_kvm(),
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::vm) fn look_again(
             // what is in the inventory stays vmrun's or not, as it is there; what is not was plugged by somebody else
             Origin::Wrapped(wrapped) => {
                 let files = wrapped.seen.as_ref().map(|seen| &seen.files);
-                Whose::Wrapped { files, from_start: None, cards: None }
+                Whose::Wrapped { target: wrapped.target, files, from_start: None, cards: None }
             }
         };
         look(&session, files, whose).await

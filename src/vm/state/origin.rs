@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::spec::{Arch, FileId, Layout, Networking, Size, VmName, VmSpec, request};
+use crate::spec::{Arch, FileId, Layout, Networking, Size, Target, VmName, VmSpec, request};
 
 use super::facts::Facts;
 
@@ -28,7 +28,7 @@ pub struct Wrapped {
     /// QEMU's seccomp sandbox is on, as the command line says.
     pub sandbox: bool,
     /// QEMU's name of the architecture, of which it has more than vmrun: by the program's name until QEMU has been asked.
-    pub target: String,
+    pub target: Target,
     /// Ids of the devices that were there when vmrun first looked.
     #[serde(default)]
     pub from_start: Vec<String>,
@@ -129,9 +129,7 @@ impl Origin {
     pub fn arch(&self) -> Arch {
         match self {
             Self::Ours(spec) => spec.arch,
-            Self::Wrapped(wrapped) => {
-                wrapped.seen.as_ref().map_or_else(|| arch_of(&wrapped.target), |seen| seen.arch)
-            }
+            Self::Wrapped(wrapped) => wrapped.target.arch(),
         }
     }
 
@@ -139,7 +137,7 @@ impl Origin {
     pub fn target(&self) -> String {
         match self {
             Self::Ours(spec) => spec.arch.to_string(),
-            Self::Wrapped(wrapped) => wrapped.target.clone(),
+            Self::Wrapped(wrapped) => wrapped.target.name().to_owned(),
         }
     }
 
@@ -205,11 +203,6 @@ impl Origin {
     }
 }
 
-/// What vmrun takes one of QEMU's many architectures for.
-pub(in crate::vm) fn arch_of(target: &str) -> Arch {
-    Arch::of_target(target).unwrap_or(Arch::X86_64)
-}
-
 /// All that is known of a VM and does not change with its devices. Part of `vm.json` and of the record of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
@@ -243,7 +236,7 @@ struct StoredFacts {
 /// The facts of a wrapped VM, as versions before this one wrote them.
 #[derive(Deserialize)]
 struct OlderWrapped {
-    target: String,
+    target: Target,
     networking: String,
     mac: Option<String>,
     #[serde(default)]
@@ -331,6 +324,15 @@ mod tests {
         let again = serde_json::to_value(read(2)).unwrap();
         assert!(again.get("spec").is_none() && again["wrapped"]["name"] == "web", "{again}");
         assert_eq!(serde_json::from_value::<Description>(again).unwrap().origin, origin);
+    }
+
+    #[test]
+    fn a_wrapped_vm_of_an_unknown_architecture_is_refused_by_its_name() {
+        let mut written =
+            serde_json::to_value(serde_json::from_value::<Description>(older(2)).unwrap()).unwrap();
+        written["wrapped"]["target"] = json!("m68k");
+        let refused = serde_json::from_value::<Description>(written).unwrap_err().to_string();
+        assert!(refused.contains("does not know QEMU's architecture 'm68k'"), "{refused}");
     }
 
     #[test]

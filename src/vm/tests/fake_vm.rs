@@ -92,7 +92,7 @@ pub(super) fn spec() -> VmSpec {
 
 fn facts(process: &Process, dir: &Path) -> Facts {
     Facts {
-        host: HostFacts { arch: Arch::X86_64, accel: Accel::Tcg, qemu_version: Some((7, 2)) },
+        host: HostFacts { arch: Arch::X86_64, accel: Accel::Tcg },
         accel_reason: "a test".to_owned(),
         qemu: "/bin/sh".into(),
         qemu_version: "7.2.22".to_owned(),

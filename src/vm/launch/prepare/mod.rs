@@ -51,8 +51,6 @@ pub(in crate::vm) use restored::fuzz_restored;
 pub(in crate::vm) use shares::Shares;
 use unpacked::Packed;
 
-/// The oldest QEMU that is supported; newer things are used only where they are known to be there.
-const OLDEST_QEMU: (u32, u32) = (7, 2);
 /// A VM that is ready to be started: named, locked, its files made, its sockets bound.
 #[derive(Debug)]
 pub struct Prepared {
@@ -228,7 +226,7 @@ impl Plan {
         shares::check(request)?;
         let display = screen::resolve(&request.display)?;
         let devices = devices::extra(&request.devices, &qemu)?;
-        let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
+        let host = HostFacts { arch: machine.arch, accel: accel.accel };
         Ok(Self {
             image,
             packed,

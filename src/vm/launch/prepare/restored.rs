@@ -28,10 +28,7 @@ use crate::host::saved::{self, SavedError};
 use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
-use super::{
-    Doors, Made, OLDEST_QEMU, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state,
-    unpacked,
-};
+use super::{Doors, Made, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state, unpacked};
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
 use crate::vm::error::ChangeError;
@@ -70,7 +67,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let machine = Host::here().ok_or(StartError::UnknownHost)?;
     let accel = accel(&saved, &machine)?;
     // as at a start: what the command line may use is known before QEMU is asked
-    let host = HostFacts { arch: machine.arch, accel: accel.accel, qemu_version: Some(OLDEST_QEMU) };
+    let host = HostFacts { arch: machine.arch, accel: accel.accel };
     let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
     let spec = hardware::spec(&saved.spec, request)?;
     kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;

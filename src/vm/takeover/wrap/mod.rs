@@ -23,7 +23,7 @@ use crate::host::sys;
 use crate::qemu::HostFacts;
 use crate::qmp::session::Greeting;
 use crate::qmp::{Connected, Options, Session};
-use crate::spec::{Accel, VmName};
+use crate::spec::{Accel, Target, VmName};
 
 use super::left;
 use super::take_over::{TakeOver, started};
@@ -76,6 +76,7 @@ pub struct Wrapping {
 /// # Errors
 /// The name is taken, or the folder of running VMs cannot be used.
 pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, StartError> {
+    let target = target_of(qemu)?;
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(StartError::RunDirectory)?;
     let run = claim(&root, naming)?;
     let parts = || {
@@ -86,7 +87,7 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
         // of this process, which will be QEMU
         let process = sys::pidfd_open(Pid::this()).map_err(system("a descriptor of this process"))?;
         let state = ephemeral_path(&EphemeralEnvironment::from_env(), run.name())?;
-        let (wrapped, facts) = describe(&run, qemu, state, sandbox)?;
+        let (wrapped, facts) = describe(&run, qemu, state, sandbox, target)?;
         // before QEMU is there: whoever takes over must not mistake it for one that was never let go
         let description = Description { origin: Origin::Wrapped(wrapped.clone()), facts: facts.clone() };
         VmFile::of_wrapped(description).write(&run)?;
@@ -100,6 +101,17 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
             run.discard();
             Err(error)
         }
+    }
+}
+
+/// What QEMU's program is for, by its name: `qemu-system-x86_64`, or `qemu-system-x86_64-microvm` as Debian has it. What is named
+/// otherwise is taken for the host's until it can be asked.
+fn target_of(qemu: &Path) -> Result<Target, StartError> {
+    let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
+    let named = qemu.file_name().and_then(|name| name.to_str()?.strip_prefix("qemu-system-"));
+    match named.and_then(|named| named.split('-').next()) {
+        Some(named) => named.parse().map_err(StartError::UnknownTarget),
+        None => Ok(Target::of(machine.arch)),
     }
 }
 
@@ -138,14 +150,13 @@ fn describe(
     qemu: &Path,
     state: PathBuf,
     sandbox: bool,
+    target: Target,
 ) -> Result<(Wrapped, Facts), StartError> {
     let machine = accel::Machine::here().ok_or(StartError::UnknownHost)?;
-    let target = qemu.file_name().and_then(|name| name.to_str()?.strip_prefix("qemu-system-"));
-    let target = target.unwrap_or(machine.arch.qemu_name()).to_owned();
     let pid = Pid::this();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let facts = Facts {
-        host: HostFacts { arch: machine.arch, accel: Accel::Tcg, qemu_version: None },
+        host: HostFacts { arch: machine.arch, accel: Accel::Tcg },
         accel_reason: "as its command line says".to_owned(),
         qemu: qemu.to_owned(),
         qemu_version: String::new(),
@@ -266,6 +277,7 @@ async fn speak(
     let connected = Session::connect(stream, options).await.map_err(|error| error.to_string())?;
     let known = wrapped.seen.as_ref();
     let whose = Whose::Wrapped {
+        target: wrapped.target,
         files: known.map(|seen| &seen.files),
         from_start: known.map(|_| wrapped.from_start.as_slice()),
         cards: Some(&pending.cards),
