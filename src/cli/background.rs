@@ -90,7 +90,7 @@ impl Caller {
     }
 
     /// Waits until the caller has told what it had to tell (true), or has gone without (false).
-    pub(super) async fn has_told(self) -> bool {
+    pub(super) async fn has_reported(self) -> bool {
         let stream = self.0.map(|stream| stream.set_nonblocking(true).map(|()| stream));
         let Some(Ok(stream)) = stream else { return false };
         match tokio::net::UnixStream::from_std(stream) {

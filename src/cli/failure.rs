@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
 use crate::machine;
-use crate::vm::{ChangeError, StartError, Why};
+use crate::vm::{ChangeError, ErrorChain, StartError};
 
 use super::output::tell;
 use super::visible;
@@ -154,7 +154,7 @@ impl From<ClientError> for Failure {
 impl From<FindError> for Failure {
     fn from(error: FindError) -> Self {
         let hint = error.hint();
-        let message = error.told();
+        let message = error.with_causes();
         let (code, exit_code) = match error {
             FindError::None | FindError::NoSuch { .. } | FindError::Stale(_) | FindError::Orphan(_) => {
                 ("not-running", NOT_RUNNING)
@@ -185,7 +185,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let hint = error.hint();
         let usage = error.is_usage();
-        let message = error.told();
+        let message = error.with_causes();
         let failure = if usage { Self::usage(message) } else { Self::other(message) };
         failure.hint(hint)
     }

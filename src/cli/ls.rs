@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::control::client::{Asked, ClientError};
+use crate::control::client::{ClientError, PendingCall};
 use crate::control::find::{self, FindError, Standing};
 use crate::control::verbs;
 use crate::control::verbs::StatusReply;
@@ -68,10 +68,10 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let mut rows: Vec<Row> = Vec::new();
     for some in find::all(&root)?.chunks(AT_ONCE) {
         let connected = Instant::now() + CONNECTING;
-        let asked: Vec<Inquiry> =
+        let pending: Vec<Inquiry> =
             some.iter().filter_map(|(name, standing)| inquire(&root, name, *standing, connected)).collect();
         let answered = Instant::now() + ANSWERING;
-        rows.extend(asked.into_iter().filter_map(|asked| asked.row(answered)));
+        rows.extend(pending.into_iter().filter_map(|pending| pending.row(answered)));
     }
     if args.all {
         let ended = ended::all(&root);
@@ -86,7 +86,7 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
 
 /// What is being found out of one VM.
 enum Inquiry {
-    Asked(VmName, Result<Asked<verbs::GetStatus>, FindError>),
+    Pending(VmName, Result<PendingCall<verbs::GetStatus>, FindError>),
     Orphan(VmName),
 }
 
@@ -110,19 +110,19 @@ fn inquire(root: &Path, name: &VmName, standing: Standing, by: Instant) -> Optio
             }
         }
     }
-    let asked = find::connect_within(root, name, by.saturating_duration_since(Instant::now()))
-        .and_then(|client| Ok(client.ask(verbs::GetStatus {})?));
-    Some(Inquiry::Asked(name.clone(), asked))
+    let pending = find::connect_within(root, name, by.saturating_duration_since(Instant::now()))
+        .and_then(|client| Ok(client.send_call(verbs::GetStatus {})?));
+    Some(Inquiry::Pending(name.clone(), pending))
 }
 
 impl Inquiry {
     /// None for a VM that has ended since the folder was read.
     fn row(self, by: Instant) -> Option<Row> {
-        let (name, asked) = match self {
-            Self::Asked(name, asked) => (name, asked),
+        let (name, pending) = match self {
+            Self::Pending(name, pending) => (name, pending),
             Self::Orphan(name) => return Some(stateless(&name, "orphan")),
         };
-        match asked.and_then(|asked| Ok(asked.answer_by(by)?)) {
+        match pending.and_then(|pending| Ok(pending.reply_by(by)?)) {
             Ok(StatusReply { status }) => Some(Row {
                 name: status.name.clone(),
                 state: status.state.clone(),
@@ -167,7 +167,7 @@ fn brief(status: Status) -> Brief {
 }
 
 impl NotAnswering {
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         let process = self.supervisor_pid.map(|pid| format!(" {pid}")).unwrap_or_default();
         format!("supervisor{process}: {}", self.reason)
     }
@@ -206,7 +206,7 @@ fn running_table(rows: &[&Row]) -> Lines {
             fact(|brief| format!("{}/{}", brief.arch, brief.accel)),
             fact(|brief| brief.cpus.to_string()),
             fact(|brief| bytes(brief.memory_bytes)),
-            row.silence.as_ref().map_or_else(|| fact(forwards), NotAnswering::told),
+            row.silence.as_ref().map_or_else(|| fact(forwards), NotAnswering::text),
         ]
     });
     table(["NAME", "STATE", "UPTIME", "PID", "MACHINE", "CPUS", "MEMORY", "FORWARDS"], cells)

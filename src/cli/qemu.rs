@@ -122,7 +122,7 @@ fn supervisor(
         caller.running(name.as_str());
         let vm = vm.clone();
         tokio::spawn(async move {
-            if !caller.has_told().await && !keep {
+            if !caller.has_reported().await && !keep {
                 end(vm, timeout).await;
             }
         });

@@ -115,12 +115,12 @@ impl CommandLine {
             }
         };
         match who {
-            Who::Supervisor => {
+            ForkSide::Supervisor => {
                 supervise(wrapping, terminal);
                 // not back into the caller's life: its buffers and guards are QEMU's
                 std::process::exit(0)
             }
-            Who::Caller => {
+            ForkSide::Caller => {
                 sys::give_away(wrapping.monitor())?;
                 let monitor =
                     wrapped::monitor(std::os::fd::AsRawFd::as_raw_fd(wrapping.monitor()), rand::random());
@@ -145,7 +145,7 @@ impl CommandLine {
 }
 
 /// Which of the two processes this is.
-enum Who {
+enum ForkSide {
     /// The one that the caller started.
     Caller,
     /// One of its own, and nobody's child.
@@ -153,15 +153,15 @@ enum Who {
 }
 
 /// The supervisor is not a child of QEMU's, which does not know of it: the process between them ends at once.
-fn split_off() -> Result<Who, Failure> {
+fn split_off() -> Result<ForkSide, Failure> {
     match fork()? {
         Fork::Parent(child) => {
             // whatever became of it: QEMU is what matters
             let _ = waitpid(child, None);
-            Ok(Who::Caller)
+            Ok(ForkSide::Caller)
         }
         Fork::Child => match (nix::unistd::setsid(), fork()) {
-            (Ok(_), Ok(Fork::Child)) => Ok(Who::Supervisor),
+            (Ok(_), Ok(Fork::Child)) => Ok(ForkSide::Supervisor),
             _ => std::process::exit(0),
         },
     }

@@ -206,10 +206,10 @@ impl Client {
     }
 
     /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
-    pub fn ask<M: Method>(mut self, method: M) -> Result<Asked<M>, ClientError> {
+    pub fn send_call<M: Method>(mut self, method: M) -> Result<PendingCall<M>, ClientError> {
         self.send(&call(&method)?)?;
         let Self { line, stream, directory, .. } = self;
-        Ok(Asked { line, stream, directory, method: PhantomData })
+        Ok(PendingCall { line, stream, directory, method: PhantomData })
     }
 
     /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
@@ -220,21 +220,21 @@ impl Client {
         mut each: impl FnMut(M::Reply) -> bool,
     ) -> Result<(), ClientError> {
         let mut call = Call { more: true, ..call(&method)? };
-        let mut patience = Patience::of(&call);
-        self.try_send(&mut call, &mut patience)?;
+        let mut budget = RetryBudget::of(&call);
+        self.try_send(&mut call, &mut budget)?;
         loop {
             let reply = match self.line.received() {
                 Err(ClientError::Gone) => {
-                    self.recover(&mut call, &mut patience)?;
-                    if patience.begun {
+                    self.recover(&mut call, &mut budget)?;
+                    if budget.begun {
                         M::goes_on(&mut call.parameters);
                     }
-                    self.try_send(&mut call, &mut patience)?;
+                    self.try_send(&mut call, &mut budget)?;
                     continue;
                 }
                 reply => streamed(reply?)?,
             };
-            patience.begun = true;
+            budget.begun = true;
             if !reply.is_some_and(&mut each) {
                 return Ok(());
             }
@@ -254,21 +254,21 @@ impl Client {
     }
 
     /// Sends a call, and waits until its answer begins; to whoever is there now.
-    fn try_send(&mut self, call: &mut Call, patience: &mut Patience) -> Result<(), ClientError> {
+    fn try_send(&mut self, call: &mut Call, budget: &mut RetryBudget) -> Result<(), ClientError> {
         loop {
             match self.send(call).and_then(|()| self.await_first_byte()) {
-                Err(ClientError::Gone) => self.recover(call, patience)?,
+                Err(ClientError::Gone) => self.recover(call, budget)?,
                 other => return other,
             }
         }
     }
 
     fn exchange(&mut self, mut call: Call) -> Result<Map<String, Value>, ClientError> {
-        let mut patience = Patience::of(&call);
+        let mut budget = RetryBudget::of(&call);
         loop {
-            self.try_send(&mut call, &mut patience)?;
+            self.try_send(&mut call, &mut budget)?;
             match self.line.received() {
-                Err(ClientError::Gone) => self.recover(&mut call, &mut patience)?,
+                Err(ClientError::Gone) => self.recover(&mut call, &mut budget)?,
                 other => return Ok(other?.0),
             }
         }
@@ -286,12 +286,12 @@ impl Client {
 
     /// The supervisor has hung up. A VM that has ended is asked of its record from now on; one that lives has another supervisor
     /// then, if the call can be made again.
-    fn recover(&mut self, call: &mut Call, patience: &mut Patience) -> Result<(), ClientError> {
+    fn recover(&mut self, call: &mut Call, budget: &mut RetryBudget) -> Result<(), ClientError> {
         let Some((root, name, run)) = self.directory.as_deref().and_then(identity) else {
             return Err(ClientError::Gone);
         };
         loop {
-            patience.tries += 1;
+            budget.tries += 1;
             let environment = StoreEnvironment::from_env_or(self.state_home.as_deref());
             let orphan = match after::fate(&root, &name, run.as_ref(), &environment) {
                 Fate::Ended(record) => {
@@ -302,14 +302,14 @@ impl Client {
                 Fate::Supervised => false,
                 Fate::Orphan => true,
             };
-            let again = call.repeatable && patience.tries <= MOST_TRIES;
+            let again = call.repeatable && budget.tries <= MOST_TRIES;
             let Some(adopt) = self.adopt.filter(|_| again) else {
                 return Err(ClientError::SupervisorDied(name));
             };
             if orphan {
                 adopt(&root, &name)?;
             }
-            call.shorten(patience.limit, patience.began.elapsed());
+            call.shorten(budget.limit, budget.began.elapsed());
             match find::connect(&root, Some(&name)) {
                 Ok((_, client)) => {
                     *self = client.adopting(adopt).with_store(self.state_home.take());
@@ -327,14 +327,14 @@ impl Client {
 const MOST_TRIES: usize = 100;
 
 /// What is left of a call's time, however often it is made.
-struct Patience {
+struct RetryBudget {
     began: Instant,
     limit: Option<i64>,
     tries: usize,
     begun: bool,
 }
 
-impl Patience {
+impl RetryBudget {
     fn of(call: &Call) -> Self {
         let limit = call.parameters.get("timeout_ms").and_then(Value::as_i64);
         Self { began: Instant::now(), limit, tries: 0, begun: false }
@@ -355,16 +355,16 @@ impl Line<BlockingPair> {
 
 /// A call whose reply has not been read.
 #[derive(Debug)]
-pub struct Asked<M> {
+pub struct PendingCall<M> {
     line: Line<BlockingPair>,
     stream: StdStream,
     directory: Option<Arc<RunClient>>,
     method: PhantomData<fn() -> M>,
 }
 
-impl<M: Method> Asked<M> {
+impl<M: Method> PendingCall<M> {
     /// Waits for the reply, which does not depend on QEMU or the guest.
-    pub fn answer_by(mut self, deadline: Instant) -> Result<M::Reply, ClientError> {
+    pub fn reply_by(mut self, deadline: Instant) -> Result<M::Reply, ClientError> {
         if let Some(directory) = &self.directory {
             silence::await_short_answer(&self.stream, directory, deadline)
                 .map_err(ClientError::NotAnswering)?;
@@ -527,7 +527,7 @@ mod tests {
     use super::*;
 
     /// What a client makes of what a supervisor of any version may say.
-    async fn told(reply: &Value) -> Result<HmpReply, ClientError> {
+    async fn decoded(reply: &Value) -> Result<HmpReply, ClientError> {
         let (mut theirs, ours) = StdStream::pair().unwrap();
         theirs.write_all(format!("{reply}\0").as_bytes()).unwrap();
         let mut client = AsyncClient::over(ours, None).unwrap();
@@ -537,20 +537,22 @@ mod tests {
     #[tokio::test]
     async fn replies_of_every_kind_are_understood() {
         let good =
-            told(&json!({ "parameters": { "text": "7.2", "of a later version": 1 }, "later": [] })).await;
+            decoded(&json!({ "parameters": { "text": "7.2", "of a later version": 1 }, "later": [] })).await;
         assert_eq!(good.unwrap().text, "7.2");
         let error = json!({ "error": "org.varlink.service.MethodNotFound", "parameters": { "method": "x" } });
         for (reply, name) in
             [(error, "MethodNotFound"), (json!({ "error": "io.vmrun.Machine.NotNow" }), "NotNow")]
         {
-            let Err(ClientError::Remote(error)) = told(&reply).await else { panic!("{reply} is an error") };
+            let Err(ClientError::Remote(error)) = decoded(&reply).await else {
+                panic!("{reply} is an error")
+            };
             assert_eq!(error.name(), name);
         }
         for wrong in
             [json!({}), json!({ "parameters": { "text": 7 } }), json!({ "parameters": [] }), json!("text")]
         {
-            let told = told(&wrong).await;
-            assert!(matches!(told, Err(ClientError::Protocol(_))), "{wrong}: {told:?}");
+            let reply = decoded(&wrong).await;
+            assert!(matches!(reply, Err(ClientError::Protocol(_))), "{wrong}: {reply:?}");
         }
     }
 }

@@ -55,10 +55,10 @@ impl Notifier {
 
     /// Follows the VM to its end.
     pub(super) async fn follow(&self, vm: &Handle) {
-        let mut pulse = vm.watch();
+        let mut watched = vm.watch();
         let mut told = false;
         loop {
-            let now = *pulse.borrow_and_update();
+            let now = *watched.borrow_and_update();
             if now.stopping && !told {
                 told = true;
                 self.send("STOPPING=1\nSTATUS=shutting down");
@@ -69,7 +69,7 @@ impl Notifier {
                 self.send(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
             }
             tokio::select! {
-                changed = pulse.changed() => if changed.is_err() { return },
+                changed = watched.changed() => if changed.is_err() { return },
                 _ = vm.ended() => return,
                 () = tokio::time::sleep(EXTENSION / 2), if told => {}
             }

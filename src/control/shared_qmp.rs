@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::qemu::Command;
 use crate::qmp::CommandError;
-use crate::vm::{Handle, Heard, Listener, Record};
+use crate::vm::{BusEvent, Handle, Record, Subscriber};
 
 use super::permits::{Permit, Permits, TooMany, Use};
 use super::service::serve_each;
@@ -195,10 +195,10 @@ async fn converse(stream: UnixStream, vm: Handle, permit: Arc<Permit>) {
     }
     permit.idle();
     // before negotiation QEMU sends no events, and neither do we
-    let mut events: Option<Listener> = None;
+    let mut events: Option<Subscriber> = None;
     loop {
         let step = tokio::select! { biased;
-            heard = hear(&mut events) => client.pass_on(heard).await,
+            event = next_event(&mut events) => client.pass_on(event).await,
             input = reader.next() => match input {
                 Some(input) => {
                     let answer = client.answer(input, &mut events, &permit).await;
@@ -221,9 +221,9 @@ async fn converse(stream: UnixStream, vm: Handle, permit: Arc<Permit>) {
     }
 }
 
-async fn hear(events: &mut Option<Listener>) -> Option<Heard> {
+async fn next_event(events: &mut Option<Subscriber>) -> Option<BusEvent> {
     match events {
-        Some(listener) => listener.next().await,
+        Some(subscriber) => subscriber.next().await,
         None => std::future::pending().await,
     }
 }
@@ -251,12 +251,12 @@ impl Client {
         }
     }
 
-    async fn pass_on(&mut self, heard: Option<Heard>) -> Option<()> {
-        match heard? {
+    async fn pass_on(&mut self, received: Option<BusEvent>) -> Option<()> {
+        match received? {
             // of vmrun's own events plain QMP knows nothing
-            Heard::Record(record) if record.name.starts_with("VMRUN_") => Some(()),
-            Heard::Record(record) => self.send(&event(&record)).await,
-            Heard::Lost(count) => {
+            BusEvent::Record(record) if record.name.starts_with("VMRUN_") => Some(()),
+            BusEvent::Record(record) => self.send(&event(&record)).await,
+            BusEvent::Lost(count) => {
                 log::info!("a client of the shared QMP socket was {count} events behind, and is dropped");
                 None
             }
@@ -264,9 +264,9 @@ impl Client {
     }
 
     /// The last events, SHUTDOWN among them.
-    async fn say_goodbye(&mut self, events: &mut Option<Listener>) {
-        while let Some(heard) = events.as_mut().and_then(Listener::try_next) {
-            if self.pass_on(Some(heard)).await.is_none() {
+    async fn say_goodbye(&mut self, events: &mut Option<Subscriber>) {
+        while let Some(event) = events.as_mut().and_then(Subscriber::try_next) {
+            if self.pass_on(Some(event)).await.is_none() {
                 return;
             }
         }
@@ -276,7 +276,7 @@ impl Client {
     async fn answer(
         &mut self,
         input: Input,
-        events: &mut Option<Listener>,
+        events: &mut Option<Subscriber>,
         permit: &Permit,
     ) -> Option<Value> {
         let wrong = |why: &str| Some(refusal("GenericError", why, None));
@@ -307,7 +307,7 @@ async fn carry_out(
     vm: &Handle,
     negotiated: &mut bool,
     fields: Map<String, Value>,
-    events: &mut Option<Listener>,
+    events: &mut Option<Subscriber>,
 ) -> Result<Value, (String, String)> {
     let generic = |desc: &str| ("GenericError".to_owned(), desc.to_owned());
     let command = Command::from_members(fields).map_err(|error| generic(&error.to_string()))?;
@@ -315,7 +315,7 @@ async fn carry_out(
     match (command.execute.as_str(), *negotiated) {
         ("qmp_capabilities", false) => {
             *negotiated = true;
-            *events = Some(vm.bus.listen(None));
+            *events = Some(vm.bus.subscribe(None));
             return Ok(json!({}));
         }
         ("qmp_capabilities", true) => {

@@ -108,9 +108,9 @@ async fn serve(
     up: Box<dyn FnOnce(Up) + '_>,
 ) -> Result<Outcome, StartError> {
     let system = |error| StartError::System { what: "the control socket", error };
-    let doors = running.take_doors().map_err(system)?;
-    let control = UnixListener::from_std(doors.control).map_err(system)?;
-    let qmp = UnixListener::from_std(doors.qmp).map_err(system)?;
+    let sockets = running.take_control_sockets().map_err(system)?;
+    let control = UnixListener::from_std(sockets.control).map_err(system)?;
+    let qmp = UnixListener::from_std(sockets.qmp).map_err(system)?;
     let name = running.name().clone();
     let handle = running.handle.clone();
     let permits = Permits::new(Limits::of_this_process());

@@ -8,16 +8,16 @@ use thiserror::Error as ThisError;
 use crate::control::client::{ClientError, WireError};
 use crate::control::find::FindError;
 use crate::spec::duration;
-use crate::vm::{StartError, Why};
+use crate::vm::{ErrorChain, StartError};
 
 /// Why something did not work. The message says what and why; [`Self::hint`] what to do about it.
 #[derive(Debug, ThisError)]
 pub enum Error {
     /// The VM could not be started; nothing is left of it.
-    #[error("{}", .0.told())]
+    #[error("{}", .0.with_causes())]
     Start(Box<StartError>),
     /// The VM was not found.
-    #[error("{}", .0.told())]
+    #[error("{}", .0.with_causes())]
     Find(#[from] FindError),
     /// The VM refused, has ended, or was too late; see [`Self::refusal`], [`Self::is_gone`], [`Self::is_timeout`].
     #[error(transparent)]
@@ -56,7 +56,7 @@ pub enum Error {
 
 impl Error {
     pub(super) fn invalid(why: impl std::error::Error) -> Self {
-        Self::Invalid(why.told())
+        Self::Invalid(why.with_causes())
     }
 
     pub(super) fn unclear(why: &str) -> Self {

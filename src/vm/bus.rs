@@ -35,7 +35,7 @@ pub struct Record {
 
 /// What a listener gets.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
+pub enum BusEvent {
     /// The next event.
     Record(Arc<Record>),
     /// So many were missed: the listener was too slow.
@@ -57,7 +57,7 @@ struct Inner {
 
 /// A listener: first what it asked for of the past, then the present, without a gap.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Subscriber {
     past: VecDeque<Arc<Record>>,
     live: broadcast::Receiver<Arc<Record>>,
 }
@@ -70,21 +70,21 @@ impl Default for Bus {
 
 impl Bus {
     /// Tells QEMU's event to all.
-    pub(super) fn pass_on(&self, event: &Event) {
+    pub(super) fn publish_qemu(&self, event: &Event) {
         let time = event.timestamp.time().unwrap_or_else(SystemTime::now);
-        self.tell_at(time, &event.name, event.data.clone(), event.view.clone());
+        self.publish_at(time, &event.name, event.data.clone(), event.view.clone());
     }
 
     /// Tells an event of our own.
-    pub(super) fn tell(&self, name: &str, data: Value) {
+    pub(super) fn publish(&self, name: &str, data: Value) {
         let data = match data {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        self.tell_at(SystemTime::now(), name, data, View::Other);
+        self.publish_at(SystemTime::now(), name, data, View::Other);
     }
 
-    fn tell_at(&self, time: SystemTime, name: &str, data: Map<String, Value>, view: View) {
+    fn publish_at(&self, time: SystemTime, name: &str, data: Map<String, Value>, view: View) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.last += 1;
@@ -105,39 +105,39 @@ impl Bus {
     }
 
     /// Begins to listen; with `since`, what is kept of the events after that one comes first.
-    pub fn listen(&self, since: Option<u64>) -> Listener {
+    pub fn subscribe(&self, since: Option<u64>) -> Subscriber {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let past = match since {
             Some(since) => inner.kept.iter().filter(|record| record.sequence > since).cloned().collect(),
             None => VecDeque::new(),
         };
-        Listener { past, live: self.live.subscribe() }
+        Subscriber { past, live: self.live.subscribe() }
     }
 }
 
-impl Listener {
+impl Subscriber {
     /// Waits for the next event; none once the VM has ended. Cancellation-safe.
-    pub async fn next(&mut self) -> Option<Heard> {
+    pub async fn next(&mut self) -> Option<BusEvent> {
         if let Some(record) = self.past.pop_front() {
-            return Some(Heard::Record(record));
+            return Some(BusEvent::Record(record));
         }
         match self.live.recv().await {
-            Ok(record) => Some(Heard::Record(record)),
-            Err(RecvError::Lagged(count)) => Some(Heard::Lost(count)),
+            Ok(record) => Some(BusEvent::Record(record)),
+            Err(RecvError::Lagged(count)) => Some(BusEvent::Lost(count)),
             Err(RecvError::Closed) => None,
         }
     }
 }
 
-impl Listener {
+impl Subscriber {
     /// An event that is there already.
-    pub fn try_next(&mut self) -> Option<Heard> {
+    pub fn try_next(&mut self) -> Option<BusEvent> {
         if let Some(record) = self.past.pop_front() {
-            return Some(Heard::Record(record));
+            return Some(BusEvent::Record(record));
         }
         match self.live.try_recv() {
-            Ok(record) => Some(Heard::Record(record)),
-            Err(TryRecvError::Lagged(count)) => Some(Heard::Lost(count)),
+            Ok(record) => Some(BusEvent::Record(record)),
+            Err(TryRecvError::Lagged(count)) => Some(BusEvent::Lost(count)),
             Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }
@@ -145,7 +145,7 @@ impl Listener {
 
 /// What others may watch of the owner's state without asking it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pulse {
+pub struct WatchedState {
     /// What QEMU does.
     pub run_state: RunState,
     /// The guest's kernel has panicked since the start (or the last reset).
@@ -160,12 +160,12 @@ pub struct Pulse {
 mod tests {
     use super::*;
 
-    async fn names(listener: &mut Listener, count: usize) -> Vec<String> {
+    async fn names(subscriber: &mut Subscriber, count: usize) -> Vec<String> {
         let mut names = Vec::new();
         while names.len() < count {
-            match listener.next().await {
-                Some(Heard::Record(record)) => names.push(record.name.clone()),
-                Some(Heard::Lost(count)) => names.push(format!("lost {count}")),
+            match subscriber.next().await {
+                Some(BusEvent::Record(record)) => names.push(record.name.clone()),
+                Some(BusEvent::Lost(count)) => names.push(format!("lost {count}")),
                 None => break,
             }
         }
@@ -175,12 +175,12 @@ mod tests {
     #[tokio::test]
     async fn the_past_comes_first_and_nothing_twice() {
         let bus = Bus::default();
-        bus.tell("A", Value::Null);
-        bus.tell("B", Value::Null);
-        let mut all = bus.listen(Some(0));
-        let mut some = bus.listen(Some(1));
-        let mut new = bus.listen(None);
-        bus.tell("C", Value::Null);
+        bus.publish("A", Value::Null);
+        bus.publish("B", Value::Null);
+        let mut all = bus.subscribe(Some(0));
+        let mut some = bus.subscribe(Some(1));
+        let mut new = bus.subscribe(None);
+        bus.publish("C", Value::Null);
         drop(bus);
         assert_eq!(names(&mut all, 9).await, ["A", "B", "C"]);
         assert_eq!(names(&mut some, 9).await, ["B", "C"]);
@@ -190,9 +190,9 @@ mod tests {
     #[tokio::test]
     async fn a_slow_listener_is_told_what_it_lost() {
         let bus = Bus::default();
-        let mut slow = bus.listen(None);
+        let mut slow = bus.subscribe(None);
         for number in 0..KEPT + 100 {
-            bus.tell(&format!("E{number}"), Value::Null);
+            bus.publish(&format!("E{number}"), Value::Null);
         }
         let first = names(&mut slow, 1).await;
         // tokio rounds the queue up to a power of two

@@ -84,13 +84,13 @@ impl ChangeError {
     pub fn invalid(parameter: &str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
         Self::new(
             ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) },
-            why.into().as_ref().told(),
+            why.into().as_ref().with_causes(),
         )
     }
 
     /// Something on the host is in the way.
     pub fn host(why: impl Into<Box<dyn std::error::Error>>) -> Self {
-        Self::new(ErrorKind::HostProblem, why.into().as_ref().told())
+        Self::new(ErrorKind::HostProblem, why.into().as_ref().with_causes())
     }
 
     /// An error of the host layer, with what it hints at.
@@ -115,8 +115,11 @@ impl ChangeError {
 
     /// QEMU runs, and cannot be spoken with.
     pub(super) fn unreachable(why: &SessionError) -> Self {
-        Self::new(ErrorKind::NotRunning, format!("vmrun cannot speak with QEMU any more: {}", why.told()))
-            .hint("`vmrun ctl shutdown` ends it")
+        Self::new(
+            ErrorKind::NotRunning,
+            format!("vmrun cannot speak with QEMU any more: {}", why.with_causes()),
+        )
+        .hint("`vmrun ctl shutdown` ends it")
     }
 
     /// The VM has ended.
@@ -135,13 +138,13 @@ impl ChangeError {
 }
 
 /// An error in words, with all its sources.
-pub trait Why {
+pub trait ErrorChain {
     /// In words.
-    fn told(&self) -> String;
+    fn with_causes(&self) -> String;
 }
 
-impl<E: std::error::Error + ?Sized> Why for E {
-    fn told(&self) -> String {
+impl<E: std::error::Error + ?Sized> ErrorChain for E {
+    fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(error) = source {

@@ -11,13 +11,13 @@ use crate::qemu::Command;
 use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::qmp::{CommandError, decoded};
 
-use super::bus::{Bus, Pulse};
+use super::bus::{Bus, WatchedState};
 use super::console::Console;
 use super::error::ChangeError;
 use crate::vm::changes::change::{Change, Done};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::state::outcome::Outcome;
-use crate::vm::state::status::{Status, Told};
+use crate::vm::state::status::{CachedStatus, Status};
 
 /// How many requests may wait for the owner; a client beyond that waits in its own connection.
 pub(super) const INBOX_LENGTH: usize = 256;
@@ -28,7 +28,7 @@ const RAW_AT_ONCE: usize = 2;
 const END_IS_NEAR: Duration = Duration::from_secs(5);
 
 /// A request to the owner, with the way back.
-pub(super) enum Ask {
+pub(super) enum OwnerRequest {
     Status(oneshot::Sender<Arc<Status>>),
     Change(Change, Option<RawTurn>, oneshot::Sender<Result<Done, ChangeError>>),
     /// A command of QEMU's monitor: of a client with its turn, or one of vmrun's own queries without.
@@ -69,10 +69,10 @@ pub struct ShutdownOptions {
 /// with [`super::ErrorKind::NotRunning`].
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) inbox: mpsc::Sender<Ask>,
+    pub(super) inbox: mpsc::Sender<OwnerRequest>,
     pub(super) raw_turns: RawTurns,
-    pub(super) pulse: watch::Receiver<Pulse>,
-    pub(super) told: Told,
+    pub(super) watched: watch::Receiver<WatchedState>,
+    pub(super) cached_status: CachedStatus,
     pub(super) agent: AgentLink,
     /// The VM's console.
     pub console: Console,
@@ -85,18 +85,18 @@ impl Handle {
     /// What is known of the VM, from its books.
     pub async fn status(&self) -> Result<Arc<Status>, ChangeError> {
         // what others have asked for before comes first
-        let nobody_waits = self.inbox.capacity() == self.inbox.max_capacity() && !self.inbox.is_closed();
-        if let Some(status) = self.told.get().filter(|_| nobody_waits) {
+        let no_waiters = self.inbox.capacity() == self.inbox.max_capacity() && !self.inbox.is_closed();
+        if let Some(status) = self.cached_status.get().filter(|_| no_waiters) {
             return Ok(status);
         }
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Ask::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
+        self.inbox.send(OwnerRequest::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())
     }
 
     /// To follow its state.
-    pub fn watch(&self) -> watch::Receiver<Pulse> {
-        self.pulse.clone()
+    pub fn watch(&self) -> watch::Receiver<WatchedState> {
+        self.watched.clone()
     }
 
     /// Makes a change; returns when it came true. A raw command ([`Change::Qmp`], [`Change::Hmp`]), which only clients send, waits for
@@ -107,7 +107,10 @@ impl Handle {
             _ => None,
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Ask::Change(change, turn, reply)).await.map_err(|_| ChangeError::not_running())?;
+        self.inbox
+            .send(OwnerRequest::Change(change, turn, reply))
+            .await
+            .map_err(|_| ChangeError::not_running())?;
         answer.await.map_err(|_| ChangeError::not_running())?
     }
 
@@ -135,14 +138,17 @@ impl Handle {
 
     async fn raw(&self, command: Command, turn: Option<RawTurn>) -> Result<Value, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Ask::Raw(command, turn, reply)).await.map_err(|_| CommandError::Disconnected)?;
+        self.inbox
+            .send(OwnerRequest::Raw(command, turn, reply))
+            .await
+            .map_err(|_| CommandError::Disconnected)?;
         answer.await.unwrap_or(Err(CommandError::Disconnected))
     }
 
     /// Climbs the ladder; returns when QEMU has ended.
     pub async fn shutdown(&self, options: ShutdownOptions) -> Result<Outcome, ChangeError> {
         // a VM that has just ended has an outcome to tell
-        let _ = self.inbox.send(Ask::Shutdown(options)).await;
+        let _ = self.inbox.send(OwnerRequest::Shutdown(options)).await;
         self.ended().await.ok_or_else(ChangeError::not_running)
     }
 
@@ -159,7 +165,7 @@ impl Handle {
 
     /// Its status when it ended; none before.
     pub fn last_status(&self) -> Option<Arc<Status>> {
-        self.inbox.is_closed().then(|| self.told.get()).flatten()
+        self.inbox.is_closed().then(|| self.cached_status.get()).flatten()
     }
 
     /// Waits for the VM's end; none if its supervisor went away without an outcome.

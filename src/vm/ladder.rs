@@ -16,7 +16,7 @@ const QUIT_GRACE: Duration = Duration::from_secs(5);
 
 /// One step of the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rung {
+pub(super) enum ShutdownStep {
     /// `guest-shutdown` of the guest agent.
     Agent,
     /// The power button.
@@ -29,7 +29,7 @@ pub(super) enum Rung {
     Kill,
 }
 
-impl Rung {
+impl ShutdownStep {
     /// For programs.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Rung {
 /// A shutdown that is under way.
 #[derive(Debug)]
 pub(super) struct Ladder {
-    rung: Rung,
+    step: ShutdownStep,
     no_repeat: bool,
     /// The machine has a power button.
     button: bool,
@@ -70,45 +70,45 @@ impl Ladder {
     /// Steps on the first rung. `agent`: the guest agent has answered before; `button`: the machine has a power button. Who can be asked
     /// in no way is told to quit at once.
     pub(super) fn start(options: ShutdownOptions, agent: bool, button: bool, now: Instant) -> Self {
-        let rung = match (options.force, agent, button) {
-            (false, true, _) => Rung::Agent,
-            (false, false, true) => Rung::Acpi,
-            (true, ..) | (false, false, false) => Rung::Quit,
+        let step = match (options.force, agent, button) {
+            (false, true, _) => ShutdownStep::Agent,
+            (false, false, true) => ShutdownStep::Acpi,
+            (true, ..) | (false, false, false) => ShutdownStep::Quit,
         };
         let deadline = now + options.timeout;
-        let mut ladder = Self { rung, no_repeat: options.no_repeat, button, deadline, next: None };
-        ladder.step_on(rung, now);
+        let mut ladder = Self { step, no_repeat: options.no_repeat, button, deadline, next: None };
+        ladder.enter(step, now);
         ladder
     }
 
     /// The rung it stands on.
-    pub(super) fn rung(&self) -> Rung {
-        self.rung
+    pub(super) fn step(&self) -> ShutdownStep {
+        self.step
     }
 
-    /// When to call [`Self::climb`].
+    /// When to call [`Self::advance`].
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
 
     /// Goes one rung up.
-    pub(super) fn climb(&mut self, now: Instant) -> Rung {
-        let up = match self.rung {
-            Rung::Agent if self.button => Rung::Acpi,
-            Rung::Agent => Rung::Quit,
-            Rung::Acpi if !self.no_repeat && now < self.deadline => Rung::AcpiAgain,
-            Rung::Acpi | Rung::AcpiAgain => Rung::Quit,
-            Rung::Quit | Rung::Kill => Rung::Kill,
+    pub(super) fn advance(&mut self, now: Instant) -> ShutdownStep {
+        let up = match self.step {
+            ShutdownStep::Agent if self.button => ShutdownStep::Acpi,
+            ShutdownStep::Agent => ShutdownStep::Quit,
+            ShutdownStep::Acpi if !self.no_repeat && now < self.deadline => ShutdownStep::AcpiAgain,
+            ShutdownStep::Acpi | ShutdownStep::AcpiAgain => ShutdownStep::Quit,
+            ShutdownStep::Quit | ShutdownStep::Kill => ShutdownStep::Kill,
         };
-        self.step_on(up, now);
+        self.enter(up, now);
         up
     }
 
     /// Goes up to at least this rung; tells whether that was a move.
-    pub(super) fn jump(&mut self, rung: Rung, now: Instant) -> bool {
-        let up = rung > self.rung;
+    pub(super) fn jump(&mut self, step: ShutdownStep, now: Instant) -> bool {
+        let up = step > self.step;
         if up {
-            self.step_on(rung, now);
+            self.enter(step, now);
         }
         up
     }
@@ -116,23 +116,23 @@ impl Ladder {
     /// Asks no longer than `budget` from now on, if that is sooner; the step that it stands on is not taken again.
     pub(super) fn end_within(&mut self, budget: Duration, now: Instant) {
         let deadline = now + budget;
-        if deadline < self.deadline && self.rung < Rung::Quit {
+        if deadline < self.deadline && self.step < ShutdownStep::Quit {
             self.deadline = deadline;
-            self.step_on(self.rung, now);
+            self.enter(self.step, now);
         }
     }
 
-    fn step_on(&mut self, rung: Rung, now: Instant) {
-        self.rung = rung;
+    fn enter(&mut self, step: ShutdownStep, now: Instant) {
+        self.step = step;
         let left = self.deadline.saturating_duration_since(now);
-        self.next = match rung {
-            Rung::Agent if self.button => Some(now + left / 3),
-            Rung::Agent => Some(self.deadline),
-            Rung::Acpi if self.no_repeat => Some(self.deadline),
-            Rung::Acpi => Some(now + left / 2),
-            Rung::AcpiAgain => Some(self.deadline),
-            Rung::Quit => Some(now + QUIT_GRACE),
-            Rung::Kill => None,
+        self.next = match step {
+            ShutdownStep::Agent if self.button => Some(now + left / 3),
+            ShutdownStep::Agent => Some(self.deadline),
+            ShutdownStep::Acpi if self.no_repeat => Some(self.deadline),
+            ShutdownStep::Acpi => Some(now + left / 2),
+            ShutdownStep::AcpiAgain => Some(self.deadline),
+            ShutdownStep::Quit => Some(now + QUIT_GRACE),
+            ShutdownStep::Kill => None,
         };
     }
 }
@@ -145,25 +145,36 @@ mod tests {
         ShutdownOptions { timeout: Duration::from_secs(seconds), force: false, no_repeat: false }
     }
 
-    fn climb_all(mut ladder: Ladder, start: Instant) -> Vec<(Rung, u64)> {
-        let mut rungs = vec![(ladder.rung(), 0)];
+    fn all_steps(mut ladder: Ladder, start: Instant) -> Vec<(ShutdownStep, u64)> {
+        let mut steps = vec![(ladder.step(), 0)];
         while let Some(next) = ladder.next() {
-            let rung = ladder.climb(next);
-            rungs.push((rung, next.duration_since(start).as_secs()));
+            let step = ladder.advance(next);
+            steps.push((step, next.duration_since(start).as_secs()));
         }
-        rungs
+        steps
     }
 
     #[test]
     fn the_budget_is_shared_out() {
         let now = Instant::now();
         assert_eq!(
-            climb_all(Ladder::start(options(30), true, true, now), now),
-            [(Rung::Agent, 0), (Rung::Acpi, 10), (Rung::AcpiAgain, 20), (Rung::Quit, 30), (Rung::Kill, 35)]
+            all_steps(Ladder::start(options(30), true, true, now), now),
+            [
+                (ShutdownStep::Agent, 0),
+                (ShutdownStep::Acpi, 10),
+                (ShutdownStep::AcpiAgain, 20),
+                (ShutdownStep::Quit, 30),
+                (ShutdownStep::Kill, 35)
+            ]
         );
         assert_eq!(
-            climb_all(Ladder::start(options(30), false, true, now), now),
-            [(Rung::Acpi, 0), (Rung::AcpiAgain, 15), (Rung::Quit, 30), (Rung::Kill, 35)]
+            all_steps(Ladder::start(options(30), false, true, now), now),
+            [
+                (ShutdownStep::Acpi, 0),
+                (ShutdownStep::AcpiAgain, 15),
+                (ShutdownStep::Quit, 30),
+                (ShutdownStep::Kill, 35)
+            ]
         );
     }
 
@@ -171,12 +182,12 @@ mod tests {
     fn a_machine_without_a_button_has_none_pressed() {
         let now = Instant::now();
         assert_eq!(
-            climb_all(Ladder::start(options(30), true, false, now), now),
-            [(Rung::Agent, 0), (Rung::Quit, 30), (Rung::Kill, 35)]
+            all_steps(Ladder::start(options(30), true, false, now), now),
+            [(ShutdownStep::Agent, 0), (ShutdownStep::Quit, 30), (ShutdownStep::Kill, 35)]
         );
         assert_eq!(
-            climb_all(Ladder::start(options(30), false, false, now), now),
-            [(Rung::Quit, 0), (Rung::Kill, 5)]
+            all_steps(Ladder::start(options(30), false, false, now), now),
+            [(ShutdownStep::Quit, 0), (ShutdownStep::Kill, 5)]
         );
     }
 
@@ -184,11 +195,14 @@ mod tests {
     fn asking_can_be_left_out_or_done_once() {
         let now = Instant::now();
         let force = ShutdownOptions { force: true, ..options(30) };
-        assert_eq!(climb_all(Ladder::start(force, true, true, now), now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
+        assert_eq!(
+            all_steps(Ladder::start(force, true, true, now), now),
+            [(ShutdownStep::Quit, 0), (ShutdownStep::Kill, 5)]
+        );
         let once = ShutdownOptions { no_repeat: true, ..options(30) };
         assert_eq!(
-            climb_all(Ladder::start(once, false, true, now), now),
-            [(Rung::Acpi, 0), (Rung::Quit, 30), (Rung::Kill, 35)]
+            all_steps(Ladder::start(once, false, true, now), now),
+            [(ShutdownStep::Acpi, 0), (ShutdownStep::Quit, 30), (ShutdownStep::Kill, 35)]
         );
     }
 
@@ -199,22 +213,27 @@ mod tests {
         ladder.end_within(Duration::from_secs(30), now);
         ladder.end_within(Duration::from_secs(60), now);
         assert_eq!(
-            climb_all(ladder, now),
-            [(Rung::Acpi, 0), (Rung::AcpiAgain, 15), (Rung::Quit, 30), (Rung::Kill, 35)]
+            all_steps(ladder, now),
+            [
+                (ShutdownStep::Acpi, 0),
+                (ShutdownStep::AcpiAgain, 15),
+                (ShutdownStep::Quit, 30),
+                (ShutdownStep::Kill, 35)
+            ]
         );
         let mut ladder = Ladder::start(options(3600), false, true, now);
-        ladder.jump(Rung::Quit, now);
+        ladder.jump(ShutdownStep::Quit, now);
         ladder.end_within(Duration::ZERO, now);
-        assert_eq!(climb_all(ladder, now), [(Rung::Quit, 0), (Rung::Kill, 5)]);
+        assert_eq!(all_steps(ladder, now), [(ShutdownStep::Quit, 0), (ShutdownStep::Kill, 5)]);
     }
 
     #[test]
     fn a_jump_never_goes_down() {
         let now = Instant::now();
         let mut ladder = Ladder::start(options(30), false, true, now);
-        assert!(ladder.jump(Rung::Quit, now));
-        assert!(!ladder.jump(Rung::Quit, now));
-        assert!(ladder.jump(Rung::Kill, now));
+        assert!(ladder.jump(ShutdownStep::Quit, now));
+        assert!(!ladder.jump(ShutdownStep::Quit, now));
+        assert!(ladder.jump(ShutdownStep::Kill, now));
         assert_eq!(ladder.next(), None);
     }
 }

@@ -21,11 +21,11 @@ use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
 use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
 
-use super::bus::{Bus, Pulse};
+use super::bus::{Bus, WatchedState};
 use super::changes;
 use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
-use super::handle::{Ask, RawTurn};
+use super::handle::{OwnerRequest, RawTurn};
 use super::ladder::Ladder;
 use super::parts::{Devices, Qemu};
 use super::signals::{Requests, Signals};
@@ -47,7 +47,7 @@ use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::outcome::{Evidence, Outcome};
 use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
-use crate::vm::state::status::{Published, Status, Told};
+use crate::vm::state::status::{CachedStatus, Published, Status};
 
 /// How long the events that QEMU wrote before its end may take to be read after it.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -55,8 +55,8 @@ const LAST_EVENTS: Duration = Duration::from_secs(2);
 /// The way back to whoever asked.
 pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
 /// What finished work does to the owner.
-pub(super) type Settle = Box<dyn FnOnce(&mut Owner) + Send>;
-type Work = Pin<Box<dyn Future<Output = Settle> + Send>>;
+pub(super) type Completion = Box<dyn FnOnce(&mut Owner) + Send>;
+type Work = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
 /// Somebody who waits for a device to go.
 pub(super) struct Removal {
@@ -77,8 +77,8 @@ pub(super) struct Owner {
     pub(super) files: Files,
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
-    pulse: watch::Sender<Pulse>,
-    told: Told,
+    watched: watch::Sender<WatchedState>,
+    cached_status: CachedStatus,
     pub(super) journal: Journal,
     /// What is going on that nothing may come in between of.
     pub(super) busy: Option<String>,
@@ -97,7 +97,7 @@ pub(super) struct Owner {
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
-    pub(super) inbox: mpsc::Receiver<Ask>,
+    pub(super) inbox: mpsc::Receiver<OwnerRequest>,
     pub(super) signals: Signals,
     pub(super) signalled: Requests,
     pub(super) ladder: Option<Ladder>,
@@ -113,7 +113,7 @@ pub(super) struct Owner {
 }
 
 /// What an owner is made of.
-pub(super) struct Parts {
+pub(super) struct OwnerParts {
     pub(super) description: Description,
     pub(super) qemu: Qemu,
     pub(super) devices: Devices,
@@ -121,15 +121,26 @@ pub(super) struct Parts {
     pub(super) files: Files,
     pub(super) state: Arc<StateDir>,
     pub(super) bus: Bus,
-    pub(super) pulse: watch::Sender<Pulse>,
-    pub(super) told: Told,
-    pub(super) inbox: mpsc::Receiver<Ask>,
+    pub(super) watched: watch::Sender<WatchedState>,
+    pub(super) cached_status: CachedStatus,
+    pub(super) inbox: mpsc::Receiver<OwnerRequest>,
     pub(super) signals: Signals,
 }
 
 impl Owner {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { description, qemu, devices, files, state, bus, pulse, told, inbox, signals } = parts;
+    pub(super) fn new(parts: OwnerParts) -> Self {
+        let OwnerParts {
+            description,
+            qemu,
+            devices,
+            files,
+            state,
+            bus,
+            watched,
+            cached_status,
+            inbox,
+            signals,
+        } = parts;
         let Description { origin, facts } = description;
         let Qemu { process, session, events, agent, started, .. } = qemu;
         let Devices { machine, inventory, journal, plugged, images } = devices;
@@ -145,8 +156,8 @@ impl Owner {
             files,
             state,
             bus,
-            pulse,
-            told,
+            watched,
+            cached_status,
             journal,
             busy: None,
             abort: None,
@@ -184,74 +195,74 @@ impl Owner {
                     Some(delivery) => self.on_delivery(delivery),
                     None => self.on_silence(),
                 },
-                Some(settle) = self.work.next() => settle(&mut self),
-                Some(ask) = self.inbox.recv() => match ask {
+                Some(complete) = self.work.next() => complete(&mut self),
+                Some(request) = self.inbox.recv() => match request {
                     // a question changes nothing
-                    Ask::Status(reply) if !self.is_wrapped() => {
+                    OwnerRequest::Status(reply) if !self.is_wrapped() => {
                         let status = Arc::new(self.status());
                         if !taken::status_asked(&mut self) {
-                            self.told.set(Arc::clone(&status));
+                            self.cached_status.set(Arc::clone(&status));
                         }
                         // the asker may have gone: nothing to do then
                         let _ = reply.send(status);
                         continue;
                     }
-                    ask => self.on_ask(ask),
+                    request => self.on_request(request),
                 },
                 signal = self.signals.next() => self.on_signal(signal),
-                () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.climb(),
+                () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.advance(),
             }
-            self.told.forget();
-            self.beat();
+            self.cached_status.forget();
+            self.publish_state();
         };
-        self.told.forget();
+        self.cached_status.forget();
         // what QEMU said before it ended may still be on its way
         while let Ok(Some(delivery)) = tokio::time::timeout(LAST_EVENTS, self.events.next()).await {
             self.on_delivery(delivery);
         }
-        let words = self.process.last_words().await;
+        let words = self.process.stderr_tail().await;
         if self.oom_kills.happened() == Some(true) {
             self.evidence.out_of_memory();
         }
         self.inventory.run_state = RunState::Off;
-        self.told.set(Arc::new(self.status()));
-        self.evidence.verdict(exit, words)
+        self.cached_status.set(Arc::new(self.status()));
+        self.evidence.outcome(exit, words)
     }
 
     /// Tells those who watch, if anything changed.
-    fn beat(&mut self) {
-        let now = Pulse {
+    fn publish_state(&mut self) {
+        let now = WatchedState {
             run_state: self.inventory.run_state,
             panicked: self.evidence.has_panicked(),
             stopping: self.ladder.is_some(),
             nothing_to_boot: self.nothing_to_boot,
         };
         let mut before = now;
-        self.pulse.send_if_modified(|pulse| {
-            before = std::mem::replace(pulse, now);
+        self.watched.send_if_modified(|watched| {
+            before = std::mem::replace(watched, now);
             before != now
         });
         // that has an event of its own
-        if (Pulse { nothing_to_boot: now.nothing_to_boot, ..before }) != now {
-            self.bus.tell("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
+        if (WatchedState { nothing_to_boot: now.nothing_to_boot, ..before }) != now {
+            self.bus.publish("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
         }
     }
 
-    fn on_ask(&mut self, ask: Ask) {
-        match ask {
+    fn on_request(&mut self, request: OwnerRequest) {
+        match request {
             // of a VM that others change, too: nothing that was told of it holds
-            Ask::Status(reply) => {
+            OwnerRequest::Status(reply) => {
                 look::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
-            Ask::Change(change, turn, reply) if change.rules().fresh_inventory => {
+            OwnerRequest::Change(change, turn, reply) if change.rules().fresh_inventory => {
                 look::refreshed(self, |owner| owner.start_change(change, turn, reply));
             }
-            Ask::Change(change, turn, reply) => self.start_change(change, turn, reply),
-            Ask::Raw(command, turn, reply) => changes::raw(self, &command, |result| {
+            OwnerRequest::Change(change, turn, reply) => self.start_change(change, turn, reply),
+            OwnerRequest::Raw(command, turn, reply) => changes::raw(self, &command, |result| {
                 drop(turn);
                 drop(reply.send(result));
             }),
-            Ask::Shutdown(options) => self.shut_down(options),
+            OwnerRequest::Shutdown(options) => self.shut_down(options),
         }
     }
 
@@ -309,7 +320,7 @@ impl Owner {
 
     /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
     fn forwards(&self) -> Vec<Published> {
-        let published = self.inventory.forwards_asked_for().map(|bound| self.inventory.published(bound));
+        let published = self.inventory.requested_forwards().map(|bound| self.inventory.published(bound));
         let mut forwards: Vec<Published> = published.collect();
         forwards.sort_by_key(|Published { forward, .. }| {
             (forward.guest, forward.protocol.to_string(), forward.host)
@@ -337,7 +348,7 @@ impl Owner {
             owner.nothing_to_boot = found;
             if let Some(found) = found {
                 log::info!("{}", found.message());
-                owner.bus.tell("VMRUN_NOTHING_TO_BOOT", json!({ "message": found.message() }));
+                owner.bus.publish("VMRUN_NOTHING_TO_BOOT", json!({ "message": found.message() }));
             }
             owner.follow_boot(watch);
         });
@@ -359,7 +370,7 @@ impl Owner {
     ) {
         self.work.push(Box::pin(async move {
             let result = future.await;
-            Box::new(move |owner: &mut Self| then(owner, result)) as Settle
+            Box::new(move |owner: &mut Self| then(owner, result)) as Completion
         }));
     }
 
@@ -407,11 +418,11 @@ impl Owner {
         match delivery {
             Delivery::Event(event) => {
                 super::events::handle(self, &event);
-                self.bus.pass_on(&event);
+                self.bus.publish_qemu(&event);
             }
             Delivery::Lost(count) => {
                 log::warn!("{count} events of QEMU were lost: more, or longer ones, came than could be kept");
-                self.bus.tell("VMRUN_EVENTS_LOST", json!({ "count": count }));
+                self.bus.publish("VMRUN_EVENTS_LOST", json!({ "count": count }));
                 super::events::catch_up(self);
             }
         }

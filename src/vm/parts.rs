@@ -9,7 +9,7 @@ use super::console::Console;
 use super::guest::agent::AgentLink;
 use super::launch::prepare::Shares;
 use super::launch::process::Process;
-use super::launch::sockets::Doors;
+use super::launch::sockets::ControlSockets;
 use super::signals::Signals;
 use super::state::images::Images;
 use super::state::inventory::Inventory;
@@ -37,7 +37,7 @@ pub(super) struct Home {
     pub(super) run: Arc<RunDir>,
     pub(super) state: Arc<StateDir>,
     /// The sockets for clients, until they are taken.
-    pub(super) control: Option<Doors>,
+    pub(super) control: Option<ControlSockets>,
     /// The socket of `--qmp`, which goes with the VM.
     pub(super) user_qmp: Option<PathBuf>,
 }

@@ -8,17 +8,17 @@ use tokio::sync::{mpsc, watch};
 use crate::host::dirs::{remove_ephemeral, remove_socket};
 use crate::spec::VmName;
 
-use super::bus::{Bus, Pulse};
+use super::bus::{Bus, WatchedState};
 use super::handle::{Handle, INBOX_LENGTH, RawTurns};
-use super::owner::{Owner, Parts};
+use super::owner::{Owner, OwnerParts};
 use super::parts::{Assembly, Home};
 use crate::vm::launch::prepare::Shares;
-use crate::vm::launch::sockets::{Doors, remove_screen};
+use crate::vm::launch::sockets::{ControlSockets, remove_screen};
 use crate::vm::state::opened::Files;
 use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
 use crate::vm::state::record;
 use crate::vm::state::run_state::RunState;
-use crate::vm::state::status::Told;
+use crate::vm::state::status::CachedStatus;
 
 /// A VM that runs.
 pub struct Running {
@@ -38,31 +38,31 @@ impl Running {
         let bus = Bus::default();
         let run_state = devices.inventory.run_state;
         let panicked = run_state == RunState::Panicked;
-        let (pulse, beats) =
-            watch::channel(Pulse { run_state, panicked, stopping: false, nothing_to_boot: None });
+        let (watched, watched_receiver) =
+            watch::channel(WatchedState { run_state, panicked, stopping: false, nothing_to_boot: None });
         let (outcome, ended) = watch::channel(None);
-        let told = Told::default();
+        let cached_status = CachedStatus::default();
         let handle = Handle {
             inbox,
             raw_turns: RawTurns::new(),
             outcome: ended,
-            pulse: beats,
-            told: told.clone(),
+            watched: watched_receiver,
+            cached_status: cached_status.clone(),
             agent: qemu.agent.clone(),
             console,
             bus: bus.clone(),
         };
         let (files, agent_open) = (Files::of(qemu.process.pid()), qemu.agent_open);
         let state = Arc::clone(&home.state);
-        let mut owner = Owner::new(Parts {
+        let mut owner = Owner::new(OwnerParts {
             description,
             qemu,
             devices,
             files,
             state,
             bus,
-            pulse,
-            told,
+            watched,
+            cached_status,
             inbox: asks,
             signals,
         });
@@ -90,7 +90,7 @@ impl Running {
     }
 
     /// The sockets for clients, which listen since before QEMU was started; they can be taken once.
-    pub fn take_doors(&mut self) -> std::io::Result<Doors> {
+    pub fn take_control_sockets(&mut self) -> std::io::Result<ControlSockets> {
         self.home.control.take().ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 

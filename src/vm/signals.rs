@@ -141,7 +141,7 @@ impl Signals {
                     let before = std::mem::replace(typed, sys::typed_interrupts());
                     if *typed == before { EndSignal::sent("SIGINT") } else { EndSignal::typed("SIGINT") }
                 }
-                () = heard(hup) => EndSignal::sent("SIGHUP"),
+                () = received(hup) => EndSignal::sent("SIGHUP"),
             },
             Source::None => std::future::pending().await,
             Source::Ignored { .. } => std::future::pending().await,
@@ -154,7 +154,7 @@ impl Signals {
     }
 }
 
-async fn heard(signal: &mut Option<Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => _ = signal.recv().await,
         None => std::future::pending().await,

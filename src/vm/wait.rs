@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::spec::Condition;
 
-use super::bus::{Heard, Pulse};
+use super::bus::{BusEvent, WatchedState};
 use super::console::{From, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
@@ -98,7 +98,7 @@ impl Handle {
                 () = tokio::time::sleep_until(not_booted.unwrap_or(started)), if not_booted.is_some() => {
                     not_booted = None;
                     // it may have been reset meanwhile
-                    let Some(found) = self.pulse.borrow().nothing_to_boot else { continue };
+                    let Some(found) = self.watched.borrow().nothing_to_boot else { continue };
                     return Err(not_bootable(&described, found));
                 }
                 outcome = self.ended() => {
@@ -128,8 +128,8 @@ impl Handle {
 
     /// Resolves when the guest panics; never, with `false`, once the VM has ended.
     pub(super) async fn panicked(&self) -> bool {
-        let mut pulse = self.pulse.clone();
-        let panicked = pulse.wait_for(|pulse| pulse.panicked).await.is_ok();
+        let mut watched = self.watched.clone();
+        let panicked = watched.wait_for(|watched| watched.panicked).await.is_ok();
         if !panicked {
             std::future::pending::<()>().await;
         }
@@ -138,9 +138,10 @@ impl Handle {
 
     /// Resolves when the firmware has found nothing to boot, and what is waited for needs a guest that runs.
     async fn finds_nothing_to_boot(&self, wait: &Wait) {
-        let mut pulse = self.pulse.clone();
-        let found = |pulse: &Pulse| pulse.nothing_to_boot.is_some_and(|found| needs_guest(wait, found));
-        if pulse.wait_for(found).await.is_err() {
+        let mut watched = self.watched.clone();
+        let found =
+            |watched: &WatchedState| watched.nothing_to_boot.is_some_and(|found| needs_guest(wait, found));
+        if watched.wait_for(found).await.is_err() {
             // the VM has ended: whoever waits for that answers
             std::future::pending().await
         }
@@ -152,10 +153,10 @@ impl Handle {
         reader: Option<Reader>,
     ) -> Result<(Condition, Value), ChangeError> {
         let details = match &condition {
-            Condition::Running => self.state(|pulse| pulse.run_state == RunState::Running).await,
+            Condition::Running => self.state(|watched| watched.run_state == RunState::Running).await,
             Condition::Paused => {
                 let paused = |state| !matches!(state, RunState::Running | RunState::Starting | RunState::Off);
-                self.state(move |pulse| paused(pulse.run_state)).await
+                self.state(move |watched| paused(watched.run_state)).await
             }
             Condition::Exit => match self.ended().await {
                 Some(outcome) => json!({ "outcome": outcome }),
@@ -173,9 +174,9 @@ impl Handle {
         Ok((condition, details))
     }
 
-    async fn state(&self, wanted: impl Fn(&Pulse) -> bool) -> Value {
-        let mut pulse = self.pulse.clone();
-        let state = pulse.wait_for(|pulse| wanted(pulse)).await.map(|pulse| pulse.run_state).ok();
+    async fn state(&self, wanted: impl Fn(&WatchedState) -> bool) -> Value {
+        let mut watched = self.watched.clone();
+        let state = watched.wait_for(|watched| wanted(watched)).await.map(|watched| watched.run_state).ok();
         match state {
             Some(state) => json!({ "state": state }),
             // the VM has ended: whoever waits for that answers
@@ -184,10 +185,10 @@ impl Handle {
     }
 
     async fn event(&self, name: &str) -> Value {
-        let mut listener = self.bus.listen(None);
+        let mut subscriber = self.bus.subscribe(None);
         loop {
-            match listener.next().await {
-                Some(Heard::Record(record)) if record.name == name => {
+            match subscriber.next().await {
+                Some(BusEvent::Record(record)) if record.name == name => {
                     return json!({ "event": record.name, "data": record.data });
                 }
                 Some(_) => {}

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::control::error::WireError;
 use crate::control::wire;
-use crate::vm::{Handle, Heard, Listener};
+use crate::vm::{BusEvent, Handle, Subscriber};
 
 use super::method::{EndedVm, Stream, StreamMethod, method};
 
@@ -26,8 +26,8 @@ impl Stream for Events {}
 impl StreamMethod for Events {
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<EventReply, WireError>>, WireError> {
         let since = self.since.map(|since| u64::try_from(since).unwrap_or(0));
-        let listener = vm.bus.listen(since);
-        let subscription = Subscription { listener, names: self.names, vm: vm.clone(), begun: false };
+        let subscriber = vm.bus.subscribe(since);
+        let subscription = Subscription { subscriber, names: self.names, vm: vm.clone(), begun: false };
         Ok(stream::unfold(subscription, |mut subscription| async move {
             let reply = subscription.next().await?;
             Some((Ok(reply), subscription))
@@ -41,7 +41,7 @@ impl StreamMethod for Events {
 }
 
 struct Subscription {
-    listener: Listener,
+    subscriber: Subscriber,
     names: Option<Vec<String>>,
     vm: Handle,
     begun: bool,
@@ -54,13 +54,13 @@ impl Subscription {
             return Some(EventReply { event: None, lost: None });
         }
         loop {
-            let heard = tokio::select! { biased;
-                heard = self.listener.next() => heard?,
+            let event = tokio::select! { biased;
+                event = self.subscriber.next() => event?,
                 _ = self.vm.ended() => return None,
             };
-            let record = match heard {
-                Heard::Lost(count) => return Some(EventReply { event: None, lost: Some(count) }),
-                Heard::Record(record) => record,
+            let record = match event {
+                BusEvent::Lost(count) => return Some(EventReply { event: None, lost: Some(count) }),
+                BusEvent::Record(record) => record,
             };
             if self.names.as_ref().is_none_or(|names| names.contains(&record.name)) {
                 let event = Event {

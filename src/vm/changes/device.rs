@@ -20,7 +20,7 @@ const ROOT_BUS: &str = "pcie.0";
 
 /// What kind of bus a driver wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wants {
+enum Requirement {
     Slot,
     Usb,
     Scsi,
@@ -31,7 +31,7 @@ enum Wants {
 /// Plugs a device; its place is found unless the properties name one.
 pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     let DeviceSpec { driver, id, properties } = device;
-    let id = match plug::book(owner, id, "dev", &driver, Kind::Other) {
+    let id = match plug::reserve(owner, id, "dev", &driver, Kind::Other) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
@@ -41,20 +41,20 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     let work = async move {
         let driver = model(&session, driver, full_name).await?;
         let typed = properties::typed(&session, &driver, &properties).await?;
-        let wants = match typed.get("bus") {
+        let requirement = match typed.get("bus") {
             Some(bus) => {
                 check_bus(&session, &driver, bus.as_str().unwrap_or_default()).await?;
-                Wants::Nothing
+                Requirement::Nothing
             }
-            None => wants(&session, &driver).await?,
+            None => requirement(&session, &driver).await?,
         };
         if family == Family::Ccw {
             check_pci_on_ccw(&session, &driver).await?;
         }
-        Ok((driver, typed, wants))
+        Ok((driver, typed, requirement))
     };
     owner.spawn(work, move |owner, result: Result<_, ChangeError>| match result {
-        Ok((driver, typed, wants)) => go(owner, id, driver, typed, wants, reply),
+        Ok((driver, typed, requirement)) => go(owner, id, driver, typed, requirement, reply),
         Err(error) => plug::abandon(owner, &id, reply, error),
     });
 }
@@ -69,18 +69,18 @@ async fn model(session: &Session, driver: String, full_name: String) -> Result<S
 }
 
 /// Asks QEMU what the driver is, since names tell it for the best known only.
-async fn wants(session: &Session, driver: &str) -> Result<Wants, ChangeError> {
-    for (family, wants) in [
-        ("pci-device", Wants::Slot),
-        ("usb-device", Wants::Usb),
-        ("scsi-device", Wants::Scsi),
-        ("virtio-ccw-device", Wants::Slot),
+async fn requirement(session: &Session, driver: &str) -> Result<Requirement, ChangeError> {
+    for (family, requirement) in [
+        ("pci-device", Requirement::Slot),
+        ("usb-device", Requirement::Usb),
+        ("scsi-device", Requirement::Scsi),
+        ("virtio-ccw-device", Requirement::Slot),
     ] {
         if is_a(session, driver, family).await? {
-            return Ok(wants);
+            return Ok(requirement);
         }
     }
-    Ok(Wants::Nothing)
+    Ok(Requirement::Nothing)
 }
 
 /// QEMU's types of buses, as its tree names them, by the family of models that goes there.
@@ -152,25 +152,25 @@ fn go(
     id: DeviceId,
     driver: String,
     mut properties: Map<String, Value>,
-    wants: Wants,
+    requirement: Requirement,
     reply: Reply,
 ) {
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
         entry.driver.clone_from(&driver);
     }
-    let bus = match wants {
-        Wants::Slot => plug::take_slot(owner, id.as_str()),
-        Wants::Usb => plug::ensure_controller(owner, Controller::Usb)
+    let bus = match requirement {
+        Requirement::Slot => plug::take_slot(owner, id.as_str()),
+        Requirement::Usb => plug::ensure_controller(owner, Controller::Usb)
             .map(|()| owner.machine.usb_bus().map(str::to_owned)),
-        Wants::Scsi => plug::ensure_controller(owner, Controller::Scsi)
+        Requirement::Scsi => plug::ensure_controller(owner, Controller::Scsi)
             .map(|()| Some(owner.machine.scsi_bus().to_owned())),
-        Wants::Nothing => named_slot(owner, &id, &properties),
+        Requirement::Nothing => named_slot(owner, &id, &properties),
     };
     let bus = match bus {
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
-    if let (Some(bus), Wants::Nothing) = (&bus, wants) {
+    if let (Some(bus), Requirement::Nothing) = (&bus, requirement) {
         properties.insert("bus".to_owned(), json!(bus));
     }
     let device = ExtraDevice { driver, id: id.clone(), properties };

@@ -41,7 +41,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         limits: Limits::default(),
         options: disk.options,
     });
-    let id = match plug::book(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
+    let id = match plug::reserve(owner, disk.id.clone(), "disk", disk.bus.as_str(), kind) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };

@@ -11,7 +11,7 @@ use crate::spec::{Forward, Networking};
 
 use super::answer;
 use crate::vm::changes::change::{Done, ForwardPattern};
-use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Bound;
 use crate::vm::state::origin::{Network, Origin};
@@ -54,7 +54,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
             Ok(forward) => {
                 let bound = Bound { forward, netdev };
                 let published = owner.inventory.published(&bound);
-                book(owner, bound);
+                add_to_inventory(owner, bound);
                 answer(reply, Ok(Done::Forward(published)));
             }
             Err(error) => look_again(owner, reply, error),
@@ -62,7 +62,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
     });
 }
 
-fn book(owner: &mut Owner, bound: Bound) {
+fn add_to_inventory(owner: &mut Owner, bound: Bound) {
     if !owner.inventory.forwards.contains(&bound) {
         tell(owner, "VMRUN_FORWARD_ADDED", &bound);
         owner.inventory.forwards.push(bound);
@@ -75,7 +75,7 @@ fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
     owner.command(&Command::hmp("info usernet"), move |owner, text| {
         let text = text.ok();
         for line in usernet(text.as_ref().and_then(Value::as_str).unwrap_or_default()) {
-            book(owner, line.into());
+            add_to_inventory(owner, line.into());
         }
         answer(reply, Err(error));
     });
@@ -153,7 +153,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     let bound = match meant.as_slice() {
         [only] => (*only).clone(),
         [] => {
-            let all = owner.inventory.forwards_asked_for();
+            let all = owner.inventory.requested_forwards();
             let list: Vec<String> = all.map(|bound| bound.forward.to_string()).collect();
             let has = if list.is_empty() {
                 "it has none".to_owned()
@@ -176,7 +176,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
                 HostfwdError::NotFound => ChangeError::no_such("forward", forward),
                 error => ChangeError::new(
                     ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
-                    error.told(),
+                    error.with_causes(),
                 ),
             })
         });
@@ -203,6 +203,6 @@ pub(super) fn gone_with(owner: &mut Owner, netdev: &str) {
 
 fn tell(owner: &Owner, name: &str, bound: &Bound) {
     if !bound.is_probe() {
-        owner.bus.tell(name, json!({ "forward": bound.forward.to_string() }));
+        owner.bus.publish(name, json!({ "forward": bound.forward.to_string() }));
     }
 }

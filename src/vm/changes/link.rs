@@ -34,7 +34,7 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
             false => error.into(),
         });
         let done = result.and_then(|_| {
-            told(owner, &id, up);
+            set_link_state(owner, &id, up);
             let entry = owner.inventory.device(&id).cloned();
             entry.map(Box::new).map(Done::Device).ok_or_else(|| ChangeError::no_such("network card", &id))
         });
@@ -76,7 +76,7 @@ fn meant(owner: &Owner, id: Option<String>) -> Result<String, ChangeError> {
 }
 
 /// QEMU has set the link of a card, named by its own id or its back-end's.
-pub(super) fn told(owner: &mut Owner, name: &str, up: bool) {
+pub(super) fn set_link_state(owner: &mut Owner, name: &str, up: bool) {
     let id = owner.inventory.nics().find_map(|(entry, nic)| {
         (entry.id.as_str() == name || nic.netdev == name).then(|| entry.id.to_string())
     });
@@ -85,6 +85,6 @@ pub(super) fn told(owner: &mut Owner, name: &str, up: bool) {
     if std::mem::replace(&mut nic.link_up, up) != up {
         let nic = nic.clone();
         owner.journal.card_is(&id, &nic);
-        owner.bus.tell("VMRUN_LINK", json!({ "nic": id, "up": up }));
+        owner.bus.publish("VMRUN_LINK", json!({ "nic": id, "up": up }));
     }
 }

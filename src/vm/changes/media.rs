@@ -74,7 +74,7 @@ fn insert(owner: &mut Owner, id: String, image: Opened, reply: Reply) {
                 foreign: false,
                 ..facts
             };
-            settle(owner, &id, facts, old, reply);
+            finish_change(owner, &id, facts, old, reply);
         });
     });
 }
@@ -113,7 +113,7 @@ fn take_out(owner: &mut Owner, id: String, force: bool, reply: Reply) {
         let old = facts.own_node().map(str::to_owned);
         let facts =
             DiskFacts { file: None, format: None, size_bytes: None, node: None, identity: None, ..facts };
-        settle(owner, &id, facts, old, reply);
+        finish_change(owner, &id, facts, old, reply);
     });
 }
 
@@ -124,7 +124,7 @@ fn tray_is_held(error: &ChangeError) -> bool {
 }
 
 /// Books what is in the drive now, and closes the image of what was in it: not before it is out of the drive for good.
-fn settle(owner: &mut Owner, id: &str, facts: DiskFacts, old: Option<String>, reply: Reply) {
+fn finish_change(owner: &mut Owner, id: &str, facts: DiskFacts, old: Option<String>, reply: Reply) {
     let done = match owner.inventory.device_mut(id) {
         Some(entry) => {
             entry.kind = Kind::Disk(facts);

@@ -28,7 +28,7 @@ pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
         return answer(reply, Err(error));
     }
     let driver = io::card_driver(&owner.machine, nic.model);
-    let id = match plug::book(owner, nic.id.clone(), "nic", &driver, Kind::Other) {
+    let id = match plug::reserve(owner, nic.id.clone(), "nic", &driver, Kind::Other) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };

@@ -17,7 +17,7 @@ use crate::vm::state::opened::{self, ImageNodes};
 use crate::vm::state::plugged::Plugged;
 
 /// Books a device that is about to be plugged, so that its id is taken from now on.
-pub(super) fn book(
+pub(super) fn reserve(
     owner: &mut Owner,
     wanted: Option<DeviceId>,
     prefix: &'static str,
@@ -130,7 +130,7 @@ pub(super) fn plug(
 ) {
     let commands = Plugged::commands(&steps);
     owner.run_plan(steps, move |owner, result| {
-        owner.journal.settled(id.as_str());
+        owner.journal.finished(id.as_str());
         match result {
             Ok(_) => {
                 owner.plugged.add(id.as_str(), commands);
@@ -165,7 +165,7 @@ pub(super) fn plug_with_image(
         // the lock for writing is taken only here
         Ok(()) => owner.run_plan(steps, move |owner, result| match result {
             Ok(_) => {
-                owner.journal.settled(id.as_str());
+                owner.journal.finished(id.as_str());
                 owner.plugged.add(id.as_str(), commands);
                 committed(owner, &id, reply);
             }
@@ -256,7 +256,7 @@ pub(super) fn end_thread(owner: &mut Owner, disk: String, then: impl FnOnce(&mut
 /// Strikes a booked device off and tells why.
 pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: ChangeError) {
     owner.inventory.remove(id.as_str());
-    owner.journal.settled(id.as_str());
+    owner.journal.finished(id.as_str());
     answer(reply, Err(error));
 }
 
@@ -268,6 +268,6 @@ pub(super) fn committed(owner: &mut Owner, id: &DeviceId, reply: Reply) {
 
 fn commit(owner: &mut Owner, id: &str) {
     if let Some(entry) = owner.inventory.commit(id) {
-        owner.bus.tell("VMRUN_DEVICE_ADDED", json!({ "id": entry.id, "driver": entry.driver }));
+        owner.bus.publish("VMRUN_DEVICE_ADDED", json!({ "id": entry.id, "driver": entry.driver }));
     }
 }

@@ -118,7 +118,7 @@ pub(in super::super) fn raw(
     owner.command(command, move |owner, result| match result {
         Ok(value) if link.is_some() => {
             if let Some((name, up)) = link {
-                link::told(owner, &name, up);
+                link::set_link_state(owner, &name, up);
             }
             then(Ok(value));
         }

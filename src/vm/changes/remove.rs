@@ -214,9 +214,9 @@ fn gone(owner: &mut Owner, id: &str) {
         forward::gone_with(owner, &nic.netdev);
         owner.journal.card_gone(id);
     }
-    owner.journal.settled(id);
+    owner.journal.finished(id);
     owner.plugged.remove(id);
-    owner.bus.tell("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
+    owner.bus.publish("VMRUN_DEVICE_REMOVED", json!({ "id": id }));
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Ok(Done::Removed));
     }
@@ -239,7 +239,7 @@ fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
     if let Some(entry) = owner.inventory.device_mut(id) {
         entry.phase = Phase::Present;
     }
-    owner.journal.settled(id);
+    owner.journal.finished(id);
     for removal in owner.removals.remove(id).unwrap_or_default() {
         answer(removal.reply, Err(error.clone()));
     }

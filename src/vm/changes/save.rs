@@ -46,7 +46,7 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         record,
         cards: owner.journal.cards().clone(),
         limits,
-        forwards: owner.inventory.forwards_asked_for().map(|bound| bound.forward).collect(),
+        forwards: owner.inventory.requested_forwards().map(|bound| bound.forward).collect(),
         images: opened::identities(&opened::images_of(&spec, &owner.journal.pending().images)),
         present: present(&owner.inventory),
         spec,
@@ -111,5 +111,5 @@ fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
         let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
         return Err(error.hint("a VM that is to be saved must be started without `--ephemeral`"));
     }
-    snapshot::settled(owner).map(|()| spec)
+    snapshot::check_settled(owner).map(|()| spec)
 }

@@ -63,11 +63,11 @@ fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
         let kind = ErrorKind::NotNow { state: state.to_string() };
         return Err(ChangeError::new(kind, format!("a VM that is {state} cannot be put into a snapshot")));
     }
-    settled(owner)
+    check_settled(owner)
 }
 
 /// Devices that are on their way in or out belong to no state that could be come back to.
-pub(super) fn settled(owner: &Owner) -> Result<(), ChangeError> {
+pub(super) fn check_settled(owner: &Owner) -> Result<(), ChangeError> {
     match owner.inventory.devices().find(|entry| entry.phase != Phase::Present) {
         None => Ok(()),
         Some(entry) => {
@@ -113,7 +113,7 @@ fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
             }
         }
         owner.begins_anew();
-        owner.bus.tell("VMRUN_SNAPSHOT_LOADED", json!({ "name": snapshot.name }));
+        owner.bus.publish("VMRUN_SNAPSHOT_LOADED", json!({ "name": snapshot.name }));
         ended(owner, Ok(snapshot), reply);
     });
 }

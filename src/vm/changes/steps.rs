@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::qemu::plan::{Check, Step};
 use crate::qmp::{CommandError, Pending, Session, hmp};
 
-use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 
 /// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
 /// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
@@ -52,7 +52,7 @@ fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, Chan
             Ok(()) => Ok(value),
             Err(error) => Err(ChangeError::new(
                 ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },
-                error.told(),
+                error.with_causes(),
             )),
         },
     }

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::vm::owner::{Owner, Settle};
+use crate::vm::owner::{Completion, Owner};
 
 /// Those that wait, by what they are of. There is an entry as long as one is under way.
 #[derive(Default)]
-pub(in crate::vm) struct Turns(HashMap<String, VecDeque<Settle>>);
+pub(in crate::vm) struct Turns(HashMap<String, VecDeque<Completion>>);
 
 /// Begins a change of a thing, once those before it have ended. It must say when it has ended itself.
 pub(in crate::vm) fn begin(owner: &mut Owner, of: &str, change: impl FnOnce(&mut Owner) + Send + 'static) {

@@ -32,7 +32,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
         _ => id,
     };
     let kind = Kind::Usb { description, file: None, identity: None };
-    let id = match plug::book(owner, id, "usb", "usb", kind) {
+    let id = match plug::reserve(owner, id, "usb", "usb", kind) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };

@@ -108,8 +108,8 @@ impl Terminal {
         loop {
             let in_background = !self.usage.borrow().foreground;
             tokio::select! {
-                () = heard(&mut self.continued) => self.pause(false),
-                () = heard(&mut self.suspended) => self.suspend(),
+                () = received(&mut self.continued) => self.pause(false),
+                () = received(&mut self.suspended) => self.suspend(),
                 () = sleep(LOOK_AGAIN), if in_background => {}
             }
             self.look();
@@ -162,7 +162,7 @@ impl Terminal {
     }
 }
 
-async fn heard(signal: &mut Option<Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => pending().await,

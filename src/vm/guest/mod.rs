@@ -27,7 +27,7 @@ use crate::qemu::refusals::Refusal;
 use crate::qmp::AgentError;
 use crate::qmp::agent as qmp_agent;
 
-use super::error::{ChangeError, ErrorKind, Why};
+use super::error::{ChangeError, ErrorChain, ErrorKind};
 use super::handle::Handle;
 use crate::vm::guest::agent::{Loss, Presence, Turn};
 use crate::vm::state::run_state::RunState;
@@ -86,8 +86,8 @@ impl Handle {
 
     /// Nobody waits for a guest that cannot answer.
     fn guest_can_answer(&self) -> Result<(), ChangeError> {
-        let state = self.pulse.borrow().run_state;
-        if matches!(state, RunState::Off) || self.pulse.has_changed().is_err() {
+        let state = self.watched.borrow().run_state;
+        if matches!(state, RunState::Off) || self.watched.has_changed().is_err() {
             return Err(ChangeError::not_running());
         }
         if !matches!(state, RunState::Running | RunState::Starting) {
@@ -169,7 +169,7 @@ fn shortened(text: &str) -> String {
 }
 
 fn in_words(error: AgentError) -> ChangeError {
-    let message = shortened(&error.told());
+    let message = shortened(&error.with_causes());
     match error {
         // frozen by other means than `freeze-fs`
         AgentError::Refused { desc, .. } if Refusal::AgentFrozen.is_in(&desc) => freeze::frozen(message),

@@ -10,7 +10,7 @@ use crate::qemu::plan;
 use crate::spec::DiskBus;
 
 use crate::vm::changes::change::Removable;
-use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::handle::Handle;
 use crate::vm::state::inventory::{DiskFacts, Entry, Kind, Phase};
 use crate::vm::state::run_state::RunState;
@@ -64,7 +64,7 @@ impl Handle {
         let (systems, place) = match tokio::time::timeout(PATIENCE, looked).await {
             Ok(Ok((systems, Some(place)))) => (systems, place),
             Ok(Ok((_, None))) => return Ok(Some("QEMU does not say where the disk is".to_owned())),
-            Ok(Err(error)) => return Ok(Some(error.told())),
+            Ok(Err(error)) => return Ok(Some(error.with_causes())),
             Err(_) => return Ok(Some("the guest agent does not answer in time".to_owned())),
         };
         match mount_points(&systems, &place, facts.serial.as_deref(), others) {

@@ -11,7 +11,7 @@ use crate::qmp::View;
 use crate::spec::{Condition, duration};
 
 use super::{AGENT_TIMEOUT, in_words};
-use crate::vm::bus::{Heard, Listener};
+use crate::vm::bus::{BusEvent, Subscriber};
 use crate::vm::changes::change::Change;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Presence;
@@ -49,7 +49,7 @@ impl Handle {
         let started = Instant::now();
         let deadline = started + reboot.timeout;
         let had_agent = self.agent.presence() != Presence::NeverHeard;
-        let events = self.bus.listen(None);
+        let events = self.bus.subscribe(None);
         if reboot.force {
             self.change(Change::Reset).await?;
         } else {
@@ -98,11 +98,11 @@ impl Handle {
 }
 
 /// Waits for the next reset, of either side.
-async fn next_reset(mut events: Listener, by_host: bool) {
+async fn next_reset(mut events: Subscriber, by_host: bool) {
     loop {
         match events.next().await {
             // QEMU has told of others' resets before
-            Some(Heard::Record(record)) if record.view == View::Reset { guest: !by_host } => return,
+            Some(BusEvent::Record(record)) if record.view == View::Reset { guest: !by_host } => return,
             Some(_) => {}
             // the VM has ended, which somebody else notices
             None => std::future::pending().await,

@@ -6,7 +6,7 @@ use crate::host::dirs::process_with;
 use crate::qemu::refusals::Refusal;
 
 use crate::vm::error::ChangeError;
-use crate::vm::takeover::left;
+use crate::vm::takeover::unsupervised;
 
 /// Whether these words of QEMU's are about a lock on an image.
 pub(in crate::vm) fn is_lock(said: &str) -> bool {
@@ -38,7 +38,7 @@ pub(in crate::vm) fn named(error: ChangeError, path: &Path, holder: &str) -> Cha
 }
 
 fn holder(root: Option<&Path>, pid: i32, program: &str) -> String {
-    match root.and_then(|root| left::vm_of(root, pid)) {
+    match root.and_then(|root| unsupervised::vm_of(root, pid)) {
         Some((name, true)) => format!("VM '{name}', which reads it under an overlay (`--ephemeral`)"),
         Some((name, false)) => format!("VM '{name}'"),
         None => format!("process {pid} ({program})"),

@@ -26,9 +26,9 @@ const MAX_LINE: u64 = 4096;
 
 /// The last lines that QEMU, or a helper, wrote to its stderr.
 #[derive(Debug, Clone, Default)]
-pub(in crate::vm) struct LastWords(Arc<Mutex<VecDeque<String>>>);
+pub(in crate::vm) struct StderrTail(Arc<Mutex<VecDeque<String>>>);
 
-impl LastWords {
+impl StderrTail {
     fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if lines.len() == TAIL_LINES {
@@ -50,7 +50,7 @@ pub(in crate::vm) struct Process {
     pid: i32,
     pidfd: AsyncFd<OwnedFd>,
     child: Option<Child>,
-    words: LastWords,
+    words: StderrTail,
     stderr: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -79,7 +79,7 @@ impl Process {
         drop(command);
         let mut child = spawned?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let words = LastWords::default();
+        let words = StderrTail::default();
         let stderr =
             child.stderr.take().map(|pipe| drain(OwnedFd::from(pipe), words.clone(), "qemu")).transpose()?;
         let pidfd = sys::watch(sys::pidfd_open(Pid::from_raw(pid))?, Interest::READABLE)?;
@@ -92,7 +92,7 @@ impl Process {
             pid,
             pidfd: sys::watch(pidfd, Interest::READABLE)?,
             child: None,
-            words: LastWords::default(),
+            words: StderrTail::default(),
             stderr: None,
         })
     }
@@ -126,7 +126,7 @@ impl Process {
     }
 
     /// What QEMU wrote to its stderr last; waits until its stderr is closed, which is when it has ended.
-    pub(in crate::vm) async fn last_words(&mut self) -> String {
+    pub(in crate::vm) async fn stderr_tail(&mut self) -> String {
         if let Some(reader) = self.stderr.take() {
             // a grandchild could hold the pipe open: the words of QEMU itself are there by then
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), reader).await;
@@ -138,7 +138,7 @@ impl Process {
 /// Logs each line and keeps the last ones, as long as the pipe is open.
 pub(in crate::vm) fn drain(
     pipe: OwnedFd,
-    words: LastWords,
+    words: StderrTail,
     whose: &'static str,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;

@@ -20,14 +20,14 @@ const MAX_WORDS: u64 = 4096;
 
 /// The sockets that clients connect to.
 #[derive(Debug)]
-pub struct Doors {
+pub struct ControlSockets {
     /// The control protocol.
     pub control: UnixListener,
     /// Plain QMP, shared.
     pub qmp: UnixListener,
 }
 
-impl Doors {
+impl ControlSockets {
     pub(in crate::vm) fn open(run: &RunDir) -> Result<Self, StartError> {
         run.ensure_run_id().map_err(system("the run directory"))?;
         let bind = |name: &str| {
@@ -91,7 +91,7 @@ impl Serial {
     }
 
     /// What has come and was not read, as a program's last words.
-    pub(in crate::vm) fn last_words(mut self) -> String {
+    pub(in crate::vm) fn stderr_tail(mut self) -> String {
         let mut words = Vec::new();
         // it does not block: what is there, or nothing
         let _ = (&mut self.output).take(MAX_WORDS).read_to_end(&mut words);

@@ -46,7 +46,7 @@ use crate::vm::state::run_state::RunState;
 use crate::vm::state::vm_file::VmFile;
 
 /// How long a QEMU whose monitor has hung up may take to end.
-const LAST_BREATH: Duration = Duration::from_secs(5);
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// How a VM is launched.
 #[derive(Debug, Clone, Default)]
@@ -64,8 +64,8 @@ pub struct Launch {
 pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartError> {
     let mut prepared = prepared;
     let made = std::mem::take(&mut prepared.made);
-    match bring_up(&mut prepared, &launch).await {
-        Ok(up) => Ok(up.into_running(prepared)),
+    match start_qemu(&mut prepared, &launch).await {
+        Ok(qemu) => Ok(qemu.into_running(prepared)),
         Err(error) => {
             undo(prepared, made);
             Err(error)
@@ -90,15 +90,15 @@ fn undo(prepared: Prepared, made: Made) {
 }
 
 /// Everything that lives once QEMU does.
-struct Up {
-    spoken: Spoken,
+struct StartedQemu {
+    configured: ConfiguredQemu,
     process: Process,
     signals: Signals,
     started: Instant,
     user_qmp: Option<PathBuf>,
 }
 
-async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartError> {
+async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQemu, StartError> {
     // from here on a signal is a request and not our end
     let mut signals = match launch.owns_process {
         true => Signals::new().map_err(system("signals"))?,
@@ -135,16 +135,16 @@ async fn bring_up(prepared: &mut Prepared, launch: &Launch) -> Result<Up, StartE
         .map_err(|error| StartError::Helper { program: prepared.qemu.display().to_string(), error })?;
     let restored = prepared.restored.take();
     let restores = restored.is_some();
-    let speaking = speak(prepared, restored, launch, &process, &serial, user_path.as_deref(), started);
-    let spoken = tokio::select! { biased;
-        spoken = speaking => spoken,
+    let configuring = configure(prepared, restored, launch, &process, &serial, user_path.as_deref(), started);
+    let configured = tokio::select! { biased;
+        configured = configuring => configured,
         // loading gigabytes takes its time, and the guest, which could be asked to go, does not run yet
         signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
     };
-    match spoken {
-        Ok(spoken) => Ok(Up { spoken, process, signals, started, user_qmp: user_path }),
+    match configured {
+        Ok(configured) => Ok(StartedQemu { configured, process, signals, started, user_qmp: user_path }),
         Err(failure) => {
-            let error = failure.told(&mut process, serial, &prepared.shares, &oom_kills).await;
+            let error = failure.into_error(&mut process, serial, &prepared.shares, &oom_kills).await;
             let error = name_the_holder(error, prepared, process.pid());
             if let Some(path) = user_path {
                 remove_socket(&path);
@@ -202,31 +202,31 @@ impl From<crate::qmp::CommandError> for Failure {
 
 impl Failure {
     /// How long QEMU may take to end by itself: one that has no reason to is ended at once.
-    fn patience(&self) -> Duration {
+    fn grace(&self) -> Duration {
         match self {
-            Self::Monitor(_) => LAST_BREATH,
+            Self::Monitor(_) => EXIT_GRACE,
             // of a state that it cannot load QEMU says why, and ends
-            Self::Start(StartError::Restore(error)) if error.kind != ErrorKind::TimedOut => LAST_BREATH,
+            Self::Start(StartError::Restore(error)) if error.kind != ErrorKind::TimedOut => EXIT_GRACE,
             Self::Start(_) => Duration::ZERO,
         }
     }
 
     /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
-    async fn told(
+    async fn into_error(
         self,
         process: &mut Process,
         serial: Serial,
         shares: &Shares,
         oom_kills: &OomKills,
     ) -> StartError {
-        let ended = tokio::time::timeout(self.patience(), process.ended()).await;
+        let ended = tokio::time::timeout(self.grace(), process.ended()).await;
         let by_itself = ended.is_ok();
         let exit = ended.ok().flatten();
         if !by_itself {
             process.kill();
             process.ended().await;
         }
-        let words = serial.last_words() + &process.last_words().await;
+        let words = serial.stderr_tail() + &process.stderr_tail().await;
         let why = match self {
             // of a state that does not fit QEMU tells only there
             Self::Start(StartError::Restore(error)) if !words.trim().is_empty() => {
@@ -254,16 +254,16 @@ impl Failure {
 }
 
 /// What is known, and open, once everything has been said to QEMU that a start has to say.
-struct Spoken {
+struct ConfiguredQemu {
     description: Description,
     connected: Connected,
     agent: AgentLink,
     console: Console,
-    devices: Started,
+    devices: InitialDevices,
 }
 
 /// The devices at the start.
-struct Started {
+struct InitialDevices {
     inventory: Inventory,
     /// How they came there.
     record: Record,
@@ -274,7 +274,7 @@ struct Started {
 }
 
 /// Connects to everything that QEMU offers, and lets the guest run.
-async fn speak(
+async fn configure(
     prepared: &Prepared,
     restored: Option<Restored>,
     launch: &Launch,
@@ -282,7 +282,7 @@ async fn speak(
     serial: &Serial,
     user_qmp: Option<&Path>,
     started: Instant,
-) -> Result<Spoken, Failure> {
+) -> Result<ConfiguredQemu, Failure> {
     let run = &prepared.run;
     // before the guest can change an image, and while QEMU is busy with itself
     prepared.state.settle().map_err(StartError::from)?;
@@ -302,7 +302,7 @@ async fn speak(
     // it has taken all its images, and the guest does not run yet
     prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
     let facts = &mut file.description.facts;
-    facts.heard(&connected.greeting);
+    facts.set_greeting(&connected.greeting);
     let log_bytes = facts.log_bytes;
     // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
@@ -332,7 +332,7 @@ async fn speak(
     file.begun = true;
     file.write(run)?;
     make_records(&file.description.facts);
-    Ok(Spoken { description: file.description, connected, agent, console, devices })
+    Ok(ConfiguredQemu { description: file.description, connected, agent, console, devices })
 }
 
 /// The devices of a VM that is started anew: those of its description, and those of the user's own arguments, which may decide its
@@ -342,7 +342,7 @@ async fn cold(
     session: &Session,
     files: Files,
     spec: &mut VmSpec,
-) -> Result<Started, Failure> {
+) -> Result<InitialDevices, Failure> {
     let mut inventory = prepared.inventory.clone();
     inventory.run_state = if prepared.options.paused { RunState::Paused } else { RunState::Running };
     if !spec.extra.is_empty() {
@@ -354,7 +354,7 @@ async fn cold(
         inventory.take_in(seen.inventory, false);
     }
     let record = Record::cold(&inventory);
-    Ok(Started { inventory, record, pending: Pending::default(), agent_open: false })
+    Ok(InitialDevices { inventory, record, pending: Pending::default(), agent_open: false })
 }
 
 /// Gives QEMU the state of a saved VM, and asks what it has now.
@@ -363,7 +363,7 @@ async fn go_on(
     restored: Restored,
     connected: &mut Connected,
     files: Files,
-) -> Result<Started, Failure> {
+) -> Result<InitialDevices, Failure> {
     let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
     let (major, minor, _) = connected.greeting.version;
     let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
@@ -392,7 +392,7 @@ async fn go_on(
     fill_options(&mut inventory, &Machine::of(&prepared.spec), Some(&prepared.spec), &record);
     let runs = running && !prepared.options.paused;
     inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
-    Ok(Started { inventory, record, pending, agent_open: true })
+    Ok(InitialDevices { inventory, record, pending, agent_open: true })
 }
 
 /// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
@@ -481,11 +481,11 @@ async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failur
     Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect())
 }
 
-impl Up {
+impl StartedQemu {
     fn into_running(self, prepared: Prepared) -> Running {
-        let Self { spoken, process, signals, started, user_qmp } = self;
-        let Spoken { description, connected, agent, console, devices } = spoken;
-        let Started { inventory, record, pending, agent_open } = devices;
+        let Self { configured, process, signals, started, user_qmp } = self;
+        let ConfiguredQemu { description, connected, agent, console, devices } = configured;
+        let InitialDevices { inventory, record, pending, agent_open } = devices;
         let Prepared { spec, run, state, images, shares, control, .. } = prepared;
         let Connected { session, events, .. } = connected;
         let journal = Journal::new(Arc::clone(&run), pending);

@@ -29,7 +29,7 @@ impl View<'_> {
     /// disks, USB devices and network cards without an id.
     pub(super) fn devices(&self, inventory: &mut Inventory, ids: &'static Ids) {
         for (index, dev) in self.tree.devices.iter().enumerate() {
-            if self.is_part(index) || !self.is_told_of(dev, ids) {
+            if self.is_part(index) || !self.is_listed(dev, ids) {
                 continue;
             }
             let drive = self.disk(index);
@@ -93,7 +93,7 @@ impl View<'_> {
         }
     }
 
-    fn is_told_of(&self, dev: &Dev, ids: &'static Ids) -> bool {
+    fn is_listed(&self, dev: &Dev, ids: &'static Ids) -> bool {
         match self.whose {
             Whose::Wrapped { .. } => true,
             Whose::Ours { .. } => {

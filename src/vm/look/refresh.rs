@@ -36,7 +36,7 @@ pub(in crate::vm) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owner) 
     if !owner.is_wrapped() {
         return then(owner);
     }
-    let settled = owner.inventory.settled();
+    let present = owner.inventory.present_ids();
     let look = tokio::time::timeout(PATIENCE, look_again(owner));
     owner.spawn(look, move |owner, seen| {
         match seen {
@@ -45,7 +45,7 @@ pub(in crate::vm) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owner) 
                     seen.tell(wrapped, Arc::make_mut(&mut owner.facts));
                 }
                 owner.machine = seen.machine;
-                owner.inventory.renew(seen.inventory, &settled);
+                owner.inventory.renew(seen.inventory, &present);
             }
             Ok(Err(error)) => log::info!("QEMU could not be asked what it has: {error}"),
             Err(_) => log::info!("QEMU does not say what it has"),

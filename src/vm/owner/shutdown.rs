@@ -9,9 +9,9 @@ use crate::qemu::Command;
 
 use super::Owner;
 use crate::vm::handle::ShutdownOptions;
-use crate::vm::ladder::{Ladder, Rung};
+use crate::vm::ladder::{Ladder, ShutdownStep};
 use crate::vm::signals::{EndSignal, Meaning};
-use crate::vm::state::outcome::Asked;
+use crate::vm::state::outcome::ShutdownWay;
 use crate::vm::state::run_state::RunState;
 
 impl Owner {
@@ -30,10 +30,14 @@ impl Owner {
                 ladder.end_within(timeout, now);
             }
             (Meaning::Again, Some(ladder)) => {
-                let target = if ladder.rung() < Rung::Quit { Rung::Quit } else { Rung::Kill };
-                log::info!("{signal} again: {}", if target == Rung::Quit { "quitting" } else { "killing" });
+                let target =
+                    if ladder.step() < ShutdownStep::Quit { ShutdownStep::Quit } else { ShutdownStep::Kill };
+                log::info!(
+                    "{signal} again: {}",
+                    if target == ShutdownStep::Quit { "quitting" } else { "killing" }
+                );
                 ladder.jump(target, now);
-                self.do_rung(target);
+                self.take_step(target);
             }
         }
     }
@@ -47,38 +51,38 @@ impl Owner {
         }
         // a guest whose state is in a file must not go on
         let options = ShutdownOptions { force: options.force || self.evidence.is_saved(), ..options };
-        let rung = match &mut self.ladder {
-            Some(ladder) if options.force => match ladder.jump(Rung::Quit, now) {
-                true => Rung::Quit,
+        let step = match &mut self.ladder {
+            Some(ladder) if options.force => match ladder.jump(ShutdownStep::Quit, now) {
+                true => ShutdownStep::Quit,
                 false => return,
             },
             Some(_) => return,
             none => {
                 let extra = self.origin.spec().map(|spec| spec.extra.as_slice()).unwrap_or_default();
                 let button = self.machine.has_power_button(Some(self.origin.machine()), extra);
-                none.insert(Ladder::start(options, self.agent.is_alive(), button, now)).rung()
+                none.insert(Ladder::start(options, self.agent.is_alive(), button, now)).step()
             }
         };
-        if rung < Rung::Quit && self.inventory.run_state == RunState::Paused {
+        if step < ShutdownStep::Quit && self.inventory.run_state == RunState::Paused {
             // a guest that is stopped cannot follow
             self.command(&Command::new("cont", Value::Null), |_, _| {});
         }
-        self.do_rung(rung);
+        self.take_step(step);
     }
 
-    pub(super) fn climb(&mut self) {
+    pub(super) fn advance(&mut self) {
         if let Some(ladder) = &mut self.ladder {
-            let rung = ladder.climb(Instant::now());
-            self.do_rung(rung);
+            let step = ladder.advance(Instant::now());
+            self.take_step(step);
         }
     }
 
-    fn do_rung(&mut self, rung: Rung) {
-        log::info!("shutdown: {}", rung.description());
-        self.bus.tell("VMRUN_LADDER", json!({ "step": rung.name() }));
-        match rung {
-            Rung::Agent => {
-                self.evidence.asked(Asked::Agent);
+    fn take_step(&mut self, step: ShutdownStep) {
+        log::info!("shutdown: {}", step.description());
+        self.bus.publish("VMRUN_LADDER", json!({ "step": step.name() }));
+        match step {
+            ShutdownStep::Agent => {
+                self.evidence.shutdown_requested(ShutdownWay::Agent);
                 let agent = self.agent.clone();
                 self.spawn(async move { agent.shut_down().await }, |_, result| {
                     if let Err(error) = result {
@@ -86,19 +90,19 @@ impl Owner {
                     }
                 });
             }
-            Rung::Acpi | Rung::AcpiAgain => {
-                self.evidence.asked(Asked::Acpi);
+            ShutdownStep::Acpi | ShutdownStep::AcpiAgain => {
+                self.evidence.shutdown_requested(ShutdownWay::Acpi);
                 self.command(&Command::new("system_powerdown", Value::Null), |_, result| {
                     if let Err(error) = result {
                         log::info!("the power button could not be pressed: {error}");
                     }
                 });
             }
-            Rung::Quit => {
-                self.evidence.told_to_quit();
+            ShutdownStep::Quit => {
+                self.evidence.quit_sent();
                 self.command(&Command::new("quit", Value::Null), |_, _| {});
             }
-            Rung::Kill => {
+            ShutdownStep::Kill => {
                 self.evidence.killed();
                 self.process.kill();
             }

@@ -60,7 +60,7 @@ pub struct Facts {
 
 impl Facts {
     /// Notes which QEMU has greeted.
-    pub(in crate::vm) fn heard(&mut self, greeting: &Greeting) {
+    pub(in crate::vm) fn set_greeting(&mut self, greeting: &Greeting) {
         let (major, minor, micro) = greeting.version;
         self.qemu_version = format!("{major}.{minor}.{micro}");
         self.qemu_package.clone_from(&greeting.package);

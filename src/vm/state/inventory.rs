@@ -181,7 +181,7 @@ impl Inventory {
     /// Takes in what was found in QEMU and is not known yet; what is known stays as it is (but for the limits of disks), since it
     /// may be on its way in or out.
     /// `forwards_went`: forwards that were not found are gone.
-    pub fn take_in(&mut self, found: Self, forwards_went: bool) {
+    pub fn take_in(&mut self, found: Self, remove_missing_forwards: bool) {
         self.media = self.media.max(found.media);
         for (id, entry) in found.devices {
             if let Some(known) = self.devices.get_mut(&id) {
@@ -195,7 +195,7 @@ impl Inventory {
                 self.devices.insert(id, entry);
             }
         }
-        if forwards_went {
+        if remove_missing_forwards {
             self.forwards.retain(|forward| found.forwards.contains(forward));
         }
         for forward in found.forwards {
@@ -211,16 +211,16 @@ impl Inventory {
     }
 
     /// Ids of the devices that are neither on their way in nor out.
-    pub fn settled(&self) -> Vec<DeviceId> {
+    pub fn present_ids(&self) -> Vec<DeviceId> {
         self.devices().filter(|entry| entry.phase == Phase::Present).map(|entry| entry.id.clone()).collect()
     }
 
     /// Takes in what was found in a VM that others change, too, without telling. `settled`: what was there when the look began; of
     /// that, what was not found is gone.
-    pub fn renew(&mut self, found: Self, settled: &[DeviceId]) {
+    pub fn renew(&mut self, found: Self, present: &[DeviceId]) {
         let is_gone = |entry: &Entry| {
             entry.phase == Phase::Present
-                && settled.contains(&entry.id)
+                && present.contains(&entry.id)
                 && !found.devices.contains_key(&entry.id)
         };
         self.devices.retain(|_, entry| !is_gone(entry));
@@ -295,7 +295,7 @@ impl Inventory {
     }
 
     /// The forwards that somebody has asked for.
-    pub fn forwards_asked_for(&self) -> impl Iterator<Item = &Bound> {
+    pub fn requested_forwards(&self) -> impl Iterator<Item = &Bound> {
         self.forwards.iter().filter(|bound| !bound.is_probe())
     }
 

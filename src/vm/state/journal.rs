@@ -231,7 +231,7 @@ impl Journal {
     }
 
     /// Whatever was half-done with a device is done, or undone.
-    pub(in crate::vm) fn settled(&mut self, id: &str) {
+    pub(in crate::vm) fn finished(&mut self, id: &str) {
         let added = self.pending.adding.remove(id).is_some();
         let removed = self.pending.removing.remove(id);
         if added || removed {

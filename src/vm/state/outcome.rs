@@ -99,7 +99,7 @@ pub(in crate::vm) struct Evidence {
     shutdown: Option<(Option<ShutdownCause>, bool)>,
     panicked: bool,
     too_many_resets: bool,
-    asked: Option<Asked>,
+    asked: Option<ShutdownWay>,
     quit: bool,
     killed: bool,
     saved: Option<PathBuf>,
@@ -113,7 +113,7 @@ pub(in crate::vm) struct Evidence {
 
 /// By which way the guest was last asked to switch itself off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::vm) enum Asked {
+pub(in crate::vm) enum ShutdownWay {
     Agent,
     Acpi,
 }
@@ -160,11 +160,11 @@ impl Evidence {
         self.requested.get_or_insert_with(tokio::time::Instant::now);
     }
 
-    pub(in crate::vm) fn asked(&mut self, way: Asked) {
+    pub(in crate::vm) fn shutdown_requested(&mut self, way: ShutdownWay) {
         self.asked = Some(way);
     }
 
-    pub(in crate::vm) fn told_to_quit(&mut self) {
+    pub(in crate::vm) fn quit_sent(&mut self) {
         self.quit = true;
     }
 
@@ -182,7 +182,7 @@ impl Evidence {
     }
 
     /// The verdict, once QEMU has ended with `exit` (unknown for an adopted QEMU, which is not a child).
-    pub(in crate::vm) fn verdict(&self, exit: Option<Exit>, stderr: String) -> Outcome {
+    pub(in crate::vm) fn outcome(&self, exit: Option<Exit>, stderr: String) -> Outcome {
         let ending = self.ending(exit);
         let after = self.requested.map(|since| since.elapsed());
         let message = match &self.saved {
@@ -233,8 +233,8 @@ impl Evidence {
     /// The guest is off, because it was asked or by itself.
     fn guest_off(&self) -> Ending {
         match self.asked {
-            Some(Asked::Agent) => Ending::AskedAgent,
-            Some(Asked::Acpi) => Ending::AskedAcpi,
+            Some(ShutdownWay::Agent) => Ending::AskedAgent,
+            Some(ShutdownWay::Acpi) => Ending::AskedAcpi,
             None => Ending::GuestOff,
         }
     }
@@ -291,7 +291,7 @@ mod tests {
     fn ended(build: impl FnOnce(&mut Evidence), exit: Option<Exit>) -> Ending {
         let mut evidence = Evidence::default();
         build(&mut evidence);
-        evidence.verdict(exit, String::new()).ending
+        evidence.outcome(exit, String::new()).ending
     }
 
     #[test]
@@ -330,13 +330,13 @@ mod tests {
         let off = |e: &mut Evidence| e.shutdown_event(Some(ShutdownCause::guest_shutdown), true);
         let asked = |e: &mut Evidence| {
             e.requested();
-            e.asked(Asked::Acpi);
+            e.shutdown_requested(ShutdownWay::Acpi);
             off(e);
         };
         assert_eq!(ended(asked, Some(Exit::Code(0))), Ending::AskedAcpi);
         let forced = |e: &mut Evidence| {
-            e.asked(Asked::Acpi);
-            e.told_to_quit();
+            e.shutdown_requested(ShutdownWay::Acpi);
+            e.quit_sent();
             e.shutdown_event(Some(ShutdownCause::host_qmp_quit), false);
         };
         assert_eq!(ended(forced, Some(Exit::Code(0))), Ending::Quit);
@@ -348,11 +348,11 @@ mod tests {
         let message = |asked: bool| {
             let mut evidence = Evidence::default();
             if asked {
-                evidence.asked(Asked::Acpi);
+                evidence.shutdown_requested(ShutdownWay::Acpi);
             }
-            evidence.told_to_quit();
+            evidence.quit_sent();
             evidence.shutdown_event(Some(ShutdownCause::host_qmp_quit), false);
-            evidence.verdict(Some(Exit::Code(0)), String::new()).message
+            evidence.outcome(Some(Exit::Code(0)), String::new()).message
         };
         assert_eq!(message(true), "QEMU was told to quit; the guest was asked to shut down and did not");
         assert_eq!(message(false), "QEMU was told to quit; the guest was not asked");
@@ -360,28 +360,28 @@ mod tests {
 
     #[test]
     fn on_riscv64_a_guest_may_switch_off_without_a_word() {
-        let ending = |arch, exit| Evidence::of(arch).verdict(Some(exit), String::new()).ending;
+        let ending = |arch, exit| Evidence::of(arch).outcome(Some(exit), String::new()).ending;
         assert_eq!(ending(Arch::Riscv64, Exit::Code(0)), Ending::GuestOff);
         assert_eq!(ending(Arch::Riscv64, Exit::Code(1)), Ending::Crashed);
         assert_eq!(ending(Arch::Riscv64, Exit::Signal(9)), Ending::Crashed);
         assert_eq!(ending(Arch::X86_64, Exit::Code(0)), Ending::Crashed);
         let mut asked = Evidence::of(Arch::Riscv64);
-        asked.asked(Asked::Agent);
-        assert_eq!(asked.verdict(Some(Exit::Code(0)), String::new()).ending, Ending::AskedAgent);
+        asked.shutdown_requested(ShutdownWay::Agent);
+        assert_eq!(asked.outcome(Some(Exit::Code(0)), String::new()).ending, Ending::AskedAgent);
     }
 
     #[test]
     fn a_lack_of_memory_is_named_where_qemu_was_killed() {
         let mut evidence = Evidence::default();
         evidence.out_of_memory();
-        let message = |exit| evidence.verdict(Some(exit), String::new()).message;
+        let message = |exit| evidence.outcome(Some(exit), String::new()).message;
         assert!(message(Exit::Signal(9)).contains("memory"));
         assert_eq!(message(Exit::Signal(11)), "QEMU was ended by SIGSEGV");
     }
 
     #[test]
     fn a_crash_keeps_the_last_words() {
-        let outcome = Evidence::default().verdict(Some(Exit::Signal(11)), "boom\n".to_owned());
+        let outcome = Evidence::default().outcome(Some(Exit::Signal(11)), "boom\n".to_owned());
         assert_eq!(outcome.message, "QEMU was ended by SIGSEGV");
         assert_eq!(outcome.stderr.as_deref(), Some("boom\n"));
         assert_eq!(outcome.exit_code, 11);

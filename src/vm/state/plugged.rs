@@ -112,7 +112,7 @@ impl Plugged {
         let is_cold = |id: &DeviceId| cold.iter().any(|cold| id.as_str() == cold);
         let first = inventory.nics().find(|(_, nic)| nic.user().is_some());
         let first = first.filter(|(entry, _)| is_cold(&entry.id)).map(|(_, nic)| nic.netdev.as_str());
-        if let Some(bound) = inventory.forwards_asked_for().find(|bound| Some(bound.netdev.as_str()) != first)
+        if let Some(bound) = inventory.requested_forwards().find(|bound| Some(bound.netdev.as_str()) != first)
         {
             let published = inventory.published(bound).nic.unwrap_or_default();
             return refused(format!(

@@ -62,9 +62,9 @@ impl Status {
 
 /// The status that the owner told last, for as long as nothing has happened since: who asks again need not wait for the owner.
 #[derive(Clone, Default)]
-pub(in crate::vm) struct Told(Arc<Mutex<Option<Arc<Status>>>>);
+pub(in crate::vm) struct CachedStatus(Arc<Mutex<Option<Arc<Status>>>>);
 
-impl Told {
+impl CachedStatus {
     /// What was told and still holds.
     pub(in crate::vm) fn get(&self) -> Option<Arc<Status>> {
         self.lock().clone()

@@ -13,14 +13,14 @@ use crate::host::dirs::{EphemeralEnvironment, RunDir, StateDir, names, open_ephe
 use crate::qmp::{Agent, CommandError, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
 
-use super::left::{Left, clean_up, is_unfinished_gone};
 use super::take_over::{TakeOver, started};
+use super::unsupervised::{Unsupervised, clean_up, is_unfinished_gone};
 use super::{unfinished, wrap};
 use crate::vm::changes::snapshots::take_back;
 use crate::vm::console::{self, ConsoleLog};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::launch::process::Process;
-use crate::vm::launch::sockets::{Doors, Serial, connect_to};
+use crate::vm::launch::sockets::{ControlSockets, Serial, connect_to};
 use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::look::{self, Whose};
 use crate::vm::parts::{Home, Qemu};
@@ -35,27 +35,27 @@ use crate::vm::state::vm_file::VmFile;
 /// A run directory whose supervisor is dead, now ours.
 pub struct Adopted {
     run: RunDir,
-    control: Doors,
+    control: ControlSockets,
 }
 
 /// Takes the lock of a dead supervisor.
 pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
     let run = RunDir::create(root, name).map_err(StartError::RunDirectory)?;
     // from now on clients wait rather than fail
-    let control = Doors::open(&run)?;
+    let control = ControlSockets::open(&run)?;
     Ok(Adopted { run, control })
 }
 
 /// Takes the VM over; none if its QEMU is dead, too: then everything is cleaned up.
 pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     let Adopted { run, control } = adopted;
-    let (file, pidfd) = match Left::of(&run) {
-        Left::Living(file, _) if is_unfinished_gone(&run, &file)? => {
-            clean_up(run, Left::Dead(file));
+    let (file, pidfd) = match Unsupervised::of(&run) {
+        Unsupervised::Living(file, _) if is_unfinished_gone(&run, &file)? => {
+            clean_up(run, Unsupervised::Dead(file));
             return Ok(None);
         }
-        Left::Living(file, pidfd) => (*file, pidfd),
-        Left::Elsewhere => return Err(StartError::Elsewhere(run.name().clone())),
+        Unsupervised::Living(file, pidfd) => (*file, pidfd),
+        Unsupervised::OtherNamespace => return Err(StartError::Elsewhere(run.name().clone())),
         left => {
             clean_up(run, left);
             return Ok(None);
@@ -78,7 +78,7 @@ pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
 /// Takes over a VM that vmrun has started from this description.
 async fn take_over(
     run: Arc<RunDir>,
-    control: Doors,
+    control: ControlSockets,
     spec: &VmSpec,
     mut file: VmFile,
     pidfd: OwnedFd,
@@ -93,7 +93,7 @@ async fn take_over(
         return Err(unusable("what answers on the monitor's socket is another VM".to_owned()));
     }
     let facts = &mut file.description.facts;
-    facts.heard(&greeting);
+    facts.set_greeting(&greeting);
     let state = Arc::new(match facts.ephemeral {
         true => open_ephemeral(&EphemeralEnvironment::from_env(), &facts.state_directory, run.path())?,
         false => StateDir::open(&facts.state_directory)?,

@@ -39,7 +39,7 @@ impl TakeOver {
     pub(super) fn into_running(self) -> Running {
         let Self { description, qemu, home, console, signals, seen, pending } = self;
         let (run, facts) = (&home.run, &description.facts);
-        let journal = settled(Journal::new(Arc::clone(run), pending.clone()), &pending, &seen);
+        let journal = finished_journal(Journal::new(Arc::clone(run), pending.clone()), &pending, &seen);
         let images = Images::new(
             Arc::clone(&home.state),
             !facts.ephemeral,
@@ -70,10 +70,10 @@ pub(super) fn started(facts: &Facts) -> Instant {
 }
 
 /// What was being added is there or was taken back, and a job has ended; removals go on until the guest has answered.
-fn settled(mut journal: Journal, pending: &Pending, seen: &Seen) -> Journal {
+fn finished_journal(mut journal: Journal, pending: &Pending, seen: &Seen) -> Journal {
     let is_gone = |id: &&String| seen.inventory.device(id).is_none();
     for id in pending.adding.keys().chain(pending.removing.iter().filter(is_gone)) {
-        journal.settled(id);
+        journal.finished(id);
     }
     for id in pending.cards.keys().filter(is_gone) {
         journal.card_gone(id);

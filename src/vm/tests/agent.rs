@@ -40,7 +40,7 @@ fn port(vm: &FakeVm, open: bool) {
 
 /// An event that the owner has taken when this returns.
 pub(super) async fn happens(vm: &FakeVm, event: &str, data: Value) {
-    let mut events = vm.handle.bus.listen(None);
+    let mut events = vm.handle.bus.subscribe(None);
     vm.qemu.event(event, data);
     events.next().await.unwrap();
 }

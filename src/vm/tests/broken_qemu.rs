@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use crate::qemu::Command;
 use crate::spec::DiskBus;
 use crate::vm::signals::EndSignal;
-use crate::vm::{Change, ChangeError, Done, Ending, ErrorKind, Heard, RunState, ShutdownOptions};
+use crate::vm::{BusEvent, Change, ChangeError, Done, Ending, ErrorKind, RunState, ShutdownOptions};
 
 use super::every_step;
-use super::fake_qemu::{Fault, Guest, Spoils};
+use super::fake_qemu::{Corruption, Fault, Guest};
 use super::fake_vm::{FakeVm, disk, keyboard, remove};
 use super::sequences::compare;
 
@@ -21,9 +21,9 @@ fn query() -> Change {
 }
 
 /// A VM whose QEMU has answered `stop` with nonsense.
-async fn spoiled(spoils: Spoils) -> (FakeVm, ChangeError) {
+async fn spoiled(corruption: Corruption) -> (FakeVm, ChangeError) {
     let vm = FakeVm::start().await;
-    vm.qemu.fault("stop", Fault::Spoil(spoils));
+    vm.qemu.fault("stop", Fault::Spoil(corruption));
     let error = vm.change(Change::Pause).await.unwrap_err();
     (vm, error)
 }
@@ -31,9 +31,10 @@ async fn spoiled(spoils: Spoils) -> (FakeVm, ChangeError) {
 /// Its process runs on, but nobody can speak with it.
 #[tokio::test(start_paused = true)]
 async fn a_qemu_that_talks_nonsense_is_named_and_can_be_ended() {
-    let cases = [(Spoils::Garbage, "sent what is no message"), (Spoils::Long, "more than 16777216 bytes")];
-    for (spoils, words) in cases {
-        let (vm, error) = spoiled(spoils).await;
+    let cases =
+        [(Corruption::Garbage, "sent what is no message"), (Corruption::Long, "more than 16777216 bytes")];
+    for (corruption, words) in cases {
+        let (vm, error) = spoiled(corruption).await;
         assert_eq!(error.kind, ErrorKind::NotRunning, "{error}");
         assert!(error.message.contains(words) && !error.message.contains("the VM has ended"), "{error}");
         // whoever comes later is told the same, and `status` says so
@@ -70,7 +71,7 @@ async fn a_monitor_that_closes_while_its_qemu_lives_on_is_told_of() {
 
 #[tokio::test(start_paused = true)]
 async fn half_an_answer_is_the_end_of_qemu() {
-    let (vm, error) = spoiled(Spoils::Half).await;
+    let (vm, error) = spoiled(Corruption::Half).await;
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::NotRunning, "the VM has ended"));
     assert_eq!(vm.exits(1).await.ending, Ending::Crashed);
 }
@@ -81,13 +82,13 @@ async fn an_answer_that_is_none_at_any_step() {
     let mut injected = 0;
     for number in 0..every_step::count().await {
         for step in 0..every_step::commands_of(number).await {
-            for spoils in [Spoils::Half, Spoils::Garbage] {
+            for corruption in [Corruption::Half, Corruption::Garbage] {
                 let vm = every_step::vm().await;
-                vm.qemu.model().later = Some((step, Fault::Spoil(spoils)));
+                vm.qemu.model().later = Some((step, Fault::Spoil(corruption)));
                 let change = every_step::changes(&vm).swap_remove(number);
                 let answer = tokio::time::timeout(Duration::from_secs(5), vm.change(change.clone())).await;
                 let answer = answer.unwrap_or_else(|_| panic!("{change:?} at step {step}: no answer"));
-                let what = format!("{change:?} at step {step}, {spoils:?}: {answer:?}");
+                let what = format!("{change:?} at step {step}, {corruption:?}: {answer:?}");
                 if let Err(error) = answer {
                     assert_eq!(error.kind, ErrorKind::NotRunning, "{what}");
                     assert!(every_step::made_files(&vm).is_empty(), "{what}");
@@ -106,7 +107,7 @@ async fn an_answer_that_is_none_at_any_step() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_byte_by_byte_is_waited_for_and_then_is_an_answer() {
     let vm = FakeVm::start().await;
-    vm.qemu.fault("stop", Fault::Spoil(Spoils::Slow));
+    vm.qemu.fault("stop", Fault::Spoil(Corruption::Slow));
     let begun = Instant::now();
     let error = vm.change(Change::Pause).await.unwrap_err();
     assert_eq!((error.kind, begun.elapsed().as_secs()), (ErrorKind::TimedOut, 30));
@@ -131,15 +132,15 @@ async fn a_message_of_ten_megabytes_is_a_message() {
 #[tokio::test(start_paused = true)]
 async fn an_event_of_ten_megabytes_is_counted_and_not_kept() {
     let vm = FakeVm::start().await;
-    let mut listener = vm.handle.bus.listen(None);
+    let mut subscriber = vm.handle.bus.subscribe(None);
     vm.qemu.event("HUGE", json!({ "text": "x".repeat(10 << 20) }));
     vm.qemu.event("SMALL", json!({}));
     vm.change(Change::Pause).await.unwrap();
     let mut names = Vec::new();
-    while let Some(heard) = listener.try_next() {
-        names.push(match heard {
-            Heard::Record(record) => record.name.clone(),
-            Heard::Lost(count) => format!("lost {count}"),
+    while let Some(event) = subscriber.try_next() {
+        names.push(match event {
+            BusEvent::Record(record) => record.name.clone(),
+            BusEvent::Lost(count) => format!("lost {count}"),
         });
     }
     assert_eq!(names[..2], ["VMRUN_EVENTS_LOST", "SMALL"], "{names:?}");
@@ -174,7 +175,7 @@ async fn what_lost_events_would_have_told_is_asked_for() {
 async fn a_flood_of_events_drowns_nobody() {
     const EVENTS: u64 = 100_000;
     let vm = FakeVm::start().await;
-    let mut listener = vm.handle.bus.listen(None);
+    let mut subscriber = vm.handle.bus.subscribe(None);
     let waiting = vm.begin(Change::Pause);
     let flood: String = (0..EVENTS)
         .map(|n| format!("{{\"event\": \"RTC_CHANGE\", \"data\": {{\"offset\": {n}}}}}\r\n"))
@@ -184,26 +185,26 @@ async fn a_flood_of_events_drowns_nobody() {
     vm.change(Change::Resume).await.unwrap();
     vm.change(keyboard(None)).await.unwrap();
     compare(&vm.status().await, &vm.qemu.model());
-    let (mut heard, mut lost) = (0, 0);
-    while let Some(next) = listener.try_next() {
+    let (mut received, mut lost) = (0, 0);
+    while let Some(next) = subscriber.try_next() {
         match next {
-            Heard::Record(record) if record.name == "RTC_CHANGE" => heard += 1,
-            Heard::Record(record) if record.name == "VMRUN_EVENTS_LOST" => {
+            BusEvent::Record(record) if record.name == "RTC_CHANGE" => received += 1,
+            BusEvent::Record(record) if record.name == "VMRUN_EVENTS_LOST" => {
                 lost += record.data["count"].as_u64().unwrap();
             }
-            Heard::Record(_) => {}
-            Heard::Lost(count) => lost += count,
+            BusEvent::Record(_) => {}
+            BusEvent::Lost(count) => lost += count,
         }
     }
-    println!("{heard} heard, {lost} lost");
-    assert!(heard + lost >= EVENTS, "{heard} + {lost}");
+    println!("{received} received, {lost} lost");
+    assert!(received + lost >= EVENTS, "{received} + {lost}");
 }
 
 /// Events that are none: of known names and wrong data, of empty names, of names as long as a book.
 #[tokio::test(start_paused = true)]
 async fn events_that_make_no_sense_change_nothing() {
     let vm = FakeVm::start().await;
-    let before = vm.books().await;
+    let before = vm.inventory().await;
     for name in [
         "STOP ",
         "",
@@ -229,6 +230,6 @@ async fn events_that_make_no_sense_change_nothing() {
     vm.qemu.event(&"N".repeat(60_000), json!({ "device": "nic0" }));
     vm.change(Change::Pause).await.unwrap();
     vm.change(Change::Resume).await.unwrap();
-    assert_eq!(vm.books().await, before);
+    assert_eq!(vm.inventory().await, before);
     compare(&vm.status().await, &vm.qemu.model());
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::spec::{MacAddress, Networking, VmSpec};
-use crate::vm::{Change, Done, ErrorKind, Heard, Kind, Published, Removable};
+use crate::vm::{BusEvent, Change, Done, ErrorKind, Kind, Published, Removable};
 
 use super::fake_qemu::{Fault, Guest};
 use super::fake_vm::{FakeVm, card, device, disk, forward, link, remove, spec, throttle};
@@ -19,9 +19,9 @@ async fn macs(vm: &FakeVm) -> Vec<(String, MacAddress)> {
 
 /// Names of the events since the start, with the id or forward that they are about.
 fn events(vm: &FakeVm) -> Vec<String> {
-    let mut listener = vm.handle.bus.listen(Some(0));
+    let mut subscriber = vm.handle.bus.subscribe(Some(0));
     let mut names = Vec::new();
-    while let Some(Heard::Record(record)) = listener.try_next() {
+    while let Some(BusEvent::Record(record)) = subscriber.try_next() {
         let about = ["id", "nic", "forward"].iter().find_map(|key| record.data.get(*key)?.as_str());
         if record.name.starts_with("VMRUN_") {
             names.push(format!("{} {}", record.name, about.unwrap_or_default()));
@@ -35,11 +35,11 @@ async fn a_card_comes_and_goes_with_its_back_end() {
     let vm = FakeVm::start().await;
     let Done::Device(entry) = vm.change(card("lan")).await.unwrap() else { panic!() };
     assert_eq!((entry.driver.as_str(), entry.slot.as_deref()), ("virtio-net-pci", Some("slot1")));
-    assert_eq!(vm.books().await, (vec!["lan Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["lan Present".to_owned()], 1));
     assert_eq!(vm.qemu.seen(), ["netdev_add", "device_add"]);
     let before = macs(&vm).await;
     assert_eq!(vm.change(take("lan")).await, Ok(Done::Removed));
-    assert_eq!(vm.books().await, (Vec::new(), 0));
+    assert_eq!(vm.inventory().await, (Vec::new(), 0));
     assert_eq!(vm.qemu.model().netdevs.len(), 1);
     assert!(vm.qemu.model().refused.is_empty(), "{:?}", vm.qemu.model().refused);
     // the next of this id has the same address, another has another
@@ -57,7 +57,7 @@ async fn a_failure_of_any_step_leaves_nothing() {
         vm.qemu.fault(command, Fault::Refuse("no such luck"));
         let error = vm.change(card("lan")).await.unwrap_err();
         assert!(error.message.contains("no such luck"), "{command}: {error}");
-        assert_eq!(vm.books().await, (Vec::new(), 0), "{command}");
+        assert_eq!(vm.inventory().await, (Vec::new(), 0), "{command}");
         {
             let model = vm.qemu.model();
             assert_eq!((model.netdevs.len(), model.devices.len()), (1, 1), "{command}");
@@ -86,7 +86,7 @@ async fn what_cannot_be_is_refused_before_qemu_is_asked() {
         assert_eq!(error.kind, ErrorKind::NoSuchThing { id: id.to_owned() });
         assert_eq!(error.hint.as_deref(), Some("it has nic0"));
     }
-    assert_eq!(vm.books().await, (vec!["e Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["e Present".to_owned()], 1));
     assert!(!vm.qemu.seen().iter().any(|name| name == "netdev_add"));
 }
 
@@ -100,7 +100,7 @@ async fn two_at_once_do_not_share_an_address() {
     for add in both {
         made += usize::from(add.await.unwrap().is_ok());
     }
-    assert_eq!((made, vm.books().await.1, vm.qemu.model().netdevs.len()), (1, 1, 2));
+    assert_eq!((made, vm.inventory().await.1, vm.qemu.model().netdevs.len()), (1, 1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,12 +174,12 @@ async fn a_refusal_of_the_guest_leaves_the_card() {
         vm.change(take("lan")).await.unwrap_err().kind,
         ErrorKind::RefusedByGuest { id: "lan".to_owned() }
     );
-    assert_eq!(vm.books().await, (vec!["lan Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["lan Present".to_owned()], 1));
     assert_eq!(vm.qemu.model().netdevs.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cable_is_in_the_books_when_qemu_has_pulled_it() {
+async fn the_cable_is_in_the_inventory_when_qemu_has_pulled_it() {
     let vm = FakeVm::start().await;
     let up = async || vm.status().await.nics().map(|(_, nic)| nic.link_up).collect::<Vec<_>>();
     vm.change(link(None, false)).await.unwrap();

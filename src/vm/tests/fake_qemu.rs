@@ -45,12 +45,12 @@ pub(super) enum Fault {
     /// QEMU begins what was asked for, a job or a stream, and breaks off with these words.
     Break(&'static str),
     /// QEMU carries it out, but its answer is none.
-    Spoil(Spoils),
+    Spoil(Corruption),
 }
 
 /// What becomes of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spoils {
+pub(super) enum Corruption {
     /// Half of it comes, and then QEMU is gone.
     Half,
     /// What comes is no message.
@@ -98,7 +98,7 @@ pub(super) struct Model {
     /// Commands that were refused although no fault was planned.
     pub(super) refused: Vec<String>,
     pub(super) gone: bool,
-    spoils: Option<Spoils>,
+    corruption: Option<Corruption>,
     /// Descriptors that came beside commands.
     pub(super) came: VecDeque<File>,
     pub(super) kept: Keeping,
@@ -243,12 +243,12 @@ impl FakeQemu {
                     messages.iter().flat_map(line).collect()
                 }
             };
-            let spoils = self.model().spoils.take();
-            match spoils {
-                Some(Spoils::Half) => write.write_all(&bytes[..bytes.len() / 2]).await.ok()?,
-                Some(Spoils::Garbage) => write.write_all(b"\x00\xffno message\r\n").await.ok()?,
-                Some(Spoils::Long) => write.write_all(&vec![b'x'; 17 << 20]).await.ok()?,
-                Some(Spoils::Slow) => {
+            let corruption = self.model().corruption.take();
+            match corruption {
+                Some(Corruption::Half) => write.write_all(&bytes[..bytes.len() / 2]).await.ok()?,
+                Some(Corruption::Garbage) => write.write_all(b"\x00\xffno message\r\n").await.ok()?,
+                Some(Corruption::Long) => write.write_all(&vec![b'x'; 17 << 20]).await.ok()?,
+                Some(Corruption::Slow) => {
                     for byte in bytes {
                         write.write_all(&[byte]).await.ok()?;
                         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -336,10 +336,10 @@ impl Model {
                 self.kept.breaks = Some(*why);
                 self.carry_out(&name, arguments, &mut events, &mut late)
             }
-            Some(Fault::Spoil(spoils)) => {
-                self.spoils = Some(*spoils);
+            Some(Fault::Spoil(corruption)) => {
+                self.corruption = Some(*corruption);
                 let result = self.carry_out(&name, arguments, &mut events, &mut late);
-                self.gone |= *spoils == Spoils::Half;
+                self.gone |= *corruption == Corruption::Half;
                 result
             }
             Some(Fault::Stall) | None => self.carry_out(&name, arguments, &mut events, &mut late),

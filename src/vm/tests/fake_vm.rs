@@ -22,14 +22,14 @@ use crate::spec::{
     Accel, Arch, DiskBus, DiskOptions, DiskSpec, Forward, ImageFormat, Limits, Protocol, Rates, Size,
     SnapshotName, VmSpec,
 };
-use crate::vm::bus::{Bus, Pulse};
+use crate::vm::bus::{Bus, WatchedState};
 use crate::vm::changes::machine_state::Progress;
 use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::handle::{Ask, INBOX_LENGTH, RawTurns};
+use crate::vm::handle::{INBOX_LENGTH, OwnerRequest, RawTurns};
 use crate::vm::launch::process::Process;
-use crate::vm::owner::{Owner, Parts};
+use crate::vm::owner::{Owner, OwnerParts};
 use crate::vm::parts::{Devices, Qemu};
 use crate::vm::signals::{EndSignal, Signals};
 use crate::vm::state::facts::Facts;
@@ -40,26 +40,26 @@ use crate::vm::state::nics;
 use crate::vm::state::opened::Files;
 use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::plugged::{Plugged, Record};
-use crate::vm::state::status::Told;
+use crate::vm::state::status::CachedStatus;
 use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Status};
 
 use super::fake_qemu::FakeQemu;
 
 /// A process that stands for QEMU: it ends with the code that it is told, or by SIGKILL.
-pub(super) struct Stand {
+pub(super) struct FakeProcess {
     tell: std::io::PipeWriter,
 }
 
-impl Stand {
+impl FakeProcess {
     fn start() -> (Self, Process) {
-        let (told, tell) = std::io::pipe().unwrap();
-        let told = OwnedFd::from(told);
-        let script = format!("read code < /dev/fd/{}; exit $code", told.as_raw_fd());
+        let (exit_code, tell) = std::io::pipe().unwrap();
+        let exit_code = OwnedFd::from(exit_code);
+        let script = format!("read code < /dev/fd/{}; exit $code", exit_code.as_raw_fd());
         let process = Process::start(
             Path::new("/bin/sh"),
             &["-c".into(), script.into()],
             (Stdio::null(), Stdio::null()),
-            vec![told],
+            vec![exit_code],
             None,
             false,
         )
@@ -79,7 +79,7 @@ pub(super) struct FakeVm {
     pub(super) qemu: FakeQemu,
     pub(super) handle: Handle,
     pub(super) signals: mpsc::Sender<EndSignal>,
-    pub(super) process: Stand,
+    pub(super) process: FakeProcess,
     /// The guest's end of the agent's port.
     pub(super) agent: UnixStream,
     owner: JoinHandle<Outcome>,
@@ -148,10 +148,10 @@ impl FakeVm {
         let state = Arc::new(StateDir::open(&dir.path().join("state")).unwrap());
         let (qemu, stream) = FakeQemu::start();
         let Connected { session, events, .. } = Session::connect(stream, Options::default()).await.unwrap();
-        let (stand, process) = Stand::start();
+        let (stand, process) = FakeProcess::start();
         let (agent, ours) = UnixStream::pair().unwrap();
         let (signals, signalled) = Signals::of_test();
-        let (inbox, asks) = mpsc::channel::<Ask>(INBOX_LENGTH);
+        let (inbox, asks) = mpsc::channel::<OwnerRequest>(INBOX_LENGTH);
         let (outcome, ended) = watch::channel(None);
         let machine = Machine::of(&spec);
         let mut inventory = Inventory::new(&machine, Slots::of(&machine, &spec));
@@ -166,18 +166,22 @@ impl FakeVm {
         }
         let run = Arc::new(RunDir::create(dir.path(), &spec.name).unwrap());
         let bus = Bus::default();
-        let pulse =
-            Pulse { run_state: RunState::Running, panicked: false, stopping: false, nothing_to_boot: None };
-        let (pulse, beats) = watch::channel(pulse);
+        let watched = WatchedState {
+            run_state: RunState::Running,
+            panicked: false,
+            stopping: false,
+            nothing_to_boot: None,
+        };
+        let (watched, watched_receiver) = watch::channel(watched);
         let link = AgentLink::new(Agent::new(ours));
-        let told = Told::default();
+        let cached_status = CachedStatus::default();
         let store = RawImages::new(StoreEnvironment::from_env_or(Some(&dir.path().join("state-home"))));
         let facts = facts(&process, dir.path());
         let agent_link = link.clone();
-        let owner = Owner::new(Parts {
+        let owner = Owner::new(OwnerParts {
             bus: bus.clone(),
-            pulse,
-            told: told.clone(),
+            watched,
+            cached_status: cached_status.clone(),
             description: Description { origin: Origin::Ours(Box::new(spec)), facts },
             devices: Devices {
                 journal: Journal::new(Arc::clone(&run), Pending::default()),
@@ -210,8 +214,8 @@ impl FakeVm {
             inbox,
             raw_turns: RawTurns::new(),
             outcome: ended,
-            pulse: beats,
-            told,
+            watched: watched_receiver,
+            cached_status,
             agent: link,
             console,
             bus,
@@ -243,7 +247,7 @@ impl FakeVm {
     }
 
     /// Ids with their phase, but for the card that every VM has, and the number of slots in use.
-    pub(super) async fn books(&self) -> (Vec<String>, usize) {
+    pub(super) async fn inventory(&self) -> (Vec<String>, usize) {
         let status = self.status().await;
         let devices = status.devices.iter().filter(|entry| entry.id.as_str() != ids::NIC);
         let devices = devices.map(|entry| format!("{} {:?}", entry.id, entry.phase));

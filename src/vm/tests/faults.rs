@@ -74,7 +74,7 @@ async fn those_who_wait_are_answered_when_the_process_ends() {
     vm.qemu.freeze(true);
     let file = vm.file("new.img");
     let waiting = vm.begin(disk(file.clone(), DiskBus::Virtio, None));
-    while vm.books().await.1 == 0 {
+    while vm.inventory().await.1 == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     vm.process.exit(1);
@@ -120,6 +120,6 @@ async fn a_removal_from_a_qemu_that_stands_still_completes_later() {
     assert_eq!(first, Ok(Done::RemovalPending));
     vm.qemu.freeze(false);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(vm.books().await, (Vec::new(), 0));
+    assert_eq!(vm.inventory().await, (Vec::new(), 0));
     assert!(vm.qemu.model().nodes.is_empty());
 }

@@ -18,7 +18,7 @@ async fn a_disk_gets_a_slot_and_two_nodes() {
     let Done::Device(entry) = done else { panic!("{done:?}") };
     assert_eq!((entry.id.as_str(), entry.driver.as_str()), ("data", "virtio-blk-pci"));
     assert_eq!(entry.slot.as_deref(), Some("slot1"));
-    assert_eq!(vm.books().await, (vec!["data Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["data Present".to_owned()], 1));
     // what QEMU has open is looked at before the guest gets it
     let looked = ["query-named-block-nodes", "x-debug-query-block-graph"];
     assert_eq!(vm.qemu.seen(), [&["blockdev-add"; 2], &looked, &["device_add"][..]].concat());
@@ -32,7 +32,7 @@ async fn the_first_usb_device_and_the_first_scsi_disk_bring_a_controller() {
     vm.change(keyboard(None)).await.unwrap();
     vm.change(disk(vm.file("a.img"), DiskBus::Scsi, None)).await.unwrap();
     vm.change(disk(vm.file("b.img"), DiskBus::Scsi, None)).await.unwrap();
-    let (devices, slots) = vm.books().await;
+    let (devices, slots) = vm.inventory().await;
     let present =
         ["disk0", "disk1", "usb0", "usb1", "vmrun-scsi", "vmrun-usb"].map(|id| format!("{id} Present"));
     assert_eq!(devices, present);
@@ -80,7 +80,7 @@ async fn a_failure_of_any_step_is_undone_whole() {
         assert_eq!(error.kind, ErrorKind::RefusedByQemu { class: "GenericError".to_owned() });
         assert!(error.message.contains("no such luck"), "{error}");
         assert!(!file.exists(), "{command} {skipped}");
-        assert_eq!(vm.books().await, (Vec::new(), 0), "{command} {skipped}");
+        assert_eq!(vm.inventory().await, (Vec::new(), 0), "{command} {skipped}");
         let model = vm.qemu.model();
         assert!(model.nodes.is_empty(), "{command} {skipped}: {:?}", model.nodes);
         assert_eq!(model.devices.len(), 1, "{command} {skipped}: the card from the start alone");
@@ -103,9 +103,9 @@ async fn a_controller_that_fails_takes_its_device_with_it() {
     vm.qemu.fault("device_add", Fault::Refuse("no controller today"));
     let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::RefusedByQemu { .. }), "{error:?}");
-    assert_eq!(vm.books().await, (Vec::new(), 0));
+    assert_eq!(vm.inventory().await, (Vec::new(), 0));
     vm.change(keyboard(Some("k"))).await.unwrap();
-    assert_eq!(vm.books().await.0, ["k Present", "vmrun-usb Present"]);
+    assert_eq!(vm.inventory().await.0, ["k Present", "vmrun-usb Present"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,13 +129,13 @@ async fn an_id_is_taken_while_its_device_is_only_on_its_way() {
     let vm = FakeVm::start().await;
     vm.qemu.freeze(true);
     let first = vm.begin(device("edu", "a"));
-    while vm.books().await.0.is_empty() {
+    while vm.inventory().await.0.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let error = vm.change(device("edu", "a")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "a".to_owned() });
     // status is answered from the books while QEMU stands still
-    assert_eq!(vm.books().await.0, ["a Adding"]);
+    assert_eq!(vm.inventory().await.0, ["a Adding"]);
     vm.qemu.freeze(false);
     first.await.unwrap().unwrap();
 }
@@ -148,7 +148,7 @@ async fn one_image_is_one_disk() {
     let error = vm.change(disk(file.clone(), DiskBus::Virtio, Some("two"))).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "one".to_owned() });
     assert!(file.exists());
-    assert_eq!(vm.books().await, (vec!["one Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["one Present".to_owned()], 1));
 }
 
 /// Both see that it is not there yet; whoever loses must not delete the file that the other uses.
@@ -167,7 +167,7 @@ async fn two_disks_that_want_to_make_the_same_file() {
         }
         assert_eq!(made, 1);
         assert!(file.exists());
-        assert_eq!(vm.books().await.1, 1);
+        assert_eq!(vm.inventory().await.1, 1);
     }
 }
 
@@ -181,7 +181,7 @@ async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
     let error = vm.change(keyboard(Some("k"))).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotNow { state: "removing".to_owned() }, "{error}");
     vm.qemu.release("vmrun-usb");
-    while vm.books().await.1 > 0 {
+    while vm.inventory().await.1 > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     vm.change(keyboard(Some("k"))).await.unwrap();
@@ -191,7 +191,7 @@ async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
 async fn a_status_comes_after_what_was_asked_for_before_it() {
     let vm = FakeVm::start().await;
     // told now, and true until something happens
-    assert!(vm.books().await.0.is_empty());
+    assert!(vm.inventory().await.0.is_empty());
     let change = vm.change(keyboard(Some("keys")));
     tokio::pin!(change);
     tokio::select! { biased;
@@ -199,10 +199,10 @@ async fn a_status_comes_after_what_was_asked_for_before_it() {
         // it is on its way to the owner, who has not looked yet
         () = std::future::ready(()) => {}
     }
-    let (devices, _) = vm.books().await;
+    let (devices, _) = vm.inventory().await;
     assert!(devices.contains(&"keys Adding".to_owned()), "{devices:?}");
     change.await.unwrap();
-    let (devices, _) = vm.books().await;
+    let (devices, _) = vm.inventory().await;
     assert!(devices.contains(&"keys Present".to_owned()), "{devices:?}");
 }
 
@@ -214,12 +214,12 @@ async fn a_device_has_the_slot_that_was_named_for_it() {
     let Done::Device(entry) = done else { panic!("{done:?}") };
     assert_eq!(entry.slot.as_deref(), Some("slot3"));
     assert_eq!(vm.qemu.model().devices["dice"].bus, "slot3");
-    assert_eq!(vm.books().await, (vec!["dice Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["dice Present".to_owned()], 1));
     // a plug that is refused gives it back
     vm.change(remove("dice")).await.unwrap();
     vm.qemu.fault("device_add", Fault::Refuse("no such luck"));
     vm.change(device("virtio-rng-pci,bus=slot3", "dice")).await.unwrap_err();
-    assert_eq!(vm.books().await, (vec![], 0));
+    assert_eq!(vm.inventory().await, (vec![], 0));
 }
 
 #[tokio::test(start_paused = true)]

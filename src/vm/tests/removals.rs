@@ -21,7 +21,7 @@ fn take(kind: Removable, id: &str, seconds: u64) -> Change {
 }
 
 async fn empty(vm: &FakeVm) {
-    while vm.books().await != (Vec::new(), 0) {
+    while vm.inventory().await != (Vec::new(), 0) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(vm.qemu.model().nodes.is_empty());
@@ -45,7 +45,7 @@ async fn the_event_of_the_child_is_not_the_devices_own() {
     vm.qemu.event("DEVICE_DELETED", json!({ "path": "/machine/peripheral/data/virtio-backend" }));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!removal.is_finished());
-    assert_eq!(vm.books().await.0, ["data Removing"]);
+    assert_eq!(vm.inventory().await.0, ["data Removing"]);
     vm.qemu.release("data");
     assert_eq!(removal.await.unwrap(), Ok(Done::Removed));
     empty(&vm).await;
@@ -57,7 +57,7 @@ async fn a_refusal_of_the_guest_leaves_the_disk_where_it_is() {
     vm.qemu.model().guest = Guest::Refuses;
     let error = vm.change(remove("data")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::RefusedByGuest { id: "data".to_owned() });
-    assert_eq!(vm.books().await, (vec!["data Present".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["data Present".to_owned()], 1));
     vm.qemu.model().guest = Guest::Obeys;
     assert_eq!(vm.change(remove("data")).await, Ok(Done::Removed));
 }
@@ -79,7 +79,7 @@ async fn a_refusal_by_acpi_is_one_and_nothing_else_is() {
         vm.qemu.event("ACPI_DEVICE_OST", ost(3, status));
         let error = removal.await.unwrap().unwrap_err();
         assert_eq!(error.kind, ErrorKind::RefusedByGuest { id: "data".to_owned() });
-        assert_eq!(vm.books().await.0, ["data Present"]);
+        assert_eq!(vm.inventory().await.0, ["data Present"]);
     }
 }
 
@@ -90,7 +90,7 @@ async fn what_is_pending_completes_later() {
     let before = tokio::time::Instant::now();
     assert_eq!(vm.change(take(Removable::Disk, "data", 7)).await, Ok(Done::RemovalPending));
     assert_eq!(before.elapsed().as_secs(), 7);
-    assert_eq!(vm.books().await, (vec!["data Removing".to_owned()], 1));
+    assert_eq!(vm.inventory().await, (vec!["data Removing".to_owned()], 1));
     // asked again, QEMU says "already in the process of unplug": that is what is wanted
     let again = vm.begin(take(Removable::Disk, "data", 7));
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -168,7 +168,7 @@ async fn the_longest_time_that_can_be_asked_for_is_no_trouble() {
     let wait = Duration::from_millis(i64::MAX as u64);
     let removal = vm.begin(Change::Remove { kind: Removable::Any, id: "data".to_owned(), wait });
     vm.sees("device_del").await;
-    assert_eq!(vm.books().await.0, ["data Removing"]);
+    assert_eq!(vm.inventory().await.0, ["data Removing"]);
     vm.qemu.release("data");
     assert_eq!(removal.await.unwrap(), Ok(Done::Removed));
 }

@@ -83,7 +83,7 @@ fn no_file(vm: &FakeVm, what: &str) {
 /// Nothing is left of a save that failed: the guest runs, changes are taken, and the next one works.
 async fn goes_on(vm: FakeVm, what: &str) {
     no_file(&vm, what);
-    settle(&vm).await;
+    await_settled(&vm).await;
     assert_eq!(vm.status().await.run_state, RunState::Running, "{what}");
     compare(&vm.status().await, &vm.qemu.model());
     vm.change(Change::Pause).await.unwrap_or_else(|error| panic!("{error}; {what}"));
@@ -93,7 +93,7 @@ async fn goes_on(vm: FakeVm, what: &str) {
 }
 
 /// Until QEMU has carried out all that it was sent.
-async fn settle(vm: &FakeVm) {
+async fn await_settled(vm: &FakeVm) {
     let query = Command::new("query-status", json!({}));
     for _ in 0..3 {
         vm.change(Change::Qmp(query.clone())).await.unwrap();
@@ -271,7 +271,7 @@ async fn nothing_comes_in_between_of_a_save() {
     assert_eq!(vm.qemu.seen().len(), seen);
     assert_eq!(vm.status().await.run_state, RunState::Paused);
     // what changes nothing is answered
-    settle(&vm).await;
+    await_settled(&vm).await;
     assert!(!saving.is_finished());
     vm.qemu.end_stream();
     assert_eq!(saving.await.unwrap(), Ok(Done::Nothing));
@@ -283,7 +283,7 @@ async fn aborted(vm: FakeVm, saving: JoinHandle<Result<Done, ChangeError>>, what
     let error = saving.await.unwrap().expect_err(what);
     assert_eq!(error.kind, ErrorKind::NotNow { state: "stopping".to_owned() }, "{what}: {error}");
     no_file(&vm, what);
-    settle(&vm).await;
+    await_settled(&vm).await;
     assert!(vm.qemu.model().running, "{what}");
     assert!(vm.qemu.model().kept.descriptors.is_empty(), "{what}");
     assert!(vm.qemu.seen().iter().any(|seen| seen == "system_powerdown"), "{what}");

@@ -30,7 +30,7 @@ enum Move {
     /// The next command of this name fails.
     Fail(u8),
     /// Let things settle for so many milliseconds.
-    Settle(u16),
+    Completion(u16),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -50,7 +50,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Reset),
         3 => (0u8..3).prop_map(Move::Guest),
         2 => (0u8..9).prop_map(Move::Fail),
-        3 => (0u16..3000).prop_map(Move::Settle),
+        3 => (0u16..3000).prop_map(Move::Completion),
     ];
     prop::collection::vec(one, 1..40)
 }
@@ -106,7 +106,7 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
                 vm.qemu.fault(commands[usize::from(number)], Fault::Refuse("planned"));
                 continue;
             }
-            Move::Settle(milliseconds) => {
+            Move::Completion(milliseconds) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;
                 continue;
             }
@@ -122,9 +122,9 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
 }
 
 pub(super) fn compare(status: &Status, model: &Model) {
-    let books: BTreeSet<&str> = status.devices.iter().map(|entry| entry.id.as_str()).collect();
+    let inventory: BTreeSet<&str> = status.devices.iter().map(|entry| entry.id.as_str()).collect();
     let held: BTreeSet<&str> = model.devices.keys().map(String::as_str).collect();
-    assert_eq!(books, held);
+    assert_eq!(inventory, held);
     assert!(status.devices.iter().all(|entry| entry.phase != Phase::Adding));
     let slots: BTreeSet<(&str, &str)> =
         status.slots.iter().filter_map(|(slot, device)| Some((slot.as_str(), device.as_deref()?))).collect();
@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_books_equal_what_qemu_holds(moves in moves()) {
+    fn the_inventory_equal_what_qemu_holds(moves in moves()) {
         run(async {
             let vm = FakeVm::start().await;
             let planned = moves.iter().any(|one| matches!(one, Move::Fail(_)));

@@ -25,8 +25,8 @@ use crate::spec::{FileId, Forward, Limits, VmSpec};
 
 use super::machine_state::{Present, Progress, check_blockers};
 use super::steps::{blocking, to_the_end};
-use crate::vm::bus::{Bus, Heard, Listener};
-use crate::vm::error::{ChangeError, ErrorKind, Why};
+use crate::vm::bus::{Bus, BusEvent, Subscriber};
+use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::plugged::Record;
@@ -112,7 +112,7 @@ impl Saving {
     async fn write(&self, writing: Writing) -> Result<(), ChangeError> {
         self.still_wanted()?;
         let written = Arc::new(AtomicU64::new(0));
-        let mut events = self.bus.listen(None);
+        let mut events = self.bus.subscribe(None);
         let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
         let stream = writing.stream().map_err(ChangeError::host)?;
         let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
@@ -142,7 +142,7 @@ impl Saving {
     }
 
     /// Waits for QEMU to have written all of it.
-    async fn follow(&self, events: &mut Listener, written: &AtomicU64) -> Result<(), ChangeError> {
+    async fn follow(&self, events: &mut Subscriber, written: &AtomicU64) -> Result<(), ChangeError> {
         let total_bytes = self.spec.memory.bytes();
         let mut report = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -185,15 +185,15 @@ fn pump_into(
 }
 
 /// Resolves when a migration has ended, with whether it ended well.
-pub(in crate::vm) async fn ended(events: &mut Listener, session: &Session) -> Result<bool, ChangeError> {
+pub(in crate::vm) async fn ended(events: &mut Subscriber, session: &Session) -> Result<bool, ChangeError> {
     loop {
         let status = match events.next().await {
-            Some(Heard::Record(record)) => match record.view {
+            Some(BusEvent::Record(record)) => match record.view {
                 View::Migration { status } => status,
                 _ => None,
             },
             // the one that counts may have been among them
-            Some(Heard::Lost(_)) => migration::status(&session.run(&migration::query()).await?),
+            Some(BusEvent::Lost(_)) => migration::status(&session.run(&migration::query()).await?),
             None => std::future::pending().await,
         };
         if let Some(good) = status.and_then(migration::ended) {
@@ -206,7 +206,7 @@ fn from_saved(error: SavedError) -> ChangeError {
     match &error {
         SavedError::Exists(path) => {
             let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
-            ChangeError { hint: error.hint(), ..ChangeError::new(kind, error.told()) }
+            ChangeError { hint: error.hint(), ..ChangeError::new(kind, error.with_causes()) }
         }
         SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             ChangeError::host(error).hint("make room, or choose another place; the VM goes on")

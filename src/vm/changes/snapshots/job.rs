@@ -14,7 +14,7 @@ use crate::qemu::snapshot::{self as qemu, JobState};
 use crate::qmp::{CommandError, Session, View};
 
 use super::Snapshots;
-use crate::vm::bus::{Heard, Listener, Record};
+use crate::vm::bus::{BusEvent, Record, Subscriber};
 use crate::vm::changes::machine_state::Progress;
 use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -75,7 +75,7 @@ impl From<JobError> for ChangeError {
 impl Snapshots {
     /// Runs a job and returns when it has ended, well or not.
     pub(super) async fn job(&self, command: &Command, growing: Option<Growing<'_>>) -> Result<(), JobError> {
-        let mut events = self.bus.listen(None);
+        let mut events = self.bus.subscribe(None);
         let started = to_the_end(self.session.submit(command));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,12 +119,12 @@ async fn tick(look: &mut Interval, growing: Option<&Growing<'_>>) {
 }
 
 /// Resolves when our job may have ended.
-async fn concluded(events: &mut Listener) {
+async fn concluded(events: &mut Subscriber) {
     let ended = |record: &Record| matches!(&record.view, View::Job { id, status: JobStatus::concluded | JobStatus::null } if id == qemu::JOB);
     loop {
         match events.next().await {
-            Some(Heard::Record(record)) if !ended(&record) => {}
-            Some(Heard::Record(_) | Heard::Lost(_)) => return,
+            Some(BusEvent::Record(record)) if !ended(&record) => {}
+            Some(BusEvent::Record(_) | BusEvent::Lost(_)) => return,
             // the owner is gone, and whoever waits for this with it
             None => std::future::pending().await,
         }

@@ -6,7 +6,7 @@ use crate::host::dirs::{DirError, Liveness, RunClient, RunDir, names};
 use crate::spec::{MacAddress, Networking, VmName};
 
 use crate::vm::launch::start_error::{StartError, system};
-use crate::vm::takeover::left::is_orphan;
+use crate::vm::takeover::unsupervised::is_orphan;
 
 /// The address of a run that may borrow that of the image's own VM: a guest that was set up for an address has no network with another.
 /// It has its own one where a living VM has that already.

@@ -10,7 +10,7 @@ use crate::qemu::properties::Properties;
 use crate::spec::DeviceSpec;
 use crate::spec::vm::ExtraDevice;
 
-use crate::vm::error::Why;
+use crate::vm::error::ErrorChain;
 use crate::vm::launch::start_error::StartError;
 
 /// Devices with typed properties: where any were given, QEMU is asked for their types.
@@ -48,5 +48,5 @@ fn typed_properties(device: &DeviceSpec, qemu: &Path) -> Result<Map<String, Valu
     let help = String::from_utf8_lossy(&output.stdout);
     Properties::from_help(&device.driver, &help)
         .typed(&device.properties)
-        .map_err(|error| StartError::usage(format!("--device {}: {}", device.driver, error.told())))
+        .map_err(|error| StartError::usage(format!("--device {}: {}", device.driver, error.with_causes())))
 }

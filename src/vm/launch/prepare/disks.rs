@@ -144,7 +144,7 @@ fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<Device
 }
 
 /// The books of a VM as it starts.
-pub(super) fn books(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventory {
+pub(super) fn inventory(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventory {
     let mut inventory = Inventory::new(machine, Slots::of(machine, spec));
     for (disk, opened) in disks.disks.iter().zip(&disks.opened) {
         inventory.insert(Entry {

@@ -39,7 +39,7 @@ use crate::spec::{
 
 use super::start_error::{StartError, system};
 use crate::vm::console::DEFAULT_LOG_CAP;
-use crate::vm::launch::sockets::{self, Doors};
+use crate::vm::launch::sockets::{self, ControlSockets};
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use kernel_image::KernelImage;
@@ -60,7 +60,7 @@ pub struct Prepared {
     pub(in crate::vm) qemu: PathBuf,
     pub(in crate::vm) run: Arc<RunDir>,
     /// Listens from now on: clients wait rather than fail while QEMU starts.
-    pub(in crate::vm) control: Doors,
+    pub(in crate::vm) control: ControlSockets,
     pub(in crate::vm) state: Arc<StateDir>,
     pub(in crate::vm) images: Images,
     pub(in crate::vm) inventory: Inventory,
@@ -293,12 +293,12 @@ fn find_firmware(request: &Request, arch: Arch, boot: &Boot) -> Result<Option<Fo
 }
 
 /// Everything of [`Prepared`] but the run directory.
-struct Parts {
+struct MadeParts {
     spec: VmSpec,
     host: HostFacts,
     accel_reason: String,
     qemu: PathBuf,
-    control: Doors,
+    control: ControlSockets,
     state: Arc<StateDir>,
     /// The state goes with the run.
     ephemeral: bool,
@@ -308,7 +308,7 @@ struct Parts {
     user_qmp: Option<(PathBuf, UnixListener)>,
 }
 
-impl Parts {
+impl MadeParts {
     fn with(self, run: RunDir, options: RunOptions) -> Prepared {
         Prepared {
             spec: self.spec,
@@ -330,11 +330,11 @@ impl Parts {
 }
 
 /// Makes what is missing.
-fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<Parts, StartError> {
+fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<MadeParts, StartError> {
     // what a killed supervisor left in it is nobody's
     run.clear().map_err(StartError::RunDirectory)?;
     screen::check(&plan.display)?;
-    let control = Doors::open(run)?;
+    let control = ControlSockets::open(run)?;
     let state::Opened { state, ephemeral, identity: base } = state::open(request, &plan, run, made)?;
     state.hold();
     let plan = match &plan.packed {
@@ -365,10 +365,10 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     nics::check_addresses((plan.cards.networking != Networking::None).then_some(mac), &nics)?;
     let parts = SpecParts { name, uuid, mac, nics, disks: disks.disks.clone(), firmware, metadata };
     let spec = spec(request, &plan, parts)?;
-    let inventory = disks::books(&Machine::of(&spec), &spec, &disks);
+    let inventory = disks::inventory(&Machine::of(&spec), &spec, &disks);
     let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
     let user_qmp = request.qmp.as_deref().map(sockets::user_monitor).transpose()?;
-    Ok(Parts {
+    Ok(MadeParts {
         spec,
         host: plan.host,
         accel_reason: plan.accel.reason,

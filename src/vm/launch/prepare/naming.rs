@@ -7,7 +7,7 @@ use crate::host::dirs::{DirError, RunDir, RuntimeEnvironment, runtime_root};
 use crate::spec::{Request, VmName};
 
 use crate::vm::launch::start_error::StartError;
-use crate::vm::takeover::left;
+use crate::vm::takeover::unsupervised;
 
 /// How many numbers are tried behind a name that was not asked for.
 const MAX_NUMBERED: u32 = 1000;
@@ -41,7 +41,7 @@ pub(super) fn claim(request: &Request) -> Result<RunDir, StartError> {
         Err(DirError::NotOurs { .. }) if request.name.is_none() => Ok(None),
         Err(error) => Err(StartError::RunDirectory(error)),
         // none: its supervisor has died, but the VM lives; the next `vmrun ls` takes it over
-        Ok(run) => match left::reuse(run) {
+        Ok(run) => match unsupervised::reuse(run) {
             Err(_) if request.name.is_none() => Ok(None),
             other => other,
         },

@@ -28,7 +28,9 @@ use crate::host::saved::{self, SavedError};
 use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
-use super::{Doors, Made, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state, unpacked};
+use super::{
+    ControlSockets, Made, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state, unpacked,
+};
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
 use crate::vm::error::ChangeError;
@@ -94,9 +96,9 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
         Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
     let run = naming::claim(&claimed)?;
     let mut made = Made::default();
-    let begun = Begun { saved, spec, state, made: &mut made };
-    match begun.make(request, &run) {
-        Ok(parts) => Ok(parts.with(Whole { request, run, made, accel, host, qemu, stream, missing })),
+    let checked = Checked { saved, spec, state, made: &mut made };
+    match checked.make(request, &run) {
+        Ok(parts) => Ok(parts.with(Remaining { request, run, made, accel, host, qemu, stream, missing })),
         Err(error) => {
             made.undo();
             run.discard();
@@ -144,7 +146,7 @@ fn image(spec: &VmSpec) -> Option<PathBuf> {
 }
 
 /// Looked at; nothing is made yet.
-struct Begun<'a> {
+struct Checked<'a> {
     saved: Saved,
     spec: VmSpec,
     state: PathBuf,
@@ -152,26 +154,26 @@ struct Begun<'a> {
 }
 
 /// What was made.
-struct Parts {
+struct MadeParts {
     spec: VmSpec,
     record: Record,
     /// Images of what was plugged.
     plugged: ImageNodes,
     saved: Saved,
-    control: Doors,
+    control: ControlSockets,
     state: Arc<StateDir>,
     images: Images,
     shares: Shares,
     user_qmp: Option<(PathBuf, UnixListener)>,
 }
 
-impl Begun<'_> {
-    fn make(self, request: &Request, run: &RunDir) -> Result<Parts, StartError> {
+impl Checked<'_> {
+    fn make(self, request: &Request, run: &RunDir) -> Result<MadeParts, StartError> {
         let Self { saved, spec, state, made } = self;
         // what a killed supervisor left in it is nobody's
         run.clear().map_err(StartError::RunDirectory)?;
         screen::check(&spec.display)?;
-        let control = Doors::open(run)?;
+        let control = ControlSockets::open(run)?;
         let before = StateBefore::look(&state);
         state::make_room(request, &state)?;
         let state = Arc::new(StateDir::open(&state)?);
@@ -183,14 +185,14 @@ impl Begun<'_> {
             run.path(),
             RawImages::new(super::store_environment(request)),
         );
-        let mut door = images::Door::new(&images, request);
-        let disks = spec.disks.iter().map(|disk| door.disk(disk)).collect::<Result<_, _>>()?;
+        let mut opener = images::RestoredImages::new(&images, request);
+        let disks = spec.disks.iter().map(|disk| opener.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };
-        let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut door)?;
+        let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut opener)?;
         qemu::check(&spec)?;
         addresses::note(run, &spec.networking, spec.mac)?;
         spec.nics.iter().try_for_each(|nic| addresses::note(run, &nic.network, nic.mac))?;
-        Ok(Parts {
+        Ok(MadeParts {
             control,
             images,
             shares: Shares::bind(&spec, request.virtiofsd.as_deref(), run)?,
@@ -204,7 +206,7 @@ impl Begun<'_> {
     }
 }
 
-struct Whole<'a> {
+struct Remaining<'a> {
     request: &'a Request,
     run: RunDir,
     made: Made,
@@ -215,10 +217,10 @@ struct Whole<'a> {
     missing: Option<String>,
 }
 
-impl Parts {
-    fn with(self, whole: Whole<'_>) -> Prepared {
-        let Parts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
-        let Whole { request, run, made, accel, host, qemu, stream, missing } = whole;
+impl MadeParts {
+    fn with(self, remaining: Remaining<'_>) -> Prepared {
+        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
+        let Remaining { request, run, made, accel, host, qemu, stream, missing } = remaining;
         let machine = Machine::of(&spec);
         Prepared {
             host,

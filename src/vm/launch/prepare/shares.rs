@@ -20,7 +20,7 @@ use crate::host::programs::{self, SearchPath};
 use crate::host::{environment, sys};
 use crate::spec::{Request, Share, VmSpec};
 
-use crate::vm::launch::process::{LastWords, drain};
+use crate::vm::launch::process::{StderrTail, drain};
 use crate::vm::launch::start_error::{StartError, system};
 
 /// The helpers of a VM's shared folders.
@@ -43,7 +43,7 @@ const WITH_THE_VM: Duration = Duration::from_secs(2);
 struct Helper {
     directory: PathBuf,
     child: Arc<Mutex<Child>>,
-    words: LastWords,
+    words: StderrTail,
     /// Its stderr has been read to its end.
     silent: Arc<Notify>,
     /// The VM ends.
@@ -53,7 +53,7 @@ struct Helper {
 impl Helper {
     /// Watches over a child: it is reaped when it has ended, and an end before the VM's is told.
     fn watch(directory: PathBuf, mut child: Child) -> std::io::Result<Self> {
-        let words = LastWords::default();
+        let words = StderrTail::default();
         let (silent, over) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         if let Some(stderr) = child.stderr.take() {
             let reader = drain(OwnedFd::from(stderr), words.clone(), "virtiofsd")?;

@@ -15,7 +15,7 @@ use crate::spec::{Boot, MacAddress, Request, VmName};
 
 use super::{Made, Plan, naming, store_environment};
 use crate::vm::launch::start_error::{StartError, system};
-use crate::vm::takeover::left;
+use crate::vm::takeover::unsupervised;
 
 /// The folder of the user's store with the state of VMs that have neither an image nor a disk with a path.
 const MACHINES: &str = "machines";
@@ -111,7 +111,7 @@ pub(super) fn open(
 /// Says whose it is.
 fn taken(request: &Request, path: PathBuf) -> StartError {
     let root = runtime_root(&RuntimeEnvironment::from_env_or(request.runtime.as_deref()));
-    match root.ok().and_then(|root| left::vm_with_state(&root, &path)) {
+    match root.ok().and_then(|root| unsupervised::vm_with_state(&root, &path)) {
         Some(vm) => StartError::StateTaken { path, vm },
         None => StartError::StateDirectory(DirError::InUse { path }),
     }

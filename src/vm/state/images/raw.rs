@@ -13,7 +13,7 @@ use crate::host::files;
 use crate::host::image::{self, ImageError, ImageFacts, ImageIdentity};
 use crate::host::raw_images::GuestAccess;
 use crate::spec::ImageFormat;
-use crate::vm::error::{ChangeError, Why};
+use crate::vm::error::{ChangeError, ErrorChain};
 use crate::vm::state::inventory::{Inventory, Kind};
 use crate::vm::state::open_files::OpenFiles;
 
@@ -104,12 +104,13 @@ impl Images {
     pub(super) fn was_raw(&self, open: &File, identity: &ImageIdentity, file: &Path) -> Result<bool, String> {
         if let Some(folders) = &self.0.folders {
             // as versions before the user's store did
-            let remembered = folders.state.remembered_format(identity).map_err(|error| error.told())?;
+            let remembered =
+                folders.state.remembered_format(identity).map_err(|error| error.with_causes())?;
             if remembered == Some(ImageFormat::Raw) {
                 return Ok(true);
             }
         }
-        self.0.raw.knows(open, identity, file).map_err(|error| error.told())
+        self.0.raw.knows(open, identity, file).map_err(|error| error.with_causes())
     }
 
     /// Remembers an image as raw: it must never be looked at again for what it is, since the guest can write anything there.

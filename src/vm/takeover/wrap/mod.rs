@@ -25,13 +25,13 @@ use crate::qmp::session::Greeting;
 use crate::qmp::{Connected, Options, Session};
 use crate::spec::{Accel, Target, VmName};
 
-use super::left;
 use super::take_over::{TakeOver, started};
 use super::unfinished;
+use super::unsupervised;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::launch::process::Process;
-use crate::vm::launch::sockets::{Doors, connect_to};
+use crate::vm::launch::sockets::{ControlSockets, connect_to};
 use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::look::{self, Seen, Whose};
 use crate::vm::parts::{Home, Qemu};
@@ -64,7 +64,7 @@ pub enum Naming {
 /// A run directory for a VM that is about to be started by this process, which will be its QEMU.
 pub struct Wrapping {
     run: RunDir,
-    control: Doors,
+    control: ControlSockets,
     monitor: OwnedFd,
     process: OwnedFd,
     wrapped: Wrapped,
@@ -81,7 +81,7 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
     let run = claim(&root, naming)?;
     let parts = || {
         run.clear().map_err(StartError::RunDirectory)?;
-        let control = Doors::open(&run)?;
+        let control = ControlSockets::open(&run)?;
         let listening = run.bind(names::QMP).map_err(system("a socket in the run directory"))?;
         let monitor = sys::out_of_the_way(&listening.into()).map_err(system("a descriptor for QEMU"))?;
         // of this process, which will be QEMU
@@ -136,8 +136,9 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
     loop {
         match RunDir::create(root, name) {
             // none: it lost its supervisor, and lives
-            Ok(run) => return left::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
-            Err(DirError::Taken { .. }) if began.elapsed() < PREDECESSOR && left::has_ended(root, name) => {}
+            Ok(run) => return unsupervised::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
+            Err(DirError::Taken { .. })
+                if began.elapsed() < PREDECESSOR && unsupervised::has_ended(root, name) => {}
             Err(DirError::Taken { .. }) => return Err(StartError::NameTaken(name.clone())),
             Err(error) => return Err(StartError::RunDirectory(error)),
         }
@@ -212,7 +213,7 @@ impl Wrapping {
 /// Supervises a VM that the user has put together; none if its QEMU has ended.
 pub(in crate::vm) async fn take_over(
     run: Arc<RunDir>,
-    control: Doors,
+    control: ControlSockets,
     wrapped: Wrapped,
     facts: Facts,
     pidfd: OwnedFd,
@@ -241,7 +242,7 @@ pub(in crate::vm) async fn take_over(
         return Ok(None);
     };
     let mut seen = seen;
-    let (description, is_new) = settle(&run, wrapped, facts, &greeting, &seen)?;
+    let (description, is_new) = complete_description(&run, wrapped, facts, &greeting, &seen)?;
     if !is_new {
         unfinished::finish(&session, &pending, &mut seen, false).await;
     }
@@ -287,14 +288,14 @@ async fn speak(
 }
 
 /// Takes what was seen into the description; with whether the VM was seen for the first time, which is written down.
-fn settle(
+fn complete_description(
     run: &RunDir,
     mut wrapped: Wrapped,
     mut facts: Facts,
     greeting: &Greeting,
     seen: &Seen,
 ) -> Result<(Description, bool), StartError> {
-    facts.heard(greeting);
+    facts.set_greeting(greeting);
     let is_new = wrapped.seen.is_none();
     if is_new {
         wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();

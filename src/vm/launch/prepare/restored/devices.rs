@@ -11,7 +11,7 @@ use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceSpec, Disk, DiskOptions, Request, VmSpec};
 
 use super::super::devices::extra;
-use super::images::Door;
+use super::images::RestoredImages;
 use super::{nonsense, refused};
 use crate::vm::changes::saving::Saved;
 use crate::vm::launch::start_error::StartError;
@@ -100,12 +100,12 @@ fn typed(device: &ExtraDevice) -> String {
 pub(super) fn record(
     saved: &Record,
     machine: &Machine,
-    door: &mut Door<'_>,
+    opener: &mut RestoredImages<'_>,
 ) -> Result<(Record, ImageNodes), StartError> {
     let mut hot = Vec::new();
     let mut images = ImageNodes::new();
     for plug in read(saved, machine)? {
-        let mut steps = steps(&plug, machine, door, &mut images)?;
+        let mut steps = steps(&plug, machine, opener, &mut images)?;
         plug.place.apply(&mut steps);
         hot.push(Hot { id: plug.id.to_string(), commands: Plugged::commands(&steps) });
     }
@@ -116,7 +116,7 @@ pub(super) fn record(
 fn steps(
     plug: &Replug,
     machine: &Machine,
-    door: &mut Door<'_>,
+    opener: &mut RestoredImages<'_>,
     images: &mut ImageNodes,
 ) -> Result<Vec<Step>, StartError> {
     let bus = plug.place.bus();
@@ -124,7 +124,7 @@ fn steps(
     Ok(match &plug.what {
         What::Controller(controller) => plan::add_controller(machine, *controller, bus),
         What::Disk { bus: disk_bus, image, serial, options } => {
-            let opened = door.open(id, image)?;
+            let opened = opener.open(id, image)?;
             let disk = Disk {
                 id: plug.id.clone(),
                 image: opened.image,
@@ -138,7 +138,7 @@ fn steps(
             [opening, plan::add_disk(machine, &disk, bus)].concat()
         }
         What::Stick(image) => {
-            let opened = door.open(id, image)?.image;
+            let opened = opener.open(id, image)?.image;
             let opening = plan::open_image(id, &opened, image.readonly, &DiskOptions::default());
             images.insert(id.to_owned(), opened.clone());
             let stick = UsbPlug::Stick { image: opened, readonly: image.readonly };

@@ -10,7 +10,7 @@ use crate::spec::{Boot, Disk, Firmware, Image, ImageFormat, Request, VmSpec};
 
 use super::{devices, nonsense};
 use crate::vm::changes::saving::{FileFacts, Saved};
-use crate::vm::error::{ChangeError, Why};
+use crate::vm::error::{ChangeError, ErrorChain};
 use crate::vm::launch::start_error::StartError;
 use crate::vm::state::images::{Images, Opened};
 
@@ -58,7 +58,7 @@ fn unchanged(then: &FileFacts) -> Result<(), StartError> {
     let why = match FileFacts::of(&then.path) {
         Ok(now) if now == *then => return Ok(()),
         Ok(_) => "it has been changed or replaced since the VM was saved".to_owned(),
-        Err(error) => error.told(),
+        Err(error) => error.with_causes(),
     };
     let hint = "the saved VM fits only the files that it was saved with; put them back, or start the VM anew from its image";
     Err(StartError::File { what: "file", path: then.path.clone(), why, hint: Some(hint.to_owned()) })
@@ -89,13 +89,13 @@ fn meant(path: &Path, request: &Request) -> Result<(), StartError> {
 }
 
 /// The check that images pass at a start, for all of a saved VM.
-pub(super) struct Door<'a> {
+pub(super) struct RestoredImages<'a> {
     images: &'a Images,
     request: &'a Request,
     opened: Vec<Opened>,
 }
 
-impl<'a> Door<'a> {
+impl<'a> RestoredImages<'a> {
     pub(super) fn new(images: &'a Images, request: &'a Request) -> Self {
         Self { images, request, opened: Vec::new() }
     }

@@ -30,11 +30,11 @@ const QUIT_WORDS: u64 = 64 << 10;
 const NEVER_STARTED: [&str; 2] = ["prelaunch", "inmigrate"];
 
 /// What there is of the VM of a run directory that has no supervisor.
-pub(super) enum Left {
+pub(super) enum Unsupervised {
     /// QEMU lives, and can be taken over.
     Living(Box<VmFile>, OwnedFd),
     /// QEMU lives, but its process cannot be seen from here: it was started in another PID namespace.
-    Elsewhere,
+    OtherNamespace,
     /// Files only.
     Dead(Box<VmFile>),
     /// A start that was cut off before there was a description; or nothing at all yet.
@@ -43,7 +43,7 @@ pub(super) enum Left {
     Undescribed(String),
 }
 
-impl Left {
+impl Unsupervised {
     pub(super) fn of(directory: &Directory) -> Self {
         let file = match VmFile::load(directory) {
             Ok(Some(file)) => Box::new(file),
@@ -53,7 +53,7 @@ impl Left {
         match file.process() {
             Some(process) => Self::Living(file, process),
             // only QEMU has this socket: the kernel closes it with the process, wherever that is
-            None if directory.is_listened_on(names::QMP) => Self::Elsewhere,
+            None if directory.is_listened_on(names::QMP) => Self::OtherNamespace,
             None => Self::Dead(file),
         }
     }
@@ -90,7 +90,7 @@ pub fn await_end(root: &Path, name: &VmName, within: Duration) {
 
 /// Whether there is a living QEMU behind a run directory that nobody holds.
 pub fn is_orphan(directory: &RunClient) -> bool {
-    matches!(Left::of(directory), Left::Living(..) | Left::Elsewhere)
+    matches!(Unsupervised::of(directory), Unsupervised::Living(..) | Unsupervised::OtherNamespace)
 }
 
 /// Whether a VM's QEMU has ended, and its supervisor is about to.
@@ -157,13 +157,13 @@ fn quit_if_never_started(run: &RunDir) -> io::Result<bool> {
 /// # Errors
 /// It cannot be told what there is of it, and it stays as it is.
 pub(in crate::vm) fn reuse(run: RunDir) -> Result<Option<RunDir>, StartError> {
-    match Left::of(&run) {
-        Left::Living(file, _) if is_unfinished_gone(&run, &file)? => clear_up(&run, &file),
-        Left::Living(..) | Left::Elsewhere => return Ok(None),
-        Left::Dead(file) => clear_up(&run, &file),
-        Left::NeverStarted if never_started_is_gone(&run) => {}
-        Left::NeverStarted => return Ok(None),
-        Left::Undescribed(why) => return Err(StartError::RunDirectory(undescribed(&run, why))),
+    match Unsupervised::of(&run) {
+        Unsupervised::Living(file, _) if is_unfinished_gone(&run, &file)? => clear_up(&run, &file),
+        Unsupervised::Living(..) | Unsupervised::OtherNamespace => return Ok(None),
+        Unsupervised::Dead(file) => clear_up(&run, &file),
+        Unsupervised::NeverStarted if never_started_is_gone(&run) => {}
+        Unsupervised::NeverStarted => return Ok(None),
+        Unsupervised::Undescribed(why) => return Err(StartError::RunDirectory(undescribed(&run, why))),
     }
     Ok(Some(run))
 }
@@ -173,16 +173,18 @@ fn undescribed(run: &RunDir, why: String) -> DirError {
 }
 
 /// Removes what is left of a VM, if it is certain that it is dead.
-pub(super) fn clean_up(run: RunDir, left: Left) {
+pub(super) fn clean_up(run: RunDir, left: Unsupervised) {
     match left {
-        Left::Living(..) | Left::Elsewhere => {}
-        Left::Dead(file) => {
+        Unsupervised::Living(..) | Unsupervised::OtherNamespace => {}
+        Unsupervised::Dead(file) => {
             clear_up(&run, &file);
             run.discard();
         }
-        Left::NeverStarted if never_started_is_gone(&run) => run.discard(),
-        Left::NeverStarted => warn_of(&undescribed(&run, format!("there is no {}, and a QEMU", names::VM))),
-        Left::Undescribed(why) => warn_of(&undescribed(&run, why)),
+        Unsupervised::NeverStarted if never_started_is_gone(&run) => run.discard(),
+        Unsupervised::NeverStarted => {
+            warn_of(&undescribed(&run, format!("there is no {}, and a QEMU", names::VM)))
+        }
+        Unsupervised::Undescribed(why) => warn_of(&undescribed(&run, why)),
     }
 }
 
@@ -222,7 +224,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
 /// it is not known.
 pub fn clean(root: &Path, name: &VmName) {
     if let Ok(Some(run)) = RunDir::take(root, name) {
-        let left = Left::of(&run);
+        let left = Unsupervised::of(&run);
         clean_up(run, left);
     }
 }
