@@ -1,4 +1,4 @@
-//! Events for whoever listens: QEMU's, and vmrun's own. A slow listener loses events and is told how many; it slows nobody.
+//! Events for subscribers: QEMU's, and vmrun's own. A slow subscriber loses events and gets their number; it delays no other.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,36 +13,36 @@ use crate::qmp::{Event, View};
 use crate::vm::guest::boot_watch::NothingToBoot;
 use crate::vm::state::run_state::RunState;
 
-/// How many events are kept for late listeners, and how many a listener may be behind.
+/// How many events are kept for late subscribers, and how many a subscriber may be behind.
 const KEPT: usize = 1000;
 
-/// An event with its place in the order of all.
+/// An event with its number in the order of all events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Counts from 1 in the life of a supervisor.
     pub sequence: u64,
     /// Host time in milliseconds after the Unix epoch.
     pub time_unix_ms: u64,
-    /// The same in microseconds, as precisely as QEMU tells it.
+    /// The same in microseconds, as precisely as QEMU reports it.
     pub time_unix_us: u64,
     /// QEMU's name, e.g. `SHUTDOWN`, or one of vmrun's own, which begin with `VMRUN_`.
     pub name: String,
-    /// What it says.
+    /// The event's data.
     pub data: Map<String, Value>,
-    /// What it means, if it is QEMU's.
+    /// The parsed event, if it is one of QEMU's.
     pub view: View,
 }
 
-/// What a listener gets.
+/// What a subscriber gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BusEvent {
     /// The next event.
     Record(Arc<Record>),
-    /// So many were missed: the listener was too slow.
+    /// So many events were lost: the subscriber was too slow.
     Lost(u64),
 }
 
-/// All events; clones share it.
+/// All events. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Bus {
     inner: Arc<Mutex<Inner>>,
@@ -55,7 +55,7 @@ struct Inner {
     kept: VecDeque<Arc<Record>>,
 }
 
-/// A listener: first what it asked for of the past, then the present, without a gap.
+/// A subscriber: first the kept events that it asked for, then the new ones, without a gap.
 #[derive(Debug)]
 pub struct Subscriber {
     past: VecDeque<Arc<Record>>,
@@ -69,13 +69,13 @@ impl Default for Bus {
 }
 
 impl Bus {
-    /// Tells QEMU's event to all.
+    /// Publishes an event of QEMU's.
     pub(super) fn publish_qemu(&self, event: &Event) {
         let time = event.timestamp.time().unwrap_or_else(SystemTime::now);
         self.publish_at(time, &event.name, event.data.clone(), event.view.clone());
     }
 
-    /// Tells an event of our own.
+    /// Publishes an event of vmrun's own.
     pub(super) fn publish(&self, name: &str, data: Value) {
         let data = match data {
             Value::Object(map) => map,
@@ -100,11 +100,11 @@ impl Bus {
             inner.kept.pop_front();
         }
         inner.kept.push_back(Arc::clone(&record));
-        // sent under the lock, so that no listener can begin between the two
+        // sent under the lock, so that no subscriber can start between the two
         let _ = self.live.send(record);
     }
 
-    /// Begins to listen; with `since`, what is kept of the events after that one comes first.
+    /// Subscribes. With `since`, the kept events after that number come first.
     pub fn subscribe(&self, since: Option<u64>) -> Subscriber {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let past = match since {
@@ -116,7 +116,7 @@ impl Bus {
 }
 
 impl Subscriber {
-    /// Waits for the next event; none once the VM has ended. Cancellation-safe.
+    /// Waits for the next event; `None` once the VM has ended. Cancellation-safe.
     pub async fn next(&mut self) -> Option<BusEvent> {
         if let Some(record) = self.past.pop_front() {
             return Some(BusEvent::Record(record));
@@ -130,7 +130,7 @@ impl Subscriber {
 }
 
 impl Subscriber {
-    /// An event that is there already.
+    /// An event that has arrived already; does not wait.
     pub fn try_next(&mut self) -> Option<BusEvent> {
         if let Some(record) = self.past.pop_front() {
             return Some(BusEvent::Record(record));
@@ -143,7 +143,7 @@ impl Subscriber {
     }
 }
 
-/// What others may watch of the owner's state without asking it.
+/// The owner's state that others can watch without a request to the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchedState {
     /// What QEMU does.

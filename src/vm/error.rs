@@ -1,4 +1,4 @@
-//! Why a change, or a start, did not happen.
+//! Errors of changes.
 
 use thiserror::Error;
 
@@ -6,29 +6,29 @@ use crate::qmp::{CommandError, SessionError};
 
 use crate::vm::state::outcome::{Ending, Outcome};
 
-/// Why a change of a running VM was refused or failed. The message never needs its source to be understood.
+/// Why a change of a running VM was refused or failed. The message is complete without its source.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct ChangeError {
-    /// What kind of failure; decides the protocol's error and the exit code.
+    /// The kind of failure; decides the protocol's error and the exit code.
     pub kind: ErrorKind,
     /// One sentence: what failed and why.
     pub message: String,
-    /// What to do about it.
+    /// What the user can do about it.
     pub hint: Option<String>,
 }
 
-/// Kinds of failure of a change, one for each error of the control protocol.
+/// The kinds of failure of a change, one for each error of the control protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The VM has ended or QEMU no longer answers.
+    /// The VM has ended, or QEMU does not answer any more.
     NotRunning,
-    /// A parameter makes no sense.
+    /// A parameter is invalid.
     InvalidArgument {
         /// Its name.
         parameter: Option<String>,
     },
-    /// There is nothing of this id.
+    /// There is no device (forward, file …) of this id.
     NoSuchThing {
         /// The id.
         id: String,
@@ -40,30 +40,30 @@ pub enum ErrorKind {
     },
     /// No slot is free.
     NoFreeSlot,
-    /// Not in this state.
+    /// Not possible in the present state.
     NotNow {
         /// The state.
         state: String,
     },
-    /// This machine cannot do it.
+    /// This machine does not support it.
     NotSupported,
-    /// QEMU said no.
+    /// QEMU refused.
     RefusedByQemu {
         /// QMP's error class.
         class: String,
     },
-    /// The guest said no.
+    /// The guest refused.
     RefusedByGuest {
         /// The device.
         id: String,
     },
     /// No guest agent answers.
     NoGuestAgent,
-    /// The guest's kernel panicked while something else was waited for.
+    /// The guest's kernel panicked during a wait.
     GuestPanicked,
-    /// It did not happen in time.
+    /// It did not happen before the deadline.
     TimedOut,
-    /// Something on the host is in the way.
+    /// Something on the host prevents it.
     HostProblem,
 }
 
@@ -80,7 +80,7 @@ impl ChangeError {
         self
     }
 
-    /// A parameter makes no sense.
+    /// A parameter is invalid.
     pub fn invalid(parameter: &str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
         Self::new(
             ErrorKind::InvalidArgument { parameter: Some(parameter.to_owned()) },
@@ -88,12 +88,12 @@ impl ChangeError {
         )
     }
 
-    /// Something on the host is in the way.
+    /// Something on the host prevents it.
     pub fn host(why: impl Into<Box<dyn std::error::Error>>) -> Self {
         Self::new(ErrorKind::HostProblem, why.into().as_ref().with_causes())
     }
 
-    /// An error of the host layer, with what it hints at.
+    /// An error of the host layer, with its hint.
     pub fn hinted<E: std::error::Error + 'static>(hint: fn(&E) -> Option<String>) -> impl Fn(E) -> Self {
         move |error| {
             let hint = hint(&error);
@@ -101,7 +101,7 @@ impl ChangeError {
         }
     }
 
-    /// The machine cannot do it.
+    /// The machine does not support it.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotSupported, message)
     }
@@ -113,7 +113,7 @@ impl ChangeError {
         Self::new(ErrorKind::NoSuchThing { id }, message)
     }
 
-    /// QEMU runs, and cannot be spoken with.
+    /// QEMU runs, but its monitor cannot be used.
     pub(super) fn unreachable(why: &SessionError) -> Self {
         Self::new(
             ErrorKind::NotRunning,
@@ -127,7 +127,7 @@ impl ChangeError {
         Self::new(ErrorKind::NotRunning, "the VM has ended")
     }
 
-    /// The VM has ended like this.
+    /// The VM has ended, with its outcome.
     pub fn ended(outcome: &Outcome) -> Self {
         let kind = match outcome.ending {
             Ending::Panicked => ErrorKind::GuestPanicked,
@@ -137,9 +137,9 @@ impl ChangeError {
     }
 }
 
-/// An error in words, with all its sources.
+/// The message of an error with those of all its sources.
 pub trait ErrorChain {
-    /// In words.
+    /// All messages, joined with `: `.
     fn with_causes(&self) -> String;
 }
 

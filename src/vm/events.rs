@@ -1,4 +1,4 @@
-//! What QEMU's events do to the books.
+//! How QEMU's events change the inventory.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::vm::look::look_again;
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::run_state::RunState;
 
-/// What a guest's ACPI answers to when it is asked to let memory or a processor go (ACPI 6.4, table 6.12).
+/// A guest's ACPI reports on a request to eject memory or a processor (ACPI 6.4, table 6.12).
 const EJECT_REQUEST: i64 = 3;
 
-/// Failure of an unknown kind, an unknown event, and what only requests to eject have: in use, busy, something else depends on it (ACPI 6.4,
-/// table 6.14). That it is under way (0x84 in Linux) is none.
+/// Failure codes: unknown failure, unknown event, and those of eject requests: in use, busy, dependency (ACPI 6.4, table 6.14). "In
+/// progress" (0x84 in Linux) is no failure.
 fn is_refusal(status: i64) -> bool {
     matches!(status, 1 | 2 | 0x80..=0x83)
 }
 
-/// Takes an event into the books. Unknown events are none of our business.
+/// Applies an event to the inventory. Unknown events are ignored.
 pub(super) fn handle(owner: &mut Owner, event: &Event) {
     log::debug!("event {} {:?}", event.name, event.data);
     match &event.view {
@@ -45,7 +45,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
         View::Reset { guest } => reset(owner, *guest),
         View::GuestPanicked { action } => panicked(owner, *action == Some(GuestPanicAction::pause)),
         View::BlockIoError { device, node_name, nospace, reason, action } => {
-            // with `-blockdev` only the node is named
+            // with `-blockdev` QEMU names only the node
             let node = node_name.as_deref().unwrap_or_default();
             let disk = if node.is_empty() { device } else { node.trim_end_matches(".file") };
             block_io_error(owner, disk, *nospace, reason, *action);
@@ -66,7 +66,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
     }
 }
 
-/// Events were lost: what is known by events only is asked for, which devices have gone and whether the guest runs.
+/// Events were lost: asks QEMU for what is known only from events: which devices were removed and whether the guest runs.
 pub(super) fn catch_up(owner: &mut Owner) {
     let leaving = owner.inventory.devices().filter(|entry| entry.phase == Phase::Removing);
     let leaving: Vec<String> = leaving.map(|entry| entry.id.to_string()).collect();
@@ -78,12 +78,12 @@ pub(super) fn catch_up(owner: &mut Owner) {
         };
         let state = seen.inventory.run_state;
         leaving.iter().filter(|id| !seen.present.contains(*id)).for_each(|id| remove::deleted(owner, id));
-        // it may have been closed and opened again
+        // it may have been closed and reopened
         agent_port(owner, false);
         if seen.agent_open {
             agent_port(owner, true);
         }
-        // what came by an event meanwhile is newer, and a paused VM that was reset is as new to QEMU
+        // an event that came meanwhile is newer; and QEMU reports a paused VM that was reset as not started yet
         if owner.inventory.run_state == before && before != RunState::Off && state != RunState::Starting {
             owner.inventory.run_state = state;
         }
@@ -91,14 +91,14 @@ pub(super) fn catch_up(owner: &mut Owner) {
 }
 
 fn stopped(owner: &mut Owner) {
-    // an I/O error, a panic and the power-off say why themselves, before or after STOP
+    // an I/O error, a panic and a power-off have events of their own, before or after STOP
     if matches!(owner.inventory.run_state, RunState::Starting | RunState::Running | RunState::Suspended) {
         owner.inventory.run_state = RunState::Paused;
     }
 }
 
 fn resumed(owner: &mut Owner) {
-    // one that was started with `-no-shutdown` can go on after its end
+    // a VM with `-no-shutdown` can continue after its end
     if owner.inventory.run_state != RunState::Off || owner.is_wrapped() {
         owner.inventory.run_state = RunState::Running;
         owner.inventory.reason = None;

@@ -1,4 +1,4 @@
-//! The fuzzer's door to what is private here.
+//! The fuzzer's entry to what is private here.
 
 use regex_lite::Regex;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::vm::state::vm_file::VmFile;
 
 pub(crate) fn saved(bytes: &[u8]) {
     let (file, path) = host::fuzzing::file(bytes);
-    // else all of them were cut off
+    // otherwise all of them were cut off
     file.set_len(1 << 20).expect("memory");
     match host::saved::open(&path) {
         Ok((description, _)) => {
@@ -44,7 +44,7 @@ pub(crate) fn state_files(bytes: &[u8]) {
     host::fuzzing::formats(bytes);
 }
 
-/// What can be read is written and read back as the same.
+/// What can be parsed is written and parsed back unchanged.
 fn again<T: DeserializeOwned + Serialize>(bytes: &[u8]) {
     match serde_json::from_slice::<T>(bytes) {
         Ok(value) => {
@@ -56,7 +56,7 @@ fn again<T: DeserializeOwned + Serialize>(bytes: &[u8]) {
     }
 }
 
-/// Keys in pieces mean what they mean at once; the guest's output gives readers all of it, and lines are found.
+/// Split keys mean the same as whole ones; readers get all of the guest's output, and lines are found.
 pub(crate) fn console(bytes: &[u8]) {
     if let Ok(key) = String::from_utf8_lossy(bytes).parse::<EscapeKey>() {
         assert_eq!(key.to_string().parse(), Ok(key));
@@ -79,7 +79,7 @@ pub(crate) fn console(bytes: &[u8]) {
     assert_eq!(read, bytes);
     let regex = Regex::new("a(b+)c").expect("an expression");
     let there = bytes.split(|byte| *byte == b'\n').any(|line| regex.is_match(&String::from_utf8_lossy(line)));
-    // for its timer, which never runs out (the output has ended), and for the thread that searches
+    // for its timer, which never expires (the output has ended), and for the search's thread
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let found = runtime.block_on(find_line(looking, regex));
     assert_eq!(found.is_some(), there);

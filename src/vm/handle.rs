@@ -1,4 +1,4 @@
-//! How everybody else talks to a VM's owner task.
+//! Requests to a VM's owner task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,27 +19,27 @@ use crate::vm::guest::agent::AgentLink;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::{CachedStatus, Status};
 
-/// How many requests may wait for the owner; a client beyond that waits in its own connection.
+/// How many requests may wait for the owner; further clients wait in their own connections.
 pub(super) const INBOX_LENGTH: usize = 256;
-/// How many commands that clients wrote themselves may be with QEMU at a time. QEMU carries out one after the other, in their order, and
-/// vmrun's own (a change, a query of `status`, `quit`) must not wait behind those of a hundred clients: they need no turn.
+/// How many raw commands of clients may be with QEMU at a time. QEMU executes commands in order, and vmrun's own (a change, a query
+/// of `status`, `quit`) must not wait behind those of a hundred clients: vmrun's need no turn.
 const RAW_AT_ONCE: usize = 2;
-/// How long it takes at most from QEMU's end until its outcome is told: what it has said last is read, its helpers end.
+/// The longest time from QEMU's end until its outcome is known: its last events are read, its helpers end.
 const END_IS_NEAR: Duration = Duration::from_secs(5);
 
-/// A request to the owner, with the way back.
+/// A request to the owner, with its reply channel.
 pub(super) enum OwnerRequest {
     Status(oneshot::Sender<Arc<Status>>),
     Change(Change, Option<RawTurn>, oneshot::Sender<Result<Done, ChangeError>>),
-    /// A command of QEMU's monitor: of a client with its turn, or one of vmrun's own queries without.
+    /// A command of QEMU's monitor: a client's, with its turn, or one of vmrun's own queries without.
     Raw(Command, Option<RawTurn>, oneshot::Sender<Result<Value, CommandError>>),
     Shutdown(ShutdownOptions),
 }
 
-/// The right to have a raw command with QEMU; held until QEMU has answered, whether or not its client still waits.
+/// The right to have a raw command with QEMU; held until QEMU has answered, even if its client has gone.
 pub(super) type RawTurn = OwnedSemaphorePermit;
 
-/// Hands out the turns of raw commands, first come first served.
+/// Gives out the turns of raw commands, first come first served.
 #[derive(Debug, Clone)]
 pub(super) struct RawTurns(Arc<Semaphore>);
 
@@ -48,7 +48,7 @@ impl RawTurns {
         Self(Arc::new(Semaphore::new(RAW_AT_ONCE)))
     }
 
-    /// Waits for a turn; none if there are no more, which does not happen.
+    /// Waits for a turn; `None` if the semaphore is closed, which does not happen.
     async fn next(&self) -> Option<RawTurn> {
         Arc::clone(&self.0).acquire_owned().await.ok()
     }
@@ -57,7 +57,7 @@ impl RawTurns {
 /// How to shut down.
 #[derive(Debug, Clone, Copy)]
 pub struct ShutdownOptions {
-    /// Budget of the asking.
+    /// Budget of the steps that ask the guest.
     pub timeout: Duration,
     /// Do not ask the guest.
     pub force: bool,
@@ -65,8 +65,8 @@ pub struct ShutdownOptions {
     pub no_repeat: bool,
 }
 
-/// Talks to a VM's owner task. Cheap to clone; outlives the VM, after whose end every request is answered
-/// with [`super::ErrorKind::NotRunning`].
+/// The interface to a VM's owner task. Cheap to clone; outlives the VM, after whose end every request is answered with
+/// [`super::ErrorKind::NotRunning`].
 #[derive(Clone)]
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<OwnerRequest>,
@@ -82,9 +82,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// What is known of the VM, from its books.
+    /// The VM's status, from its inventory.
     pub async fn status(&self) -> Result<Arc<Status>, ChangeError> {
-        // what others have asked for before comes first
+        // earlier requests of others come first
         let no_waiters = self.inbox.capacity() == self.inbox.max_capacity() && !self.inbox.is_closed();
         if let Some(status) = self.cached_status.get().filter(|_| no_waiters) {
             return Ok(status);
@@ -94,13 +94,13 @@ impl Handle {
         answer.await.map_err(|_| ChangeError::not_running())
     }
 
-    /// To follow its state.
+    /// Follows the owner's state.
     pub fn watch(&self) -> watch::Receiver<WatchedState> {
         self.watched.clone()
     }
 
-    /// Makes a change; returns when it came true. A raw command ([`Change::Qmp`], [`Change::Hmp`]), which only clients send, waits for
-    /// its turn.
+    /// Makes a change; returns when it has taken effect. A raw command ([`Change::Qmp`], [`Change::Hmp`]), which only clients send,
+    /// waits for its turn.
     pub async fn change(&self, change: Change) -> Result<Done, ChangeError> {
         let turn = match change {
             Change::Qmp(_) | Change::Hmp(_) => self.raw_turns.next().await,
@@ -114,23 +114,23 @@ impl Handle {
         answer.await.map_err(|_| ChangeError::not_running())?
     }
 
-    /// Any command of QEMU's monitor, for a client, with QEMU's own error. Waits for its turn.
+    /// Runs any command of QEMU's monitor for a client, with QEMU's own error. Waits for its turn.
     pub async fn client_qmp(&self, command: Command) -> Result<Value, CommandError> {
         let turn = self.raw_turns.next().await.ok_or(CommandError::Disconnected)?;
         self.raw(command, Some(turn)).await
     }
 
-    /// One of vmrun's own queries of QEMU, which waits for no client's turn.
+    /// Runs one of vmrun's own queries of QEMU, which waits for no client's turn.
     ///
     /// # Errors
-    /// QEMU's own error; `Timeout` when QEMU stands still.
+    /// QEMU's own error; `Timeout` when QEMU hangs.
     pub(super) async fn qmp(&self, command: Command) -> Result<Value, CommandError> {
         let name = command.execute.clone();
         let answer = tokio::time::timeout(COMMAND_TIMEOUT, self.raw(command, None)).await;
         answer.unwrap_or(Err(CommandError::Timeout { command: name, after: COMMAND_TIMEOUT }))
     }
 
-    /// One command of `qapi`, with the answer in its type.
+    /// Runs one command of `qapi`, with the answer in its type.
     pub(super) async fn query<C: QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
         let answer = self.qmp(Command::of(&command)).await?;
         decoded(C::NAME, answer)
@@ -145,30 +145,30 @@ impl Handle {
         answer.await.unwrap_or(Err(CommandError::Disconnected))
     }
 
-    /// Climbs the ladder; returns when QEMU has ended.
+    /// Runs the shutdown ladder; returns when QEMU has ended.
     pub async fn shutdown(&self, options: ShutdownOptions) -> Result<Outcome, ChangeError> {
-        // a VM that has just ended has an outcome to tell
+        // a VM that has just ended has an outcome to report
         let _ = self.inbox.send(OwnerRequest::Shutdown(options)).await;
         self.ended().await.ok_or_else(ChangeError::not_running)
     }
 
-    /// How the VM ended, for whoever has just noticed that its owner or its QEMU has gone; none if it has not ended, as when only
-    /// QEMU's monitor is gone.
+    /// How the VM ended, for a task that has just noticed that its owner or its QEMU has gone; `None` if it has not ended, for
+    /// example when only QEMU's monitor is gone.
     pub async fn ended_soon(&self) -> Option<Outcome> {
         tokio::time::timeout(END_IS_NEAR, self.ended()).await.ok().flatten()
     }
 
-    /// Whether it has ended, and how is known.
+    /// Whether it has ended, and its outcome is known.
     pub fn has_ended(&self) -> bool {
         self.outcome.borrow().is_some()
     }
 
-    /// Its status when it ended; none before.
+    /// Its status when it ended; `None` before.
     pub fn last_status(&self) -> Option<Arc<Status>> {
         self.inbox.is_closed().then(|| self.cached_status.get()).flatten()
     }
 
-    /// Waits for the VM's end; none if its supervisor went away without an outcome.
+    /// Waits for the VM's end; `None` if its supervisor went away without an outcome.
     pub async fn ended(&self) -> Option<Outcome> {
         let mut outcome = self.outcome.clone();
         outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())

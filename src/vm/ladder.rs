@@ -1,9 +1,9 @@
-//! The ladder of a graceful shutdown: ask, ask again, quit, kill. Time comes in from outside; nothing here does I/O.
+//! The ladder of a graceful shutdown: ask, ask again, quit, kill. The time is a parameter; nothing here does I/O.
 //!
 //! ```text
 //! agent ──⅓ of the budget──► acpi ──½ of the rest──► acpi again ──the rest──► quit ──5 s──► kill
 //! ```
-//! Each rung ends at once when QEMU ends.
+//! Each step ends at once when QEMU ends.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) enum ShutdownStep {
     Agent,
     /// The power button.
     Acpi,
-    /// The power button once more, for guests that were not listening yet.
+    /// The power button once more, for guests that were not ready for the first one.
     AcpiAgain,
     /// QMP `quit`.
     Quit,
@@ -30,7 +30,7 @@ pub(super) enum ShutdownStep {
 }
 
 impl ShutdownStep {
-    /// For programs.
+    /// The name in events.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -41,7 +41,7 @@ impl ShutdownStep {
         }
     }
 
-    /// For the log.
+    /// The description for the log.
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::Agent => "asking the guest through its agent",
@@ -60,15 +60,15 @@ pub(super) struct Ladder {
     no_repeat: bool,
     /// The machine has a power button.
     button: bool,
-    /// When the asking ends.
+    /// When the budget of the steps that ask the guest ends.
     deadline: Instant,
-    /// When the next rung is due; none on the last one.
+    /// When the next step is due; `None` on the last one.
     next: Option<Instant>,
 }
 
 impl Ladder {
-    /// Steps on the first rung. `agent`: the guest agent has answered before; `button`: the machine has a power button. Who can be asked
-    /// in no way is told to quit at once.
+    /// Takes the first step. `agent`: the guest agent has answered before; `button`: the machine has a power button. A guest that
+    /// can be asked in neither way gets no time: QEMU quits at once.
     pub(super) fn start(options: ShutdownOptions, agent: bool, button: bool, now: Instant) -> Self {
         let step = match (options.force, agent, button) {
             (false, true, _) => ShutdownStep::Agent,
@@ -81,7 +81,7 @@ impl Ladder {
         ladder
     }
 
-    /// The rung it stands on.
+    /// The current step.
     pub(super) fn step(&self) -> ShutdownStep {
         self.step
     }
@@ -91,7 +91,7 @@ impl Ladder {
         self.next
     }
 
-    /// Goes one rung up.
+    /// Goes to the next step.
     pub(super) fn advance(&mut self, now: Instant) -> ShutdownStep {
         let up = match self.step {
             ShutdownStep::Agent if self.button => ShutdownStep::Acpi,
@@ -104,7 +104,7 @@ impl Ladder {
         up
     }
 
-    /// Goes up to at least this rung; tells whether that was a move.
+    /// Goes to this step unless it is there or further; returns whether it moved.
     pub(super) fn jump(&mut self, step: ShutdownStep, now: Instant) -> bool {
         let up = step > self.step;
         if up {
@@ -113,7 +113,7 @@ impl Ladder {
         up
     }
 
-    /// Asks no longer than `budget` from now on, if that is sooner; the step that it stands on is not taken again.
+    /// Limits the budget to `budget` from now on, if that is shorter; the current step is not repeated.
     pub(super) fn end_within(&mut self, budget: Duration, now: Instant) {
         let deadline = now + budget;
         if deadline < self.deadline && self.step < ShutdownStep::Quit {

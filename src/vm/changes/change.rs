@@ -1,4 +1,4 @@
-//! What a client can ask a running VM for, and what it gets back.
+//! The changes that a client can request of a running VM, and their results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,43 +25,43 @@ use crate::vm::state::status::Published;
 pub enum Change {
     /// Plug a USB device.
     AddUsb {
-        /// Which.
+        /// The device on the host.
         selector: UsbSelector,
-        /// Its id; none = one is picked.
+        /// The new device's id; `None` = vmrun picks one.
         id: Option<DeviceId>,
     },
     /// Open (or create) an image and plug it as a disk.
     AddDisk {
-        /// Which.
+        /// The disk.
         disk: DiskSpec,
-        /// Files and folders outside the image's own that it may lead to.
+        /// Files and folders outside the image's own folder that the image may refer to.
         allow_backing: Vec<PathBuf>,
     },
     /// Plug a network card.
     AddNic(NicSpec),
-    /// Plug or pull a network card's cable.
+    /// Plug or pull the cable of a network card.
     SetLink {
-        /// The card's id; none = the only one.
+        /// The card's id; `None` = the only card.
         nic: Option<String>,
-        /// Plug it.
+        /// True = plugged.
         up: bool,
     },
     /// Plug any device.
     AddDevice(DeviceSpec),
     /// Unplug a device and wait for it.
     Remove {
-        /// Of which kind it must be.
+        /// The kind that the device must have.
         kind: Removable,
         /// Its id.
         id: String,
-        /// How long the guest may take.
+        /// How long the guest may take to release it.
         wait: Duration,
     },
     /// Make a forward.
     AddForward {
-        /// Which; with host port 0 any free one is taken.
+        /// The forward; host port 0 = any free port.
         forward: Forward,
-        /// Id of the network card that it leads to; none = the first with user networking.
+        /// Id of the network card that it leads to; `None` = the first card with user networking.
         nic: Option<String>,
     },
     /// End a forward.
@@ -77,7 +77,7 @@ pub enum Change {
     ThrottleDisk {
         /// Its id.
         id: String,
-        /// New limits, of which a kind may be left out; none = no limits any more.
+        /// The new limits; a kind that is left out keeps its value. `None` = remove all limits.
         limits: Option<Limits>,
     },
     /// Put another image into a CD-ROM drive.
@@ -86,23 +86,23 @@ pub enum Change {
         id: String,
         /// The image.
         file: PathBuf,
-        /// Its format, where that is not to be found out.
+        /// Its format; `None` = detect it.
         format: Option<ImageFormat>,
-        /// Files and folders outside the image's own that it may lead to.
+        /// Files and folders outside the image's own folder that the image may refer to.
         allow_backing: Vec<PathBuf>,
     },
     /// Take the medium out of a CD-ROM drive.
     EjectMedia {
         /// The drive's id.
         id: String,
-        /// Even if the guest has locked it.
+        /// Even if the guest has locked the tray.
         force: bool,
     },
-    /// Put the whole VM into a file, and end it.
+    /// Save the whole VM to a file and end it.
     Save {
-        /// The file, which is not there yet.
+        /// The file; it must not exist.
         file: PathBuf,
-        /// To follow it.
+        /// Receives the progress.
         progress: watch::Sender<Progress>,
     },
     /// Make, load, delete or list snapshots.
@@ -115,30 +115,30 @@ pub enum Change {
     Reset,
     /// Press the power button.
     Powerdown,
-    /// Any command for QEMU's monitor.
+    /// Any command of QEMU's monitor.
     Qmp(Command),
     /// A line for QEMU's human monitor.
     Hmp(String),
 }
 
-/// What a change may meet.
+/// When a change is allowed, and how long it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vm) struct Rules {
-    /// It reads the inventory, which must be refreshed first if others change the VM, too.
+    /// It reads the inventory, which must be refreshed first if the VM can be changed from outside vmrun.
     pub(in crate::vm) fresh_inventory: bool,
-    /// It may begin while the VM shuts down.
+    /// It may start while the VM shuts down.
     pub(in crate::vm) while_stopping: bool,
-    /// It may begin while something is going on that no change may come in between of.
+    /// It may start during an operation that excludes other changes.
     pub(in crate::vm) while_busy: bool,
-    /// How long its caller waits for QEMU.
+    /// How long its client waits for QEMU.
     pub(in crate::vm) deadline: Duration,
 }
 
-/// How long a change may take that looks at files on the host, or makes them, before QEMU is asked.
+/// How long a change may take that opens or makes files on the host before it sends commands to QEMU.
 const WITH_FILES: Duration = Duration::from_secs(60);
 
 impl Change {
-    /// What it may meet: said here for each, so that none gets by default what was meant for another.
+    /// The rules of each change. Every change is listed, so that a new one gets no rules by default.
     pub(in crate::vm) fn rules(&self) -> Rules {
         let usual = Rules {
             fresh_inventory: true,
@@ -159,7 +159,7 @@ impl Change {
                 Rules { deadline: WITH_FILES, ..usual }
             }
             Self::Remove { wait, .. } => Rules { deadline: wait.saturating_add(COMMAND_TIMEOUT), ..usual },
-            // as long as it takes: the end of QEMU ends it, too
+            // no limit of its own: it ends with QEMU at the latest
             Self::Snapshot(SnapshotChange::List) => {
                 Rules { deadline: Duration::MAX, while_busy: true, ..usual }
             }
@@ -171,7 +171,7 @@ impl Change {
     }
 }
 
-/// What kind of device a removal is meant for, so that `usb-remove` cannot take away a disk.
+/// The kind of device that a removal is for, so that `usb-remove` cannot remove a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removable {
     /// `usb-remove`.
@@ -180,11 +180,11 @@ pub enum Removable {
     Disk,
     /// `nic-remove`.
     Nic,
-    /// `device-remove`: whatever has the id.
+    /// `device-remove`: any kind.
     Any,
 }
 
-/// Which forward to end: what was not given matches everything.
+/// Which forwards to end: a part that is not given matches everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForwardPattern {
     /// Host port.
@@ -198,7 +198,7 @@ pub struct ForwardPattern {
 }
 
 impl ForwardPattern {
-    /// Whether a forward is meant.
+    /// Whether the pattern matches a forward.
     pub fn matches(&self, forward: &Forward) -> bool {
         self.host == forward.host
             && self.guest.is_none_or(|guest| guest == forward.guest)
@@ -208,7 +208,7 @@ impl ForwardPattern {
 }
 
 impl std::fmt::Display for ForwardPattern {
-    /// As it is typed: `8080`, `8080:80`, `127.0.0.1:8080:80/udp`.
+    /// As the user types it: `8080`, `8080:80`, `127.0.0.1:8080:80/udp`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(address) = self.address {
             write!(f, "{address}:")?;
@@ -221,16 +221,16 @@ impl std::fmt::Display for ForwardPattern {
     }
 }
 
-/// What came true.
+/// The result of a change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {
-    /// A device is in the machine, or its facts changed.
+    /// A device is in the machine, or its facts have changed.
     Device(Box<Entry>),
     /// A forward listens; its host port is never 0.
     Forward(Published),
     /// A device is gone.
     Removed,
-    /// The guest has been asked and has not answered in time; the request stands.
+    /// The guest was asked to release it and has not answered in time. The request stays pending.
     RemovalPending,
     /// What a QMP command returned.
     Value(Value),
@@ -238,15 +238,15 @@ pub enum Done {
     Text(String),
     /// A snapshot was made, loaded or deleted.
     Snapshot(Snapshot),
-    /// The snapshots that there are.
+    /// The existing snapshots.
     Snapshots(Vec<Snapshot>),
     /// The VM has ended.
     Ended(Outcome),
-    /// Nothing to tell.
+    /// Done, without data.
     Nothing,
 }
 
-/// What a caller knows to have come true, because of what it asked for.
+/// The result that a caller expects, by the change that it requested.
 impl Done {
     /// A device.
     pub fn device(self) -> Result<Entry, ChangeError> {
@@ -264,7 +264,7 @@ impl Done {
         }
     }
 
-    /// The end of a removal: whether the device is gone, or the guest still has it.
+    /// The end of a removal: true = the device is gone, false = the guest still has it.
     pub fn is_removed(self) -> Result<bool, ChangeError> {
         match self {
             Self::Removed => Ok(true),
@@ -305,7 +305,7 @@ impl Done {
         }
     }
 
-    /// No more than that it came true.
+    /// Success without data.
     pub fn nothing(self) -> Result<(), ChangeError> {
         match self {
             Self::Nothing => Ok(()),
@@ -313,7 +313,7 @@ impl Done {
         }
     }
 
-    /// A mistake in vmrun: the change did happen.
+    /// A bug in vmrun: the change did happen.
     fn unexpected(self) -> ChangeError {
         log::error!("a change had an unexpected result: {self:?}");
         ChangeError::host("the change was made, but its result is of another kind than vmrun expects")

@@ -1,4 +1,4 @@
-//! `device-add`: anything that QEMU can hot-plug.
+//! `device-add`: any device that QEMU can hot-plug.
 
 use serde_json::{Map, Value, json};
 
@@ -15,20 +15,20 @@ use crate::vm::error::ChangeError;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Kind;
 
-/// The bus that the slots are on.
+/// The bus that has the slots.
 const ROOT_BUS: &str = "pcie.0";
 
-/// What kind of bus a driver wants.
+/// The kind of bus that a driver needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Requirement {
     Slot,
     Usb,
     Scsi,
-    /// QEMU finds it by itself.
+    /// QEMU finds the bus itself.
     Nothing,
 }
 
-/// Plugs a device; its place is found unless the properties name one.
+/// Plugs a device. vmrun picks the bus and slot unless the properties name one.
 pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     let DeviceSpec { driver, id, properties } = device;
     let id = match plug::reserve(owner, id, "dev", &driver, Kind::Other) {
@@ -59,7 +59,7 @@ pub(super) fn add(owner: &mut Owner, device: DeviceSpec, reply: Reply) {
     });
 }
 
-/// The model that is meant by a short name such as `virtio-rng`: QEMU's lists of models have only its full name on this machine.
+/// The model that a short name such as `virtio-rng` stands for: on this machine QEMU's lists have only the full name.
 async fn model(session: &Session, driver: String, full_name: String) -> Result<String, ChangeError> {
     let may_be_short = ["virtio-", "vhost-"].iter().any(|family| driver.starts_with(family));
     let is_short = may_be_short
@@ -68,7 +68,7 @@ async fn model(session: &Session, driver: String, full_name: String) -> Result<S
     Ok(if is_short { full_name } else { driver })
 }
 
-/// Asks QEMU what the driver is, since names tell it for the best known only.
+/// Asks QEMU for the driver's base types, since names tell the kind only of well-known drivers.
 async fn requirement(session: &Session, driver: &str) -> Result<Requirement, ChangeError> {
     for (family, requirement) in [
         ("pci-device", Requirement::Slot),
@@ -83,7 +83,7 @@ async fn requirement(session: &Session, driver: &str) -> Result<Requirement, Cha
     Ok(Requirement::Nothing)
 }
 
-/// QEMU's types of buses, as its tree names them, by the family of models that goes there.
+/// QEMU's bus types, as its device tree names them, by the family of models that they take.
 const BUSES: [(&str, &[&str]); 4] = [
     ("pci-device", &["PCI", "PCIE", "CXL"]),
     ("usb-device", &["usb-bus"]),
@@ -91,13 +91,13 @@ const BUSES: [(&str, &[&str]); 4] = [
     ("virtio-ccw-device", &["virtual-css-bus"]),
 ];
 
-/// Refuses a bus that the machine does not have, with those that would do. One that is named by a path is QEMU's to find.
+/// Refuses a bus that the machine does not have, and lists those that fit. A bus that is named by a path is left to QEMU.
 async fn check_bus(session: &Session, driver: &str, bus: &str) -> Result<(), ChangeError> {
     if bus.contains('/') {
         return Ok(());
     }
     let tree = Tree::parse(&session.hmp("info qtree").await?);
-    // a text that cannot be read says nothing
+    // an unreadable answer proves nothing
     if tree.buses.is_empty() || tree.buses.iter().any(|other| other.name == bus) {
         return Ok(());
     }
@@ -110,7 +110,7 @@ async fn check_bus(session: &Session, driver: &str, bus: &str) -> Result<(), Cha
     let named = tree.buses.iter().filter(|bus| fitting.is_empty() || fitting.contains(&bus.kind.as_str()));
     let mut names: Vec<&str> = named.map(|bus| bus.name.as_str()).collect();
     names.dedup();
-    // it takes nothing while the machine runs
+    // this bus accepts no hot-plug
     names.retain(|name| *name != ROOT_BUS);
     let error = ChangeError::no_such("bus", bus);
     Err(match names.is_empty() {
@@ -122,11 +122,11 @@ async fn check_bus(session: &Session, driver: &str, bus: &str) -> Result<(), Cha
     })
 }
 
-/// Models on PCI that have MSI-X, whatever their properties.
+/// PCI models that always have MSI-X.
 const WITH_MSI_X: [&str; 4] = ["vfio-pci", "nvme", "e1000e", "igb"];
 
-/// s390x takes PCI devices with MSI-X only. QEMU (7.2 to 11.1) refuses another when it has made the `zpci` device that belongs to it, and
-/// leaves that: it fails every later migration, and so saves and snapshots, and taking it out crashes QEMU.
+/// s390x supports PCI devices with MSI-X only. QEMU (7.2 to 11.1) refuses another after it has made the `zpci` device for it, and
+/// leaves that behind: it fails every later migration, and so saves and snapshots, and removing it crashes QEMU.
 async fn check_pci_on_ccw(session: &Session, driver: &str) -> Result<(), ChangeError> {
     if WITH_MSI_X.contains(&driver) || !is_a(session, driver, "pci-device").await? {
         return Ok(());
@@ -178,7 +178,7 @@ fn go(
     plug::plug(owner, id, steps, reply, || {});
 }
 
-/// A slot that the user named counts as taken; QEMU itself would accept a second device on it in silence.
+/// Reserves the slot that the user named; QEMU itself would accept a second device in it without an error.
 fn named_slot(
     owner: &mut Owner,
     id: &DeviceId,

@@ -15,7 +15,7 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::images::{Access, Opened};
 use crate::vm::state::inventory::{DiskFacts, Kind};
 
-/// Opens, or creates, an image and plugs it: one change, undone whole on failure.
+/// Opens or creates an image and plugs it, as one change that is rolled back completely on failure.
 pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply: Reply) {
     let Some(file) = disk.file.clone() else {
         return answer(
@@ -45,7 +45,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
-    // a slot that is not there is better known before a file is made
+    // a missing slot is reported before a file is made
     let bus = match place(owner, &id, disk.bus) {
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
@@ -56,7 +56,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         move || images.begin(&disk, &file)
     };
     owner.spawn_blocking(begun, move |owner, new| {
-        // with the image that is made, which has no name yet: it goes again if this is never finished
+        // includes the image that is made, which has no name yet: a takeover removes it if the change was never finished
         let noted = new.and_then(|new| {
             owner.journal.adding(id.as_str(), new.as_ref().map(NewFile::made))?;
             Ok(new)
@@ -101,7 +101,7 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
         .collect();
     Err(match bus {
         DiskBus::Usb if owner.machine.has_usb() => error.hint("start the VM with `--usb`"),
-        // a machine without slots: its SCSI controller takes disks, if it is there from the start
+        // a machine without slots: its SCSI controller takes disks, if it was there from the start
         _ if possible.is_empty() => {
             error.hint("use bus=scsi, and start the VM with a first disk on that bus")
         }
@@ -109,7 +109,7 @@ fn check_bus(owner: &Owner, bus: DiskBus) -> Result<(), ChangeError> {
     })
 }
 
-/// Refuses what the bus cannot do, and a place in the boot order that another device has.
+/// Refuses options that the bus does not support, and a boot order number that another device has.
 fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
     if let Some(why) = disk_options::refusal(&owner.machine, disk.bus, &disk.options) {
         return Err(ChangeError::unsupported(why));
@@ -136,7 +136,7 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
     }
 }
 
-/// The bus that the disk goes into: a slot of its own, or a controller's.
+/// The bus for the disk: a slot of its own, or a controller's bus.
 fn place(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String>, ChangeError> {
     match bus {
         DiskBus::Virtio | DiskBus::Nvme => plug::take_slot(owner, id.as_str()),
@@ -152,7 +152,7 @@ fn place(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String
     }
 }
 
-/// Second half: the image is there, QEMU is asked.
+/// Second part: the image is open; sends the commands to QEMU.
 fn go(
     owner: &mut Owner,
     id: DeviceId,
@@ -164,7 +164,7 @@ fn go(
 ) {
     let remove_made = move || made.iter().for_each(MadeFile::remove);
     if let Err(error) = owner.inventory.check_unused(image.identity, &image.shown) {
-        // if it was made for this disk, another has taken it since: it stays
+        // the image was made for this disk, but another device uses it by now: keep it
         return plug::abandon(owner, &id, reply, error);
     }
     let disk = Disk {

@@ -1,4 +1,4 @@
-//! `port-add` and `port-remove`. QEMU has forwards in its human monitor only, whose QMP reply is a success either way.
+//! `port-add` and `port-remove`. QEMU has forwards only in its human monitor, and QMP reports success even where that failed.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Bound;
 use crate::vm::state::origin::{Network, Origin};
 
-/// Makes a forward to a card and tells the host port that it got.
+/// Makes a forward to a card; the result has the host port.
 pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {
     let netdev = match check(owner, &forward, nic) {
         Ok(netdev) => netdev,
@@ -24,10 +24,10 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
     };
     if forward.host != 0 {
         let bound = Bound { forward, netdev };
-        // booked at once, so that a second request for it is refused
+        // reserved now, so that a second request for the same port is refused
         owner.inventory.forwards.push(bound.clone());
         return owner.run_plan(add_forward(&bound.netdev, &forward), move |owner, result| {
-            // it goes with its card, which may have been taken out meanwhile
+            // its card may have been removed meanwhile, and the forward with it
             let stays = owner.inventory.forwards.contains(&bound);
             let result = match result {
                 Ok(_) if stays => {
@@ -43,7 +43,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
             answer(reply, result);
         });
     }
-    // what is there after it and was not there before is the port: the three commands go out in one write
+    // the port is in the list after the command and not in the list before; the three commands are sent in one write
     let look = || Step::new(Command::hmp("info usernet"));
     let mut steps = vec![look()];
     steps.extend(add_forward(&netdev, &forward));
@@ -69,8 +69,8 @@ fn add_to_inventory(owner: &mut Owner, bound: Bound) {
     }
 }
 
-/// Something failed around a forward on any port, which may listen all the same: what listens is in the books, so that it
-/// is seen and can be ended.
+/// A command for a forward with an arbitrary port failed. The forward may exist all the same: what QEMU lists goes into the
+/// inventory, so that the user sees it and can end it.
 fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
     owner.command(&Command::hmp("info usernet"), move |owner, text| {
         let text = text.ok();
@@ -81,7 +81,7 @@ fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
     });
 }
 
-/// The back-end that the forward is to hang on, if nothing is in its way.
+/// The back-end for a new forward, if nothing conflicts.
 fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, ChangeError> {
     let netdev = match nic {
         Some(id) => owner.inventory.user_netdev_of(id)?,
@@ -99,7 +99,7 @@ fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, 
 fn require_user_networking(owner: &Owner) -> Result<&str, ChangeError> {
     let networking = match &*owner.origin {
         Origin::Ours(spec) => &spec.networking,
-        // its card may hang on a hub
+        // the card's back-end may be on a hub
         Origin::Wrapped(wrapped) => {
             return match wrapped.seen.as_ref().map(|seen| seen.network) {
                 Some(Network::User) => Ok(owner.machine.netdev()),
@@ -172,7 +172,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
     owner.command(&forward_remove(&bound.netdev, &forward), move |owner, result| {
         let result = result.map_err(ChangeError::from).and_then(|text| {
             hostfwd_removed(text.as_str().unwrap_or_default()).map_err(|error| match error {
-                // somebody else was first: another client, or a line of the human monitor
+                // another client, or a command of the human monitor, was faster
                 HostfwdError::NotFound => ChangeError::no_such("forward", forward),
                 error => ChangeError::new(
                     ErrorKind::RefusedByQemu { class: "GenericError".to_owned() },

@@ -1,4 +1,5 @@
-//! `link up` and `link down`: a network card's cable. QEMU does not tell its state, so it is in the books and in the journal.
+//! `link up` and `link down`: the cable of a network card. QEMU does not report its state, so the inventory and the journal keep
+//! it.
 
 use serde_json::json;
 
@@ -16,7 +17,7 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
-    // a card without an id goes by its back-end, whose link is the card's
+    // a card without an id: its back-end has the same link
     let client = owner.inventory.qemu_name(&id).to_owned();
     if let Some(Kind::Nic(nic)) = owner.inventory.device(&id).map(|entry| &entry.kind) {
         let will_be = NicFacts { link_up: up, ..nic.clone() };
@@ -29,7 +30,7 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
             as_it_is(owner, &id);
         }
         let result = result.map_err(|error| match error.is_class("DeviceNotFound") {
-            // a card that was asked to go has gone in between
+            // its removal was requested in the meantime
             true => ChangeError::no_such("network card", &id),
             false => error.into(),
         });
@@ -42,14 +43,14 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
     });
 }
 
-/// Writes down how a card is: what was to become of it has not come true.
+/// Records the state that a card still has: the change failed.
 fn as_it_is(owner: &mut Owner, id: &str) {
     if let Some(Kind::Nic(nic)) = owner.inventory.device(id).map(|entry| entry.kind.clone()) {
         owner.journal.card_is(id, &nic);
     }
 }
 
-/// The card that is meant: without an id, the only one.
+/// The card that is meant; without an id, the only one.
 fn meant(owner: &Owner, id: Option<String>) -> Result<String, ChangeError> {
     let inventory = &owner.inventory;
     let Some(id) = id else {
@@ -75,7 +76,7 @@ fn meant(owner: &Owner, id: Option<String>) -> Result<String, ChangeError> {
     }
 }
 
-/// QEMU has set the link of a card, named by its own id or its back-end's.
+/// Records a link that QEMU has set, by the name of the card or of its back-end.
 pub(super) fn set_link_state(owner: &mut Owner, name: &str, up: bool) {
     let id = owner.inventory.nics().find_map(|(entry, nic)| {
         (entry.id.as_str() == name || nic.netdev == name).then(|| entry.id.to_string())

@@ -1,4 +1,4 @@
-//! What a snapshot and a saved VM have in common: both are the state of the whole machine.
+//! What snapshots and saved VMs have in common: both contain the state of the whole machine.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,12 +8,12 @@ use crate::qmp::Session;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::{Entry, Inventory};
 
-/// How far something is that takes long.
+/// Progress of a long operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes written so far.
     pub done_bytes: u64,
-    /// The most that it can become: the guest's memory. What is empty or equal takes no room.
+    /// Upper bound of that in bytes: the guest's memory. Empty and equal pages take no space.
     pub total_bytes: u64,
 }
 
@@ -24,7 +24,7 @@ pub(in crate::vm) struct Present {
     pub(in crate::vm) driver: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::vm) slot: Option<String>,
-    /// Where it is on USB. QEMU gives out a port that was freed last of all.
+    /// Its USB port. QEMU reuses a freed port last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::vm) port: Option<String>,
 }
@@ -40,7 +40,7 @@ pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
     inventory.devices().map(device).collect()
 }
 
-/// Asks QEMU which devices have a state that cannot be saved.
+/// Asks QEMU which devices have state that cannot be saved.
 pub(in crate::vm) async fn check_blockers(
     session: &Session,
     present: &[Present],

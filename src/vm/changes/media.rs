@@ -45,7 +45,7 @@ pub(super) fn change(
     });
 }
 
-/// Second half: the image is there, QEMU is asked.
+/// Second part: the image is open; sends the commands to QEMU.
 fn insert(owner: &mut Owner, id: String, image: Opened, reply: Reply) {
     let node = owner.inventory.next_medium();
     let opening = image.image.clone();
@@ -79,7 +79,7 @@ fn insert(owner: &mut Owner, id: String, image: Opened, reply: Reply) {
     });
 }
 
-/// Takes the medium out of a drive.
+/// Removes the medium from a drive.
 pub(super) fn eject(owner: &mut Owner, id: String, force: bool, reply: Reply) {
     if let Err(error) = drive(owner, &id) {
         return answer(reply, Err(error));
@@ -117,13 +117,13 @@ fn take_out(owner: &mut Owner, id: String, force: bool, reply: Reply) {
     });
 }
 
-/// QEMU says "locked" of some drives; of others opening the tray succeeds as a *request* to the guest, which shows in
-/// the next step: the medium cannot be taken out of a closed tray.
+/// For some drives QEMU reports "locked". For others, opening the tray is only a *request* to the guest and succeeds; the next step
+/// shows it: the medium cannot be removed from a closed tray.
 fn tray_is_held(error: &ChangeError) -> bool {
     Refusal::first(&[Refusal::TrayLocked, Refusal::TrayClosed], &error.message).is_some()
 }
 
-/// Books what is in the drive now, and closes the image of what was in it: not before it is out of the drive for good.
+/// Records the medium that is in the drive now, and closes the image of the old one once it is out of the drive.
 fn finish_change(owner: &mut Owner, id: &str, facts: DiskFacts, old: Option<String>, reply: Reply) {
     let done = match owner.inventory.device_mut(id) {
         Some(entry) => {
@@ -146,13 +146,13 @@ fn close(owner: &mut Owner, node: String, then: impl FnOnce(&mut Owner) + Send +
     plug::close_image(owner, node, |owner, _| then(owner));
 }
 
-/// Answers, and lets the next change of the drive begin.
+/// Replies, and lets the next change of the drive start.
 fn end(owner: &mut Owner, id: &str, reply: Reply, result: Result<Done, ChangeError>) {
     answer(reply, result);
     turns::end(owner, id);
 }
 
-/// The guest (or we) moved a tray: nothing in the books says so, the medium stays the same.
+/// The guest (or vmrun) moved a tray: the medium stays the same, so the inventory does not change.
 pub(in super::super) fn tray_moved(_owner: &mut Owner, id: &str, open: bool) {
     log::debug!("tray of '{id}' is {}", if open { "open" } else { "closed" });
 }

@@ -1,4 +1,5 @@
-//! The changes of a running VM, one file for each kind. Each books first, asks QEMU second, commits or strikes off third.
+//! The changes of a running VM, one file for each kind. Each reserves in the inventory, sends its commands to QEMU, then commits or
+//! rolls back.
 
 pub(in crate::vm) mod change;
 mod device;
@@ -32,8 +33,8 @@ use super::owner::{Owner, Reply};
 use crate::qmp::SessionError;
 use crate::vm::changes::change::{Change, Done};
 
-/// Starts a change that was admitted; the reply comes when it came true.
-/// A raw command holds its client's turn until QEMU has answered, whether or not the client still waits.
+/// Starts an admitted change; the reply is sent when it has taken effect. A raw command keeps its client's turn until QEMU has
+/// answered, even if the client has gone.
 pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, reply: Reply) {
     let reply = within(owner, change.rules().deadline, reply);
     match change {
@@ -64,8 +65,8 @@ pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, re
 
 pub(super) use power::raw;
 
-/// A way back that gives up after a time. The change itself goes on: what was sent to QEMU cannot be taken back, so the
-/// books wait for its end.
+/// A reply channel with a deadline. The change itself continues: a command that was sent to QEMU cannot be cancelled, so the
+/// inventory needs its result.
 fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
     let (inner, answer) = oneshot::channel();
     let session = owner.session.clone();
@@ -73,7 +74,7 @@ fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
         let result = match tokio::time::timeout(patience, answer).await {
             Ok(answer) => {
                 let result = answer.unwrap_or_else(|_| Err(ChangeError::not_running()));
-                // the process may live on, with a monitor that cannot be understood
+                // the process may still run, with a monitor that vmrun cannot parse
                 let breach = session.end().filter(SessionError::is_breach);
                 result.map_err(|error| match breach {
                     Some(why) if error.kind == ErrorKind::NotRunning => ChangeError::unreachable(&why),
@@ -87,14 +88,14 @@ fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
                 ))
             }
         };
-        // whoever asked may have gone, which changes nothing
+        // the client may have gone, which changes nothing
         drop(reply.send(result));
     };
     owner.spawn(relay, |_, ()| {});
     inner
 }
 
-/// Answers; whoever asked may have gone, which changes nothing.
+/// Replies. The client may have gone, which changes nothing.
 pub(super) fn answer(reply: Reply, result: Result<Done, ChangeError>) {
     drop(reply.send(result));
 }

@@ -1,4 +1,4 @@
-//! `nic-add`: a back-end, then the card on it.
+//! `nic-add`: makes a back-end, then the card on it.
 
 use std::os::fd::OwnedFd;
 
@@ -16,7 +16,7 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::{Kind, NicFacts};
 use crate::vm::state::plugged::Plugged;
 
-/// What was made ready on the host.
+/// What was prepared on the host.
 struct Ready {
     mac: MacAddress,
     tap: Option<Tap>,
@@ -32,7 +32,7 @@ pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
         Ok(id) => id,
         Err(error) => return answer(reply, Err(error)),
     };
-    // a slot that is not there is better known before a tap device is opened
+    // a missing slot is reported before a tap device is opened
     let bus = match plug::take_slot(owner, id.as_str()) {
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
@@ -42,7 +42,7 @@ pub(super) fn add(owner: &mut Owner, nic: NicSpec, reply: Reply) {
     owner.spawn_blocking(
         move || {
             let tap = open(&network)?;
-            // last, since it writes: what is refused leaves nothing
+            // last, since it writes a file: a refused request leaves nothing behind
             let mac = wanted.map_or_else(|| state.mac_of(&card).map_err(ChangeError::host), Ok)?;
             Ok(Ready { mac, tap })
         },
@@ -62,7 +62,7 @@ fn check(owner: &Owner, nic: &NicSpec) -> Result<(), ChangeError> {
     settled(owner, &nic.network).map(drop)
 }
 
-/// The network with what was not said of it: user networking overlaps none of that of the other cards.
+/// The network with its defaults filled in: a user network that overlaps none of the other cards'.
 fn settled(owner: &Owner, network: &Networking) -> Result<Networking, ChangeError> {
     let Networking::User(user) = network else { return Ok(network.clone()) };
     user.clone().settled(&owner.inventory.subnets()).map(Networking::User).map_err(|clash| match &clash {
@@ -82,7 +82,7 @@ fn check_unused(owner: &Owner, mac: MacAddress) -> Result<(), ChangeError> {
     Err(ChangeError::new(ErrorKind::AlreadyThere { id: user.id.to_string() }, message))
 }
 
-/// Opens what QEMU cannot open itself: its sandbox forbids to run a helper, and to get more rights than it has.
+/// Opens what QEMU cannot open itself: its sandbox forbids helpers and gaining privileges.
 fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
     let told = ChangeError::hinted(TapError::hint);
     match network {
@@ -94,9 +94,9 @@ fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
     }
 }
 
-/// Second half: the host is ready; QEMU gets the open device, if there is one.
+/// Second part: the host is prepared; passes the open device, if any, to QEMU.
 fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: Option<String>, reply: Reply) {
-    // another card may have taken the address or the network meanwhile
+    // another card may have taken the address or the network in the meantime
     let network = check_unused(owner, ready.mac).and_then(|()| settled(owner, &nic.network));
     let network = match network {
         Ok(network) => network,
@@ -127,7 +127,7 @@ fn hand_over(owner: &mut Owner, id: DeviceId, nic: NicSpec, ready: Ready, bus: O
     });
 }
 
-/// Gives QEMU a descriptor under the back-end's name.
+/// Passes a descriptor to QEMU under the back-end's name.
 fn give(
     owner: &Owner,
     name: &str,
@@ -158,7 +158,7 @@ fn go(
             Err(error) => {
                 owner.inventory.remove(id.as_str());
                 owner.journal.card_gone(id.as_str());
-                // a descriptor that did not become a back-end; where there is none, QEMU says so and nobody minds
+                // closes a descriptor that did not become a back-end; without one, QEMU's error is ignored
                 let close = Command::new("closefd", json!({ "fdname": ids::netdev(id.as_str()) }));
                 owner.command(&close, |_, _| {});
                 answer(reply, Err(error));

@@ -1,4 +1,4 @@
-//! What all hot-plugs have in common: controllers, slots, booking, committing.
+//! What all hot-plugs share: controllers, slots, reserving, committing.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::vm::state::inventory::{Entry, Kind, Phase};
 use crate::vm::state::opened::{self, ImageNodes};
 use crate::vm::state::plugged::Plugged;
 
-/// Books a device that is about to be plugged, so that its id is taken from now on.
+/// Reserves the id of a device that is about to be plugged.
 pub(super) fn reserve(
     owner: &mut Owner,
     wanted: Option<DeviceId>,
@@ -36,7 +36,7 @@ pub(super) fn reserve(
     Ok(id)
 }
 
-/// Takes a slot for a device that is booked; the answer is the bus to name.
+/// Reserves a slot for a reserved device; returns the bus to name in `device_add`.
 pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, ChangeError> {
     let bus = owner.inventory.slots.take(id).map_err(|none| {
         ChangeError::new(ErrorKind::NoFreeSlot, none.to_string()).hint(match owner.is_wrapped() {
@@ -51,7 +51,8 @@ pub(super) fn take_slot(owner: &mut Owner, id: &str) -> Result<Option<String>, C
     Ok(bus)
 }
 
-/// Makes sure that a controller is there or on its way: QEMU carries out commands in order, so what is sent after it finds it.
+/// Makes sure that a controller exists or is being added: QEMU executes commands in order, so a command that is sent after it finds
+/// it.
 pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Result<(), ChangeError> {
     let id = controller.id(owner.machine.ids());
     let came_with_one = match controller {
@@ -63,7 +64,7 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
     }
     match owner.inventory.device(id).map(|entry| entry.phase) {
         None => {}
-        // whatever is plugged into it now goes with it
+        // a device that is being plugged into it now fails with it
         Some(Phase::Removing) => {
             let kind = ErrorKind::NotNow { state: "removing".to_owned() };
             let error = ChangeError::new(kind, format!("controller '{id}' is being removed"));
@@ -120,7 +121,7 @@ pub(super) fn ensure_controller(owner: &mut Owner, controller: Controller) -> Re
     Ok(())
 }
 
-/// Runs the steps that plug a booked device; commits and answers with it, or strikes it off. `undo` cleans up on the host.
+/// Runs the steps that plug a reserved device; commits and replies with it, or rolls back. `undo` cleans up on the host.
 pub(super) fn plug(
     owner: &mut Owner,
     id: DeviceId,
@@ -145,7 +146,7 @@ pub(super) fn plug(
     });
 }
 
-/// The same for a device with an image: that is opened first, and QEMU looked at.
+/// The same for a device with an image: opens the image first, and checks what QEMU has opened.
 pub(super) fn plug_with_image(
     owner: &mut Owner,
     id: DeviceId,
@@ -162,7 +163,7 @@ pub(super) fn plug_with_image(
             undo();
             abandon(owner, &id, reply, error);
         }
-        // the lock for writing is taken only here
+        // QEMU takes the write lock only here
         Ok(()) => owner.run_plan(steps, move |owner, result| match result {
             Ok(_) => {
                 owner.journal.finished(id.as_str());
@@ -179,7 +180,7 @@ pub(super) fn plug_with_image(
     });
 }
 
-/// Opens an image as the nodes of this name, and looks at what QEMU has open then. If that is not what it should be nothing is left of it.
+/// Opens an image as block nodes of this name and checks what QEMU has open then. On a mismatch all of it is closed again.
 pub(super) fn open_image(
     owner: &mut Owner,
     name: String,
@@ -204,7 +205,7 @@ pub(super) fn open_image(
     });
 }
 
-/// Tells who has an image, where QEMU only says that somebody has.
+/// Adds who holds an image to QEMU's error, which says only that it is locked.
 fn name_holder(
     owner: &mut Owner,
     image: &Image,
@@ -228,7 +229,7 @@ fn name_holder(
     });
 }
 
-/// Closes an image that no device has any more; `then` hears of an error that has been told already.
+/// Closes an image that no device uses any more; `then` gets an error, which has been logged already.
 pub(super) fn close_image(
     owner: &mut Owner,
     name: String,
@@ -243,7 +244,7 @@ pub(super) fn close_image(
     });
 }
 
-/// Ends the I/O thread of a disk that is gone.
+/// Deletes the I/O thread of a removed disk.
 pub(super) fn end_thread(owner: &mut Owner, disk: String, then: impl FnOnce(&mut Owner) + Send + 'static) {
     owner.run_plan(plan::remove_iothread(&disk), move |owner, result| {
         if let Err(error) = result {
@@ -253,14 +254,14 @@ pub(super) fn end_thread(owner: &mut Owner, disk: String, then: impl FnOnce(&mut
     });
 }
 
-/// Strikes a booked device off and tells why.
+/// Rolls back a reserved device and replies with the error.
 pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: ChangeError) {
     owner.inventory.remove(id.as_str());
     owner.journal.finished(id.as_str());
     answer(reply, Err(error));
 }
 
-/// Commits a device that QEMU has plugged, and answers with it.
+/// Commits a device that QEMU has plugged, and replies with it.
 pub(super) fn committed(owner: &mut Owner, id: &DeviceId, reply: Reply) {
     commit(owner, id.as_str());
     taken::tell(owner, id.as_str(), reply);

@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `reset`, `powerdown`, and the two ways to QEMU's own monitor.
+//! `pause`, `resume`, `reset`, `powerdown`, and raw commands for QEMU's monitors.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
     });
 }
 
-/// Stops the processors; QEMU answers when they stand still.
+/// Stops the processors; QEMU replies when they have stopped.
 pub(super) fn pause(owner: &mut Owner, reply: Reply) {
     match owner.inventory.run_state {
         RunState::Paused | RunState::IoError | RunState::Panicked => answer(reply, Ok(Done::Nothing)),
@@ -29,7 +29,7 @@ pub(super) fn pause(owner: &mut Owner, reply: Reply) {
     }
 }
 
-/// Lets the processors run; after an I/O error this tries the failed request again.
+/// Starts the processors; after an I/O error this retries the failed request.
 pub(super) fn resume(owner: &mut Owner, reply: Reply) {
     match owner.inventory.run_state {
         RunState::Running => answer(reply, Ok(Done::Nothing)),
@@ -43,10 +43,10 @@ pub(super) fn resume(owner: &mut Owner, reply: Reply) {
     }
 }
 
-/// Resets the machine; a paused one stays paused, one that panicked runs again.
+/// Resets the machine. A paused VM stays paused; one that panicked runs again.
 pub(super) fn reset(owner: &mut Owner, reply: Reply) {
     let panicked = owner.inventory.run_state == RunState::Panicked;
-    // QEMU answers before it does it: what the agent says until then is of the life before
+    // QEMU replies before the reset: what the agent answers until then belongs to the guest before it
     owner.agent.lose(Loss::Reset);
     owner.begins_anew();
     owner.command(&Command::new("system_reset", Value::Null), move |owner, result| match result {
@@ -56,7 +56,7 @@ pub(super) fn reset(owner: &mut Owner, reply: Reply) {
     });
 }
 
-/// Presses the power button. A guest that stands still does not see it.
+/// Presses the power button. A paused guest does not see it.
 pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
     if owner.inventory.run_state != RunState::Running {
         let state = owner.inventory.run_state.to_string();
@@ -84,8 +84,8 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
     );
 }
 
-/// Why a machine has no power button, by its architecture and its property `acpi`; QEMU takes the request all the same, and no guest
-/// hears of it.
+/// Why a machine has no power button, by its architecture and its property `acpi`. QEMU accepts the command all the same, and no
+/// guest gets it.
 fn no_button(arch: Arch, acpi: Option<&str>) -> Option<String> {
     match (arch.facts().power_button, acpi) {
         (PowerButton::None, _) => Some(format!("QEMU's {arch} machines have none")),
@@ -96,7 +96,7 @@ fn no_button(arch: Arch, acpi: Option<&str>) -> Option<String> {
     }
 }
 
-/// Any command of QEMU's monitor.
+/// Runs any command of QEMU's monitor.
 pub(super) fn qmp(owner: &mut Owner, command: &Command, turn: Option<RawTurn>, reply: Reply) {
     raw(owner, command, |result| {
         drop(turn);
@@ -104,7 +104,7 @@ pub(super) fn qmp(owner: &mut Owner, command: &Command, turn: Option<RawTurn>, r
     });
 }
 
-/// The same with QEMU's own error. What it changed behind our back is looked at before the answer is given.
+/// The same with QEMU's own error. The inventory is refreshed for what the command changed before the reply is sent.
 pub(in super::super) fn raw(
     owner: &mut Owner,
     command: &Command,
@@ -127,7 +127,7 @@ pub(in super::super) fn raw(
     });
 }
 
-/// Commands after which there may be devices, forwards or limits that are not in the books. Unplugging has events.
+/// Commands that can add devices, forwards or limits which are not in the inventory. For removed devices there are events.
 fn may_change_books(command: &Command) -> bool {
     const COMMANDS: [&str; 4] = ["device_add", "block_set_io_throttle", "netdev_del", "hostfwd_"];
     let name = match command.execute.as_str() {
@@ -137,7 +137,7 @@ fn may_change_books(command: &Command) -> bool {
     COMMANDS.iter().any(|changing| name.starts_with(changing))
 }
 
-/// The card whose link a command sets, and how. QEMU cannot be asked for it afterwards.
+/// The card whose link a command sets, and to what. QEMU cannot be asked for it later.
 fn link_of(command: &Command) -> Option<(String, bool)> {
     let mut words = hmp_line(command).split_ascii_whitespace();
     match (command.execute.as_str(), words.next()) {
@@ -156,7 +156,7 @@ fn hmp_line(command: &Command) -> &str {
     command.arguments.get("command-line").and_then(Value::as_str).unwrap_or_default().trim_start()
 }
 
-/// Takes what is in QEMU and not in the inventory into the inventory.
+/// Adds what QEMU has and the inventory has not.
 fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + 'static) {
     if owner.is_wrapped() {
         return refreshed(owner, |_| then());
@@ -170,7 +170,7 @@ fn resync(owner: &mut Owner, forwards_went: bool, then: impl FnOnce() + Send + '
     });
 }
 
-/// A line of the human monitor.
+/// Runs a line of the human monitor.
 pub(super) fn hmp(owner: &mut Owner, line: &str, turn: Option<RawTurn>, reply: Reply) {
     raw(owner, &Command::hmp(line), |result| {
         drop(turn);

@@ -1,4 +1,4 @@
-//! What was typed for a driver's properties, in the types that QEMU wants: its JSON `device_add` is strictly typed.
+//! Converts typed driver properties to the JSON types that QEMU's strictly typed `device_add` needs.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::qmp::Session;
 
 use crate::vm::error::ChangeError;
 
-/// Asks QEMU for the types, where any properties were given.
+/// Asks QEMU for the property types, if any properties were given.
 pub(super) async fn typed(
     session: &Session,
     driver: &str,

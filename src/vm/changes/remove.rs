@@ -1,7 +1,7 @@
 //! Removals. `device_del` succeeds when the *request* was sent: the device is gone with DEVICE_DELETED, not before.
 //!
-//! Some devices go in silence: QEMU 7.2 never sends the event for a `qemu-xhci`, since it sends it when the last
-//! reference to the device is dropped, and that controller keeps one to itself. So QEMU is also looked at, ever more seldom.
+//! Some devices are removed without an event: QEMU 7.2 never sends it for a `qemu-xhci`, since the event comes when the last
+//! reference to the device is dropped, and that controller keeps one to itself. So QEMU is also polled, at growing intervals.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use crate::vm::owner::{Owner, Removal, Reply};
 use crate::vm::state::inventory::{Entry, Kind, Phase};
 use crate::vm::state::run_state::RunState;
 
-/// How long a VM that does not run is waited for: what goes without the guest goes at once.
+/// How long to wait in a VM that does not run: what needs no guest is removed at once.
 const WITHOUT_GUEST: Duration = Duration::from_secs(1);
 
-/// When QEMU is first looked at for a device that went in silence; far later than the guest takes, as a rule.
+/// When QEMU is first polled for a device that was removed without an event; much later than a guest usually takes.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 
-/// The longest time between two looks, for a guest that does not answer at all. QEMU has no event for a slot that is free to be asked
-/// again, and sends none for some devices that go; it is looked for only while a removal was asked for and has not come.
+/// The longest interval between two polls, for a guest that does not answer at all. QEMU has no event for a slot that can be asked
+/// again, and none for some removed devices; it is polled only while a removal is pending.
 const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
 
-/// Between two requests to a guest that is busy with the slot.
+/// Interval between two requests to a guest that is busy with the slot.
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(250);
 
-/// Asks for a device to go, and waits for it.
+/// Requests the removal of a device and waits for it.
 pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration, reply: Reply) {
     if let Err(error) = check(owner, kind, id) {
         return answer(reply, Err(error));
@@ -51,16 +51,16 @@ pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration
     owner.spawn(tokio::time::sleep(wait), move |owner, ()| give_up(owner, &name, ticket));
 }
 
-/// Sends the request. QEMU refuses it for good for what is built into the machine, and for now while the guest is about to plug or
-/// unplug something in that slot (native PCIe hot-plug: five seconds, in which the power indicator blinks), or has been asked already.
-/// Which of the two it is its words do not tell in all versions: the device's own property does.
+/// Sends the request. QEMU refuses it permanently for a built-in device, and temporarily while the guest is about to plug or unplug
+/// something in that slot (native PCIe hot-plug: five seconds, in which the power indicator blinks) or has been asked already.
+/// QEMU's error text does not distinguish the two in all versions; the device's own property does.
 fn ask_guest(owner: &mut Owner, id: String, next: Duration) {
     owner.run_plan(plan::remove_device(&id), move |owner, result| match result {
         Ok(_) => {
             owner.asking.remove(&id);
             look_later(owner, id, FIRST_LOOK);
         }
-        // it has gone meanwhile
+        // removed in the meantime
         Err(error) if is_not_found(&error) => {
             owner.asking.remove(&id);
             look(owner, id, FIRST_LOOK);
@@ -74,7 +74,7 @@ fn ask_guest(owner: &mut Owner, id: String, next: Duration) {
                     let hint = "only what was added while the VM runs, or sits on USB or SCSI, can go";
                     fail(owner, &id, &error.hint(hint));
                 }
-                // it has gone meanwhile
+                // removed in the meantime
                 Err(refused) if refused.is_class("DeviceNotFound") => {
                     owner.asking.remove(&id);
                     look(owner, id, FIRST_LOOK);
@@ -86,7 +86,7 @@ fn ask_guest(owner: &mut Owner, id: String, next: Duration) {
     });
 }
 
-/// Often while somebody waits for it, and then ever more seldom: the request stands.
+/// Polls frequently while a client waits, then at growing intervals: the request stays pending.
 fn ask_again_later(owner: &mut Owner, id: String, wait: Duration) {
     owner.spawn(tokio::time::sleep(wait), move |owner, ()| {
         if owner.inventory.device(&id).is_none_or(|entry| entry.phase != Phase::Removing) {
@@ -103,7 +103,8 @@ fn is_not_found(error: &ChangeError) -> bool {
     matches!(&error.kind, ErrorKind::RefusedByQemu { class } if class == "DeviceNotFound")
 }
 
-/// Looks for a device that may go without an event. One with a back-end is left to its event: until then QEMU holds that.
+/// Checks for a device that may be removed without an event. A device with a back-end needs the event: QEMU uses the back-end until
+/// then.
 fn look_later(owner: &mut Owner, id: String, wait: Duration) {
     if owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_backend(entry))
     {
@@ -127,7 +128,7 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
     });
 }
 
-/// Whether something of it stays in QEMU when the device has gone.
+/// Whether something of it stays in QEMU when the device is removed.
 fn has_backend(entry: &Entry) -> bool {
     match &entry.kind {
         Kind::Usb { file, .. } => file.is_some(),
@@ -185,7 +186,7 @@ fn in_use(owner: &Owner, controller: &Entry) -> bool {
     })
 }
 
-/// DEVICE_DELETED: it is gone from the machine; now its image or network is closed, and then it is gone altogether.
+/// DEVICE_DELETED: the device has left the machine. Closes its image or network, then removes it from the inventory.
 pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
     let Some(entry) = owner.inventory.device(id) else { return };
     let name = id.to_owned();
@@ -222,7 +223,7 @@ fn gone(owner: &mut Owner, id: &str) {
     }
 }
 
-/// DEVICE_UNPLUG_GUEST_ERROR: the guest said no; the device stays.
+/// DEVICE_UNPLUG_GUEST_ERROR: the guest refused; the device stays.
 pub(in super::super) fn refused(owner: &mut Owner, id: &str) {
     let kind = ErrorKind::RefusedByGuest { id: id.to_owned() };
     let error = ChangeError::new(kind, format!("the guest refused to release '{id}'"));
@@ -245,13 +246,13 @@ fn fail(owner: &mut Owner, id: &str, error: &ChangeError) {
     }
 }
 
-/// One asker has waited long enough; the request to the guest stands.
+/// The deadline of one client has passed; the request to the guest stays pending.
 fn give_up(owner: &mut Owner, id: &str, ticket: u64) {
     let Some(waiting) = owner.removals.get_mut(id) else { return };
     let Some(position) = waiting.iter().position(|removal| removal.ticket == ticket) else { return };
     let removal = waiting.swap_remove(position);
     if waiting.is_empty() {
-        // the next request asks the guest anew
+        // the next removal sends a new request to the guest
         owner.removals.remove(id);
     }
     answer(removal.reply, Ok(Done::RemovalPending));

@@ -1,4 +1,4 @@
-//! `save`: the whole VM into a file.
+//! `save`: saves the whole VM to a file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::vm::state::journal::Job;
 use crate::vm::state::opened;
 use crate::vm::state::run_state::RunState;
 
-/// Saves the VM and ends QEMU: the answer comes when the file is whole, QEMU's end after that.
+/// Saves the VM and ends QEMU: the reply is sent when the file is complete, before QEMU ends.
 pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Progress>, reply: Reply) {
     let spec = check(owner).cloned();
     let (spec, record) = match spec.and_then(|spec| Ok((spec, owner.plugged.of_now(&owner.inventory)?))) {
@@ -75,7 +75,7 @@ fn failed(owner: &mut Owner, reply: Reply, error: ChangeError) {
     answer(reply, Err(error));
 }
 
-/// The file is there: however QEMU ends from here on, that is how the VM has ended.
+/// The file is complete: however QEMU ends from here on, the VM's outcome is "saved".
 fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
     owner.abort = None;
     owner.evidence.saved(file.clone());
@@ -96,7 +96,7 @@ fn ended(owner: &mut Owner) {
     owner.journal.job_ended();
 }
 
-/// The description that the VM can be built again from.
+/// The description from which the VM can be rebuilt.
 fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
     let Some(spec) = owner.origin.spec() else {
         return Err(ChangeError::unsupported("vmrun has not started this VM, and could not build it again")

@@ -17,7 +17,7 @@ use crate::vm::state::inventory::Phase;
 use crate::vm::state::journal::Job;
 use crate::vm::state::run_state::RunState;
 
-/// Starts one; nothing else is changed until it has ended.
+/// Starts one; no other change may run until it has ended.
 pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     let snapshots = Snapshots::new(&owner.session, &owner.bus, &owner.state, &owner.inventory, &owner.origin);
     if matches!(change, SnapshotChange::List) {
@@ -66,7 +66,7 @@ fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
     check_settled(owner)
 }
 
-/// Devices that are on their way in or out belong to no state that could be come back to.
+/// Refuses while devices are being added or removed: that state could not be restored.
 pub(super) fn check_settled(owner: &Owner) -> Result<(), ChangeError> {
     match owner.inventory.devices().find(|entry| entry.phase != Phase::Present) {
         None => Ok(()),
@@ -93,7 +93,7 @@ fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
     answer(reply, result);
 }
 
-/// The machine has another past now: what is known of it is asked for again.
+/// A snapshot was loaded: refreshes what is known of the machine.
 fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
     let resync = resync(owner.session.clone(), owner.machine.ids());
     owner.spawn(resync, move |owner, found| {
@@ -106,7 +106,7 @@ fn loaded(owner: &mut Owner, snapshot: Snapshot, reply: Reply) {
             }
             owner.inventory.reason = None;
             owner.evidence.reset();
-            // the agent of then knows nothing of what was said since
+            // the restored agent knows nothing of what was sent since
             owner.agent.lose(Loss::Loaded);
             if agent {
                 events::agent_port(owner, true);

@@ -1,4 +1,4 @@
-//! The steps of a plan, and their undoing.
+//! Runs the steps of a plan and rolls them back on failure.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::qmp::{CommandError, Pending, Session, hmp};
 
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 
-/// The books need to know how a command went even if nobody waits for it any more: a QEMU that was stopped carries it
-/// out when it goes on. (Who asked has a deadline of his own; and all of this ends with QEMU.)
+/// The inventory needs the result of a command even if no client waits any more: a stopped QEMU executes it when it resumes. (Each
+/// client has its own deadline; and all of this ends with QEMU.)
 pub(in crate::vm) fn to_the_end(answer: Pending) -> Pending {
     answer.within(Duration::MAX)
 }
 
-/// Collects the answers of a plan; undoes the finished steps in reverse if one failed.
+/// Collects the replies of a plan; rolls back the finished steps in reverse order if one failed.
 pub(in crate::vm) async fn run_steps(
     session: Session,
     steps: Vec<Step>,
@@ -58,7 +58,7 @@ fn judge(step: &Step, answer: Result<Value, CommandError>) -> Result<Value, Chan
     }
 }
 
-/// Runs something that may block on a thread of its own.
+/// Runs a blocking function on a thread of its own.
 pub(in crate::vm) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, ChangeError> {

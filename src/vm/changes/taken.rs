@@ -1,9 +1,10 @@
-//! Whether the guest has taken what was plugged into it. QEMU's "done" means only that the device is in its slot: a guest whose kernel
-//! has no PCI hot-plug (Debian's for riscv64), or no driver for it, never looks there. What tells is that a driver switches a
-//! device's regions on before it uses it.
+//! Whether the guest uses a device that was plugged. QEMU's success means only that the device is in its slot: a guest whose kernel
+//! has no PCI hot-plug (Debian's for riscv64), or no driver for the device, never uses it. A driver enables a device's memory and
+//! I/O regions before it uses it, and QEMU reports that.
 //!
-//! QEMU has no event for that. So it is asked for a minute after the plug, ever more rarely, and after that only when something
-//! happens that may have changed it ([`look_again`]) or a client wants to know ([`status_asked`]): an idle VM wakes nobody.
+//! QEMU has no event for it. So it is polled for a minute after the plug, at growing intervals, and after that only when something
+//! happens that may have changed it ([`look_again`]) or a client asks for the status ([`status_asked`]): an idle VM causes no
+//! polling.
 
 use std::time::Duration;
 
@@ -23,41 +24,41 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::{Entry, Inventory, Kind, Phase};
 use crate::vm::state::run_state::RunState;
 
-/// Between two looks while somebody waits, and until the first one.
+/// The first interval between two polls, and the longest while a client waits.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 
-/// How long a device is looked at that the guest does not take: a driver that is to come is loaded by then.
+/// How long a device is polled that the guest does not use: a driver that will come is loaded by then.
 const LOOKS_FOR: Duration = Duration::from_secs(60);
 
-/// The time between two looks for clients who ask for the status, at least.
+/// The shortest interval between two polls caused by clients that ask for the status.
 const BETWEEN_CLIENTS: Duration = Duration::from_secs(1);
 
 /// How long a client waits for a guest on a machine whose guests may have no hot-plug; the others take 0.1 to 0.4 s.
 const CLIENT_WAITS: Duration = Duration::from_secs(3);
 
-/// The looks that are under way.
+/// The polls that are under way.
 #[derive(Default)]
 pub(in crate::vm) struct Looks {
-    /// Those of an earlier round end: each event that may change what is known begins a new one.
+    /// Polls of an earlier round stop: each event that may change the result starts a new round.
     round: u64,
-    /// When a client has last caused one.
+    /// When a client last caused a round.
     for_client: Option<Instant>,
 }
 
-/// One device to be looked at, again and again.
+/// One device that is polled.
 struct Look {
     id: String,
     round: u64,
-    /// The time since the look before.
+    /// The interval before this poll.
     wait: Duration,
-    /// When no more looks follow.
+    /// When the polling ends.
     until: Instant,
-    /// The client to be answered by then, if one waits.
+    /// The client that waits for the result, if any, and its deadline.
     waiting: Option<(Reply, Instant)>,
 }
 
-/// Follows a device that was plugged, and answers with it: on a machine where guests without hot-plug are usual when it is known
-/// what has become of it, else at once.
+/// Polls a device that was plugged, and replies with it: on a machine where guests often have no hot-plug, once the result is
+/// known; otherwise at once.
 pub(in crate::vm) fn tell(owner: &mut Owner, id: &str, reply: Reply) {
     if !owner.machine.has_pci() {
         return done(owner, id, reply);
@@ -71,7 +72,7 @@ pub(in crate::vm) fn tell(owner: &mut Owner, id: &str, reply: Reply) {
     done(owner, id, reply);
 }
 
-/// Follows a device until the guest has taken it, or for [`LOOKS_FOR`].
+/// Polls a device until the guest uses it, or for [`LOOKS_FOR`].
 pub(in crate::vm) fn follow(owner: &mut Owner, id: &str) {
     if owner.machine.has_pci() {
         begin(owner, id, None);
@@ -84,7 +85,8 @@ fn begin(owner: &mut Owner, id: &str, waiting: Option<(Reply, Instant)>) {
     look_later(owner, Look { id: id.to_owned(), round, wait: FIRST_LOOK, until, waiting });
 }
 
-/// Something has happened after which the guest may take what it has left alone: a reset, an agent that comes up, a guest that runs again.
+/// Something has happened after which the guest may use a device that it ignored: a reset, an agent that starts, a guest that
+/// resumes.
 pub(in crate::vm) fn look_again(owner: &mut Owner) {
     owner.looks.round += 1;
     let plugged = plugged(&owner.inventory, &owner.machine);
@@ -95,8 +97,8 @@ pub(in crate::vm) fn look_again(owner: &mut Owner) {
     }
 }
 
-/// A client asks for the status: what the guest had not taken is looked at once, for the next one who asks. Nobody waits for it, as
-/// QEMU may stand still. True if there is such a device, so that this status must not be kept.
+/// A client asked for the status: polls the devices that the guest did not use, for the next status. The client does not wait, as
+/// QEMU may hang. True if there is such a device, so that this status must not be cached.
 pub(in crate::vm) fn status_asked(owner: &mut Owner) -> bool {
     let waiting = untaken(&owner.inventory);
     let now = Instant::now();
@@ -116,7 +118,7 @@ fn untaken(inventory: &Inventory) -> Vec<String> {
     untaken.map(|entry| entry.id.to_string()).collect()
 }
 
-/// What was plugged at run time, by a supervisor of before as well.
+/// Devices plugged at run time, including those of an earlier supervisor.
 fn plugged(inventory: &Inventory, machine: &Machine) -> Vec<String> {
     let is_plugged = |entry: &&Entry| {
         inventory.device(carrier(entry, machine)).is_some_and(|carrier| carrier.slot.is_some())
@@ -124,7 +126,7 @@ fn plugged(inventory: &Inventory, machine: &Machine) -> Vec<String> {
     inventory.devices().filter(is_plugged).map(|entry| entry.id.to_string()).collect()
 }
 
-/// Says of all that was plugged whether the guest has taken it, by QEMU's answer to [`pci::query`].
+/// Records for each plugged device whether the guest uses it, from QEMU's answer to [`pci::query`].
 pub(in crate::vm) fn fill(inventory: &mut Inventory, machine: &Machine, answer: &Value) {
     for id in plugged(inventory, machine) {
         if let Some(entry) = inventory.device_mut(&id) {
@@ -133,7 +135,7 @@ pub(in crate::vm) fn fill(inventory: &mut Inventory, machine: &Machine, answer: 
     }
 }
 
-/// Follows what was plugged while another supervisor had the VM and what the guest had not taken when QEMU was looked at.
+/// Polls devices that were plugged under an earlier supervisor and were not in use at the takeover.
 pub(in crate::vm) fn follow_all(owner: &mut Owner) {
     for id in untaken(&owner.inventory) {
         follow(owner, &id);
@@ -141,7 +143,7 @@ pub(in crate::vm) fn follow_all(owner: &mut Owner) {
 }
 
 fn done(owner: &Owner, id: &str, reply: Reply) {
-    // it may have been unplugged since, by the guest's own doing
+    // it may have been unplugged since, by the guest itself
     let entry = owner.inventory.device(id).cloned().ok_or_else(|| ChangeError::no_such("device", id));
     answer(reply, entry.map(Box::new).map(Done::Device));
 }
@@ -182,7 +184,7 @@ fn look(owner: &mut Owner, look: Look) {
                     done(owner, &id, reply);
                 }
                 if !is_over && now < until {
-                    // the last one is at the end of the time
+                    // the last one is at the deadline
                     let wait = (wait * 2).min(until - now);
                     look_later(owner, Look { id, round, wait, until, waiting: None });
                 }
@@ -191,7 +193,7 @@ fn look(owner: &mut Owner, look: Look) {
     });
 }
 
-/// The PCI device that the guest must take to have this one: itself, or its controller.
+/// The PCI device that the guest must enable for this one: itself, or its controller.
 fn carrier<'a>(entry: &'a Entry, machine: &Machine) -> &'a str {
     let ids = machine.ids();
     match &entry.kind {

@@ -1,4 +1,4 @@
-//! `disk-throttle`: limits on what a disk does per second, which QEMU keeps for its drive.
+//! `disk-throttle`: I/O limits of a disk, which QEMU keeps per drive.
 
 use serde_json::Value;
 
@@ -16,12 +16,12 @@ fn is_disk(entry: &crate::vm::state::inventory::Entry) -> bool {
     matches!(entry.kind, Kind::Disk(_))
 }
 
-/// Sets limits, or takes them all away.
+/// Sets limits, or removes all of them.
 pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: Reply) {
     if let Err(error) = check(owner, &id) {
         return answer(reply, Err(error));
     }
-    // virtio and USB disks have their drive in a part of theirs, which only QEMU knows by name
+    // the drive of virtio and USB disks belongs to an inner device, whose name only QEMU knows
     owner.command(&query(), move |owner, result| {
         let drive = result.map_err(ChangeError::from).and_then(|blocks| {
             let found = drive_of(&blocks, &id).and_then(|drive| drive["qdev"].as_str());
@@ -29,7 +29,7 @@ pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: 
         });
         match (drive, owner.inventory.device_mut(&id).map(|entry| &mut entry.kind)) {
             (Ok(drive), Some(Kind::Disk(facts))) => {
-                // booked at once: what is asked for next builds on it
+                // committed now: the next request builds on it
                 facts.limits = limits.map_or_else(Limits::default, |new| facts.limits.replaced_by(new));
                 let throttle = block::throttle(&drive, &facts.limits);
                 apply(owner, id, &throttle, reply);
@@ -72,7 +72,7 @@ fn apply(owner: &mut Owner, id: String, throttle: &Command, reply: Reply) {
             );
         }
         Err(refused) => owner.command(&query(), move |owner, result| {
-            // what QEMU has kept counts
+            // the limits that QEMU reports are the ones that apply
             let kept = result.ok().and_then(|blocks| drive_of(&blocks, &id).map(limits_of));
             let kind = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind);
             if let (Some(kept), Some(Kind::Disk(facts))) = (kept, kind) {

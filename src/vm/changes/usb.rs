@@ -11,7 +11,7 @@ use crate::vm::error::ChangeError;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Kind;
 
-/// What was found out about a selector before QEMU is asked.
+/// What a selector was resolved to, before commands are sent to QEMU.
 struct Resolved {
     driver: String,
     description: String,
@@ -20,7 +20,7 @@ struct Resolved {
     plug: UsbPlug,
 }
 
-/// Plugs a USB device, and a controller first where there is none.
+/// Plugs a USB device, after a controller if there is none.
 pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>, reply: Reply) {
     if owner.machine.usb_bus().is_none() {
         let message = format!("a {} machine has no USB", owner.machine.kind());
@@ -47,7 +47,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
             let images = owner.images.clone();
             owner.spawn_blocking(
                 move || {
-                    // there is no other way to allow more for a stick than to plug it as a disk
+                    // `usb-add` has no `--allow-backing`: such an image can be plugged as a disk
                     let image = images.open_with_hint(&file, format, &[], |error| match error {
                         BackingError::Outside { .. } => Some(
                             "`disk-add` takes such an image, with `bus=usb` and `--allow-backing`".to_owned(),
@@ -83,7 +83,7 @@ pub(super) fn add(owner: &mut Owner, selector: UsbSelector, id: Option<DeviceId>
     }
 }
 
-/// Asks QEMU for the types of a driver's properties, where any were given.
+/// Asks QEMU for the types of a driver's properties, if any were given.
 fn with_typed(
     owner: &mut Owner,
     device: DeviceSpec,
@@ -106,7 +106,7 @@ fn with_typed(
     );
 }
 
-/// Second half: QEMU is asked.
+/// Second part: sends the commands to QEMU.
 fn go(owner: &mut Owner, id: DeviceId, resolved: Result<Resolved, ChangeError>, reply: Reply) {
     let resolved = match resolved {
         Ok(resolved) => resolved,

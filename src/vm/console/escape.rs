@@ -1,15 +1,15 @@
-//! The escape key of an interactive console: `Ctrl-a`, then a letter. Pure.
+//! The escape key of an interactive console: `Ctrl-a`, then a letter. No I/O.
 
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Which key escapes, if any.
+/// The escape key, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EscapeKey {
     /// A control character.
     Control(u8),
-    /// All keys go to the guest.
+    /// None: all keys go to the guest.
     None,
 }
 
@@ -19,7 +19,7 @@ impl Default for EscapeKey {
     }
 }
 
-/// Not a key.
+/// The text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{0}' is not an escape key: ctrl-a to ctrl-z, ctrl-], ^A, or none")]
 pub struct EscapeKeyError(String);
@@ -51,24 +51,24 @@ impl std::fmt::Display for EscapeKey {
     }
 }
 
-/// What was typed, told apart.
+/// The meaning of typed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// For the guest.
+    /// Input for the guest.
     Bytes(Vec<u8>),
     /// Escape, `x`: shut down.
     Shutdown,
-    /// Escape, `d`: leave.
+    /// Escape, `d`: leave the console.
     Detach,
-    /// Escape, `s`: a line of status.
+    /// Escape, `s`: print a status line.
     Status,
-    /// Escape, `w`: the terminal's size is for the guest.
+    /// Escape, `w`: set the guest's terminal size.
     Size,
-    /// Escape, `h` or anything unknown: help.
+    /// Escape, `h` or any other key: print the help.
     Help,
 }
 
-/// Tells keys for the guest from keys for us, across reads.
+/// Separates keys for the guest from escape sequences, across reads.
 #[derive(Debug)]
 pub(super) struct Escape {
     key: EscapeKey,

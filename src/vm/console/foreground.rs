@@ -1,7 +1,8 @@
-//! Our terminal as a shell with job control shares it: raw while our process group has it, and left alone while another has it.
+//! Our terminal under a shell with job control: in raw mode while our process group has it, untouched while another group has it.
 //!
-//! In the background (`vmrun qemu guest &`) a read would stop this process (SIGTTIN), and so would a change of the settings (SIGTTOU). A
-//! shell that fetches a job sends SIGCONT to one that has stopped, and nothing to one that runs: that is looked for.
+//! In the background (`vmrun qemu guest &`) a read would stop this process (SIGTTIN), and so would a change of the settings
+//! (SIGTTOU). A shell that moves a job to the foreground sends SIGCONT to a stopped one and nothing to a running one, so that is
+//! polled.
 
 use std::future::pending;
 use std::io::{self, IsTerminal, Write};
@@ -19,22 +20,22 @@ use crate::host::sys;
 
 use super::ANSWER;
 
-/// How often a process in the background looks whether it has the terminal: a shell that puts a job into the foreground that runs, and is
-/// not stopped, changes the terminal's process group and sends nothing.
+/// How often a background process checks whether it has the terminal: a shell that moves a running job to the foreground only
+/// changes the terminal's process group and sends no signal.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// DECAWM set, and SGR reset (ECMA-48, DEC STD 070).
 const WRAPPED_AND_PLAIN: &[u8] = b"\x1b[?7h\x1b[m";
 
-/// How the terminal was before; for the panic hook, which can only reach statics.
+/// The terminal's settings before; a static, for the panic hook.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// What SIGTSTP (`Ctrl-Z` where the terminal is not raw) does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSuspend {
-    /// The process stops, as any other.
+    /// The process stops, like any other.
     Stop,
-    /// The console pauses. The process goes on, since it supervises a VM.
+    /// The console pauses. The process keeps running, since it supervises a VM.
     Pause,
 }
 
@@ -50,7 +51,7 @@ impl Use {
         self.foreground && !self.paused
     }
 
-    /// From the background, too, unless the terminal is set to stop those who do (`stty tostop`).
+    /// Write even from the background, unless the terminal stops background writers (`stty tostop`).
     pub(super) fn may_write(self) -> bool {
         let stops = || {
             tcgetattr(io::stdout()).is_ok_and(|settings| settings.local_flags.contains(LocalFlags::TOSTOP))
@@ -61,20 +62,20 @@ impl Use {
 
 /// The terminal on our standard streams, if they are one.
 pub(super) struct Terminal {
-    /// Both are: there is somebody whose keys are taken one by one.
+    /// Input and output are both a terminal: interactive.
     interactive: bool,
     raw: Option<Raw>,
-    /// Settings from before, and what was made of them.
+    /// The settings before, and the raw ones.
     known: Option<(Termios, Termios)>,
     on_suspend: OnSuspend,
     usage: watch::Sender<Use>,
-    /// None where the signal is ignored, or there can be no handler.
+    /// `None` where the signal is ignored, or no handler can be installed.
     continued: Option<Signal>,
     suspended: Option<Signal>,
 }
 
 impl Terminal {
-    /// Takes it, if our group has it.
+    /// Sets raw mode, if our group has the terminal.
     pub(super) fn new(on_suspend: OnSuspend) -> Self {
         sys::outlive_terminal_stops();
         let handled = |number: Number| {
@@ -98,12 +99,12 @@ impl Terminal {
         self.interactive
     }
 
-    /// What may be done with it, whenever that changes.
+    /// What the console may do with it; updated on each change.
     pub(super) fn usage(&self) -> watch::Receiver<Use> {
         self.usage.subscribe()
     }
 
-    /// Takes the terminal and lets go of it as the shell says. Does not end.
+    /// Takes and releases the terminal as the shell's job control demands. Does not end.
     pub(super) async fn hold(mut self) {
         loop {
             let in_background = !self.usage.borrow().foreground;
@@ -120,12 +121,12 @@ impl Terminal {
         let foreground = sys::has_terminal();
         let paused = self.usage.borrow().paused;
         if !foreground {
-            // somebody else has it, and it has their settings
+            // another group has it, with its own settings
             self.raw.take().into_iter().for_each(Raw::abandon);
         } else if paused {
             self.raw = None;
         } else if self.interactive {
-            // a shell has taken it back from us while we were stopped
+            // a shell took it back while we were stopped
             self.raw.take_if(|raw| !raw.is_set()).into_iter().for_each(Raw::abandon);
             if self.raw.is_none() {
                 self.raw = Raw::enter(&mut self.known);
@@ -143,7 +144,7 @@ impl Terminal {
         match self.on_suspend {
             OnSuspend::Stop => {
                 self.raw = None;
-                // goes on with SIGCONT
+                // continues with SIGCONT
                 if let Err(error) = nix::sys::signal::raise(Number::SIGSTOP) {
                     log::warn!("cannot stop: {error}");
                 }
@@ -169,7 +170,7 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-/// Raw mode, as long as it lives.
+/// Raw mode for its lifetime.
 #[derive(Debug)]
 struct Raw;
 
@@ -177,7 +178,7 @@ impl Raw {
     fn enter(known: &mut Option<(Termios, Termios)>) -> Option<Self> {
         static HOOK: Once = Once::new();
         let now = tcgetattr(io::stdin()).ok()?;
-        // a shell may give us back our own settings
+        // a shell may restore our own settings
         let before = match known {
             Some((before, raw)) if *raw == now => before.clone(),
             _ => now,
@@ -205,7 +206,7 @@ impl Raw {
         tcgetattr(io::stdin()).is_ok_and(|settings| !settings.local_flags.contains(LocalFlags::ICANON))
     }
 
-    /// The terminal is somebody else's: it stays as it is.
+    /// Another group has the terminal: keeps its settings.
     fn abandon(self) {
         BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
         sys::restore_terminal_on_death(None);
@@ -221,7 +222,7 @@ impl Drop for Raw {
             return;
         }
         restore();
-        // SeaBIOS turns line wrapping off, and a guest that ends may leave its colours
+        // SeaBIOS turns line wrapping off, and a guest may leave its colours
         let _ = io::stdout().write_all(WRAPPED_AND_PLAIN);
     }
 }
@@ -229,7 +230,7 @@ impl Drop for Raw {
 fn restore() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before {
-        // TCSAFLUSH would throw away what was typed ahead for the shell; TCSADRAIN could wait for ever on a stopped terminal
+        // TCSAFLUSH would discard what was typed ahead for the shell; TCSADRAIN could wait forever on a stopped terminal
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
         sys::restore_terminal_on_death(None);
     }

@@ -7,19 +7,19 @@ use tokio::sync::{Semaphore, watch};
 
 use super::log_file::{LogReader, Past};
 
-/// How much recent output is kept for readers: a full boot's worth, and more than any reader that keeps up needs.
+/// How much recent output is kept for readers: a full boot's output, and more than a reader that keeps up needs.
 const CAPACITY: usize = 256 << 10;
-/// The most that a reader is given at once.
+/// The most bytes that a reader gets at once.
 const MAX_CHUNK: usize = 16 << 10;
 
-/// Where a reader begins.
+/// Where a reader starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
-    /// With everything that is still kept.
+    /// At the oldest output that is still kept.
     Recent,
-    /// With what comes from now on.
+    /// At the output that comes from now on.
     Now,
-    /// With all that was printed since the VM's start, as far as the log still has it.
+    /// At the VM's start, as far as the log still has it.
     Start,
 }
 
@@ -29,7 +29,7 @@ pub struct Hub {
     ring: Arc<Mutex<Ring>>,
     /// Bytes put in so far.
     end: watch::Sender<u64>,
-    /// What the ring does not hold any more.
+    /// Bytes that the ring does not hold any more.
     log: Option<Arc<LogReader>>,
     searching: Arc<Semaphore>,
 }
@@ -42,15 +42,15 @@ struct Ring {
     closed: bool,
 }
 
-/// One reader's position. It holds nothing of the output: that is in the ring and in the log, for all readers together.
+/// One reader's position. It holds no output: that is in the ring and in the log, shared by all readers.
 #[derive(Debug, Clone)]
 pub struct Reader {
     ring: Arc<Mutex<Ring>>,
     end: watch::Receiver<u64>,
     position: u64,
-    /// So many of the bytes that were read last are read once more with the next piece.
+    /// The number of bytes read last that are read once more with the next piece.
     again: usize,
-    /// What came before the ring when this reader was made, and the position behind it.
+    /// The log before the ring when this reader was made, and the position at its end.
     past: Past,
     past_end: u64,
     searching: Arc<Semaphore>,
@@ -59,7 +59,7 @@ pub struct Reader {
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Bytes before it that this reader was too slow for, or that it could not read once more.
+    /// Bytes lost before it, because this reader was too slow or could not read them once more.
     pub skipped: u64,
     /// The output.
     pub bytes: Vec<u8>,
@@ -72,7 +72,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// An empty hub; `log` has what is older than the ring.
+    /// An empty hub; `log` has the output that is older than the ring.
     pub(super) fn new(log: Option<Arc<LogReader>>) -> Self {
         let hub = Self {
             ring: Arc::default(),
@@ -81,7 +81,7 @@ impl Hub {
             searching: Arc::new(Semaphore::new(1)),
         };
         if let Some(log) = &hub.log {
-            // of a run that is taken over; nothing at a run's start
+            // non-empty after a takeover; empty at a VM's start
             let (older, tail) = log.tail(CAPACITY);
             hub.ring.lock().unwrap_or_else(PoisonError::into_inner).end = older;
             hub.push(&tail);
@@ -102,7 +102,7 @@ impl Hub {
         self.end.send_replace(end);
     }
 
-    /// No more output will come; readers end when they have read what there is.
+    /// No more output will come; readers end when they have read the rest.
     pub fn close(&self) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.end.send_modify(|_| {});
@@ -111,7 +111,7 @@ impl Hub {
     /// Resolves when no more output will come.
     pub(super) async fn closed(&self) {
         let is_closed = |_: &u64| self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed;
-        // the sender is ours: it lives as long as this waits
+        // we own the sender: it lives as long as this waits
         let _ = self.end.subscribe().wait_for(is_closed).await;
     }
 
@@ -120,7 +120,7 @@ impl Hub {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let start = ring.end - ring.bytes.len() as u64;
         let past = match (from, &self.log) {
-            // output is in the log before it is in the ring, and both are filled without a pause in between
+            // output is in the log before it is in the ring, and both are filled without an await in between
             (From::Start, Some(log)) if start > 0 => log.before(ring.bytes.len()),
             _ => Past::default(),
         };
@@ -137,7 +137,7 @@ impl Hub {
 }
 
 impl Reader {
-    /// The next piece begins with so many of the bytes that were read last.
+    /// The next piece starts with so many of the bytes that were read last.
     pub(in super::super) fn read_again(&mut self, bytes: usize) {
         self.again = bytes;
     }
@@ -145,7 +145,7 @@ impl Reader {
     /// Waits until there is output to read; false when no more will come. Cancellation-safe.
     pub(in super::super) async fn ready(&mut self) -> bool {
         loop {
-            // marked as seen before looking: what comes after the look wakes us
+            // marked as seen before the check: output after the check wakes us
             self.end.borrow_and_update();
             {
                 let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,7 @@ impl Reader {
         }
     }
 
-    /// Waits for output; none when no more will come. Cancellation-safe.
+    /// Waits for output; `None` when no more will come. Cancellation-safe.
     pub async fn next(&mut self) -> Option<Chunk> {
         while self.ready().await {
             if let Some(chunk) = self.try_next() {
@@ -172,7 +172,7 @@ impl Reader {
         None
     }
 
-    /// What is there already; none when that has been read.
+    /// The output that is there already; `None` when all of it was read.
     pub fn try_next(&mut self) -> Option<Chunk> {
         let again = std::mem::take(&mut self.again);
         let from = self.position - again as u64;
@@ -183,8 +183,9 @@ impl Reader {
         is_new.then_some(Chunk { skipped, bytes })
     }
 
-    /// Takes the next turn of all that search a console, and searches on another thread, since an expression may take any time. It
-    /// reads what it searches there, so that what is read for all searches together is one piece. None if that thread has failed.
+    /// Waits for the turn of this search among all searches of consoles, then searches on another thread, since a regular
+    /// expression may take any time. It reads there what it searches, so that only one piece is in memory for all searches. `None`
+    /// if that thread has failed.
     pub(in super::super) async fn search<T: Send + 'static>(
         mut self,
         search: impl FnOnce(&mut Self) -> T + Send + 'static,
@@ -199,7 +200,7 @@ impl Reader {
         searched.await.ok()
     }
 
-    /// Bytes from a position on, and how many are lost of those.
+    /// Bytes from a position on, and how many before them are lost.
     fn bytes(&mut self, from: u64, most: usize) -> (u64, Vec<u8>) {
         if from < self.past_end {
             let begin = self.past_end - self.past.length();
@@ -207,7 +208,7 @@ impl Reader {
             let reached = from + bytes.len() as u64;
             if reached >= self.past_end || bytes.len() == most {
                 let (lost, rest) = self.ring_bytes(reached, most - bytes.len());
-                // what is lost is told with the next piece
+                // the loss is reported with the next piece
                 if lost == 0 {
                     bytes.extend(rest);
                 }
@@ -216,12 +217,12 @@ impl Reader {
             // the log cannot be read any more
             self.past_end = 0;
         }
-        // its files may go
+        // its files may be closed
         self.past = Past::default();
         self.ring_bytes(from, most)
     }
 
-    /// Bytes of the ring from a position on, and how many it has lost of those.
+    /// Bytes of the ring from a position on, and how many before them are lost.
     fn ring_bytes(&self, from: u64, most: usize) -> (u64, Vec<u8>) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let start = ring.end - ring.bytes.len() as u64;
@@ -266,7 +267,7 @@ mod tests {
         );
     }
 
-    /// A hub that goes on with a log which has more than the ring, and all of its bytes.
+    /// A hub that continues a log which has more than the ring.
     fn on_a_log() -> (Hub, Vec<u8>) {
         let bytes: Vec<u8> = (0..CAPACITY + 3 * MAX_CHUNK + 5).map(|at| (at % 251) as u8).collect();
         let files = bytes.chunks(CAPACITY).map(|part| {
@@ -294,7 +295,7 @@ mod tests {
             reader.read_again(2);
             hub.push(b"x");
             assert_eq!(reader.next().await.unwrap().bytes, [&bytes[bytes.len() - 2..], b"x"].concat());
-            // what the ring has lost is told, and is none of what is read
+            // the loss in the ring is reported and is not part of the text
             reader.read_again(3);
             hub.push(&vec![b'y'; CAPACITY]);
             assert_eq!(reader.next().await.unwrap(), Chunk { skipped: 3, bytes: vec![b'y'; MAX_CHUNK + 3] });

@@ -1,4 +1,4 @@
-//! The console's log in the state directory, bounded: a guest that floods its console cannot fill the disk.
+//! The console's log in the state directory. Its size is bounded: a guest that floods its console cannot fill the disk.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,19 +9,19 @@ use crate::host::dirs::{RunDir, StateDir, names};
 
 /// The log of this run.
 pub(in super::super) const CURRENT: &str = "console.log";
-/// What came before it: the older half of a long run, or the run before.
+/// The output before it: the older half of a long run, or the run before.
 pub(in super::super) const OLDER: &str = "console.log.1";
-/// In the run directory: which of the two are this run's. Their times would not tell, for clocks are set.
+/// In the run directory: which of the two files belong to this run. Their times do not show it, since clocks can be set.
 const OURS: &str = names::CONSOLE_LOG;
 /// Only the first.
 const ONE: &[u8] = b"1";
 /// The older one, too.
 const BOTH: &[u8] = b"2";
-/// Both together have at most this many bytes.
+/// Both files together have at most this many bytes.
 pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
 
-/// The open files of this run's log: the older one, if it is this run's, and the current one. All readers share them, so that a reader needs no
-/// descriptor and cannot fail for want of one.
+/// The open files of this run's log: the older one, if it belongs to this run, and the current one. All readers share them, so that
+/// a reader needs no descriptor and cannot fail for lack of one.
 type Files = Arc<Mutex<Vec<Arc<File>>>>;
 
 /// A log that is written.
@@ -32,9 +32,9 @@ pub(in super::super) struct ConsoleLog {
     file: Arc<File>,
     written: u64,
     half: u64,
-    /// The disk is full or gone: said once, then the console goes on without a log.
+    /// The disk is full or gone: reported once, then the console continues without a log.
     broken: bool,
-    /// Goes when the VM has ended, whoever still has the log.
+    /// Dropped when the VM has ended, even if a reader still has the log.
     run: Weak<RunDir>,
 }
 
@@ -45,13 +45,13 @@ pub(in super::super) struct LogReader {
 }
 
 impl LogReader {
-    /// Of these files.
+    /// Reads these files.
     #[cfg(test)]
     pub(super) fn of(files: Vec<File>) -> Self {
         Self { files: Arc::new(Mutex::new(files.into_iter().map(Arc::new).collect())) }
     }
 
-    /// What is in the log now, but for its last bytes.
+    /// The current content of the log without its last bytes.
     pub(super) fn before(&self, last: usize) -> Past {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let part = |file: &Arc<File>| {
@@ -67,7 +67,7 @@ impl LogReader {
         past
     }
 
-    /// The last bytes of the log, and how many there are before them.
+    /// The last bytes of the log, and the number of bytes before them.
     pub(super) fn tail(&self, most: usize) -> (u64, Vec<u8>) {
         let past = self.before(0);
         let older = past.length().saturating_sub(most as u64);
@@ -75,8 +75,7 @@ impl LogReader {
     }
 }
 
-/// A part of the log. However large it is, only what is asked for is in memory; and the files stay what they are while the log goes on
-/// under their names.
+/// A part of the log. Only the bytes asked for are in memory, and the files stay the same while the log is rotated.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Past {
     parts: Vec<Part>,
@@ -89,7 +88,7 @@ struct Part {
 }
 
 impl Past {
-    /// Bytes from a position on, at most so many; fewer at the end only, or where the log cannot be read.
+    /// Bytes from a position on, at most so many; fewer only at the end, or where the log cannot be read.
     pub(super) fn read(&self, mut from: u64, most: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for part in &self.parts {
@@ -109,21 +108,21 @@ impl Past {
         bytes
     }
 
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.parts.iter().map(|part| part.length).sum()
     }
 }
 
 impl ConsoleLog {
-    /// Starts a new log; the one of the run before becomes the older one.
+    /// Starts a new log; the log of the run before becomes the older file.
     pub(in super::super) fn start(state: Arc<StateDir>, cap: u64, run: &Arc<RunDir>) -> io::Result<Self> {
         let file = rotate(&state)?;
         run.write(OURS, ONE)?;
         Ok(Self::on(state, None, file, cap, run))
     }
 
-    /// Goes on with the log of a run whose supervisor has died.
+    /// Continues the log of a run whose supervisor has died.
     pub(in super::super) fn go_on(state: Arc<StateDir>, cap: u64, run: &Arc<RunDir>) -> io::Result<Self> {
         let Ok(ours) = run.read(OURS) else { return Self::start(state, cap, run) };
         let file = state.append(CURRENT)?;
@@ -144,7 +143,7 @@ impl ConsoleLog {
         LogReader { files: Arc::clone(&self.files) }
     }
 
-    /// Appends output. A failure is told once and does not stop the console.
+    /// Appends output. A failure is reported once and does not stop the console.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if self.broken {
             return;
@@ -169,7 +168,7 @@ impl ConsoleLog {
     }
 }
 
-/// What each of the two files may have; a piece of output is never split between them.
+/// The most bytes of each of the two files; a piece of output is never split between them.
 fn half_of(cap: u64) -> u64 {
     (cap / 2).max(super::pump::BUFFER as u64)
 }
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn a_log_of_any_size_is_read_whole() {
         let (_dir, state, log) = log(&[b"", b""]);
-        // more than any other file of ours may have
+        // more than any other file of vmrun may have
         for name in [OLDER, CURRENT] {
             state.append(name).unwrap().set_len(33 << 20).unwrap();
         }
@@ -235,7 +234,7 @@ mod tests {
                 assert_eq!(log.before(0).read(from as u64, most), &whole[begin..end]);
             }
         }
-        // what comes later is not part of it
+        // later output is not part of it
         let past = log.before(0);
         state.append(CURRENT).unwrap().write_all(b"h").unwrap();
         state.rename(CURRENT, OLDER).unwrap();

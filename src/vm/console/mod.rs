@@ -1,9 +1,9 @@
-//! The guest's serial console: always drained, kept, and given to whoever reads, each at their own speed.
+//! The guest's serial console: always drained, kept, and sent to readers, each at its own speed.
 //!
-//! A console that nobody reads freezes the guest (a full pipe or socket is enough). So QEMU's end is read without
-//! a condition; readers have positions in a ring of recent output, and skip what they were too slow for.
+//! An undrained console blocks the guest (a full pipe or socket is enough). So QEMU's end is always read; readers have positions in
+//! a ring of recent output, and lose what they were too slow for.
 
-/// Target of log records that answer a person at the console: they are no warnings, and are told nevertheless.
+/// Target of log records that answer a user at the console: they are no warnings, but always shown.
 pub const ANSWER: &str = "vmrun::answer";
 
 mod escape;
@@ -23,7 +23,7 @@ pub(super) use log_file::{CURRENT as LOG, ConsoleLog, DEFAULT_CAP as DEFAULT_LOG
 pub use pump::Console;
 pub(super) use pump::connect;
 
-/// The fuzzer's door to the keys of a console: in pieces they mean what they mean at once, and none is lost.
+/// The fuzzer's entry to the console's keys: split input means the same as whole input, and no byte is lost.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz_escape(bytes: &[u8], size: usize) {
     use escape::{Escape, Typed};

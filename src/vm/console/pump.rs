@@ -1,4 +1,4 @@
-//! Reads QEMU's end of the console without a condition, and writes to it what was typed.
+//! Always reads QEMU's end of the console, and writes the typed input to it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::log_file::ConsoleLog;
 use crate::vm::error::ChangeError;
 use crate::vm::launch::sockets::Serial;
 
-/// One read's worth; QEMU's serial port sends a few bytes at a time.
+/// The size of one read; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;
-/// How long more output is waited for once there is some. QEMU writes each byte by itself, and one that wakes a reader costs it (and us)
-/// much more than one that only joins the others in the pipe, which holds what a guest can print in some ten times as long. It also
-/// keeps a line together, into which our own messages would be written otherwise.
+/// How long to wait for more output once there is some. QEMU writes each byte separately, and waking a reader for each costs much
+/// more than letting bytes gather in the pipe, which holds what a guest prints in some ten times this time. It also keeps lines
+/// together, which our own messages would split otherwise.
 const GATHERING: Duration = Duration::from_millis(1);
-/// How long the end of the output of a QEMU that has ended is waited for.
+/// How long to wait for the end of the output of a QEMU that has ended.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
-/// How many pieces of input may wait for a guest that does not read them.
+/// How many pieces of input are queued for a guest that does not read them.
 const INPUT_QUEUE: usize = 64;
 
 /// The console of a running VM: output to read, input to write.
@@ -29,42 +29,42 @@ const INPUT_QUEUE: usize = 64;
 pub struct Console {
     /// Recent output.
     pub hub: Hub,
-    /// What is typed; bounded, so a guest that does not read holds the typist up and nobody else.
+    /// Typed input; bounded, so that a guest that does not read blocks only the writer.
     pub input: mpsc::Sender<Vec<u8>>,
-    /// QEMU has ended: nothing is gathered any more.
+    /// QEMU has ended: output is not gathered any more.
     last: Arc<Notify>,
-    /// There is none: nothing comes of it, and nothing goes to it.
+    /// Why there is no console: no output comes, and input is dropped.
     absent: bool,
 }
 
 impl Console {
-    /// A console that is somewhere else: the caller pushes its output, and gets what is typed.
+    /// A console whose other end is the caller: it pushes output, and gets the input.
     pub fn remote() -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (input, typed) = mpsc::channel(INPUT_QUEUE);
         (Self { hub: Hub::default(), input, last: Arc::default(), absent: false }, typed)
     }
 
-    /// None: the VM was put together by somebody else, who has its serial ports.
+    /// No console: the VM's own command line has its serial ports.
     pub(in super::super) fn absent() -> Self {
         let (console, _) = Self::remote();
         console.hub.close();
         Self { absent: true, ..console }
     }
 
-    /// Takes what a QEMU that has ended has left: when this returns, all of it is in the log.
+    /// Reads the rest of the output of a QEMU that has ended: when this returns, all of it is in the log.
     pub(in super::super) async fn finish(&self) {
         self.last.notify_one();
         // a descendant of QEMU could hold the pipe open
         let _ = tokio::time::timeout(LAST_OUTPUT, self.hub.closed()).await;
     }
 
-    /// The recent output, without waiting for more.
+    /// The recent output; does not wait for more.
     pub(in super::super) fn recent(&self) -> Vec<u8> {
         let mut reader = self.hub.reader(From::Recent);
         std::iter::from_fn(|| reader.try_next()).flat_map(|chunk| chunk.bytes).collect()
     }
 
-    /// Whether there is one.
+    /// Whether there is a console.
     ///
     /// # Errors
     /// `NotSupported`, with the reason.

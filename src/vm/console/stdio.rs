@@ -1,7 +1,7 @@
-//! Our own standard streams, read and written without blocking and without changing what they share with others.
+//! Our own standard streams, read and written without blocking and without changing the open files that we share.
 //!
-//! `O_NONBLOCK` belongs to the open file, which the shell and others share. So the stream is opened anew
-//! through `/proc/self/fd`, with a flag of its own; where that is not possible (sockets, foreign terminals) it is used as it is.
+//! `O_NONBLOCK` belongs to the open file, which the shell and others share. So the stream is reopened through `/proc/self/fd`, with
+//! its own flags; where that is not possible (sockets, other users' terminals) it is used as it is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,25 +14,25 @@ use tokio::io::{Interest, Ready};
 
 use crate::host::sys;
 
-/// What is written at once where the stream itself may block: a pipe that is ready takes this much (`PIPE_BUF`).
+/// The most bytes of one write where the stream itself may block: a pipe that is ready takes this much (`PIPE_BUF`).
 const CAUTIOUS: usize = 4096;
 
 /// One of our streams.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// One that can be waited for.
+    /// A file that epoll can wait for.
     Polled(AsyncFd<File>, /* whole writes are safe */ bool),
-    /// A regular file or the like: always ready.
+    /// A regular file or similar: always ready.
     Plain(File),
 }
 
 impl Stream {
-    /// Standard input; none if it is closed.
+    /// Standard input; `None` if it is closed.
     pub(super) fn stdin() -> Option<Self> {
         Self::open(io::stdin().as_fd(), 0, Interest::READABLE)
     }
 
-    /// Standard output; none if it is closed.
+    /// Standard output; `None` if it is closed.
     pub(super) fn stdout() -> Option<Self> {
         Self::open(io::stdout().as_fd(), 1, Interest::WRITABLE)
     }
@@ -43,7 +43,7 @@ impl Stream {
             .write(interest == Interest::WRITABLE)
             .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOCTTY.bits())
             .open(format!("/proc/self/fd/{number}"));
-        // a regular file must keep its position and O_APPEND: it is used as it is
+        // a regular file must keep its position and O_APPEND: it is not reopened
         let regular =
             || File::from(fd.try_clone_to_owned().ok()?).metadata().ok().map(|facts| facts.is_file());
         if regular()? {
@@ -56,7 +56,7 @@ impl Stream {
         let copy = file.try_clone().ok()?;
         match sys::watch(file, interest) {
             Ok(polled) => Some(Self::Polled(polled, safe)),
-            // what epoll does not take (/dev/null) is always ready
+            // what epoll does not accept (/dev/null) is always ready
             Err(_) => Some(Self::Plain(copy)),
         }
     }
@@ -75,7 +75,7 @@ impl Stream {
         }
     }
 
-    /// Waits until something can be written, and writes what can be.
+    /// Waits until the stream is writable, and writes as much as fits.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(file) => file.write(bytes),

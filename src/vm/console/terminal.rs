@@ -1,4 +1,4 @@
-//! A console on our own standard streams: raw where they are a terminal, plain bytes where not; restored on every end.
+//! A console on our own standard streams: in raw mode on a terminal, plain bytes otherwise; restored on every exit.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -15,16 +15,16 @@ use super::hub::{Chunk, From, Reader};
 use super::pump::Console;
 use super::stdio::Stream;
 
-/// What the person at the terminal asked for.
+/// A request of the user at the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
     /// Shut the VM down.
     Shutdown,
     /// Leave the console.
     Detach,
-    /// Tell the state in a line.
+    /// Print the state in a line.
     Status,
-    /// Tell the guest how large the terminal is.
+    /// Set the guest's terminal size.
     Size {
         /// Lines.
         rows: u16,
@@ -33,8 +33,8 @@ pub enum Attached {
     },
 }
 
-/// Runs the console until no more output comes. `asked` gets what the escape key asks for, `lost` why output cannot be written any
-/// more; the console then goes on without.
+/// Runs the console until no more output comes. `asked` receives the requests of the escape key, `lost` why output cannot be
+/// written any more; the console then continues without.
 pub async fn attach(
     console: Console,
     escape: EscapeKey,
@@ -61,7 +61,7 @@ async fn show(mut output: Reader, lost: oneshot::Sender<io::Error>, mut usage: w
     while let Some(Chunk { skipped, bytes }) = output.next().await {
         let Some(stream) = &mut stdout else { continue };
         while !usage.borrow_and_update().may_write() {
-            // the settings of the terminal change without a word
+            // the settings of the terminal change without an event
             tokio::select! {
                 changed = usage.changed() => if changed.is_err() { return },
                 () = sleep(LOOK_AGAIN) => {}
@@ -73,7 +73,7 @@ async fn show(mut output: Reader, lost: oneshot::Sender<io::Error>, mut usage: w
         };
         for piece in [mark, bytes] {
             if let Err(error) = write_all(stream, &piece).await {
-                // whoever read our output has gone, or it has no room; the guest goes on
+                // the reader of our output has gone, or the file system is full; the guest keeps running
                 stdout = None;
                 if let Some(lost) = lost.take() {
                     let _ = lost.send(error);
@@ -92,7 +92,7 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends what is typed to the guest until the input ends.
+/// Sends typed input to the guest until the input ends.
 async fn type_in(
     guest: mpsc::Sender<Vec<u8>>,
     mut escape: Option<Escape>,
@@ -110,7 +110,7 @@ async fn type_in(
             read = stdin.read(&mut buffer) => read,
         };
         let count = match read {
-            // the terminal was taken from us a moment ago: with SIGTTIN ignored, that is what a read says
+            // the terminal was taken from us a moment ago: with SIGTTIN ignored, a read reports it
             Err(error) if error.raw_os_error() == Some(libc::EIO) && !sys::has_terminal() => {
                 sleep(LOOK_AGAIN).await;
                 continue;
@@ -118,7 +118,7 @@ async fn type_in(
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
-        // only a person has an escape key: piped bytes are all for the guest
+        // only a terminal has an escape key: all piped bytes are for the guest
         let typed = match &mut escape {
             Some(escape) => escape.split(&buffer[..count]),
             None => vec![Typed::Bytes(buffer[..count].to_owned())],

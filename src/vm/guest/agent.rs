@@ -1,7 +1,7 @@
-//! The guest agent as the owner sees it: whether it answers, and why not.
+//! The state of the guest agent: whether it answers, and why not.
 //!
-//! No polling: QEMU tells by VSERPORT_CHANGE when the guest opens the agent's port; only then is it asked whether it answers. What
-//! was known of it ends with the guest's life that it belonged to: a closed port, a reset, a panic, a loaded snapshot.
+//! No polling: QEMU sends VSERPORT_CHANGE when the guest opens the agent's port; only then is the agent called. What is known of it
+//! is discarded when that guest's run ends: the port was closed, a reset, a panic, a loaded snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::qmp::{Agent, AgentError};
 
 use crate::vm::error::ChangeError;
 
-/// How long an agent that has opened its port may take to answer its first call.
+/// How long an agent that has opened its port may take to answer its first command.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long an error may take to come; there is no answer when it works.
+/// How long to wait for an error; on success there is no answer.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// What is known of the agent.
@@ -29,13 +29,13 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 pub(in crate::vm) enum Presence {
     /// It has not answered since the VM's start, or since this supervisor took it over.
     NeverHeard,
-    /// It has answered, and nothing has happened since that would end it.
+    /// It has answered, and has not been lost since.
     Answers,
-    /// It has answered before this.
+    /// It has answered before a loss.
     Lost(Loss),
 }
 
-/// What ends what is known of an agent.
+/// Why what is known of an agent is discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vm) enum Loss {
     /// The guest has closed the port.
@@ -44,7 +44,7 @@ pub(in crate::vm) enum Loss {
     Reset,
     /// The guest's kernel has panicked.
     Panicked,
-    /// The machine has another past.
+    /// A snapshot was loaded.
     Loaded,
     /// The port was unplugged.
     Unplugged,
@@ -55,11 +55,11 @@ pub(in crate::vm) enum Loss {
 pub(super) enum Freeze {
     /// They are not, or vmrun has not done it.
     No,
-    /// Until they are thawed, or this moment comes.
+    /// Frozen until they are thawed, or until this moment.
     Until(Instant),
-    /// They are not any more: the time that they had been given was over.
+    /// Thawed because the time of the freeze was over.
     Expired(Duration),
-    /// A supervisor before this one may have done it, or they were frozen when the guest was saved.
+    /// Unknown: an earlier supervisor may have frozen them, or they were frozen when the guest was saved.
     Unknown,
 }
 
@@ -69,20 +69,20 @@ struct State {
     freeze: Freeze,
     /// The guest has the port open.
     open: bool,
-    /// Counts the losses: an answer that was asked for before one says nothing of what came after it.
+    /// Counts the losses: an answer to an earlier question says nothing about the time after a loss.
     losses: u64,
 }
 
-/// The way to the guest agent, shared by all that use it; one command at a time.
+/// The channel to the guest agent, shared by all users; one command at a time.
 #[derive(Clone)]
 pub(in crate::vm) struct AgentLink {
     agent: Arc<Mutex<Agent>>,
     state: watch::Sender<State>,
-    /// There is no way at all.
+    /// Why there is no channel.
     absent: bool,
 }
 
-/// The only one who talks to the agent.
+/// Exclusive use of the agent.
 pub(in crate::vm) struct Turn(OwnedMutexGuard<Agent>);
 
 impl AgentLink {
@@ -91,19 +91,19 @@ impl AgentLink {
         Self { agent: Arc::new(Mutex::new(agent)), state: watch::Sender::new(state), absent: false }
     }
 
-    /// None: the VM was put together by somebody else, without a channel for vmrun.
+    /// No channel: the VM's own command line has none for vmrun.
     pub(in crate::vm) fn absent() -> std::io::Result<Self> {
         let (agent, _) = UnixStream::pair()?;
         Ok(Self { absent: true, ..Self::new(Agent::new(agent)) })
     }
 
-    /// Of a guest that was not started by this supervisor, or goes on from an earlier state.
+    /// For a guest that an earlier supervisor started, or that was restored.
     pub(in crate::vm) fn of_a_former_life(self) -> Self {
         self.set_freeze(Freeze::Unknown);
         self
     }
 
-    /// Whether there is a way to an agent, should there be one.
+    /// Whether there is a channel to an agent.
     pub(in crate::vm) fn check(&self) -> Result<(), ChangeError> {
         match self.absent {
             false => Ok(()),
@@ -118,7 +118,7 @@ impl AgentLink {
         self.state.borrow().presence
     }
 
-    /// It has answered, and nothing has happened since that would end it.
+    /// It has answered, and has not been lost since.
     pub(in crate::vm) fn is_alive(&self) -> bool {
         self.presence() == Presence::Answers
     }
@@ -132,19 +132,19 @@ impl AgentLink {
         self.state.send_if_modified(|state| std::mem::replace(&mut state.freeze, freeze) != freeze);
     }
 
-    /// Resolves when the guest's file systems are not frozen as they are now.
+    /// Resolves when the freeze state changes.
     pub(super) async fn freeze_changes(&self) {
         let now = self.freeze();
-        // the sender is ours
+        // we own the sender
         let _ = self.state.subscribe().wait_for(|state| state.freeze != now).await;
     }
 
     async fn not_frozen(&self) {
-        // the sender is ours
+        // we own the sender
         let _ = self.state.subscribe().wait_for(|state| !matches!(state.freeze, Freeze::Until(_))).await;
     }
 
-    /// Resolves when it answers. One that was too slow to answer when it had opened its port is asked again.
+    /// Resolves when it answers. An agent that was too slow when it had opened its port is asked again.
     pub(in crate::vm) async fn answers(&self) {
         let mut watch = self.state.subscribe();
         loop {
@@ -153,30 +153,30 @@ impl AgentLink {
                 return;
             }
             tokio::select! { biased;
-                // the sender is ours: it lives as long as this waits
+                // we own the sender: it lives as long as this waits
                 _ = watch.changed() => {}
                 asked = self.ask(), if open => match asked {
                     Ok(()) | Err(AgentError::Timeout { .. }) => {}
-                    // there is nobody to be asked again until something changes
+                    // without a channel nothing can be asked until the state changes
                     Err(_) => drop(watch.changed().await),
                 }
             }
         }
     }
 
-    /// Resolves when nothing is known any more of an agent that has answered.
+    /// Resolves when an agent that has answered is lost.
     pub(in crate::vm) async fn lost(&self) -> Presence {
         let mut watch = self.state.subscribe();
         let presence =
             watch.wait_for(|state| state.presence != Presence::Answers).await.map(|state| state.presence);
         match presence {
             Ok(presence) => presence,
-            // the sender is ours
+            // we own the sender
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// The guest has opened the port: find out whether an agent answers.
+    /// The guest has opened the port: checks whether an agent answers.
     pub(in crate::vm) async fn opened(&self) -> Result<(), AgentError> {
         self.state.send_if_modified(|state| !std::mem::replace(&mut state.open, true));
         self.ask().await
@@ -203,12 +203,12 @@ impl AgentLink {
         Ok(())
     }
 
-    /// Something has happened that an agent does not outlive, or not surely.
+    /// Something has happened that an agent does not survive, or may not.
     pub(in crate::vm) fn lose(&self, loss: Loss) {
         self.state.send_modify(|state| {
             state.losses += 1;
             state.freeze = match loss {
-                // another guest than before
+                // it is another guest now
                 Loss::Reset | Loss::Panicked => Freeze::No,
                 Loss::Loaded => Freeze::Unknown,
                 Loss::Closed | Loss::Unplugged => state.freeze,
@@ -220,7 +220,7 @@ impl AgentLink {
         });
     }
 
-    /// Waits until nobody else talks to the agent, and the guest's file systems are not frozen: the agent would refuse the command.
+    /// Waits for exclusive use of the agent while the guest's file systems are not frozen: the agent would refuse the command.
     pub(in crate::vm) async fn turn(&self) -> Turn {
         loop {
             self.not_frozen().await;
@@ -231,12 +231,12 @@ impl AgentLink {
         }
     }
 
-    /// Waits until nobody else talks to the agent.
+    /// Waits for exclusive use of the agent.
     pub(super) async fn turn_while_frozen(&self) -> Turn {
         Turn(Arc::clone(&self.agent).lock_owned().await)
     }
 
-    /// The same if the guest's file systems are still frozen then.
+    /// The same; `None` if the guest's file systems are not frozen any more.
     pub(super) async fn turn_if_frozen(&self) -> Option<Turn> {
         let turn = match self.freeze() {
             Freeze::Until(_) => self.turn_while_frozen().await,
@@ -245,14 +245,14 @@ impl AgentLink {
         matches!(self.freeze(), Freeze::Until(_)).then_some(turn)
     }
 
-    /// Thaws the guest's file systems, whether or not they are frozen. That is how they are `then`.
+    /// Thaws the guest's file systems, whether or not they are frozen; `then` is the freeze state afterwards.
     pub(super) async fn thaw(&self, then: Freeze) -> Result<Value, AgentError> {
         self.thaw_in(self.turn_while_frozen().await, then).await
     }
 
     pub(super) async fn thaw_in(&self, mut turn: Turn, then: Freeze) -> Result<Value, AgentError> {
         let answer = turn.0.run(&super::freeze::thaw()).await?;
-        // before anybody else talks to the agent
+        // before others can use the agent
         self.set_freeze(then);
         Ok(answer)
     }
@@ -262,7 +262,7 @@ impl AgentLink {
         self.turn().await.run(command).await
     }
 
-    /// Asks the guest to switch itself off; there is no answer when that works.
+    /// Asks the guest to shut down; on success there is no answer.
     pub(in crate::vm) async fn shut_down(&self) -> Result<(), AgentError> {
         // a guest whose file systems are frozen does not shut down
         if let Some(turn) = self.turn_if_frozen().await {
@@ -271,27 +271,27 @@ impl AgentLink {
         self.tell(&Command::new("guest-shutdown", json!({ "mode": "powerdown" }))).await
     }
 
-    /// Runs a command that has no answer when it works.
+    /// Runs a command that has no answer on success.
     pub(in crate::vm) async fn tell(&self, command: &Command) -> Result<(), AgentError> {
         self.turn().await.0.tell(command, SHUTDOWN_GRACE).await
     }
 }
 
-/// Thaws what is frozen in a guest of which it is not known.
+/// Thaws the file systems of a guest whose freeze state is unknown.
 async fn thaw_what_was_left(agent: &mut Agent) -> Result<(), AgentError> {
     match agent.run(&Command::new("guest-fsfreeze-status", Value::Null)).await {
         Ok(status) if status == GuestFsfreezeStatus::frozen.name() => {
             log::warn!("the guest's file systems are frozen, and nobody knows until when: thawing them");
             agent.run(&super::freeze::thaw()).await.map(drop)
         }
-        // an agent without the command has frozen nothing
+        // an agent without the command has not frozen anything
         Ok(_) | Err(AgentError::Refused { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
 impl Turn {
-    /// As [`AgentLink::run`].
+    /// Like [`AgentLink::run`].
     pub(in crate::vm) async fn run(mut self, command: &Command) -> Result<Value, AgentError> {
         self.0.run(command).await
     }
@@ -327,7 +327,7 @@ mod tests {
         for loss in [Loss::Closed, Loss::Reset, Loss::Panicked, Loss::Loaded, Loss::Unplugged] {
             let answers = async {
                 answer(&mut guest, || {}).await;
-                // a guest that was loaded may have frozen file systems
+                // a restored guest may have frozen file systems
                 if before == Some(Loss::Loaded) {
                     let mut line = String::new();
                     guest.read_line(&mut line).await.unwrap();
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(link.presence(), Presence::NeverHeard);
     }
 
-    /// After a takeover, a restore or a loaded snapshot nobody else would thaw them.
+    /// After a takeover, a restore or a loaded snapshot no client would thaw them.
     #[tokio::test]
     async fn what_an_earlier_life_has_left_frozen_is_thawed_first() {
         for (status, thaws) in [("frozen", true), ("thawed", false)] {

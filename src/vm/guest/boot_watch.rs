@@ -1,8 +1,8 @@
-//! Whether the firmware has found nothing to boot, by what it says last on the serial console.
+//! Detects that the firmware has found nothing to boot, from its last messages on the serial console.
 //!
-//! Firmware tells nobody else: QEMU has no event for it. Its words are compared without spaces and escape sequences, since SeaBIOS
-//! and EDK II move the cursor instead of printing them. Only what comes soon after a start or a reset is looked at, so a guest that
-//! runs costs nothing; and words count only while nothing follows them.
+//! QEMU has no event for it. The messages are compared without spaces and escape sequences, since SeaBIOS and EDK II move the
+//! cursor instead of printing spaces. Only the first output after a start or a reset is searched, so that a running guest costs
+//! nothing; and a message counts only while nothing follows it.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use tokio::time::timeout;
 
 use crate::vm::console::{Chunk, From, Hub, Reader};
 
-/// As much is looked at after a start: boot menus and iPXE print less, and an operating system's own messages come after it.
+/// How many bytes are searched after a start: boot menus and iPXE print less, and an operating system's messages come later.
 const LOOKED_AT: usize = 256 << 10;
-/// How long the console is silent behind the last words.
+/// How long the console must be silent after the message.
 const SILENCE: Duration = Duration::from_secs(1);
-/// As much as belongs to the last words, spaces not counted.
+/// How many bytes belong to the last message, without spaces.
 const TAIL: usize = 256;
-/// What may follow them: "Press any key to enter the Boot Manager Menu.", "Retrying in 60 seconds."
+/// What may follow a message: "Press any key to enter the Boot Manager Menu.", "Retrying in 60 seconds."
 const BEHIND: usize = 64;
 
-/// Words without their spaces: of SeaBIOS, EDK II and s390-ccw.
+/// Messages of SeaBIOS, EDK II and s390-ccw, without spaces.
 const HALTED: [&[u8]; 4] = [
     b"Nobootabledevice.",
     b"Nobootableoptionordevicewasfound.",
@@ -31,17 +31,17 @@ const HALTED: [&[u8]; 4] = [
 const SHELL: &[u8] = b"UEFIInteractiveShell";
 const PROMPT: &[u8] = b"Shell>";
 
-/// What the firmware does because it has found nothing.
+/// What the firmware does after it has found nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NothingToBoot {
-    /// It waits for ever, or for a key.
+    /// It waits forever, or for a key.
     Halted,
     /// Its shell waits for commands.
     Shell,
 }
 
 impl NothingToBoot {
-    /// For people.
+    /// The message for users.
     pub fn message(self) -> &'static str {
         match self {
             Self::Halted => "the firmware found nothing to boot",
@@ -56,19 +56,19 @@ pub(in crate::vm) struct BootWatch {
     reader: Reader,
     resets: watch::Receiver<u64>,
     words: Words,
-    /// So many bytes are looked at before the next reset.
+    /// The number of bytes that are still searched before the next reset.
     left: usize,
     told: Option<NothingToBoot>,
 }
 
 impl BootWatch {
-    /// From what the console still has; `resets` changes when the guest begins anew.
+    /// Starts with what the console still has; `resets` changes on each reset of the guest.
     pub(in crate::vm) fn new(hub: &Hub, resets: watch::Receiver<u64>) -> Self {
         let reader = hub.reader(From::Recent);
         Self { hub: hub.clone(), reader, resets, words: Words::default(), left: LOOKED_AT, told: None }
     }
 
-    /// Waits until the answer is another one than before; none at the console's end.
+    /// Waits until the result changes; `None` at the console's end.
     pub(in crate::vm) async fn next(mut self) -> Option<(Self, Option<NothingToBoot>)> {
         loop {
             let is_looking = self.left > 0 || self.told.is_some();
@@ -108,20 +108,20 @@ impl BootWatch {
     }
 }
 
-/// The last words on the console.
+/// The last messages on the console.
 #[derive(Default)]
 struct Words {
     escapes: StripBytes,
     /// Without spaces.
     tail: Vec<u8>,
-    /// The shell has begun.
+    /// The EFI shell has started.
     shell: bool,
 }
 
 impl Words {
     fn take(&mut self, bytes: &[u8]) {
         for text in self.escapes.strip_next(bytes) {
-            // in pieces, so that nothing is shifted out unseen
+            // in pieces, so that no byte leaves the window unsearched
             for piece in text.chunks(TAIL / 4) {
                 self.tail.extend(piece.iter().filter(|byte| byte.is_ascii_graphic()));
                 self.shell |= position(&self.tail, SHELL).is_some();
@@ -142,7 +142,7 @@ impl Words {
     }
 }
 
-/// Where the words are for the last time.
+/// The last occurrence of a message.
 fn position(text: &[u8], words: &[u8]) -> Option<usize> {
     text.windows(words.len()).rposition(|window| window == words)
 }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(found(&["Booting from Hard Disk...\r\n"]), None);
         let linux = "[    0.000000] Linux version 6.1 ".repeat(4);
         assert_eq!(found(&["No bootable device.\r\n", &linux]), None);
-        // a prompt of something else, and a shell that runs a script
+        // the prompt of another program, and a shell that runs a script
         assert_eq!(found(&["grub rescue Shell> "]), None);
         assert_eq!(found(&["UEFI Interactive Shell v2.2\r\nShell> fs0:\\linux.efi\r\nEFI stub"]), None);
     }

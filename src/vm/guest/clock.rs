@@ -1,4 +1,5 @@
-//! The guest's clock: it stands still while the VM is paused, saved or between a snapshot and its loading, and is set through the agent.
+//! The guest's clock. It stops while the VM is paused or saved, and between a snapshot and its loading; it is set through the
+//! agent.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,26 +11,26 @@ use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Presence;
 use crate::vm::handle::Handle;
 
-/// A clock that is off by less is right: asking the agent takes some time.
+/// A smaller difference counts as right: a call of the agent takes some time.
 const TOLERANCE_MS: i64 = 1000;
-/// How long an agent is waited for that has answered in the life before this one, as after a snapshot was loaded.
+/// How long to wait for an agent that answered before the last loss, for example before a snapshot was loaded.
 const SAME_AGENT: Duration = Duration::from_secs(5);
 
 /// How long the guest may take to run `date`.
 const DATE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What was found of a guest's clock, and done.
+/// The state of a guest's clock, and what was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestClock {
-    /// How far it was behind the host's, in milliseconds; negative if it was ahead.
+    /// How far it was behind the host's clock, in milliseconds; negative if it was ahead.
     pub behind_ms: i64,
     /// It was set.
     pub set: bool,
 }
 
 impl Handle {
-    /// Sets the guest's clock to this machine's, unless it is right. Without an `agent_timeout`, an agent that has never answered is not
-    /// waited for.
+    /// Sets the guest's clock to the host's, unless it is right. Without an `agent_timeout`, this does not wait for an agent that
+    /// has never answered.
     ///
     /// # Errors
     /// `NoGuestAgent`; `RefusedByGuest`: the agent does not set it; `NotNow`: the guest does not run.
@@ -46,7 +47,7 @@ impl Handle {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let now = i64::try_from(now).unwrap_or(i64::MAX);
             let asked = self.call_agent(guest_set_time { time: Some(now) }).await;
-            // the agent also says no where the clock was set and the hardware's was not
+            // the agent also fails where it set the clock but not the hardware clock
             let mut left = self.clock_behind_ms().await?;
             if left.abs() >= TOLERANCE_MS && asked.is_err() {
                 // without `hwclock` it sets nothing at all
@@ -67,7 +68,7 @@ impl Handle {
         .await
     }
 
-    /// By the guest's `date`, which takes whole seconds, so at the beginning of one. What comes of it is seen by the clock.
+    /// Uses the guest's `date`, which takes whole seconds, so it runs at the start of a second. The clock itself shows the result.
     async fn set_by_date(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         tokio::time::sleep(Duration::from_secs(since.as_secs() + 1).saturating_sub(since)).await;
@@ -84,7 +85,7 @@ impl Handle {
         let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let before = host();
         let guest = self.call_agent(guest_get_time {}).await?;
-        // the guest looked at some moment between
+        // the guest read its clock somewhere between the two times
         let host = before.midpoint(host());
         Ok(i64::try_from(host).unwrap_or(i64::MAX).saturating_sub(guest / 1_000_000))
     }

@@ -1,4 +1,4 @@
-//! The size of the guest's console: a serial line tells none, so a guest takes it for 24 rows of 80 columns.
+//! The size of the guest's console: a serial line does not transmit it, so guests assume 24 rows of 80 columns.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use crate::vm::handle::Handle;
 /// How long the guest may take to run `stty`.
 const STTY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// By what the guest was told its console's size.
+/// How the guest's console size was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResizedBy {
     /// Its agent ran `stty`.
     Agent,
-    /// `stty` was typed into the console: right where a shell waits for a command.
+    /// `stty` was typed into the console: correct where a shell waits for a command.
     Typing,
 }
 
 impl Handle {
-    /// Tells the guest how large its console is: by its agent, or by typing the command where no agent answers or it cannot do that.
+    /// Sets the size of the guest's console: through its agent, or by typing the command where no agent answers or it cannot do
+    /// that.
     ///
     /// # Errors
     /// There is no console, or the guest does not run.
@@ -28,7 +29,7 @@ impl Handle {
         self.guest_can_answer()?;
         let stty = format!("stty rows {rows} cols {columns}");
         if self.agent.is_alive() {
-            // the console that the kernel was told of, whatever its device is called
+            // the kernel's console, whatever its device is called
             let command = ["/bin/sh", "-c", &format!("{stty} < /dev/console")].map(str::to_owned).to_vec();
             let timeout = Some(STTY_TIMEOUT);
             let exec =

@@ -1,6 +1,6 @@
-//! Commands inside the guest: `guest-exec` starts one, `guest-exec-status` tells how it is doing.
+//! Commands inside the guest: `guest-exec` starts one, `guest-exec-status` polls it.
 //!
-//! The agent keeps what the command prints, at most 16 MiB of each stream, and hands it out whole at the end.
+//! The agent keeps the output, at most 16 MiB of each stream, and returns it at the end.
 
 use std::time::Duration;
 
@@ -14,54 +14,54 @@ use super::{AGENT_TIMEOUT, Looks};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// Where programs are looked for. An environment of one's own replaces the agent's whole one, this included.
+/// Where programs are searched. A given environment replaces the agent's completely, including this.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Ends a process with its descendants: what a shell has started would go on otherwise.
+/// Kills a process with its descendants: children of a shell would continue otherwise.
 const KILL: &str =
     "end() { for c in $(cat /proc/$1/task/*/children 2>/dev/null); do end $c; done; kill -9 $1; }; end $0";
 
-/// How long the agent may take to kill a command whose time is over.
+/// How long the agent may take to kill a command that has timed out.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most that is handed over with the command itself. Measured: the agent needs 0.1 s for 16 KiB, 1.2 s for 64 KiB,
-/// 70 s for 512 KiB; as a file they are there in a third of a second.
+/// The most bytes of input that are passed with the command itself. Measured: the agent needs 0.1 s for 16 KiB, 1.2 s for 64 KiB,
+/// 70 s for 512 KiB; as a file they arrive in a third of a second.
 const DIRECT_STDIN: usize = 16 << 10;
-/// Runs the rest of its arguments with the file as standard input, which goes before they begin.
+/// Runs the remaining arguments with the file as standard input; removes the file first.
 const WITH_STDIN: &str = "f=$1; shift; exec < \"$f\" && rm -f \"$f\" && exec \"$@\"";
 
 /// A command for the guest.
 #[derive(Debug, Clone)]
 pub struct Exec {
-    /// The program, found along the agent's `PATH`, and its arguments.
+    /// The program, searched in the agent's `PATH`, and its arguments.
     pub command: Vec<String>,
-    /// `NAME=VALUE`; if there are any, the command gets these and a `PATH` and nothing else.
+    /// `NAME=VALUE`. If there are any, the command gets only these and a `PATH`.
     pub env: Vec<String>,
-    /// What it can read from its standard input.
+    /// Its standard input.
     pub stdin: Option<Vec<u8>>,
     /// How long it may run.
     pub timeout: Option<Duration>,
-    /// How long an agent is waited for that does not answer yet; 10 s unless given.
+    /// How long to wait for an agent that does not answer yet; default 10 s.
     pub agent_timeout: Option<Duration>,
 }
 
 /// How a command in the guest ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Executed {
-    /// What it wrote to its standard output.
+    /// Its standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote to its standard error.
+    /// Its standard error.
     pub stderr: Vec<u8>,
     /// Its exit code, unless a signal ended it.
     pub exit_code: Option<i64>,
     /// The signal that ended it.
     pub signal: Option<i64>,
-    /// The agent has kept only the beginning of what it wrote.
+    /// The agent kept only the beginning of the output.
     pub truncated: bool,
 }
 
 impl Handle {
-    /// Runs a command in the guest. If this future is dropped, or the time is over, the command is killed.
+    /// Runs a command in the guest. If this future is dropped, or on a timeout, the command is killed.
     ///
     /// # Errors
     /// `NoSuchThing`: the guest has no such program; `RefusedByGuest`: it cannot be started; `TimedOut`.
@@ -72,7 +72,7 @@ impl Handle {
             let started = tokio::time::Instant::now();
             let (exec, stdin) = self.with_stdin(exec).await?;
             let mut process = self.start(exec).await?;
-            // it removes that before it begins
+            // the script removes that before the command starts
             stdin.into_iter().for_each(Part::keep);
             let pid = process.pid;
             let finished = async {
@@ -104,7 +104,7 @@ impl Handle {
         .await
     }
 
-    /// Puts a large standard input into a file, if the guest has a shell that can read it from there.
+    /// Writes a large standard input to a file, if the guest has a shell that can read it from there.
     async fn with_stdin(&self, exec: Exec) -> Result<(Exec, Option<Part>), ChangeError> {
         let Some(stdin) = exec.stdin.as_ref().filter(|stdin| stdin.len() > DIRECT_STDIN) else {
             return Ok((exec, None));
@@ -173,11 +173,11 @@ impl Handle {
     }
 }
 
-/// A process in the guest, killed with its descendants when this is dropped.
+/// A process in the guest; killed with its descendants when this is dropped.
 struct Process {
     vm: Handle,
     pid: i64,
-    /// It has not ended as far as is known, and its caller has gone.
+    /// Its end is not known, and its client has gone: kill it.
     unwanted: bool,
 }
 
@@ -194,9 +194,9 @@ impl Drop for Process {
     }
 }
 
-/// The agent gives the reason in glib's words: `Failed to execute child process “x” (No such file or directory)`.
+/// The agent gives the reason in glib's wording: `Failed to execute child process “x” (No such file or directory)`.
 fn not_started(error: ChangeError, path: &str) -> ChangeError {
-    // what is said of the agent itself says nothing of the program
+    // an error about the agent itself says nothing about the program
     if !matches!(&error.kind, ErrorKind::RefusedByGuest { id } if id == "guest-exec") {
         return error;
     }

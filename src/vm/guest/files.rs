@@ -1,8 +1,8 @@
-//! Files into the guest and out of it, by `guest-file-open`, `-read`, `-write`, `-flush` and `-close`.
+//! Copies files into and out of the guest, with `guest-file-open`, `-read`, `-write`, `-flush` and `-close`.
 //!
-//! A file is written beside its place and moved there when it is whole, so that nobody ever sees half of it. That, the
-//! mode and the checksum are done by the guest's shell; without one (`guest-exec` may be forbidden, the guest may not be
-//! a Unix) a file is written where it is to be, and only its size is compared.
+//! A file is written under a temporary name beside its destination and renamed when it is complete. The rename, the mode and the
+//! checksum need the guest's shell; without one (`guest-exec` may be forbidden, the guest may not be a Unix) a file is written to
+//! its destination directly, and only its size is compared.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use super::shortened;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// Bytes that one write carries. Measured (TCG): 1.5 MiB/s from 4 KiB on, so it is small enough to let others have their turn.
+/// Bytes of one write. Measured (TCG): 1.5 MiB/s from 4 KiB on, so it is small enough to let other commands through.
 pub const WRITE_PIECE: usize = 48 << 10;
-/// Bytes that one read asks for. Measured (TCG): 4.7 MiB/s with 16 KiB, 6.0 with 48 KiB, 6.7 with 256 KiB, 7.3 with 1 MiB.
+/// Bytes of one read. Measured (TCG): 4.7 MiB/s with 16 KiB, 6.0 with 48 KiB, 6.7 with 256 KiB, 7.3 with 1 MiB.
 const READ_PIECE: usize = 256 << 10;
 
-/// The longest path that the guest may answer with, in bytes: Linux's `PATH_MAX`.
+/// The longest path in an answer of the guest, in bytes: Linux's `PATH_MAX`.
 const LONGEST_PATH: usize = 4096;
 
-/// In the middle of a copy an agent that has gone is not waited for.
+/// During a copy there is no wait for an agent that was lost.
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
-/// Finds the place of a file, and makes an empty one beside it. `P` and the place: written beside; `D`: there is something
-/// at that place which must not be replaced, such as a device.
+/// Resolves the destination and makes an empty file beside it. Prints `P` and the destination: write to the temporary file; `D`:
+/// the destination must not be replaced, such as a device.
 const PREPARE: &str = r#"
 p=$1
 if [ -d "$p" ]; then
@@ -45,7 +45,7 @@ umask 077
 : > "$p.$3.part" && printf 'P%s' "$p"
 "#;
 
-/// Compares what has arrived, and puts it in its place.
+/// Checks the complete file and renames it to its destination.
 const COMMIT: &str = r#"
 set -e
 if [ -n "$4" ] && command -v sha256sum > /dev/null; then
@@ -61,33 +61,33 @@ fi
 mv -f "$1" "$3"
 "#;
 
-/// Mode (octal) and size of what is to be read.
+/// Prints mode (octal) and size of the file to read.
 const LOOK: &str =
     r#"[ ! -d "$1" ] || { echo "it is a directory" >&2; exit 1; }; stat -L -c '%a %s' -- "$1""#;
 
-/// What was compared at the end.
+/// How the copy was checked at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
-    /// The SHA-256 sums.
+    /// By SHA-256.
     Sha256,
-    /// The sizes.
+    /// By size.
     Size,
 }
 
-/// A file on its way into the guest. Dropped before [`Upload::finish`] has succeeded, it leaves nothing behind.
+/// A file that is being written to the guest. Dropped before [`Upload::finish`] has succeeded, it leaves nothing behind.
 pub struct Upload {
     vm: Handle,
     handle: i64,
     open: bool,
-    /// Where it is written, if that is not its place.
+    /// The temporary file, if it is not written to the destination directly.
     part: Part,
-    /// What is there is not a file, and does not tell how much it has got.
+    /// The destination is not a regular file, and does not report its size.
     is_device: bool,
     path: String,
     size: u64,
 }
 
-/// A file on its way out of the guest.
+/// A file that is being read from the guest.
 pub struct Download {
     vm: Handle,
     handle: i64,
@@ -95,17 +95,17 @@ pub struct Download {
     path: String,
     /// Bytes read so far.
     read: u64,
-    /// Its size, where the guest can tell; files of `/proc` say 0.
+    /// Its size in bytes, if the guest knows it; files of `/proc` report 0.
     pub size: Option<u64>,
-    /// Its permissions, where the guest can tell.
+    /// Its mode, if the guest reports it.
     pub mode: Option<u32>,
 }
 
 impl Handle {
-    /// Begins to write a file; `name` is its name should `path` be a directory.
+    /// Starts to write a file; `name` is its name if `path` is a directory.
     ///
     /// # Errors
-    /// `RefusedByGuest` with the guest's words.
+    /// `RefusedByGuest` with the guest's error.
     pub async fn upload(
         &self,
         path: &str,
@@ -124,7 +124,7 @@ impl Handle {
         opened.map_err(|error| about(error, &path))
     }
 
-    /// Finds out where a file is to be written, and makes it there, empty and for its owner only.
+    /// Resolves where to write a file, and creates it, empty and readable by its owner only.
     async fn place(
         &self,
         path: &str,
@@ -150,10 +150,10 @@ impl Handle {
         Ok(Place { path, part: Part { vm: self.clone(), file }, is_device: answer.starts_with('D') })
     }
 
-    /// Begins to read a file.
+    /// Starts to read a file.
     ///
     /// # Errors
-    /// `NoSuchThing`, or `RefusedByGuest` with the guest's words.
+    /// `NoSuchThing`, or `RefusedByGuest` with the guest's error.
     pub async fn download(
         &self,
         path: &str,
@@ -174,7 +174,7 @@ impl Handle {
         Ok(download)
     }
 
-    /// A script of the guest's shell, which must succeed; none if there is no shell.
+    /// Runs a script in the guest's shell, which must succeed; `None` if there is no shell.
     async fn shell(
         &self,
         script: &str,
@@ -203,12 +203,12 @@ impl Handle {
 }
 
 impl Upload {
-    /// What the agent calls it.
+    /// The agent's handle.
     pub fn handle(&self) -> i64 {
         self.handle
     }
 
-    /// Where it is going to be.
+    /// Its destination.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -234,12 +234,12 @@ impl Upload {
         Ok(())
     }
 
-    /// Compares what has arrived, sets its permissions and puts it in its place.
+    /// Checks the complete file, sets its mode and renames it to its destination.
     ///
     /// # Errors
-    /// `RefusedByGuest`: it did not arrive whole, or cannot be put there.
+    /// `RefusedByGuest`: it is incomplete, or cannot be put there.
     pub async fn finish(mut self, mode: Option<u32>, sha256: Option<&str>) -> Result<Checked, ChangeError> {
-        // what the agent still holds back may be what does not fit
+        // the data that the agent still buffers may be what does not fit
         self.ask(guest_file_flush { handle: self.handle }).await?;
         if self.part.file.is_none() && !self.is_device {
             let at = self.ask(seek(self.handle, QGASeek::cur)).await?;
@@ -267,7 +267,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // what was written goes after it, with `part`
+        // the temporary file is removed afterwards, by dropping `part`
         if self.open && self.vm.agent.is_alive() {
             let (vm, handle) = (self.vm.clone(), self.handle);
             tokio::spawn(async move {
@@ -279,25 +279,25 @@ impl Drop for Upload {
 
 /// Where a file is written.
 struct Place {
-    /// Where it is going to be.
+    /// Its destination.
     path: String,
     part: Part,
     is_device: bool,
 }
 
-/// A file of the guest that is not whole. Dropped, it is removed.
+/// An incomplete file in the guest. Removed on drop.
 pub(super) struct Part {
     vm: Handle,
     file: Option<String>,
 }
 
 impl Part {
-    /// This file, from now on.
+    /// From now on, this file.
     pub(super) fn of(vm: &Handle, file: String) -> Self {
         Self { vm: vm.clone(), file: Some(file) }
     }
 
-    /// It stays, or another removes it.
+    /// Keeps it, or leaves the removal to another.
     pub(super) fn keep(mut self) {
         self.file = None;
     }
@@ -315,7 +315,7 @@ impl Drop for Part {
     }
 }
 
-/// Carries something out to its end, whoever waits for it: if nobody does any more, what it has made is dropped, and so undone.
+/// Runs something to its end even if the client goes: its result is then dropped, and so undone.
 async fn undone_if_unwanted<T: Send + 'static>(
     made: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
 ) -> Result<T, ChangeError> {
@@ -325,19 +325,19 @@ async fn undone_if_unwanted<T: Send + 'static>(
 }
 
 impl Download {
-    /// Where the file ends, as a block device and a guest without a shell can tell.
+    /// The offset of the file's end, which a block device has, too, and a guest without a shell.
     async fn end(&self) -> Result<Option<u64>, ChangeError> {
         let seek = |whence| ask(&self.vm, seek(self.handle, whence));
-        // what cannot be sought in, such as a pipe, has not moved
+        // a file without seeking, such as a pipe, has not moved
         let Ok(end) = seek(QGASeek::end).await else { return Ok(None) };
         seek(QGASeek::set).await.map_err(|error| about(error, &self.path))?;
         Ok(u64::try_from(end.position).ok())
     }
 
-    /// The next piece; none at the end.
+    /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// `RefusedByGuest` with the guest's words, or because it sends more than there was of the file when it was opened.
+    /// `RefusedByGuest` with the guest's error, or because it sends more than the file had when it was opened.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ChangeError> {
         let count = i64::try_from(READ_PIECE).ok();
         let piece = ask(&self.vm, guest_file_read { handle: self.handle, count }).await;
@@ -358,10 +358,10 @@ impl Download {
         Ok((!ended).then_some(bytes))
     }
 
-    /// The SHA-256 sum of the file as the guest sees it, where it can tell.
+    /// The SHA-256 sum of the file as the guest computes it, if it can.
     ///
     /// # Errors
-    /// `RefusedByGuest` if the file has gone.
+    /// `RefusedByGuest` if the file is gone.
     pub async fn sum(mut self) -> Result<Option<String>, ChangeError> {
         ask(&self.vm, guest_file_close { handle: self.handle }).await?;
         self.open = false;
@@ -384,7 +384,7 @@ impl Drop for Download {
 }
 
 async fn ask<C: QgaCommand>(vm: &Handle, command: C) -> Result<C::Ok, ChangeError> {
-    // an agent that comes back does not know the file any more
+    // a restarted agent does not know the handle any more
     vm.with_agent(Duration::ZERO, vm.call_agent(command)).await
 }
 
@@ -392,7 +392,7 @@ fn seek(handle: i64, whence: QGASeek) -> guest_file_seek {
     guest_file_seek { handle, offset: 0, whence: GuestFileWhence::name(whence) }
 }
 
-/// Says which file it is about, if the guest refused it.
+/// Adds the file's name to an error of the guest.
 fn about(error: ChangeError, path: &str) -> ChangeError {
     let ErrorKind::RefusedByGuest { .. } = error.kind else { return error };
     let id = path.to_owned();

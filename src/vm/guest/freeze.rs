@@ -1,7 +1,7 @@
-//! Freezing the guest's file systems, so that their disks can be copied as they are.
+//! Freezes the guest's file systems, so that their disks can be copied in a consistent state.
 //!
-//! A guest whose file systems are frozen is of little use: whatever writes stands still. So each freeze has a deadline, and ends by
-//! itself. Only the agent knows the state for sure (`guest-fsfreeze-status`); it refuses most commands until it has thawed them.
+//! In a guest whose file systems are frozen, every writer blocks. So each freeze has a deadline, and ends by itself. Only the agent
+//! knows the state for certain (`guest-fsfreeze-status`); it refuses most commands until it has thawed them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::qmp::AgentError;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// When a thaw whose time has come is tried again: the guest may be paused, or a hook of the agent's fails.
+/// Interval of retries of a thaw that is due: the guest may be paused, or a hook of the agent fails.
 const THAW_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) fn thaw() -> Command {
@@ -24,8 +24,8 @@ pub(super) fn thaw() -> Command {
 }
 
 impl Handle {
-    /// Freezes all of the guest's file systems that are on disks; returns how many. They are thawed after `thaw_after` at the latest, and
-    /// at once if this future is dropped.
+    /// Freezes all of the guest's file systems that are on disks; returns how many. They are thawed after `thaw_after` at the
+    /// latest, and at once if this future is dropped.
     ///
     /// # Errors
     /// `NotNow`: they are frozen; `NotSupported`: the agent cannot; `RefusedByGuest`; `NoGuestAgent`.
@@ -37,7 +37,7 @@ impl Handle {
         self.in_guest(agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
             let vm = self.clone();
             let (tell, told) = oneshot::channel();
-            // goes on when the client hangs up: what has been frozen must be thawed
+            // continues when the client hangs up: frozen file systems must be thawed
             tokio::spawn(async move { vm.freeze_until_thawed(thaw_after, tell).await });
             told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
         })
@@ -55,7 +55,7 @@ impl Handle {
         };
         let asked = turn.run(&Command::new("guest-fsfreeze-freeze", Value::Null)).await;
         let answer = match asked {
-            // the agent sends nothing that could be thawed
+            // the agent has frozen nothing
             Ok(count) if count.as_u64() == Some(0) => {
                 drop(tell.send(Ok(0)));
                 return;
@@ -65,13 +65,13 @@ impl Handle {
                 drop(tell.send(Err(in_words(error))));
                 return;
             }
-            // it may freeze them yet
+            // it may freeze them later
             Err(error) => Err(in_words(error)),
         };
         let failed = answer.is_err();
         let until = Instant::now() + thaw_after;
         self.agent.set_freeze(Freeze::Until(until));
-        // a client that has left will not thaw them
+        // a client that has gone will not thaw them
         let unwanted = tell.send(answer).is_err();
         let (until, then) = match failed || unwanted {
             true => (Instant::now(), Freeze::No),
@@ -80,7 +80,7 @@ impl Handle {
         self.thaw_in_time(until, then).await;
     }
 
-    /// Thaws the file systems when their time has come, unless that has been done until then.
+    /// Thaws the file systems at their deadline, unless they are thawed before.
     async fn thaw_in_time(&self, until: Instant, then: Freeze) {
         let mut said = false;
         while let Freeze::Until(_) = self.agent.freeze() {
@@ -93,7 +93,7 @@ impl Handle {
                 () = self.agent.freeze_changes() => continue,
                 () = due => {}
             }
-            // not while a client does it
+            // not while a client thaws them
             let Some(turn) = self.agent.turn_if_frozen().await else { return };
             match self.agent.thaw_in(turn, then).await {
                 Ok(_) => {
@@ -119,7 +119,7 @@ impl Handle {
     pub async fn thaw_filesystems(&self, agent_timeout: Option<Duration>) -> Result<u64, ChangeError> {
         self.with_agent(agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
             if let Freeze::Expired(time) = self.agent.freeze() {
-                // that is said once
+                // reported once
                 self.agent.set_freeze(Freeze::No);
                 let time = crate::spec::duration::format(time);
                 let kind = ErrorKind::NotNow { state: "thawed".to_owned() };
@@ -133,7 +133,7 @@ impl Handle {
         .await
     }
 
-    /// Runs a command that the agent takes at any time.
+    /// Runs a command that the agent accepts at any time.
     pub(super) async fn run_while_frozen(&self, command: &Command) -> Result<Value, ChangeError> {
         let answer = match *command == thaw() {
             true => self.agent.thaw(Freeze::No).await,
@@ -142,7 +142,7 @@ impl Handle {
         answer.map_err(in_words)
     }
 
-    /// Nothing is begun in a guest whose file systems are frozen: the agent would refuse it, or it would stand still.
+    /// Refuses work in a guest whose file systems are frozen: the agent would refuse it, or it would block.
     pub(super) fn refuse_frozen(&self) -> Result<(), ChangeError> {
         match self.agent.freeze() {
             Freeze::Until(until) => {

@@ -1,6 +1,6 @@
-//! What is done inside the guest, through its agent: running commands, copying files.
+//! Operations inside the guest, through its agent: running commands, copying files.
 //!
-//! None of it needs the owner: nothing here changes the VM. All of it ends with the VM, a panic, or the agent.
+//! They do not need the owner, since they do not change the VM. All of them end with the VM, a panic, or the loss of the agent.
 
 pub(in crate::vm) mod agent;
 pub(in crate::vm) mod boot_watch;
@@ -32,16 +32,17 @@ use super::handle::Handle;
 use crate::vm::guest::agent::{Loss, Presence, Turn};
 use crate::vm::state::run_state::RunState;
 
-/// What to do where the agent does not offer a command.
+/// The hint where the agent does not offer a command.
 const HINT_BLOCKED: &str = "the agent's settings in the guest decide what it allows (on Red Hat's systems /etc/sysconfig/qemu-ga: \
      BLOCK_RPCS, FILTER_RPC_ARGS)";
 
-/// How long an agent is waited for that does not answer yet, unless the caller says otherwise: after a boot, a reset or a loaded
+/// How long to wait for an agent that does not answer yet, unless the client says otherwise: after a boot, a reset or a loaded
 /// snapshot it takes some seconds.
 pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Handle {
-    /// Runs work inside the guest: not begun while its file systems are frozen, or without an agent; see [`Handle::with_agent`].
+    /// Runs an operation inside the guest; refused while its file systems are frozen, or without an agent; see
+    /// [`Handle::with_agent`].
     pub(super) async fn in_guest<T>(
         &self,
         agent_timeout: Duration,
@@ -51,8 +52,8 @@ impl Handle {
         self.with_agent(agent_timeout, work).await
     }
 
-    /// Runs work that needs the agent, which is waited for as long as is said. It ends at once when the VM ends, panics, or its agent
-    /// goes.
+    /// Runs an operation that needs the agent, after waiting for the agent. It ends at once when the VM ends, panics, or the agent
+    /// is lost.
     pub(super) async fn with_agent<T>(
         &self,
         agent_timeout: Duration,
@@ -64,7 +65,7 @@ impl Handle {
             () = self.agent.answers() => {}
             ended = self.guest_ends() => return Err(ended),
             () = tokio::time::sleep_until(until) => {
-                // paused meanwhile, for example
+                // the guest was paused meanwhile, for example
                 self.guest_can_answer()?;
                 return Err(no_agent(self.agent.presence(), agent_timeout));
             }
@@ -76,7 +77,7 @@ impl Handle {
         }
     }
 
-    /// Resolves when nothing can be done in the guest any more.
+    /// Resolves when no operation inside the guest is possible any more.
     async fn guest_ends(&self) -> ChangeError {
         tokio::select! { biased;
             _ = self.ended() => ChangeError::not_running(),
@@ -84,7 +85,7 @@ impl Handle {
         }
     }
 
-    /// Nobody waits for a guest that cannot answer.
+    /// Refuses to wait for a guest that cannot answer.
     fn guest_can_answer(&self) -> Result<(), ChangeError> {
         let state = self.watched.borrow().run_state;
         if matches!(state, RunState::Off) || self.watched.has_changed().is_err() {
@@ -98,19 +99,19 @@ impl Handle {
         self.agent.check()
     }
 
-    /// One command of the agent.
+    /// Runs one command of the agent.
     pub(super) async fn ask_agent(&self, execute: &str, arguments: Value) -> Result<Value, ChangeError> {
         self.agent.run(&Command::new(execute, arguments)).await.map_err(in_words)
     }
 
-    /// One command of the agent, with the answer in `qapi`'s type.
+    /// Runs one command of the agent, with the answer in `qapi`'s type.
     pub(super) async fn call_agent<C: QgaCommand>(&self, command: C) -> Result<C::Ok, ChangeError> {
         let answer = self.agent.run(&Command::of(&command)).await;
         answer.and_then(|answer| qmp_agent::decoded(C::NAME, answer)).map_err(in_words)
     }
 
-    /// One command of the agent that makes something in the guest (a process, an open file). Once it has been asked, the answer is
-    /// waited for whether anybody still wants it or not: `made` gets it, and what that returns undoes it when it is dropped.
+    /// Runs one command of the agent that makes something in the guest (a process, an open file). Once it was sent, the answer is
+    /// awaited even if the client has gone: `made` gets it, and dropping its result undoes it.
     pub(super) async fn make_in_guest<C: QgaCommand, T: Send + 'static>(
         &self,
         command: C,
@@ -126,7 +127,7 @@ impl Handle {
             let answer = turn.run(&command).await;
             let answer =
                 answer.and_then(|answer| qmp_agent::decoded::<C::Ok>(C::NAME, answer)).map_err(in_words);
-            // whoever asked may have gone: what was made is undone by its drop
+            // the client may have gone: dropping the result undoes it
             let _ = tell.send(answer.map(|answer| made(vm, answer)));
         });
         told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
@@ -156,10 +157,10 @@ fn no_agent(presence: Presence, waited: Duration) -> ChangeError {
     )
 }
 
-/// The most of an agent's own words that goes into a message, in bytes: an answer may have 48 MiB.
+/// The most bytes of an agent's own text that go into a message: an answer may have 48 MiB.
 const MOST_WORDS: usize = 2 << 10;
 
-/// Text of the guest's, cut to what a message can hold.
+/// Text from the guest, cut to what fits into a message.
 fn shortened(text: &str) -> String {
     if text.len() <= MOST_WORDS {
         return text.to_owned();
@@ -186,8 +187,8 @@ fn in_words(error: AgentError) -> ChangeError {
     }
 }
 
-/// How long between two looks at something in the guest that sends no event: short at first, so that a quick command is
-/// quick, and longer later, so that a slow one is not slowed by the looking.
+/// The interval between two polls of something in the guest that sends no event: short at first for quick commands, longer later,
+/// so that polling does not slow down long ones.
 struct Looks(Duration);
 
 impl Looks {

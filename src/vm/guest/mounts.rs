@@ -1,5 +1,5 @@
-//! Whether the guest has a disk mounted: asked before it is unplugged, for Linux lets go of a mounted disk without a word, and what its
-//! file system had not written yet is lost.
+//! Whether the guest has mounted a disk. Checked before it is unplugged, since Linux releases a mounted disk without complaint, and
+//! data that its file system had not written yet is lost.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use crate::vm::state::run_state::RunState;
 /// How long a guest that answers may take to list its file systems.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// By what the guest's agent can name a disk.
+/// How the guest's agent can name a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// The disk's own PCI device.
+    /// By the disk's own PCI device.
     Pci(pci::Address),
-    /// A disk on the controller that is this PCI device.
+    /// A disk on the controller with this PCI device.
     Scsi { controller: pci::Address, target: u64, lun: u64 },
-    /// One of the USB disks on the controller that is this PCI device.
+    /// One of the USB disks on the controller with this PCI device.
     Usb(pci::Address),
     /// A channel device: subchannel set and number.
     Ccw { ssid: u64, devno: u64 },
 }
 
 impl Handle {
-    /// Refuses what would take a disk from the guest that it has mounted. The answer says what has not been looked at, if anything.
+    /// Refuses to remove a disk that the guest has mounted. The result says what could not be checked, if anything.
     ///
     /// # Errors
     /// `NotNow`: it is mounted; the message has the mount points.
@@ -89,7 +89,7 @@ impl Handle {
         }
         let devices = self.qmp(pci::query()).await?;
         let address = |id: &str| pci::find(&devices, id).map(|found| found.address);
-        // of a wrapped VM the controller's id is its owner's: the path of the bus has it
+        // in a wrapped VM the user named the controller: the bus path has its id
         let controller = || async {
             let bus = property("parent_bus").await;
             let of_bus = bus
@@ -126,7 +126,7 @@ fn ccw(device: &str) -> Option<Place> {
     Some(Place::Ccw { ssid: parts.next()??, devno: parts.next()?? })
 }
 
-/// Where the file systems on a disk are mounted, by the answer of `guest-get-fsinfo`; or why that cannot be told.
+/// Where the file systems on a disk are mounted, from the answer of `guest-get-fsinfo`; or why that is unknown.
 fn mount_points(
     systems: &Value,
     place: &Place,
@@ -156,14 +156,14 @@ fn mount_points(
     Ok(points)
 }
 
-/// Whether a disk of the agent's is the one that is meant; none = it may be.
+/// Whether a disk that the agent reports is the disk in question; `None` = it may be.
 fn is_on(disk: &Value, place: &Place, serial: Option<&str>, others: Others) -> Option<bool> {
-    // a CD-ROM drive is none of those that can go
+    // a CD-ROM drive cannot be removed
     if disk["dev"].as_str().is_some_and(|device| device.starts_with("/dev/sr")) {
         return Some(false);
     }
     let pci = &disk["pci-controller"];
-    // it finds no address where PCI is not the machine's first bus (aarch64, riscv64), and writes -1
+    // the agent finds no address where PCI is not the machine's first bus (aarch64, riscv64), and reports -1
     let is_known = pci["bus"].as_u64().is_some() || disk["ccw-address"].is_object();
     let is_at = |address: &pci::Address| {
         (pci["bus"].as_i64(), pci["slot"].as_i64(), pci["function"].as_i64())
@@ -183,7 +183,7 @@ fn is_on(disk: &Value, place: &Place, serial: Option<&str>, others: Others) -> O
         Place::Usb(controller) if is_known && !is_at(controller) => Some(false),
         Place::Usb(_) if others.no_usb_disk => Some(true),
         Place::Usb(_) => match (disk["serial"].as_str(), serial) {
-            // udev puts names in front of it
+            // udev adds prefixes to it
             (Some(told), Some(serial)) => Some(told.contains(serial)),
             _ => None,
         },
@@ -194,7 +194,7 @@ fn is_on(disk: &Value, place: &Place, serial: Option<&str>, others: Others) -> O
     }
 }
 
-/// Whether a disk of the agent's can be another than the one that is meant.
+/// Whether a disk that the agent reports can be another than the disk in question.
 #[derive(Debug, Clone, Copy)]
 struct Others {
     /// The VM has no other disk.
@@ -204,7 +204,7 @@ struct Others {
 }
 
 impl Others {
-    /// Of a disk that is among these devices.
+    /// For a disk that is among these devices.
     fn of(devices: &[Entry]) -> Self {
         let count = |is_one: fn(&Entry) -> bool| devices.iter().filter(|entry| is_one(entry)).count();
         let disks = count(|entry| match &entry.kind {

@@ -1,7 +1,7 @@
-//! Whether something in the guest accepts TCP connections on a port.
+//! Whether a program in the guest accepts TCP connections on a port.
 //!
-//! With user networking a connect to the host side says nothing: QEMU accepts it before the guest has been asked.
-//! `info usernet` tells: the connection to the guest is `ESTABLISHED` only once the guest has accepted it.
+//! With user networking a connect to the host side proves nothing: QEMU accepts it before it connects to the guest. In `info
+//! usernet` the connection to the guest is `ESTABLISHED` only once the guest has accepted it.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::vm::handle::Handle;
 use crate::vm::state::inventory::Bound;
 use crate::vm::state::status::Published;
 
-/// QEMU has no event for this, so a wait that is under way looks so often.
+/// QEMU has no event for this, so a wait polls at this interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A guest that has not answered a SYN by then has lost it: it was not up yet.
 const PATIENCE: u32 = 20;
 
-/// Waits until the guest accepts on `port`. The probe has a forward of its own: QEMU lists connections by the forward they came
-/// through, so nobody else's can be mistaken for ours.
+/// Waits until the guest accepts on `port`. The probe has a forward of its own: QEMU lists connections by their forward, so no
+/// other connection can be mistaken for the probe's.
 pub(in crate::vm) async fn accepts(vm: &Handle, port: u16) -> Result<Value, ChangeError> {
     let ours = Forward { address: Bound::PROBE, host: 0, guest: port, protocol: Protocol::Tcp };
     let ours = Change::AddForward { forward: ours, nic: None };
@@ -35,7 +35,7 @@ pub(in crate::vm) async fn accepts(vm: &Handle, port: u16) -> Result<Value, Chan
     probe(vm, forward).await
 }
 
-/// Takes a forward away, also when the wait is given up.
+/// Ends the forward, also when the wait is dropped.
 struct Temporary {
     vm: Handle,
     forward: Forward,
@@ -56,7 +56,7 @@ impl Drop for Temporary {
 
 async fn probe(vm: &Handle, forward: Forward) -> Result<Value, ChangeError> {
     loop {
-        // the connection, and with it the guest's side of it, ends with the look
+        // the connection, and with it the guest's side, ends with the poll
         let connection = TcpStream::connect(SocketAddrV4::new(forward.address, forward.host)).await;
         if connection.is_ok() && established(vm, forward).await? {
             return Ok(json!({ "port": forward.guest }));
@@ -71,7 +71,7 @@ async fn established(vm: &Handle, forward: Forward) -> Result<bool, ChangeError>
             Ok(text) => match state(text.as_str().unwrap_or_default(), forward.host, forward.guest) {
                 Some("SYN_SENT" | "SYN_RCVD" | "SYN_RECEIVED") => {}
                 Some("ESTABLISHED" | "FIN_WAIT_1" | "FIN_WAIT_2" | "CLOSE_WAIT") => return Ok(true),
-                // refused: QEMU has dropped it
+                // refused: QEMU has closed it
                 _ => return Ok(false),
             },
             Err(error) if error.kind == ErrorKind::NotRunning => std::future::pending().await,

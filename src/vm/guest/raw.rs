@@ -9,22 +9,22 @@ use crate::qemu::Command;
 use crate::vm::error::ChangeError;
 use crate::vm::handle::Handle;
 
-/// What ties answers to commands, and is the connection's own.
+/// Matches answers to commands, and is reserved for the connection.
 const OWN: [&str; 2] = ["guest-sync", "guest-sync-delimited"];
 
-/// The agent runs these while the guest's file systems are frozen, too.
+/// The agent runs these even while the guest's file systems are frozen.
 const WHILE_FROZEN: [&str; 4] = ["guest-ping", "guest-info", "guest-fsfreeze-status", "guest-fsfreeze-thaw"];
 
-/// There is no answer to these when they work.
+/// These have no answer on success.
 fn is_unanswered(command: &str) -> bool {
     command == "guest-shutdown" || command.starts_with("guest-suspend-")
 }
 
 impl Handle {
-    /// Runs a command of the guest agent and returns its answer; nothing (null) of what has no answer when it works.
+    /// Runs a command of the guest agent and returns its answer; null for a command that has no answer on success.
     ///
     /// # Errors
-    /// `NoGuestAgent`; `RefusedByGuest` with the agent's words; `NotSupported`: it does not have or not allow the command.
+    /// `NoGuestAgent`; `RefusedByGuest` with the agent's error; `NotSupported`: it does not have or not allow the command.
     pub async fn agent_command(
         &self,
         command: &str,

@@ -1,4 +1,4 @@
-//! A reboot that is over when the guest is up again.
+//! A reboot that is complete when the guest is up again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,22 +21,22 @@ use crate::vm::wait::Wait;
 /// How to reboot.
 #[derive(Debug, Clone)]
 pub struct Reboot {
-    /// The machine is reset, and the guest is not asked.
+    /// Reset the machine without asking the guest.
     pub force: bool,
-    /// What tells that it is up again; unless given, its agent's answer, if it has answered before.
+    /// The conditions that show that it is up again; default: its agent's answer, if it has answered before.
     pub until: Option<Condition>,
     /// How long all of it may take.
     pub timeout: Duration,
-    /// How long an agent is waited for that does not answer yet; 10 s unless given.
+    /// How long to wait for an agent that does not answer yet; default 10 s.
     pub agent_timeout: Option<Duration>,
 }
 
-/// A reboot that is over.
+/// A completed reboot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rebooted {
-    /// When the machine was reset.
+    /// How long after the request the machine was reset.
     pub reset_after: Duration,
-    /// What told that the guest is up again, and when; none if nothing was there to tell it.
+    /// The condition that showed that the guest is up again, and when; `None` if there was none to wait for.
     pub up: Option<(Condition, Duration)>,
 }
 
@@ -44,7 +44,7 @@ impl Handle {
     /// Reboots the guest and waits until it is up again.
     ///
     /// # Errors
-    /// `NoGuestAgent` and what the guest refuses; `TimedOut`, which says how far it got; `NotRunning`: the VM has ended of it.
+    /// `NoGuestAgent` and the guest's refusals; `TimedOut`, which says how far it got; `NotRunning`: the VM has ended with it.
     pub async fn reboot(&self, reboot: Reboot) -> Result<Rebooted, ChangeError> {
         let started = Instant::now();
         let deadline = started + reboot.timeout;
@@ -59,7 +59,7 @@ impl Handle {
                 sent.store(true, Ordering::Relaxed);
                 self.agent.tell(&command).await.map_err(in_words)
             };
-            // the agent ends with the guest, which may be before its silence is taken for a yes
+            // the agent ends with the guest, which may be before its silence is taken as success
             match self.in_guest(reboot.agent_timeout.unwrap_or(AGENT_TIMEOUT), ask).await {
                 Err(error) if error.kind == ErrorKind::NoGuestAgent && sent.load(Ordering::Relaxed) => {}
                 asked => asked.map_err(|error| match error.kind {
@@ -97,14 +97,14 @@ impl Handle {
     }
 }
 
-/// Waits for the next reset, of either side.
+/// Waits for the next reset, by the guest or by vmrun.
 async fn next_reset(mut events: Subscriber, by_host: bool) {
     loop {
         match events.next().await {
-            // QEMU has told of others' resets before
+            // QEMU may have reported resets by others before
             Some(BusEvent::Record(record)) if record.view == View::Reset { guest: !by_host } => return,
             Some(_) => {}
-            // the VM has ended, which somebody else notices
+            // the VM has ended, which is detected elsewhere
             None => std::future::pending().await,
         }
     }

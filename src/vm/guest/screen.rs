@@ -1,4 +1,4 @@
-//! What the guest shows, and what is typed: QEMU's own display and keyboard.
+//! Screenshots and key presses, through QEMU's own display and keyboard.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -18,22 +18,22 @@ use crate::spec::keys::KeyCombo;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// A key is down for half of the time between two keys, and not longer than this.
+/// A key is held for half of the interval between two keys, and not longer than this.
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
 
-/// A picture of the guest's display.
+/// A screenshot of the guest's display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Screenshot {
     /// A PNG file.
     pub png: Vec<u8>,
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
 }
 
 impl Handle {
-    /// Takes a picture of the guest's display.
+    /// Takes a screenshot of the guest's display.
     ///
     /// # Errors
     /// `NotSupported`: the machine has no display.
@@ -56,7 +56,7 @@ impl Handle {
         Ok(Screenshot { png, width, height })
     }
 
-    /// Presses one combination after the other, `delay` apart; returns when the last has been released.
+    /// Presses one key combination after the other, `delay` apart; returns when the last has been released.
     ///
     /// # Errors
     /// QEMU does not know a key; the machine has no keyboard.
@@ -67,7 +67,7 @@ impl Handle {
             let key = |key: &QKeyCode| KeyValue::qcode(QKeyCodeWrapper { data: *key });
             let keys = combo.keys().iter().map(key).collect();
             self.query(send_key { keys, hold_time: Some(hold) }).await?;
-            // QEMU answers at once, and its keyboards' queues are short
+            // QEMU replies at once, and its keyboards' queues are short
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 _ = self.ended() => return Err(ChangeError::not_running()),
@@ -77,21 +77,21 @@ impl Handle {
     }
 }
 
-/// Device models that take QEMU's keys, by the start of their names. x86's machines have the first by themselves.
+/// Device models that are keyboards, by the start of their names. x86 machines have the first built in.
 const KEYBOARDS: [&str; 3] = ["i8042", "usb-kbd", "virtio-keyboard"];
 
-/// Where QEMU keeps devices: those of a machine itself, those with ids, and those without.
+/// Where QEMU's object tree has devices: those of the machine itself, those with ids, and those without.
 const DEVICES: [&str; 3] = ["/machine/unattached", "/machine/peripheral", "/machine/peripheral-anon"];
 
 impl Handle {
-    /// Without a keyboard QEMU takes keys all the same, and drops them.
+    /// Without a keyboard QEMU accepts keys all the same, and drops them.
     async fn check_keyboard(&self) -> Result<(), ChangeError> {
         for path in DEVICES {
             let list = Command::new("qom-list", json!({ "path": path }));
             match self.qmp(list).await {
                 Ok(devices) if has_keyboard(&devices) => return Ok(()),
                 Ok(_) => {}
-                // a machine without devices of the kind
+                // a machine without such devices
                 Err(error) if error.is_class("DeviceNotFound") => {}
                 Err(error) => return Err(error.into()),
             }
@@ -110,11 +110,11 @@ fn has_keyboard(devices: &Value) -> bool {
     })
 }
 
-/// A file that QEMU writes to; only the owner may read it, and it goes in the end.
+/// A file that QEMU writes to; only its owner can read it, and it is removed afterwards.
 struct Temporary {
     path: PathBuf,
     made: MadeFile,
-    /// QEMU's JSON can only hold UTF-8: any other folder is named by this process's descriptor of it.
+    /// QEMU's JSON can only hold UTF-8: any other folder is named through this process's descriptor of it.
     told_to_qemu: String,
     _folder: File,
 }
@@ -140,7 +140,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Width and height, from the chunk that every PNG file begins with.
+/// Width and height, from the first chunk of every PNG file.
 fn size(png: &[u8]) -> Option<[u32; 2]> {
     let number = |at: usize| png.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
     (png.starts_with(b"\x89PNG\r\n\x1a\n") && png.get(12..16) == Some(b"IHDR"))

@@ -1,4 +1,4 @@
-//! Who has an image, where QEMU or qemu-img says that somebody has.
+//! Finds which process holds an image that QEMU or qemu-img reports as locked.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,12 @@ use crate::qemu::refusals::Refusal;
 use crate::vm::error::ChangeError;
 use crate::vm::takeover::unsupervised;
 
-/// Whether these words of QEMU's are about a lock on an image.
+/// Whether QEMU's error text is about a lock on an image.
 pub(in crate::vm) fn is_lock(said: &str) -> bool {
     Refusal::ImageLocked.is_in(said)
 }
 
-/// Which of these files is locked, and by whom: a VM of this user's, or a process. Looks at all processes.
+/// Which of these files is locked, and by which VM of this user or which process. Searches all processes.
 pub(in crate::vm) fn find<'a>(
     root: Option<&Path>,
     mut files: impl Iterator<Item = &'a Path>,
@@ -23,7 +23,7 @@ pub(in crate::vm) fn find<'a>(
     if !is_lock(said) {
         return None;
     }
-    // QEMU tells the name of the one that it could not lock, unless it is told of one file only
+    // QEMU names the file that it could not lock, unless it was given only one
     files.find_map(|file| {
         let named = file.to_str().is_some_and(|file| said.contains(file)) || !said.contains('/');
         let (pid, program) = process_with(file, own_qemu).filter(|_| named)?;
@@ -31,7 +31,7 @@ pub(in crate::vm) fn find<'a>(
     })
 }
 
-/// The error with the name of the one who has the image.
+/// The error with the holder of the image added.
 pub(in crate::vm) fn named(error: ChangeError, path: &Path, holder: &str) -> ChangeError {
     let message = format!("{} is in use by {holder}: {}", path.display(), error.message);
     ChangeError { message, ..error }.hint("end that first")

@@ -1,4 +1,4 @@
-//! From a request to a running QEMU: what is prepared, how QEMU is started, why a start fails.
+//! From a request to a running QEMU: preparing, starting, and the errors of a start.
 
 pub(in crate::vm) mod image_holder;
 pub(in crate::vm) mod prepare;

@@ -1,5 +1,5 @@
-//! QEMU as a process: its start, its last words, its end. One way for a child and for an adopted QEMU: a pidfd,
-//! which is readable once the process has ended and never means another process.
+//! QEMU as a process: its start, its stderr tail, its end. A child and an adopted QEMU are handled the same way, through a pidfd,
+//! which is readable once the process has ended and never refers to another process.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,9 +19,9 @@ use crate::host::{environment, sys};
 
 use crate::vm::state::outcome::Exit;
 
-/// How much of QEMU's stderr is kept for the error message.
+/// How many lines of QEMU's stderr are kept for error messages.
 const TAIL_LINES: usize = 20;
-/// A line longer than this is cut: QEMU's own messages are short, a guest could make long ones.
+/// Longer lines are cut: QEMU's own messages are short, but a guest can cause long ones.
 const MAX_LINE: u64 = 4096;
 
 /// The last lines that QEMU, or a helper, wrote to its stderr.
@@ -37,7 +37,7 @@ impl StderrTail {
         lines.push_back(line);
     }
 
-    /// The lines, each with its end.
+    /// The lines, each with its newline.
     pub(in crate::vm) fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
@@ -55,9 +55,10 @@ pub(in crate::vm) struct Process {
 }
 
 impl Process {
-    /// Starts QEMU with exactly the given descriptors and standard streams (in, out), and with SIGTERM, SIGINT and SIGHUP blocked, since service
-    /// managers send them to the whole group and QEMU would end on them behind the supervisor's back.
-    /// `folder`: its working directory; none = that of this process. `tied`: it dies with this process. Must be called on a thread that lives as long (the death signal follows it).
+    /// Starts QEMU with exactly the given descriptors and standard streams (in, out), and with SIGTERM, SIGINT and SIGHUP blocked,
+    /// since service managers send them to the whole group and QEMU would end on them before its supervisor can act. `folder`: its
+    /// working directory; `None` = that of this process. `tied`: it dies with this process. Must be called on a thread that lives
+    /// as long (the death signal follows it).
     pub(in crate::vm) fn start(
         program: &Path,
         arguments: &[OsString],
@@ -68,14 +69,14 @@ impl Process {
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         if let Some(folder) = folder {
-            // by its descriptor, which the child has until it is QEMU: the folder may have no name
+            // by its descriptor, which the child has until it executes QEMU: the folder may have no name
             command.current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         }
         command.arg0(program).args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         environment::apply_to_qemu(&mut command);
         sys::prepare_child(&mut command, keep, true, tied);
         let spawned = command.spawn();
-        // our copies of the sockets go with it: a QEMU that dies early then resets its connections
+        // closes our copies of the sockets: a QEMU that dies early then resets its connections
         drop(command);
         let mut child = spawned?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -86,7 +87,7 @@ impl Process {
         Ok(Self { pid, pidfd, child: Some(child), words, stderr })
     }
 
-    /// Takes over a process that somebody else started.
+    /// Takes over a process that is not a child of this one.
     pub(in crate::vm) fn adopt(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             pid,
@@ -97,14 +98,14 @@ impl Process {
         })
     }
 
-    /// Its id.
+    /// Its process id.
     pub(in crate::vm) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Waits for its end. Cancellation-safe. The exit status is known for a child only.
+    /// Waits for its end. Cancellation-safe. The exit status is known only for a child.
     pub(in crate::vm) async fn ended(&mut self) -> Option<Exit> {
-        // an error of epoll means that nothing can be awaited any more: treat it as the end of knowledge
+        // an error of epoll means that waiting is impossible: treated as an unknown end
         let _ = self.pidfd.readable().await;
         self.reap()
     }
@@ -118,24 +119,24 @@ impl Process {
         }
     }
 
-    /// SIGKILL; nothing happens if it has ended already.
+    /// Sends SIGKILL; no effect if it has ended already.
     pub(in crate::vm) fn kill(&self) {
         if let Err(error) = sys::pidfd_send_signal(self.pidfd.get_ref(), Signal::SIGKILL) {
             log::debug!("QEMU (pid {}) could not be killed: {error}", self.pid);
         }
     }
 
-    /// What QEMU wrote to its stderr last; waits until its stderr is closed, which is when it has ended.
+    /// The tail of QEMU's stderr; waits until its stderr is closed, which is when it has ended.
     pub(in crate::vm) async fn stderr_tail(&mut self) -> String {
         if let Some(reader) = self.stderr.take() {
-            // a grandchild could hold the pipe open: the words of QEMU itself are there by then
+            // a grandchild could hold the pipe open: QEMU's own output is complete by then
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), reader).await;
         }
         self.words.text()
     }
 }
 
-/// Logs each line and keeps the last ones, as long as the pipe is open.
+/// Logs each line and keeps the last ones, until the pipe is closed.
 pub(in crate::vm) fn drain(
     pipe: OwnedFd,
     words: StderrTail,

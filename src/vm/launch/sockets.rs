@@ -1,4 +1,4 @@
-//! The sockets and pipes of a VM, which are there before there is a QEMU: nothing needs to be waited for.
+//! The sockets and pipes of a VM. They are made before QEMU starts, so that nothing needs to be polled.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::spec::display::Endpoint;
 
 use crate::vm::launch::start_error::{StartError, system};
 
-/// The most that is told of what a program that should be QEMU has printed.
+/// The most output in bytes that is shown of a program that should be QEMU.
 const MAX_WORDS: u64 = 4096;
 
 /// The sockets that clients connect to.
@@ -42,13 +42,13 @@ impl ControlSockets {
     }
 }
 
-/// QEMU's ends of what connects it with the supervisor.
+/// QEMU's ends of its connections to the supervisor.
 #[derive(Debug)]
 pub(in crate::vm) struct Sockets {
     pub(in crate::vm) qmp: OwnedFd,
     pub(in crate::vm) agent: OwnedFd,
-    /// Its standard streams, which are the guest's console. Without a supervisor nobody reads, and what the guest prints is thrown
-    /// away instead of stopping it; but its input does not end, since QEMU would not look at it again.
+    /// Its standard streams, which are the guest's console. Both ends of the output are open in QEMU, so that without a supervisor
+    /// the guest's output is lost instead of blocking it; its input never ends, since QEMU would not read it again.
     pub(in crate::vm) serial: (Stdio, Stdio),
 }
 
@@ -60,7 +60,7 @@ pub(in crate::vm) struct Serial {
 }
 
 impl Sockets {
-    /// Makes them, with the supervisor's ends of the console.
+    /// Makes them; returns the supervisor's ends of the console as well.
     pub(in crate::vm) fn make(run: &RunDir) -> Result<(Self, Serial), StartError> {
         let bind =
             |name: &str| run.bind(name).map(OwnedFd::from).map_err(system("a socket in the run directory"));
@@ -68,7 +68,7 @@ impl Sockets {
             run.make_pipe(names::SERIAL_IN)?;
             run.make_pipe(names::SERIAL_OUT)?;
             let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Both)?;
-            // whoever reads is there first: without, it could not be opened to be written
+            // opened for reading first: without a reader it cannot be opened for writing
             let ours = Serial::open(run)?;
             let output = run.open_pipe(names::SERIAL_OUT, PipeEnd::Write)?;
             Ok(((input.into(), output.into()), ours))
@@ -79,27 +79,27 @@ impl Sockets {
 }
 
 impl Serial {
-    /// Opens what is there.
+    /// Opens the existing pipes.
     pub(in crate::vm) fn open(run: &Directory) -> std::io::Result<Self> {
         let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Write)?;
         Ok(Self { input, output: run.open_pipe(names::SERIAL_OUT, PipeEnd::Read)? })
     }
 
-    /// The same ends once more.
+    /// Duplicates the ends.
     pub(in crate::vm) fn try_clone(&self) -> std::io::Result<Self> {
         Ok(Self { input: self.input.try_clone()?, output: self.output.try_clone()? })
     }
 
-    /// What has come and was not read, as a program's last words.
+    /// Unread output, as a program's last output.
     pub(in crate::vm) fn stderr_tail(mut self) -> String {
         let mut words = Vec::new();
-        // it does not block: what is there, or nothing
+        // does not block: returns what is there
         let _ = (&mut self.output).take(MAX_WORDS).read_to_end(&mut words);
         String::from_utf8_lossy(&words).into_owned()
     }
 }
 
-/// The socket of `--qmp`, under any path length.
+/// Binds the socket of `--qmp`; its path may have any length.
 pub(in crate::vm) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
     let bound = Directory::bind_at(&path).map_err(|error| {

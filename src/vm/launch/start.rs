@@ -51,16 +51,16 @@ const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How a VM is launched.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
-    /// It outlives the terminal, and the death of its supervisor.
+    /// It outlives the terminal and its supervisor's death.
     pub detached: bool,
-    /// Where to record what is said to QEMU.
+    /// Where to record what is sent to QEMU.
     pub transcript: Option<Transcript>,
-    /// This process is there for the VM: its signals ask for the VM's end, and its service manager is told of the VM.
+    /// This process exists for the VM: its signals request the VM's end, and its service manager gets the VM's state.
     pub owns_process: bool,
 }
 
-/// Starts a prepared VM: when this returns, QEMU runs and the guest's processors do. On failure nothing is left.
-/// Must be called on the thread of a current-thread runtime that lives as long, for QEMU's death signal follows the thread.
+/// Starts a prepared VM: when this returns, QEMU and the guest's processors run. On failure nothing is left behind. Must be called
+/// on the thread of a current-thread runtime that lives as long, for QEMU's death signal follows the thread.
 pub async fn start(prepared: Prepared, launch: Launch) -> Result<Running, StartError> {
     let mut prepared = prepared;
     let made = std::mem::take(&mut prepared.made);
@@ -89,7 +89,7 @@ fn undo(prepared: Prepared, made: Made) {
     }
 }
 
-/// Everything that lives once QEMU does.
+/// Everything that exists once QEMU runs.
 struct StartedQemu {
     configured: ConfiguredQemu,
     process: Process,
@@ -99,7 +99,7 @@ struct StartedQemu {
 }
 
 async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQemu, StartError> {
-    // from here on a signal is a request and not our end
+    // from here on a signal is a request and does not end this process
     let mut signals = match launch.owns_process {
         true => Signals::new().map_err(system("signals"))?,
         false => Signals::none(),
@@ -138,7 +138,7 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     let configuring = configure(prepared, restored, launch, &process, &serial, user_path.as_deref(), started);
     let configured = tokio::select! { biased;
         configured = configuring => configured,
-        // loading gigabytes takes its time, and the guest, which could be asked to go, does not run yet
+        // loading gigabytes takes long, and the guest, which could be asked to shut down, does not run yet
         signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
     };
     match configured {
@@ -154,7 +154,7 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     }
 }
 
-/// QEMU's working directory: one in which no relative name leads anywhere, unless the user has words of his own for QEMU.
+/// QEMU's working directory: one in which relative names lead nowhere, unless the user passes arguments of his own to QEMU.
 fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
     let VmSpec { extra, devices, .. } = &prepared.spec;
     if !extra.is_empty() || !devices.is_empty() {
@@ -163,7 +163,7 @@ fn folder(prepared: &Prepared) -> Result<Option<OwnedFd>, StartError> {
     nowhere(&prepared.run).map(Some).map_err(system("an empty folder for QEMU"))
 }
 
-/// Says whose lock on an image it was, where QEMU says that there is one.
+/// Adds which process holds an image, if QEMU reports a lock.
 fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> StartError {
     let StartError::Qemu { said } = error else { return error };
     let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
@@ -175,9 +175,9 @@ fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> Sta
     StartError::Locked { path, holder, said }
 }
 
-/// Why the conversation with a fresh QEMU failed.
+/// Why the setup of a new QEMU through its monitor failed.
 enum Failure {
-    /// Its monitor hung up or made no sense: its last words tell why.
+    /// Its monitor hung up or sent nonsense: its stderr has the reason.
     Monitor(String),
     Start(StartError),
 }
@@ -201,17 +201,17 @@ impl From<crate::qmp::CommandError> for Failure {
 }
 
 impl Failure {
-    /// How long QEMU may take to end by itself: one that has no reason to is ended at once.
+    /// How long QEMU may take to end by itself; zero if it has no reason to end.
     fn grace(&self) -> Duration {
         match self {
             Self::Monitor(_) => EXIT_GRACE,
-            // of a state that it cannot load QEMU says why, and ends
+            // QEMU prints why it cannot load a state, and ends
             Self::Start(StartError::Restore(error)) if error.kind != ErrorKind::TimedOut => EXIT_GRACE,
             Self::Start(_) => Duration::ZERO,
         }
     }
 
-    /// Ends QEMU and tells what it said. The guest has printed nothing yet where its console will be.
+    /// Ends QEMU and makes the error from its stderr. The console pipe has only QEMU's own output, since the guest has not run.
     async fn into_error(
         self,
         process: &mut Process,
@@ -228,7 +228,7 @@ impl Failure {
         }
         let words = serial.stderr_tail() + &process.stderr_tail().await;
         let why = match self {
-            // of a state that does not fit QEMU tells only there
+            // the reason why a state does not fit is only on stderr
             Self::Start(StartError::Restore(error)) if !words.trim().is_empty() => {
                 let message = format!("{}\n  {}", error.message, words.trim().replace('\n', "\n  "));
                 return StartError::Restore(ChangeError { message, ..error });
@@ -253,7 +253,7 @@ impl Failure {
     }
 }
 
-/// What is known, and open, once everything has been said to QEMU that a start has to say.
+/// The results of setting QEMU up through its monitor.
 struct ConfiguredQemu {
     description: Description,
     connected: Connected,
@@ -265,15 +265,15 @@ struct ConfiguredQemu {
 /// The devices at the start.
 struct InitialDevices {
     inventory: Inventory,
-    /// How they came there.
+    /// The commands that made them.
     record: Record,
-    /// What QEMU does not tell of them.
+    /// What QEMU does not report of them.
     pending: Pending,
-    /// The guest, as it was saved, may have the agent's port open.
+    /// The restored guest may have the agent's port open.
     agent_open: bool,
 }
 
-/// Connects to everything that QEMU offers, and lets the guest run.
+/// Connects to QEMU's sockets, checks and configures it, and starts the guest.
 async fn configure(
     prepared: &Prepared,
     restored: Option<Restored>,
@@ -284,10 +284,10 @@ async fn configure(
     started: Instant,
 ) -> Result<ConfiguredQemu, Failure> {
     let run = &prepared.run;
-    // before the guest can change an image, and while QEMU is busy with itself
+    // before the guest can change an image, and while QEMU initialises
     prepared.state.settle().map_err(StartError::from)?;
     prepared.state.write_pid(process.pid()).map_err(StartError::from)?;
-    // written before the guest runs: whoever takes over needs it
+    // written before the guest runs: a takeover needs it
     let facts = facts(prepared, launch, process);
     let mut spec = prepared.spec.clone();
     let description = Description { origin: Origin::Ours(Box::new(spec.clone())), facts };
@@ -299,12 +299,12 @@ async fn configure(
     let options = Options { transcript: launch.transcript.clone(), ..Options::default() };
     let mut connected = Session::connect(connect(run, names::QMP)?, options).await?;
     log::info!("QEMU answers {} ms after its start", started.elapsed().as_millis());
-    // it has taken all its images, and the guest does not run yet
+    // QEMU has opened all its images, and the guest does not run yet
     prepared.images.settle().map_err(|error| StartError::Image { what: "image".to_owned(), error })?;
     let facts = &mut file.description.facts;
     facts.set_greeting(&connected.greeting);
     let log_bytes = facts.log_bytes;
-    // no guest has run yet: it gets nothing that QEMU has taken for one of its images and that is none
+    // before the guest runs: refuses if QEMU has opened something else than the VM's images
     let plugged = restored.as_ref().map(|restored| &restored.plugged);
     let files = Files::of(process.pid());
     let images = opened::images_of(&prepared.spec, plugged.unwrap_or(&ImageNodes::new()));
@@ -318,8 +318,7 @@ async fn configure(
     };
     devices.inventory.forwards = forwards(&prepared.spec, &connected.session).await?;
     file.description.origin = Origin::Ours(Box::new(spec));
-    // a start that fails must not push the log of the run before out of its place, so this comes late;
-    // nothing is said on the console before the processors run
+    // late, since a failed start must not rotate the log of the run before away; the console is silent until the processors run
     let state = Arc::clone(&prepared.state);
     let log = ConsoleLog::start(state, log_bytes, run).map_err(system("the console's log"))?;
     let console = serial
@@ -335,8 +334,8 @@ async fn configure(
     Ok(ConfiguredQemu { description: file.description, connected, agent, console, devices })
 }
 
-/// The devices of a VM that is started anew: those of its description, and those of the user's own arguments, which may decide its
-/// processors and memory, too (`-smp`, `-m`).
+/// The devices of a fresh VM: those of its description, and those of the user's own arguments, which may also change processors and
+/// memory (`-smp`, `-m`).
 async fn cold(
     prepared: &Prepared,
     session: &Session,
@@ -350,14 +349,14 @@ async fn cold(
         let seen = look(session, files, Whose::Ours { spec: &prepared.spec, pending: &pending }).await?;
         spec.cpus = seen.cpus.unwrap_or(spec.cpus);
         spec.memory = seen.memory.unwrap_or(spec.memory);
-        // what came by them has an id or is nobody's to change
+        // devices of those arguments have an id, or cannot be changed
         inventory.take_in(seen.inventory, false);
     }
     let record = Record::cold(&inventory);
     Ok(InitialDevices { inventory, record, pending: Pending::default(), agent_open: false })
 }
 
-/// Gives QEMU the state of a saved VM, and asks what it has now.
+/// Loads the state of a saved VM into QEMU, and asks QEMU what it has now.
 async fn go_on(
     prepared: &Prepared,
     restored: Restored,
@@ -385,7 +384,7 @@ async fn go_on(
     })?;
     set_again(&connected.session, &cards, &limits).await?;
     let pending = Pending { cards, images: plugged, ..Pending::default() };
-    // written before the guest runs, as all that whoever takes over needs
+    // written before the guest runs: a takeover needs it
     pending.write(&prepared.run);
     let whose = Whose::Ours { spec: &prepared.spec, pending: &pending };
     let mut inventory = look(&connected.session, files, whose).await?.inventory;
@@ -395,7 +394,7 @@ async fn go_on(
     Ok(InitialDevices { inventory, record, pending, agent_open: true })
 }
 
-/// What is no part of the machine's state: a new QEMU has plugged every cable and limits no disk.
+/// Restores what is not in the machine's state: in a new QEMU every cable is plugged and no disk has limits.
 async fn set_again(
     session: &Session,
     cards: &Cards,
@@ -409,7 +408,7 @@ async fn set_again(
     }
     let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
     for (id, limits) in limits {
-        // its own name for the part that has the drive
+        // QEMU's name of the inner device that has the drive
         if let Some(drive) = drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
             session.run(&block::throttle(drive, limits)).await?;
         }
@@ -417,7 +416,7 @@ async fn set_again(
     Ok(())
 }
 
-/// QEMU holds the only listening end: a refusal means that it has ended.
+/// QEMU has the only listening end: a refused connection means that it has ended.
 fn connect(run: &RunDir, name: &str) -> Result<UnixStream, Failure> {
     connect_to(run, name).map_err(|error| Failure::Monitor(error.to_string()))
 }
@@ -429,7 +428,7 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
         host: prepared.host,
         accel_reason: prepared.accel_reason.clone(),
         qemu: prepared.qemu.clone(),
-        // known when it has spoken
+        // set once QEMU has answered
         qemu_version: String::new(),
         qemu_package: String::new(),
         qemu_pid: process.pid(),
@@ -449,8 +448,8 @@ fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> Facts {
     }
 }
 
-/// Makes the place where the VM's end will be recorded, once the VM runs: a start that fails leaves nothing. A store that cannot be
-/// used is no reason not to start.
+/// Makes the folder for the record of the VM's end, once the VM runs, so that a failed start leaves nothing behind. An unusable
+/// store does not prevent the start.
 fn make_records(facts: &Facts) {
     let Some(run) = &facts.run else { return };
     let why = match Records::open(&StoreEnvironment::from_env_or(facts.state_home.as_deref())) {

@@ -25,18 +25,18 @@ use crate::vm::signals::EndSignal;
 /// Why a VM could not be started. Nothing is left behind.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Something in the request makes no sense by itself.
+    /// The request itself is invalid.
     #[error("{message}")]
     Usage {
-        /// What.
+        /// What is wrong.
         message: String,
-        /// What to do about it.
+        /// What the user can do about it.
         hint: Option<String>,
     },
     /// An image or disk cannot be used.
     #[error("{what}: {error}")]
     Image {
-        /// Which, e.g. `image` or `disk 'disk1'`.
+        /// Which one, e.g. `image` or `disk 'disk1'`.
         what: String,
         /// Why.
         error: ChangeError,
@@ -50,13 +50,13 @@ pub enum StartError {
         path: PathBuf,
         /// Why it cannot be used.
         why: String,
-        /// What to do about it.
+        /// What the user can do about it.
         hint: Option<String>,
     },
     /// A VM of this name runs.
     #[error("a VM named '{0}' is already running")]
     NameTaken(VmName),
-    /// A VM of this name runs where its process cannot be seen.
+    /// A VM of this name runs in another PID namespace.
     #[error(
         "VM '{0}' has lost its supervisor, and cannot get a new one here: its QEMU runs in another PID namespace"
     )]
@@ -70,10 +70,10 @@ pub enum StartError {
     /// A program is missing.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// None of the accelerators asked for works.
+    /// None of the requested accelerators works.
     #[error(transparent)]
     Accel(#[from] AccelError),
-    /// The folder of running VMs, or the VM's in it, cannot be used.
+    /// The folder of running VMs, or the VM's run directory, cannot be used.
     #[error("run directory")]
     RunDirectory(#[source] DirError),
     /// The state directory cannot be used.
@@ -97,7 +97,7 @@ pub enum StartError {
     /// A host port cannot be listened on.
     #[error("--publish")]
     Port(#[from] PortError),
-    /// The machine cannot have what was asked for.
+    /// The machine does not support what was requested.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
     /// A helper program did not start.
@@ -108,31 +108,31 @@ pub enum StartError {
         /// Why.
         error: std::io::Error,
     },
-    /// Another process has an image, and one of the two would write to it.
+    /// Another process holds an image, and one of the two would write to it.
     #[error("{} is in use by {holder}{}", path.display(), words(.said))]
     Locked {
         /// The image.
         path: PathBuf,
-        /// Who has it.
+        /// Which process or VM.
         holder: String,
-        /// What QEMU said.
+        /// QEMU's error.
         said: String,
     },
-    /// QEMU ended, or never spoke on its monitor.
+    /// QEMU ended, or never answered on its monitor.
     #[error("QEMU did not start{}", words(.said))]
     Qemu {
-        /// Its last words.
+        /// Its stderr tail.
         said: String,
     },
     /// QEMU was killed before it answered.
     #[error("QEMU did not start: {death}{}", words(.said))]
     Killed {
-        /// By what.
+        /// By which signal.
         death: Death,
-        /// Its last words.
+        /// Its stderr tail.
         said: String,
     },
-    /// It was asked to end before the guest ran.
+    /// Its end was requested before the guest ran.
     #[error("the VM was not started: {0} came before its saved state was loaded")]
     Signal(EndSignal),
     /// The helper of a shared folder failed, and QEMU with it.
@@ -140,10 +140,10 @@ pub enum StartError {
     Share {
         /// The folder.
         directory: PathBuf,
-        /// Its last words.
+        /// Its stderr tail.
         said: String,
     },
-    /// A VM has the state directory.
+    /// Another VM uses the state directory.
     #[error("state directory {} is in use by VM '{vm}'", path.display())]
     StateTaken {
         /// The directory.
@@ -151,7 +151,7 @@ pub enum StartError {
         /// Which VM.
         vm: VmName,
     },
-    /// Of the system.
+    /// A system call failed.
     #[error("{what}: {error}")]
     System {
         /// What was tried.
@@ -161,18 +161,18 @@ pub enum StartError {
     },
 }
 
-/// A death by a signal.
+/// The end of a process by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Death {
     signal: i32,
     /// The system call that the sandbox refused, if the kernel's log can be read and has it.
     call: Option<u32>,
-    /// Whether the kernel killed something of its control group for want of memory, where it counts that.
+    /// Whether the kernel killed a process of its control group for lack of memory, where the group counts that.
     out_of_memory: Option<bool>,
 }
 
 impl Death {
-    /// `oom_kills`: since before the process was there.
+    /// `oom_kills`: counted since before the process started.
     pub(in crate::vm) fn of(pid: i32, signal: i32, oom_kills: &OomKills) -> Self {
         let call = (signal == Signal::SIGSYS as i32).then(|| kernel_log::refused_call(pid)).flatten();
         Self { signal, call, out_of_memory: oom_kills.happened() }
@@ -223,7 +223,7 @@ fn words(said: &str) -> String {
 }
 
 impl StartError {
-    /// A request that makes no sense.
+    /// An invalid request.
     pub(in crate::vm) fn usage(message: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: None }
     }
@@ -269,7 +269,7 @@ impl StartError {
         }
     }
 
-    /// Whether the request itself was wrong, rather than this machine in its way.
+    /// Whether the request itself was wrong, rather than something on this host.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Usage { .. } | Self::Unsupported(_) => true,
@@ -279,7 +279,7 @@ impl StartError {
     }
 }
 
-/// What to do where QEMU could not show a display.
+/// What the user can do if QEMU cannot show a display.
 fn display_hint(said: &str) -> Option<&'static str> {
     match Refusal::first(&[Refusal::NoWindows, Refusal::NoDesktop, Refusal::NoSpice], said)? {
         Refusal::NoWindows => {
@@ -292,7 +292,7 @@ fn display_hint(said: &str) -> Option<&'static str> {
     }
 }
 
-/// For errors of the system.
+/// Wraps an error of a system call.
 pub(in crate::vm) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |error| StartError::System { what, error }
 }

@@ -1,4 +1,4 @@
-//! The questions of a look, and their answers.
+//! The queries of a look at QEMU, and their answers.
 
 use qapi::qmp::{ChardevInfo, KvmInfo, MemoryInfo, UuidInfo};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::qemu::{Command, pci, reply};
 use crate::qmp::{CommandError, Session};
 
-/// What QEMU has answered; null where it refused to.
+/// QEMU's answers; null where it refused.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pub(super) status: Value,
@@ -27,7 +27,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Asks. `strictly`: a refusal of what every QEMU answers once its machine is made is an error.
+    /// Sends the queries. `strictly`: a refusal of a query that every QEMU answers once its machine exists is an error.
     pub(super) async fn ask(session: &Session, strictly: bool) -> Result<Self, CommandError> {
         let mut answers = Self::default();
         let plain = |name: &str| Command::new(name, Value::Null);
@@ -103,7 +103,7 @@ impl Answers {
         kind.strip_suffix("-machine").unwrap_or(kind)
     }
 
-    /// Ids and models of everything that has an id. Some of it (memory, processors) sits on no bus, so the tree does not have it.
+    /// Ids and models of everything that has an id. Memory and processors sit on no bus, so the device tree does not have them.
     pub(super) fn peripherals(&self) -> Vec<(String, String)> {
         let entry = |item: &Value| {
             let kind = item["type"].as_str()?.strip_prefix("child<")?.strip_suffix('>')?;

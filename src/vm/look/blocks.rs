@@ -1,4 +1,4 @@
-//! Drives and what is in them, from QEMU's block devices and block nodes.
+//! Drives and their media, from QEMU's block devices and block nodes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::vm::state::origin::NodeFile;
 /// QEMU's block devices and nodes.
 pub(super) struct Blocks<'a> {
     blocks: &'a Value,
-    /// Block devices by the name of their back-end, or of their first node.
+    /// Block devices by the name of their back-end, or of their top node.
     devices: BTreeMap<&'a str, &'a Value>,
     /// All nodes, each with its file.
     nodes: BTreeMap<&'a str, String>,
     open: OpenFiles,
     whose: Whose<'a>,
-    /// The images that vmrun has given to QEMU.
+    /// The images that vmrun has passed to QEMU.
     images: &'a ImageNodes,
-    /// What relative names are relative to.
+    /// The folder that relative names refer to.
     folder: PathBuf,
 }
 
@@ -64,13 +64,13 @@ impl<'a> Blocks<'a> {
         self.nodes.keys().copied()
     }
 
-    /// Which file each node has open, where that is known.
+    /// The file that each node has open, where known.
     pub(super) fn files(&self) -> BTreeMap<String, NodeFile> {
         let file_of = |(node, file): (&&str, &String)| Some(((*node).to_owned(), self.file(node, file)?));
         self.nodes.iter().filter_map(file_of).collect()
     }
 
-    /// What was found earlier goes before the names, which lead to the files only as long as nobody moves these.
+    /// An earlier result takes precedence over the names, which are true only until the files are renamed.
     fn file(&self, node: &str, file: &str) -> Option<NodeFile> {
         let known = match self.whose {
             Whose::Wrapped { files, .. } => files.and_then(|files| files.get(node)),
@@ -81,7 +81,7 @@ impl<'a> Blocks<'a> {
         Some(NodeFile { name: file.to_owned(), id })
     }
 
-    /// The block device with this drive, or of the device with this id: an empty drive has no name.
+    /// The block device of this drive, or of the device with this id: an empty drive has no name.
     fn block(&self, drive: &str, id: &str) -> Option<&'a Value> {
         let of_device = || drive_of(self.blocks, id).filter(|_| !id.is_empty());
         self.devices.get(drive).copied().or_else(of_device)
@@ -92,7 +92,7 @@ impl<'a> Blocks<'a> {
         self.devices.get(drive)?["qdev"].as_str()
     }
 
-    /// What is known of the disk with this drive, of the device with this id; none if it has no drive at all.
+    /// The facts of the disk with this drive, of the device with this id; `None` if it has no drive.
     pub(super) fn facts(
         &self,
         drive: &str,
@@ -107,12 +107,12 @@ impl<'a> Blocks<'a> {
         let inserted = block.map_or(&Value::Null, |block| &block["inserted"]);
         let text = |key: &str| inserted[key].as_str().map(str::to_owned);
         let name = inserted["node-name"].as_str().unwrap_or_default();
-        // what QEMU calls the format's node is JSON where vmrun has opened an image with others under it
+        // QEMU names the format's node in JSON if vmrun has opened an image with a backing chain
         let own = self.nodes.get_key_value(file_node(name).as_str());
         let own = own.or_else(|| self.nodes.get_key_value(name)).filter(|(_, file)| !file.is_empty());
         let (given, format) = inserted["file"].as_str().map(given_image).unzip();
         let file = own.map(|(_, file)| file.clone()).or(given);
-        // under the overlay of an ephemeral VM is the image that the user knows of
+        // an ephemeral VM shows the image under its overlay, which the user knows
         let is_overlay = matches!(self.whose, Whose::Ours { .. })
             && file.as_deref().and_then(|file| Path::new(file).file_name())
                 == Some(overlay_name(name).as_ref());

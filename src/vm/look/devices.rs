@@ -12,7 +12,7 @@ use super::nics::Networks;
 use crate::vm::state::inventory::{DiskFacts, Entry, Inventory, Kind, NicFacts, Phase};
 use crate::vm::state::opened::ImageNodes;
 
-/// What is looked through for devices.
+/// The input of the search for devices.
 pub(super) struct View<'a> {
     pub(super) tree: &'a Tree,
     pub(super) blocks: &'a Blocks<'a>,
@@ -20,13 +20,13 @@ pub(super) struct View<'a> {
     pub(super) whose: Whose<'a>,
     /// Everything that has an id.
     pub(super) present: &'a [(String, String)],
-    /// The images that vmrun has given to QEMU.
+    /// The images that vmrun has passed to QEMU.
     pub(super) images: &'a ImageNodes,
 }
 
 impl View<'_> {
-    /// Enters all devices that can be told of and changed: what has an id and is no part of vmrun's own machine; of others' VMs also
-    /// disks, USB devices and network cards without an id.
+    /// Adds all devices that can be listed and changed: those with an id that are not vmrun's own machine devices; of wrapped VMs
+    /// also disks, USB devices and network cards without an id.
     pub(super) fn devices(&self, inventory: &mut Inventory, ids: &'static Ids) {
         for (index, dev) in self.tree.devices.iter().enumerate() {
             if self.is_part(index) || !self.is_listed(dev, ids) {
@@ -102,14 +102,14 @@ impl View<'_> {
         }
     }
 
-    /// What a VM of vmrun's has from the start and nobody may change.
+    /// vmrun's own devices from the start, which cannot be changed.
     fn is_fixture(&self, ids: &'static Ids, id: &str) -> bool {
         matches!(self.whose, Whose::Ours { .. })
             && ids.is_reserved(id)
             && ![ids::NIC, ids.usb, ids.scsi, ids::BOOT_CD, ids::METADATA_CD].contains(&id)
     }
 
-    /// The back half of a virtio device, and the disk of a USB stick, are devices of their own in the tree.
+    /// The inner virtio device, and the disk of a USB stick, are devices of their own in the tree.
     fn is_part(&self, index: usize) -> bool {
         let parent = self.tree.parent(index).and_then(|parent| self.tree.devices.get(parent));
         let class = parent.map(|parent| Class::of(&parent.driver));
@@ -125,7 +125,7 @@ impl View<'_> {
     /// The slot of a device, from the bus that it sits on.
     fn slot(&self, inventory: &Inventory, index: usize) -> Option<String> {
         let bus = self.tree.bus_of(index)?;
-        // on `pci.0` nobody knows any more what was plugged while a VM of vmrun's ran
+        // on `pci.0` it is unknown what was plugged while a VM of vmrun's ran
         let port = bus.parent.and_then(|port| self.tree.devices.get(port));
         let is_port = port.is_some_and(|port| Class::of(&port.driver) == Class::RootPort);
         let is_slot = inventory.slots.iter().any(|(name, _)| name == bus.name);
@@ -146,7 +146,7 @@ impl View<'_> {
         Some((name, facts))
     }
 
-    /// A property of a device that says something: its own, or that of its back half or its disk.
+    /// A non-empty property of a device: its own, or that of its inner device or disk.
     fn property(&self, index: usize, name: &str) -> Option<&String> {
         let children = self.tree.devices.iter().enumerate();
         let children = children.filter(|(child, _)| self.tree.parent(*child) == Some(index));
@@ -154,8 +154,8 @@ impl View<'_> {
         halves.find_map(|dev| dev.properties.get(name).filter(|value| !value.is_empty()))
     }
 
-    /// The name of a card without an id: that of its back-end, which stays the same when others plug more cards. Back-ends and devices
-    /// have their ids apart, so a device may have it already.
+    /// The name of a card without an id: that of its back-end, which stays the same when more cards are plugged. Back-ends and
+    /// devices have separate ids, so a device may have the name already.
     fn card_name(&self, inventory: &Inventory, nic: &NicFacts, driver: &str) -> String {
         let name = plain(&nic.netdev);
         let is_taken =
@@ -163,7 +163,7 @@ impl View<'_> {
         if is_taken { free_name(inventory, driver) } else { name }
     }
 
-    /// A network card, if it is one. What has a card on its bus (a port, the host's bridge) is none.
+    /// A network card, if it is one. A device with a card on its bus (a port, the host bridge) is not one.
     fn nic(&self, index: usize) -> Option<NicFacts> {
         let dev = self.tree.devices.get(index)?;
         if Class::of(&dev.driver) != Class::Nic && !dev.properties.contains_key("netdev") {
@@ -174,7 +174,7 @@ impl View<'_> {
         Some(self.networks.nic(&dev.id, netdev, mac))
     }
 
-    /// A disk, or a stick of vmrun's, with whether its block nodes are vmrun's to close.
+    /// A disk, or a stick of vmrun's; decides whether vmrun may close its block nodes.
     fn disk_or_stick(&self, dev: &Dev, drive: &str, facts: DiskFacts, ids: &'static Ids) -> Kind {
         let id = dev.id.as_str();
         let ours = match self.whose {
@@ -204,7 +204,7 @@ impl View<'_> {
         }
     }
 
-    /// A USB device: as vmrun names what it has plugged, or by what the device calls itself.
+    /// A USB device: described as vmrun does for plugged devices, or by the device's own name.
     fn usb(&self, dev: &Dev) -> Kind {
         let number = |name: &str| {
             let value = dev.properties.get(name).and_then(|value| value.split_whitespace().next());
@@ -222,11 +222,11 @@ impl View<'_> {
         Kind::Usb { description, file: None, identity: None }
     }
 
-    /// What vmrun plugs when a device needs a controller.
+    /// A controller that vmrun plugs for other devices.
     fn is_controller(&self, dev: &Dev, ids: &'static Ids) -> bool {
         let is_named = |controller: Controller| match self.whose {
             Whose::Ours { .. } => controller.id(ids) == dev.id,
-            // by whatever version
+            // of any version
             Whose::Wrapped { .. } => controller.is_named(&dev.id),
         };
         match Class::of(&dev.driver) {
@@ -236,7 +236,7 @@ impl View<'_> {
         }
     }
 
-    /// How QEMU is told of a device without an id, as far as it is needed: by the path of a drive, by the back-end of a card.
+    /// How commands name a device without an id: a drive by its path, a card by its back-end.
     fn path(&self, drive: Option<&(String, DiskFacts)>, nic: Option<&NicFacts>) -> String {
         match (drive, nic) {
             (_, Some(nic)) => nic.netdev.clone(),
@@ -246,13 +246,13 @@ impl View<'_> {
     }
 }
 
-/// QEMU gives an IDE drive `QM00001` and so on when nobody says otherwise (`ide_init_drive` in hw/ide/core.c).
+/// QEMU's default serials of IDE drives are `QM00001` and so on (`ide_init_drive` in hw/ide/core.c).
 fn is_default(serial: &str) -> bool {
     let number = serial.strip_prefix("QM");
     number.is_some_and(|number| number.len() == 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A name that is an id: node names that QEMU makes up begin with `#`.
+/// A name that is a valid id: generated node names start with `#`.
 fn plain(name: &str) -> String {
     name.trim_start_matches('#').chars().take(26).collect()
 }

@@ -11,12 +11,12 @@ use crate::spec::Arch;
 
 use super::answers::Answers;
 
-/// Devices that a PCI bus has room for.
+/// The number of devices on a PCI bus.
 const PCI_PLACES: u8 = 32;
-/// The channel subsystem has room for more than anybody wants.
+/// The number of slots that vmrun offers on the channel subsystem, which has many more.
 const CCW_ROOM: usize = 200;
 
-/// What the machine's type and its buses decide.
+/// What follows from the machine type and its buses.
 pub(super) fn found(tree: &Tree, arch: Arch, answers: &Answers) -> (Machine, Slots) {
     let has_bus = |name: &str, kind: &str| tree.buses.iter().any(|bus| bus.name == name && bus.kind == kind);
     let (family, target, slots): (_, _, Vec<_>) = if has_bus("pcie.0", "PCIE") {
@@ -37,7 +37,7 @@ pub(super) fn found(tree: &Tree, arch: Arch, answers: &Answers) -> (Machine, Slo
     (Machine::found(arch, family, answers.machine(), found), Slots::found(target, slots))
 }
 
-/// Ports that take one device each while the VM runs. Those whose bus shares its name with another cannot be named.
+/// Ports that take one device each while the VM runs, except those whose bus name is ambiguous.
 fn root_ports(tree: &Tree) -> impl Iterator<Item = (String, Option<String>)> {
     // QEMU lists the last one first
     tree.buses.iter().enumerate().rev().filter_map(|(index, bus)| {
@@ -49,7 +49,7 @@ fn root_ports(tree: &Tree) -> impl Iterator<Item = (String, Option<String>)> {
     })
 }
 
-/// The places of `pci.0`.
+/// The slots of `pci.0`.
 fn pci_places(tree: &Tree) -> Vec<(String, Option<String>)> {
     let Some(bus) = tree.buses.iter().position(|bus| bus.name == "pci.0") else { return Vec::new() };
     let mut places = BTreeMap::new();
@@ -62,7 +62,7 @@ fn pci_places(tree: &Tree) -> Vec<(String, Option<String>)> {
     (0..PCI_PLACES).map(|place| ("pci.0".to_owned(), places.remove(&place))).collect()
 }
 
-/// The bus that takes the fastest devices, of those that can be named.
+/// The bus that takes the fastest devices, of those with an unambiguous name.
 fn usb_bus(tree: &Tree) -> Option<String> {
     let rank = |dev: &Dev| match Class::of(&dev.driver) {
         Class::UsbController(rank) => rank,
@@ -73,7 +73,7 @@ fn usb_bus(tree: &Tree) -> Option<String> {
     controllers.min_by_key(|(controller, _)| rank(controller)).map(|(_, bus)| bus.name.clone())
 }
 
-/// The bus of a virtio controller: others do not take disks while the VM runs, or a few only.
+/// The bus of a virtio controller: others take no disks while the VM runs, or only a few.
 fn scsi_bus(tree: &Tree) -> Option<String> {
     let is_virtio = |bus: &Bus| {
         parent(tree, bus).is_some_and(|controller| Class::of(&controller.driver) == Class::ScsiController)

@@ -1,5 +1,5 @@
-//! What QEMU has: devices, media, forwards, the machine itself, from one batch of commands. This is the only place that makes an inventory
-//! from QEMU: for a takeover, for VMs that `vmrun wrap` supervises, after raw commands, and after events were lost.
+//! What QEMU has: devices, media, forwards, the machine itself, from one batch of queries. Only this module makes an inventory from
+//! QEMU: for a takeover, for VMs under `vmrun wrap`, after raw commands, and after lost events.
 
 mod answers;
 mod blocks;
@@ -30,30 +30,29 @@ use devices::View;
 use nics::Networks;
 pub(in crate::vm) use refresh::{look_again, refreshed};
 
-/// Who has put the VM together, with what is known of it already.
+/// Which kind of VM it is, with what is known of it already.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vm) enum Whose<'a> {
-    /// vmrun, from this description.
+    /// Started by vmrun from this description.
     Ours { spec: &'a VmSpec, pending: &'a Pending },
-    /// The user. Much has no id, and what vmrun has plugged must be told from what others have.
+    /// Put together by the user. Many devices have no id, and vmrun's devices must be distinguished from the user's.
     Wrapped {
-        /// What it was for until now.
+        /// The target it was treated as until now.
         target: Target,
-        /// Which file each block node had open when that was last found out.
+        /// The file that each block node had open at the last look.
         files: Option<&'a BTreeMap<String, NodeFile>>,
-        /// Devices that were there from the start: what came later and looks as if vmrun had plugged it was. None: nothing was
-        /// plugged by vmrun.
+        /// Devices from the start: a later device that looks like vmrun's is vmrun's. `None`: vmrun has plugged nothing.
         from_start: Option<&'a [String]>,
-        /// What QEMU does not tell of cards.
+        /// What QEMU does not report of network cards.
         cards: Option<&'a Cards>,
     },
 }
 
-/// What was found.
+/// The result of a look.
 pub(in crate::vm) struct Seen {
     pub(in crate::vm) machine: Machine,
     pub(in crate::vm) inventory: Inventory,
-    /// Ids of all devices that have one, vmrun's own too.
+    /// Ids of all devices that have one, including vmrun's own.
     pub(in crate::vm) present: Vec<String>,
     /// Names of all block nodes.
     pub(in crate::vm) nodes: BTreeSet<String>,
@@ -61,16 +60,16 @@ pub(in crate::vm) struct Seen {
     pub(in crate::vm) agent_open: bool,
     /// Processors.
     pub(in crate::vm) cpus: Option<u32>,
-    /// Memory from the start.
+    /// Memory at the start.
     pub(in crate::vm) memory: Option<Size>,
-    /// What the machine is, for a VM that has no description.
+    /// The machine, for a VM without a description.
     hardware: Hardware,
     target: Target,
     kvm: bool,
 }
 
 impl Seen {
-    /// Notes what a wrapped VM is now.
+    /// Updates the description of a wrapped VM.
     pub(in crate::vm) fn tell(&self, wrapped: &mut Wrapped, facts: &mut Facts) {
         wrapped.target = self.target;
         wrapped.seen = Some(self.hardware.clone());
@@ -87,16 +86,16 @@ impl Seen {
     }
 }
 
-/// Asks QEMU for everything in one go, and changes nothing.
+/// Sends all queries to QEMU in one batch; changes nothing.
 ///
 /// # Errors
-/// QEMU does not answer; of a VM of vmrun's own: it refuses one of the questions that every QEMU answers then.
+/// QEMU does not answer; for a VM of vmrun's own: it refuses a query that every QEMU answers.
 pub(in crate::vm) async fn look(
     session: &Session,
     files: Files,
     whose: Whose<'_>,
 ) -> Result<Seen, CommandError> {
-    // in `-preconfig`, which is for others' VMs only, QEMU answers few questions yet
+    // in `-preconfig`, which only wrapped VMs can use, QEMU answers few queries
     let answers = Answers::ask(session, matches!(whose, Whose::Ours { .. })).await?;
     let target = match (whose, answers.target()) {
         (Whose::Ours { spec, .. }, _) => Target::of(spec.arch),

@@ -1,4 +1,4 @@
-//! Network cards. QEMU does not tell all of them, so the journal helps.
+//! Network cards. QEMU does not report all of their facts; the journal has the rest.
 
 use crate::qemu::ids;
 use crate::qmp::hmp::{NetworkLine, network, user_networks};
@@ -9,13 +9,13 @@ use super::answers::Answers;
 use crate::vm::state::inventory::NicFacts;
 use crate::vm::state::journal::Cards;
 
-/// What is known of network back-ends: from QEMU, and from the journal.
+/// What is known of network back-ends, from QEMU and from the journal.
 pub(super) struct Networks<'a> {
     lines: Vec<NetworkLine>,
     /// Back-ends with user networking.
     user: Vec<&'a str>,
     cards: Option<&'a Cards>,
-    /// What vmrun has started the VM from.
+    /// The description from which vmrun started the VM.
     spec: Option<&'a VmSpec>,
 }
 
@@ -27,7 +27,7 @@ impl<'a> Networks<'a> {
                 let lines = network(answers.network());
                 Self { lines, user, cards: Some(&pending.cards), spec: Some(spec) }
             }
-            // of others' networks user networking only is vmrun's business
+            // in wrapped VMs vmrun handles only user networking
             Whose::Wrapped { cards, .. } => {
                 let mut lines = network(answers.network());
                 lines.retain(|line| line.kind == "user");
@@ -48,7 +48,7 @@ impl<'a> Networks<'a> {
         }
     }
 
-    /// Adds what the journal knows of the card with this id in the inventory.
+    /// Adds what the journal has on the card with this id in the inventory.
     pub(super) fn complete(&self, id: &str, nic: &mut NicFacts) {
         if let Some(card) = self.cards.and_then(|cards| cards.get(id)) {
             card.complete(nic);
@@ -58,7 +58,7 @@ impl<'a> Networks<'a> {
         }
     }
 
-    /// User networking: as it was said, where vmrun has made it, else what QEMU tells of it, which is not all.
+    /// User networking: from the description, where vmrun has made it, else from QEMU, which does not report all of it.
     fn user(&self, id: &str, netdev: &str) -> Networking {
         let cold = self.spec.and_then(|spec| {
             let mut networks = spec.networks();

@@ -1,5 +1,5 @@
-//! Looks of the owner task. The inventory of a wrapped VM is refreshed whenever it matters: who speaks on a monitor of their own plugs
-//! devices without an event.
+//! Looks of the owner task. The inventory of a wrapped VM is refreshed whenever it is needed: clients of the VM's other monitors
+//! can plug devices without an event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::qmp::CommandError;
 use crate::vm::owner::Owner;
 use crate::vm::state::origin::Origin;
 
-/// A QEMU that does not answer within this time (it is stopped, or busy) is judged by what is known of it.
+/// A QEMU that does not answer within this time (stopped or busy): the old inventory is used.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A look at QEMU beside the owner, with what the owner knows now.
+/// Looks at QEMU beside the owner, with what the owner knows now.
 pub(in crate::vm) fn look_again(
     owner: &Owner,
 ) -> impl Future<Output = Result<Seen, CommandError>> + Send + use<> {
@@ -21,7 +21,7 @@ pub(in crate::vm) fn look_again(
     async move {
         let whose = match &*origin {
             Origin::Ours(spec) => Whose::Ours { spec, pending: &pending },
-            // what is in the inventory stays vmrun's or not, as it is there; what is not was plugged by somebody else
+            // the inventory knows which devices are vmrun's; a device that is not in it was plugged from outside
             Origin::Wrapped(wrapped) => {
                 let files = wrapped.seen.as_ref().map(|seen| &seen.files);
                 Whose::Wrapped { target: wrapped.target, files, from_start: None, cards: None }
@@ -31,7 +31,7 @@ pub(in crate::vm) fn look_again(
     }
 }
 
-/// Goes on with a true inventory; at once where nobody but the owner changes the VM.
+/// Continues with a current inventory; at once for a VM that can only be changed through the owner.
 pub(in crate::vm) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owner) + Send + 'static) {
     if !owner.is_wrapped() {
         return then(owner);

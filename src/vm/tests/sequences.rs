@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_inventory_equal_what_qemu_holds(moves in moves()) {
+    fn the_inventory_equals_what_qemu_holds(moves in moves()) {
         run(async {
             let vm = FakeVm::start().await;
             let planned = moves.iter().any(|one| matches!(one, Move::Fail(_)));

@@ -1,4 +1,4 @@
-//! What a saved VM's file says of it: enough to build the identical machine.
+//! The description in a saved VM's file: enough to build an identical machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,26 +23,26 @@ use crate::vm::state::plugged::Record;
 /// The description.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::vm) struct Saved {
-    /// With the machine's type by its version, and the forwards of the last moment.
+    /// With the versioned machine type, and the forwards at the end.
     pub(in crate::vm) spec: VmSpec,
     pub(in crate::vm) facts: Facts,
     pub(in crate::vm) record: Record,
-    /// What QEMU does not tell of the network cards: a new one plugs every cable.
+    /// What QEMU does not report of the network cards: in a new QEMU every cable is plugged.
     #[serde(default)]
     pub(in crate::vm) cards: Cards,
-    /// Limits of disks that have any: a new QEMU knows of none.
+    /// Limits of disks that have any: a new QEMU has none.
     #[serde(default)]
     pub(in crate::vm) limits: BTreeMap<String, Limits>,
-    /// Guest ports whose host port QEMU has picked: they may get another.
+    /// Guest ports whose host port QEMU picked: they may get another one.
     pub(in crate::vm) any_port: Vec<Forward>,
-    /// The guest ran.
+    /// The guest was running.
     pub(in crate::vm) running: bool,
-    /// Everything that must be as it was.
+    /// All files that must be unchanged at a restore.
     pub(in crate::vm) files: Vec<FileFacts>,
 }
 
 impl Saving {
-    /// Asks QEMU for what it has decided by itself: the machine's version, places on USB and SCSI.
+    /// Asks QEMU for what it decided itself: the machine version, USB ports and SCSI addresses.
     pub(super) async fn complete(&mut self) -> Result<(), ChangeError> {
         let kind = self.session.run(&migration::query_machine()).await?;
         if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
@@ -69,7 +69,7 @@ impl Saving {
         Ok(())
     }
 
-    /// The description, once QEMU writes to no image any more.
+    /// Makes the description, once QEMU writes to no image any more.
     pub(super) async fn describe(&self) -> Result<Vec<u8>, ChangeError> {
         let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
         let nodes = to_the_end(self.session.submit(&nodes)).await?;
@@ -82,13 +82,13 @@ impl Saving {
             let (Some(path), Some(name)) = (node["file"].as_str(), node["node-name"].as_str()) else {
                 continue;
             };
-            // behind `--` a name can be relative
+            // a name after `--` can be relative
             let path = folder.join(self.real_path(Path::new(path)));
             if !files.iter().any(|file| file.path == path) {
                 files.push(open.facts(&path, self.images.get(name).copied())?);
             }
         }
-        // read at the start and closed again
+        // QEMU read it at the start and closed it
         for path in self.loaded() {
             files.push(FileFacts::of(path)?);
         }
@@ -114,7 +114,7 @@ impl Saving {
         serde_json::to_vec(&saved).map_err(ChangeError::host)
     }
 
-    /// What QEMU itself has read to boot the VM.
+    /// Files that QEMU itself read to boot the VM.
     fn loaded(&self) -> Vec<&Path> {
         match &self.spec.boot {
             Boot::Kernel { kernel, initrd, .. } => {
@@ -125,7 +125,7 @@ impl Saving {
         }
     }
 
-    /// A name that QEMU's JSON cannot hold has a link in the run directory, which goes with the VM.
+    /// A name that QEMU's JSON cannot hold has a link in the run directory, which is removed with the VM.
     fn real_path(&self, path: &Path) -> PathBuf {
         match path.parent() == Some(&self.facts.run_directory) {
             true => std::fs::read_link(path).unwrap_or_else(|_| path.to_owned()),

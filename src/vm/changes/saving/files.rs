@@ -1,4 +1,4 @@
-//! The files that a saved VM needs again, and how to see that they are still what they were.
+//! The files that a saved VM needs again, and how to detect that one has changed.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::spec::FileId;
 use crate::vm::error::ChangeError;
 use crate::vm::state::open_files::OpenFiles;
 
-/// A file and how to see that it has not changed.
+/// A file, with what shows that it is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vm) struct FileFacts {
     #[serde(with = "crate::spec::fields::path")]
@@ -24,12 +24,12 @@ pub(in crate::vm) struct FileFacts {
 }
 
 impl FileFacts {
-    /// Of what has this name now.
+    /// The file that has this name now.
     pub(in crate::vm) fn of(path: &Path) -> Result<Self, ChangeError> {
         Self::through(path, path)
     }
 
-    /// Of a file that has (or had) the name `path`, reached another way.
+    /// The file that has (or had) the name `path`, reached through another path.
     fn through(path: &Path, way: &Path) -> Result<Self, ChangeError> {
         let facts = std::fs::metadata(way)
             .map_err(|error| ChangeError::host(format!("{}: {error}", path.display())))?;
@@ -44,7 +44,7 @@ impl FileFacts {
 }
 
 impl OpenFiles {
-    /// What QEMU has open under this name. `opened`: which file had the name when it was opened, where that is known.
+    /// The file that QEMU has open under this name. `opened`: the file that had the name when it was opened, if known.
     pub(in crate::vm) fn facts(&self, path: &Path, opened: Option<FileId>) -> Result<FileFacts, ChangeError> {
         let now = identity(path);
         let Some(in_use) = opened.or(now) else {
@@ -97,10 +97,10 @@ mod tests {
         let facts = OpenFiles::of(pid).facts(&path, opened).unwrap();
         assert_eq!(facts, before);
         assert_ne!(facts, FileFacts::of(&path).unwrap());
-        // removed altogether, it is still what the VM has
+        // even if it was deleted, it is still what the VM uses
         fs::remove_file(&moved).unwrap();
         assert_eq!(OpenFiles::of(pid).facts(&path, opened).unwrap(), before);
-        // and what nobody has open is not taken for it
+        // a file that QEMU does not have open is not mistaken for it
         let gone = OpenFiles::of(0).facts(&path, opened).unwrap_err();
         assert!(gone.message.contains("not the file any more"), "{gone}");
     }

@@ -1,7 +1,7 @@
-//! A whole VM in a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
+//! Saves a whole VM to a file: QEMU writes the machine's state into a pipe, the supervisor from there into the file.
 //!
-//! A pipe, since QEMU 7.2 knows no `file:` ("expects a valid migration protocol"), and so a full disk is noticed here, where
-//! the guest can be let go on.
+//! A pipe, since QEMU 7.2 has no `file:` ("expects a valid migration protocol"), and so that a full disk is noticed here, where the
+//! guest can be resumed.
 
 mod describe;
 mod files;
@@ -34,7 +34,7 @@ pub(in crate::vm) use describe::Saved;
 pub(in crate::vm) use files::FileFacts;
 pub(in crate::vm) use restore::load;
 
-/// Between two reports of progress, while somebody wants to know.
+/// Interval between two progress reports, while a client wants them.
 const REPORT: Duration = Duration::from_millis(250);
 
 /// What saving needs of the owner.
@@ -47,18 +47,18 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) cards: Cards,
     pub(in crate::vm) limits: BTreeMap<String, Limits>,
     pub(in crate::vm) forwards: Vec<Forward>,
-    /// Which files were opened, by the names of their nodes.
+    /// The files that were opened, by the names of their block nodes.
     pub(in crate::vm) images: BTreeMap<String, FileId>,
     pub(in crate::vm) present: Vec<Present>,
     pub(in crate::vm) running: bool,
     pub(in crate::vm) file: PathBuf,
     pub(in crate::vm) progress: watch::Sender<Progress>,
-    /// The VM is to be shut down: no time for this.
+    /// The VM is shutting down: abort.
     pub(in crate::vm) abort: watch::Receiver<bool>,
 }
 
 impl Saving {
-    /// Looks whether the VM can be saved, and makes the file, which has no name yet.
+    /// Checks whether the VM can be saved, and makes the file, which has no name yet.
     pub(in crate::vm) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
         check_blockers(&self.session, &self.present, "a file").await?;
         self.complete().await?;
@@ -67,10 +67,10 @@ impl Saving {
         Ok((self, writing))
     }
 
-    /// Saves the VM: then the file is whole, and the machine stands still for good. On failure it is as it was before.
+    /// Saves the VM: on success the file is complete and the machine is stopped for good. On failure the VM is as before.
     ///
-    /// Once the guest stands still, QEMU is waited for as long as it takes: a command that it carries out later would stop the
-    /// guest behind everybody's back.
+    /// Once the guest is stopped, this waits for QEMU without a deadline: a command that QEMU executes later would stop the guest
+    /// again unnoticed.
     pub(in crate::vm) async fn save(self, mut writing: Writing) -> Result<(), ChangeError> {
         let named = move || writing.take_name().map(|()| writing).map_err(from_saved);
         let writing = blocking(named).await?;
@@ -85,7 +85,7 @@ impl Saving {
             Ok(()) => Ok(()),
             Err(error) => {
                 if self.running {
-                    // an error means that QEMU is gone, or that it says so by itself
+                    // an error means that QEMU is gone, or that QEMU reports it itself
                     let _ = self.finish(&Command::new("cont", Value::Null)).await;
                 }
                 Err(error)
@@ -118,12 +118,12 @@ impl Saving {
         let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
         to_the_end(self.session.pass(migration::DESCRIPTOR, writer.into())).await?;
         if let Err(error) = self.finish(&migration::save()).await {
-            // QEMU would hold it for the rest of its life, and a thread here would read from it
+            // QEMU would keep it open until it ends, and a thread here would read from it
             let _ = self.finish(&migration::give_up()).await;
             return Err(error.into());
         }
         let ended = self.follow(&mut events, &written).await;
-        // QEMU has closed its end, or is gone with it
+        // QEMU has closed its end, or has ended
         let pumped = pumped.await.map_err(ChangeError::host)?;
         let bytes =
             pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
@@ -136,12 +136,12 @@ impl Saving {
             finish(&file, &description, bytes).map_err(|source| from_saved(SavedError::Io { path, source }))
         })
         .await?;
-        // from here to the owner's next step in one go: there is no moment in which it does not know of the file
+        // from here to the owner's next step without an await: the owner always knows of the file
         self.still_wanted()?;
         writing.place().map_err(from_saved)
     }
 
-    /// Waits for QEMU to have written all of it.
+    /// Waits until QEMU has written everything.
     async fn follow(&self, events: &mut Subscriber, written: &AtomicU64) -> Result<(), ChangeError> {
         let total_bytes = self.spec.memory.bytes();
         let mut report = interval(REPORT);
@@ -184,7 +184,7 @@ fn pump_into(
     move || pump(reader, file, |bytes| written.store(bytes, Ordering::Relaxed))
 }
 
-/// Resolves when a migration has ended, with whether it ended well.
+/// Resolves when a migration has ended; true = successfully.
 pub(in crate::vm) async fn ended(events: &mut Subscriber, session: &Session) -> Result<bool, ChangeError> {
     loop {
         let status = match events.next().await {
@@ -192,7 +192,7 @@ pub(in crate::vm) async fn ended(events: &mut Subscriber, session: &Session) -> 
                 View::Migration { status } => status,
                 _ => None,
             },
-            // the one that counts may have been among them
+            // the one that matters may be among the lost ones
             Some(BusEvent::Lost(_)) => migration::status(&session.run(&migration::query()).await?),
             None => std::future::pending().await,
         };

@@ -1,4 +1,4 @@
-//! The state of a saved VM, from its file into a new QEMU.
+//! Loads the state of a saved VM from its file into a new QEMU.
 
 use std::fs::File;
 use std::io;
@@ -14,11 +14,11 @@ use crate::qmp::{Delivery, EventReceiver, Session, View};
 
 use crate::vm::error::{ChangeError, ErrorKind};
 
-/// How long QEMU may take for the next piece of the stream, and for its end, which it loads in milliseconds: it may stand still, and
-/// QEMU 7.2 asks for ever for more where there is none.
+/// How long QEMU may take for the next piece of the stream, and to finish after its end, which takes milliseconds. QEMU may hang,
+/// and 7.2 waits forever for more where the stream is cut off.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// Loads it; the guest's processors stand still after it.
+/// Loads it; the guest's processors are stopped afterwards.
 pub(in crate::vm) async fn load(
     session: &Session,
     events: &mut EventReceiver,
@@ -52,7 +52,7 @@ async fn load_within(
             tokio::select! { biased;
                 good = &mut ending => break good?,
                 done = &mut pumping, if pumped.is_none() => pumped = Some(done.map_err(ChangeError::host)?),
-                // each piece begins the time anew
+                // each piece restarts the deadline
                 Ok(()) = progress.changed() => {}
                 () = tokio::time::sleep(standstill) => return Err(stood_still(pumped, *progress.borrow(), standstill)),
             }
@@ -71,7 +71,7 @@ async fn load_within(
     Ok(())
 }
 
-/// Why the loading is given up: by what has become of the file's bytes.
+/// Why loading was given up: by how far the file's bytes were read.
 fn stood_still(pumped: Option<io::Result<u64>>, taken: u64, standstill: Duration) -> ChangeError {
     match pumped {
         Some(Ok(_)) => ChangeError::unsupported(
@@ -88,7 +88,7 @@ fn stood_still(pumped: Option<io::Result<u64>>, taken: u64, standstill: Duration
     }
 }
 
-/// Resolves when QEMU has loaded the state, or has failed to (false).
+/// Resolves when QEMU has loaded the state (true), or has failed to (false).
 async fn ended(session: &Session, events: &mut EventReceiver) -> Result<bool, ChangeError> {
     loop {
         let status = match events.next().await {
@@ -121,7 +121,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(300);
 
-    /// A QEMU that answers everything and says nothing of its own accord. The stream is held, or read to its end.
+    /// A QEMU that answers everything and sends no events. It holds the stream, or reads it to its end.
     async fn qemu(reads: bool) -> Connected {
         let (theirs, mut ours) = UnixStream::pair().unwrap();
         std::thread::spawn(move || {
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_qemu_that_wants_more_is_given_up() {
-        // what is read to its end has room in the pipe, too
+        // what is read to its end fits into the pipe as well
         for (reads, length) in [(true, 5 << 20), (false, 1000)] {
             let error = load(reads, length).await;
             assert!(error.message.contains("wants more than the file has"), "{error}");

@@ -1,4 +1,4 @@
-//! What is looked at before anything is done: disks that can hold a snapshot, devices whose state can be saved.
+//! Checks before a snapshot: disks that can hold one, devices whose state can be saved.
 
 use crate::qemu::snapshot::{Snapshot, Writable};
 use crate::spec::SnapshotName;
@@ -8,7 +8,7 @@ use crate::vm::error::ChangeError;
 /// How alike (Jaro–Winkler, 0 to 1) a name must be to be suggested.
 const ALIKE: f64 = 0.75;
 
-/// Every writable disk must be able to hold a snapshot, or going back would leave that disk where it is.
+/// Every writable disk must be able to hold a snapshot; otherwise loading it would not restore that disk.
 pub(super) fn can_hold(disks: &[Writable]) -> Result<(), ChangeError> {
     let cannot: Vec<&Writable> = disks.iter().filter(|disk| !disk.can_hold()).collect();
     if cannot.is_empty() {

@@ -1,4 +1,4 @@
-//! One job of QEMU's, from its command to its end.
+//! One QEMU job, from its command to its end.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -20,12 +20,12 @@ use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::journal::Job;
 
-/// Between two looks at an image that grows; only while somebody wants to know.
+/// Interval between two checks of a growing image; only while a client wants progress.
 const LOOK: Duration = Duration::from_millis(250);
-/// `st_blocks` counts in these.
+/// The unit of `st_blocks`, in bytes.
 const BLOCK: u64 = 512;
 
-/// An image that grows while a snapshot is written into it.
+/// An image that grows while a snapshot is written to it.
 pub(super) struct Growing<'a> {
     file: PathBuf,
     before: u64,
@@ -52,15 +52,15 @@ impl<'a> Growing<'a> {
     }
 }
 
-/// Why a job has not done what it should.
+/// Why a job failed.
 pub(super) struct JobError {
     pub(super) error: ChangeError,
-    /// QEMU had begun it: unlike with a command that it refused, something may have changed.
+    /// QEMU had started the job: unlike a refused command, it may have changed something.
     pub(super) begun: bool,
 }
 
 impl From<CommandError> for JobError {
-    /// Of the command that starts a job.
+    /// The error of the command that starts a job.
     fn from(error: CommandError) -> Self {
         Self { error: error.into(), begun: false }
     }
@@ -73,14 +73,14 @@ impl From<JobError> for ChangeError {
 }
 
 impl Snapshots {
-    /// Runs a job and returns when it has ended, well or not.
+    /// Runs a job; returns when it has ended, successfully or not.
     pub(super) async fn job(&self, command: &Command, growing: Option<Growing<'_>>) -> Result<(), JobError> {
         let mut events = self.bus.subscribe(None);
         let started = to_the_end(self.session.submit(command));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let growing = growing.as_ref();
-        // QEMU answers when the job exists, but its monitor may be silent until the job has ended
+        // QEMU replies when the job exists, but its monitor may not respond until the job has ended
         tokio::pin!(started);
         loop {
             tokio::select! { biased;
@@ -94,7 +94,7 @@ impl Snapshots {
                 () = self.session.closed() => return Err(CommandError::Disconnected.into()),
                 () = tick(&mut look, growing) => continue,
             }
-            // a QEMU that stands still now has not forgotten the job, and its id is not free before it is dismissed
+            // a QEMU that hangs now still has the job, whose id is taken until it is dismissed
             let jobs = to_the_end(self.session.submit(&query())).await;
             let error = match jobs.map(|jobs| qemu::job(&jobs)) {
                 Ok(JobState::UnderWay) => continue,
@@ -125,16 +125,16 @@ async fn concluded(events: &mut Subscriber) {
         match events.next().await {
             Some(BusEvent::Record(record)) if !ended(&record) => {}
             Some(BusEvent::Record(_) | BusEvent::Lost(_)) => return,
-            // the owner is gone, and whoever waits for this with it
+            // the owner is gone, and with it the client that waits for this
             None => std::future::pending().await,
         }
     }
 }
 
-/// QEMU does a job in its main loop, so when its monitor answers, there is no more than the job's end to come.
+/// QEMU runs a job in its main loop, so when its monitor responds, the job is over or ends at once.
 const LAST_STEPS: usize = 100;
 
-/// Ends what a supervisor that died has begun: its job, and the standstill of the guest.
+/// Ends what a supervisor that died has started: its job, and the pause of the guest.
 pub(in crate::vm) async fn take_back(session: &Session, job: &Job) -> Result<(), CommandError> {
     for _ in 0..LAST_STEPS {
         match qemu::job(&session.run(&query()).await?) {
@@ -151,7 +151,7 @@ pub(in crate::vm) async fn take_back(session: &Session, job: &Job) -> Result<(),
         break;
     }
     if job.file.is_some() {
-        // the pipe that it was written through has ended with the supervisor
+        // the pipe that it was written through was closed with that supervisor
         let _ = session.run(&crate::qemu::migration::cancel()).await;
         job.remove_part();
     }

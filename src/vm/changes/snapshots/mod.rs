@@ -1,7 +1,7 @@
 //! Snapshots of a running VM, in its qcow2 images: memory, devices and disks as they were at one moment.
 //!
-//! QEMU does it in its main loop, all at once: the monitor of 7.2 does not answer meanwhile, and the progress that it tells is
-//! 0 of 1, then 1 of 1. So the end is awaited (JOB_STATUS_CHANGE), and how far it is shows in the image that grows.
+//! QEMU does all of it in its main loop: the monitor of 7.2 does not respond meanwhile, and the progress that it reports is 0 of 1,
+//! then 1 of 1. So vmrun waits for the event (JOB_STATUS_CHANGE), and takes the progress from the growing image.
 
 mod check;
 mod job;
@@ -30,28 +30,28 @@ pub(in crate::vm) use job::take_back;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use remembered::Entries;
 
-/// What is to be done with a snapshot.
+/// An operation on snapshots.
 #[derive(Debug, Clone)]
 pub enum SnapshotChange {
     /// Make one.
     Save {
         /// Its name.
         name: SnapshotName,
-        /// One of this name is replaced: it is deleted when the new one is whole.
+        /// Replace an existing one of this name: it is deleted when the new one is complete.
         overwrite: bool,
-        /// To follow it.
+        /// Receives the progress.
         progress: watch::Sender<Progress>,
     },
-    /// Go back to one.
+    /// Load one.
     Load(SnapshotName),
     /// Delete one.
     Delete(SnapshotName),
-    /// Tell which there are.
+    /// List them.
     List,
 }
 
 impl SnapshotChange {
-    /// While it is under way.
+    /// What is being done, for messages.
     pub(in crate::vm) fn description(&self) -> String {
         match self {
             Self::Save { name, .. } => format!("snapshot '{name}' is being made"),
@@ -73,7 +73,7 @@ pub(in crate::vm) struct Snapshots {
     run_state: RunState,
 }
 
-/// A failure, and whether the guest's memory is not whole after it.
+/// A failure, and whether the guest's memory is incomplete after it.
 pub(in crate::vm) struct Failed {
     pub(in crate::vm) error: ChangeError,
     pub(in crate::vm) broken: bool,
@@ -109,7 +109,7 @@ impl Snapshots {
         Ok(qemu::list(&self.disks().await?))
     }
 
-    /// Makes one; the guest stands still meanwhile, and goes on after it if it ran before.
+    /// Makes one. The guest is paused meanwhile, and resumed afterwards if it ran before.
     pub(in crate::vm) async fn save(
         mut self,
         name: &SnapshotName,
@@ -148,15 +148,15 @@ impl Snapshots {
         if let Some(old) = old
             && let Err(error) = self.drop_one(old).await
         {
-            // the name means the new one; whoever replaces or deletes that one deletes this one, too
+            // the name means the new one; replacing or deleting that one deletes this one, too
             log::warn!("the snapshot that '{name}' has replaced could not be deleted: {error}");
         }
         Ok(made)
     }
 
-    /// Goes back to one: the guest runs after it if it ran before. Everything that would make QEMU refuse it is looked at first. Of
-    /// a job that fails all the same nobody can know how far it came (QEMU's words for it differ between its versions), so the
-    /// guest stays as QEMU left it: stopped.
+    /// Loads one; the guest runs afterwards if it ran before. Everything that would make QEMU refuse is checked first. If the job
+    /// fails all the same, vmrun cannot know how far it came (QEMU's error text differs between versions), so the guest stays
+    /// stopped, as QEMU left it.
     pub(in crate::vm) async fn load(mut self, name: &SnapshotName) -> Result<Snapshot, Failed> {
         let disks = self.disks().await?;
         let wanted = find(&disks, name)?;
@@ -188,7 +188,7 @@ impl Snapshots {
     pub(in crate::vm) async fn delete(self, name: &SnapshotName) -> Result<Snapshot, Failed> {
         let disks = self.disks().await?;
         let there = find(&disks, name)?;
-        // those first that it has replaced: they must not come back under its name
+        // first those that it replaced: they must not reappear under its name
         for snapshot in qemu::named(&disks, name.as_str()).iter().rev() {
             self.drop_one(snapshot).await?;
         }
@@ -206,20 +206,20 @@ impl Snapshots {
         Ok(qemu::writable(&self.session.run(&qemu::query()).await?))
     }
 
-    /// Whether QEMU has let the guest run again by itself.
+    /// Whether QEMU has resumed the guest by itself.
     async fn runs(&self) -> bool {
         let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
         status.is_ok_and(|status| status["running"] == Value::Bool(true))
     }
 
-    /// The guest is to run as it did: QEMU leaves it stopped after some failures.
+    /// Resumes the guest if it ran before: QEMU leaves it stopped after some failures.
     async fn go_on(&self) {
         if self.run_state != RunState::Running {
             return;
         }
         let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
         if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
-            // an error means that QEMU is gone, or that it says so by itself
+            // an error means that QEMU is gone, or that QEMU reports it itself
             let _ = to_the_end(self.session.submit(&Command::new("cont", Value::Null))).await;
         }
     }

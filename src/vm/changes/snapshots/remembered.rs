@@ -1,5 +1,5 @@
-//! Which devices a snapshot was made with. QEMU does not look: a device that is missing breaks the loading half-way, and one
-//! that has come since is silently not there for the guest.
+//! The devices that a snapshot was made with. QEMU does not check: a missing device makes the loading fail half-way, and a later
+//! device silently disappears for the guest.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,18 @@ const FILE: &str = "snapshots.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::vm) struct Entry {
-    /// Tells it from another of the same name that was made by somebody else.
+    /// Distinguishes it from another of the same name that was not made by vmrun.
     created_unix_ms: u64,
-    /// How its devices were placed, which QEMU goes by.
+    /// How its devices were placed: QEMU matches state by that.
     #[serde(default)]
     layout: Layout,
     devices: Vec<Present>,
 }
 
-/// By what the images call the snapshot.
+/// By the snapshot's id in the images.
 pub(in crate::vm) type Entries = BTreeMap<String, Entry>;
 
-/// Asks QEMU for what the books do not have.
+/// Asks QEMU for what the inventory does not have.
 pub(super) async fn complete(session: &Session, devices: &mut [Present]) -> Result<(), CommandError> {
     if devices.iter().all(|device| !Class::of(&device.driver).is_usb()) {
         return Ok(());
@@ -47,7 +47,7 @@ fn read(state: &StateDir) -> Entries {
     state.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-/// A snapshot without an entry can still be loaded: an error here is no reason to fail.
+/// A snapshot without an entry can still be loaded, so an error here is only logged.
 fn write(state: &StateDir, entries: &Entries) {
     let written = serde_json::to_vec_pretty(entries)
         .map_err(std::io::Error::other)
@@ -71,7 +71,7 @@ pub(super) fn forget(state: &StateDir, tag: &str) {
     }
 }
 
-/// Refuses a snapshot that was made with other devices than there are now.
+/// Refuses a snapshot that was made with other devices than the VM has now.
 pub(super) fn check(
     state: &StateDir,
     snapshot: &Snapshot,

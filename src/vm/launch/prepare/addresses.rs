@@ -1,5 +1,5 @@
-//! The addresses of the network cards from the start, on networks where they can meet those of other VMs: a bridge, or a tap device, which may
-//! be in one. Each VM there writes its own down in its run directory before it looks whether another has it.
+//! MAC addresses of the network cards from the start, on networks where they can meet those of other VMs: a bridge, or a tap
+//! device, which may be in one. Each VM there writes its address to its run directory before it checks whether another VM has it.
 
 use crate::host::HINTED;
 use crate::host::dirs::{DirError, Liveness, RunClient, RunDir, names};
@@ -8,8 +8,8 @@ use crate::spec::{MacAddress, Networking, VmName};
 use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::takeover::unsupervised::is_orphan;
 
-/// The address of a run that may borrow that of the image's own VM: a guest that was set up for an address has no network with another.
-/// It has its own one where a living VM has that already.
+/// The address of a run that may use that of the image's own VM, since a guest that was configured for one address has no network
+/// with another. If a running VM has that address, the run gets its own.
 pub(super) fn choose(
     run: &RunDir,
     networking: &Networking,
@@ -21,7 +21,7 @@ pub(super) fn choose(
         note(run, networking, mac)?;
         return Ok(mac);
     };
-    // of two that begin at once both see the other, and both take another
+    // of two VMs that start at once, both see the other and both pick another address
     let [other, ..] = &note_and_look(run, networking, mac)?[..] else { return Ok(mac) };
     log::info!(
         "this run has an address of its own, since VM '{other}' has that of the image's own VM: {mac}"
@@ -32,7 +32,7 @@ pub(super) fn choose(
     Ok(own)
 }
 
-/// Writes down an address that cannot be another one, and says who else has it.
+/// Writes down an address that cannot change, and returns which VM has it already.
 pub(super) fn note(run: &RunDir, networking: &Networking, mac: MacAddress) -> Result<(), StartError> {
     for other in note_and_look(run, networking, mac)? {
         log::warn!(
@@ -64,12 +64,12 @@ fn note_and_look(run: &RunDir, networking: &Networking, mac: MacAddress) -> Resu
     Ok(all)
 }
 
-/// Whether an address is among those of a VM's cards, each on a line.
+/// Whether an address is among those of a VM's cards, one on each line.
 fn lists(noted: &[u8], address: &str) -> bool {
     String::from_utf8_lossy(noted).lines().any(|line| line == address)
 }
 
-/// An address that this run has not taken after all.
+/// Withdraws an address that this run does not use after all.
 fn strike_out(run: &RunDir, mac: MacAddress) -> Result<(), StartError> {
     let (noted, text) = (run.read(names::MAC).unwrap_or_default(), mac.to_string());
     let noted = String::from_utf8_lossy(&noted);
@@ -98,21 +98,21 @@ mod tests {
 
         let first = run("first");
         assert_eq!(chosen(&first, &bridge), base);
-        // a network of each VM's own: no two meet there, and the guest's own address counts
+        // a network of each VM's own: addresses cannot meet there, so the guest's own address stays
         assert_eq!(chosen(&run("user"), &Networking::default()), base);
         let (second, third) = (run("second"), run("third"));
         let (a, b) = (chosen(&second, &bridge), chosen(&third, &tap));
         assert!(a != base && b != base && a != b);
         assert_eq!(second.read(names::MAC).unwrap(), format!("{a}\n").as_bytes());
-        // a second card is beside the first
+        // a second card of the same VM
         note(&second, &bridge, MacAddress::from_random([2; 6])).unwrap();
         assert_ne!(
             choose(&run("sixth"), &bridge, Some(MacAddress::from_random([2; 6])), own).unwrap(),
             MacAddress::from_random([2; 6])
         );
-        // one without an address to borrow has its own
+        // a run without an address to borrow gets its own
         assert_ne!(choose(&run("fourth"), &bridge, None, own).unwrap(), base);
-        // a dead one has none
+        // a dead VM has no address
         drop(first);
         assert_eq!(chosen(&run("fifth"), &bridge), base);
         drop((second, third));

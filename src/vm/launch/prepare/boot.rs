@@ -1,4 +1,4 @@
-//! Finds out how to boot from what exists.
+//! Decides how to boot from the files that exist.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -12,10 +12,11 @@ use super::kernel_image::KernelImage;
 use super::unpacked::Packed;
 use crate::vm::launch::start_error::StartError;
 
-/// A kernel's command line has 2 KiB on x86, 4 KiB at most elsewhere (`COMMAND_LINE_SIZE`); this is to notice a wrong file.
+/// The most bytes of a `-cmdline` file. Kernels take 2 KiB on x86, 4 KiB elsewhere (`COMMAND_LINE_SIZE`); this detects a wrong
+/// file.
 const MAX_CMDLINE: u64 = 64 << 10;
 
-/// How the request's VM boots, all paths absolute. With [`Boot::Disk`] the image itself is a disk.
+/// How the request's VM boots, with absolute paths. With [`Boot::Disk`] the image itself is a disk.
 pub(super) fn find(
     request: &Request,
     packed: Option<&Packed>,
@@ -78,13 +79,13 @@ pub(super) fn find(
     }
 }
 
-/// Neither image nor kernel: the firmware finds what boots, on the disks or in the network.
+/// Without image or kernel: the firmware searches the disks and the network.
 fn without_image(request: &Request) -> Result<Boot, StartError> {
     let needs_it = match request.boot {
         BootMode::Kernel => Some("--kernel without a file"),
         BootMode::Iso => Some("--iso"),
         BootMode::Squashfs => Some("--squashfs"),
-        // linuxkit knows no VM without
+        // linuxkit has no VM without an image
         BootMode::Auto if request.linuxkit => Some("--linuxkit"),
         BootMode::Auto => None,
     };
@@ -101,14 +102,14 @@ fn without_image(request: &Request) -> Result<Boot, StartError> {
     }
 }
 
-/// Whether linuxkit's `-drive` is a SATA disk of this machine, `/dev/sda`; elsewhere it is a virtio one.
+/// Whether linuxkit's `-drive` is a SATA disk, `/dev/sda`, on this machine; elsewhere it is a virtio disk.
 pub(super) fn has_linuxkits_disks(request: &Request) -> bool {
     let arch = request.arch.or_else(|| accel::Machine::here().map(|machine| machine.arch));
     let microvm = request.machine.as_deref().is_some_and(|machine| machine.starts_with("microvm"));
     arch == Some(Arch::X86_64) && !microvm
 }
 
-/// How the image boots by itself, or as the mode says. linuxkit has other preferences where there is everything.
+/// How the image boots by default, or as the mode says. linuxkit prefers differently where all files exist.
 fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, StartError> {
     let image = std::path::absolute(image).map_err(|error| file("image", image, &error))?;
     match mode {
@@ -168,7 +169,7 @@ fn iso(path: PathBuf) -> Result<Boot, StartError> {
             let hint = Some(foreign.help(&path));
             Err(StartError::File { what: "ISO", path, why: format!("it is {}", foreign.what), hint })
         }
-        // a CD is bytes to QEMU, whatever else they look like
+        // a CD is opened as raw, whatever else its content looks like
         _ => Ok(Boot::Iso { path }),
     }
 }
@@ -214,7 +215,7 @@ pub(super) fn is_iso(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("iso"))
 }
 
-/// `prefix` with text right behind it.
+/// `prefix` with text appended.
 fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
     let mut path = OsString::from(prefix);
     path.push(suffix);

@@ -13,7 +13,7 @@ use crate::spec::vm::ExtraDevice;
 use crate::vm::error::ErrorChain;
 use crate::vm::launch::start_error::StartError;
 
-/// Devices with typed properties: where any were given, QEMU is asked for their types.
+/// Devices with typed properties; asks QEMU for the types if any properties were given.
 pub(super) fn extra(devices: &[DeviceSpec], qemu: &Path) -> Result<Vec<ExtraDevice>, StartError> {
     let mut numbered = 0..;
     let mut all = Vec::with_capacity(devices.len());
@@ -36,7 +36,7 @@ pub(super) fn extra(devices: &[DeviceSpec], qemu: &Path) -> Result<Vec<ExtraDevi
 
 fn typed_properties(device: &DeviceSpec, qemu: &Path) -> Result<Map<String, Value>, StartError> {
     let mut command = Command::new(qemu);
-    // the driver's name has no commas: `DeviceSpec` sees to that
+    // the driver's name has no commas: `DeviceSpec` guarantees it
     command.args(["-nodefaults", "-machine", "none", "-device", &format!("{},help", device.driver)]);
     environment::apply(&mut command);
     let output = command.stdin(Stdio::null()).output();

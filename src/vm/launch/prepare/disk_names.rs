@@ -1,22 +1,22 @@
-//! What the disks without a path are called in the state directory: as linuxkit calls them, `disk.img`, `disk1.img`, …, by their
-//! position among the disks that were asked for; or, where an earlier vmrun has made them, by their ids.
+//! Names of disks without a path in the state directory: linuxkit's names `disk.img`, `disk1.img`, … by their position among the
+//! requested disks; or, where an earlier vmrun has made them, their ids.
 
 use std::path::{Path, PathBuf};
 
 use crate::spec::{DeviceId, DiskSpec, ImageFormat};
 
-/// By which names the disks of a VM go.
+/// The naming scheme of a VM's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
     Linuxkit,
-    /// `disk0.img` or `disk0.qcow2`; the boot image counts, too.
+    /// `disk0.img` or `disk0.qcow2`; the boot image is counted.
     Ids,
 }
 
 impl Names {
-    /// Looks for the first disk without a path. `images`: how many disks there are in front of those that were asked for.
+    /// Looks for the first disk without a path. `images`: how many disks precede the requested ones.
     ///
-    /// `disk1.img` alone tells nothing: it is the second of linuxkit's, or the first beside an image of an earlier vmrun.
+    /// `disk1.img` alone does not decide: it is linuxkit's second disk, or the first one beside an image of an earlier vmrun.
     pub(super) fn look(disks: &[DiskSpec], images: usize, state: &Path) -> Self {
         let is_first = |disk: &&DiskSpec| disk.file.is_none() && disk.id.is_none();
         let Some((number, disk)) = disks.iter().enumerate().find(|(_, disk)| is_first(disk)) else {
@@ -29,7 +29,7 @@ impl Names {
         }
     }
 
-    /// The path of a disk without one; `number`: its position among the disks that were asked for.
+    /// The path of a disk without one; `number`: its position among the requested disks.
     pub(super) fn path(self, disk: &DiskSpec, number: usize, id: &DeviceId, state: &Path) -> PathBuf {
         state.join(match self {
             Self::Linuxkit if disk.id.is_none() => linuxkits(number),
@@ -52,7 +52,7 @@ fn by_id(disk: &DiskSpec, id: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The names of disks that were asked for with these words, where these files are.
+    /// The names of disks that were requested with these words, where these files exist.
     fn names(images: usize, disks: &[&str], files: &[&str]) -> Vec<String> {
         let state = tempfile::tempdir().unwrap();
         for file in files {
@@ -83,7 +83,7 @@ mod tests {
         }
         assert_eq!(names(0, &two, &["disk0.img", "disk1.img"]), ["disk0.img", "disk1.img"]);
         assert_eq!(names(1, &two, &["disk1.img", "disk2.img"]), ["disk1.img", "disk2.img"]);
-        // one more than there was
+        // one disk more than before
         assert_eq!(names(1, &two, &["disk1.img"]), ["disk1.img", "disk2.img"]);
         assert_eq!(names(0, &["size=1G,format=qcow2"], &["disk0.qcow2"]), ["disk0.qcow2"]);
     }

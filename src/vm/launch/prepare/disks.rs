@@ -1,4 +1,4 @@
-//! The disks of a request: named, found or made, given ids; and the books that they start.
+//! The disks of a request: naming, finding or making them, ids; and the initial inventory.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ use crate::vm::state::images::{Access, Images, Opened};
 use crate::vm::state::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use crate::vm::state::nics;
 
-/// What the boot image is called.
+/// The boot image in messages.
 const IMAGE: &str = "image";
 
-/// The disks with what was found out about their images.
+/// The disks with what is known about their images.
 pub(super) struct Disks {
     pub(super) disks: Vec<Disk>,
     opened: Vec<Opened>,
@@ -38,7 +38,7 @@ pub(super) fn all(
     let mut specs: Vec<(String, DiskSpec)> = Vec::new();
     if let Some(image) = plan.image.as_ref().filter(|_| boot::image_is_disk(request, &plan.boot)) {
         let mut disk = DiskSpec { file: Some(image.clone()), ..request.image_options.clone() };
-        // beside a kernel that is given it is a disk; nothing is ever meant to write to it
+        // a disk beside an explicit kernel; never meant to be written
         disk.readonly |= boot::is_iso(image);
         if request.linuxkit && disk.bus == DiskBus::default() {
             disk.bus = DiskBus::Sata;
@@ -67,13 +67,13 @@ pub(super) fn all(
             Some(file) => std::path::absolute(file).map_err(system("the working directory"))?,
             None => in_state(names.path(&disk, position.saturating_sub(before), &id, state))?,
         };
-        // as linuxkit makes it; what is there keeps its own
+        // a new disk gets linuxkit's format; an existing one keeps its own
         let made_as =
             request.linuxkit.then_some(ImageFormat::Qcow2).filter(|_| file.symlink_metadata().is_err());
         let disk = DiskSpec { format: disk.format.or(made_as), ..disk };
         let overlaid = request.ephemeral && !disk.readonly;
         let access = if overlaid { Access::Below } else { Access::Disk };
-        // what is under an overlay is only read
+        // the image under an overlay is opened read-only
         let images = if overlaid || disk.readonly { &images.for_reading() } else { images };
         let (opened, new) = images
             .begin(&disk, &file)
@@ -108,7 +108,7 @@ pub(super) fn all(
     Ok(all)
 }
 
-/// An image can be unpacked, of which its refusal says nothing where a disk is meant.
+/// Adds that the image can be unpacked; the refusal of a packed image as a disk does not say so.
 fn refused(what: &str, file: &Path, error: ChangeError) -> StartError {
     let error = match (what, unpacked::packing(file)) {
         (IMAGE, Some(_)) => {
@@ -121,7 +121,7 @@ fn refused(what: &str, file: &Path, error: ChangeError) -> StartError {
     StartError::Image { what: what.to_owned(), error }
 }
 
-/// Made here, or not at all: a state directory that came with an image could lead anywhere.
+/// Must be made by vmrun or not exist: in a state directory that came with an image it could be a link to anywhere.
 fn in_state(path: PathBuf) -> Result<PathBuf, StartError> {
     if !path.is_symlink() {
         return Ok(path);
@@ -131,7 +131,7 @@ fn in_state(path: PathBuf) -> Result<PathBuf, StartError> {
     Err(StartError::File { what: "disk", path, why, hint: Some(hint) })
 }
 
-/// `disk0` for the first and so on, past those that the user took.
+/// `disk0` for the first and so on, skipping ids that the user chose.
 fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<DeviceId, StartError> {
     for number in position.. {
         let id: DeviceId =
@@ -143,7 +143,7 @@ fn free_id(position: usize, taken: &[DeviceId], given: &[Disk]) -> Result<Device
     Err(StartError::usage("too many disks"))
 }
 
-/// The books of a VM as it starts.
+/// The inventory of a VM at its start.
 pub(super) fn inventory(machine: &Machine, spec: &VmSpec, disks: &Disks) -> Inventory {
     let mut inventory = Inventory::new(machine, Slots::of(machine, spec));
     for (disk, opened) in disks.disks.iter().zip(&disks.opened) {
@@ -205,7 +205,7 @@ fn cdrom(inventory: &mut Inventory, machine: &Machine, id: &str, path: &Path) {
     });
 }
 
-/// Controllers and extra devices that are there from the start.
+/// Controllers and extra devices from the start.
 fn others(inventory: &mut Inventory, machine: &Machine, spec: &VmSpec) {
     for card in nics::cold(machine, spec) {
         inventory.insert(card);

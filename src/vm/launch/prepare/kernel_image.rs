@@ -1,4 +1,4 @@
-//! An image that is a kernel, or a unified kernel image: QEMU loads it, and there is no disk.
+//! An image that is a kernel or a unified kernel image: QEMU loads it, and there is no disk.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +11,20 @@ use crate::spec::{Boot, BootMode, ImageFormat, Request};
 use super::unpacked;
 use crate::vm::launch::start_error::{StartError, system};
 
-/// What the image is.
+/// The kind of image.
 #[derive(Debug)]
 pub(super) enum KernelImage {
-    /// A kernel as QEMU loads it.
+    /// A kernel that QEMU can load.
     Kernel,
-    /// A kernel with all that belongs to it.
+    /// A kernel with its initrd and command line.
     Unified {
         image: Uki,
-        /// Instead of its own.
+        /// Replaces the embedded one.
         initrd: Option<PathBuf>,
     },
 }
 
-/// Looks at the image. A raw disk stays one, even if its guest has made it look like a kernel.
+/// Inspects the image. A raw disk stays a disk, even if its guest has made it look like a kernel.
 pub(super) fn look(request: &Request, raw: &RawImages) -> Result<Option<KernelImage>, StartError> {
     let is_asked = matches!(request.boot, BootMode::Auto | BootMode::Kernel) && request.kernel.is_none();
     let is_disk = request.image_options.format == Some(ImageFormat::Raw);
@@ -47,7 +47,7 @@ pub(super) fn look(request: &Request, raw: &RawImages) -> Result<Option<KernelIm
 }
 
 impl KernelImage {
-    /// The command line that it brings.
+    /// The command line in the image.
     pub(super) fn cmdline(&self, path: &Path) -> Result<String, StartError> {
         match self {
             Self::Kernel => Ok(String::new()),
@@ -55,7 +55,7 @@ impl KernelImage {
         }
     }
 
-    /// How it boots, once its parts are in this folder.
+    /// How it boots, with its parts in this folder.
     pub(super) fn boot_from(&self, folder: &Path, boot: Boot) -> Boot {
         match (self, boot) {
             (Self::Unified { image, initrd }, Boot::Kernel { cmdline, .. }) => Boot::Kernel {
@@ -67,7 +67,7 @@ impl KernelImage {
         }
     }
 
-    /// Puts its parts into the state directory.
+    /// Extracts its parts to the state directory.
     pub(super) fn take_apart(&self, state: &StateDir) -> Result<(), StartError> {
         let Self::Unified { image, initrd } = self else { return Ok(()) };
         let kernel = state.replace(names::UKI_KERNEL, |file| image.write_kernel(file));

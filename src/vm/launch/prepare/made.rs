@@ -1,11 +1,11 @@
-//! What a start has made on the host, to be taken back if it fails.
+//! What a start has made on the host, to remove it if the start fails.
 
 use std::path::PathBuf;
 
 use crate::host::dirs::{StateDir, StateMade, remove_ephemeral};
 use crate::host::made::MadeFile;
 
-/// What was not there before, in the order it was made.
+/// What did not exist before, in the order in which it was made.
 #[derive(Debug, Default)]
 pub(in crate::vm) struct Made {
     files: Vec<MadeFile>,
@@ -14,22 +14,22 @@ pub(in crate::vm) struct Made {
 }
 
 impl Made {
-    /// Files were made.
+    /// Records files that were made.
     pub(super) fn files(&mut self, made: impl IntoIterator<Item = MadeFile>) {
         self.files.extend(made);
     }
 
-    /// vmrun is about to put files into a state directory.
+    /// Records that vmrun is about to put files into a state directory.
     pub(super) fn state(&mut self, state: StateMade) {
         self.state = Some(state);
     }
 
-    /// A state directory was made that goes as a whole.
+    /// Records a state directory that is removed as a whole.
     pub(super) fn ephemeral(&mut self, state: &StateDir) {
         self.ephemeral = Some(state.path().to_owned());
     }
 
-    /// Takes it all back. Nobody has the state directory any more.
+    /// Removes all of it. The state directory must be closed.
     pub(in crate::vm) fn undo(self) {
         self.files.iter().rev().for_each(MadeFile::remove);
         if let Some(state) = self.state {

@@ -1,5 +1,5 @@
-//! From a request to everything that QEMU needs: first the machine is looked at and the request refused if it cannot be
-//! met, then what is missing is made. What was made is taken back if the start fails.
+//! From a request to everything that QEMU needs: first inspects the host and refuses what is impossible, then makes what is
+//! missing. What was made is removed if the start fails.
 
 mod addresses;
 mod boot;
@@ -51,7 +51,7 @@ pub(in crate::vm) use restored::fuzz_restored;
 pub(in crate::vm) use shares::Shares;
 use unpacked::Packed;
 
-/// A VM that is ready to be started: named, locked, its files made, its sockets bound.
+/// A VM that is ready to start: named, locked, its files made, its sockets bound.
 #[derive(Debug)]
 pub struct Prepared {
     pub(in crate::vm) spec: VmSpec,
@@ -59,7 +59,7 @@ pub struct Prepared {
     pub(in crate::vm) accel_reason: String,
     pub(in crate::vm) qemu: PathBuf,
     pub(in crate::vm) run: Arc<RunDir>,
-    /// Listens from now on: clients wait rather than fail while QEMU starts.
+    /// Accepts connections from now on: clients wait instead of failing while QEMU starts.
     pub(in crate::vm) control: ControlSockets,
     pub(in crate::vm) state: Arc<StateDir>,
     pub(in crate::vm) images: Images,
@@ -68,11 +68,11 @@ pub struct Prepared {
     pub(in crate::vm) user_qmp: Option<(PathBuf, UnixListener)>,
     pub(in crate::vm) made: Made,
     pub(in crate::vm) options: RunOptions,
-    /// It goes on from a file.
+    /// Set for a VM that is restored from a file.
     pub(in crate::vm) restored: Option<Restored>,
 }
 
-/// What the supervisor itself, rather than QEMU, is told of a request.
+/// The part of a request that is for the supervisor, not for QEMU.
 #[derive(Debug, Clone)]
 pub(in crate::vm) struct RunOptions {
     pub(in crate::vm) stop_timeout: std::time::Duration,
@@ -90,11 +90,11 @@ impl Prepared {
     }
 }
 
-/// What was found by looking, nothing made yet.
+/// The result of inspecting the host; nothing is made yet.
 struct Plan {
-    /// Absolute.
+    /// An absolute path.
     image: Option<PathBuf>,
-    /// Where the image is packed, it is not there yet.
+    /// If the image is packed, it does not exist yet.
     packed: Option<Packed>,
     kernel: Option<KernelImage>,
     boot: Boot,
@@ -109,7 +109,7 @@ struct Plan {
     cards: Cards,
 }
 
-/// As many descriptors as a supervisor needs at least: with fewer it would run out of them half-way.
+/// The fewest descriptors that a supervisor needs: with a lower limit it would fail half-way.
 const FEWEST_DESCRIPTORS: u64 = 64;
 
 fn check_limits() -> Result<(), StartError> {
@@ -122,7 +122,7 @@ fn check_limits() -> Result<(), StartError> {
     Ok(())
 }
 
-/// Looks and makes. On failure nothing is left.
+/// Inspects the host and makes what is missing. On failure nothing is left behind.
 pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     check_limits()?;
     if wrapped::stands_still(&request.extra) {
@@ -155,7 +155,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     }
 }
 
-/// The QEMU command line for a request, quoted for a shell, without making anything.
+/// The QEMU command line for a request, quoted for a shell; makes nothing.
 pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let plan = Plan::look(request)?;
     let plan = match plan.packed.as_ref().map(|packed| packed.existing(&plan.state)).transpose()? {
@@ -198,7 +198,7 @@ impl Plan {
         Self { image: Some(path), boot, ..self }
     }
 
-    /// The same with the parts of the image, where they are QEMU's to load, in this folder.
+    /// The same with the parts of a kernel image in this folder.
     fn with_parts_in(self, folder: &Path) -> Self {
         let Some(kernel) = &self.kernel else { return self };
         Self { boot: kernel.boot_from(folder, self.boot), ..self }
@@ -245,7 +245,7 @@ impl Plan {
     }
 }
 
-/// The CD with the metadata, in the state directory.
+/// The metadata CD, in the state directory.
 fn metadata_file(request: &Request) -> &'static str {
     if request.linuxkit { "data.iso" } else { "metadata.iso" }
 }
@@ -262,7 +262,7 @@ fn requested_accel(request: &Request) -> Result<Option<AccelList>, StartError> {
     text.map(parse).transpose()
 }
 
-/// `has_user_networking`: a card from the start is on it.
+/// `has_user_networking`: of a card from the start.
 fn check_forwards(request: &Request, has_user_networking: bool) -> Result<(), StartError> {
     let networking = request.networking.clone().unwrap_or_default();
     if !request.publish.is_empty() && !has_user_networking {
@@ -292,7 +292,7 @@ fn find_firmware(request: &Request, arch: Arch, boot: &Boot) -> Result<Option<Fo
     Ok(Some(firmware::find(arch, request.machine.as_deref(), &FirmwareSources::from_env())?))
 }
 
-/// Everything of [`Prepared`] but the run directory.
+/// All of [`Prepared`] except the run directory.
 struct MadeParts {
     spec: VmSpec,
     host: HostFacts,
@@ -300,7 +300,7 @@ struct MadeParts {
     qemu: PathBuf,
     control: ControlSockets,
     state: Arc<StateDir>,
-    /// The state goes with the run.
+    /// The state is removed after the run.
     ephemeral: bool,
     images: Images,
     inventory: Inventory,
@@ -331,7 +331,7 @@ impl MadeParts {
 
 /// Makes what is missing.
 fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<MadeParts, StartError> {
-    // what a killed supervisor left in it is nobody's
+    // removes files of a killed supervisor
     run.clear().map_err(StartError::RunDirectory)?;
     screen::check(&plan.display)?;
     let control = ControlSockets::open(run)?;
@@ -383,8 +383,8 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     })
 }
 
-/// The machine's UUID: the one that was asked for, else that of the state directory, which for an ephemeral run is that of the
-/// image's own one, if there is any.
+/// The machine's UUID: the requested one, or that of the state directory; an ephemeral run uses that of the image's own VM, if
+/// there is one.
 fn identity(request: &Request, base: Option<Uuid>, state: &StateDir) -> Result<Uuid, DirError> {
     match request.uuid.or(base) {
         Some(uuid) => state.set_uuid(uuid).map(|()| uuid),
@@ -438,7 +438,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         sandbox: request.sandbox,
         extra: request.extra.clone(),
     };
-    // QEMU's bridge helper gains nothing under any filter (see the command line): what `status` tells must be so
+    // QEMU's bridge helper gains no privileges under any filter (see the command line): `status` must report what is in force
     let spec = VmSpec { sandbox: spec.sandbox && !spec.uses_bridge(), ..spec };
     qemu::check(&spec)?;
     Ok(spec)

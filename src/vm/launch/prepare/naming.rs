@@ -1,4 +1,4 @@
-//! A VM's name, with its run directory.
+//! Picks a VM's name and takes its run directory.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use crate::spec::{Request, VmName};
 use crate::vm::launch::start_error::StartError;
 use crate::vm::takeover::unsupervised;
 
-/// How many numbers are tried behind a name that was not asked for.
+/// How many numbers are tried as a suffix of a default name.
 const MAX_NUMBERED: u32 = 1000;
 
-/// The name that was asked for, else one after the image, the kernel or the first disk that has a path, else `vm`.
+/// The requested name, or one from the image, the kernel or the first disk with a path, or `vm`.
 pub(super) fn wanted(request: &Request) -> VmName {
     let first_disk = || request.disks.iter().find_map(|disk| disk.file.as_ref());
     let named = request.image.as_ref().or(request.kernel.as_ref()).or_else(first_disk);
@@ -31,16 +31,16 @@ fn is_packing(extension: &str) -> bool {
     ["xz", "gz", "zst", "bz2", "lz4", "lz"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// Takes the name that was asked for, or the first free one that begins with the one it would have.
+/// Takes the requested name, or the first free one that starts with the default name.
 pub(super) fn claim(request: &Request) -> Result<RunDir, StartError> {
     let environment = RuntimeEnvironment::from_env_or(request.runtime.as_deref());
     let root = runtime_root(&environment).map_err(StartError::RunDirectory)?;
     let take = |name: &VmName| match RunDir::create(&root, name) {
         Err(DirError::Taken { .. }) => Ok(None),
-        // another name will do
+        // try another name
         Err(DirError::NotOurs { .. }) if request.name.is_none() => Ok(None),
         Err(error) => Err(StartError::RunDirectory(error)),
-        // none: its supervisor has died, but the VM lives; the next `vmrun ls` takes it over
+        // not reusable: its supervisor has died but the VM runs; the next `vmrun ls` takes it over
         Ok(run) => match unsupervised::reuse(run) {
             Err(_) if request.name.is_none() => Ok(None),
             other => other,

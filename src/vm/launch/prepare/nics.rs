@@ -1,4 +1,4 @@
-//! The network cards of a request: each has an id, a network that overlaps none of the others', and an address that stays.
+//! The network cards of a request: each gets an id, a network that overlaps none of the others', and a stable address.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::vm::launch::start_error::StartError;
 /// The cards, with ids and networks.
 #[derive(Debug, Clone)]
 pub(super) struct Cards {
-    /// Of `--networking`.
+    /// From `--networking`.
     pub(super) networking: Networking,
-    /// Of `--nic`.
+    /// From `--nic`.
     nics: Vec<(DeviceId, NicSpec)>,
 }
 
 impl Cards {
-    /// Decides what is not said, and refuses what cannot be together.
+    /// Fills in the defaults, and refuses combinations that are impossible.
     pub(super) fn of(request: &Request) -> Result<Self, StartError> {
         let mut networking = request.networking.clone().unwrap_or_default();
         let mut nics = with_ids(request)?;
@@ -33,12 +33,12 @@ impl Cards {
         Ok(Self { networking, nics })
     }
 
-    /// Whether there is user networking, which alone has forwards.
+    /// Whether there is user networking; only it has forwards.
     pub(super) fn have_user_networking(&self) -> bool {
         self.networking.is_user() || self.nics.iter().any(|(_, nic)| nic.network.is_user())
     }
 
-    /// The further cards with their addresses. `base`: the state directory whose addresses an ephemeral run borrows.
+    /// The further cards with their addresses. `base`: the state directory whose addresses an ephemeral run uses.
     pub(super) fn with_addresses(
         &self,
         run: &RunDir,
@@ -60,7 +60,7 @@ impl Cards {
             .collect()
     }
 
-    /// The same for a look at what would be: nothing is made or written down.
+    /// The same for a dry run: nothing is made or written down.
     pub(super) fn dry(&self, state: &Path) -> Vec<Nic> {
         let card = |(id, nic): &(DeviceId, NicSpec)| {
             let mac = nic.mac.or_else(|| StateDir::mac_of_at(state, id)).unwrap_or_else(super::random_mac);
@@ -74,7 +74,7 @@ fn card(id: &DeviceId, nic: &NicSpec, mac: MacAddress) -> Nic {
     Nic { id: id.clone(), network: nic.network.clone(), mac, model: nic.model }
 }
 
-/// Refuses an address that two cards have: they would answer for each other.
+/// Refuses one address for two cards: both would answer for it.
 pub(super) fn check_addresses(first: Option<MacAddress>, nics: &[Nic]) -> Result<(), StartError> {
     let all = first.map(|mac| (ids::NIC, mac)).into_iter();
     let all: Vec<_> = all.chain(nics.iter().map(|nic| (nic.id.as_str(), nic.mac))).collect();
@@ -88,7 +88,7 @@ pub(super) fn check_addresses(first: Option<MacAddress>, nics: &[Nic]) -> Result
     Ok(())
 }
 
-/// `nic1` for the first card without an id and so on, past those that the user took.
+/// `nic1` for the first card without an id and so on, skipping ids that the user chose.
 fn with_ids(request: &Request) -> Result<Vec<(DeviceId, NicSpec)>, StartError> {
     let disks = request.disks.iter().chain([&request.image_options]).filter_map(|disk| disk.id.as_ref());
     let devices = request.devices.iter().filter_map(|device| device.id.as_ref());
@@ -125,7 +125,7 @@ fn check_apart(first: &Networking, nics: &[(DeviceId, NicSpec)]) -> Result<(), S
     Ok(())
 }
 
-/// Those that say a network come first, whatever their order: what is not said gives way.
+/// Explicit networks come first, whatever their order: defaults must not overlap them.
 fn settle<'a>(cards: impl Iterator<Item = (String, &'a mut UserNet)>) -> Result<(), StartError> {
     let mut cards: Vec<_> = cards.collect();
     let mut taken: Vec<(String, Subnet)> = Vec::new();

@@ -1,7 +1,7 @@
-//! From the file of a saved VM to everything that QEMU needs: the machine must be the same one.
+//! From the file of a saved VM to everything that QEMU needs: the machine must be identical.
 //!
-//! The file is input, like an image. From it come the guest's hardware and the names of its images, each checked as at a start.
-//! What a VM does on the host is decided by the command line: programs, the sandbox, raw arguments, folders, addresses.
+//! The file is untrusted input, like an image. From it come the guest's hardware and the names of its images, each checked as at a
+//! start. The command line decides what a VM does on the host: programs, the sandbox, raw arguments, folders, addresses.
 
 mod cards;
 mod devices;
@@ -41,26 +41,26 @@ use crate::vm::state::journal::Cards;
 use crate::vm::state::opened::ImageNodes;
 use crate::vm::state::plugged::Record;
 
-/// A saved VM that is about to go on.
+/// A saved VM that is about to be restored.
 #[derive(Debug)]
 pub(in crate::vm) struct Restored {
-    /// What was plugged, by commands of this process's own.
+    /// The plugged devices, with commands that this process has made.
     pub(in crate::vm) record: Record,
-    /// The images of that.
+    /// Their images.
     pub(in crate::vm) plugged: ImageNodes,
     pub(in crate::vm) cards: Cards,
     pub(in crate::vm) limits: BTreeMap<String, Limits>,
-    /// The guest ran.
+    /// The guest was running.
     pub(in crate::vm) running: bool,
     /// The version of the QEMU that saved it.
     pub(in crate::vm) qemu_version: String,
-    /// What it was started with besides, and is not now: a reason for a state that does not fit.
+    /// Options of its start that are missing now: a possible reason for a state that does not fit.
     pub(in crate::vm) missing: Option<String>,
-    /// At the beginning of what QEMU wrote.
+    /// Positioned at the start of QEMU's stream.
     pub(in crate::vm) stream: File,
 }
 
-/// Looks and makes. On failure nothing is left.
+/// Inspects the host and makes what is missing. On failure nothing is left behind.
 pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
     let (text, stream) = saved::open(&path)?;
@@ -68,7 +68,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
         .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
     let machine = Host::here().ok_or(StartError::UnknownHost)?;
     let accel = accel(&saved, &machine)?;
-    // as at a start: what the command line may use is known before QEMU is asked
+    // as at a start: the features of the command line are fixed before QEMU is asked
     let host = HostFacts { arch: machine.arch, accel: accel.accel };
     let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
     let spec = hardware::spec(&saved.spec, request)?;
@@ -107,7 +107,7 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     }
 }
 
-/// What can be decided of a description without looking at this machine.
+/// Checks a description as far as that needs no access to the host.
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) fn fuzz_restored(saved: &Saved) {
     let request = Request::default();
@@ -120,17 +120,17 @@ pub(in crate::vm) fn fuzz_restored(saved: &Saved) {
     }
 }
 
-/// What the file says cannot be had, whatever this command line is.
+/// The file asks for something that no command line allows.
 fn refused(message: String, hint: impl Into<String>) -> StartError {
     StartError::Restore(ChangeError::unsupported(message).hint(hint))
 }
 
-/// The description makes no sense: nothing that vmrun has written.
+/// The description is invalid: vmrun did not write it.
 fn nonsense(why: impl Display) -> StartError {
     StartError::Restore(ChangeError::unsupported(format!("the saved VM's description makes no sense: {why}")))
 }
 
-/// What the state directory is named after, as at a start.
+/// The file that the state directory is named after, as at a start.
 fn image(spec: &VmSpec) -> Option<PathBuf> {
     let first_disk = || spec.disks.first().map(|disk| disk.image.file.clone());
     match &spec.boot {
@@ -145,7 +145,7 @@ fn image(spec: &VmSpec) -> Option<PathBuf> {
     }
 }
 
-/// Looked at; nothing is made yet.
+/// Inspected; nothing is made yet.
 struct Checked<'a> {
     saved: Saved,
     spec: VmSpec,
@@ -153,11 +153,11 @@ struct Checked<'a> {
     made: &'a mut Made,
 }
 
-/// What was made.
+/// The results of the second half, which makes things.
 struct MadeParts {
     spec: VmSpec,
     record: Record,
-    /// Images of what was plugged.
+    /// Images of the plugged devices.
     plugged: ImageNodes,
     saved: Saved,
     control: ControlSockets,
@@ -170,7 +170,7 @@ struct MadeParts {
 impl Checked<'_> {
     fn make(self, request: &Request, run: &RunDir) -> Result<MadeParts, StartError> {
         let Self { saved, spec, state, made } = self;
-        // what a killed supervisor left in it is nobody's
+        // removes files of a killed supervisor
         run.clear().map_err(StartError::RunDirectory)?;
         screen::check(&spec.display)?;
         let control = ControlSockets::open(run)?;
@@ -229,7 +229,7 @@ impl MadeParts {
             control,
             images,
             state,
-            // QEMU is asked once it has its state
+            // QEMU is asked once it has loaded the state
             inventory: Inventory::new(&machine, Slots::of(&machine, &spec)),
             shares,
             user_qmp,
@@ -258,7 +258,7 @@ impl MadeParts {
     }
 }
 
-/// The accelerator that it was saved with: the guest's processor is not the same with another.
+/// The accelerator with which it was saved: with another, the guest's processor differs.
 fn accel(saved: &Saved, host: &Host) -> Result<AccelChoice, StartError> {
     let wanted: AccelList = saved
         .facts

@@ -1,4 +1,4 @@
-//! The display of a request: whether it can be had here, and the socket of a server of pictures.
+//! The display of a request: whether this host can show it, and the socket of a VNC or SPICE server.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::spec::display::Endpoint;
 
 use crate::vm::launch::start_error::{StartError, system};
 
-/// What says that there is a desktop, or how a toolkit does without one.
+/// Environment variables that show that there is a desktop, or that a toolkit needs none.
 const DESKTOPS: [&str; 4] = ["DISPLAY", "WAYLAND_DISPLAY", "GDK_BACKEND", "SDL_VIDEODRIVER"];
 
 /// The display with its socket's path made absolute.
@@ -22,7 +22,7 @@ pub(super) fn resolve(display: &Display) -> Result<Display, StartError> {
     resolved.to_string().parse().map_err(|error| StartError::usage(format!("--display: {error}")))
 }
 
-/// Refuses a window without a desktop, and a socket that would take another file's place: QEMU removes what has its name.
+/// Refuses a window without a desktop, and a socket path where another file is: QEMU would delete that file.
 pub(super) fn check(display: &Display) -> Result<(), StartError> {
     let no_desktop =
         || DESKTOPS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));

@@ -27,18 +27,18 @@ use crate::vm::launch::start_error::{StartError, system};
 #[derive(Debug, Default)]
 pub(in crate::vm) struct Shares {
     program: PathBuf,
-    /// Whether it is the Rust virtiofsd, whose options differ from those of QEMU's old one.
+    /// Whether it is the Rust virtiofsd, whose options differ from those of QEMU's old C one.
     modern: bool,
     shares: Vec<(Share, OwnedFd, UnixStream)>,
     running: Vec<Helper>,
 }
 
-/// How long the end of a helper is waited for, and its last words: QEMU notices that it hangs up before it has ended.
+/// How long to wait for the end of a helper and its stderr: QEMU sees the closed connection before the helper has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// A helper that ends this long before the VM ends with it, since QEMU has hung up.
+/// A helper that ends this shortly before the VM ended because QEMU hung up.
 const WITH_THE_VM: Duration = Duration::from_secs(2);
 
-/// A virtiofsd that runs.
+/// A running virtiofsd.
 #[derive(Debug, Clone)]
 struct Helper {
     directory: PathBuf,
@@ -46,12 +46,12 @@ struct Helper {
     words: StderrTail,
     /// Its stderr has been read to its end.
     silent: Arc<Notify>,
-    /// The VM ends.
+    /// The VM is ending.
     over: Arc<Notify>,
 }
 
 impl Helper {
-    /// Watches over a child: it is reaped when it has ended, and an end before the VM's is told.
+    /// Waits for a child: it is reaped when it has ended, and an end before the VM's is logged.
     fn watch(directory: PathBuf, mut child: Child) -> std::io::Result<Self> {
         let words = StderrTail::default();
         let (silent, over) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -70,7 +70,7 @@ impl Helper {
         Ok(helper)
     }
 
-    /// Its last words, if it has failed.
+    /// Its stderr tail, if it has failed.
     fn failed(&self) -> Option<String> {
         let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
         let status = status.ok().flatten().filter(|status| !status.success())?;
@@ -88,7 +88,7 @@ impl Helper {
 
 async fn reap(process: AsyncFd<OwnedFd>, helper: Helper) {
     let _ = process.readable().await;
-    // it has ended: this does not wait
+    // the helper has ended: this does not wait
     let _ = helper.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
     let _ = timeout(LAST_WORDS, helper.silent.notified()).await;
     tokio::select! {
@@ -103,7 +103,7 @@ async fn reap(process: AsyncFd<OwnedFd>, helper: Helper) {
     }
 }
 
-/// Refuses what cannot be shared.
+/// Refuses folders that cannot be shared.
 pub(super) fn check(request: &Request) -> Result<(), StartError> {
     resolve(request)?;
     if !request.shares.is_empty() {
@@ -152,7 +152,7 @@ impl Shares {
             let name = format!("share{number}");
             let listener = run.bind(&name)?;
             let connected = run.connect(&name)?;
-            // both ends are open: the name has served
+            // both ends are open: the name is not needed any more
             run.unlink(&name)?;
             Ok((share.clone(), OwnedFd::from(listener), connected))
         };
@@ -165,7 +165,7 @@ impl Shares {
         })
     }
 
-    /// Starts the helpers and gives away QEMU's ends. They end by themselves when QEMU hangs up.
+    /// Starts the helpers and returns QEMU's ends. The helpers end when QEMU hangs up.
     pub(in crate::vm) fn start(&mut self, tied: bool) -> Result<Vec<OwnedFd>, StartError> {
         let mut ends = Vec::new();
         for (share, listener, connected) in std::mem::take(&mut self.shares) {
@@ -182,7 +182,7 @@ impl Shares {
     fn helper(&self, share: &Share, listener: OwnedFd, tied: bool) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.arg(format!("--fd={}", listener.as_raw_fd()));
-        // absolute, not `.`: the old one mounts the folder over itself, of which a working directory sees nothing
+        // an absolute path, not `.`: the old one mounts the folder over itself, which a working directory does not follow
         // ("pivot_root(., .): Device or resource busy")
         if self.modern {
             command.arg("--shared-dir").arg(&share.directory);
@@ -195,7 +195,7 @@ impl Shares {
         command.spawn()
     }
 
-    /// The first helper that has failed, and its last words: QEMU only tells that its vhost device has hung up.
+    /// The first helper that has failed, with its stderr tail: QEMU only reports that its vhost device was closed.
     pub(in crate::vm) async fn failure(&self) -> Option<(PathBuf, String)> {
         let failed =
             || self.running.iter().find_map(|helper| Some((helper.directory.clone(), helper.failed()?)));
@@ -203,7 +203,7 @@ impl Shares {
             while failed().is_none() {
                 sleep(LAST_WORDS / 20).await;
             }
-            // its words come after its end
+            // its stderr is complete only after its end
             sleep(LAST_WORDS / 10).await;
         };
         if !self.running.is_empty() {
@@ -218,7 +218,7 @@ impl Shares {
     }
 }
 
-/// The old virtiofsd's option, in which commas part and backslashes escape (libfuse's `fuse_opt_parse`).
+/// An option of the old virtiofsd, in which commas separate and backslashes escape (libfuse's `fuse_opt_parse`).
 fn source_option(directory: &Path) -> OsString {
     let mut option = b"source=".to_vec();
     for byte in directory.as_os_str().as_bytes() {

@@ -1,5 +1,4 @@
-//! The state directory of a VM that is started: the image's own, one in the user's store for a VM without an image, or one that
-//! goes with the run.
+//! The state directory of a VM at its start: beside the image; in the user's store for a VM without an image; or temporary.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,10 +16,10 @@ use super::{Made, Plan, naming, store_environment};
 use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::takeover::unsupervised;
 
-/// The folder of the user's store with the state of VMs that have neither an image nor a disk with a path.
+/// The folder of the user's store for VMs that have neither an image nor a disk with a path.
 const MACHINES: &str = "machines";
 
-/// Where the state is kept: beside the image, else beside the first disk that has a path, else in the user's store.
+/// Where the state is: beside the image, or beside the first disk that has a path, or in the user's store.
 pub(super) fn path(request: &Request) -> Result<PathBuf, StartError> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(system("the working directory"));
     if let Some(state) = &request.state {
@@ -34,7 +33,7 @@ pub(super) fn path(request: &Request) -> Result<PathBuf, StartError> {
     }
 }
 
-/// The same for a VM of this name that has no file which its state could be beside.
+/// The same for a VM of this name without a file beside which the state could be.
 pub(super) fn without_image(request: &Request, name: &VmName) -> Result<PathBuf, StartError> {
     let store = store_path(&store_environment(request)).map_err(|error| match error {
         StoreError::Unusable(error) => StartError::StateDirectory(error),
@@ -45,7 +44,7 @@ pub(super) fn without_image(request: &Request, name: &VmName) -> Result<PathBuf,
     Ok(state_path_in(std::env::var_os("STATE_DIRECTORY"), &store.join(MACHINES).join(name.as_str())))
 }
 
-/// Makes the folders that the state directory is in, where they are the user's store.
+/// Makes the parent folders of the state directory, if they are in the user's store.
 pub(super) fn make_room(request: &Request, state: &Path) -> Result<(), DirError> {
     let environment = store_environment(request);
     let is_in_store = |store: PathBuf| state.parent() == Some(store.join(MACHINES).as_path());
@@ -60,21 +59,21 @@ pub(super) fn make_room(request: &Request, state: &Path) -> Result<(), DirError>
     }
 }
 
-/// A state directory that is the VM's from now on.
+/// An opened state directory, which belongs to this VM from now on.
 pub(super) struct Opened {
     pub(super) state: Arc<StateDir>,
-    /// It goes with the run.
+    /// It is removed after the run.
     pub(super) ephemeral: bool,
-    /// Of the image's own state directory, where that is not the one.
+    /// UUID and addresses of the image's own state directory, where this is another one.
     pub(super) identity: Identity,
 }
 
-/// By what a guest knows its machine. One that was set up for an address has no network with another.
+/// What identifies the machine to its guest. A guest that was configured for one address has no network with another.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     pub(super) uuid: Option<Uuid>,
     pub(super) mac: Option<MacAddress>,
-    /// Where the addresses of further cards are.
+    /// The state directory with the addresses of the further cards.
     pub(super) folder: Option<PathBuf>,
 }
 
@@ -108,7 +107,7 @@ pub(super) fn open(
     Ok(Opened { state: Arc::new(state), ephemeral: false, identity: Identity::default() })
 }
 
-/// Says whose it is.
+/// Adds which VM has it to the error.
 fn taken(request: &Request, path: PathBuf) -> StartError {
     let root = runtime_root(&RuntimeEnvironment::from_env_or(request.runtime.as_deref()));
     match root.ok().and_then(|root| unsupervised::vm_with_state(&root, &path)) {
@@ -125,7 +124,7 @@ fn ephemeral(run: &RunDir, made: &mut Made) -> Result<Arc<StateDir>, DirError> {
     Ok(Arc::new(state))
 }
 
-/// Another VM of the same image has it, or images are only read where this one lies.
+/// Another VM of the same image has it, or the image is in a read-only folder.
 fn is_for_another(error: &DirError) -> bool {
     match error {
         DirError::InUse { .. } | DirError::NotWritable { .. } | DirError::Foreign { .. } => true,
@@ -136,7 +135,7 @@ fn is_for_another(error: &DirError) -> bool {
     }
 }
 
-/// What it boots from is only read, and nobody would miss a disk: it may run many times at once, and for anybody.
+/// Its boot medium is read-only, and it has no own disk: it may run many times at once.
 fn nothing_to_keep(request: &Request, plan: &Plan) -> bool {
     let boots_unchanged = !matches!(plan.boot, Boot::Disk);
     boots_unchanged && request.state.is_none() && request.disks.iter().all(|disk| disk.file.is_some())

@@ -1,4 +1,4 @@
-//! A compressed image, or one in an archive: it is unpacked into the state directory in the first run, and later runs go on with it.
+//! A compressed image, or one in an archive: the first run unpacks it into the state directory, and later runs use that.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ use crate::spec::{BootMode, ImageFormat, Request};
 use super::boot;
 use crate::vm::launch::start_error::{StartError, system};
 
-/// Where the image is until it is whole, where the file system has no files without names.
+/// The name of the image while it is incomplete, on file systems without unnamed files.
 const PART: &str = "unpacked.part";
 
-/// An image that is to be unpacked.
+/// An image that must be unpacked.
 #[derive(Debug)]
 pub(super) struct Packed {
     path: PathBuf,
@@ -26,25 +26,25 @@ pub(super) struct Packed {
     is_iso: bool,
 }
 
-/// What is remembered of an unpacked image.
+/// The record of an unpacked image.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     source: SourceState,
-    /// Of the source, in hexadecimal.
+    /// SHA-256 of the source, in hexadecimal.
     sha256: String,
-    /// Of the unpacked image, in the state directory.
+    /// File name of the unpacked image in the state directory.
     file: String,
 }
 
 impl Record {
-    /// A state directory may have come with an image: neither name nor link leads out of it.
+    /// A state directory may have come with an image: neither the name nor a link may lead out of it.
     fn is_there(&self, state: &Path) -> bool {
         let is_own = self.file.starts_with("unpacked.") && !self.file.contains('/');
         is_own && state.join(&self.file).symlink_metadata().is_ok_and(|facts| facts.is_file())
     }
 }
 
-/// Looks whether the image is packed. One that a guest has written to is not, whatever it looks like.
+/// Whether the image is packed. An image that a guest has written to is not, whatever its content.
 pub(super) fn look(request: &Request, raw: &RawImages) -> Result<Option<Packed>, StartError> {
     let Some(image) = request.image.as_ref().filter(|_| request.unpack) else { return Ok(None) };
     let path = std::path::absolute(image).map_err(system("the working directory"))?;
@@ -58,7 +58,7 @@ pub(super) fn look(request: &Request, raw: &RawImages) -> Result<Option<Packed>,
     Ok(Some(Packed { path, packing, is_iso }))
 }
 
-/// In what an image is packed, by its first bytes.
+/// The compression of an image, from its first bytes.
 pub(super) fn packing(image: &Path) -> Option<Packing> {
     match image::inspect(image) {
         Err(ImageError::Foreign { foreign, .. }) => foreign.packing(),
@@ -66,13 +66,13 @@ pub(super) fn packing(image: &Path) -> Option<Packing> {
     }
 }
 
-/// Whether a file was a raw disk once: then its bytes are a guest's.
+/// Whether a file has been used as a raw disk: then its content is from a guest.
 pub(super) fn is_guests(path: &Path, raw: &RawImages) -> bool {
     let known = || {
         let (open, _) = files::open(path).ok()?;
         raw.knows(&open, &ImageIdentity::of(path).ok()?, path).ok()
     };
-    // where it cannot be known it may be
+    // if unknown, it may be
     known().unwrap_or(true)
 }
 
@@ -84,12 +84,12 @@ pub(super) fn state_with(image: &Path) -> Option<PathBuf> {
 }
 
 impl Packed {
-    /// A CD is in it.
+    /// It contains a CD.
     pub(super) fn is_iso(&self) -> bool {
         self.is_iso
     }
 
-    /// The unpacked image in this state directory, if it was unpacked from this source; it is only looked at.
+    /// The unpacked image in this state directory, if it was unpacked from this source; makes nothing.
     pub(super) fn existing(&self, state: &Path) -> Result<Option<PathBuf>, StartError> {
         let Some(record) = StateDir::read_at(state, names::UNPACKED) else { return Ok(None) };
         let Ok(record) = serde_json::from_slice::<Record>(&record) else { return Ok(None) };
@@ -101,7 +101,7 @@ impl Packed {
         }
     }
 
-    /// The same in the VM's own state directory, where it is unpacked if it was not yet.
+    /// The same in the VM's own state directory; unpacks the image there if needed.
     pub(super) fn unpacked(&self, state: &StateDir) -> Result<PathBuf, StartError> {
         let source = Source::open(&self.path).map_err(|error| self.failed(&error.into()))?;
         let record = match state.read(names::UNPACKED) {
@@ -111,7 +111,7 @@ impl Packed {
         if let Some(record) = record.filter(|record| record.is_there(state.path())) {
             let path = state.path().join(&record.file);
             if !self.unchanged(&source, &record, &path)? {
-                // the same bytes in another file, or at another time
+                // the same bytes in another file, or with another time
                 self.remember(state, &Record { source: source.state().clone(), ..record })?;
             }
             return Ok(path);
@@ -119,7 +119,7 @@ impl Packed {
         self.unpack(state, &source)
     }
 
-    /// Whether the source is the very file that was unpacked; one with other bytes is refused.
+    /// Whether the source is the file that was unpacked; refuses one with other content.
     fn unchanged(&self, source: &Source, record: &Record, path: &Path) -> Result<bool, StartError> {
         if *source.state() == record.source {
             return Ok(true);
@@ -140,7 +140,7 @@ impl Packed {
     }
 
     fn unpack(&self, state: &StateDir, source: &Source) -> Result<PathBuf, StartError> {
-        // left by one that was killed
+        // left by a killed vmrun
         for left in [PART, "unpacked.part2", "unpacked.qcow2.part"] {
             state.unlink(left).map_err(|error| self.failed(&error.into()))?;
         }
@@ -164,7 +164,7 @@ impl Packed {
                 hint: Some("move it away".to_owned()),
             });
         }
-        // first: without its file it says nothing, but a file without it could be anybody's
+        // before the image: a record without its image has no effect, but an image without a record could be any file
         self.remember(state, &Record { source: source.state().clone(), sha256: checksum, file: name })?;
         file.take_name().and_then(|()| file.replace(&path)).map_err(|error| self.failed(&error.into()))?;
         log::info!("{shown} was unpacked to {}", path.display());

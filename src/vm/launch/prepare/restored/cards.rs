@@ -1,5 +1,5 @@
-//! The network cards of a saved VM: that there are such, and what the guest sees of them, is its hardware. What they are connected to is
-//! decided by the command line.
+//! The network cards of a saved VM. That they exist, and what the guest sees of them, is hardware from the file. The command line
+//! decides what they are connected to.
 
 use crate::qemu::replug::What;
 use crate::qemu::{Machine, ids, quote};
@@ -13,7 +13,7 @@ use crate::vm::launch::start_error::StartError;
 use crate::vm::state::journal::{Card, Cards};
 use crate::vm::state::plugged::Record;
 
-/// Whether there is a card is hardware; what it is connected to is not.
+/// Whether there is a card is decided by the file; its network by the command line.
 pub(super) fn network(saved: Networking, asked: Option<&Networking>) -> Result<Networking, StartError> {
     use Networking::{Bridge, None, Tap, User};
     let Some(asked) = asked else {
@@ -35,20 +35,21 @@ pub(super) fn network(saved: Networking, asked: Option<&Networking>) -> Result<N
             message: "--networking none: the saved VM has a network card".to_owned(),
             hint: Some(format!("`vmrun ctl link down` pulls its cable; it was on '{saved}'")),
         }),
-        // the guest's driver may count on what the host's kernel does for a tap device (`vnet_hdr`), and QEMU refuses to go on without
+        // the guest's driver may rely on features of a tap device in the host's kernel (`vnet_hdr`), and QEMU refuses to load the
+        // state without them
         (saved @ (Bridge(_) | Tap(_)), User(_)) => Err(refused(
             format!(
                 "the saved VM's network card was on '{saved}', and QEMU cannot move such a card to user networking"
             ),
             "--networking tap,NAME or bridge,NAME; `vmrun ctl nic-add user` plugs a card on user networking afterwards",
         )),
-        // the guest has an address in its network, which stays unless another is said
+        // the guest has an address in its network, so the network stays unless another is given
         (saved @ User(_), asked) if *asked == Networking::default() => Ok(saved),
         (Bridge(_) | Tap(_) | User(_), asked) => Ok(asked.clone()),
     }
 }
 
-/// The same for the further cards, each of which `--nic` names by its id.
+/// The same for the further cards, which `--nic` names by their ids.
 pub(super) fn further(saved: Vec<Nic>, asked: &[NicSpec]) -> Result<Vec<Nic>, StartError> {
     let mut asked: Vec<(DeviceId, &NicSpec)> = asked
         .iter()
@@ -93,7 +94,7 @@ pub(super) fn further(saved: Vec<Nic>, asked: &[NicSpec]) -> Result<Vec<Nic>, St
     }
 }
 
-/// Holds what the cards are connected to now, and those that were plugged, against each other and against `--publish`.
+/// Checks the cards' networks against those of plugged cards and against `--publish`.
 pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(), StartError> {
     check_forwards(request, spec.networks().any(|(_, network)| network.is_user()))?;
     let hot = devices::read(&saved.record, &Machine::of(spec))?;
@@ -106,7 +107,7 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(
         .filter_map(|(id, network)| Some((id.map_or(ids::NIC, DeviceId::as_str), network.user()?)));
     let mut taken: Vec<(String, Subnet)> = Vec::new();
     for (id, user) in cold.chain(hot) {
-        // each has a network already: none is looked for
+        // each has its network: no default is picked
         let said = UserNet { net: Some(user.subnet()), ..user.clone() };
         said.settled(&taken).map_err(|clash| StartError::usage(format!("network card '{id}': {clash}")))?;
         taken.push((id.to_owned(), user.subnet()));
@@ -114,7 +115,7 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(
     Ok(())
 }
 
-/// Whose cable is pulled. What a card is connected to is decided here.
+/// The cards whose cable is pulled, with the networks that the command line decides.
 pub(super) fn cables(saved: &Cards, record: &Record, spec: &VmSpec) -> Cards {
     let machine = Machine::of(spec);
     let plugged = devices::read(record, &machine).unwrap_or_default();

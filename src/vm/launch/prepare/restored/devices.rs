@@ -1,4 +1,5 @@
-//! The devices of a saved VM: what leads to nothing of the host is taken from the file, the rest must be said again.
+//! The devices of a saved VM: those that cannot reach the host are taken from the file, the others must be repeated on the command
+//! line.
 
 use std::path::Path;
 
@@ -18,13 +19,13 @@ use crate::vm::launch::start_error::StartError;
 use crate::vm::state::opened::ImageNodes;
 use crate::vm::state::plugged::{Hot, Plugged, Record};
 
-/// What was plugged, read from the record.
+/// Parses the plugged devices in the record.
 pub(super) fn read(record: &Record, machine: &Machine) -> Result<Vec<Replug>, StartError> {
     let read = |hot: &Hot| Replug::read(machine, &hot.id, &hot.commands);
     record.hot.iter().map(|hot| read(hot).map_err(nonsense)).collect()
 }
 
-/// Holds the devices of `--device` and `device-add` against the command line: raw properties can lead anywhere.
+/// Checks the devices of `--device` and `device-add` against the command line: raw properties can refer to anything on the host.
 pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request, qemu: &Path) -> Result<(), StartError> {
     let plugged = read(&saved.record, &Machine::of(spec))?;
     let plugged = plugged.iter().filter_map(|plug| match &plug.what {
@@ -47,7 +48,7 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request, qemu: &Path
     }
 }
 
-/// A device that could lead to something of the host must be among those of the command line, which are used up.
+/// A device that could refer to something on the host must be on the command line; each there counts once.
 fn agree(device: &ExtraDevice, given: &mut Vec<ExtraDevice>) -> Result<(), StartError> {
     let said = given.iter().position(|given| given.driver == device.driver && given.id == device.id);
     let rest: Map<String, Value> = match said.map(|at| given.remove(at)) {
@@ -79,7 +80,7 @@ fn unsaid(device: &ExtraDevice) -> StartError {
     )
 }
 
-/// A device as it is typed.
+/// A device as the user types it.
 fn typed(device: &ExtraDevice) -> String {
     let text = |value: &Value| match value {
         Value::Bool(true) => "on".to_owned(),
@@ -96,7 +97,7 @@ fn typed(device: &ExtraDevice) -> String {
     .to_string()
 }
 
-/// What was plugged, with commands that are made here and now.
+/// The plugged devices, with commands that are made here.
 pub(super) fn record(
     saved: &Record,
     machine: &Machine,
@@ -173,7 +174,7 @@ mod tests {
             "{error:?}"
         );
         agree(&host, &mut vec![device("usb-host", json!({"hostbus": 1, "hostaddr": 4}))]).unwrap();
-        // what is said must be what the file says, all of it
+        // the command line must match the file completely
         for other in [json!({"hostbus": 1}), json!({"hostbus": 1, "hostaddr": 5}), json!({})] {
             agree(&host, &mut vec![device("usb-host", other)]).unwrap_err();
         }

@@ -1,4 +1,4 @@
-//! What of a saved VM's description is the guest's hardware, and what the command line decides instead.
+//! Which parts of a saved VM's description are the guest's hardware, and which the command line decides.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use super::super::shares;
 use super::{cards, nonsense, refused};
 use crate::vm::launch::start_error::{StartError, system};
 
-/// As many processors and spare slots as the command line takes.
+/// The same limits of processors and spare slots as on the command line.
 const MAX_CPUS: u32 = 4096;
 const MAX_SLOTS: u8 = 64;
 
-/// The machine that goes on. Disks and firmware are the file's, and have not passed the checks of images yet.
+/// The machine to restore. Disks and firmware are the file's, and not checked as images yet.
 ///
-/// Every field is named: one that is added to a description belongs to the guest's hardware or to the host, and is decided here.
+/// Every field is named, so that a new field of a description must be assigned to the guest's hardware or to the host here.
 pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartError> {
     let VmSpec {
         name,
@@ -37,13 +37,13 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         mac,
         nics,
         boot_order,
-        // addresses of the host
+        // host addresses
         publish: _,
         usb,
         devices,
         shares,
         hotplug_slots,
-        // what vmrun does about a guest
+        // how vmrun handles the guest
         on_panic: _,
         no_reboot: _,
         // how QEMU runs
@@ -86,11 +86,11 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         nics,
         boot_order,
     };
-    // as at a start: the bridge helper gains nothing under any filter
+    // as at a start: the bridge helper gains no privileges under any filter
     Ok(VmSpec { sandbox: spec.sandbox && !spec.uses_bridge(), ..spec })
 }
 
-/// Options of a machine may name files (`kernel=`, `dtb=`, `dumpdtb=`) and other back-ends: only switches and numbers are hardware.
+/// Machine options may name files (`kernel=`, `dtb=`, `dumpdtb=`) and back-ends: only switches and numbers count as hardware.
 fn check_machine(machine: Option<&str>) -> Result<(), StartError> {
     const FILES: [&str; 6] = ["append", "dtb", "dumpdtb", "firmware", "initrd", "kernel"];
     check_text("machine type", machine)?;
@@ -134,7 +134,7 @@ fn check_paths(boot: &Boot, metadata: Option<&Path>) -> Result<(), StartError> {
     }
 }
 
-/// The video device is hardware, a window is not.
+/// The video device is hardware; the way it is shown is not.
 fn screen(saved: &Display, asked: &Display) -> Result<Display, StartError> {
     match (saved.has_screen(), asked) {
         (false, Display::None) => Ok(Display::None),
@@ -146,7 +146,7 @@ fn screen(saved: &Display, asked: &Display) -> Result<Display, StartError> {
     }
 }
 
-/// The tags are hardware, the folders are not.
+/// The tags are hardware; the folders are not.
 fn folders(saved: &[Share], request: &Request) -> Result<Vec<Share>, StartError> {
     shares::check(request)?;
     let given = shares::resolve(request)?;
@@ -172,7 +172,7 @@ fn folders(saved: &[Share], request: &Request) -> Result<Vec<Share>, StartError>
     })
 }
 
-/// The firmware of this host, or of `--fw`: the file only says that it must be the same.
+/// The firmware of this host, or of `--fw`; the file only says that it must be the same.
 pub(super) fn firmware(
     saved: &VmSpec,
     request: &Request,

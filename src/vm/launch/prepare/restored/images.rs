@@ -1,4 +1,4 @@
-//! The images of a saved VM: each passes what an image passes at a start, and must be what it was.
+//! The images of a saved VM: each must be unchanged and passes the same checks as at a start.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::vm::error::{ChangeError, ErrorChain};
 use crate::vm::launch::start_error::StartError;
 use crate::vm::state::images::{Images, Opened};
 
-/// Every file that the description says has changed is named, and every file that QEMU will open is among them.
+/// Refuses if a file in the description has changed, or if QEMU would open a file that is not in it.
 pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(), StartError> {
     for file in &saved.files {
         unchanged(file)?;
@@ -53,7 +53,7 @@ fn shown(path: &Path) -> String {
     quote::word(path.as_os_str())
 }
 
-/// The guest knows what is on its disks: if that is not so any more, it would destroy them.
+/// The guest has the content of its disks in its caches: a changed disk would be corrupted.
 fn unchanged(then: &FileFacts) -> Result<(), StartError> {
     let why = match FileFacts::of(&then.path) {
         Ok(now) if now == *then => return Ok(()),
@@ -64,7 +64,7 @@ fn unchanged(then: &FileFacts) -> Result<(), StartError> {
     Err(StartError::File { what: "file", path: then.path.clone(), why, hint: Some(hint.to_owned()) })
 }
 
-/// A file names no device of the host by itself.
+/// The file alone must not give the VM a device of the host.
 fn meant(path: &Path, request: &Request) -> Result<(), StartError> {
     let kind = std::fs::metadata(path).map(|facts| facts.file_type());
     let allowed = request.allow_backing.iter().any(|allowed| allowed == path);
@@ -88,7 +88,7 @@ fn meant(path: &Path, request: &Request) -> Result<(), StartError> {
     }
 }
 
-/// The check that images pass at a start, for all of a saved VM.
+/// Opens the images of a saved VM with the checks of a start.
 pub(super) struct RestoredImages<'a> {
     images: &'a Images,
     request: &'a Request,
@@ -108,7 +108,7 @@ impl<'a> RestoredImages<'a> {
         Ok(Disk { image: opened.image, ..disk.clone() })
     }
 
-    /// An image, for the device `id`.
+    /// The image of the device `id`.
     pub(super) fn open(&mut self, id: &str, image: &RecordedImage) -> Result<Opened, StartError> {
         let what = format!("disk '{id}' of the saved VM");
         let refused = |error| StartError::Image { what: what.clone(), error };
@@ -116,7 +116,7 @@ impl<'a> RestoredImages<'a> {
             let why = format!("{} is no absolute path", shown(&image.file));
             return Err(refused(ChangeError::invalid("file", why)));
         }
-        // raw leads nowhere; for any other format the file's word is not enough
+        // a raw image refers to no other file; any other format must be detected
         let asked = Some(ImageFormat::Raw).filter(|raw| image.format == *raw);
         let opened = self.images.open(&image.file, asked, &self.request.allow_backing).map_err(&refused)?;
         if opened.image.format != image.format {

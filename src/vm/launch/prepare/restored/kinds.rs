@@ -1,4 +1,4 @@
-//! Whether a QEMU has the machine that a VM was saved with.
+//! Whether a QEMU has the machine type that a VM was saved with.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use crate::qemu::{Machine, quote};
 use super::refused;
 use crate::vm::launch::start_error::StartError;
 
-/// Asks QEMU which types of machines it has: with another the state does not fit, and QEMU's own words for it are no help.
+/// Asks QEMU for its machine types: the state needs the same one, and QEMU's own error does not help.
 pub(super) fn check(qemu: &Path, machine: &Machine, saved_by: &str) -> Result<(), StartError> {
     let mut command = Command::new(qemu);
     command.args(["-nodefaults", "-machine", "help"]);

@@ -1,4 +1,4 @@
-//! What a saved VM was started with and a file does not decide, in the words that would have it again.
+//! The options of a saved VM's start that the file does not restore.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::spec::{Display, OnPanic, Request, Size};
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
 
-/// The words that are missing on this command line, for a shell; none if it has all.
+/// The missing options, quoted for a shell; `None` if this command line has all.
 pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Path) -> Option<String> {
     let (spec, facts) = (&saved.spec, &saved.facts);
     let mut words = Words::default();
@@ -39,7 +39,7 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
     if request.log_size.is_none() && facts.log_bytes != DEFAULT_LOG_CAP {
         words.flag("--log-size", Size(facts.log_bytes).to_string());
     }
-    // on a bridge there is none anyway
+    // on a bridge there are no forwards
     if request.sandbox && !spec.sandbox && !spec.uses_bridge() {
         words.word("--no-sandbox");
     }
