@@ -1,4 +1,4 @@
-//! One running VM: how it is prepared and started, its owner task, its changes, its console, its end.
+//! One running VM: its preparation and start, its owner task, its changes, its console, its end.
 //!
 //! ```text
 //! Request ──prepare──► Prepared ──start──► Running ──run──► Outcome

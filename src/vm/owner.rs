@@ -49,16 +49,16 @@ use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::status::{CachedStatus, Published, Status};
 
-/// How long the events that QEMU wrote before its end may take to be read after it.
+/// How long to read events after QEMU's end that it wrote before.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
-/// The way back to whoever asked.
+/// The reply channel of a change.
 pub(super) type Reply = oneshot::Sender<Result<Done, ChangeError>>;
-/// What finished work does to the owner.
+/// Applies the result of finished work to the owner.
 pub(super) type Completion = Box<dyn FnOnce(&mut Owner) + Send>;
 type Work = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
-/// Somebody who waits for a device to go.
+/// A client that waits for the removal of a device.
 pub(super) struct Removal {
     pub(super) ticket: u64,
     pub(super) reply: Reply,
@@ -80,15 +80,15 @@ pub(super) struct Owner {
     watched: watch::Sender<WatchedState>,
     cached_status: CachedStatus,
     pub(super) journal: Journal,
-    /// What is going on that nothing may come in between of.
+    /// Why other changes are refused at the moment: an operation that excludes them is under way.
     pub(super) busy: Option<String>,
-    /// Ends that, where it can be ended.
+    /// Aborts that operation, if it can be aborted.
     pub(super) abort: Option<watch::Sender<bool>>,
     pub(super) plugged: Plugged,
     pub(super) removals: HashMap<String, Vec<Removal>>,
-    /// Devices whose unplugging QEMU has not taken on yet.
+    /// Devices whose removal QEMU has not accepted yet.
     pub(super) asking: HashSet<String>,
-    /// Changes of CD-ROM drives, one after the other for each.
+    /// Changes of CD-ROM drives; those of one drive run one after the other.
     pub(super) turns: Turns,
     pub(super) evidence: Evidence,
     oom_kills: OomKills,
@@ -104,15 +104,15 @@ pub(super) struct Owner {
     work: FuturesUnordered<Work>,
     next_ticket: u64,
     nothing_to_boot: Option<NothingToBoot>,
-    /// Counts how often the guest began anew.
+    /// Counts the guest's restarts: resets and loaded snapshots.
     beginnings: watch::Sender<u64>,
-    /// QEMU's monitor has said its last word.
+    /// QEMU's monitor is closed.
     silent: bool,
-    /// Why nothing can be asked of a QEMU that lives.
+    /// Why a running QEMU cannot be controlled.
     unreachable: Option<ChangeError>,
 }
 
-/// What an owner is made of.
+/// The parts of an owner.
 pub(super) struct OwnerParts {
     pub(super) description: Description,
     pub(super) qemu: Qemu,
@@ -185,7 +185,7 @@ impl Owner {
         }
     }
 
-    /// Owns the VM until QEMU has ended.
+    /// Runs until QEMU has ended.
     pub(super) async fn run(mut self) -> Outcome {
         let exit = loop {
             let clock = self.ladder.as_ref().and_then(Ladder::next);
@@ -197,13 +197,13 @@ impl Owner {
                 },
                 Some(complete) = self.work.next() => complete(&mut self),
                 Some(request) = self.inbox.recv() => match request {
-                    // a question changes nothing
+                    // a query changes nothing
                     OwnerRequest::Status(reply) if !self.is_wrapped() => {
                         let status = Arc::new(self.status());
                         if !taken::status_asked(&mut self) {
                             self.cached_status.set(Arc::clone(&status));
                         }
-                        // the asker may have gone: nothing to do then
+                        // the client may have gone, which changes nothing
                         let _ = reply.send(status);
                         continue;
                     }
@@ -216,7 +216,7 @@ impl Owner {
             self.publish_state();
         };
         self.cached_status.forget();
-        // what QEMU said before it ended may still be on its way
+        // events that QEMU wrote before it ended may still arrive
         while let Ok(Some(delivery)) = tokio::time::timeout(LAST_EVENTS, self.events.next()).await {
             self.on_delivery(delivery);
         }
@@ -229,7 +229,7 @@ impl Owner {
         self.evidence.outcome(exit, words)
     }
 
-    /// Tells those who watch, if anything changed.
+    /// Publishes the state to watchers, if it has changed.
     fn publish_state(&mut self) {
         let now = WatchedState {
             run_state: self.inventory.run_state,
@@ -242,7 +242,7 @@ impl Owner {
             before = std::mem::replace(watched, now);
             before != now
         });
-        // that has an event of its own
+        // a boot failure has an event of its own
         if (WatchedState { nothing_to_boot: now.nothing_to_boot, ..before }) != now {
             self.bus.publish("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
         }
@@ -250,7 +250,7 @@ impl Owner {
 
     fn on_request(&mut self, request: OwnerRequest) {
         match request {
-            // of a VM that others change, too: nothing that was told of it holds
+            // a wrapped VM can change from outside: its status is never cached
             OwnerRequest::Status(reply) => {
                 look::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
@@ -273,12 +273,12 @@ impl Owner {
         }
     }
 
-    /// Somebody else has put this VM together, and may change it, too.
+    /// The VM was put together by the user, and can change from outside vmrun.
     pub(super) fn is_wrapped(&self) -> bool {
         self.origin.is_wrapped()
     }
 
-    /// Whether a change makes sense in the present state; asks nobody.
+    /// Whether a change is allowed in the present state; sends nothing to QEMU.
     fn admit(&self, change: &Change) -> Result<(), ChangeError> {
         if let Some(error) = &self.unreachable {
             return Err(error.clone());
@@ -318,7 +318,7 @@ impl Owner {
         }
     }
 
-    /// Sorted, since QEMU, whom a new supervisor asks, has them in an order of its own.
+    /// Sorted, since QEMU lists them in another order after a takeover.
     fn forwards(&self) -> Vec<Published> {
         let published = self.inventory.requested_forwards().map(|bound| self.inventory.published(bound));
         let mut forwards: Vec<Published> = published.collect();
@@ -336,7 +336,7 @@ impl Owner {
 
     // ---- boot ----
 
-    /// Looks from now on whether the firmware finds something to boot.
+    /// Starts to watch whether the firmware finds something to boot.
     pub(super) fn watch_boot(&mut self, console: &Hub) {
         let watch = BootWatch::new(console, self.beginnings.subscribe());
         self.follow_boot(watch);
@@ -354,7 +354,7 @@ impl Owner {
         });
     }
 
-    /// The guest is another one than before: by a reset, or since a snapshot was loaded.
+    /// The guest was restarted, by a reset or by loading a snapshot.
     pub(super) fn begins_anew(&mut self) {
         self.nothing_to_boot = None;
         self.beginnings.send_modify(|count| *count += 1);
@@ -374,7 +374,7 @@ impl Owner {
         }));
     }
 
-    /// Runs something that may block (files, helper programs) on a thread of its own.
+    /// Runs a blocking function (files, helper programs) on a thread of its own.
     pub(super) fn spawn_blocking<T: Send + 'static>(
         &mut self,
         job: impl FnOnce() -> Result<T, ChangeError> + Send + 'static,
@@ -385,7 +385,7 @@ impl Owner {
         self.spawn(result, then);
     }
 
-    /// Writes all steps of a plan to QEMU in one go, collects the answers, and undoes what was done if one failed.
+    /// Sends all steps of a plan to QEMU at once, collects the replies, and rolls back if one failed.
     pub(super) fn run_plan(
         &mut self,
         steps: Vec<Step>,
@@ -397,7 +397,7 @@ impl Owner {
         self.spawn(run_steps(session, steps, answers), then);
     }
 
-    /// One command whose answer says it all.
+    /// Runs one command whose reply is the result.
     pub(super) fn command(
         &mut self,
         command: &Command,
@@ -428,7 +428,7 @@ impl Owner {
         }
     }
 
-    /// The monitor is closed: as a rule QEMU's process ends now, too.
+    /// The monitor is closed: usually QEMU's process ends now, too.
     fn on_silence(&mut self) {
         self.silent = true;
         let why = self.session.end().unwrap_or(SessionError::Ended);
@@ -438,7 +438,7 @@ impl Owner {
             log::warn!("{error}");
             owner.inventory.reason = Some(error.message.clone());
             owner.unreachable = Some(error);
-            // who waits for an event waits in vain
+            // no more events: those who wait for one get an error
             owner.removals.clear();
         });
     }

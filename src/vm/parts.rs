@@ -1,4 +1,4 @@
-//! What a running VM consists of, in the groups in which it is handed on from a start or a takeover to the owner task.
+//! The parts of a running VM, in the groups in which a start or a takeover passes them to the owner task.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::host::dirs::{RunDir, StateDir};
 use crate::qemu::Machine;
 use crate::qmp::{EventReceiver, Session};
 
-/// QEMU, and the ways to it and to what runs in its guest.
+/// QEMU, and the connections to it and to its guest.
 pub(super) struct Qemu {
     pub(super) process: Process,
     pub(super) session: Session,
@@ -32,17 +32,17 @@ pub(super) struct Qemu {
     pub(super) started: Instant,
 }
 
-/// What the VM has on this machine.
+/// The VM's directories and sockets on this host.
 pub(super) struct Home {
     pub(super) run: Arc<RunDir>,
     pub(super) state: Arc<StateDir>,
-    /// The sockets for clients, until they are taken.
+    /// The sockets for clients, until the server takes them.
     pub(super) control: Option<ControlSockets>,
-    /// The socket of `--qmp`, which goes with the VM.
+    /// The socket of `--qmp`, which is removed with the VM.
     pub(super) user_qmp: Option<PathBuf>,
 }
 
-/// The VM's devices, and what is kept on disk of them.
+/// The VM's devices, and their files in the run directory.
 pub(super) struct Devices {
     pub(super) machine: Machine,
     pub(super) inventory: Inventory,
@@ -51,7 +51,7 @@ pub(super) struct Devices {
     pub(super) images: Images,
 }
 
-/// All parts of a running VM, whether it was started or taken over.
+/// All parts of a running VM, after a start or a takeover.
 pub(super) struct Assembly {
     pub(super) description: Description,
     pub(super) qemu: Qemu,

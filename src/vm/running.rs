@@ -1,4 +1,4 @@
-//! A VM that runs: its owner put together with those who talk to it, and what is left to do when QEMU has ended.
+//! A running VM: assembles the owner with its handles, and cleans up after QEMU has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::vm::state::record;
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::status::CachedStatus;
 
-/// A VM that runs.
+/// A running VM.
 pub struct Running {
-    /// To talk to it.
+    /// The interface to it.
     pub handle: Handle,
     owner: Owner,
     outcome: watch::Sender<Option<Outcome>>,
@@ -31,7 +31,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Puts the owner together with those who talk to it.
+    /// Assembles the owner and its handles.
     pub(super) fn assemble(assembly: Assembly) -> Self {
         let Assembly { description, qemu, home, devices, console, signals, shares } = assembly;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
@@ -79,7 +79,7 @@ impl Running {
         Self { handle, owner, outcome, home, shares }
     }
 
-    /// Budget of the ladder on a signal.
+    /// Budget of the shutdown ladder on a signal.
     pub fn stop_timeout(&self) -> Duration {
         Duration::from_millis(self.owner.facts.stop_timeout_ms)
     }
@@ -89,15 +89,15 @@ impl Running {
         self.home.run.name()
     }
 
-    /// The sockets for clients, which listen since before QEMU was started; they can be taken once.
+    /// The sockets for clients, which accept connections since before QEMU was started; they can be taken once.
     pub fn take_control_sockets(&mut self) -> std::io::Result<ControlSockets> {
         self.home.control.take().ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 
-    /// Owns the VM until QEMU has ended, cleans up, and only then tells the outcome to all who wait for it.
+    /// Runs the owner until QEMU has ended, cleans up, and then publishes the outcome.
     pub async fn run(self) -> Outcome {
         let Self { handle, owner, outcome, home, mut shares } = self;
-        // clients are served by whoever has taken the sockets
+        // the server that has taken the sockets serves clients
         let Home { run, state, user_qmp, control: _ } = home;
         let (origin, facts) = (Arc::clone(&owner.origin), Arc::clone(&owner.facts));
         let ephemeral = facts.ephemeral;
@@ -122,7 +122,7 @@ impl Running {
         if ephemeral {
             remove_ephemeral(&state);
         }
-        // whoever hears of the outcome can start the next VM; clients may read the console's log until they leave
+        // a client that gets the outcome can start the next VM; clients may read the console's log until they close
         if let Err(error) = state.release() {
             log::warn!("the state directory could not be released: {error}");
         }

@@ -1,4 +1,4 @@
-//! Signals to the supervisor that ask for the VM's end, and which of them are requests of their own.
+//! Signals to the supervisor that request the VM's end, and which of them count as separate requests.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::host::sys;
 
-/// Signals that come within this time of one that was a request belong to it. One request often arrives as two signals:
-/// `timeout` signals its child, then the group; a terminal that closes sends SIGHUP from the shell and from the kernel;
-/// systemd sends SIGHUP after SIGTERM where `SendSIGHUP=yes`.
+/// Signals within this time after a request belong to that request. One request often arrives as two signals: `timeout` signals its
+/// child, then the group; a closed terminal causes SIGHUP from the shell and from the kernel; systemd sends SIGHUP after SIGTERM
+/// where `SendSIGHUP=yes`.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// A signal that asks for the VM's end.
+/// A signal that requests the VM's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndSignal {
     name: &'static str,
@@ -24,12 +24,12 @@ pub struct EndSignal {
 }
 
 impl EndSignal {
-    /// One that another process sent.
+    /// A signal from another process.
     pub(super) const fn sent(name: &'static str) -> Self {
         Self { name, typed: false }
     }
 
-    /// A key on the terminal: only a person sends two of these within a second and means it.
+    /// An interrupt key on the terminal: two of these within a second are two requests.
     pub(super) const fn typed(name: &'static str) -> Self {
         Self { name, typed: true }
     }
@@ -42,25 +42,25 @@ impl fmt::Display for EndSignal {
     }
 }
 
-/// What has been asked by signals so far.
+/// The requests by signals so far.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     last: Option<(Instant, EndSignal)>,
 }
 
-/// What a signal means.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The first request.
     First,
-    /// Another way in which the last request arrived.
+    /// A second signal of the last request.
     Same,
-    /// One more request.
+    /// A further request.
     Again,
 }
 
 impl Requests {
-    /// Takes note of a signal.
+    /// Counts a signal.
     pub(super) fn note(&mut self, signal: EndSignal, now: Instant) -> Meaning {
         let meaning = match self.last {
             None => Meaning::First,
@@ -75,7 +75,7 @@ impl Requests {
     }
 }
 
-/// SIGTERM, SIGINT and SIGHUP as a stream; once made, they no longer end the process.
+/// SIGTERM, SIGINT and SIGHUP as a stream; once made, they do not end the process any more.
 #[derive(Debug)]
 pub struct Signals(Source);
 
@@ -84,28 +84,28 @@ enum Source {
     Process {
         term: Signal,
         int: Signal,
-        /// None: it was ignored when we came, as by `nohup`, and stays so.
+        /// `None`: it was ignored when this process started, as by `nohup`, and stays ignored.
         hup: Option<Signal>,
-        /// How many interrupts the terminal had sent when the last SIGINT was told.
+        /// How many interrupts the terminal had sent at the last SIGINT.
         typed: u32,
     },
-    /// Somebody else's process: its signals are not for us.
+    /// The process is not vmrun's own: its signals are ignored.
     None,
-    /// Nobody's business.
+    /// No signals.
     Ignored { _signals: [Signal; 3] },
-    /// A test's own, since real signals would reach every test of the process.
+    /// Signals of a test, since real signals would reach every test of the process.
     #[cfg(test)]
     Test(mpsc::Receiver<EndSignal>),
 }
 
 impl Signals {
-    /// Takes the signals over. Needs a running runtime.
+    /// Installs the handlers. Needs a running runtime.
     pub fn new() -> io::Result<Self> {
         sys::count_typed_interrupts()?;
         Ok(Self(Source::Process {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
-            // of the others nobody takes notice: a shell starts what is put in the background with SIGINT ignored
+            // the others stay ignored: a shell starts background jobs with SIGINT ignored
             hup: (!sys::is_ignored(nix::sys::signal::Signal::SIGHUP))
                 .then(|| signal(SignalKind::hangup()))
                 .transpose()?,
@@ -118,14 +118,14 @@ impl Signals {
         Self(Source::None)
     }
 
-    /// Takes them over, too, but nothing comes of them: this process has nothing to end.
+    /// Installs handlers that do nothing: this process has nothing to end.
     pub(super) fn ignored() -> io::Result<Self> {
         let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let [term, int, hup] = kinds.map(signal);
         Ok(Self(Source::Ignored { _signals: [term?, int?, hup?] }))
     }
 
-    /// Signals that a test sends by their names.
+    /// Signals that a test sends by name.
     #[cfg(test)]
     pub(super) fn of_test() -> (mpsc::Sender<EndSignal>, Self) {
         let (send, receive) = mpsc::channel(4);
@@ -178,14 +178,14 @@ mod tests {
         };
         use Meaning::{Again, First, Same};
         assert_eq!(meanings(&[(0, term), (0, term), (999, hup)]), [First, Same, Same]);
-        // the second counts from the request, not from what belonged to it
+        // the second counts from the request, not from a signal that belonged to it
         assert_eq!(meanings(&[(0, term), (900, term), (1000, term)]), [First, Same, Again]);
         assert_eq!(
             meanings(&[(0, hup), (1500, term), (1600, term), (2600, int)]),
             [First, Again, Same, Again]
         );
         assert_eq!(meanings(&[(0, key), (100, key), (200, key)]), [First, Again, Again]);
-        // a key beside a signal from elsewhere: `timeout` in the foreground
+        // an interrupt key beside a signal from elsewhere: `timeout` in the foreground
         assert_eq!(meanings(&[(0, key), (100, int), (200, term)]), [First, Same, Same]);
     }
 }

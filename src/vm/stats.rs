@@ -1,6 +1,6 @@
-//! What a VM uses: processor time, memory, what went through its disks and network cards.
+//! A VM's resource usage: processor time, memory, and the I/O of its disks and network cards.
 //!
-//! None of it needs the owner but the books: `/proc` and QEMU's counters are only read.
+//! Only the inventory comes from the owner: `/proc` and QEMU's counters are read directly.
 
 mod nics;
 
@@ -22,10 +22,10 @@ pub use nics::{NicStats, Source};
 
 const PROC: &str = "/proc";
 
-/// One look at everything that is counted. Counters begin at QEMU's start, a device's at its plugging.
+/// One sample of all counters. Counters start at QEMU's start, those of a device when it is plugged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stats {
-    /// When it was looked, in milliseconds after the Unix epoch.
+    /// When the sample was taken, in milliseconds after the Unix epoch.
     pub time_unix_ms: u64,
     /// Since QEMU's start.
     pub uptime: Duration,
@@ -35,7 +35,7 @@ pub struct Stats {
     pub resident_bytes: u64,
     /// The guest's memory, in bytes.
     pub memory_bytes: u64,
-    /// What a balloon leaves of it, in bytes; none without a balloon.
+    /// The memory that a balloon leaves, in bytes; `None` without a balloon.
     pub balloon_bytes: Option<u64>,
     /// The guest's processors.
     pub vcpus: Vec<VcpuStats>,
@@ -45,7 +45,7 @@ pub struct Stats {
     pub nics: Vec<NicStats>,
 }
 
-/// A processor of the guest: a thread of QEMU.
+/// A processor of the guest, which is a thread of QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VcpuStats {
     /// Its number, from 0.
@@ -56,20 +56,20 @@ pub struct VcpuStats {
     pub cpu_time: Duration,
 }
 
-/// What QEMU counts for one kind of request (`query-blockstats`).
+/// QEMU's counters of one kind of request (`query-blockstats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// Bytes that were moved; none are by a flush.
+    /// Bytes transferred; 0 for flushes.
     pub bytes: u64,
-    /// Requests that were carried out.
+    /// Completed requests.
     pub operations: u64,
-    /// How long they took in all.
+    /// Their total time.
     pub time: Duration,
-    /// Requests that failed.
+    /// Failed requests.
     pub failed: u64,
 }
 
-/// What a disk did.
+/// The counters of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskStats {
     /// Its id.
@@ -83,10 +83,10 @@ pub struct DiskStats {
 }
 
 impl Handle {
-    /// Looks at everything that is counted.
+    /// Takes a sample of all counters.
     pub async fn stats(&self) -> Result<Stats, ChangeError> {
         let status = self.status().await?;
-        // at the same moment as the uptime: an agent can take a while to count
+        // at the same moment as the uptime: the agent's answer can take a while
         let time_unix_ms = now_unix_ms();
         let balloon_bytes = self.balloon_bytes().await?;
         let vcpus = self.qmp(Command::new("query-cpus-fast", Value::Null)).await?;
@@ -94,7 +94,7 @@ impl Handle {
         let nics = self.nic_stats(&status).await;
         let pid = Pid::from_raw(status.facts.qemu_pid);
         let proc = Path::new(PROC);
-        // where there is no process any more, the VM has ended
+        // if the process is gone, the VM has ended
         let ended = |_| ChangeError::not_running();
         Ok(Stats {
             time_unix_ms,
@@ -115,7 +115,7 @@ fn now_unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Processors that QEMU lists; one that was unplugged a moment ago has no thread any more.
+/// Processors that QEMU lists; one that was just unplugged has no thread any more.
 fn vcpu_stats(list: &Value, proc: &Path, pid: Pid) -> Vec<VcpuStats> {
     let vcpu = |item: &Value| {
         let (number, thread_id) = (item["cpu-index"].as_u64()?, item["thread-id"].as_i64()?);
@@ -125,7 +125,7 @@ fn vcpu_stats(list: &Value, proc: &Path, pid: Pid) -> Vec<VcpuStats> {
     list.as_array().into_iter().flatten().filter_map(vcpu).collect()
 }
 
-/// Counters of a disk or drive; of a stick, too.
+/// Counters of a disk, drive or stick.
 fn disk_stats(blocks: &Value, entry: &Entry) -> Option<DiskStats> {
     if !matches!(entry.kind, Kind::Disk(_) | Kind::Usb { file: Some(_), .. }) {
         return None;

@@ -1,4 +1,4 @@
-//! The owner against a QEMU that is a model: what it holds can be compared with the books at any time.
+//! Tests of the owner against a model of QEMU, whose state can be compared with the inventory at any time.
 
 mod agent;
 mod broken_qemu;

@@ -1,4 +1,4 @@
-//! Waiting for something to come true, driven by events; every wait also ends with the VM, a panic, or its deadline.
+//! Waits for conditions, driven by events. Every wait also ends with the VM, a panic, or its deadline.
 
 use std::time::Duration;
 
@@ -20,43 +20,43 @@ use crate::vm::guest::port_probe;
 use crate::vm::state::outcome::{Ending, Outcome};
 use crate::vm::state::run_state::RunState;
 
-/// The longest piece of console output without a line's end that is matched as a line.
+/// The longest piece of console output without a newline that is matched as a line, in bytes.
 const MAX_LINE: usize = 64 << 10;
-/// How long the rest of a line that matches already may take; a prompt has none.
+/// How long to wait for the rest of a line that matches already; a prompt has none.
 const REST_OF_LINE: Duration = Duration::from_millis(100);
-/// What a guest prints before it panics comes another way than the news of its panic, and may take this much longer.
+/// Console output from before a panic may arrive this much later than the panic's event.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// What is waited for.
+/// The parameters of a wait.
 #[derive(Debug, Clone)]
 pub struct Wait {
     /// The conditions; at least one.
     pub conditions: Vec<Condition>,
-    /// All must come true, rather than any.
+    /// Wait for all of them, rather than any.
     pub all: bool,
     /// How long at most.
     pub timeout: Option<Duration>,
-    /// `console=` does not look at what was printed before.
+    /// `console=` ignores output from before the wait.
     pub from_now: bool,
 }
 
-/// A condition that came true.
+/// A condition that is met.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CameTrue {
     /// Which.
     pub condition: Condition,
-    /// After how long.
+    /// How long after the start of the wait.
     pub after: Duration,
-    /// What there is to tell: the matching line, the event, the outcome.
+    /// Details: the matching line, the event, the outcome.
     pub details: Value,
 }
 
 impl Handle {
-    /// Waits for conditions; tells those that came true, in their order.
+    /// Waits for conditions; returns those that are met, in order.
     pub async fn wait(&self, wait: Wait) -> Result<Vec<CameTrue>, ChangeError> {
         let started = Instant::now();
         let mut pending = FuturesUnordered::new();
-        // what was printed before is read once for all expressions
+        // earlier output is read once for all expressions
         let from = if wait.from_now { From::Now } else { From::Start };
         let is_console = |condition: &Condition| matches!(condition, Condition::Console(_));
         let reader = wait.conditions.iter().any(is_console).then(|| self.console.hub.reader(from));
@@ -97,12 +97,12 @@ impl Handle {
                 }
                 () = tokio::time::sleep_until(not_booted.unwrap_or(started)), if not_booted.is_some() => {
                     not_booted = None;
-                    // it may have been reset meanwhile
+                    // the machine may have been reset meanwhile
                     let Some(found) = self.watched.borrow().nothing_to_boot else { continue };
                     return Err(not_bootable(&described, found));
                 }
                 outcome = self.ended() => {
-                    // by now all that has come true is known; but this task may have looked at too much in this turn
+                    // all conditions that are met are known by now; but this task may have used up its turn in the runtime
                     tokio::task::yield_now().await;
                     match (pending.next().now_or_never().flatten(), outcome) {
                         (Some(result), _) => result,
@@ -126,7 +126,7 @@ impl Handle {
         }
     }
 
-    /// Resolves when the guest panics; never, with `false`, once the VM has ended.
+    /// Resolves to true when the guest panics; to `false` once the VM has ended.
     pub(super) async fn panicked(&self) -> bool {
         let mut watched = self.watched.clone();
         let panicked = watched.wait_for(|watched| watched.panicked).await.is_ok();
@@ -136,13 +136,13 @@ impl Handle {
         panicked
     }
 
-    /// Resolves when the firmware has found nothing to boot, and what is waited for needs a guest that runs.
+    /// Resolves when the firmware has found nothing to boot, and a condition needs a running guest.
     async fn finds_nothing_to_boot(&self, wait: &Wait) {
         let mut watched = self.watched.clone();
         let found =
             |watched: &WatchedState| watched.nothing_to_boot.is_some_and(|found| needs_guest(wait, found));
         if watched.wait_for(found).await.is_err() {
-            // the VM has ended: whoever waits for that answers
+            // the VM has ended: another branch replies
             std::future::pending().await
         }
     }
@@ -179,7 +179,7 @@ impl Handle {
         let state = watched.wait_for(|watched| wanted(watched)).await.map(|watched| watched.run_state).ok();
         match state {
             Some(state) => json!({ "state": state }),
-            // the VM has ended: whoever waits for that answers
+            // the VM has ended: another branch replies
             None => std::future::pending().await,
         }
     }
@@ -214,7 +214,7 @@ fn not_bootable(described: &str, found: NothingToBoot) -> ChangeError {
     error.hint("is the image bootable, and by this firmware (BIOS, or UEFI with `--uefi`)?")
 }
 
-/// Whether nothing of what is waited for can come true where this is all that there is. A shell prints what is typed into it.
+/// Whether none of the conditions can be met if nothing boots. The firmware's shell prints what is typed into it.
 fn needs_guest(wait: &Wait, found: NothingToBoot) -> bool {
     let needs = |condition: &Condition| match condition {
         Condition::Agent | Condition::Port(_) => true,
@@ -227,8 +227,8 @@ fn needs_guest(wait: &Wait, found: NothingToBoot) -> bool {
     }
 }
 
-/// The first line that matches. One that has not ended yet counts, too, for it may be a prompt; should its rest be on its way,
-/// it is waited for.
+/// The first matching line. An unfinished line counts, too, since it may be a prompt; if its rest may still arrive, this waits for
+/// it.
 pub(super) async fn find_line(mut reader: Reader, regex: Regex) -> Option<Value> {
     let mut search = Search { regex, unfinished: None };
     loop {
@@ -252,15 +252,15 @@ pub(super) async fn find_line(mut reader: Reader, regex: Regex) -> Option<Value>
     }
 }
 
-/// The search for a line. Between two pieces of output it keeps none of it: a line that has not ended is read once more.
+/// The search for a line. Between two pieces of output it keeps no text: an unfinished line is read once more.
 struct Search {
     regex: Regex,
-    /// The line that has not ended matches already, and its rest is waited for until then.
+    /// The unfinished line matches already; wait for its rest until then.
     unfinished: Option<(Value, Instant)>,
 }
 
 impl Search {
-    /// Searches the next piece of output; the match, if it is final.
+    /// Searches the next piece of output; returns the match, if it is final.
     fn next_of(&mut self, reader: &mut Reader) -> Option<Value> {
         let Self { regex, unfinished } = self;
         let text = reader.try_next()?.bytes;
@@ -282,8 +282,8 @@ impl Search {
     }
 }
 
-/// A line matches as it was printed, or as a person sees it: without escape sequences, and without what carriage returns
-/// overwrote. The text that matched is told.
+/// A line is matched as it was printed, and as it appears on a terminal: without escape sequences, and without text that carriage
+/// returns overwrote. Returns the text that matched.
 fn matching(line: &[u8], regex: &Regex, ended: bool) -> Option<Value> {
     let printed = String::from_utf8_lossy(line);
     let printed = printed.trim_end_matches(['\r', '\n']);
@@ -302,7 +302,7 @@ fn matching(line: &[u8], regex: &Regex, ended: bool) -> Option<Value> {
     })
 }
 
-/// A panic may end the VM before anybody has looked.
+/// A panic may end the VM before it was read.
 fn too_early(described: &str, outcome: Option<Outcome>) -> ChangeError {
     let panicked = outcome.as_ref().is_some_and(|outcome| outcome.ending == Ending::Panicked);
     let kind = if panicked { ErrorKind::GuestPanicked } else { ErrorKind::NotRunning };
@@ -329,7 +329,7 @@ mod tests {
         let writing = async {
             for piece in pieces {
                 hub.push(piece.as_bytes());
-                // read by now: this sleep ends when there is nothing else to do
+                // read by now: in paused time this sleep ends only when nothing else is left to do
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(whole, json!({ "line": "ip=10.0.2.15", "groups": ["10.0.2.15"], "ended": true }));
         let prompt = found(&["boot\r\nlog", "in: "], "login: $").await.unwrap();
         assert_eq!(prompt, json!({ "line": "login: ", "groups": [], "ended": false }));
-        // what was there was there, whatever comes after it
+        // a line that was printed matches, whatever follows it
         let echoed = found(&["login: ", "root\r\n"], "login: $").await.unwrap();
         assert_eq!(echoed["line"], "login: ");
     }
@@ -354,13 +354,13 @@ mod tests {
             line.as_bytes().chunks(5000).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
         assert!(found(&pieces, "^begin -* end$").await.is_some());
         assert!(found(&[&line], "^begin -* end$").await.is_some());
-        // a line has an end even if it has none
+        // a line also ends at a carriage return or with the output
         let long = format!("begin {}", "-".repeat(MAX_LINE));
         let pieces = [long.as_str(), "-- end\n"];
         assert!(timeout(Duration::from_secs(60), found(&pieces, "^begin -* end$")).await.is_err());
     }
 
-    /// 16 MiB that are searched by a hundred expressions leave everybody else their turn.
+    /// 16 MiB that are searched with a hundred expressions do not block other tasks.
     #[tokio::test]
     async fn others_have_their_turn_while_much_output_is_searched() {
         let hub = Hub::default();
@@ -369,7 +369,7 @@ mod tests {
         }
         let searches: Vec<_> = (0..100)
             .map(|number| {
-                // slow, and in vain
+                // slow, and without a match
                 let regex = Regex::new(&format!("(a?){{40}}(nothing|of|what)* x{number}$")).unwrap();
                 tokio::spawn(find_line(hub.reader(From::Start), regex))
             })
@@ -390,14 +390,14 @@ mod tests {
         let line = found(&[systemd], "Reached target (multi-user)").await.unwrap();
         let seen = "  OK  ] Reached target multi-user.target - x.";
         assert_eq!(line, json!({ "line": seen, "groups": ["multi-user"], "ended": true }));
-        // what was meant for the escape sequences themselves still matches
+        // an expression for the escape sequences themselves still matches
         let raw = found(&[systemd], "\\x1b\\[0;1;39m(multi)").await.unwrap();
         assert_eq!(raw["groups"], json!(["multi"]));
         let title = "\x1b]0;user@host: ~\x07\x1b[01;32muser@host\x1b[00m:~$ ";
         assert_eq!(found(&[title], "^user@host:~\\$ $").await.unwrap()["line"], "user@host:~$ ");
         let progress = found(&["10%\r50%\rdone\n"], "^done$").await.unwrap();
         assert_eq!(progress["line"], "done");
-        // cut anywhere
+        // split anywhere
         let pieces: Vec<&str> = systemd.split_inclusive('[').collect();
         assert_eq!(found(&pieces, "target multi-user").await.unwrap()["line"], seen);
     }

@@ -1,4 +1,4 @@
-//! How the owner shuts the VM down: what calls for it, and each rung of the ladder.
+//! How the owner shuts the VM down: what starts a shutdown, and each step of the ladder.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Owner {
                 log::info!("{signal}: shutting down");
                 self.shut_down(ShutdownOptions { timeout, force: false, no_repeat: false });
             }
-            // a client's shutdown is under way: the guest gets its time, but no more than a signal gives
+            // a client's shutdown is under way: the budget of a signal limits its rest
             (Meaning::First, Some(ladder)) => {
                 log::info!("{signal}: already shutting down");
                 ladder.end_within(timeout, now);
@@ -49,7 +49,7 @@ impl Owner {
         if let Some(abort) = &self.abort {
             abort.send_replace(true);
         }
-        // a guest whose state is in a file must not go on
+        // a guest whose state was saved to a file must not run on
         let options = ShutdownOptions { force: options.force || self.evidence.is_saved(), ..options };
         let step = match &mut self.ladder {
             Some(ladder) if options.force => match ladder.jump(ShutdownStep::Quit, now) {
@@ -64,7 +64,7 @@ impl Owner {
             }
         };
         if step < ShutdownStep::Quit && self.inventory.run_state == RunState::Paused {
-            // a guest that is stopped cannot follow
+            // a paused guest cannot shut down
             self.command(&Command::new("cont", Value::Null), |_, _| {});
         }
         self.take_step(step);

@@ -1,7 +1,7 @@
-//! The one door for images: whatever QEMU is to open passes here first, at the start and while the VM runs.
+//! All images that QEMU opens pass the checks here, at the start and while the VM runs.
 //!
-//! An image's format is given to QEMU explicitly. That an image is raw is found once and remembered ever after ([`RawImages`]): its bytes
-//! belong to a guest, and are not looked at again for what they are. Images of other formats have a header that no guest can write.
+//! QEMU always gets an image's format explicitly. That an image is raw is detected once and recorded forever ([`RawImages`]): its
+//! content belongs to a guest, and is never probed again. Images of other formats have a header that no guest can write.
 
 mod names;
 mod raw;
@@ -29,24 +29,24 @@ use raw::Raw;
 /// An image that may be opened.
 #[derive(Debug, Clone)]
 pub(in crate::vm) struct Opened {
-    /// With all that it leads to; its paths are absolute and UTF-8: what QEMU is told.
+    /// With its whole backing chain; paths are absolute and UTF-8, as QEMU needs them.
     pub(in crate::vm) image: Image,
-    /// What people are told.
+    /// Its name in messages.
     pub(in crate::vm) shown: String,
-    /// Virtual size, where it is simple to know.
+    /// Virtual size in bytes, if the header has it.
     pub(in crate::vm) size_bytes: Option<u64>,
-    /// Which file it is; of an overlay, the image under it. None in a dry run.
+    /// The file's identity; of an overlay, that of the image under it. `None` in a dry run.
     pub(in crate::vm) identity: Option<FileId>,
-    /// We may write to it.
+    /// This process may write to it.
     pub(in crate::vm) writable: bool,
 }
 
 /// What a disk's image is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vm) enum Access {
-    /// The disk itself.
+    /// As the disk itself.
     Disk,
-    /// To lie under an overlay: it is only read.
+    /// As the backing file of an overlay: read-only.
     Below,
 }
 
@@ -56,26 +56,26 @@ pub(in crate::vm) struct Images(Arc<Inner>, GuestAccess);
 
 #[derive(Debug)]
 struct Inner {
-    /// Where something may be written; none in a dry run.
+    /// Folders for new files; `None` in a dry run.
     folders: Option<Folders>,
-    /// Which images have been opened as raw before, by whatever VM.
+    /// The record of images that any VM has used as raw.
     raw: RawImages,
-    /// Images that are to be remembered by [`Images::settle`]; none = each is remembered at once.
+    /// Images to be recorded by [`Images::settle`]; `None` = each is recorded at once.
     held: Mutex<Option<Vec<Raw>>>,
     links: AtomicU32,
 }
 
 #[derive(Debug)]
 struct Folders {
-    /// Where overlays are made, and formats were once remembered.
+    /// Where overlays are made; older versions recorded formats here, too.
     state: Arc<StateDir>,
     /// Whether the state directory outlives the VM.
     lasting: bool,
-    /// Where links for names that JSON cannot hold are made.
+    /// Where links are made for names that JSON cannot hold.
     run: PathBuf,
 }
 
-/// What the overlay of an ephemeral VM's disk is called.
+/// File name of the overlay of an ephemeral VM's disk.
 pub(in crate::vm) fn overlay_name(id: &str) -> String {
     format!("overlay-{id}.qcow2")
 }
@@ -89,7 +89,7 @@ impl Images {
         )
     }
 
-    /// Looks only: nothing is made or written down.
+    /// For dry runs: nothing is made or recorded.
     pub(in crate::vm) fn dry(raw: RawImages) -> Self {
         Self(
             Arc::new(Inner { folders: None, raw, held: Mutex::default(), links: AtomicU32::new(0) }),
@@ -102,8 +102,8 @@ impl Images {
         Self(Arc::clone(&self.0), GuestAccess::Reads)
     }
 
-    /// Looks at an image that exists and decides its format. The other files that it leads to must be in its own folder, or
-    /// be or lie in something of `allow`.
+    /// Inspects an existing image and decides its format. Other files that it refers to must be in its own folder, or be or be
+    /// below a path in `allow`.
     pub(in crate::vm) fn open(
         &self,
         file: &Path,
@@ -113,7 +113,7 @@ impl Images {
         self.open_with_hint(file, asked, allow, BackingError::hint)
     }
 
-    /// The same with another hint where the files that an image leads to are refused: not every command has `--allow-backing`.
+    /// The same with another hint if files that an image refers to are refused: not every command has `--allow-backing`.
     pub(in crate::vm) fn open_with_hint(
         &self,
         file: &Path,
@@ -124,7 +124,7 @@ impl Images {
         let size = image::look(file).map_err(from_image)?;
         let identity = ImageIdentity::of(file).map_err(from_image)?;
         let (format, virtual_size) = self.format(file, asked, &identity)?;
-        // what lies under it is only read: where nothing can be known of it, its header counts
+        // a backing file is opened read-only: if its history is unknown, its header is trusted
         let known = |open: &File, identity: &ImageIdentity, file: &Path| {
             self.was_raw(open, identity, file).unwrap_or(false).then_some(ImageFormat::Raw)
         };
@@ -139,7 +139,8 @@ impl Images {
         })
     }
 
-    /// Begins to make the image of a disk, if it is not there and a size is given: what is made can be written down before it has a name.
+    /// Starts to make the image of a disk, if it does not exist and a size is given: the new file can be journalled before it has a
+    /// name.
     pub(in crate::vm) fn begin(&self, disk: &DiskSpec, file: &Path) -> Result<Option<NewFile>, ChangeError> {
         if disk.size.is_none() || !is_missing(file) || self.0.folders.is_none() {
             return Ok(None);
@@ -148,7 +149,7 @@ impl Images {
         image::begin(file).map(Some).map_err(ChangeError::hinted(CreateError::hint))
     }
 
-    /// The image of a disk: what is there, or the new one that [`Self::begin`] has begun. Tells which file was made.
+    /// The image of a disk: the existing one, or the new one from [`Self::begin`]. Returns which file was made.
     pub(in crate::vm) fn open_disk(
         &self,
         disk: &DiskSpec,
@@ -186,7 +187,7 @@ impl Images {
         }
     }
 
-    /// An image that is there, of which a size was said: it is made as large if it is to grow, and otherwise what it is is told.
+    /// An existing image with a requested size: it is grown if needed; otherwise its real size is reported.
     fn fitted(&self, opened: Opened, disk: &DiskSpec, access: Access) -> Result<Opened, ChangeError> {
         let wanted = disk.size.map(|size| size.bytes().next_multiple_of(image::SECTOR));
         let (Some(wanted), Some(now), Some(_)) = (wanted, opened.size_bytes, &self.0.folders) else {
@@ -209,7 +210,7 @@ impl Images {
             }
             std::cmp::Ordering::Less => {}
         }
-        // an overlay is made as large as it is to be
+        // an overlay is made with its final size
         if access == Access::Disk {
             let qemu_img = programs::qemu_img(&SearchPath::from_env())
                 .map_err(ChangeError::hinted(ProgramError::hint))?;
@@ -232,14 +233,14 @@ impl Images {
         }
     }
 
-    /// Makes an overlay over an image, which then is only read.
+    /// Makes an overlay over an image, which is read-only from then on.
     pub(in crate::vm) fn overlay(&self, opened: &Opened, id: &str) -> Result<Opened, ChangeError> {
         let Some(folders) = &self.0.folders else { return Ok(opened.clone()) };
         let path = folders.state.path().join(overlay_name(id));
         let qemu_img =
             programs::qemu_img(&SearchPath::from_env()).map_err(ChangeError::hinted(ProgramError::hint))?;
         let below = &opened.image;
-        // qemu-img would follow what the image names
+        // qemu-img would open the files that the image names
         if opened.size_bytes.is_none() && !below.is_alone() {
             let message = format!("{} does not tell how large it is", opened.shown);
             return Err(ChangeError::unsupported(message).hint("`qemu-img convert` makes one image of it"));
@@ -255,7 +256,7 @@ impl Images {
     }
 }
 
-/// What a dry run tells of an image that would be made.
+/// For a dry run: an image that would be made.
 fn not_made(disk: &DiskSpec, file: &Path, size: Size) -> Opened {
     Opened {
         image: Image::alone(file, disk.format.unwrap_or_else(|| format_for_new(file))),

@@ -1,5 +1,5 @@
-//! The books of one VM: what is plugged, forwarded, reserved. Only the owner task writes them;
-//! every question that they can answer costs no round trip to QEMU.
+//! The inventory of one VM: its devices, forwards and reservations. Only the owner task changes it; a query that it can answer
+//! needs no round trip to QEMU.
 
 mod entry;
 
@@ -16,10 +16,10 @@ use super::status::Published;
 use crate::vm::error::{ChangeError, ErrorKind};
 pub use entry::{Bound, DiskFacts, Entry, Kind, NicFacts, Phase};
 
-/// How many letters of an id may be wrong for it to be recognised.
+/// How many letters of an id may differ for a suggestion.
 const ALIKE: usize = 1;
 
-/// The network cards among devices: the one from the start, then the others in the order of their ids.
+/// The network cards among devices: the first one from the start, then the others in the order of their ids.
 pub(in crate::vm) fn cards_first<'a>(
     devices: impl Iterator<Item = &'a Entry> + Clone,
 ) -> impl Iterator<Item = (&'a Entry, &'a NicFacts)> {
@@ -32,32 +32,32 @@ pub(in crate::vm) fn cards_first<'a>(
     of(true).chain(of(false))
 }
 
-/// The books.
+/// The inventory.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    /// Which are kept for vmrun's own.
+    /// Ids that are reserved for vmrun's own devices.
     ids: &'static Ids,
-    /// What QEMU does, from its events.
+    /// QEMU's run state, from its events.
     pub run_state: RunState,
-    /// Why it is in this state, where that is not obvious.
+    /// The reason of that state, where it is not obvious.
     pub reason: Option<String>,
     devices: BTreeMap<DeviceId, Entry>,
     /// Forwards in the order they were made.
     pub forwards: Vec<Bound>,
-    /// The account of slots.
+    /// The slots and what is in them.
     pub slots: Slots,
-    /// Devices without an id of their own in QEMU, by the one that they have here, with their path in QEMU's object tree.
+    /// Devices without an id in QEMU: the id here, and the path in QEMU's object tree.
     pub anonymous: BTreeMap<String, String>,
-    /// Below which number those of a prefix are used up.
+    /// The lowest unused number of each prefix.
     counters: BTreeMap<&'static str, u32>,
-    /// Prefix and number of the ids that were made for devices on their way in.
+    /// Prefix and number of ids that were generated for devices that are being added.
     automatic: BTreeMap<DeviceId, (&'static str, u32)>,
     /// The highest number of a medium that QEMU has, or had.
     media: u32,
 }
 
 impl Inventory {
-    /// Empty books.
+    /// An empty inventory.
     pub fn new(machine: &Machine, slots: Slots) -> Self {
         Self {
             ids: machine.ids(),
@@ -83,28 +83,28 @@ impl Inventory {
         self.devices.values().find(|entry| entry.id.as_str() == id)
     }
 
-    /// One device, to be changed.
+    /// One device, mutable.
     pub fn device_mut(&mut self, id: &str) -> Option<&mut Entry> {
         self.devices.values_mut().find(|entry| entry.id.as_str() == id)
     }
 
-    /// Books a device; its id must be free (see [`Self::free_id`]).
+    /// Adds a device; its id must be free (see [`Self::free_id`]).
     pub fn insert(&mut self, entry: Entry) {
         self.devices.insert(entry.id.clone(), entry);
     }
 
-    /// A name for the block nodes of another medium, which no other has or had.
+    /// A new, unused name for the block nodes of a medium.
     pub fn next_medium(&mut self) -> String {
         self.media = self.media.saturating_add(1);
         medium_node(self.media)
     }
 
-    /// Takes note of the block nodes that QEMU has.
+    /// Records the names of the block nodes that QEMU has.
     pub fn note_nodes<'a>(&mut self, nodes: impl Iterator<Item = &'a str>) {
         self.media = nodes.filter_map(medium_number).fold(self.media, u32::max);
     }
 
-    /// A device on its way in is there: nobody else gets its id any more. None if it was not on its way in.
+    /// Commits a device that was being added: its id is not reused any more. `None` if it was not being added.
     pub fn commit(&mut self, id: &str) -> Option<&Entry> {
         let key = self.device(id).filter(|entry| entry.phase == Phase::Adding)?.id.clone();
         if let Some((prefix, number)) = self.automatic.remove(&key) {
@@ -116,7 +116,7 @@ impl Inventory {
         Some(entry)
     }
 
-    /// Strikes a device off and frees its slot.
+    /// Removes a device and frees its slot.
     pub fn remove(&mut self, id: &str) -> Option<Entry> {
         let key = self.device(id)?.id.clone();
         self.slots.release(id);
@@ -132,7 +132,7 @@ impl Inventory {
         })
     }
 
-    /// A disk's medium has this many bytes now.
+    /// Sets the size of a disk's medium in bytes.
     pub fn set_size(&mut self, node: &str, size_bytes: u64) {
         for entry in self.devices.values_mut() {
             if let Kind::Disk(facts) = &mut entry.kind
@@ -143,8 +143,8 @@ impl Inventory {
         }
     }
 
-    /// The id asked for if it is free, else the next free one of `prefix`. Numbers of devices that were there are not used
-    /// twice, so that a script cannot mistake a new device for one that it has removed.
+    /// The requested id if it is free, else the next free one of `prefix`. Numbers of removed devices are not reused, so that a
+    /// script cannot mistake a new device for a removed one.
     pub fn free_id(
         &mut self,
         wanted: Option<DeviceId>,
@@ -178,9 +178,8 @@ impl Inventory {
         self.ids.is_reserved(id.as_str()) || self.devices.contains_key(id)
     }
 
-    /// Takes in what was found in QEMU and is not known yet; what is known stays as it is (but for the limits of disks), since it
-    /// may be on its way in or out.
-    /// `forwards_went`: forwards that were not found are gone.
+    /// Adds what was found in QEMU and is not known yet. Known devices stay as they are (except for the limits of disks), since
+    /// they may be being added or removed. `remove_missing_forwards`: removes forwards that were not found.
     pub fn take_in(&mut self, found: Self, remove_missing_forwards: bool) {
         self.media = self.media.max(found.media);
         for (id, entry) in found.devices {
@@ -205,18 +204,18 @@ impl Inventory {
         }
     }
 
-    /// How QEMU is told of a device.
+    /// QEMU's name of a device.
     pub fn qemu_name<'a>(&'a self, id: &'a str) -> &'a str {
         self.anonymous.get(id).map_or(id, String::as_str)
     }
 
-    /// Ids of the devices that are neither on their way in nor out.
+    /// Ids of the devices that are not being added or removed.
     pub fn present_ids(&self) -> Vec<DeviceId> {
         self.devices().filter(|entry| entry.phase == Phase::Present).map(|entry| entry.id.clone()).collect()
     }
 
-    /// Takes in what was found in a VM that others change, too, without telling. `settled`: what was there when the look began; of
-    /// that, what was not found is gone.
+    /// Replaces the inventory of a VM that can change from outside. `present`: the devices at the start of the look; those of them
+    /// that were not found are removed.
     pub fn renew(&mut self, found: Self, present: &[DeviceId]) {
         let is_gone = |entry: &Entry| {
             entry.phase == Phase::Present
@@ -226,7 +225,7 @@ impl Inventory {
         self.devices.retain(|_, entry| !is_gone(entry));
         self.slots = found.slots.clone();
         for entry in self.devices.values_mut() {
-            // what is on its way in has its place already
+            // a device that is being added has its slot reserved already
             match (&entry.slot, self.slots.slot_of(entry.id.as_str())) {
                 (Some(slot), None) => self.slots.restore(slot, entry.id.as_str()),
                 (_, Some(slot)) => entry.slot = Some(slot.to_owned()),
@@ -239,7 +238,7 @@ impl Inventory {
             if let (Kind::Disk(now), Some(Entry { kind: Kind::Disk(known), .. })) =
                 (&entry.kind, self.devices.get_mut(id))
             {
-                // somebody else may have changed the medium
+                // the medium may have been changed from outside
                 if known.foreign {
                     known.clone_from(now);
                 }
@@ -248,7 +247,7 @@ impl Inventory {
         self.take_in(found, true);
     }
 
-    /// The disk or stick that uses this image already.
+    /// The disk or stick that uses this image.
     fn user_of_image(&self, identity: FileId) -> Option<&DeviceId> {
         self.devices.values().find_map(|entry| match &entry.kind {
             Kind::Disk(DiskFacts { identity: used, .. }) | Kind::Usb { identity: used, .. } => {
@@ -258,7 +257,7 @@ impl Inventory {
         })
     }
 
-    /// The network cards, in the order in which people think of them: the one from the start first.
+    /// The network cards, the first one from the start first.
     pub fn nics(&self) -> impl Iterator<Item = (&Entry, &NicFacts)> {
         cards_first(self.devices())
     }
@@ -268,14 +267,14 @@ impl Inventory {
         self.nics().filter_map(|(entry, nic)| Some((entry.id.to_string(), nic.user()?.subnet()))).collect()
     }
 
-    /// The back-end that a forward is hung on: of the first card with user networking that is to stay.
+    /// The back-end for new forwards: that of the first card with user networking that is not being removed.
     pub fn user_netdev(&self) -> Option<&str> {
         self.nics()
             .find(|(entry, nic)| entry.phase == Phase::Present && nic.user().is_some())
             .map(|(_, nic)| nic.netdev.as_str())
     }
 
-    /// The back-end of the card that is named for a forward.
+    /// The back-end of the card that a forward names.
     pub fn user_netdev_of(&self, id: &str) -> Result<&str, ChangeError> {
         let is_nic = |entry: &Entry| matches!(entry.kind, Kind::Nic(_));
         let Some((entry, nic)) = self.nics().find(|(entry, _)| entry.id.as_str() == id) else {
@@ -294,18 +293,18 @@ impl Inventory {
         Err(ChangeError::new(kind, format!("network card '{id}' is {state}")))
     }
 
-    /// The forwards that somebody has asked for.
+    /// The forwards that a client has requested.
     pub fn requested_forwards(&self) -> impl Iterator<Item = &Bound> {
         self.forwards.iter().filter(|bound| !bound.is_probe())
     }
 
-    /// A forward as people are told of it.
+    /// A forward as `status` shows it.
     pub fn published(&self, bound: &Bound) -> Published {
         let nic = self.nics().find(|(_, nic)| nic.netdev == bound.netdev);
         Published { forward: bound.forward, nic: nic.map(|(entry, _)| entry.id.to_string()) }
     }
 
-    /// There is no such device; with what was probably meant instead.
+    /// The error for an unknown device, with a similar id as a suggestion.
     pub fn no_such(&self, what: &str, id: &str, fits: impl Fn(&Entry) -> bool) -> ChangeError {
         let alike = |entry: &Entry| strsim::damerau_levenshtein(entry.id.as_str(), id);
         let all: Vec<&Entry> = self.devices().filter(|entry| fits(entry)).collect();
@@ -328,7 +327,7 @@ impl Inventory {
         Err(ChangeError::new(ErrorKind::AlreadyThere { id: user.to_string() }, message))
     }
 
-    /// The forward that a new one would collide with.
+    /// The forward that a new one would conflict with.
     pub fn conflicting_forward(&self, forward: &Forward) -> Option<&Forward> {
         self.forwards.iter().map(|bound| &bound.forward).find(|other| other.conflicts(forward))
     }

@@ -1,5 +1,5 @@
-//! What is half-done: written to the run directory before a change that could leave something behind, so that a supervisor that
-//! takes over after a `kill -9` can finish it or take it back. And what a new supervisor cannot ask QEMU for.
+//! The journal of unfinished changes: written to the run directory before a change that could leave something behind, so that a
+//! takeover after a `kill -9` can finish it or roll it back. It also has what a new supervisor cannot ask QEMU for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use super::inventory::NicFacts;
 use super::opened::ImageNodes;
 use crate::vm::error::ChangeError;
 
-/// The file in the run directory; not there while there is nothing to tell.
+/// The file in the run directory; it exists only if the journal is not empty.
 const FILE: &str = names::PENDING;
 
-/// What was half-done when a supervisor died.
+/// The changes that were unfinished when a supervisor died.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vm) struct Pending {
     /// Devices with an image that are being added, by id; with the image if the change makes it.
@@ -29,36 +29,37 @@ pub(in crate::vm) struct Pending {
     /// Devices that the guest has been asked to release.
     #[serde(default)]
     pub(in crate::vm) removing: BTreeSet<String>,
-    /// A snapshot, or the saving of the whole VM.
+    /// A snapshot, or a save of the whole VM.
     #[serde(default)]
     pub(in crate::vm) job: Option<Job>,
-    /// Network cards, as far as QEMU does not tell of them: those that were plugged, and those whose cable was ever pulled.
+    /// What QEMU does not report of network cards: of those that were plugged, and those whose cable was ever pulled.
     #[serde(default)]
     pub(in crate::vm) cards: Cards,
-    /// Images that were opened since the start, by the names of their block nodes: which file each is, whatever its name leads to now.
+    /// Images that were opened since the start, by the names of their block nodes: the identity of each file, whatever its name
+    /// refers to now.
     #[serde(default)]
     pub(in crate::vm) images: ImageNodes,
 }
 
-/// What QEMU does not tell of network cards, by id.
+/// What QEMU does not report of network cards, by id.
 pub(in crate::vm) type Cards = BTreeMap<String, Card>;
 
-/// Something during which nothing else is changed.
+/// An operation that excludes other changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vm) struct Job {
-    /// For people.
+    /// Its name for display.
     pub(in crate::vm) what: String,
-    /// The guest ran before it.
+    /// The guest was running before it.
     pub(in crate::vm) resume: bool,
-    /// What the VM is being saved to.
+    /// The file that the VM is saved to.
     #[serde(with = "crate::spec::fields::optional_path", default)]
     pub(in crate::vm) file: Option<PathBuf>,
-    /// That file while it is not whole, under another name: see [`remove_parts`].
+    /// The temporary name of that file while it is incomplete: see [`remove_parts`].
     #[serde(default)]
     pub(in crate::vm) part: Option<MadeFile>,
 }
 
-/// Versions before this one wrote down paths only: what is there now may be anybody's.
+/// Versions before this one recorded only paths: the file there now may be another one.
 fn known_files<'de, D>(deserializer: D) -> Result<BTreeMap<String, Option<MadeFile>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -68,7 +69,7 @@ where
 }
 
 impl Job {
-    /// Removes the file that is not whole.
+    /// Removes the incomplete file.
     pub(in crate::vm) fn remove_part(&self) {
         if let (Some(file), Some(part)) = (&self.file, &self.part) {
             remove_parts(file, part);
@@ -76,10 +77,10 @@ impl Job {
     }
 }
 
-/// What QEMU does not tell of a network card.
+/// What QEMU does not report of a network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vm) struct Card {
-    /// What it is connected to: QEMU only knows the number of a descriptor that it was given.
+    /// Its network: QEMU knows only the number of a descriptor that it was given.
     pub(in crate::vm) network: Option<Networking>,
     /// The host's interface.
     pub(in crate::vm) interface: Option<String>,
@@ -94,7 +95,7 @@ impl From<&NicFacts> for Card {
 }
 
 impl Card {
-    /// Adds to what QEMU says of the card.
+    /// Adds this to QEMU's facts of the card.
     pub(in crate::vm) fn complete(&self, nic: &mut NicFacts) {
         nic.network = nic.network.take().or_else(|| self.network.clone());
         nic.interface = nic.interface.take().or_else(|| self.interface.clone());
@@ -103,18 +104,18 @@ impl Card {
 }
 
 impl Pending {
-    /// What the file says; nothing if it is not there or makes no sense.
+    /// The content of the file; empty if it does not exist or is invalid.
     pub(in crate::vm) fn read(run: &RunDir) -> Self {
         run.read(FILE).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// Removes the files that were being made, of a VM that is dead.
+    /// Removes the files that a dead VM was making.
     pub(in crate::vm) fn remove_made(&self) {
         self.adding.values().flatten().for_each(MadeFile::remove);
         self.job.iter().for_each(Job::remove_part);
     }
 
-    /// Writes the file, or removes it. What is over, and stays in it, is looked at by whoever takes the VM over.
+    /// Writes the file, or removes it. A takeover checks entries of finished changes that are still in it.
     pub(in crate::vm) fn write(&self, run: &RunDir) {
         if let Err(error) = self.try_write(run) {
             log::warn!("what is half-done could not be written down: {error}");
@@ -143,17 +144,17 @@ impl Journal {
         Self { run, pending }
     }
 
-    /// A device with an image is about to be added; `made`: the change makes the image.
+    /// Records that a device with an image is about to be added; `made`: the change makes the image.
     ///
     /// # Errors
-    /// It cannot be written down, and must not begin. So of all that is about to be done.
+    /// It cannot be written, and the change must not start. The same holds for all records of planned changes.
     pub(in crate::vm) fn adding(&mut self, id: &str, made: Option<&MadeFile>) -> Result<(), ChangeError> {
         self.first(|pending| {
             pending.adding.insert(id.to_owned(), made.cloned());
         })
     }
 
-    /// A device is about to be removed.
+    /// Records that a device is about to be removed.
     pub(in crate::vm) fn removing(&mut self, id: &str) -> Result<(), ChangeError> {
         match self.pending.removing.contains(id) {
             true => Ok(()),
@@ -163,12 +164,12 @@ impl Journal {
         }
     }
 
-    /// A job is about to begin.
+    /// Records that a job is about to start.
     pub(in crate::vm) fn job(&mut self, job: Job) -> Result<(), ChangeError> {
         self.first(|pending| pending.job = Some(job))
     }
 
-    /// The file that the job makes has been made, and gets its name now.
+    /// Records that the job's file is complete and gets its final name now.
     pub(in crate::vm) fn job_makes(&mut self, part: &MadeFile) -> Result<(), ChangeError> {
         self.first(|pending| {
             if let Some(job) = &mut pending.job {
@@ -177,13 +178,13 @@ impl Journal {
         })
     }
 
-    /// The job has ended.
+    /// Records that the job has ended.
     pub(in crate::vm) fn job_ended(&mut self) {
         self.pending.job = None;
         self.write();
     }
 
-    /// A network card is about to be added, or its cable to be pulled or plugged.
+    /// Records that a network card is about to be added, or its cable to be pulled or plugged.
     pub(in crate::vm) fn card(&mut self, id: &str, nic: &NicFacts) -> Result<(), ChangeError> {
         let card = Card::from(nic);
         match self.pending.cards.get(id) == Some(&card) {
@@ -194,43 +195,43 @@ impl Journal {
         }
     }
 
-    /// A network card is as this now.
+    /// Records the present state of a network card.
     pub(in crate::vm) fn card_is(&mut self, id: &str, nic: &NicFacts) {
         self.pending.cards.insert(id.to_owned(), nic.into());
         self.write();
     }
 
-    /// A network card is gone.
+    /// Records that a network card is gone.
     pub(in crate::vm) fn card_gone(&mut self, id: &str) {
         if self.pending.cards.remove(id).is_some() {
             self.write();
         }
     }
 
-    /// An image has been opened.
+    /// Records that an image was opened.
     pub(in crate::vm) fn opened(&mut self, node: &str, image: Image) {
         self.pending.images.insert(node.to_owned(), image);
         self.write();
     }
 
-    /// An image has been closed.
+    /// Records that an image was closed.
     pub(in crate::vm) fn closed(&mut self, node: &str) {
         if self.pending.images.remove(node).is_some() {
             self.write();
         }
     }
 
-    /// All of it.
+    /// The whole journal.
     pub(in crate::vm) fn pending(&self) -> &Pending {
         &self.pending
     }
 
-    /// What QEMU does not tell of the network cards.
+    /// What QEMU does not report of the network cards.
     pub(in crate::vm) fn cards(&self) -> &Cards {
         &self.pending.cards
     }
 
-    /// Whatever was half-done with a device is done, or undone.
+    /// A change of a device is finished, or rolled back.
     pub(in crate::vm) fn finished(&mut self, id: &str) {
         let added = self.pending.adding.remove(id).is_some();
         let removed = self.pending.removing.remove(id);
@@ -243,7 +244,7 @@ impl Journal {
         self.pending.write(&self.run);
     }
 
-    /// Writes down what is about to be done; if that fails, the journal is as before.
+    /// Writes a planned change; if that fails, the journal is as before.
     fn first(&mut self, note: impl FnOnce(&mut Pending)) -> Result<(), ChangeError> {
         let mut pending = self.pending.clone();
         note(&mut pending);
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(pending.job.unwrap().part, None);
     }
 
-    /// In the moment between the death of a supervisor and the takeover.
+    /// between the death of a supervisor and the takeover
     #[test]
     fn only_what_was_made_is_removed_whatever_has_its_name() {
         let root = tempfile::tempdir().unwrap();
@@ -298,7 +299,7 @@ mod tests {
         serde_json::from_slice::<Pending>(&text).unwrap().remove_made();
         assert!(at("disk").exists() && at("disk.moved").exists() && !at("other").exists());
         assert!(at("vm.part").exists());
-        // unfinished as well: its first name
+        // unfinished as well: its temporary name
         std::fs::rename(at("vm.part.moved"), at("vm.part0")).unwrap();
         pending.remove_made();
         assert!(at("vm.part").exists() && !at("vm.part0").exists());

@@ -1,4 +1,4 @@
-//! What is known of a VM: its inventory, its images, its cached status, what is kept on disk of its changes and of its end.
+//! The state of a VM: its inventory, its images, its cached status, its files on disk about changes and its end.
 
 pub(in crate::vm) mod facts;
 pub(in crate::vm) mod images;

@@ -1,4 +1,4 @@
-//! The network cards that a VM has from the start, as the inventory has them.
+//! The inventory's entries of the network cards from the start.
 
 use crate::qemu::{Machine, ids, io};
 use crate::spec::{DeviceId, Networking, NicModel, VmSpec};

@@ -1,4 +1,5 @@
-//! Which files QEMU has open, and which of them a name that it tells means: the kernel is asked. A name may lead to another file by now.
+//! Which files QEMU has open, and which of them a name in its answers refers to. The kernel is asked, since a name may refer to
+//! another file by now.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,12 @@ use crate::host::image::file_id;
 use crate::host::open_files::held_by;
 use crate::spec::FileId;
 
-/// What a process has open.
+/// The open files of a process.
 #[derive(Debug)]
 pub(in crate::vm) struct OpenFiles {
-    /// By device and inode, a way to the file itself whatever has its name now. None: the kernel does not say.
+    /// By device and inode: a path to the open file itself, whatever has its name now. `None`: the kernel does not show them.
     held: Option<HashMap<FileId, PathBuf>>,
-    /// What relative names start from.
+    /// The folder that relative names refer to.
     working_directory: PathBuf,
 }
 
@@ -28,7 +29,7 @@ impl OpenFiles {
         }
     }
 
-    /// A way to an open file.
+    /// A path to an open file.
     pub(in crate::vm) fn way_to(&self, id: FileId) -> Option<&Path> {
         self.held.as_ref()?.get(&id).map(PathBuf::as_path)
     }
@@ -38,7 +39,8 @@ impl OpenFiles {
         self.held.as_ref().is_none_or(|held| held.contains_key(&id))
     }
 
-    /// Which file has this name of the process's, if that is one that it has open: else it has opened another one under it.
+    /// The identity of the file with this name in the process's view, if the process has it open; otherwise it has opened another
+    /// file under that name.
     pub(in crate::vm) fn named(&self, name: &str) -> Option<FileId> {
         let facts = std::fs::metadata(self.working_directory.join(name)).ok()?;
         Some(file_id(&facts)).filter(|id| self.may_have(*id))
@@ -69,7 +71,7 @@ mod tests {
         assert_eq!(fs::read(open.way_to(id).unwrap()).unwrap(), b"the disk");
         drop(file);
         assert!(!of_this_process().may_have(id));
-        // what cannot be asked is believed
+        // unknown: accept the name
         let unknown = OpenFiles { held: None, ..open };
         assert!(unknown.may_have(id) && unknown.named(name).is_some_and(|other| other != id));
     }

@@ -1,5 +1,5 @@
-//! What QEMU has open is held against what it may have, before the guest runs or can use it. How QEMU reads a name is not for us to
-//! foretell: it is asked for its block nodes, and the kernel for its files.
+//! Checks what QEMU has opened against what it may open, before the guest runs or can use it. vmrun does not predict how QEMU
+//! resolves a name: it asks QEMU for its block nodes, and the kernel for its files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,7 +21,7 @@ use crate::vm::error::ChangeError;
 /// Images by the names of their block nodes.
 pub(in crate::vm) type ImageNodes = BTreeMap<String, Image>;
 
-/// The images that vmrun has given to QEMU, by the names of their nodes: those from the start, and those that came since.
+/// The images that vmrun has passed to QEMU, by the names of their nodes: those from the start, and those added since.
 pub(in crate::vm) fn images_of(spec: &VmSpec, since: &ImageNodes) -> ImageNodes {
     let first = spec.disks.iter().map(|disk| (disk.id.to_string(), disk.image.clone()));
     let mut images: ImageNodes = first.collect();
@@ -29,7 +29,7 @@ pub(in crate::vm) fn images_of(spec: &VmSpec, since: &ImageNodes) -> ImageNodes 
     images
 }
 
-/// The process whose files QEMU's are.
+/// QEMU's process id.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vm) struct Files(Pid);
 
@@ -38,17 +38,17 @@ impl Files {
         Self(Pid::from_raw(pid))
     }
 
-    /// Its working directory: what relative names are relative to.
+    /// Its working directory, which relative names refer to.
     pub(in crate::vm) fn folder(self) -> PathBuf {
         std::fs::read_link(format!("/proc/{}/cwd", self.0)).unwrap_or_default()
     }
 
-    /// What it has open, to ask for one of them.
+    /// The open files, for queries.
     pub(in crate::vm) fn open(self) -> OpenFiles {
         OpenFiles::of(self.0.as_raw())
     }
 
-    /// What it has open; none if that is a secret (QEMU's program has capabilities of its own, say).
+    /// Its open files; `None` if they are hidden (for example because QEMU's program has capabilities).
     pub(in crate::vm) fn held(self) -> io::Result<Option<Vec<Held>>> {
         match held_by("/proc".as_ref(), self.0) {
             Ok(held) => Ok(Some(held)),
@@ -61,13 +61,13 @@ impl Files {
     }
 }
 
-/// Which file each node with a file was opened as.
+/// The file that each node with a file has open.
 pub(in crate::vm) fn identities(images: &ImageNodes) -> BTreeMap<String, FileId> {
     let files = images.iter().flat_map(|(name, image)| block::file_nodes(name, image));
     files.filter_map(|(node, file)| Some((node, file.identity?))).collect()
 }
 
-/// Looks whether QEMU has opened these images, each file of them, and nothing else for their sake.
+/// Checks that QEMU has opened these images, each file of them, and nothing else with them.
 pub(in crate::vm) async fn check(
     session: &Session,
     files: Files,
@@ -78,7 +78,7 @@ pub(in crate::vm) async fn check(
     }
     let commands = [
         Command::new("query-named-block-nodes", json!({ "flat": true })),
-        // of all that QEMU tells, only this has the nodes that a driver has opened by itself beside the node that it did it for
+        // only this query also lists the nodes that a driver has opened by itself, with their parents
         Command::new("x-debug-query-block-graph", Value::Null),
     ];
     let [nodes, graph] = session.submit_all(&commands).try_into().map_err(|_| ChangeError::not_running())?;
@@ -105,11 +105,11 @@ struct Expected {
     id: FileId,
 }
 
-/// The nodes, and which lies under which.
+/// The nodes, with their parents and children.
 struct Graph<'a> {
     /// Driver and file, by name.
     nodes: BTreeMap<&'a str, (&'a str, &'a str)>,
-    /// None if QEMU does not tell.
+    /// `None` if QEMU does not report it.
     below: Option<BTreeMap<&'a str, Vec<&'a str>>>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Graph<'a> {
         Self { nodes: list(nodes).filter_map(node).collect(), below: graph.map(below) }
     }
 
-    /// The files that QEMU must have open for the images; an error if there are nodes that must not be.
+    /// The files that QEMU must have open for the images; an error if there are nodes that must not exist.
     fn compare(&self, images: &ImageNodes) -> Result<Vec<Expected>, ChangeError> {
         let mut expected = Vec::new();
         for (name, image) in images {
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
         Ok(expected)
     }
 
-    /// All nodes under one, and itself.
+    /// All nodes below one, and itself.
     fn under<'b>(&'b self, name: &'b str, image: &Image) -> Result<BTreeSet<&'b str>, ChangeError> {
         let mut found = BTreeSet::new();
         let Some(below) = &self.below else {
@@ -166,7 +166,7 @@ impl<'a> Graph<'a> {
         Ok(found)
     }
 
-    /// The file of a node that a driver has made by itself: it must be one of the image's parts.
+    /// The file of a node that a driver has made by itself: it must be a part of the image.
     fn extent(&self, image: &Image, node: &str) -> Result<Expected, ChangeError> {
         let (driver, file) = self.nodes.get(node).copied().unwrap_or_default();
         let path = PathBuf::from(file);
@@ -188,7 +188,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The nodes under each node, by name, from QEMU's graph with numbers.
+/// The children of each node, by name, from QEMU's graph with numbers.
 fn below<'a>(graph: &'a Value) -> BTreeMap<&'a str, Vec<&'a str>> {
     let named = |node: &'a Value| Some((node["id"].as_u64()?, node["name"].as_str()?));
     let names: BTreeMap<u64, &str> = list(&graph["nodes"]).filter_map(named).collect();
@@ -202,7 +202,7 @@ fn below<'a>(graph: &'a Value) -> BTreeMap<&'a str, Vec<&'a str>> {
     below
 }
 
-/// Each file must be open as often as there are nodes with it, and still be where it was.
+/// Each file must be open as often as there are nodes for it, and still have its name.
 fn compare(expected: &[Expected], held: &[Held]) -> Result<(), ChangeError> {
     for Expected { path, id } in expected {
         let wanted = expected.iter().filter(|other| other.id == *id).count();

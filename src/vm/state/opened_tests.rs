@@ -1,4 +1,4 @@
-//! What QEMU says is compared, not what we would have it say.
+//! QEMU's answers are compared with what is expected, not the requested state.
 
 use super::*;
 use crate::spec::{HostFile, ImageFormat};
@@ -10,7 +10,7 @@ struct Case {
     edges: Vec<(u64, u64)>,
 }
 
-/// A vmdk with one part, as QEMU opens it.
+/// A vmdk with one extent, as QEMU opens it.
 fn vmdk() -> Case {
     let root = tempfile::tempdir().unwrap();
     let file = |name: &str| {
@@ -55,7 +55,7 @@ impl Case {
 fn what_a_driver_opens_by_itself_must_be_a_part_of_the_image() {
     let mut case = vmdk();
     case.node("#block1", "file", "part", Some(0));
-    // somebody else's
+    // a node of another image
     case.node("#block2", "file", "other", None);
     assert_eq!(case.compare(true), Ok(2));
     assert!(case.compare(false).unwrap_err().contains("does not tell"));
@@ -64,7 +64,7 @@ fn what_a_driver_opens_by_itself_must_be_a_part_of_the_image() {
         case.node("#block1", driver, file, Some(0));
         assert!(case.compare(true).unwrap_err().contains("which it may not"), "{driver} {file}");
     }
-    // however deep
+    // at any depth
     let mut case = vmdk();
     case.node("#block1", "file", "part", Some(0));
     case.node("#block2", "file", "other", Some(2));

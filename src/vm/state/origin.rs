@@ -1,4 +1,5 @@
-//! Where a VM comes from, which decides what is known of it: vmrun's own have a description, others' are what QEMU says that they are.
+//! Where a VM comes from, which decides what is known of it: vmrun's own have a description; of wrapped VMs only QEMU's answers are
+//! known.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use super::facts::Facts;
 /// Where a VM comes from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Origin {
-    /// vmrun has started it, from this description.
+    /// Started by vmrun, from this description.
     #[serde(rename = "spec")]
     Ours(Box<VmSpec>),
-    /// The user's own command line has started it, under `vmrun wrap`.
+    /// Started by the user's own command line, under `vmrun wrap`.
     #[serde(rename = "wrapped")]
     Wrapped(Wrapped),
 }
@@ -23,49 +24,50 @@ pub enum Origin {
 /// A VM that the user has put together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wrapped {
-    /// Its name, which vmrun has given it.
+    /// Its name in vmrun.
     pub name: VmName,
-    /// QEMU's seccomp sandbox is on, as the command line says.
+    /// QEMU's seccomp sandbox is on, from the command line.
     pub sandbox: bool,
-    /// QEMU's name of the architecture, of which it has more than vmrun: by the program's name until QEMU has been asked.
+    /// QEMU's name of the architecture: from the program's name until QEMU was asked.
     pub target: Target,
-    /// Ids of the devices that were there when vmrun first looked.
+    /// Ids of the devices at vmrun's first look.
     #[serde(default)]
     pub from_start: Vec<String>,
-    /// What QEMU said last; none before it was asked for the first time.
+    /// QEMU's last answers; `None` before the first look.
     #[serde(default)]
     pub seen: Option<Hardware>,
 }
 
-/// What QEMU says of a machine, besides its devices.
+/// What QEMU reports of a machine, besides its devices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hardware {
-    /// SMBIOS system UUID; none = QEMU was given none.
+    /// SMBIOS system UUID; `None` = not set.
     pub uuid: Option<Uuid>,
-    /// What vmrun takes the architecture for.
+    /// The architecture that vmrun treats it as.
     pub arch: Arch,
     /// The type of the machine.
     pub machine: String,
     /// Processors.
     pub cpus: u32,
-    /// Memory, plugged memory included.
+    /// Memory, including plugged memory.
     pub memory: Size,
-    /// What its first network card is connected to.
+    /// The network of the first network card.
     pub network: Network,
-    /// Address of the first network card.
+    /// MAC address of the first network card.
     pub mac: Option<String>,
-    /// Which file each block node has open, by its name: told by QEMU's descriptors, as long as the names in it were true.
+    /// The file that each block node has open, by name: identified through QEMU's descriptors while the names in its answers were
+    /// still true.
     #[serde(default)]
     pub files: BTreeMap<String, NodeFile>,
 }
 
-/// What the first network card of a wrapped VM is connected to.
+/// The network of the first network card of a wrapped VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// QEMU's user networking.
     User,
-    /// Something that vmrun knows nothing of.
+    /// Another network, which vmrun does not know.
     Other,
     /// There is no card.
     None,
@@ -74,14 +76,14 @@ pub enum Network {
 /// The file of a block node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFile {
-    /// As QEMU calls it.
+    /// Its path as QEMU reports it.
     pub name: String,
-    /// Which it is.
+    /// Its identity.
     pub id: FileId,
 }
 
 impl Network {
-    /// As the protocol has it.
+    /// The name in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -92,7 +94,7 @@ impl Network {
 }
 
 impl Origin {
-    /// The description; none of a VM that vmrun has not started.
+    /// The description; `None` for a VM that vmrun has not started.
     pub fn spec(&self) -> Option<&VmSpec> {
         match self {
             Self::Ours(spec) => Some(spec),
@@ -100,7 +102,7 @@ impl Origin {
         }
     }
 
-    /// What is known of a VM that the user has put together.
+    /// The facts of a VM that the user has put together.
     pub fn wrapped(&self) -> Option<&Wrapped> {
         match self {
             Self::Ours(_) => None,
@@ -125,7 +127,7 @@ impl Origin {
         }
     }
 
-    /// What its architecture is, or is taken for.
+    /// Its architecture, or the one that vmrun treats it as.
     pub fn arch(&self) -> Arch {
         match self {
             Self::Ours(spec) => spec.arch,
@@ -141,7 +143,7 @@ impl Origin {
         }
     }
 
-    /// SMBIOS system UUID; zero where it has none.
+    /// SMBIOS system UUID; nil if it has none.
     pub fn uuid(&self) -> Uuid {
         match self {
             Self::Ours(spec) => spec.uuid,
@@ -158,12 +160,12 @@ impl Origin {
         named.unwrap_or_else(|| self.arch().facts().machine)
     }
 
-    /// How vmrun's own devices are named and placed in it.
+    /// Names and slots of vmrun's own devices in it.
     pub fn layout(&self) -> Layout {
         self.spec().map(|spec| spec.layout).unwrap_or_default()
     }
 
-    /// Processors; 0 where QEMU was never asked.
+    /// Processors; 0 if QEMU was never asked.
     pub fn cpus(&self) -> u32 {
         self.spec().map(|spec| spec.cpus).or(self.seen().map(|seen| seen.cpus)).unwrap_or(0)
     }
@@ -182,7 +184,7 @@ impl Origin {
         }
     }
 
-    /// What the network card from the start is on, as the protocol has it.
+    /// The network of the first network card, as named in the protocol.
     pub fn networking(&self) -> String {
         match self {
             Self::Ours(spec) => spec.networking.without_options(),
@@ -192,7 +194,7 @@ impl Origin {
         }
     }
 
-    /// Address of the network card from the start; empty where there is none or it is not known.
+    /// MAC address of the first network card; empty if there is none or it is unknown.
     pub fn mac(&self) -> String {
         match self {
             Self::Ours(spec) => spec.mac.to_string(),
@@ -210,12 +212,12 @@ pub struct Description {
     /// Where it comes from.
     #[serde(flatten)]
     pub origin: Origin,
-    /// What was decided or found at its start.
+    /// What was decided or detected at its start.
     pub facts: Facts,
 }
 
-/// What is in the files. Versions before this one wrote a description for wrapped VMs, too, whose values meant nothing where QEMU had not
-/// been asked for them; the rest stood in the facts.
+/// The format in the files. Earlier versions wrote a description for wrapped VMs as well, with meaningless values where QEMU had
+/// not been asked; the rest was in the facts.
 #[derive(Deserialize)]
 struct Stored {
     #[serde(default)]
@@ -233,7 +235,7 @@ struct StoredFacts {
     wrapped: Option<OlderWrapped>,
 }
 
-/// The facts of a wrapped VM, as versions before this one wrote them.
+/// The facts of a wrapped VM in the format of earlier versions.
 #[derive(Deserialize)]
 struct OlderWrapped {
     target: Target,
@@ -318,9 +320,9 @@ mod tests {
         assert_eq!(origin.uuid().to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(origin.wrapped().unwrap().from_start, ["disk0"]);
         assert_eq!(facts.qemu_pid, 7);
-        // it was never looked at
+        // QEMU was never asked
         assert_eq!(read(0).origin.wrapped().unwrap().seen, None);
-        // what is written now is read again
+        // a new file is read back unchanged
         let again = serde_json::to_value(read(2)).unwrap();
         assert!(again.get("spec").is_none() && again["wrapped"]["name"] == "web", "{again}");
         assert_eq!(serde_json::from_value::<Description>(again).unwrap().origin, origin);

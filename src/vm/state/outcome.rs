@@ -1,5 +1,5 @@
-//! How a VM ended. QEMU's exit code is not evidence (it is 0 after a SIGTERM and after a guest's panic):
-//! the outcome is derived from QEMU's events and from what the supervisor itself did.
+//! How a VM ended. QEMU's exit code is not evidence (it is 0 after a SIGTERM and after a guest's panic): the outcome is derived
+//! from QEMU's events and from the supervisor's own actions.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::Arch;
 
-/// The last outcome, in the state directory.
+/// File name of the last outcome in the state directory.
 pub(in crate::vm) const OUTCOME_FILE: &str = "outcome.json";
 
-/// Which end it was.
+/// The kinds of end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// The guest switched itself off.
+    /// The guest powered off by itself.
     GuestOff,
-    /// The guest followed its agent's shutdown.
+    /// The guest powered off when its agent was asked.
     AskedAgent,
-    /// The guest followed the power button.
+    /// The guest powered off after the power button was pressed.
     AskedAcpi,
     /// QEMU was told to quit.
     Quit,
@@ -31,20 +31,20 @@ pub enum Ending {
     GuestReset,
     /// The guest's kernel panicked.
     Panicked,
-    /// Somebody else sent QEMU a signal on which it ends properly.
+    /// Another process sent QEMU a signal on which it ends properly.
     HostSignal,
-    /// QEMU crashed or was killed by somebody else.
+    /// QEMU crashed, or another process killed it.
     Crashed,
     /// The guest reset more often than allowed.
     TooManyResets,
-    /// The VM was saved to a file, from which it can go on.
+    /// The VM was saved to a file, from which it can be restored.
     Saved,
-    /// Nobody watched: the supervisor had died before.
+    /// Unknown: the supervisor had died before.
     Unknown,
 }
 
 impl Ending {
-    /// What `vmrun qemu` exits with.
+    /// The exit code of `vmrun qemu`.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::GuestOff | Self::AskedAgent | Self::AskedAcpi | Self::GuestReset | Self::Saved => 0,
@@ -56,25 +56,25 @@ impl Ending {
     }
 }
 
-/// How a VM ended, for people and programs.
+/// How a VM ended, as text and as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Which end it was.
+    /// The kind of end.
     pub ending: Ending,
-    /// What `vmrun qemu` exits with.
+    /// The exit code of `vmrun qemu`.
     pub exit_code: u8,
     /// One sentence.
     pub message: String,
-    /// Milliseconds from the request to the end, where somebody asked for it.
+    /// Milliseconds from the request to the end, if its end was requested.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after_ms: Option<u64>,
-    /// The last lines of QEMU's stderr, where it crashed.
+    /// The stderr tail of a QEMU that crashed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stderr: Option<String>,
 }
 
 impl Outcome {
-    /// Nobody watched.
+    /// The end without a supervisor.
     pub(in crate::vm) fn unknown(message: &str) -> Self {
         Self {
             ending: Ending::Unknown,
@@ -92,10 +92,10 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What is collected while a VM lives, to tell at its end how it ended.
+/// What is collected while a VM runs, to derive its outcome.
 #[derive(Debug, Default)]
 pub(in crate::vm) struct Evidence {
-    /// `reason` of the last SHUTDOWN event, if it is known, and whether the guest caused it.
+    /// `reason` of the last SHUTDOWN event, if known, and whether the guest caused it.
     shutdown: Option<(Option<ShutdownCause>, bool)>,
     panicked: bool,
     too_many_resets: bool,
@@ -103,15 +103,15 @@ pub(in crate::vm) struct Evidence {
     quit: bool,
     killed: bool,
     saved: Option<PathBuf>,
-    /// QEMU for this machine says nothing when the guest switches itself off: on riscv64, 7.2 ends where the guest asks for it.
+    /// QEMU for this machine sends no event when the guest powers off: on riscv64, 7.2 exits where the guest requests it.
     silent_power_off: bool,
-    /// The kernel has killed something of QEMU's control group for want of memory.
+    /// The kernel has killed a process of QEMU's control group for lack of memory.
     out_of_memory: bool,
-    /// From the first request to end the VM.
+    /// When the VM's end was first requested.
     requested: Option<tokio::time::Instant>,
 }
 
-/// By which way the guest was last asked to switch itself off.
+/// How the guest was last asked to shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::vm) enum ShutdownWay {
     Agent,
@@ -119,7 +119,7 @@ pub(in crate::vm) enum ShutdownWay {
 }
 
 impl Evidence {
-    /// Of a VM of this architecture.
+    /// For a VM of this architecture.
     pub(in crate::vm) fn of(arch: Arch) -> Self {
         Self { silent_power_off: arch.facts().silent_power_off, ..Self::default() }
     }
@@ -151,7 +151,7 @@ impl Evidence {
         self.too_many_resets
     }
 
-    /// The guest was kept after a panic and has been reset since.
+    /// The guest was kept after a panic and was reset since.
     pub(in crate::vm) fn reset(&mut self) {
         self.panicked = false;
     }
@@ -168,7 +168,7 @@ impl Evidence {
         self.quit = true;
     }
 
-    /// Its state is in this file: whatever ends QEMU now, nothing is lost.
+    /// The VM's state is in this file: whatever ends QEMU now, nothing is lost.
     pub(in crate::vm) fn saved(&mut self, file: PathBuf) {
         self.saved = Some(file);
     }
@@ -181,7 +181,7 @@ impl Evidence {
         self.killed = true;
     }
 
-    /// The verdict, once QEMU has ended with `exit` (unknown for an adopted QEMU, which is not a child).
+    /// The outcome, once QEMU has ended with `exit` (unknown for an adopted QEMU, which is not a child).
     pub(in crate::vm) fn outcome(&self, exit: Option<Exit>, stderr: String) -> Outcome {
         let ending = self.ending(exit);
         let after = self.requested.map(|since| since.elapsed());
@@ -230,7 +230,7 @@ impl Evidence {
         }
     }
 
-    /// The guest is off, because it was asked or by itself.
+    /// The guest powered off, by request or by itself.
     fn guest_off(&self) -> Ending {
         match self.asked {
             Some(ShutdownWay::Agent) => Ending::AskedAgent,

@@ -1,5 +1,5 @@
-//! What was in the VM from the start and what was plugged since, with the commands that did it: from these the same machine
-//! can be built again. Written to the run directory, for QEMU cannot be asked for it.
+//! Devices from the start and devices plugged since, with the commands that plugged them: an identical machine can be rebuilt from
+//! these. Written to the run directory, since QEMU cannot be asked for it.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::vm::error::{ChangeError, ErrorKind};
 /// The file in the run directory.
 const FILE: &str = names::PLUGGED;
 
-/// How the VM came to its devices.
+/// The record of the VM's devices.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::vm) struct Record {
-    /// Ids of what the command line has.
+    /// Ids of the devices on the command line.
     pub(in crate::vm) cold: Vec<String>,
-    /// What was plugged since, in that order.
+    /// Devices plugged since, in that order.
     pub(in crate::vm) hot: Vec<Hot>,
 }
 
-/// A device that was plugged.
+/// A plugged device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::vm) struct Hot {
     pub(in crate::vm) id: String,
@@ -45,14 +45,14 @@ pub(in crate::vm) struct Plugged {
 }
 
 impl Plugged {
-    /// Of a VM that starts.
+    /// For a VM that starts.
     pub(in crate::vm) fn new(run: Arc<RunDir>, record: Record) -> Self {
         let plugged = Self { run, record };
         plugged.write();
         plugged
     }
 
-    /// Of a VM that is taken over.
+    /// For a VM that is taken over.
     pub(in crate::vm) fn read(run: Arc<RunDir>) -> Self {
         let text = run.read(FILE).unwrap_or_default();
         Self { run, record: serde_json::from_slice(&text).unwrap_or_default() }
@@ -62,7 +62,7 @@ impl Plugged {
         steps.iter().map(|step| step.command.clone()).collect()
     }
 
-    /// What is written down.
+    /// The recorded content.
     pub(in crate::vm) fn record(&self) -> &Record {
         &self.record
     }
@@ -80,7 +80,7 @@ impl Plugged {
         }
     }
 
-    /// The record, if it is that of the machine as it is now.
+    /// The record, if it matches the present machine.
     pub(in crate::vm) fn of_now(&self, inventory: &Inventory) -> Result<Record, ChangeError> {
         let Record { cold, hot } = &self.record;
         let refused = |message: String| {
@@ -108,7 +108,7 @@ impl Plugged {
                 return refused(format!("CD-ROM drive '{id}' has another medium than at the start"));
             }
         }
-        // `--publish` leads to the first card with user networking, if that is from the start
+        // `--publish` applies to the first card with user networking, if that is from the start
         let is_cold = |id: &DeviceId| cold.iter().any(|cold| id.as_str() == cold);
         let first = inventory.nics().find(|(_, nic)| nic.user().is_some());
         let first = first.filter(|(entry, _)| is_cold(&entry.id)).map(|(_, nic)| nic.netdev.as_str());
@@ -136,7 +136,7 @@ impl Plugged {
     }
 }
 
-/// Adds what QEMU does not tell of disks: what was said of them at the start, or when they were plugged.
+/// Adds what QEMU does not report of disks: their options at the start, or when they were plugged.
 pub(in crate::vm) fn fill_options(
     inventory: &mut Inventory,
     machine: &Machine,
@@ -175,7 +175,7 @@ impl Record {
         arguments
     }
 
-    /// Of a machine that nothing has been plugged into yet.
+    /// For a machine without plugged devices.
     pub(in crate::vm) fn cold(inventory: &Inventory) -> Self {
         let cold = inventory.devices().map(|entry| entry.id.to_string()).collect();
         Self { cold, hot: Vec::new() }

@@ -1,5 +1,5 @@
-//! How much memory and how many processors a VM has now, which is not what it started with: memory and processors are plugged, a balloon takes
-//! memory away, and arguments behind `--` may say otherwise.
+//! The memory and processors that a VM has now. They differ from those at its start: memory and processors can be plugged, a
+//! balloon takes memory away, and arguments after `--` may override them.
 
 use qapi::qmp::{
     HotpluggableCPU, MemoryInfo, QmpCommand, query_balloon, query_hotpluggable_cpus,
@@ -10,7 +10,7 @@ use super::status::Status;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// What a VM has now, as QEMU tells it.
+/// The present resources, from QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
     /// Memory that the guest may use, in bytes.
@@ -20,7 +20,7 @@ pub struct Present {
 }
 
 impl Handle {
-    /// What the VM has now; none where that cannot differ from what it started with, and QEMU need not be asked.
+    /// The present resources; a value is `None` where it cannot differ from the start, and QEMU is not asked.
     ///
     /// # Errors
     /// The VM has ended.
@@ -28,7 +28,7 @@ impl Handle {
         if !may_differ(status) {
             return Ok(None);
         }
-        // not every machine has all of it
+        // not every machine supports all of them
         let memory = self.asked(query_memory_size_summary {}).await?.map(|memory| summary(&memory));
         let balloon = self.balloon_bytes().await?;
         let cpus = self.asked(query_hotpluggable_cpus {}).await?.map(|cpus| plugged_cpus(&cpus));
@@ -38,13 +38,13 @@ impl Handle {
         }))
     }
 
-    /// What a balloon leaves of the memory, in bytes; none without a balloon (`DeviceNotActive`).
+    /// The memory that a balloon leaves, in bytes; `None` without a balloon (`DeviceNotActive`).
     pub(in crate::vm) async fn balloon_bytes(&self) -> Result<Option<u64>, ChangeError> {
         let balloon = self.asked(query_balloon {}).await?;
         Ok(balloon.and_then(|balloon| u64::try_from(balloon.actual).ok()))
     }
 
-    /// An answer of QEMU's, if it has one.
+    /// QEMU's answer, if it has one.
     async fn asked<C: QmpCommand>(&self, query: C) -> Result<Option<C::Ok>, ChangeError> {
         match self.query(query).await.map_err(ChangeError::from) {
             Ok(answer) => Ok(Some(answer)),
@@ -65,12 +65,12 @@ fn may_differ(status: &Status) -> bool {
         || status.devices.iter().any(|entry| is_such(&entry.driver))
 }
 
-/// What was there from the start and what was plugged.
+/// Memory at the start and plugged memory.
 fn summary(memory: &MemoryInfo) -> u64 {
     memory.base_memory + memory.plugged_memory.unwrap_or(0)
 }
 
-/// Those that are there have a path; one entry may be several.
+/// Present processors have a path; one entry may stand for several.
 fn plugged_cpus(cpus: &[HotpluggableCPU]) -> u32 {
     let there = cpus.iter().filter(|cpu| cpu.qom_path.is_some());
     u32::try_from(there.map(|cpu| cpu.vcpus_count).sum::<i64>()).unwrap_or(u32::MAX)

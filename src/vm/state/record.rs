@@ -1,6 +1,6 @@
-//! What is kept of a VM after its end: what it was, how it ended, and the last output of its console.
+//! The record of a VM after its end: its description, its outcome, and the last output of its console.
 //!
-//! The record is there before the run directory goes: whoever finds neither was never told of a VM.
+//! The record is written before the run directory is removed: a client that finds neither knows that the VM never ran.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,22 +14,22 @@ use super::facts::Facts;
 use super::origin::{Description, Origin};
 use super::outcome::Outcome;
 
-/// How much of the console's last output is kept.
+/// How much of the console's last output is kept, in bytes.
 const CONSOLE: usize = 64 << 10;
 
 /// The record of one run of a VM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Which run.
+    /// Id of the run.
     pub run: RunId,
     /// When it ended, in milliseconds after the Unix epoch.
     pub ended_unix_ms: u64,
-    /// How long it ran, in milliseconds; none where nobody watched its end.
+    /// How long it ran, in milliseconds; `None` if no supervisor saw its end.
     #[serde(default)]
     pub ran_ms: Option<u64>,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What it was.
+    /// Its description.
     #[serde(flatten)]
     pub description: Description,
 }
@@ -45,7 +45,7 @@ impl RunRecord {
         now().saturating_sub(self.ended_unix_ms)
     }
 
-    /// The state directory; none for a VM that had one only while it ran.
+    /// The state directory; `None` if it was removed with the VM.
     pub fn state_directory(&self) -> Option<&Path> {
         (!self.description.facts.ephemeral).then_some(self.description.facts.state_directory.as_path())
     }
@@ -62,12 +62,12 @@ impl RunRecord {
         parse(&Records::existing(environment)?.read(run)?)
     }
 
-    /// The newest record of a name in a folder of running VMs.
+    /// The newest record of a VM name in a folder of running VMs.
     pub fn of_name(environment: &StoreEnvironment, root: &Path, name: &VmName) -> Option<Self> {
         Self::all(environment, root).into_iter().rfind(|record| record.name() == name)
     }
 
-    /// All records of VMs of one folder of running VMs, the newest last. What cannot be read is not among them.
+    /// All records of VMs of one folder of running VMs, the newest last. Unreadable ones are left out.
     pub fn all(environment: &StoreEnvironment, root: &Path) -> Vec<Self> {
         let Some(records) = Records::existing(environment) else { return Vec::new() };
         let runs = records.runs().unwrap_or_default();
@@ -77,7 +77,7 @@ impl RunRecord {
         all
     }
 
-    /// Removes it.
+    /// Removes the record.
     ///
     /// # Errors
     /// Of the file system.
@@ -86,8 +86,7 @@ impl RunRecord {
     }
 }
 
-/// Writes the record of a VM that has ended. One that cannot be written costs those who ask later their answer, and nobody else
-/// anything.
+/// Writes the record of a VM that has ended. A failure is only logged: it affects only those who ask for the record.
 pub(in crate::vm) fn write(
     origin: &Origin,
     facts: &Facts,
@@ -95,7 +94,7 @@ pub(in crate::vm) fn write(
     ran: Option<Duration>,
     console: &[u8],
 ) {
-    // it was started by a version that wrote no records, or its store cannot be used, which was said at its start
+    // started by a version without records, or with an unusable store, which was reported at its start
     let Some(run) = facts.run.clone() else { return };
     let record = RunRecord {
         run,

@@ -1,4 +1,4 @@
-//! What a VM does, as QEMU's events tell it.
+//! QEMU's run state, from its events.
 //!
 //! ```text
 //! starting ──cont──► running ◄──RESUME── paused | io-error | suspended | panicked
@@ -12,7 +12,7 @@ use std::fmt;
 use qapi::Enum;
 use serde::{Deserialize, Serialize};
 
-/// What QEMU does.
+/// QEMU's run state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
@@ -24,16 +24,16 @@ pub enum RunState {
     Paused,
     /// Stopped because a disk's host storage failed.
     IoError,
-    /// The guest sleeps.
+    /// The guest is suspended.
     Suspended,
-    /// The guest's kernel has panicked and the VM was kept.
+    /// The guest's kernel has panicked, and the VM was kept.
     Panicked,
-    /// The guest is off, QEMU is about to end.
+    /// The guest is off; QEMU is about to end.
     Off,
 }
 
 impl RunState {
-    /// From `status` of QMP's `query-status`; what is unknown counts as paused.
+    /// From `status` of QMP's `query-status`; unknown states count as paused.
     pub fn from_qmp(status: &str) -> Self {
         use qapi::qmp::RunState as Qmp;
         match Qmp::from_name(status) {

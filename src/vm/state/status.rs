@@ -1,4 +1,4 @@
-//! What `status` tells: a copy of the books and of what was decided at the start.
+//! The status of a VM: a copy of the inventory and of the facts from the start.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::run_state::RunState;
 pub struct Published {
     /// The forward; its host port is not 0.
     pub forward: Forward,
-    /// The card's id; none = it is not known.
+    /// The card's id; `None` = unknown.
     pub nic: Option<String>,
 }
 
@@ -26,13 +26,13 @@ pub struct Published {
 pub struct Status {
     /// Where it comes from.
     pub origin: Arc<Origin>,
-    /// What was decided or found at the start.
+    /// The facts that were decided or detected at its start.
     pub facts: Arc<Facts>,
-    /// What it does.
+    /// Its run state.
     pub run_state: RunState,
     /// A shutdown is under way.
     pub stopping: bool,
-    /// Why it is in this state, where that is not obvious.
+    /// The reason of the run state, where it is not obvious.
     pub reason: Option<String>,
     /// When QEMU was started.
     pub started: Instant,
@@ -40,16 +40,16 @@ pub struct Status {
     pub devices: Vec<Entry>,
     /// All forwards, in a fixed order.
     pub forwards: Vec<Published>,
-    /// Every slot and what is in it.
+    /// Every slot and the device in it.
     pub slots: Vec<(String, Option<String>)>,
-    /// Slots that can be used.
+    /// The number of slots.
     pub slots_total: usize,
     /// Slots in use.
     pub slots_used: usize,
 }
 
 impl Status {
-    /// Since QEMU's start.
+    /// Time since QEMU's start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -60,22 +60,22 @@ impl Status {
     }
 }
 
-/// The status that the owner told last, for as long as nothing has happened since: who asks again need not wait for the owner.
+/// The last status, valid until the next change: a repeated query need not wait for the owner.
 #[derive(Clone, Default)]
 pub(in crate::vm) struct CachedStatus(Arc<Mutex<Option<Arc<Status>>>>);
 
 impl CachedStatus {
-    /// What was told and still holds.
+    /// The status, if it is still valid.
     pub(in crate::vm) fn get(&self) -> Option<Arc<Status>> {
         self.lock().clone()
     }
 
-    /// Holds from now on.
+    /// Caches a status.
     pub(in crate::vm) fn set(&self, status: Arc<Status>) {
         *self.lock() = Some(status);
     }
 
-    /// Something has happened.
+    /// Something has changed: the cached status is not valid any more.
     pub(in crate::vm) fn forget(&self) {
         *self.lock() = None;
     }

@@ -1,4 +1,4 @@
-//! `vm.json`: all that a new supervisor must know of a VM and cannot ask QEMU.
+//! `vm.json`: what a new supervisor must know of a VM and cannot ask QEMU for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,24 +14,24 @@ use crate::host::sys;
 use super::origin::Description;
 use crate::vm::launch::start_error::{StartError, system};
 
-/// How long a QEMU of the foreground, which dies with its supervisor, may take to be gone, in milliseconds.
+/// How long a foreground QEMU, which dies with its supervisor, may take to end, in milliseconds.
 const DYING: u16 = 2000;
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::vm) struct VmFile {
     #[serde(flatten)]
     pub(in crate::vm) description: Description,
-    /// The socket of `--qmp`, which goes with the VM.
+    /// The socket of `--qmp`, which is removed with the VM.
     #[serde(with = "crate::spec::fields::optional_path", default)]
     pub(in crate::vm) user_qmp: Option<PathBuf>,
-    /// The guest has been let run, or is to stay as it was saved. QEMU cannot tell: a paused VM that is reset is as new.
+    /// The guest was started, or stays as it was saved. QEMU cannot tell: a paused VM that was reset looks not started.
     #[serde(default)]
     pub(in crate::vm) begun: bool,
 }
 
 impl VmFile {
-    /// Of a VM that the user has put together: nothing of it waits for vmrun.
+    /// For a wrapped VM: none of its start depends on vmrun.
     pub(in crate::vm) fn of_wrapped(description: Description) -> Self {
         Self { description, user_qmp: None, begun: true }
     }
@@ -40,7 +40,7 @@ impl VmFile {
         Self::load(directory).ok().flatten()
     }
 
-    /// None if there is no such file; else why it cannot be read.
+    /// `None` if there is no such file; an error if it cannot be read.
     pub(in crate::vm) fn load(directory: &Directory) -> Result<Option<Self>, String> {
         match directory.read(names::VM) {
             Ok(text) => {
@@ -51,7 +51,7 @@ impl VmFile {
         }
     }
 
-    /// Writes it to a run directory.
+    /// Writes it to the run directory.
     pub(in crate::vm) fn write(&self, run: &RunDir) -> Result<(), StartError> {
         serde_json::to_vec(self)
             .map_err(io::Error::other)
@@ -59,14 +59,14 @@ impl VmFile {
             .map_err(system("the VM's description in the run directory"))
     }
 
-    /// The process that was written down, if it still is that one and lives.
+    /// The recorded process, if it is still that process and alive.
     pub(in crate::vm) fn process(&self) -> Option<OwnedFd> {
         let Description { origin, facts } = &self.description;
         let pid = Pid::from_raw(facts.qemu_pid);
         let pidfd = sys::pidfd_open(pid).ok()?;
-        // looked at after the pidfd was opened: what has this start time now is what the pidfd holds
+        // checked after the pidfd was opened: if the start time matches now, the pidfd refers to that process
         let started = sys::process_start_time("/proc".as_ref(), pid).ok()?;
-        // one that has ended and that nobody has reaped is there, too
+        // a zombie still has its entry in /proc
         let dies_with_it = !facts.detached && !origin.is_wrapped();
         let patience = if dies_with_it { DYING } else { 0 };
         (started == facts.qemu_start_time && !ends_within(&pidfd, patience)).then_some(pidfd)
@@ -75,7 +75,7 @@ impl VmFile {
 
 /// Whether a process ends within so many milliseconds.
 pub(in crate::vm) fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
-    // readable = ended; where it cannot be told, it counts as alive
+    // readable = ended; on an error it counts as alive
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(patience_ms))
         .is_ok_and(|ready| ready > 0)
 }

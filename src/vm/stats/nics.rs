@@ -1,5 +1,5 @@
-//! Counters of network cards. QEMU (7.2 to 11.1) has none, so they come from whoever else counts: the host's interface behind a
-//! tap device, or the guest, through its agent.
+//! Counters of network cards. QEMU (7.2 to 11.1) has none, so they come from the host's interface behind a tap device, or from the
+//! guest through its agent.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::vm::handle::Handle;
 use crate::vm::state::inventory::{Entry, NicFacts};
 use crate::vm::state::status::Status;
 
-/// How long the agent may take, which is asked in the midst of other things.
+/// How long the agent may take, which delays the whole sample.
 const AGENT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who counted.
+/// The source of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The host's interface.
     Host,
-    /// The guest, through its agent: since its driver was loaded.
+    /// The guest, through its agent: counted since its driver was loaded.
     Agent,
 }
 
-/// What went through a card, as the guest sees it.
+/// The counters of a card, from the guest's point of view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicStats {
     /// Its id.
     pub id: String,
-    /// The counters and who counted, or why nobody did.
+    /// The counters and their source, or why there are none.
     pub counted: Result<(Source, Counters), String>,
 }
 
 impl Handle {
     pub(super) async fn nic_stats(&self, status: &Status) -> Vec<NicStats> {
         let nics: Vec<(&Entry, &NicFacts)> = status.nics().collect();
-        // the agent is asked once, and only if somebody needs it
+        // the agent is asked once, and only if needed
         let mut guest: Option<Result<Vec<GuestNetworkInterface>, String>> = None;
         let mut all = Vec::with_capacity(nics.len());
         for (entry, nic) in nics {
@@ -64,7 +64,7 @@ impl Handle {
 
     async fn ask_interfaces(&self) -> Result<Vec<GuestNetworkInterface>, String> {
         let ask = self.in_guest(
-            // one that does not answer has nothing to count
+            // an interface that the agent does not report has no counters
             Duration::ZERO,
             self.call_agent(guest_network_get_interfaces {}),
         );
@@ -82,7 +82,7 @@ fn reason(nic: &NicFacts, why: &str) -> String {
     }
 }
 
-/// The host's counters, turned round: what the host has sent is what the guest has received.
+/// The host's counters, swapped: what the host has sent is what the guest has received.
 fn of_host(nic: &NicFacts) -> Option<Counters> {
     let host = tap::counters(nic.interface.as_ref()?, &Places::default()).ok()?;
     Some(Counters {

@@ -1,7 +1,7 @@
 //! Takes over a VM whose supervisor has died.
 //!
-//! Whose QEMU it is, is proved by three things: the process has the id *and* the start time that were written down, is held by a
-//! pidfd from then on, and what answers on the monitor's socket has the VM's UUID.
+//! Three facts identify its QEMU: the process has the recorded id *and* start time, is held by a pidfd from then on, and the
+//! monitor reports the VM's UUID.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -32,7 +32,7 @@ use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::vm_file::VmFile;
 
-/// A run directory whose supervisor is dead, now ours.
+/// The run directory of a dead supervisor, locked by this process.
 pub struct Adopted {
     run: RunDir,
     control: ControlSockets,
@@ -41,12 +41,12 @@ pub struct Adopted {
 /// Takes the lock of a dead supervisor.
 pub fn claim(root: &Path, name: &VmName) -> Result<Adopted, StartError> {
     let run = RunDir::create(root, name).map_err(StartError::RunDirectory)?;
-    // from now on clients wait rather than fail
+    // from now on clients wait instead of failing
     let control = ControlSockets::open(&run)?;
     Ok(Adopted { run, control })
 }
 
-/// Takes the VM over; none if its QEMU is dead, too: then everything is cleaned up.
+/// Takes the VM over; `None` if its QEMU is dead, too: then everything is cleaned up.
 pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     let Adopted { run, control } = adopted;
     let (file, pidfd) = match Unsupervised::of(&run) {
@@ -75,7 +75,7 @@ pub async fn adopt(adopted: Adopted) -> Result<Option<Running>, StartError> {
     }
 }
 
-/// Takes over a VM that vmrun has started from this description.
+/// Takes over a VM that vmrun started from this description.
 async fn take_over(
     run: Arc<RunDir>,
     control: ControlSockets,

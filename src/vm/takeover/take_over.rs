@@ -1,4 +1,4 @@
-//! The end of every take-over: QEMU has been asked for what it has, and gets its new supervisor.
+//! The last step of every takeover: from the answers of QEMU to a running supervisor.
 
 use std::sync::Arc;
 
@@ -21,21 +21,21 @@ use crate::vm::state::open_files::OpenFiles;
 use crate::vm::state::origin::Description;
 use crate::vm::state::plugged::{Plugged, fill_options};
 
-/// What there is of a VM that is taken over.
+/// The parts of a VM that is taken over.
 pub(super) struct TakeOver {
     pub(super) description: Description,
     pub(super) qemu: Qemu,
     pub(super) home: Home,
     pub(super) console: Console,
     pub(super) signals: Signals,
-    /// What QEMU has, after what was half-done has been looked at.
+    /// What QEMU has, after unfinished changes were handled.
     pub(super) seen: Seen,
-    /// What was half-done.
+    /// The unfinished changes.
     pub(super) pending: Pending,
 }
 
 impl TakeOver {
-    /// Puts the inventory in order, and the VM together.
+    /// Updates inventory and journal, and assembles the VM.
     pub(super) fn into_running(self) -> Running {
         let Self { description, qemu, home, console, signals, seen, pending } = self;
         let (run, facts) = (&home.run, &description.facts);
@@ -57,19 +57,19 @@ impl TakeOver {
             devices: Devices { machine, inventory, journal, plugged, images },
             console,
             signals,
-            // they ended with the supervisor that had started them
+            // the helpers ended with the supervisor that had started them
             shares: Shares::default(),
         })
     }
 }
 
-/// When QEMU was started, as the kernel remembers it: a clock that was set since then does not matter.
+/// When QEMU was started, by its age in the kernel: a clock that was set since does not matter.
 pub(super) fn started(facts: &Facts) -> Instant {
     let age = usage::age("/proc".as_ref(), facts.qemu_start_time).unwrap_or_default();
     Instant::now().checked_sub(age).unwrap_or_else(Instant::now)
 }
 
-/// What was being added is there or was taken back, and a job has ended; removals go on until the guest has answered.
+/// Updates the journal: additions are finished or rolled back, a job has ended; removals continue until the guest has answered.
 fn finished_journal(mut journal: Journal, pending: &Pending, seen: &Seen) -> Journal {
     let is_gone = |id: &&String| seen.inventory.device(id).is_none();
     for id in pending.adding.keys().chain(pending.removing.iter().filter(is_gone)) {

@@ -1,4 +1,4 @@
-//! What a supervisor that died had half-done: the next one finishes it or takes it back.
+//! The changes that a dead supervisor left unfinished: finishes them or rolls them back.
 
 use serde_json::{Value, json};
 
@@ -15,8 +15,8 @@ use crate::vm::look::Seen;
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::journal::Pending;
 
-/// Goes on with what was half-done with devices, and ends what the dead supervisor's clients waited for. `ours`: vmrun has put the VM
-/// together, so that a back-end with one of its names is its own.
+/// Handles unfinished changes of devices, and ends what the clients of the dead supervisor waited for. `ours`: vmrun has put the VM
+/// together, so that a back-end with one of vmrun's names is vmrun's.
 pub(super) async fn finish(session: &Session, pending: &Pending, seen: &mut Seen, ours: bool) {
     for id in &pending.removing {
         if let Some(entry) = seen.inventory.device_mut(id) {
@@ -30,7 +30,7 @@ pub(super) async fn finish(session: &Session, pending: &Pending, seen: &mut Seen
     end_probes(session, seen).await;
 }
 
-/// Closes the images of changes that were not finished, and removes those that they made.
+/// Closes the images of unfinished changes, and removes those that they made.
 async fn close_images(session: &Session, pending: &Pending, seen: &Seen) {
     let media = seen.media();
     let orphaned_media = seen.nodes.iter().filter(|name| {
@@ -43,7 +43,7 @@ async fn close_images(session: &Session, pending: &Pending, seen: &Seen) {
             for step in remove_image(id) {
                 let name = step.command.arguments["node-name"].as_str().unwrap_or_default();
                 if seen.nodes.contains(name) {
-                    // the next supervisor would try again
+                    // the next takeover tries again
                     let _ = session.run(&step.command).await;
                 }
             }
@@ -55,26 +55,26 @@ async fn close_images(session: &Session, pending: &Pending, seen: &Seen) {
     end_threads(session, &seen.present).await;
 }
 
-/// Ends the I/O threads of disks that are not there (any more).
+/// Deletes the I/O threads of disks that do not exist (any more).
 async fn end_threads(session: &Session, present: &[String]) {
     let threads = session.run(&Command::new("query-iothreads", Value::Null)).await.unwrap_or_default();
     let of_disk = |thread: &Value| disk_of_iothread(thread["id"].as_str()?).map(str::to_owned);
     for disk in threads.as_array().into_iter().flatten().filter_map(of_disk) {
         if !present.contains(&disk) {
             for step in remove_iothread(&disk) {
-                // the next supervisor would try again
+                // the next takeover tries again
                 let _ = session.run(&step.command).await;
             }
         }
     }
 }
 
-/// Closes the back-ends of cards that are not there (any more), and descriptors that became none.
+/// Closes the back-ends of cards that do not exist (any more), and descriptors that became no back-end.
 async fn close_networks(session: &Session, pending: &Pending, seen: &mut Seen) {
     // the card from the start is in the journal only if it was being removed, or its cable was ever pulled
     for id in pending.cards.keys().chain(&pending.removing).filter(|id| !seen.present.contains(*id)) {
         let netdev = ids::netdev(id);
-        // where there is nothing to close QEMU refuses, which changes nothing
+        // if there is nothing to close, QEMU refuses, which changes nothing
         for command in [remove_netdev(&netdev), Command::new("closefd", json!({ "fdname": netdev }))] {
             let _ = session.run(&command).await;
         }
@@ -85,7 +85,7 @@ async fn close_networks(session: &Session, pending: &Pending, seen: &mut Seen) {
 /// Ends the forwards of waits for a guest's port, which ended with their supervisor.
 async fn end_probes(session: &Session, seen: &mut Seen) {
     for bound in seen.inventory.forwards.extract_if(.., |bound| bound.is_probe()) {
-        // the next supervisor would try again
+        // the next takeover tries again
         let _ = session.run(&forward_remove(&bound.netdev, &bound.forward)).await;
     }
 }

@@ -1,4 +1,5 @@
-//! What there is of a VM of which nobody holds the run directory: a QEMU that lives, or files. Of a VM that is certainly dead nothing stays.
+//! The state of a run directory without a supervisor: a running QEMU, or only files. Files of a VM that is certainly dead are
+//! removed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -22,24 +23,24 @@ use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
 use crate::vm::state::record;
 use crate::vm::state::vm_file::{VmFile, ends_within};
 
-/// How long a QEMU that was never given a guest may take to quit.
+/// How long a QEMU that never ran a guest may take to quit.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most that it can have to say until then.
+/// The most bytes that it can send until then.
 const QUIT_WORDS: u64 = 64 << 10;
 /// QEMU's run states before its guest has run for the first time (`RunState` in `qapi/run-state.json`).
 const NEVER_STARTED: [&str; 2] = ["prelaunch", "inmigrate"];
 
-/// What there is of the VM of a run directory that has no supervisor.
+/// What exists of the VM of a run directory without a supervisor.
 pub(super) enum Unsupervised {
-    /// QEMU lives, and can be taken over.
+    /// QEMU is running and can be taken over.
     Living(Box<VmFile>, OwnedFd),
-    /// QEMU lives, but its process cannot be seen from here: it was started in another PID namespace.
+    /// QEMU is running, but its process is not visible: it was started in another PID namespace.
     OtherNamespace,
-    /// Files only.
+    /// Only files exist.
     Dead(Box<VmFile>),
-    /// A start that was cut off before there was a description; or nothing at all yet.
+    /// A start was interrupted before there was a description; or nothing exists yet.
     NeverStarted,
-    /// What it says of itself cannot be read.
+    /// Its description cannot be read.
     Undescribed(String),
 }
 
@@ -52,14 +53,14 @@ impl Unsupervised {
         };
         match file.process() {
             Some(process) => Self::Living(file, process),
-            // only QEMU has this socket: the kernel closes it with the process, wherever that is
+            // only QEMU has this socket: the kernel closes it with the process, in any namespace
             None if directory.is_listened_on(names::QMP) => Self::OtherNamespace,
             None => Self::Dead(file),
         }
     }
 }
 
-/// The VM that a QEMU belongs to, and whether its writes are thrown away.
+/// The VM that a QEMU process belongs to, and whether it is ephemeral.
 pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
     let mut names = RunDir::list(root).ok()?.into_iter();
     names.find_map(|name| {
@@ -70,7 +71,7 @@ pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)>
     })
 }
 
-/// The VM that has this state directory.
+/// The VM that uses this state directory.
 pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> {
     let has_it = |name: &VmName| {
         let directory = RunClient::open(root, name).ok()?;
@@ -79,7 +80,7 @@ pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> 
     RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
 }
 
-/// Waits for the end of the QEMU behind a run directory that nobody holds, so long at most.
+/// Waits for the end of the QEMU of an unlocked run directory, for at most this time.
 pub fn await_end(root: &Path, name: &VmName, within: Duration) {
     let directory = RunClient::open(root, name);
     let process = directory.ok().and_then(|directory| VmFile::read(&directory)?.process());
@@ -88,7 +89,7 @@ pub fn await_end(root: &Path, name: &VmName, within: Duration) {
     }
 }
 
-/// Whether there is a living QEMU behind a run directory that nobody holds.
+/// Whether an unlocked run directory has a running QEMU.
 pub fn is_orphan(directory: &RunClient) -> bool {
     matches!(Unsupervised::of(directory), Unsupervised::Living(..) | Unsupervised::OtherNamespace)
 }
@@ -102,8 +103,8 @@ pub(in crate::vm) fn has_ended(root: &Path, name: &VmName) -> bool {
     })
 }
 
-/// Ends a QEMU whose supervisor died before it let the guest run; whether there was one, which is gone now. Nobody has looked yet at what
-/// it has opened, or has given it the rest of a saved state: its guest must not run.
+/// Ends a QEMU whose supervisor died before it started the guest; true if it was ended. Its open files were not checked yet, or its
+/// saved state is incomplete: its guest must not run.
 pub(super) fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, StartError> {
     if file.begun || !run.is_listened_on(names::QMP) {
         return Ok(false);
@@ -115,8 +116,8 @@ pub(super) fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, St
     Ok(quit)
 }
 
-/// Ends a QEMU that was started and not yet written down, and waits for it; whether there is none now. What has run a guest is
-/// never told to quit: QEMU is asked.
+/// Ends a QEMU that was started but not recorded yet, and waits for it; true if none is left. A QEMU that has run a guest is never
+/// told to quit: its run state is queried first.
 fn never_started_is_gone(run: &RunDir) -> bool {
     if !run.is_listened_on(names::QMP) {
         return true;
@@ -145,17 +146,17 @@ fn quit_if_never_started(run: &RunDir) -> io::Result<bool> {
         return Ok(false);
     }
     monitor.write_all(b"{\"execute\":\"quit\"}\n")?;
-    // it hangs up after it has closed its images
+    // it closes the connection after it has closed its images
     match io::copy(&mut monitor.take(QUIT_WORDS), &mut io::sink()) {
         Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
         _ => Ok(true),
     }
 }
 
-/// Makes a run directory that was taken ready to be used again, if its VM is dead; none if it lives.
+/// Prepares a locked run directory for reuse, if its VM is dead; `None` if it is alive.
 ///
 /// # Errors
-/// It cannot be told what there is of it, and it stays as it is.
+/// Its state is unknown, and it stays as it is.
 pub(in crate::vm) fn reuse(run: RunDir) -> Result<Option<RunDir>, StartError> {
     match Unsupervised::of(&run) {
         Unsupervised::Living(file, _) if is_unfinished_gone(&run, &file)? => clear_up(&run, &file),
@@ -172,7 +173,7 @@ fn undescribed(run: &RunDir, why: String) -> DirError {
     DirError::Undescribed { path: run.path().to_owned(), why }
 }
 
-/// Removes what is left of a VM, if it is certain that it is dead.
+/// Removes what is left of a VM, if it is certainly dead.
 pub(super) fn clean_up(run: RunDir, left: Unsupervised) {
     match left {
         Unsupervised::Living(..) | Unsupervised::OtherNamespace => {}
@@ -188,7 +189,7 @@ pub(super) fn clean_up(run: RunDir, left: Unsupervised) {
     }
 }
 
-/// Takes away what a dead VM left elsewhere.
+/// Removes files of a dead VM that are outside the run directory.
 fn clear_up(run: &RunDir, file: &VmFile) {
     log::info!("cleaning up after VM '{}', whose supervisor and QEMU are dead", run.name());
     if let Some(path) = &file.user_qmp {
@@ -202,7 +203,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     let state = StateDir::existing(&facts.state_directory);
     let console =
         state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
-    // where no guest has run nothing has ended
+    // without a guest there is no outcome
     if file.begun {
         record::write(origin, facts, &outcome, None, &console.unwrap_or_default());
     }
@@ -220,8 +221,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     Pending::read(run).remove_made();
 }
 
-/// Cleans up after a VM that is dead; nothing happens to one that lives, or that somebody else is just taking over, or of which
-/// it is not known.
+/// Cleans up after a dead VM. Does nothing to one that is alive, is being taken over by another process, or whose state is unknown.
 pub fn clean(root: &Path, name: &VmName) {
     if let Ok(Some(run)) = RunDir::take(root, name) {
         let left = Unsupervised::of(&run);

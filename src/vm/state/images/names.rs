@@ -1,4 +1,4 @@
-//! How QEMU is told an image's name: it knows UTF-8 only.
+//! File names for QEMU, which accepts only UTF-8.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use crate::spec::{HostFile, Image};
 use crate::vm::error::ChangeError;
 
 impl Images {
-    /// The paths as QEMU can be told them.
+    /// The paths in a form that QEMU accepts.
     pub(super) fn told_to_qemu(&self, image: Image) -> Result<Image, ChangeError> {
-        // QEMU looks for extents by itself, from the image's own folder
+        // QEMU resolves extents itself, relative to the image's own folder
         let is_text = |file: &HostFile| file.path.to_str().is_some();
         for layer in image.layers().filter(|layer| !layer.extents.is_empty()) {
             if layer.file.to_str().is_none() || !layer.extents.iter().all(is_text) {
@@ -25,7 +25,7 @@ impl Images {
         image.with_paths(&mut |path: &Path| self.utf8(path))
     }
 
-    /// Whether QEMU can be told this name, or that of a link to it.
+    /// Whether QEMU accepts this name, or that of a link to it.
     pub(super) fn check_name(&self, file: &Path) -> Result<(), ChangeError> {
         let run = self.0.folders.as_ref().map(|folders| &folders.run);
         let Some(run) = run.filter(|run| file.to_str().is_none() && run.to_str().is_none()) else {
@@ -40,7 +40,7 @@ impl Images {
             .hint("set VMRUN_RUNTIME_DIR to a folder with a plain name, or rename the file"))
     }
 
-    /// QEMU's JSON can only hold UTF-8: any other path gets a link with a plain name in the run directory.
+    /// QEMU's JSON can only hold UTF-8: any other path gets a link with an ASCII name in the run directory.
     pub(super) fn utf8(&self, file: &Path) -> Result<PathBuf, ChangeError> {
         let Some(folders) = self.0.folders.as_ref().filter(|_| file.to_str().is_none()) else {
             return Ok(file.to_owned());
@@ -51,7 +51,7 @@ impl Images {
             let link = folders.run.join(format!("image-{number}"));
             match std::os::unix::fs::symlink(file, &link) {
                 Ok(()) => return Ok(link),
-                // made by the supervisor before this one
+                // made by an earlier supervisor
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(unreadable(&link, &error)),
             }

@@ -1,4 +1,4 @@
-//! What format an image has: that it is raw is found once and remembered, since its bytes belong to a guest from then on.
+//! The format of an image. That it is raw is detected once and recorded, since its content belongs to a guest from then on.
 
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
@@ -17,24 +17,25 @@ use crate::vm::error::{ChangeError, ErrorChain};
 use crate::vm::state::inventory::{Inventory, Kind};
 use crate::vm::state::open_files::OpenFiles;
 
-/// An image that is to be remembered as raw.
+/// An image to be recorded as raw.
 #[derive(Debug)]
 pub(super) struct Raw {
     open: File,
     identity: ImageIdentity,
     file: PathBuf,
     access: GuestAccess,
-    /// The user said so.
+    /// The user gave the format.
     asked: bool,
 }
 
 impl Images {
-    /// Until [`Self::settle`] nothing is remembered: what never starts leaves nothing, and a start need not wait for the disk.
+    /// Until [`Self::settle`] nothing is recorded: a start that fails leaves nothing behind, and a start need not wait for the
+    /// disk.
     pub(in crate::vm) fn hold(&self) {
         self.held().get_or_insert_default();
     }
 
-    /// Remembers what was found; from now on everything is remembered at once. Before the guest runs.
+    /// Records what was found; from now on everything is recorded at once. Must be called before the guest runs.
     pub(in crate::vm) fn settle(&self) -> Result<(), ChangeError> {
         let held = self.held().take().unwrap_or_default();
         held.into_iter().try_for_each(|raw| self.remember(raw))
@@ -44,7 +45,7 @@ impl Images {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The format, and how large the guest will see the image where its header says so.
+    /// The format, and the guest-visible size if the header has it.
     pub(super) fn format(
         &self,
         file: &Path,
@@ -62,7 +63,7 @@ impl Images {
             (None, Err(error)) => return Err(not_known(file, &error)),
         };
         if raw {
-            // its bytes are the guest's: they mean nothing, not even if they are a damaged header
+            // the content is the guest's: it means nothing, not even as a damaged header
             if asked.is_none() {
                 warn_of_header(file, &found);
             }
@@ -91,7 +92,7 @@ impl Images {
                 })?;
                 self.forget(&open, identity, file, asked)?;
             }
-            // its name may be another device's after the next boot: that it was never raw cannot be known
+            // the device name may belong to another device after the next boot, so its history is unknown
             None if facts.file_type().is_block_device() => {
                 return Err(device_with_header(file, found.format));
             }
@@ -100,10 +101,10 @@ impl Images {
         Ok((asked.unwrap_or(found.format), found.virtual_size_bytes))
     }
 
-    /// Whether an image was opened as raw before, by this VM or any other.
+    /// Whether an image was used as raw before, by this VM or any other.
     pub(super) fn was_raw(&self, open: &File, identity: &ImageIdentity, file: &Path) -> Result<bool, String> {
         if let Some(folders) = &self.0.folders {
-            // as versions before the user's store did
+            // recorded by versions before the user's store existed
             let remembered =
                 folders.state.remembered_format(identity).map_err(|error| error.with_causes())?;
             if remembered == Some(ImageFormat::Raw) {
@@ -113,7 +114,7 @@ impl Images {
         self.0.raw.knows(open, identity, file).map_err(|error| error.with_causes())
     }
 
-    /// Remembers an image as raw: it must never be looked at again for what it is, since the guest can write anything there.
+    /// Records an image as raw: it must never be probed again, since the guest can write anything to it.
     pub(super) fn remember(&self, raw: Raw) -> Result<(), ChangeError> {
         let Raw { open, identity, file, access, asked } = raw;
         let Some(folders) = &self.0.folders else { return Ok(()) };
@@ -150,13 +151,13 @@ impl Images {
         }
     }
 
-    /// Remembers the raw disks of a VM that somebody else has put together: its guest has written to them already, perhaps.
+    /// Records the raw disks of a wrapped VM: its guest may have written to them already.
     pub(in crate::vm) fn saw(&self, inventory: &Inventory, open: &OpenFiles) {
         for entry in inventory.devices() {
             let Kind::Disk(facts) = &entry.kind else { continue };
             let raw = facts.format == Some(ImageFormat::Raw) && facts.foreign && !facts.readonly;
             let Some(file) = facts.file.as_deref().filter(|_| raw).map(Path::new) else { continue };
-            // what QEMU has open, whatever has its name by now
+            // the file that QEMU has open, whatever has its name by now
             let Some(id) = facts.identity else { continue };
             let way = open.way_to(id).unwrap_or(file);
             let remembered = files::open(way).map_err(|error| error.to_string()).and_then(|(open, _)| {
@@ -168,7 +169,7 @@ impl Images {
         }
     }
 
-    /// The user says that an image is not raw, or not any more.
+    /// Records that the user declares an image as not raw.
     pub(super) fn forget(
         &self,
         open: &File,
@@ -192,7 +193,7 @@ impl Images {
     }
 }
 
-/// An image that looks like a format, where nobody can say whether a guest has made it look so.
+/// The error for an image that looks like a format, where a guest may have made it look so.
 fn not_known(file: &Path, why: &str) -> ChangeError {
     let message = format!("whether {} was a raw image before cannot be looked up: {why}", file.display());
     ChangeError::host(message).hint("mend that, or say what the image is: `format=qcow2`, for example")
@@ -204,7 +205,7 @@ fn device_with_header(file: &Path, format: ImageFormat) -> ChangeError {
     ChangeError::host(message).hint(format!("say which it is: `format={format}` or `format=raw`"))
 }
 
-/// Says that a raw image does not look like one any more.
+/// Logs that a raw image does not look raw any more.
 fn warn_of_header(file: &Path, found: &Result<ImageFacts, ImageError>) {
     let (like, way_out) = match found {
         Ok(facts) if facts.format == ImageFormat::Raw => return,

@@ -1,4 +1,4 @@
-//! What the books have of one device, and of one forward.
+//! The inventory's entry of one device, and of one forward.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use crate::spec::{
     DeviceId, DiskBus, DiskOptions, FileId, Forward, ImageFormat, Limits, MacAddress, Networking, UserNet,
 };
 
-/// Where a device is on its way in or out.
+/// Whether a device is being added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -26,26 +26,26 @@ pub enum Phase {
 /// A device of the VM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// QEMU's id of it.
+    /// Its id in QEMU.
     pub id: DeviceId,
     /// QEMU's device model.
     pub driver: String,
-    /// The slot's name, where it is in one.
+    /// The slot's name, if it is in one.
     pub slot: Option<String>,
-    /// On its way in or out.
+    /// Whether it is being added or removed.
     pub phase: Phase,
-    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    /// Whether the guest uses it; `None` = unknown, or there from the start.
     pub taken: Option<bool>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What a device is, with the facts of its kind.
+/// The kind of a device, with its facts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// A USB device that is not a disk of `disk-add`.
     Usb {
-        /// For people, e.g. `046d:c52b Logitech Unifying Receiver`.
+        /// Description for display, e.g. `046d:c52b Logitech Unifying Receiver`.
         description: String,
         /// Its image, if it is a stick: its block nodes are deleted with it.
         file: Option<String>,
@@ -54,33 +54,33 @@ pub enum Kind {
     },
     /// A disk or CD-ROM drive.
     Disk(DiskFacts),
-    /// Anything else that was asked for by name.
+    /// Any other device that was requested by name.
     Other,
     /// A network card.
     Nic(NicFacts),
-    /// Made by vmrun for others to be plugged into (USB or SCSI controller).
+    /// A controller that vmrun has made for other devices (USB or SCSI).
     Controller,
 }
 
 /// The facts of a network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicFacts {
-    /// What it is connected to; none = something that was made by hand in QEMU's monitor.
+    /// Its network; `None` = made by hand in QEMU's monitor.
     pub network: Option<Networking>,
-    /// The host's interface behind it, where there is one and it is known.
+    /// The host's interface behind it, if there is one and it is known.
     pub interface: Option<String>,
-    /// Its address; none = it could not be made out.
+    /// Its MAC address; `None` = unknown.
     pub mac: Option<MacAddress>,
     /// QEMU's id of its back-end.
     pub netdev: String,
     /// Its cable is plugged.
     pub link_up: bool,
-    /// The back-end is somebody else's: it stays when the card goes.
+    /// The back-end is not vmrun's: it stays when the card is removed.
     pub foreign: bool,
 }
 
 impl NicFacts {
-    /// What is said of user networking, if it is on that.
+    /// The settings of user networking, if it has that.
     pub fn user(&self) -> Option<&UserNet> {
         self.network.as_ref().and_then(Networking::user)
     }
@@ -102,7 +102,7 @@ impl NicFacts {
     }
 }
 
-/// A forward and the back-end that it hangs on.
+/// A forward and its back-end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     /// The forward; its host port is not 0.
@@ -112,12 +112,12 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Where the forward listens that a wait for a guest's port makes for itself: on Linux all of 127.0.0.0/8 is this machine, and
-    /// nobody else uses this one. So it is told from what users have made, also by a supervisor that finds it in QEMU.
+    /// The host address of the forward that a wait for a guest's port makes for itself: on Linux all of 127.0.0.0/8 is this host,
+    /// and no other program uses this address. So it differs from users' forwards, also for a supervisor that finds it in QEMU.
     pub const PROBE: Ipv4Addr =
         if cfg!(target_os = "linux") { Ipv4Addr::new(127, 118, 109, 114) } else { Ipv4Addr::LOCALHOST };
 
-    /// Made by a wait for a guest's port, for as long as that takes: nobody is told of it.
+    /// Made by a wait for a guest's port, for its duration: never shown.
     pub fn is_probe(&self) -> bool {
         self.forward.address == Self::PROBE && Self::PROBE != Ipv4Addr::LOCALHOST
     }
@@ -133,34 +133,34 @@ impl From<ForwardLine> for Bound {
 /// The facts of a disk or drive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiskFacts {
-    /// The image as text for people; none = a drive without a medium.
+    /// The image's name for display; `None` = a drive without a medium.
     pub file: Option<String>,
     /// The image's format.
     pub format: Option<ImageFormat>,
-    /// How it is attached.
+    /// Its bus.
     pub bus: DiskBus,
-    /// Virtual size in bytes, once known.
+    /// Virtual size in bytes, if known.
     pub size_bytes: Option<u64>,
     /// Attached read-only.
     pub readonly: bool,
     /// A CD-ROM drive.
     pub removable: bool,
-    /// Shown to the guest.
+    /// The serial number that the guest sees.
     pub serial: Option<String>,
-    /// Name of the medium's block nodes in QEMU; none = no medium.
+    /// Name of the medium's block nodes in QEMU; `None` = no medium.
     pub node: Option<String>,
     /// Identity of the image, to refuse a second use of it.
     pub identity: Option<FileId>,
-    /// The medium's block nodes are somebody else's: they stay when the device or the medium goes.
+    /// The medium's block nodes are not vmrun's: they stay when the device or the medium is removed.
     pub foreign: bool,
-    /// What it may do per second.
+    /// Its I/O limits.
     pub limits: Limits,
-    /// What was said of it besides.
+    /// Its further options.
     pub options: DiskOptions,
 }
 
 impl DiskFacts {
-    /// What is in the drive.
+    /// The medium in the drive.
     pub fn medium(&self) -> Option<Medium<'_>> {
         self.node.as_deref().map(|node| Medium { node, foreign: self.foreign })
     }

@@ -1,11 +1,11 @@
-//! VMs that somebody else puts together: `vmrun wrap` lets QEMU take its own place, and leaves a supervisor beside it.
+//! VMs of the user's own QEMU command lines: `vmrun wrap` executes QEMU in its own process, and leaves a supervisor beside it.
 //!
 //! ```text
 //!   caller ── vmrun wrap ──exec──► QEMU, with a monitor more       the caller's child from beginning to end
 //!                 └─fork─► supervisor ──────► that monitor         ends when QEMU has ended, harms nothing when it fails
 //! ```
-//! So the streams, descriptors, signals, exit status and job control of QEMU are not vmrun's business at all: nobody stands
-//! between it and its caller. What vmrun cannot know of such a VM it finds out from QEMU, each time that it matters.
+//! So QEMU's streams, descriptors, signals, exit status and job control are the caller's: vmrun is not in between. What vmrun
+//! cannot know of such a VM it asks QEMU for, each time that it is needed.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -45,23 +45,23 @@ use crate::vm::state::outcome::Outcome;
 use crate::vm::state::record;
 use crate::vm::state::vm_file::VmFile;
 
-/// A QEMU may do much before it answers on its monitor for the first time: take memory, load images, wait for a migration.
+/// QEMU may take long before its monitor answers for the first time: it allocates memory, opens images, waits for a migration.
 const GREETING: Duration = Duration::from_secs(24 * 3600);
-/// How long the supervisor of a VM of the same name that has just ended may take to go.
+/// How long the supervisor of a VM of the same name that has just ended may take to release it.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
-/// What a VM is to be called.
+/// How a VM is named.
 #[derive(Debug, Clone)]
 pub enum Naming {
-    /// So, or not at all.
+    /// This name, or fail.
     Exactly(VmName),
-    /// So, or with a number.
+    /// This name, with a number if it is taken.
     Like(VmName),
-    /// So with a number.
+    /// This name with a number.
     Numbered(VmName),
 }
 
-/// A run directory for a VM that is about to be started by this process, which will be its QEMU.
+/// A run directory for a VM whose QEMU this process will become.
 pub struct Wrapping {
     run: RunDir,
     control: ControlSockets,
@@ -71,7 +71,7 @@ pub struct Wrapping {
     facts: Facts,
 }
 
-/// Takes a name, and opens the sockets. On failure nothing is left.
+/// Takes a name, and binds the sockets. On failure nothing is left behind.
 ///
 /// # Errors
 /// The name is taken, or the folder of running VMs cannot be used.
@@ -84,11 +84,11 @@ pub fn wrap(naming: &Naming, qemu: &Path, sandbox: bool) -> Result<Wrapping, Sta
         let control = ControlSockets::open(&run)?;
         let listening = run.bind(names::QMP).map_err(system("a socket in the run directory"))?;
         let monitor = sys::out_of_the_way(&listening.into()).map_err(system("a descriptor for QEMU"))?;
-        // of this process, which will be QEMU
+        // of this process, which becomes QEMU
         let process = sys::pidfd_open(Pid::this()).map_err(system("a descriptor of this process"))?;
         let state = ephemeral_path(&EphemeralEnvironment::from_env(), run.name())?;
         let (wrapped, facts) = describe(&run, qemu, state, sandbox, target)?;
-        // before QEMU is there: whoever takes over must not mistake it for one that was never let go
+        // before QEMU exists: a takeover must not mistake it for an interrupted start
         let description = Description { origin: Origin::Wrapped(wrapped.clone()), facts: facts.clone() };
         VmFile::of_wrapped(description).write(&run)?;
         Ok((control, monitor, process, wrapped, facts))
@@ -119,7 +119,7 @@ fn claim(root: &Path, naming: &Naming) -> Result<RunDir, StartError> {
     let numbered = |name: &VmName| name.numbered(std::process::id());
     let name = match naming {
         Naming::Exactly(name) => name.clone(),
-        // a held lock costs a tenth of a second to try
+        // trying a held lock costs a tenth of a second
         Naming::Like(name) if RunDir::probe(root, name) == Liveness::Alive => numbered(name),
         Naming::Like(name) => name.clone(),
         Naming::Numbered(name) => numbered(name),
@@ -130,12 +130,12 @@ fn claim(root: &Path, naming: &Naming) -> Result<RunDir, StartError> {
     }
 }
 
-/// Takes a name. A VM whose QEMU has just ended still has it for a moment.
+/// Takes a name. A VM whose QEMU has just ended still holds it for a moment.
 fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
     let began = std::time::Instant::now();
     loop {
         match RunDir::create(root, name) {
-            // none: it lost its supervisor, and lives
+            // not reusable: it lost its supervisor, and is running
             Ok(run) => return unsupervised::reuse(run)?.ok_or_else(|| StartError::NameTaken(name.clone())),
             Err(DirError::Taken { .. })
                 if began.elapsed() < PREDECESSOR && unsupervised::has_ended(root, name) => {}
@@ -145,7 +145,7 @@ fn claim_one(root: &Path, name: &VmName) -> Result<RunDir, StartError> {
     }
 }
 
-/// What can be said before QEMU is asked.
+/// What is known before QEMU is asked.
 fn describe(
     run: &RunDir,
     qemu: &Path,
@@ -180,28 +180,28 @@ fn describe(
 }
 
 impl Wrapping {
-    /// The socket that QEMU's further monitor is to listen on.
+    /// The socket for QEMU's additional monitor.
     pub fn monitor(&self) -> &OwnedFd {
         &self.monitor
     }
 
-    /// Gives the name back: QEMU could not be started.
+    /// Releases the name: QEMU could not be started.
     pub fn remove(self) {
         self.run.discard();
     }
 
-    /// Becomes the supervisor, in a process of its own; none if QEMU ended before it had anything to say.
+    /// Becomes the supervisor, in a process of its own; `None` if QEMU ended before its monitor answered.
     ///
     /// # Errors
-    /// Of the system; QEMU goes on without a supervisor.
+    /// Of the system; QEMU continues without a supervisor.
     pub async fn follow(self) -> Result<Option<Running>, StartError> {
         let Self { run, control, monitor, process, wrapped, facts } = self;
-        // QEMU has the only listening end from now on: when it ends, a connection that waits is reset
+        // QEMU has the only listening end from now on: when it ends, a waiting connection is reset
         drop(monitor);
         take_over(Arc::new(run), control, wrapped, facts, process).await
     }
 
-    /// A descriptor of the process that is to be QEMU: readable when it has ended.
+    /// A descriptor of the process that becomes QEMU: readable when it has ended.
     ///
     /// # Errors
     /// The limit of open files.
@@ -210,7 +210,7 @@ impl Wrapping {
     }
 }
 
-/// Supervises a VM that the user has put together; none if its QEMU has ended.
+/// Supervises a VM that the user has put together; `None` if its QEMU has ended.
 pub(in crate::vm) async fn take_over(
     run: Arc<RunDir>,
     control: ControlSockets,
@@ -228,7 +228,7 @@ pub(in crate::vm) async fn take_over(
         spoken = speak(&run, &wrapped, &facts, &pending) => match spoken {
             Ok(spoken) => Some(spoken),
             Err(why) => {
-                // it may be on its way out, or no QEMU at all; nothing that could be done about it
+                // it may be ending, or not be QEMU at all; nothing can be done about it
                 log::warn!("{why}");
                 process.ended().await;
                 None
@@ -287,7 +287,8 @@ async fn speak(
     Ok((connected, seen.map_err(|error| error.to_string())?))
 }
 
-/// Takes what was seen into the description; with whether the VM was seen for the first time, which is written down.
+/// Adds the result of the first look to the description; also returns whether this was the first look, whose result is written
+/// down.
 fn complete_description(
     run: &RunDir,
     mut wrapped: Wrapped,
