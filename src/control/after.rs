@@ -1,4 +1,4 @@
-//! After a VM's end: what became of a VM that does not answer, and answers from its record in the place of its supervisor.
+//! What became of a VM that does not answer, and replies from the record of a VM that has ended.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,25 +19,25 @@ use super::find::{Standing, standing_of};
 use super::socket::MAX_MESSAGE;
 use super::verbs::{self, EndedVm, Run};
 
-/// How long after a VM's end whoever asks for it by its name is answered as if it had asked in time.
+/// How long after a VM's end a call by its name is answered as if it had come in time.
 pub const RECENT: Duration = Duration::from_secs(60);
-/// How often it is looked what became of a VM: its record is there before its run directory goes.
+/// The interval at which the state of such a VM is checked: its record is written before its run directory is removed.
 const LOOKS: usize = 3;
 
-/// What became of a VM whose supervisor has hung up, or is not there.
+/// The state of a VM whose supervisor has hung up, or does not exist.
 #[derive(Debug)]
 pub enum Fate {
-    /// It has ended.
+    /// It has ended; this is its record.
     Ended(Box<RunRecord>),
-    /// It has a supervisor, perhaps another one.
+    /// It has a supervisor, perhaps a new one.
     Supervised,
-    /// Its supervisor has died and QEMU lives.
+    /// Its supervisor has died, and QEMU is running.
     Orphan,
-    /// Nothing tells: it never ran, or its end could not be recorded.
+    /// Unknown: it never ran, or its end could not be recorded.
     Unknown,
 }
 
-/// What became of a run of a VM; without a run, of the last VM of this name. What a dead VM left is cleaned up.
+/// The state of a run of a VM; without a run, of the last VM of this name. Cleans up after a dead VM.
 pub fn fate(root: &Path, name: &VmName, run: Option<&RunId>, environment: &StoreEnvironment) -> Fate {
     for _ in 0..LOOKS {
         let record = match run {
@@ -126,7 +126,7 @@ fn replies(record: &RunRecord, call: &Call) -> Vec<Value> {
     }
 }
 
-/// The error of every other call.
+/// The error of all other calls.
 fn has_ended(ended: &EndedVm<'_>) -> WireError {
     let record = ended.record;
     let mut error = WireError::ended(&record.outcome);

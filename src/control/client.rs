@@ -28,16 +28,16 @@ use super::silence::{self, Silence};
 use super::socket::{Blocking, BlockingPair, Guarded, Socket};
 use super::verbs::{Method, Stream};
 
-/// Why a call got no answer of the kind that was hoped for.
+/// Why a call failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// The VM's supervisor answered with an error.
+    /// The VM's supervisor replied with an error.
     #[error("{}", .0.text("message").unwrap_or(.0.error.as_str()))]
     Remote(WireError),
-    /// The connection ended, and nothing tells why: the VM never ran, or its end could not be recorded.
+    /// The connection was closed, and there is no record: the VM never ran, or its end could not be recorded.
     #[error("the VM is gone, and how it ended is not recorded")]
     Gone,
-    /// The VM goes on.
+    /// The supervisor died, and the VM is running.
     #[error(
         "the supervisor of VM '{0}' died before it answered; the VM goes on, and what was asked for may have been done"
     )]
@@ -45,15 +45,15 @@ pub enum ClientError {
     /// The socket could not be connected to.
     #[error("the VM's control socket could not be reached: {0}")]
     Connect(#[source] std::io::Error),
-    /// The supervisor is there and does not answer anybody.
+    /// The supervisor exists and does not answer any client.
     #[error("{0}")]
     NotAnswering(Silence),
-    /// What came is not Varlink.
+    /// The reply is not Varlink.
     #[error("the answer could not be understood: {0}")]
     Protocol(String),
 }
 
-/// A call before it is written.
+/// A call before it is sent.
 #[derive(Debug, Serialize)]
 struct Call {
     method: String,
@@ -73,7 +73,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Call {
-    /// What is left of the time that it may take, if there is a limit.
+    /// Reduces the call's timeout by the elapsed time, if it has one.
     fn shorten(&mut self, limit: Option<i64>, elapsed: Duration) {
         if let Some(limit) = limit {
             let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
@@ -86,7 +86,7 @@ fn call<M: Method>(call: &M) -> Result<Call, ClientError> {
     message(M::NAME, M::REPEATABLE, serde_json::to_value(call))
 }
 
-/// All that depends on the method is in [`call`] and in [`decode`]: what comes between the two is in the program once.
+/// Only [`call`] and [`decode`] depend on the method; the code between them is not generic, so the program has it once.
 fn message(
     method: &str,
     repeatable: bool,
@@ -96,7 +96,7 @@ fn message(
     Ok(Call { method: format!("{INTERFACE}.{method}"), parameters, more: false, oneway: false, repeatable })
 }
 
-/// A reply as it travels, of either kind.
+/// A reply of either kind, as it is received.
 #[derive(Debug, Deserialize)]
 struct Received {
     error: Option<String>,
@@ -104,7 +104,7 @@ struct Received {
     continues: Option<bool>,
 }
 
-/// A conversation over any kind of socket.
+/// A connection over any kind of socket.
 #[derive(Debug)]
 struct Line<S: Socket> {
     replies: FrameReader<S::ReadHalf>,
@@ -121,7 +121,7 @@ impl<S: Socket> Line<S> {
         self.calls.write(&frame(call).map_err(unclear)?).await.map_err(|_| ClientError::Gone)
     }
 
-    /// The next reply, and whether it is one of many.
+    /// The next reply, and whether more follow.
     async fn receive(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
         let Received { error, parameters, continues } = self.replies.next().await.map_err(unreadable)?;
         let parameters = parameters.unwrap_or_default();
@@ -132,7 +132,7 @@ impl<S: Socket> Line<S> {
     }
 }
 
-/// The next reply of a stream; none for the empty one that closes it.
+/// The next reply of a stream; `None` for the empty one that ends it.
 fn streamed<R: DeserializeOwned>(
     (parameters, more): (Map<String, Value>, bool),
 ) -> Result<Option<R>, ClientError> {
@@ -152,29 +152,29 @@ fn unclear(error: serde_json::Error) -> ClientError {
 pub struct Client {
     line: Line<BlockingPair>,
     stream: StdStream,
-    /// None of a VM that has ended: its record answers.
+    /// `None` for a VM that has ended: its record answers.
     directory: Option<Arc<RunClient>>,
     adopt: Option<Adopt>,
     state_home: Option<PathBuf>,
 }
 
-/// Gives a VM whose supervisor has died a new one.
+/// Takes over a VM whose supervisor has died.
 pub type Adopt = fn(&Path, &VmName) -> Result<(), ClientError>;
 
 impl Client {
-    /// Of a VM that has ended.
+    /// A client of a VM that has ended.
     pub(super) fn of_record(stream: StdStream) -> std::io::Result<Self> {
         let halves = Blocking(stream.try_clone()?).halves()?;
         Ok(Self { line: Line::new(halves), stream, directory: None, adopt: None, state_home: None })
     }
 
-    /// From now on, a VM whose supervisor has died before it answered gets a new one, which is asked again what can be asked twice.
+    /// From now on, a VM whose supervisor has died before it replied is taken over, and repeatable calls are sent again.
     pub fn adopting(mut self, adopt: Adopt) -> Self {
         self.adopt = Some(adopt);
         self
     }
 
-    /// Where the user's store is, in the place of `$XDG_STATE_HOME`.
+    /// Sets the user's store, instead of `$XDG_STATE_HOME`.
     pub fn with_store(mut self, state_home: Option<PathBuf>) -> Self {
         self.state_home = state_home;
         self
@@ -185,7 +185,7 @@ impl Client {
         Self::connect_within(directory, silence::CONNECT)
     }
 
-    /// The same with another deadline than the usual one.
+    /// The same with a given deadline.
     pub fn connect_within(directory: Arc<RunClient>, within: Duration) -> Result<Self, ClientError> {
         let stream =
             directory.connect_within(names::CONTROL, within).map_err(|error| {
@@ -205,15 +205,15 @@ impl Client {
         decode(self.exchange(call(&method)?)?)
     }
 
-    /// Calls a method and leaves its reply for later: whoever asks many VMs asks them all, and they work side by side.
+    /// Sends a call and leaves the reply for later, so that a client can query many VMs at the same time.
     pub fn send_call<M: Method>(mut self, method: M) -> Result<PendingCall<M>, ClientError> {
         self.send(&call(&method)?)?;
         let Self { line, stream, directory, .. } = self;
         Ok(PendingCall { line, stream, directory, method: PhantomData })
     }
 
-    /// Calls a method that answers with many replies; `each` gets them and says whether it wants more.
-    /// A stream ends with the VM at the latest.
+    /// Calls a method that returns many replies; `each` gets them and returns whether it wants more. A stream ends with the VM at
+    /// the latest.
     pub fn stream<M: Stream>(
         &mut self,
         method: M,
@@ -245,7 +245,7 @@ impl Client {
         let frame = frame(call).map_err(unclear)?;
         let (line, directory) = (&mut self.line, self.directory.as_ref());
         ready(line.calls.write(&frame).map(|written| match (written, directory) {
-            // the system keeps less of it than there is, and the supervisor does not read
+            // the socket's buffer is full, and the supervisor does not read
             (Err(error), Some(directory)) if silence::is_late(&error) => {
                 Err(ClientError::NotAnswering(silence::not_connected(directory)))
             }
@@ -253,7 +253,7 @@ impl Client {
         }))
     }
 
-    /// Sends a call, and waits until its answer begins; to whoever is there now.
+    /// Sends a call and waits until the reply starts; reconnects if the supervisor has died.
     fn try_send(&mut self, call: &mut Call, budget: &mut RetryBudget) -> Result<(), ClientError> {
         loop {
             match self.send(call).and_then(|()| self.await_first_byte()) {
@@ -274,7 +274,7 @@ impl Client {
         }
     }
 
-    /// What the VM takes for what was asked has no limit here; that its supervisor answers at all has.
+    /// The method may take any time, but the supervisor must start to reply within a deadline.
     fn await_first_byte(&self) -> Result<(), ClientError> {
         match &self.directory {
             Some(directory) => {
@@ -284,8 +284,8 @@ impl Client {
         }
     }
 
-    /// The supervisor has hung up. A VM that has ended is asked of its record from now on; one that lives has another supervisor
-    /// then, if the call can be made again.
+    /// The supervisor has hung up. If the VM has ended, its record answers from now on. If it is running, connects to its new
+    /// supervisor, if the call is repeatable.
     fn recover(&mut self, call: &mut Call, budget: &mut RetryBudget) -> Result<(), ClientError> {
         let Some((root, name, run)) = self.directory.as_deref().and_then(identity) else {
             return Err(ClientError::Gone);
@@ -316,17 +316,17 @@ impl Client {
                     return Ok(());
                 }
                 Err(FindError::Client(error)) if !matches!(error, ClientError::Gone) => return Err(error),
-                // it has ended, or its supervisor died once more
+                // it has ended, or its supervisor died again
                 Err(_) => {}
             }
         }
     }
 }
 
-/// How often a call is made again.
+/// The most repetitions of a call.
 const MOST_TRIES: usize = 100;
 
-/// What is left of a call's time, however often it is made.
+/// The time and repetitions that a call has left.
 struct RetryBudget {
     began: Instant,
     limit: Option<i64>,
@@ -341,7 +341,7 @@ impl RetryBudget {
     }
 }
 
-/// Whose run directory it is.
+/// The VM that a run directory belongs to.
 fn identity(directory: &RunClient) -> Option<(PathBuf, VmName, Option<RunId>)> {
     let name = directory.path().file_name()?.to_str()?.parse().ok()?;
     Some((directory.path().parent()?.to_owned(), name, directory.run().cloned()))
@@ -353,7 +353,7 @@ impl Line<BlockingPair> {
     }
 }
 
-/// A call whose reply has not been read.
+/// A call whose reply was not read yet.
 #[derive(Debug)]
 pub struct PendingCall<M> {
     line: Line<BlockingPair>,
@@ -363,7 +363,7 @@ pub struct PendingCall<M> {
 }
 
 impl<M: Method> PendingCall<M> {
-    /// Waits for the reply, which does not depend on QEMU or the guest.
+    /// Waits for the reply, which must not depend on QEMU or the guest.
     pub fn reply_by(mut self, deadline: Instant) -> Result<M::Reply, ClientError> {
         if let Some(directory) = &self.directory {
             silence::await_short_answer(&self.stream, directory, deadline)
@@ -382,7 +382,7 @@ pub struct AsyncClient {
 }
 
 impl AsyncClient {
-    /// Takes a fresh connection over, on which nothing has been said yet. Needs a running runtime.
+    /// Uses a new connection. Needs a running runtime.
     pub fn new(client: Client) -> Result<Self, ClientError> {
         let Client { stream, directory, state_home, .. } = client;
         Ok(Self { state_home, ..Self::over(stream, directory)? })
@@ -395,7 +395,7 @@ impl AsyncClient {
         Ok(Self { line, state_home: None })
     }
 
-    /// Calls a method and waits for its reply. A call that is given up leaves the connection unusable: drop it, too.
+    /// Calls a method and waits for its reply. A dropped call makes the connection unusable: drop it, too.
     pub async fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
         let call = call(&method)?;
         loop {
@@ -411,7 +411,7 @@ impl AsyncClient {
         }
     }
 
-    /// The supervisor has hung up: a VM that has ended is asked of its record from now on.
+    /// The supervisor has hung up: the record of a VM that has ended answers from now on.
     fn recover(&mut self) -> Result<(), ClientError> {
         let Some((root, name, run)) = self.line.directory.as_deref().and_then(identity) else {
             return Err(ClientError::Gone);
@@ -427,12 +427,12 @@ impl AsyncClient {
         }
     }
 
-    /// Calls a method whose reply nobody wants.
+    /// Sends a call without reading its reply.
     pub async fn send_oneway<M: Method>(&mut self, method: M) -> Result<(), ClientError> {
         self.line.line.send(&Call { oneway: true, ..call(&method)? }).await
     }
 
-    /// Calls a method that answers with many replies.
+    /// Calls a method that returns many replies.
     pub async fn start<M: Stream>(mut self, method: M) -> Result<Replies<M>, ClientError> {
         let call = Call { more: true, ..call(&method)? };
         while let Err(error) = self.line.line.send(&call).await {
@@ -445,11 +445,11 @@ impl AsyncClient {
     }
 }
 
-/// A conversation whose supervisor can be asked why it says nothing.
+/// A connection that can detect why a supervisor does not answer.
 #[derive(Debug)]
 struct AsyncLine {
     line: Line<Guarded>,
-    /// None where there is no VM behind it.
+    /// `None` if it does not belong to a VM.
     directory: Option<Arc<RunClient>>,
 }
 
@@ -481,10 +481,10 @@ pub struct Replies<M> {
 }
 
 impl<M: Stream> Replies<M> {
-    /// The next reply; none after the last, which comes when the VM has ended at the latest.
+    /// The next reply; `None` after the last one, which comes when the VM has ended at the latest.
     pub async fn next(&mut self) -> Result<Option<M::Reply>, ClientError> {
         loop {
-            // the first one is waited for again, should the caller have given up in between
+            // waits for the first one again, if the caller dropped the future before
             let reply = match self.begun {
                 true => self.client.line.line.receive().await,
                 false => self.client.line.first_reply().await,
@@ -503,7 +503,7 @@ impl<M: Stream> Replies<M> {
     }
 }
 
-/// The result of a future that a blocking socket made ready.
+/// The result of a future that a blocking socket has completed.
 fn ready<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
     future
         .now_or_never()
@@ -526,7 +526,7 @@ mod tests {
     use super::super::verbs::{Hmp, HmpReply};
     use super::*;
 
-    /// What a client makes of what a supervisor of any version may say.
+    /// How the client handles replies of supervisors of any version.
     async fn decoded(reply: &Value) -> Result<HmpReply, ClientError> {
         let (mut theirs, ours) = StdStream::pair().unwrap();
         theirs.write_all(format!("{reply}\0").as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! From a method call to its answer.
+//! Dispatches a method call and makes its reply.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::permits::Use;
 use super::verbs::{self, Entry, Replies, Run, Uploads};
 use super::{DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION, SERVICE_INTERFACE};
 
-/// A method call, its parameters not looked at yet.
+/// A method call with unparsed parameters.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawCall {
     method: String,
@@ -29,27 +29,27 @@ fn or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// What a call is answered with.
+/// The reply to a call.
 pub(super) enum Answer {
     /// One reply.
     One(Result<Frame, WireError>),
-    /// Replies until the stream ends; its last one closes the call.
+    /// Replies until the stream ends; the last one closes the call.
     Stream(Replies),
 }
 
-/// What belongs to one connection.
+/// The state of one connection.
 #[derive(Default)]
 pub(super) struct ConnectionState {
     uploads: Uploads,
 }
 
-/// Which method is called.
+/// The method that a call names.
 enum Target<'a> {
-    /// One of ours.
+    /// One of `io.vmrun.Machine`.
     Machine(&'static Entry),
-    /// One of Varlink's own.
+    /// One of Varlink's own interface.
     Service(&'a str),
-    /// None that is served.
+    /// An unknown one.
     Nothing(WireError),
 }
 
@@ -66,7 +66,7 @@ impl RawCall {
         }
     }
 
-    /// What the call needs its connection for.
+    /// What the call uses its connection for.
     pub(super) fn needs(&self) -> Use {
         match self.target() {
             Target::Machine(entry) => entry.needs,
@@ -75,7 +75,7 @@ impl RawCall {
     }
 }
 
-/// Answers one call.
+/// Executes one call.
 pub(super) async fn dispatch(call: &RawCall, vm: &Handle, connection: &mut ConnectionState) -> Answer {
     let parameters = call.parameters.clone().unwrap_or(Value::Null);
     let answer = match call.target() {
@@ -84,7 +84,7 @@ pub(super) async fn dispatch(call: &RawCall, vm: &Handle, connection: &mut Conne
             Run::Once(run) => run(parameters, vm, &mut connection.uploads).await,
             Run::Stream(start) => match start(parameters, vm) {
                 Ok(replies) if call.more => return Answer::Stream(replies),
-                // wrong parameters are reported first, as of any other method
+                // invalid parameters are reported first, as for any other method
                 Ok(_) => Err(WireError::expected_more()),
                 Err(error) => Err(error),
             },
@@ -106,7 +106,7 @@ async fn make_change(
     reply(vm.change(change?).await?)
 }
 
-/// An error that says no more than that the VM has ended, with how it ended.
+/// Adds the outcome to an error that says only that the VM has ended.
 pub(super) async fn explained(error: WireError, vm: &Handle) -> WireError {
     if error != ChangeError::not_running().into() {
         return if vm.has_ended() { error.with_outcome(vm.ended().await) } else { error };

@@ -7,12 +7,12 @@ use crate::vm::{ChangeError, ErrorKind, Outcome};
 
 use super::{INTERFACE, SERVICE_INTERFACE};
 
-/// An error reply as it travels: its full name and its parameters.
+/// An error reply: its full name and its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WireError {
     /// Full name, e.g. `io.vmrun.Machine.NoFreeSlot`.
     pub error: String,
-    /// Parameters; `message` and `hint` in all of ours.
+    /// Parameters; all of vmrun's errors have `message` and `hint`.
     #[serde(default)]
     pub parameters: Map<String, Value>,
 }
@@ -40,12 +40,12 @@ impl WireError {
         Self { error: format!("{SERVICE_INTERFACE}.ExpectedMore"), parameters: Map::new() }
     }
 
-    /// The VM has ended, and how.
+    /// The VM has ended, with its outcome.
     pub(crate) fn ended(outcome: &Outcome) -> Self {
         Self::from(ChangeError::ended(outcome)).with_outcome(Some(outcome.clone()))
     }
 
-    /// An error of the VM's end with how it ended.
+    /// The error of a VM that has ended, with its outcome.
     #[must_use]
     pub fn with_outcome(mut self, outcome: Option<Outcome>) -> Self {
         if let (Some(outcome), "NotRunning" | "GuestPanicked") = (outcome, self.name()) {
@@ -54,7 +54,7 @@ impl WireError {
         self
     }
 
-    /// How the VM ended, where that is why.
+    /// The outcome, if the VM's end is the reason.
     pub fn outcome(&self) -> Option<Outcome> {
         serde_json::from_value(self.parameters.get("outcome")?.clone()).ok()
     }

@@ -1,4 +1,4 @@
-//! Finds the VM that a command is meant for.
+//! Finds the VM that a command is for.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,34 +13,34 @@ use crate::vm::is_orphan;
 use super::client::{Client, ClientError};
 use super::silence::CONNECT;
 
-/// Between a supervisor's lock and its socket there are microseconds; on a busy machine some more.
+/// A supervisor binds its socket microseconds after it takes its lock; on a busy machine it takes longer.
 const CONNECT_ATTEMPTS: u32 = 50;
 const CONNECT_PAUSE: Duration = Duration::from_millis(4);
 
-/// Why it is not clear which VM is meant, or it cannot be reached.
+/// Why no VM was found, or it cannot be reached.
 #[derive(Debug, Error)]
 pub enum FindError {
     /// None runs.
     #[error("no VM is running")]
     None,
-    /// More than one runs and none was named.
+    /// More than one runs, and no name was given.
     #[error("several VMs are running: {}", names(.0))]
     Several(Vec<VmName>),
-    /// The one that was named does not run.
+    /// The named VM does not run.
     #[error("no VM '{name}' is running{}", others(.running))]
     NoSuch {
         /// The name.
         name: VmName,
-        /// Those that do.
+        /// The running VMs.
         running: Vec<VmName>,
     },
-    /// Its supervisor has died, and QEMU lives: it can be taken over.
+    /// Its supervisor has died, and QEMU is running: it can be taken over.
     #[error("the supervisor of VM '{0}' has died")]
     Orphan(VmName),
-    /// Its supervisor is gone, only leftovers are there.
+    /// Its supervisor and QEMU are dead; only files are left.
     #[error("VM '{0}' is not running any more; its supervisor ended without cleaning up")]
     Stale(VmName),
-    /// The folder of running VMs is not usable.
+    /// The folder of running VMs cannot be used.
     #[error(transparent)]
     Directory(#[from] DirError),
     /// The folder of running VMs cannot be read.
@@ -52,7 +52,7 @@ pub enum FindError {
 }
 
 impl FindError {
-    /// What to do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::None => Some("start one with `vmrun qemu IMAGE`".to_owned()),
@@ -74,18 +74,18 @@ fn others(running: &[VmName]) -> String {
     if running.is_empty() { String::new() } else { format!("; running: {}", names(running)) }
 }
 
-/// How a VM is doing, as its run directory tells.
+/// Whether a VM has a supervisor, from its run directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It has a supervisor.
     Supervised,
-    /// Its supervisor has died and QEMU lives.
+    /// Its supervisor has died, and QEMU is running.
     Orphan,
-    /// Both are dead; there are leftovers.
+    /// Both are dead; files are left.
     Stale,
 }
 
-/// All names in the runtime folder with how they are doing.
+/// All VMs in the runtime folder with their standing.
 pub fn all(root: &Path) -> Result<Vec<(VmName, Standing)>, FindError> {
     let names = RunDir::list(root).map_err(FindError::List)?;
     Ok(names
@@ -95,7 +95,7 @@ pub fn all(root: &Path) -> Result<Vec<(VmName, Standing)>, FindError> {
         .collect())
 }
 
-/// How one is doing.
+/// The standing of one VM.
 pub fn standing(root: &Path, name: &VmName) -> Standing {
     RunClient::open(root, name).map_or(Standing::Stale, |directory| standing_of(&directory))
 }
@@ -108,20 +108,20 @@ pub(super) fn standing_of(directory: &RunClient) -> Standing {
     }
 }
 
-/// The names of those that run, with or without a supervisor.
+/// The names of running VMs, with or without a supervisor.
 fn running(root: &Path) -> Result<Vec<VmName>, FindError> {
     let all = all(root)?;
     Ok(all.into_iter().filter(|(_, standing)| *standing != Standing::Stale).map(|(name, _)| name).collect())
 }
 
-/// Connects to the VM that is meant: the named one, or the only one.
+/// Connects to the named VM, or to the only running one.
 pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), FindError> {
     if let Some(name) = name {
         return Ok((name.clone(), connect_to(name, open(root, name)?, CONNECT)?));
     }
     let mut names = RunDir::list(root).map_err(FindError::List)?;
     if names.len() > 1 {
-        // some may be leftovers
+        // some may have only files left
         names.retain(|name| standing(root, name) != Standing::Stale);
     }
     let only = match <[VmName; 1]>::try_from(names) {
@@ -131,13 +131,13 @@ pub fn connect(root: &Path, name: Option<&VmName>) -> Result<(VmName, Client), F
     };
     match open(root, &only).and_then(|directory| connect_to(&only, directory, CONNECT)) {
         Ok(client) => Ok((only, client)),
-        // it has just ended, or is a leftover
+        // it has just ended, or only files are left
         Err(FindError::NoSuch { .. } | FindError::Stale(_)) => Err(FindError::None),
         Err(error) => Err(error),
     }
 }
 
-/// Connects to the named VM, if it takes the connection in this time.
+/// Connects to the named VM, with a deadline.
 pub fn connect_within(root: &Path, name: &VmName, within: Duration) -> Result<Client, FindError> {
     connect_to(name, open(root, name)?, within)
 }
@@ -175,8 +175,8 @@ fn connect_to(name: &VmName, directory: RunClient, within: Duration) -> Result<C
             matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
         };
         match Client::connect_within(Arc::clone(&directory), within) {
-            // who listens lives, so the lock tells something of the others only; a supervisor that has just taken its lock
-            // binds its socket a moment later
+            // a process that accepts is alive, so the lock matters only if none does; a new supervisor binds its socket a moment
+            // after it takes the lock
             Err(ClientError::Connect(error)) if not_yet(&error) && left > 0 => {
                 supervised(name, &directory)?;
                 left -= 1;

@@ -1,4 +1,4 @@
-//! Replies as they are written.
+//! Encoded replies.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use crate::vm::ChangeError;
 
 use super::error::WireError;
 
-/// More than most replies have, in bytes; the status of a small VM has a thousand.
+/// Initial capacity in bytes: more than most replies need; the status of a small VM has a thousand.
 const USUAL_REPLY: usize = 2048;
 
-/// A reply as it is written.
+/// An encoded reply.
 pub(super) struct Frame(Vec<u8>);
 
 impl Frame {
-    /// Of a method's reply.
+    /// From a method's reply.
     pub(super) fn of(reply: &impl Serialize) -> Result<Self, WireError> {
         let mut frame = Vec::with_capacity(USUAL_REPLY);
         frame.extend_from_slice(br#"{"parameters":"#);
@@ -22,7 +22,7 @@ impl Frame {
         Ok(Self(frame))
     }
 
-    /// All of it, with the byte 0 at its end.
+    /// All bytes, including the terminating 0.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The fuzzer's door to what is private here.
+//! The fuzzer's entry to what is private here.
 
 use std::fmt::Debug;
 
@@ -16,7 +16,7 @@ use super::shared_qmp::Scan;
 use super::socket::{Guarded, Socket};
 use super::verbs::{self, Method, Run, Visitor};
 
-/// Each whole frame is a call or told to be none, and then the connection ends.
+/// Each complete frame is a call or an error, and then the connection ends.
 pub(crate) fn frames(bytes: &[u8]) {
     let bytes = bytes.to_owned();
     let whole = bytes.iter().filter(|byte| **byte == 0).count();
@@ -30,14 +30,14 @@ pub(crate) fn frames(bytes: &[u8]) {
         while let Ok(_) | Err(FrameError::Json(_)) = calls.next::<RawCall>().await {
             answered += 1;
         }
-        // the other side may have given up
+        // the peer may have closed the connection
         let _ = client.await;
         answered
     });
     assert!(answered <= whole, "{answered} calls in {whole} frames");
 }
 
-/// `Method\0parameters`: to the method's own reader, and to all the readers of parameters.
+/// `Method\0parameters`: parsed by the method itself, and by all parsers of parameters.
 pub(crate) fn calls(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == 0) else { return };
     let method = String::from_utf8_lossy(&bytes[..end]);
@@ -50,7 +50,7 @@ pub(crate) fn calls(bytes: &[u8]) {
     verbs::visit(&mut All(&parameters));
 }
 
-/// Reads the same as the parameters of every method, and as its reply: what a client has to read of a supervisor that it does not know.
+/// Parses the input as the parameters of every method, and as its reply, which a client may get from an unknown supervisor.
 struct All<'a>(&'a Value);
 
 impl Visitor for All<'_> {
@@ -75,7 +75,7 @@ fn told(error: &WireError) {
     assert_eq!(serde_json::from_slice::<WireError>(&written).ok().as_ref(), Some(error));
 }
 
-/// Every input is answered and used up, in whatever pieces it comes.
+/// Every input is answered and consumed, however it is split.
 pub(crate) fn shared_qmp(bytes: &[u8]) {
     let [size, bytes @ ..] = bytes else { return };
     let (mut buffer, mut scan) = (Vec::new(), Scan::default());

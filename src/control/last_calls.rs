@@ -1,5 +1,6 @@
-//! The end of what clients can say. When a VM has ended, all who have connected by then are served, and what they have said is
-//! answered. The kernel draws the line, so that nothing is lost on the way: what could be written will be read.
+//! The last calls of clients. When a VM has ended, all clients that have connected by then are served, and their calls are
+//! answered. Shutting down the receiving side makes the kernel draw the line, so that nothing is lost: what was written will be
+//! read.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,15 +13,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::vm::Handle;
 
-/// How long a client that has just connected may take to make its first call once the VM has ended: it is about to.
+/// How long a client that has just connected may take to send its first call after the VM's end.
 const FIRST_CALL: Duration = Duration::from_secs(1);
-/// How long any other may take to make one more.
+/// How long any other client may take to send one more.
 const NEXT_CALL: Duration = Duration::from_millis(50);
 
-/// Lets nobody connect any more, and takes those who have connected and were not accepted yet.
+/// Refuses new connections, and accepts those in the queue.
 pub(super) fn queued(listener: &UnixListener) -> Vec<UnixStream> {
     close_reading(listener);
-    // not by tokio, which knows of a connection only when it has been told
+    // directly, since tokio learns of a connection only through an event
     let Ok(copy) = listener.as_fd().try_clone_to_owned() else { return Vec::new() };
     let copy = StdListener::from(copy);
     let mut streams = Vec::new();
@@ -31,13 +32,13 @@ pub(super) fn queued(listener: &UnixListener) -> Vec<UnixStream> {
                 streams.extend(stream);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // the queue is empty, or there is no descriptor for the next one
+            // the queue is empty, or no descriptor is left for the next one
             Err(_) => return streams,
         }
     }
 }
 
-/// What a client may still say.
+/// Limits what a client can still send.
 pub(super) struct LastCalls {
     grace: Duration,
     until: Option<Instant>,
@@ -51,8 +52,8 @@ impl Default for LastCalls {
 }
 
 impl LastCalls {
-    /// What `receive` receives on `socket`. Once the VM has ended, that fails a moment later at the latest, and only after all that
-    /// the client could write by then has been received.
+    /// What `receive` receives on `socket`. Once the VM has ended, it fails a moment later at the latest, and only after all that
+    /// the client had written by then was received.
     pub(super) async fn next<T>(
         &mut self,
         receive: impl Future<Output = T>,
@@ -81,9 +82,9 @@ impl LastCalls {
     }
 }
 
-/// Whoever is on the other side can write nothing more (or not connect), and what was written (or has connected) is still there.
+/// The peer cannot write (or connect) any more, and what was written (or connected) before stays readable.
 fn close_reading(socket: &impl AsRawFd) {
-    // fails only where the other side has gone
+    // fails only if the peer has gone
     let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
 }
 

@@ -1,7 +1,7 @@
-//! The control protocol: Varlink over a Unix socket, as `proto/io.vmrun.Machine.varlink` says.
+//! The control protocol: Varlink over a Unix socket, as described in `proto/io.vmrun.Machine.varlink`.
 //!
 //! [`verbs`] has a file for each of its methods. [`service`] serves them to any number of clients, [`client`] calls them, [`wire`]
-//! holds the records that travel, [`find`] finds the VM that is meant. How a VM does what is asked is the `vm` layer's business.
+//! has the records of the protocol, [`find`] finds a VM by its name. The `vm` layer executes the requests.
 
 pub mod after;
 pub mod client;
@@ -31,7 +31,7 @@ pub(crate) use verbs::MAX_STDIN;
 pub const INTERFACE: &str = "io.vmrun.Machine";
 /// Its description: the source of truth of the protocol.
 pub const DESCRIPTION: &str = include_str!("../../proto/io.vmrun.Machine.varlink");
-/// What every service of Varlink serves.
+/// The interface that every Varlink service has.
 pub(crate) const SERVICE_INTERFACE: &str = "org.varlink.service";
 /// Description of [`SERVICE_INTERFACE`], from varlink.org.
 pub(crate) const SERVICE_DESCRIPTION: &str = include_str!("../../proto/org.varlink.service.varlink");

@@ -1,4 +1,4 @@
-//! Tells a service manager what happens (`sd_notify(3)`): ready, stopping, and that stopping takes its time.
+//! Notifies a service manager (`sd_notify(3)`): ready, stopping, and requests for more time to stop.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::vm::Handle;
 
-/// How much more time is asked for, and how often, while the ladder climbs.
+/// How much more time is requested, and how often, during a shutdown.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// The way to the service manager.
+/// The connection to the service manager.
 #[derive(Debug)]
 pub(super) struct Notifier {
     socket: UnixDatagram,
 }
 
 impl Notifier {
-    /// None unless `NOTIFY_SOCKET` is set and leads somewhere.
+    /// `None` unless `NOTIFY_SOCKET` is set and can be used.
     pub(super) fn from_env() -> Option<Self> {
         let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())?;
         match Self::connect(path.as_bytes()) {
@@ -37,7 +37,7 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        // a manager that does not read must not hold us up
+        // a manager that does not read must not block us
         socket.set_nonblocking(true)?;
         Ok(Self { socket })
     }

@@ -1,4 +1,4 @@
-//! Reads the parameters of a call: first as JSON of the right shape, then each by its own grammar.
+//! Parses the parameters of a call: first as JSON of the right shape, then each by its own grammar.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::vm::ChangeError;
 
 use super::error::WireError;
 
-/// The parameters of a call; Varlink's own error names the one at fault.
+/// The parameters of a call; on failure, Varlink's own error with the parameter's name.
 pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, WireError> {
     serde_path_to_error::deserialize(object(parameters)?).map_err(|error| at_fault(&error))
 }
@@ -21,14 +21,14 @@ fn object(parameters: Value) -> Result<Map<String, Value>, WireError> {
     match parameters {
         Value::Null => Ok(Map::new()),
         Value::Object(object) => Ok(object),
-        // a derived struct would also take its fields from an array
+        // a derived struct would also accept an array
         _ => Err(WireError::service("InvalidParameter", "parameter", "parameters")),
     }
 }
 
 fn at_fault(error: &serde_path_to_error::Error<serde_json::Error>) -> WireError {
     let path = error.path().to_string();
-    // an unknown or missing field is named in the message only
+    // the name of an unknown or missing field is only in the message
     let message = error.inner().to_string();
     let quoted = message.split('`').nth(1).unwrap_or("parameters");
     let name = if path == "." { quoted } else { &path };
@@ -43,7 +43,7 @@ pub(super) fn parse<T: FromStr<Err: std::error::Error + 'static>>(
     text.parse().map_err(|error: T::Err| ChangeError::invalid(parameter, error))
 }
 
-/// The same of a parameter that may be left out.
+/// The same for an optional parameter.
 pub(super) fn parse_if_given<T: FromStr<Err: std::error::Error + 'static>>(
     parameter: &str,
     text: Option<String>,
@@ -68,7 +68,7 @@ pub(super) fn guest_path(path: &str) -> Result<(), ChangeError> {
     }
 }
 
-/// Files and folders outside an image's own that it may lead to.
+/// Files and folders outside an image's own folder that it may refer to.
 pub(super) fn allow_backing(paths: Option<Vec<String>>) -> Result<Vec<PathBuf>, ChangeError> {
     paths.unwrap_or_default().iter().map(|path| absolute("allow_backing", path)).collect()
 }
@@ -94,12 +94,12 @@ pub(super) fn milliseconds(parameter: &str, milliseconds: i64) -> Result<Duratio
         .map_err(|_| ChangeError::invalid(parameter, "a time may not be negative"))
 }
 
-/// The time in `timeout_ms`, if it is given.
+/// `timeout_ms`, if it is given.
 pub(super) fn timeout(timeout_ms: Option<i64>) -> Result<Option<Duration>, ChangeError> {
     timeout_ms.map(|timeout| milliseconds("timeout_ms", timeout)).transpose()
 }
 
-/// How long an agent that does not answer yet is waited for, if that is given; 0 is not at all.
+/// How long to wait for an agent that does not answer yet, if given; 0 = not at all.
 pub(super) fn agent_timeout(agent_timeout_ms: Option<i64>) -> Result<Option<Duration>, ChangeError> {
     agent_timeout_ms.map(|timeout| milliseconds("agent_timeout_ms", timeout)).transpose()
 }

@@ -1,10 +1,10 @@
-//! How many clients may be connected at once, on all sockets of a VM together.
+//! Limits how many clients may be connected at once, on all sockets of a VM together.
 //!
-//! No kind of client keeps the others out. One that says nothing, or whose short call is being answered, gives its
-//! connection up when all are taken and another comes: first those that never made a call, so that a storm of new
-//! connections does not drive out a client that waits for its next call; then those that did; then those that are served.
-//! One that waits (`Wait`, a stream) or whose change is under way keeps its connection, but there are shares of such
-//! connections: one too many is refused with a reason, and the rest is always there for short calls.
+//! No kind of client can lock the others out. When all permits are taken and another client connects, the permit of an idle client,
+//! or of one with a short call under way, is revoked: first of clients that never made a call, so that a flood of new connections
+//! does not evict a client between two calls; then of idle ones that did; then of those with a short call. A client that waits
+//! (`Wait`, a stream) or whose change is under way keeps its connection, but the number of such connections is limited: one too
+//! many is refused with a reason, and the rest stays available for short calls.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,21 +15,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::host::descriptors;
 
-/// Connections at once, however many descriptors there are: each may hold a message of a mebibyte.
+/// The most connections at once, whatever the limit of descriptors: each may hold a message of a mebibyte.
 const MOST: usize = 1024;
-/// As many are always allowed, however few descriptors there are.
+/// The fewest connections, however low the limit of descriptors.
 const FEWEST: usize = 8;
-/// Descriptors that the supervisor keeps for its own work: images, helpers, probes, the console's log.
+/// Descriptors reserved for the supervisor's own work: images, helpers, probes, the console's log.
 const RESERVE: usize = 64;
-/// How long a client may say nothing before its connection can be taken: one that has just been accepted may not have had
-/// the processor yet.
+/// How long a client may be idle before its permit can be revoked: a new client may not have run yet.
 const IDLE_GRACE: Duration = Duration::from_millis(100);
-/// How long a short call may take before its connection can be taken: a QEMU that stands still answers nobody.
+/// How long a short call may take before its permit can be revoked: a hanging QEMU delays every call.
 const SERVED_GRACE: Duration = Duration::from_secs(10);
-/// How long a connection that was taken may need to close.
+/// How long a revoked connection may take to close.
 const CLOSING: Duration = Duration::from_millis(200);
 
-/// How many connections there may be.
+/// The limits of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     total: usize,
@@ -38,7 +37,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// What this process's limit of open files allows.
+    /// The limits for this process's limit of open files.
     pub(super) fn of_this_process() -> Self {
         match descriptors::limit_and_use() {
             Ok((limit, in_use)) => Self::of(limit.saturating_sub(in_use)),
@@ -49,21 +48,21 @@ impl Limits {
         }
     }
 
-    /// With so many descriptors free.
+    /// The limits for so many free descriptors.
     fn of(free: usize) -> Self {
         let total = (free - RESERVE.min(free / 2)).clamp(FEWEST, MOST);
         Self { total, waiting: total / 2, changing: total / 4 }
     }
 }
 
-/// What a connection is needed for while a call is under way.
+/// What a connection is used for while a call is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// The answer comes at once.
+    /// A short call, with an immediate reply.
     Short,
-    /// Something changes.
+    /// A change of the VM.
     Change,
-    /// The client waits for something to happen, in the guest or with the VM.
+    /// The client waits for an event in the guest or of the VM.
     Wait,
 }
 
@@ -79,31 +78,31 @@ struct Inner {
     revocable: Mutex<Revocable>,
     /// A permit has become revocable.
     news: Notify,
-    /// A permit was given back.
+    /// A permit was released.
     returned: Notify,
 }
 
-/// The permits that can be taken back, in that order.
+/// The revocable permits, in the order of revocation.
 #[derive(Default)]
 struct Revocable {
     next: u64,
     permits: BTreeMap<Ticket, (Instant, Arc<Notify>)>,
 }
 
-/// What the client does, then since when.
+/// What the client does, and since when.
 type Ticket = (Client, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Client {
     /// It has never made a call.
     Stranger,
-    /// It has, and says nothing or does not read.
+    /// It has, and is idle or does not read.
     Idle,
-    /// It waits for the answer to a short call.
+    /// It waits for the reply to a short call.
     Served,
 }
 
-/// The permission to be connected, given back when it is dropped.
+/// The permission to be connected; released on drop.
 pub(super) struct Permit {
     permits: Permits,
     revoked: Arc<Notify>,
@@ -115,13 +114,13 @@ pub(super) struct Permit {
 struct State {
     /// Its client has made a call.
     known: bool,
-    /// While it can be taken back.
+    /// While it is revocable.
     ticket: Option<Ticket>,
-    /// While it cannot.
+    /// While it is not.
     _share: Option<OwnedSemaphorePermit>,
 }
 
-/// So many wait already, or change something.
+/// Too many clients wait already, or have changes under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TooMany {
     pub(super) message: String,
@@ -142,7 +141,7 @@ impl Permits {
         }))
     }
 
-    /// A permit; waits at most until another can be taken back.
+    /// Gets a permit; waits at most until another can be revoked.
     pub(super) async fn take(&self) -> Permit {
         let permit = match Arc::clone(&self.0.all).try_acquire_owned() {
             Ok(permit) => Some(permit),
@@ -167,21 +166,21 @@ impl Permits {
         }
     }
 
-    /// Takes the next permit back; whether there was one.
+    /// Revokes the next permit; returns whether there was one.
     fn revoke(&self) -> bool {
         let first = lock(&self.0.revocable).permits.pop_first();
         first.inspect(|(_, (_, revoked))| revoked.notify_one()).is_some()
     }
 
-    /// Descriptors have run out although there are permits: takes one back, and waits until a connection is closed.
+    /// Descriptors have run out although there are permits: revokes one, and waits until a connection is closed.
     pub(super) async fn make_room(&self) {
         let returned = self.0.returned.notified();
         self.revoke();
         let _ = timeout(CLOSING, returned).await;
     }
 
-    /// From when on a permit may be taken back for a client that has waited since `began`: from one that has made calls only if
-    /// meanwhile nobody else has left.
+    /// From when on a permit may be revoked for a client that has waited since `began`; the permit of a client that has made calls
+    /// only if none was released meanwhile.
     fn next_due(&self, began: Instant) -> Option<Instant> {
         let revocable = lock(&self.0.revocable);
         let ((client, _), (since, _)) = revocable.permits.first_key_value()?;
@@ -194,17 +193,17 @@ impl Permits {
 }
 
 impl Permit {
-    /// Its connection waits for its client from now on: for a call, or for an answer to be read.
+    /// From now on the client is idle: the connection waits for a call, or for the client to read a reply.
     pub(super) fn idle(&self) {
         let mut state = lock(&self.state);
         let client = if state.known { Client::Idle } else { Client::Stranger };
         self.revocable(&mut state, client);
     }
 
-    /// Its client has made a call, which needs the connection for this until [`Permit::idle`].
+    /// The client has made a call, which uses the connection like this until [`Permit::idle`].
     ///
     /// # Errors
-    /// Too many need theirs for the same.
+    /// Too many connections are used like this.
     pub(super) fn busy(&self, with: Use) -> Result<(), TooMany> {
         let mut state = lock(&self.state);
         state.known = true;
@@ -246,7 +245,7 @@ impl Permit {
         }
     }
 
-    /// Resolves when the permit is taken back.
+    /// Resolves when the permit is revoked.
     pub(super) async fn revoked(&self) {
         self.revoked.notified().await;
     }
@@ -274,7 +273,7 @@ mod tests {
         Permits::new(Limits { total, waiting: total / 2, changing: total / 4 })
     }
 
-    /// One more client.
+    /// Another client.
     fn taking(permits: &Permits) -> JoinHandle<Permit> {
         let permits = permits.clone();
         tokio::spawn(async move { permits.take().await })
@@ -294,7 +293,7 @@ mod tests {
         let (first, second) = (permits.take().await, permits.take().await);
         first.idle();
         second.idle();
-        // a stranger still: it has sent what is no call, and falls silent again
+        // still without a call: it has sent something that is none, and is idle again
         first.idle();
         let third = taking(&permits);
         second.revoked().await;
@@ -355,7 +354,7 @@ mod tests {
         assert!(all[..3].iter().all(|kept| kept.revoked().now_or_never().is_none()));
         drop(all.pop());
         let newcomer = newcomer.await.unwrap();
-        // the share goes with the wait
+        // the share ends with the wait
         all[0].idle();
         newcomer.busy(Use::Wait).unwrap();
     }

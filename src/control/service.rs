@@ -1,4 +1,4 @@
-//! Serves the control protocol: one task a connection, each connection in the order of its calls.
+//! Serves the control protocol: one task for each connection, which executes its calls in order.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,24 +25,25 @@ use super::permits::{Permit, Permits, TooMany, Use};
 use super::socket::{Guarded, GuardedWrite, Socket};
 use super::verbs::Replies;
 
-/// Connections that wait to be accepted, beyond which `connect` blocks. The system's own limit (4096) would be a queue of
-/// a tenth of a second and more in front of every client while somebody does nothing but connect.
+/// The length of the queue of unaccepted connections; `connect` blocks beyond it. With the system's limit (4096), a client that
+/// only connects would delay every other one by a tenth of a second and more.
 const MAX_WAITING: i32 = 128;
-/// Frames in a row that are no calls, after which the connection ends.
+/// So many invalid frames in a row close the connection.
 const MAX_GARBAGE: usize = 16;
-/// When a connection cannot be accepted, the next try comes after this long.
+/// How long to wait after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
-/// How long the next call waits for one whose answer nobody wants.
+/// How long the next call waits for a oneway call before it.
 const ONE_WAY: Duration = Duration::from_secs(2);
-/// How long clients may take to read their last replies once the VM has ended.
+/// How long clients may take to read their last replies after the VM's end.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
-/// Serves clients until the VM has ended; then all that have called, or are about to, get their answer, and are let go.
+/// Serves clients until the VM has ended; then all clients that have sent calls, or are about to, get their replies, and are
+/// disconnected.
 pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
     serve_each(listener, vm, permits, converse).await;
 }
 
-/// Gives each connection a task, until the VM has ended and everybody who had connected by then has been served.
+/// Runs a task for each connection, until the VM has ended and all clients that had connected by then were served.
 pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     listener: UnixListener,
     vm: Handle,
@@ -54,7 +55,7 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     let ended = vm.ended();
     tokio::pin!(ended);
     let waits = AtomicBool::new(false);
-    // not made anew in each turn: a client that is accepted and waits for a permit must not be lost
+    // kept between turns: a client that was accepted and waits for a permit must not be lost
     let mut next = Box::pin(permitted(&listener, &permits, &waits));
     let begin = |connections: &mut JoinSet<()>, (stream, permit): (UnixStream, Permit)| {
         let permit = Arc::new(permit);
@@ -94,8 +95,8 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     let _ = tokio::time::timeout(LAST_REPLIES, finished).await;
 }
 
-/// The next connection, once there is a permit for it; meanwhile more wait in the listening socket's queue. `waits` is true in
-/// between.
+/// The next connection, with its permit; more connections wait in the listener's queue. `waits` is true while it waits for a
+/// permit.
 async fn permitted(listener: &UnixListener, permits: &Permits, waits: &AtomicBool) -> (UnixStream, Permit) {
     let stream = accept(listener, permits).await;
     waits.store(true, Ordering::Relaxed);
@@ -105,7 +106,7 @@ async fn permitted(listener: &UnixListener, permits: &Permits, waits: &AtomicBoo
 }
 
 fn shorten_queue(listener: &UnixListener) {
-    // on a socket that listens already, Linux only sets the number
+    // on a socket that listens already, Linux only changes the queue's length
     let set = Backlog::new(MAX_WAITING).and_then(|waiting| listen(listener, waiting));
     if let Err(error) = set {
         log::warn!("the queue of the control socket keeps the system's length: {error}");
@@ -129,14 +130,14 @@ async fn accept(listener: &UnixListener, permits: &Permits) -> UnixStream {
     }
 }
 
-/// Own user or root. The run directory keeps others out already; this holds should its mode be changed.
+/// Own user or root. The run directory keeps other users out already; this check also holds if its mode is changed.
 fn is_trusted(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     getsockopt(&stream.as_fd(), sockopt::PeerCredentials)
         .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
-/// Answers the calls of one connection until it ends, or the VM does.
+/// Executes the calls of one connection until it or the VM ends.
 async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     let (calls, mut replies) = Guarded(stream).split();
     let mut calls = FrameReader::new(calls);
@@ -152,14 +153,13 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                 let needed = call.needs();
                 let answer = permitted_answer(&call, needed, &handle, &mut connection, &permit);
                 if call.oneway && needed != Use::Wait {
-                    // its client may have gone, and it happens all the same: the owner takes it at once, as a rule
+                    // its client may have gone, and the call is executed all the same, usually at once
                     let _ = tokio::time::timeout(ONE_WAY, answer).await;
                     continue;
                 }
                 let answer = tokio::select! { biased;
                     answer = answer => answer,
-                    // what was sent to the owner still happens; what was only awaited need not be any more. More calls may
-                    // be there that want no answer
+                    // a change that was sent to the owner continues; waits are dropped. More oneway calls may be in the buffer
                     () = replies.hung_up() => {
                         log::debug!("a client left without its answer");
                         continue;
@@ -167,7 +167,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                 };
                 (call.oneway, answer)
             }
-            // the frame has been read whole, so the connection can go on
+            // the frame was read completely, so the connection can continue
             Err(FrameError::Json(error)) => {
                 log::debug!("a client sent what is not a call: {error}");
                 garbage += 1;
@@ -190,7 +190,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                     Err(error) => send(&mut replies, &error).await,
                 }
             }
-            // it keeps its permit as long as it lasts: a quiet subscriber is not an idle client
+            // it keeps its permit while it lasts: a quiet subscriber is not an idle client
             Answer::Stream(stream) => send_all(&mut replies, stream, &handle).await,
         };
         if let Err(error) = sent {
@@ -204,7 +204,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     }
 }
 
-/// Answers one call, unless too many of its kind are under way.
+/// Executes one call, unless too many of its kind are under way.
 async fn permitted_answer(
     call: &RawCall,
     needed: Use,

@@ -1,7 +1,7 @@
 //! The shared QMP socket: plain QMP for any number of clients at once, over the supervisor's one session.
 //!
-//! Each client gets a greeting, negotiates, has its own ids, gets its answers in order and every event of QEMU. One that does not
-//! read is dropped; it slows nobody.
+//! Each client gets a greeting, negotiates, has its own ids, gets its replies in order and all events of QEMU. A client that does
+//! not read is disconnected; it delays no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::permits::{Permit, Permits, TooMany, Use};
 use super::service::serve_each;
 use super::socket::{MAX_MESSAGE, hung_up};
 
-/// How long a client may refuse to read before it is dropped.
+/// How long a client may not read before it is disconnected.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves clients until the VM has ended.
@@ -28,13 +28,13 @@ pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) 
     serve_each(listener, vm, permits, converse).await;
 }
 
-/// What came from a client.
+/// The input of a client.
 pub(super) enum Input {
     Command(Value),
     Garbage(String),
 }
 
-/// Takes JSON values out of a stream of bytes, however they are cut.
+/// Finds JSON values in a stream of bytes, however it is split.
 struct Reader {
     socket: OwnedReadHalf,
     buffer: Vec<u8>,
@@ -42,7 +42,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next value; none at the end, or when the client sends more than anybody should. Cancellation-safe.
+    /// The next value; `None` at the end, or when the client exceeds a limit. Cancellation-safe.
     async fn next(&mut self) -> Option<Input> {
         loop {
             if let Some(input) = self.scan.next(&mut self.buffer) {
@@ -58,24 +58,24 @@ impl Reader {
     }
 }
 
-/// Looks where a value may end, at each byte once: what comes in a million pieces is not parsed from its start for each of them,
-/// in which time nobody else would be served.
+/// Searches for the end of a value and inspects each byte once: input in a million pieces is not parsed from its start for each of
+/// them, which would delay other clients.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Bytes of the buffer that were looked at.
+    /// Bytes of the buffer that were inspected.
     seen: usize,
-    /// There is more than white space.
+    /// There is something else than white space.
     begun: bool,
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// What is there is no JSON: it goes with the end of its line.
+    /// Invalid JSON: skipped up to the end of its line.
     spoilt: bool,
-    /// How long the buffer was when it was last parsed in vain.
+    /// The length of the buffer at the last parse without a result.
     tried: usize,
 }
 
-/// Where a value may have ended.
+/// Where a value may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Bracket,
@@ -83,7 +83,7 @@ enum End {
 }
 
 impl Scan {
-    /// The next command in the buffer, if one is whole.
+    /// The next complete command in the buffer.
     pub(super) fn next(&mut self, buffer: &mut Vec<u8>) -> Option<Input> {
         while let Some(end) = self.look(buffer) {
             if let Some(input) = parsed(buffer) {
@@ -95,7 +95,7 @@ impl Scan {
         None
     }
 
-    /// What is left at the end of the stream, where no line's end comes any more.
+    /// The rest at the end of the stream, which has no newline.
     fn rest(&mut self, buffer: &mut Vec<u8>) -> Option<Input> {
         let text = std::mem::take(buffer);
         *self = Self::default();
@@ -113,12 +113,12 @@ impl Scan {
         self.tried = buffer.len();
     }
 
-    /// The next place at which it is worth while to parse what is there up to now.
+    /// The next position at which the input before it should be parsed.
     fn look(&mut self, buffer: &[u8]) -> Option<End> {
         while let Some(byte) = buffer.get(self.seen).copied() {
             self.seen += 1;
             if byte == b'\n' {
-                // in the middle of a value a line's end can only show that there is none: to look now and then is enough
+                // inside a value a newline can only reveal an error, so it is checked only now and then
                 let now = self.spoilt || self.depth == 0 && !self.in_string || buffer.len() >= 2 * self.tried;
                 if self.begun && now {
                     return Some(End::Line);
@@ -130,7 +130,7 @@ impl Scan {
         None
     }
 
-    /// Takes a byte into account; whether it closes the outermost bracket.
+    /// Processes a byte; returns whether it closes the outermost bracket.
     fn closes(&mut self, byte: u8) -> bool {
         self.begun |= !byte.is_ascii_whitespace();
         if std::mem::take(&mut self.escaped) {
@@ -151,14 +151,14 @@ impl Scan {
     }
 }
 
-/// The next command in the buffer, if one is whole.
+/// The next complete command in the buffer.
 fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
     let mut values = serde_json::Deserializer::from_slice(buffer).into_iter::<Value>();
     let (input, used) = match values.next()? {
         Ok(value) => (Input::Command(value), values.byte_offset()),
         Err(error) if error.is_eof() => return None,
         Err(error) => {
-            // what follows the end of the line at fault may make sense again; the lines before it belong to the same error
+            // the text after that line may be valid again; the lines before it belong to the same error
             let wrong = wrong_byte(buffer, &error);
             let end = wrong + buffer[wrong..].iter().position(|byte| *byte == b'\n')?;
             (Input::Garbage(error.to_string()), end + 1)
@@ -168,14 +168,14 @@ fn parsed(buffer: &mut Vec<u8>) -> Option<Input> {
     Some(input)
 }
 
-/// Where in the text the byte is that made no sense.
+/// The position of the invalid byte.
 fn wrong_byte(text: &[u8], error: &serde_json::Error) -> usize {
     let mut ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     let line = match error.line().checked_sub(2) {
         Some(before) => ends.nth(before).unwrap_or(text.len()),
         None => 0,
     };
-    // columns count from 1, and are 0 where a line's end itself is wrong
+    // columns count from 1, and are 0 for a newline itself
     (line + error.column()).saturating_sub(1).min(text.len())
 }
 
@@ -194,7 +194,7 @@ async fn converse(stream: UnixStream, vm: Handle, permit: Arc<Permit>) {
         return;
     }
     permit.idle();
-    // before negotiation QEMU sends no events, and neither do we
+    // QEMU sends no events before negotiation, and neither does vmrun
     let mut events: Option<Subscriber> = None;
     loop {
         let step = tokio::select! { biased;
@@ -253,7 +253,7 @@ impl Client {
 
     async fn pass_on(&mut self, received: Option<BusEvent>) -> Option<()> {
         match received? {
-            // of vmrun's own events plain QMP knows nothing
+            // plain QMP has no vmrun events
             BusEvent::Record(record) if record.name.starts_with("VMRUN_") => Some(()),
             BusEvent::Record(record) => self.send(&event(&record)).await,
             BusEvent::Lost(count) => {
@@ -263,7 +263,7 @@ impl Client {
         }
     }
 
-    /// The last events, SHUTDOWN among them.
+    /// Sends the last events, including SHUTDOWN.
     async fn say_goodbye(&mut self, events: &mut Option<Subscriber>) {
         while let Some(event) = events.as_mut().and_then(Subscriber::try_next) {
             if self.pass_on(Some(event)).await.is_none() {
@@ -272,7 +272,7 @@ impl Client {
         }
     }
 
-    /// None: the client has gone without its answer.
+    /// `None`: the client has gone without its reply.
     async fn answer(
         &mut self,
         input: Input,
@@ -293,7 +293,7 @@ impl Client {
         let done = carry_out(&vm, &mut self.negotiated, fields, events);
         let done = tokio::select! { biased;
             done = done => done,
-            // what was sent to the owner still happens
+            // what was sent to the owner continues
             () = hung_up(write.as_ref()) => return None,
         };
         Some(match done {
@@ -348,7 +348,7 @@ fn refusal(class: &str, desc: &str, id: Option<Value>) -> Value {
     with_id(json!({ "error": { "class": class, "desc": desc } }), id)
 }
 
-/// The client's own id, whatever it is, goes back with the answer.
+/// The client's own id, of any type, is returned with the reply.
 fn with_id(mut answer: Value, id: Option<Value>) -> Value {
     if let Some(id) = id {
         answer["id"] = id;

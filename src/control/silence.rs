@@ -1,5 +1,5 @@
-//! A supervisor that does not answer: stopped by Ctrl-Z, for example. Every call has a deadline for connecting and one for its
-//! first byte, which have nothing to do with how long the VM may take for what was asked.
+//! A supervisor that does not answer, for example because Ctrl-Z stopped it. Every call has a deadline for connecting and one for
+//! the first byte of its reply, independent of how long the VM may take for the call.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -11,25 +11,25 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::dirs::{RunClient, names, process_state};
 
-/// How long a connection may take: one that is not made at once waits in a queue that nobody empties.
+/// How long connecting may take: a slower connection is in a queue that the supervisor does not empty.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// After this long without a byte of the answer it is looked whether the supervisor answers anybody.
+/// After this long without a byte of the reply, the client checks whether the supervisor answers at all.
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(2);
-/// How long a supervisor on a busy machine may take for the shortest call there is.
+/// How long a supervisor on a busy machine may take for the shortest call.
 const SHORTEST_CALL: Duration = Duration::from_secs(8);
-/// When a process that is stopped is told from one that is slow.
+/// When a stopped process is distinguished from a slow one.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The shortest call there is: it asks the VM nothing.
+/// The shortest call: it does not involve the VM.
 const PING: &[u8] = b"{\"method\":\"org.varlink.service.GetInfo\"}\0";
 
-/// Why a supervisor does not answer, as far as the system tells.
+/// Why a supervisor does not answer, as far as the system shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
     /// Its process.
     pub supervisor_pid: Option<i32>,
     state: Option<char>,
-    /// It has the call, and may carry it out when it goes on: its caller is not asked again.
+    /// It has the call, and may execute it when it continues: the call is not repeated.
     has_call: bool,
 }
 
@@ -39,12 +39,12 @@ impl Silence {
         Self { supervisor_pid, state: supervisor_pid.and_then(process_state), has_call }
     }
 
-    /// By a signal, or by a debugger.
+    /// Stopped by a signal, or by a debugger.
     fn is_stopped(&self) -> bool {
         matches!(self.state, Some('T' | 't'))
     }
 
-    /// What its process does instead.
+    /// The state of its process.
     pub fn reason(&self) -> &'static str {
         match self.state {
             Some('T') => "it is stopped (by Ctrl-Z or a signal)",
@@ -57,7 +57,7 @@ impl Silence {
         }
     }
 
-    /// What to do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let pid = self.supervisor_pid.filter(|_| self.state == Some('T'))?;
         let late = if self.has_call { ", and what was asked for may happen then" } else { "" };
@@ -72,13 +72,13 @@ impl fmt::Display for Silence {
     }
 }
 
-/// Waits for the first byte of an answer; after [`FIRST_BYTE`], whether the supervisor answers anybody. If it does, what was
-/// asked takes its time.
+/// Waits for the first byte of a reply; after [`FIRST_BYTE`] checks whether the supervisor answers at all. If it does, the call may
+/// take its time.
 pub(super) fn await_first_byte(stream: &UnixStream, directory: &RunClient) -> Result<(), Silence> {
     if has_answer(stream, FIRST_BYTE) { Ok(()) } else { answers_anybody(directory) }
 }
 
-/// As [`await_first_byte`], for a call whose answer is there at once.
+/// Like [`await_first_byte`], for a call that is answered at once.
 pub(super) fn await_short_answer(
     stream: &UnixStream,
     directory: &RunClient,
@@ -95,7 +95,7 @@ pub(super) fn await_short_answer(
     }
 }
 
-/// Whether a supervisor answers the shortest call there is.
+/// Whether a supervisor answers the shortest call.
 pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
     let silence = Silence::of(directory, true);
     if silence.is_stopped() {
@@ -105,22 +105,22 @@ pub(super) fn answers_anybody(directory: &RunClient) -> Result<(), Silence> {
         Ok(mut stream) => {
             let answered = stream.write_all(PING).is_ok()
                 && has_answer(&stream, SHORTEST_CALL)
-                // an end is an answer, too: the VM has ended
+                // a closed connection counts as a reply: the VM has ended
                 && stream.read(&mut [0]).is_ok();
             if answered { Ok(()) } else { Err(Silence::of(directory, true)) }
         }
         Err(error) if is_late(&error) => Err(Silence::of(directory, true)),
-        // nobody listens any more: the connection that there is has ended, too
+        // there is no listener any more: the other connection has ended, too
         Err(_) => Ok(()),
     }
 }
 
-/// How a supervisor is doing that could not be connected to in time.
+/// The state of a supervisor to which connecting timed out.
 pub(super) fn not_connected(directory: &RunClient) -> Silence {
     Silence::of(directory, false)
 }
 
-/// Whether an error of [`Directory::connect_within`](crate::host::dirs::Directory::connect_within) is that of its deadline.
+/// Whether an error of [`Directory::connect_within`](crate::host::dirs::Directory::connect_within) is a timeout.
 pub(super) fn is_late(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::WouldBlock
 }
@@ -129,7 +129,7 @@ fn has_answer(stream: &UnixStream, within: Duration) -> bool {
     let deadline = Instant::now() + within;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // rounded up: a wait that is cut to nothing would be repeated without end
+        // rounded up: a timeout of 0 would loop without waiting
         let milliseconds = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
         let mut asked = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
         match poll(&mut asked, PollTimeout::from(milliseconds)) {

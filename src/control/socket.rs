@@ -15,13 +15,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::framing::{FrameError, ReadBytes, WriteBytes};
 
-/// The longest message a client may send: the largest honest one is a `Qmp` command of a few KiB.
+/// The longest message of a client: the largest regular one is a `Qmp` command of a few KiB.
 pub const MAX_MESSAGE: usize = 1 << 20;
-/// How long a client may take from a message's first byte to its last.
+/// How long a client may take from the first byte of a message to its last.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
-/// Between two looks at a client that has ended what it says and waits for its answer.
+/// The interval at which a client that has closed its sending direction is checked while it waits for a reply.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a client may refuse to read before it is dropped.
+/// How long a client may not read before it is disconnected.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A connection that messages are read from and written to.
@@ -32,7 +32,7 @@ pub(super) trait Socket {
     fn split(self) -> (Self::ReadHalf, Self::WriteHalf);
 }
 
-/// A client's connection whose demands on memory and time are bounded.
+/// A client's connection with limits of memory and time.
 #[derive(Debug)]
 pub struct Guarded(pub UnixStream);
 
@@ -40,7 +40,7 @@ pub struct Guarded(pub UnixStream);
 #[derive(Debug)]
 pub struct GuardedRead {
     socket: OwnedReadHalf,
-    /// Bytes of the message that is only half here, and when it began.
+    /// Bytes of the incomplete message, and when it started.
     half: usize,
     began: Option<Instant>,
 }
@@ -85,8 +85,8 @@ impl ReadBytes for GuardedRead {
 }
 
 impl GuardedWrite {
-    /// Resolves when the other side has closed its socket, whether what it sent before has been read or not. One that has only
-    /// said its last word (as `nc -N` does at the end of its input) still wants its answers.
+    /// Resolves when the peer has closed its socket, even if what it sent before was not read. A peer that has closed only its
+    /// sending direction (as `nc -N` does at the end of its input) still wants its replies.
     pub async fn hung_up(&self) {
         hung_up(self.0.as_ref()).await;
     }
@@ -97,11 +97,11 @@ impl GuardedWrite {
     }
 }
 
-/// As [`GuardedWrite::hung_up`].
+/// Like [`GuardedWrite::hung_up`].
 pub(super) async fn hung_up(socket: &UnixStream) {
     one_direction_closed(socket).await;
     while !is_closed(socket) {
-        // the runtime tells the end of what the other side says, and no more after that
+        // the runtime reports the end of the receiving direction, and no more after that
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
@@ -115,7 +115,7 @@ async fn one_direction_closed(socket: &UnixStream) {
 #[cfg(not(target_os = "linux"))]
 async fn one_direction_closed(_socket: &UnixStream) {}
 
-/// Whether the other side has closed its socket, rather than only ended what it says.
+/// Whether the peer has closed its socket, and not only its sending direction.
 fn is_closed(socket: &UnixStream) -> bool {
     let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
     let answered = poll(&mut asked, PollTimeout::ZERO);
@@ -130,7 +130,7 @@ impl WriteBytes for GuardedWrite {
     }
 }
 
-/// A blocking socket: its futures are ready at once, so a one-shot client needs no runtime.
+/// A blocking socket: its futures complete at once, so a one-shot client needs no runtime.
 #[derive(Debug)]
 pub struct Blocking(pub StdStream);
 

@@ -1,4 +1,4 @@
-//! A VM with its control socket and, in the foreground, its console: what a supervisor process does.
+//! Runs a VM with its control socket and, in the foreground, its console: the work of a supervisor process.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use super::notify::Notifier;
 use super::permits::{Limits, Permits};
 use super::{service, shared_qmp};
 
-/// How long the last output may take to be read by whoever reads our standard output.
+/// How long the reader of our standard output may take to read the last output.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
-/// How long the agent of a restored guest is waited for, to set its clock.
+/// How long to wait for the agent of a restored guest, to set its clock.
 const RESTORED_AGENT: Duration = Duration::from_secs(30);
 
-/// How a supervisor behaves.
+/// Options of a supervisor.
 pub struct Supervision {
-    /// Sets the guest's clock, which has stood still since the VM was saved, when its agent answers.
+    /// Sets the guest's clock, which stopped when the VM was saved, when its agent answers.
     pub sync_clock: bool,
     /// How the VM is launched.
     pub launch: Launch,
-    /// The escape key of the console on our own standard streams; none = no console there.
+    /// The escape key of the console on our own standard streams; `None` = no console there.
     pub console: Option<EscapeKey>,
-    /// Budget of the ladder when the escape key asks for a shutdown.
+    /// Budget of the shutdown that the escape key requests.
     pub stop_timeout: Duration,
-    /// The VM counts as ready when this has come true.
+    /// The condition for the VM to count as ready.
     pub ready: Option<Ready>,
-    /// Called when the VM runs and is served, before it is waited for to get ready.
+    /// Called when the VM runs and is served, before waiting for it to be ready.
     pub begun: Option<Begun>,
 }
 
-/// Is told that a VM has begun.
+/// Called when a VM has started.
 pub type Begun = Box<dyn FnOnce(&VmName, &Handle)>;
 
 /// When a VM counts as ready.
@@ -46,7 +46,7 @@ pub type Begun = Box<dyn FnOnce(&VmName, &Handle)>;
 pub struct Ready {
     /// The condition.
     pub condition: Condition,
-    /// How long it may take.
+    /// How long to wait for it.
     pub timeout: Option<Duration>,
 }
 
@@ -54,13 +54,13 @@ pub struct Ready {
 pub struct Up {
     /// Its name.
     pub name: VmName,
-    /// To talk to it.
+    /// The interface to it.
     pub handle: Handle,
-    /// Why it did not get ready, if it did not.
+    /// Why it did not become ready.
     pub ready: Result<(), ChangeError>,
 }
 
-/// Starts a prepared VM, calls `up` once it is ready (or will never be), serves it, and returns how it ended.
+/// Starts a prepared VM, calls `up` once it is ready (or will never be), serves it, and returns its outcome.
 pub async fn supervise(
     prepared: Prepared,
     supervision: Supervision,
@@ -70,7 +70,7 @@ pub async fn supervise(
     serve(running, supervision, Box::new(up)).await
 }
 
-/// Takes over a VM whose supervisor has died; as [`supervise`]. None if there is nothing to take over: QEMU is dead, too.
+/// Takes over a VM whose supervisor has died; see [`supervise`]. `None` if there is nothing to take over: QEMU is dead, too.
 pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outcome>, StartError> {
     let Some(running) = adopt(adopted).await? else { return Ok(None) };
     let stop_timeout = running.stop_timeout();
@@ -85,11 +85,11 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
     serve(running, supervision, Box::new(up)).await.map(Some)
 }
 
-/// Supervises a QEMU that somebody else is starting, until it has ended.
+/// Supervises a QEMU under `vmrun wrap`, until it has ended.
 pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     let Some(running) = wrapping.follow().await? else { return Ok(None) };
     let launch = Launch::default();
-    // what a service manager waits for is QEMU, which has nothing to tell it
+    // a service manager waits for QEMU itself, which is unaware of vmrun
     let supervision = Supervision {
         launch,
         console: None,
@@ -101,7 +101,7 @@ pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     serve(running, supervision, Box::new(|_| {})).await.map(Some)
 }
 
-/// `up` is boxed, so that all that a supervisor does is in the program once.
+/// `up` is boxed, so that the program contains this function once.
 async fn serve(
     mut running: Running,
     supervision: Supervision,
@@ -149,14 +149,14 @@ async fn serve(
     let (outcome, (), (), ()) =
         tokio::join!(spawned(running.run()), spawned(service), spawned(shared_qmp), readiness);
     if let Some(console) = console {
-        // the console ends by itself once everything is shown, unless nobody reads it
+        // the console ends by itself once everything was written, unless its reader has stopped
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;
     }
     Ok(outcome)
 }
 
-/// Runs a future as a task of its own. To be woken, a task takes a place in the runtime's queue; what `block_on` runs takes
-/// a write to an eventfd and a turn of epoll each time.
+/// Runs a future as a task of its own. Waking a task puts it into the runtime's queue; waking the future of `block_on` takes a
+/// write to an eventfd and a turn of epoll each time.
 async fn spawned<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(future).await {
         Ok(result) => result,
@@ -164,7 +164,7 @@ async fn spawned<T: Send + 'static>(future: impl Future<Output = T> + Send + 'st
     }
 }
 
-/// Whoever has closed our standard output does not want to hear of it.
+/// If the reader of our standard output has gone, that is not logged.
 async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
     if let Ok(error) = why.await
         && error.kind() != std::io::ErrorKind::BrokenPipe
@@ -175,7 +175,7 @@ async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
     }
 }
 
-/// Does what the person at the console asks for.
+/// Executes the requests of the console's escape key.
 async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration, escape: EscapeKey) {
     let mut asked_before = false;
     while let Some(request) = asked.recv().await {
@@ -211,7 +211,7 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
     }
 }
 
-/// Sets the clock of a guest that was saved, and tells what came of it.
+/// Sets the clock of a restored guest, and logs the result.
 async fn sync_clock(vm: Handle) {
     match vm.set_time(Some(RESTORED_AGENT)).await {
         Ok(GuestClock { set: true, behind_ms }) => {
@@ -226,7 +226,7 @@ async fn sync_clock(vm: Handle) {
     }
 }
 
-/// What is told of a console whose size was set.
+/// The message after setting the console's size.
 pub fn resized(rows: u16, columns: u16, by: ResizedBy) -> String {
     match by {
         ResizedBy::Agent => format!("the guest's console has {rows} rows and {columns} columns now"),

@@ -1,4 +1,4 @@
-//! From the VM's values to those that travel.
+//! Converts the VM's values to records of the protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
     }
 }
 
-/// A time as it travels.
+/// A duration in the protocol's unit.
 pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -196,7 +196,7 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> wire::Snapshot {
     }
 }
 
-/// What is still known of a VM that has ended. Its devices have gone with it.
+/// The status of a VM that has ended. Its devices have gone with it.
 pub(super) fn ended(record: &RunRecord) -> wire::Status {
     let last = Status {
         origin: Arc::new(record.description.origin.clone()),

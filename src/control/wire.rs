@@ -1,4 +1,4 @@
-//! What travels over the control socket. Deliberately not the types of the `vm` layer: those may change, these may only grow.
+//! The records of the control protocol. Deliberately not the types of the `vm` layer: those may change, these may only grow.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub use records::{DiskStats, Limits, Nic, NicStats, Stats, VcpuStats};
 /// A forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// Host address that is listened on.
+    /// Host address that it listens on.
     pub address: String,
     /// Host port.
     pub host_port: u16,
@@ -19,7 +19,7 @@ pub struct Forward {
     pub guest_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// Id of the network card that it leads to; none = it is not known.
+    /// Id of the network card that it leads to; `None` = unknown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nic: Option<String>,
 }
@@ -31,11 +31,11 @@ pub struct Usb {
     pub id: String,
     /// QEMU's device model.
     pub driver: String,
-    /// For people.
+    /// Description for display.
     pub description: String,
     /// `adding`, `present` or `removing`.
     pub phase: String,
-    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    /// Whether the guest uses it; `None` = unknown, or there from the start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub taken: Option<bool>,
 }
@@ -45,54 +45,54 @@ pub struct Usb {
 pub struct Disk {
     /// Id.
     pub id: String,
-    /// Image; none = no medium.
+    /// Image; `None` = no medium.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub file: Option<String>,
     /// Image format.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub format: Option<String>,
-    /// How it is attached.
+    /// Its bus.
     pub bus: String,
-    /// Virtual size.
+    /// Virtual size in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size_bytes: Option<u64>,
     /// Attached read-only.
     pub readonly: bool,
     /// A CD-ROM drive.
     pub removable: bool,
-    /// Shown to the guest.
+    /// The serial number that the guest sees.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub serial: Option<String>,
-    /// The slot it is in.
+    /// The slot that it is in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<String>,
     /// `adding`, `present` or `removing`.
     pub phase: String,
-    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    /// Whether the guest uses it; `None` = unknown, or there from the start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub taken: Option<bool>,
-    /// What it may do per second; none = as much as it can.
+    /// Its I/O limits; `None` = none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limits: Option<Limits>,
-    /// How the host caches the image; this and all below as it was asked for, none = nothing was said.
+    /// The host's cache mode; this and all options below as requested, `None` = not given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cache: Option<String>,
-    /// How QEMU reads and writes the file.
+    /// QEMU's method of I/O on the file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub aio: Option<String>,
-    /// What becomes of discarded blocks.
+    /// What QEMU does with discarded blocks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub discard: Option<String>,
-    /// What becomes of zeroes that the guest writes.
+    /// What QEMU does with zeroes that the guest writes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detect_zeroes: Option<String>,
-    /// The guest's blocks, in bytes.
+    /// The guest's block size in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub logical_block_size: Option<u32>,
-    /// It has a thread of its own in QEMU.
+    /// It has an I/O thread of its own in QEMU.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub iothread: Option<bool>,
-    /// Its place in the boot order.
+    /// Its number in the boot order.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub boot: Option<u16>,
 }
@@ -104,12 +104,12 @@ pub struct Device {
     pub id: String,
     /// QEMU's device model.
     pub driver: String,
-    /// The slot it is in.
+    /// The slot that it is in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<String>,
     /// `adding`, `present` or `removing`.
     pub phase: String,
-    /// Whether the guest has taken it; none = that is not known, or it was there from the start.
+    /// Whether the guest uses it; `None` = unknown, or there from the start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub taken: Option<bool>,
 }
@@ -119,7 +119,7 @@ pub struct Device {
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// What is in it.
+    /// The id of the device in it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device: Option<String>,
 }
@@ -138,7 +138,7 @@ pub struct Snapshot {
     pub loadable: bool,
 }
 
-/// Everything that is known of a VM. Fields as in the protocol's description.
+/// The status of a VM. Fields as in the protocol's description.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Status {
@@ -181,7 +181,7 @@ pub struct Status {
     pub slots: Vec<Slot>,
 }
 
-/// Declares a message: its fields, and behind the `;` those that may be left out.
+/// Declares a message: its fields, and after the `;` the optional ones.
 macro_rules! message {
     (
         [$($rule:meta)?] $(#[$doc:meta])* $name:ident
@@ -199,7 +199,7 @@ macro_rules! message {
 }
 pub(super) use message;
 
-/// Declares replies. Unknown fields are ignored: a later supervisor may have more to tell.
+/// Declares replies. Unknown fields are ignored: a later supervisor may send more.
 macro_rules! replies {
     ($($(#[$doc:meta])* $name:ident $fields:tt)*) => {
         $($crate::control::wire::message! { [] $(#[$doc])* $name $fields })*
@@ -208,13 +208,13 @@ macro_rules! replies {
 pub(super) use replies;
 
 replies! {
-    /// Reply of a method that has nothing to tell.
+    /// The reply of a method without data.
     Nothing { ; }
     /// Reply of methods that change a disk.
     DiskReply { disk: Disk; }
     /// Reply of methods that change a network card.
     NicReply { nic: Nic; }
-    /// Reply of `RemoveDisk` and `RemoveDevice`. `unchecked`: why it is not known whether the guest had a disk mounted.
+    /// Reply of `RemoveDisk` and `RemoveDevice`. `unchecked`: why it is unknown whether the guest had a disk mounted.
     DiskRemoved { removed: bool; unchecked: String }
     /// Reply of `LoadSnapshot` and `DeleteSnapshot`.
     SnapshotReply { snapshot: Snapshot; }

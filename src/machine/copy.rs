@@ -1,5 +1,5 @@
-//! Files into the guest and out of it, through the guest agent. Files of this machine are read and written here, with the
-//! permissions of whoever asked.
+//! Copies files into and out of the guest, through the guest agent. Files on the host are read and written in this process, with
+//! its permissions.
 
 mod target;
 #[cfg(test)]
@@ -22,26 +22,27 @@ use crate::host::files;
 use super::{Error, milliseconds};
 use target::{PERMISSIONS, Target, place};
 
-/// What one message carries into the guest.
+/// Bytes of one message into the guest.
 const PIECE: usize = crate::vm::WRITE_PIECE;
-/// The most that is taken of a file whose size the guest cannot tell, as of those in `/proc`. Far more than they have, and no disk full.
+/// The most bytes that are read of a file whose size the guest does not know, such as those in `/proc`. Far more than they have,
+/// and too little to fill a disk.
 const MOST_WITHOUT_SIZE: u64 = 64 << 20;
 
 /// A file that was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// Where it is now.
+    /// Its path now.
     pub path: String,
-    /// Its size.
+    /// Its size in bytes.
     pub size_bytes: u64,
     /// How it was compared with the original: `sha256`, or only `size` where the guest has no `sha256sum`.
     pub checked: String,
 }
 
-/// Is told how many bytes have been copied, and of how many if that is known.
+/// Called with the number of copied bytes, and the total if it is known.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
-/// Copies a file of this machine into the guest: to a path, or into a directory that is there.
+/// Copies a file of the host into the guest: to a path, or into an existing directory.
 pub fn copy_to(
     client: &mut Client,
     source: &Path,
@@ -64,7 +65,7 @@ pub fn copy_to(
     leaving.all_of(client, file, destination, progress)
 }
 
-/// A character device that would fill the guest's disk (`/dev/zero`, `/dev/urandom`). A terminal ends when its user says so, and
+/// A character device that would fill the guest's disk (`/dev/zero`, `/dev/urandom`). A terminal ends when its user ends it, and
 /// `/dev/null` at once.
 fn is_endless(file: &File, facts: &Metadata) -> bool {
     /// Linux' number of `/dev/null` (Documentation/admin-guide/devices.txt).
@@ -72,7 +73,7 @@ fn is_endless(file: &File, facts: &Metadata) -> bool {
     facts.file_type().is_char_device() && facts.rdev() != NULL && !file.is_terminal()
 }
 
-/// Copies a stream into the guest, to a path; `name` is what errors call it.
+/// Copies a stream into the guest, to a path; `name` is its name in errors.
 pub fn copy_to_from_stream(
     client: &mut Client,
     (stream, name): (impl Read, &Path),
@@ -88,7 +89,7 @@ pub fn copy_to_from_stream(
     )
 }
 
-/// A file on its way into the guest.
+/// A file that is being copied into the guest.
 struct Leaving<'a> {
     path: &'a Path,
     /// Its name in a directory.
@@ -132,7 +133,7 @@ impl Leaving<'_> {
     }
 }
 
-/// Copies a file of the guest to this machine: to a path, or into a directory that is there.
+/// Copies a file of the guest to the host: to a path, or into an existing directory.
 pub fn copy_from(
     client: &mut Client,
     source: &str,
@@ -148,7 +149,7 @@ pub fn copy_from(
     )
 }
 
-/// Copies a file of the guest to a stream, which gets it before it has been compared.
+/// Copies a file of the guest to a stream, which gets the data before its checksum is compared.
 pub fn copy_from_to_stream(
     client: &mut Client,
     source: &str,
@@ -163,21 +164,21 @@ pub fn copy_from_to_stream(
     )
 }
 
-/// Opens the target, which needs room for so many bytes.
+/// Opens the target and reserves space for so many bytes.
 type Open<'a> = Box<dyn FnOnce(Option<u64>) -> io::Result<Target<'a>> + 'a>;
 
-/// A file on its way from the guest, whose agent is not believed: what it says first is what it may send at most.
+/// A file that is being copied from the guest, whose agent is not trusted: it may send at most the size that it announced.
 struct Arriving<'a> {
     source: &'a str,
-    /// What errors and the result call the target.
+    /// The target's name in errors and the result.
     path: &'a Path,
-    /// Used once, when the guest has said how large the file is.
+    /// Called once, when the guest has announced the file's size.
     open: Option<Open<'a>>,
     target: Option<Target<'a>>,
     mine: Sha256,
     guests: Option<String>,
     mode: Option<u32>,
-    /// None for a file of `/proc`, which tells no size, and something else each time.
+    /// `None` for a file of `/proc`, which reports no size, and whose content changes.
     total: Option<u64>,
     done: u64,
     ended: bool,
@@ -224,7 +225,7 @@ impl<'a> Arriving<'a> {
         }
     }
 
-    /// Takes one reply: the first has the facts, the last the checksum, those between them data.
+    /// Processes one reply: the first has the facts, the last the checksum, those between them data.
     fn take(&mut self, reply: verbs::ReadGuestFileReply) -> Result<(), Error> {
         let unreadable = Error::file(self.path);
         let Some(data) = reply.data else {
@@ -261,7 +262,7 @@ impl<'a> Arriving<'a> {
     }
 
     fn finish(self) -> Result<Copied, Error> {
-        // the stream also ends, without a word, when the VM does
+        // the stream also ends, without a reply, when the VM does
         let (true, Some(target)) = (self.ended, self.target) else { return Err(ClientError::Gone.into()) };
         let damaged = |why| Err(Error::Damaged { path: self.source.to_owned(), why });
         let mine = hexadecimal(self.mine);

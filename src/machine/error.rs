@@ -1,4 +1,4 @@
-//! Why something with a [`super::Machine`] did not work.
+//! Errors of a [`super::Machine`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,33 +10,33 @@ use crate::control::find::FindError;
 use crate::spec::duration;
 use crate::vm::{ErrorChain, StartError};
 
-/// Why something did not work. The message says what and why; [`Self::hint`] what to do about it.
+/// Why an operation failed. The message says what and why; [`Self::hint`] what to do about it.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    /// The VM could not be started; nothing is left of it.
+    /// The VM could not be started; nothing is left behind.
     #[error("{}", .0.with_causes())]
     Start(Box<StartError>),
     /// The VM was not found.
     #[error("{}", .0.with_causes())]
     Find(#[from] FindError),
-    /// The VM refused, has ended, or was too late; see [`Self::refusal`], [`Self::is_gone`], [`Self::is_timeout`].
+    /// The VM refused, has ended, or timed out; see [`Self::refusal`], [`Self::is_gone`], [`Self::is_timeout`].
     #[error(transparent)]
     Call(#[from] ClientError),
-    /// A parameter makes no sense.
+    /// A parameter is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// A path that cannot be said in the protocol, which is JSON.
+    /// A path that is not UTF-8: the protocol is JSON.
     #[error("the path {} is not UTF-8", .0.display())]
     Path(PathBuf),
-    /// A file of this machine could not be read or written.
+    /// A file on the host could not be read or written.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         error: std::io::Error,
     },
-    /// What has arrived of a copied file is not what was sent.
+    /// A copied file differs from the original.
     #[error("{path}: {why}")]
     Damaged {
         /// The file.
@@ -44,12 +44,12 @@ pub enum Error {
         /// What differs.
         why: &'static str,
     },
-    /// The guest has not let go of a device in time; the request stands.
+    /// The guest has not released a device in time; the request stays pending.
     #[error("the guest has not released '{id}' within {}", duration::format(*.waited))]
     NotReleased {
         /// The device.
         id: String,
-        /// How long it was given.
+        /// How long the guest had.
         waited: Duration,
     },
 }
@@ -68,7 +68,7 @@ impl Error {
         move |error| Self::File { path, error }
     }
 
-    /// The protocol's error, if the VM answered with one: its name (such as `NoFreeSlot`) is for programs.
+    /// The protocol's error, if the VM replied with one; programs can compare its name (such as `NoFreeSlot`).
     pub fn refusal(&self) -> Option<&WireError> {
         match self {
             Self::Call(ClientError::Remote(error)) => Some(error),
@@ -82,13 +82,13 @@ impl Error {
         refused || matches!(self, Self::Call(ClientError::Gone))
     }
 
-    /// It did not come true in time.
+    /// It did not happen before the deadline.
     pub fn is_timeout(&self) -> bool {
         let refused = self.refusal().is_some_and(|error| error.name() == "TimedOut");
         refused || matches!(self, Self::NotReleased { .. })
     }
 
-    /// What to do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Start(error) => error.hint(),

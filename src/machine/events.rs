@@ -1,4 +1,4 @@
-//! What happens to a VM, as it happens.
+//! The events of a VM.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::control::verbs;
 
 use super::Error;
 
-/// What happens in a VM, in order. One that is not read loses its oldest, and is told how many.
+/// The events of a VM, in order. If they are not read in time, the oldest are lost, and their number is reported.
 pub struct Events {
     pub(super) replies: Replies<verbs::Events>,
 }
@@ -18,17 +18,17 @@ impl fmt::Debug for Events {
     }
 }
 
-/// What [`Events`] tell.
+/// An item of [`Events`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
     /// An event.
     Event(verbs::Event),
-    /// So many were lost before the next one, since they were not read in time.
+    /// So many events were lost before the next one, since they were not read in time.
     Lost(u64),
 }
 
 impl Events {
-    /// The next one; none when the VM has ended.
+    /// The next item; `None` when the VM has ended.
     pub async fn next(&mut self) -> Result<Option<Heard>, Error> {
         loop {
             let Some(reply) = self.replies.next().await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The replies of `Exec`, put together.
+//! Assembles the replies of `Exec`.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -6,14 +6,14 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use crate::control::verbs;
 use crate::vm::Executed;
 
-/// What has come so far of a command in the guest.
+/// The output and status of a command in the guest so far.
 #[derive(Debug, Default)]
 pub struct Output {
     so_far: Executed,
 }
 
 impl Output {
-    /// Takes one reply.
+    /// Adds one reply.
     pub fn take(&mut self, reply: verbs::ExecReply) {
         let bytes = |data: Option<String>| BASE64.decode(data.unwrap_or_default()).unwrap_or_default();
         let Executed { stdout, stderr, exit_code, signal, truncated } = &mut self.so_far;
@@ -24,12 +24,12 @@ impl Output {
         *truncated |= reply.truncated.unwrap_or(false);
     }
 
-    /// What the command wrote since this was called last, to standard output and to standard error.
+    /// The output since the last call, of standard output and of standard error.
     pub fn pieces(&mut self) -> (Vec<u8>, Vec<u8>) {
         (std::mem::take(&mut self.so_far.stdout), std::mem::take(&mut self.so_far.stderr))
     }
 
-    /// How it ended; none if the stream ended first, as it does with the VM.
+    /// The exit status; `None` if the stream ended first, as it does with the VM.
     pub fn ended(self) -> Option<Executed> {
         (self.so_far.exit_code.is_some() || self.so_far.signal.is_some()).then_some(self.so_far)
     }

@@ -61,19 +61,19 @@ use supervisor::Supervisor;
 pub struct Machine {
     name: VmName,
     directory: Arc<RunClient>,
-    /// In the place of `$XDG_STATE_HOME`.
+    /// Instead of `$XDG_STATE_HOME`.
     state_home: Option<PathBuf>,
     supervisor: Option<Supervisor>,
 }
 
 impl Machine {
-    /// Starts a VM in this process; returns when its guest runs. It is killed when the [`Machine`] is dropped, and
-    /// nothing of it is left then but its state directory (nor that, with [`Request::ephemeral`]).
+    /// Starts a VM in this process; returns when its guest runs. It is killed when the [`Machine`] is dropped, and then only its
+    /// state directory is left (not even that, with [`Request::ephemeral`]).
     ///
-    /// Signals to this process are left alone, and so is its standard input and output.
+    /// Signals to this process are not handled, and its standard input and output are not used.
     ///
     /// # Errors
-    /// [`Error::Start`]; nothing is left then.
+    /// [`Error::Start`]; nothing is left behind then.
     pub async fn launch(request: Request) -> Result<Self, Error> {
         let root = root(request.runtime.as_deref())?;
         let state_home = request.state_home.clone();
@@ -82,7 +82,7 @@ impl Machine {
         Ok(Self { name, directory: Arc::new(directory), state_home, supervisor: Some(supervisor) })
     }
 
-    /// Takes hold of a VM that runs already, wherever it was started. It lives on when the [`Machine`] is dropped.
+    /// Connects to a VM that runs already, wherever it was started. It keeps running when the [`Machine`] is dropped.
     ///
     /// # Errors
     /// [`Error::Find`] if there is no such VM.
@@ -90,7 +90,7 @@ impl Machine {
         Self::find(&root(None)?, name)
     }
 
-    /// The same with another runtime directory than the usual one; see [`Request::runtime`].
+    /// The same with another runtime directory than the default; see [`Request::runtime`].
     pub fn attach_in(runtime: &Path, name: &str) -> Result<Self, Error> {
         Self::find(&root(Some(runtime))?, name)
     }
@@ -106,19 +106,19 @@ impl Machine {
         self.name.as_str()
     }
 
-    /// Lets the VM live when this is dropped: until its guest or somebody else ends it, or this process ends.
+    /// Keeps the VM running when this is dropped: until its guest or a client ends it, or this process ends.
     pub fn keep(mut self) {
         if let Some(supervisor) = self.supervisor.take() {
             supervisor.keep();
         }
     }
 
-    /// Any method of the protocol; those of [`verbs`] that have no function of their own here, too.
+    /// Calls any method of the protocol, including those of [`verbs`] without a function here.
     pub async fn call<M: Method>(&self, method: M) -> Result<M::Reply, Error> {
         Ok(self.connect()?.call(method).await?)
     }
 
-    /// Any method that answers with many replies.
+    /// Calls any method that returns many replies.
     pub async fn stream<M: Stream>(&self, method: M) -> Result<Replies<M>, Error> {
         Ok(self.connect()?.start(method).await?)
     }
@@ -127,7 +127,7 @@ impl Machine {
         AsyncClient::new(self.client()?)
     }
 
-    /// A VM whose socket is gone has ended: its record answers.
+    /// If the socket of a VM is gone, its record answers.
     fn client(&self) -> Result<Client, ClientError> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let client = match Client::connect(Arc::clone(&self.directory)) {
@@ -150,18 +150,18 @@ impl Machine {
     }
 }
 
-/// What it is, and how it runs.
+/// Its status.
 impl Machine {
-    /// Everything that is known of it.
+    /// The VM's status.
     pub async fn status(&self) -> Result<wire::Status, Error> {
         Ok(self.call(verbs::GetStatus {}).await?.status)
     }
 
-    /// Waits for `running`, `paused`, `exit`, `console=REGEX`, `agent`, `port=GUEST` or `event=NAME`, at most for the
-    /// given time. `console=` also finds what was printed before.
+    /// Waits for `running`, `paused`, `exit`, `console=REGEX`, `agent`, `port=GUEST` or `event=NAME`, at most for the given time.
+    /// `console=` also matches earlier output.
     ///
     /// # Errors
-    /// At once, and each its own, if the VM ends or its guest panics; [`Error::is_timeout`] after the time.
+    /// At once, with separate errors, if the VM ends or its guest panics; [`Error::is_timeout`] after the time.
     pub async fn wait(&self, condition: &str, timeout: Duration) -> Result<verbs::CameTrue, Error> {
         let condition: Condition = condition.parse().map_err(Error::invalid)?;
         let call = verbs::Wait {
@@ -174,11 +174,11 @@ impl Machine {
         came_true.pop().ok_or_else(|| Error::unclear("nothing came true"))
     }
 
-    /// QEMU's events and vmrun's own from now on: what is done after this returned is among them.
+    /// QEMU's events and vmrun's own from now on: the events of later calls are among them.
     pub async fn events(&self) -> Result<Events, Error> {
         let call = verbs::Events { names: None, since: None };
         let mut replies = self.stream(call).await?;
-        // the first reply says that the subscription stands
+        // the first reply confirms the subscription
         replies.next().await?;
         Ok(Events { replies })
     }
@@ -188,7 +188,7 @@ impl Machine {
         self.call(verbs::Pause {}).await.map(|_| ())
     }
 
-    /// Lets them run again.
+    /// Resumes them.
     pub async fn resume(&self) -> Result<(), Error> {
         self.call(verbs::Resume {}).await.map(|_| ())
     }
@@ -198,7 +198,7 @@ impl Machine {
         self.call(verbs::Reset {}).await.map(|_| ())
     }
 
-    /// Asks the guest to switch itself off for as long as is said, then makes QEMU end; returns when it has.
+    /// Asks the guest to shut down, for at most this time, then ends QEMU; returns when QEMU has ended.
     pub async fn shutdown(self, budget: Duration) -> Result<Outcome, Error> {
         let call = verbs::Shutdown { timeout_ms: Some(milliseconds(budget)), force: None, no_repeat: None };
         Ok(self.call(call).await?.outcome)
@@ -213,19 +213,18 @@ impl Machine {
 
 /// Its devices.
 impl Machine {
-    /// Plugs a USB device in: `VID:PID`, `BUS.ADDR`, `BUS-PORT`, `file=PATH` (a stick) or a driver such as `usb-kbd`.
+    /// Plugs a USB device: `VID:PID`, `BUS.ADDR`, `BUS-PORT`, `file=PATH` (a stick) or a driver such as `usb-kbd`.
     pub async fn add_usb(&self, selector: &str) -> Result<wire::Usb, Error> {
         let call = add_usb(selector.parse().map_err(Error::invalid)?, None)?;
         Ok(self.call(call).await?.usb)
     }
 
-    /// Unplugs one.
+    /// Unplugs a USB device.
     pub async fn remove_usb(&self, id: &str) -> Result<(), Error> {
         self.call(verbs::RemoveUsb { id: id.to_owned() }).await.map(|_| ())
     }
 
-    /// Leads a host port to a guest port, as `[ADDR:]HOST:GUEST[/tcp|udp]`; host port 0 takes a free one, which the
-    /// reply tells.
+    /// Forwards a host port to a guest port, as `[ADDR:]HOST:GUEST[/tcp|udp]`; host port 0 takes a free one, which the reply has.
     pub async fn add_forward(&self, forward: &str) -> Result<wire::Forward, Error> {
         let call = add_forward(&forward.parse().map_err(Error::invalid)?);
         Ok(self.call(call).await?.forward)
@@ -242,24 +241,24 @@ impl Machine {
         self.call(call).await.map(|_| ())
     }
 
-    /// Plugs a disk in: `[file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
+    /// Plugs a disk: `[file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
     pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
         let call = add_disk(disk.parse().map_err(Error::invalid)?, &[])?;
         Ok(self.call(call).await?.disk)
     }
 
-    /// Unplugs one; the guest is asked, and has as long as is said. One that it has mounted, as its agent tells, is refused.
+    /// Unplugs a disk; the guest is asked and has this time. A disk that it has mounted, according to its agent, is refused.
     ///
     /// # Errors
-    /// [`Error::is_timeout`] if it has not let go of it by then; the request stands.
+    /// [`Error::is_timeout`] if the guest has not released it by then; the request stays pending.
     pub async fn remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
         self.unplug_disk(id, timeout, None).await
     }
 
-    /// The same for one that the guest has mounted, too: what it has not written yet is lost.
+    /// The same even for a disk that the guest has mounted: data that it has not written yet is lost.
     ///
     /// # Errors
-    /// As [`Machine::remove_disk`], but for that.
+    /// As of [`Machine::remove_disk`], except for that one.
     pub async fn force_remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
         self.unplug_disk(id, timeout, Some(true)).await
     }
@@ -270,39 +269,39 @@ impl Machine {
         if removed { Ok(()) } else { Err(Error::NotReleased { id: id.to_owned(), waited: timeout }) }
     }
 
-    /// Gives a disk more room, in bytes.
+    /// Grows a disk to this size in bytes.
     pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
         let call = verbs::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
         Ok(self.call(call).await?.disk)
     }
 
-    /// Plugs a network card in: `user`, `tap,NAME` or `bridge,NAME`, then `[,mac=ADDRESS][,model=M][,id=ID]`.
+    /// Plugs a network card: `user`, `tap,NAME` or `bridge,NAME`, then `[,mac=ADDRESS][,model=M][,id=ID]`.
     pub async fn add_nic(&self, nic: &str) -> Result<wire::Nic, Error> {
         let call = add_nic(nic.parse().map_err(Error::invalid)?);
         Ok(self.call(call).await?.nic)
     }
 
-    /// Plugs the cable of a network card, or pulls it; none = the only card.
+    /// Plugs the cable of a network card, or pulls it; `None` = the only card.
     pub async fn set_link(&self, nic: Option<&str>, up: bool) -> Result<wire::Nic, Error> {
         let call = verbs::SetLink { up, nic: nic.map(str::to_owned) };
         Ok(self.call(call).await?.nic)
     }
 
-    /// What it has used so far: processor time, memory, disks, network.
+    /// Its resource usage so far: processor time, memory, disks, network.
     pub async fn stats(&self) -> Result<wire::Stats, Error> {
         Ok(self.call(verbs::GetStats {}).await?.stats)
     }
 
-    /// Plugs any other device in: `DRIVER[,PROP=VALUE…]` as QEMU's `-device`.
+    /// Plugs any other device: `DRIVER[,PROP=VALUE…]` as for QEMU's `-device`.
     pub async fn add_device(&self, device: &str) -> Result<wire::Device, Error> {
         let call = add_device(device.parse().map_err(Error::invalid)?);
         Ok(self.call(call).await?.device)
     }
 }
 
-/// Snapshots, which its qcow2 disks hold.
+/// Snapshots, which are kept in its qcow2 disks.
 impl Machine {
-    /// Saves its memory, devices and disks under a name that is not taken yet; it goes on from there.
+    /// Saves its memory, devices and disks under a new name; it keeps running.
     pub async fn save_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
         let call = verbs::SaveSnapshot { name: name.to_owned(), overwrite: None };
         let mut replies = self.stream(call).await?;
@@ -313,7 +312,7 @@ impl Machine {
         Ok(made.ok_or(ClientError::Gone)?)
     }
 
-    /// Saves the whole VM to a file, from which `vmrun qemu --restore` goes on; it is off then.
+    /// Saves the whole VM to a file, from which `vmrun qemu --restore` restores it; the VM then ends.
     pub async fn save(self, file: impl AsRef<Path>) -> Result<Outcome, Error> {
         let call = verbs::Save { file: absolute_text(file.as_ref())? };
         let mut replies = self.stream(call).await?;
@@ -324,7 +323,7 @@ impl Machine {
         Ok(outcome.ok_or(ClientError::Gone)?)
     }
 
-    /// Takes all of it back to a snapshot.
+    /// Loads a snapshot.
     pub async fn load_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
         let call = verbs::LoadSnapshot { name: name.to_owned() };
         Ok(self.call(call).await?.snapshot)
@@ -335,16 +334,16 @@ impl Machine {
         Ok(self.call(verbs::ListSnapshots {}).await?.snapshots)
     }
 
-    /// Deletes one.
+    /// Deletes a snapshot.
     pub async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
         let call = verbs::DeleteSnapshot { name: name.to_owned() };
         self.call(call).await.map(|_| ())
     }
 }
 
-/// Its guest, through the agent; and its screen and keyboard.
+/// The guest, through its agent; its screen and keyboard.
 impl Machine {
-    /// Runs a command in the guest; no shell looks at it. Needs the guest agent.
+    /// Runs a command in the guest, without a shell. Needs the guest agent.
     pub async fn exec<S: Into<String>>(
         &self,
         command: impl IntoIterator<Item = S>,
@@ -364,28 +363,28 @@ impl Machine {
         output.ended().ok_or_else(|| ClientError::Gone.into())
     }
 
-    /// Copies a file of this machine into the guest, mode kept, checksum compared.
+    /// Copies a file of the host into the guest, with its mode; the checksum is compared.
     pub async fn copy_to(&self, source: impl AsRef<Path>, destination: &str) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.as_ref().to_owned());
         let destination = destination.to_owned();
         blocking(move || copy_to(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
-    /// Copies a file of the guest to this machine, mode kept, checksum compared.
+    /// Copies a file of the guest to the host, with its mode; the checksum is compared.
     pub async fn copy_from(&self, source: &str, destination: impl AsRef<Path>) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.to_owned());
         let destination = destination.as_ref().to_owned();
         blocking(move || copy_from(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
-    /// What its screen shows, as a PNG.
+    /// A screenshot, as a PNG.
     pub async fn screenshot(&self) -> Result<Screenshot, Error> {
         let shot = self.call(verbs::Screenshot {}).await?;
         let png = requests::bytes(&shot.png)?;
         Ok(Screenshot { png, width: shot.width, height: shot.height })
     }
 
-    /// Presses keys, one after the other; those joined by hyphens together, such as `ctrl-alt-delete`.
+    /// Presses keys, one after the other; keys joined by hyphens are pressed together, such as `ctrl-alt-delete`.
     pub async fn send_keys<S: Into<String>>(&self, keys: impl IntoIterator<Item = S>) -> Result<(), Error> {
         let keys = keys.into_iter().map(Into::into).collect();
         self.call(verbs::SendKeys { keys, delay_ms: None }).await.map(|_| ())

@@ -1,4 +1,4 @@
-//! From what a program or a person means to what travels.
+//! Converts the arguments of programs and users to parameters of the protocol.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::vm::Exec;
 
 use super::Error;
 
-/// A path for the protocol: absolute, since the supervisor's working directory is another, and as text, since it is JSON.
+/// A path for the protocol: absolute, since the supervisor's working directory differs, and as text, since the protocol is JSON.
 pub fn absolute_text(path: &Path) -> Result<String, Error> {
     let absolute = std::path::absolute(path).map_err(Error::file(path))?;
     absolute.into_os_string().into_string().map_err(|path| Error::Path(path.into()))
@@ -55,7 +55,7 @@ pub fn add_forward(forward: &Forward) -> verbs::AddForward {
     }
 }
 
-/// Files and folders that images may lead to, for the protocol.
+/// Files and folders that images may refer to, for the protocol.
 pub fn allowed(paths: &[PathBuf]) -> Result<Option<Vec<String>>, Error> {
     match paths {
         [] => Ok(None),

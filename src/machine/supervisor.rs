@@ -12,7 +12,7 @@ use crate::vm::{Handle, Launch, ShutdownOptions, StartError, prepare};
 
 use super::Error;
 
-/// A thread that supervises a VM until that ends; the VM is killed when this is dropped.
+/// A thread that supervises a VM until it ends; the VM is killed when this is dropped.
 ///
 /// A thread and not a task: QEMU dies with the thread that started it, and no other work of this process delays the VM.
 #[derive(Debug)]
@@ -30,14 +30,14 @@ impl Supervisor {
             .name("vmrun supervisor".to_owned())
             .spawn(move || run(&request, kept, tell))
             .map_err(|error| StartError::System { what: "the supervisor's thread", error })?;
-        // should nobody wait for the VM any more, it is killed as soon as it is up, by the drop of this
+        // if the caller has gone, the VM is killed as soon as it is up, by the drop of this
         let supervisor = Self { keep: Some(keep), thread: Some(thread) };
         let name =
             told.await.map_err(|_| Error::unclear("the supervisor's thread ended without a word"))??;
         Ok((supervisor, name))
     }
 
-    /// Lets the VM live.
+    /// Keeps the VM running.
     pub(super) fn keep(mut self) {
         if let Some(keep) = self.keep.take() {
             let _ = keep.send(());
@@ -59,7 +59,7 @@ impl Drop for Supervisor {
 type Told = oneshot::Sender<Result<VmName, StartError>>;
 
 fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
-    // a console's log that must not grow (`ulimit -f`) is no reason to end our caller: blocked, the signal makes the write fail
+    // a console's log that must not grow (`ulimit -f`) must not kill the process: blocked, the signal makes the write fail
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,4 +1,4 @@
-//! Commands are found in whatever pieces they come.
+//! Commands are found however the input is split.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn told(input: Input) -> String {
     }
 }
 
-/// Everything that is understood of a stream in these pieces.
+/// All values found in a stream of these pieces.
 fn understood<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let (mut scan, mut buffer, mut all) = (Scan::default(), Vec::new(), Vec::new());
     for piece in pieces {
@@ -64,7 +64,7 @@ proptest! {
     }
 }
 
-/// Which answers a stream is given, however it is cut.
+/// The replies to a stream, however it is split.
 #[track_caller]
 fn is_understood_as(stream: &str, expected: &[&str]) {
     for size in 1..=stream.len() {
@@ -78,7 +78,7 @@ fn is_understood_as(stream: &str, expected: &[&str]) {
 fn one_bad_line_has_one_answer() {
     let good = "{\"execute\":\"x\"}";
     for bad in ["nonsense", "{\"a\": nonsense}", "\"\u{1}\"", "}", "nonsense {}", "[1, 2", "\"open"] {
-        // the end of the line before it is there already when it comes; `[1, 2` goes on in the next line
+        // the newline before it is there already when it arrives; `[1, 2` continues in the next line
         let broken = if bad == "[1, 2" {
             format!("{good}\r\n{bad}\r\n]]\r\n")
         } else {
@@ -106,7 +106,7 @@ fn what_has_no_end_of_its_line_is_answered_at_the_end_of_the_stream() {
     assert_eq!(rest("5").as_deref(), Some("5"));
 }
 
-/// A mebibyte that comes byte by byte, of a kind that could end at each of them.
+/// A mebibyte byte by byte, in which a value could end at each byte.
 #[test]
 fn what_comes_byte_by_byte_is_hardly_ever_parsed_in_vain() {
     for (start, again) in [

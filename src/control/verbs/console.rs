@@ -1,4 +1,4 @@
-//! `vmrun console` and `vmrun logs`: what the guest's console prints, what is typed into it, and its size.
+//! `vmrun console` and `vmrun logs`: the output of the guest's console, input to it, and its size.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -13,21 +13,21 @@ use crate::vm::{ChangeError, Handle, ResizedBy};
 
 use super::method::{CallMethod, EndedVm, Stream, StreamMethod, Uploads, method};
 
-/// Console output of a VM that has ended in one reply.
+/// The most bytes of a VM that has ended in one reply.
 const PIECE: usize = 16 << 10;
 
 method! {
-    /// Reads what the console prints.
+    /// Reads the console's output.
     ReadConsole { ; from: String, follow: bool } -> ConsoleReply, repeatable
 }
 
 method! {
-    /// Types into the console.
+    /// Writes input to the console.
     WriteConsole { data: String; } -> Nothing
 }
 
 method! {
-    /// Tells the guest how large its console is.
+    /// Sets the size of the guest's console.
     ResizeConsole { rows: i64, columns: i64; } -> ResizeConsoleReply, repeatable
 }
 
@@ -39,7 +39,7 @@ wire::replies! {
 }
 
 impl Stream for ReadConsole {
-    /// What was read before is not read again.
+    /// A repeated call continues after the output that was read.
     fn goes_on(parameters: &mut Value) {
         parameters["from"] = "now".into();
     }

@@ -14,7 +14,7 @@ use crate::vm::{ChangeError, Download, Handle};
 use super::method::{Stream, StreamMethod, method};
 
 method! {
-    /// Reads a file of the guest.
+    /// Reads a file in the guest.
     ReadGuestFile { path: String; agent_timeout_ms: i64 } -> ReadGuestFileReply
 }
 
@@ -44,7 +44,7 @@ impl StreamMethod for ReadGuestFile {
     }
 }
 
-/// How far the reading of a file has got.
+/// The progress of reading a file.
 enum Reading {
     Start(Handle, String, Option<Duration>),
     Under(Download),

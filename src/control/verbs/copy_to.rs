@@ -1,4 +1,4 @@
-//! `copy-to`: a file is begun, written piece by piece, and put in its place.
+//! `copy-to`: starts a file, writes it piece by piece, and renames it to its destination.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -12,17 +12,17 @@ use crate::vm::{ChangeError, Checked, Handle};
 use super::method::{CallMethod, Uploads, method};
 
 method! {
-    /// Begins to write a file of the guest.
+    /// Starts to write a file in the guest.
     StartGuestFile { path: String; name: String, agent_timeout_ms: i64 } -> GuestFileReply
 }
 
 method! {
-    /// Writes the next piece of a file. One that could not be written is given up.
+    /// Writes the next piece of a file. After a failure the file is abandoned.
     WriteGuestFile { handle: i64, data: String; } -> Nothing
 }
 
 method! {
-    /// Puts a file that was written in its place.
+    /// Renames a complete file to its destination.
     FinishGuestFile { handle: i64; mode: i64, sha256: String } -> FinishedReply
 }
 

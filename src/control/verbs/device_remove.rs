@@ -9,7 +9,7 @@ use super::method::{CallMethod, Uploads, method};
 use super::removal::remove;
 
 method! {
-    /// Unplugs a device; a disk as `RemoveDisk` does.
+    /// Unplugs a device; a disk like `RemoveDisk`.
     RemoveDevice { id: String; timeout_ms: i64, force: bool } -> DiskRemoved
 }
 

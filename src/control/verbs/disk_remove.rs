@@ -9,7 +9,7 @@ use super::method::{CallMethod, Uploads, method};
 use super::removal::remove;
 
 method! {
-    /// Asks the guest to release a disk, and unplugs it. One that the guest has mounted stays, unless that is forced.
+    /// Asks the guest to release a disk, and unplugs it. A disk that the guest has mounted stays, unless forced.
     RemoveDisk { id: String; timeout_ms: i64, force: bool } -> DiskRemoved
 }
 

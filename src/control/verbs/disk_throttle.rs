@@ -8,7 +8,7 @@ use crate::vm::{Change, ChangeError, Done};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Limits what a disk does per second.
+    /// Limits a disk's I/O per second.
     ThrottleDisk {
         id: String;
         iops: i64, iops_read: i64, iops_write: i64,
@@ -27,7 +27,7 @@ impl ChangeMethod for ThrottleDisk {
 }
 
 impl ThrottleDisk {
-    /// The new limits; none = no limits any more.
+    /// The new limits; `None` = no limits any more.
     fn limits(&self) -> Result<Option<Limits>, ChangeError> {
         let limit = |parameter: &str, limit: Option<i64>| {
             let why = || ChangeError::invalid(parameter, LimitError::Zero);

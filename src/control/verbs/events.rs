@@ -10,12 +10,12 @@ use crate::vm::{BusEvent, Handle, Subscriber};
 use super::method::{EndedVm, Stream, StreamMethod, method};
 
 method! {
-    /// Follows the events of QEMU and of vmrun.
+    /// Subscribes to the events of QEMU and of vmrun.
     Events { ; names: Vec<String>, since: i64 } -> EventReply, repeatable
 }
 
 wire::replies! {
-    /// Replies of `Events`: an empty one first, which says that the subscription stands.
+    /// Replies of `Events`: first an empty one, which confirms the subscription.
     EventReply { ; event: Event, lost: u64 }
     /// An event.
     Event { sequence: u64, time_unix_ms: u64, name: String, data: Value; }
@@ -48,7 +48,7 @@ struct Subscription {
 }
 
 impl Subscription {
-    /// The next reply; none once the VM has ended.
+    /// The next reply; `None` once the VM has ended.
     async fn next(&mut self) -> Option<EventReply> {
         if !std::mem::replace(&mut self.begun, true) {
             return Some(EventReply { event: None, lost: None });

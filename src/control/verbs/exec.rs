@@ -11,9 +11,9 @@ use crate::vm::{self, ChangeError, Executed, Handle};
 
 use super::method::{Stream, StreamMethod, method};
 
-/// Bytes of output in one reply: 32 KB of base64, which any client's buffer holds.
+/// Bytes of output in one reply: 32 KB of base64, which fits into any client's buffer.
 const PIECE: usize = 24_000;
-/// The most that a command can get to read: the call has to fit into a message.
+/// The most bytes of a command's standard input: the call must fit into a message.
 pub(crate) const MAX_STDIN: usize = 512 << 10;
 
 method! {
@@ -25,7 +25,7 @@ method! {
 }
 
 wire::replies! {
-    /// Replies of `Exec`: pieces of its output, and last how it ended.
+    /// Replies of `Exec`: pieces of its output, and last its exit status.
     ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
 }
 

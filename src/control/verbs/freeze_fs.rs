@@ -11,7 +11,7 @@ use crate::vm::{ChangeError, Handle};
 
 use super::method::{CallMethod, Uploads, method};
 
-/// When the file systems are thawed unless the call says otherwise.
+/// The default time after which the file systems are thawed.
 const THAW_AFTER: Duration = Duration::from_secs(10);
 
 method! {

@@ -7,7 +7,7 @@ use crate::vm::{Change, ChangeError, Done};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Takes the medium out of a CD-ROM drive.
+    /// Removes the medium from a CD-ROM drive.
     EjectMedia { id: String; force: bool } -> DiskReply
 }
 

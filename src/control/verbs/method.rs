@@ -1,4 +1,4 @@
-//! What a method of the protocol is, and how the dispatcher runs any of them.
+//! The traits of the protocol's methods, and how the dispatcher runs them.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,25 +17,25 @@ use super::super::frame::Frame;
 use super::super::parameters::read;
 use super::super::permits::Use;
 
-/// A method of `io.vmrun.Machine`. Its fields are its parameters, so a call is a value.
+/// A method of `io.vmrun.Machine`. Its fields are its parameters.
 pub trait Method: Serialize + DeserializeOwned + PartialEq + Debug + Send {
     /// Its name without the interface.
     const NAME: &'static str;
-    /// Whether a call may be made again when the supervisor has died before it replied: it only asks, or to do it twice is the same
-    /// as to do it once.
+    /// Whether a call may be repeated when the supervisor has died before it replied: it is a query, or executing it twice has the
+    /// same effect as once.
     const REPEATABLE: bool;
-    /// What it returns, once or as a stream.
+    /// Its reply, once or as a stream.
     type Reply: Serialize + DeserializeOwned + PartialEq + Debug + Send + 'static;
 }
 
 /// A method that is called with `more` and returns many replies.
 pub trait Stream: Method {
-    /// Changes the parameters of a call that is made again after some replies have been read.
+    /// Changes the parameters of a call that is repeated after some replies were read.
     fn goes_on(_parameters: &mut Value) {}
 }
 
-/// Declares a method: its parameters (those behind the `;` may be left out), its reply, and `repeatable` if it is. A supervisor that
-/// does not know a parameter must not ignore it.
+/// Declares a method: its parameters (those after the `;` are optional), its reply, and `repeatable` if it is. A supervisor must
+/// not ignore an unknown parameter.
 macro_rules! method {
     ($(#[$doc:meta])* $name:ident { $($fields:tt)* } -> $reply:ty) => {
         $crate::control::verbs::method::method! { $(#[$doc])* $name { $($fields)* } -> $reply, repeatable: false }
@@ -55,21 +55,21 @@ macro_rules! method {
 }
 pub(super) use method;
 
-/// A method that asks the VM's owner for one change.
+/// A method that is one change by the VM's owner.
 pub(super) trait ChangeMethod: Method {
-    /// What a call needs its connection for.
+    /// What a call uses its connection for.
     const NEEDS: Use = Use::Change;
 
-    /// The change that the parameters ask for.
+    /// The change, from the parameters.
     fn change(self) -> Result<Change, ChangeError>;
 
-    /// The reply when it came true.
+    /// The reply, from the result of the change.
     fn reply(done: Done) -> Result<Self::Reply, ChangeError>;
 }
 
-/// A method that does anything else, and returns once.
+/// Any other method with one reply.
 pub(super) trait CallMethod: Method {
-    /// What a call needs its connection for.
+    /// What a call uses its connection for.
     const NEEDS: Use;
 
     /// Runs it.
@@ -79,37 +79,37 @@ pub(super) trait CallMethod: Method {
         uploads: &mut Uploads,
     ) -> impl Future<Output = Result<Self::Reply, WireError>> + Send;
 
-    /// What a VM that has ended replies; none: no more than that it has ended.
+    /// The reply of a VM that has ended; `None`: an error with its outcome.
     fn after_the_end(self, _ended: &EndedVm<'_>) -> Option<Self::Reply> {
         None
     }
 }
 
-/// A method that returns many replies. A call needs its connection for as long as the stream lasts.
+/// A method that returns many replies. A call uses its connection for as long as the stream lasts.
 pub(super) trait StreamMethod: Stream {
-    /// Begins it: what happens from now on is in the stream.
+    /// Starts it: everything that happens from now on is in the stream.
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<Self::Reply, WireError>>, WireError>;
 
-    /// The replies of a VM that has ended; none: no more than that it has ended.
+    /// The replies of a VM that has ended; `None`: an error with its outcome.
     fn after_the_end(self, _ended: &EndedVm<'_>) -> Option<Vec<Self::Reply>> {
         None
     }
 }
 
-/// A VM that has ended, of which its record is left.
+/// A VM that has ended, with its record.
 pub(in super::super) struct EndedVm<'a> {
     pub(in super::super) record: &'a RunRecord,
-    /// It has ended so lately that a call counts as made in time.
+    /// It ended so recently that a call counts as made in time.
     pub(in super::super) is_recent: bool,
 }
 
-/// How long a removal waits for the guest unless the call says otherwise.
+/// How long a removal waits for the guest by default.
 pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The files that a connection is writing into the guest. Those that are not finished are removed when it ends.
+/// The files that a connection is writing into the guest. Unfinished ones are removed when it ends.
 pub(in super::super) type Uploads = HashMap<i64, Upload>;
 
-/// The replies of a stream as they travel.
+/// The encoded replies of a stream.
 pub(in super::super) type Replies = BoxStream<'static, Result<Value, WireError>>;
 
 type Once = for<'a> fn(Value, &'a Handle, &'a mut Uploads) -> BoxFuture<'a, Result<Frame, WireError>>;
@@ -119,20 +119,20 @@ type AfterTheEnd = fn(Value, &EndedVm<'_>) -> Option<Vec<Value>>;
 /// A method as the dispatcher sees it.
 pub(in super::super) struct Entry {
     pub(in super::super) name: &'static str,
-    /// What a call needs its connection for.
+    /// What a call uses its connection for.
     pub(in super::super) needs: Use,
     pub(in super::super) run: Run,
-    /// The replies from the record of a VM that has ended, if it has any.
+    /// The replies from the record of a VM that has ended, if there are any.
     pub(in super::super) after_the_end: AfterTheEnd,
 }
 
 /// How a method runs.
 pub(in super::super) enum Run {
-    /// As one change of the VM, with its reply.
+    /// By one change of the VM, with its reply.
     Change(fn(Value) -> Result<Change, WireError>, fn(Done) -> Result<Frame, WireError>),
-    /// With one reply.
+    /// By other code, with one reply.
     Once(Once),
-    /// With many replies.
+    /// By other code, with many replies.
     Stream(Start),
 }
 

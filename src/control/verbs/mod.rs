@@ -1,8 +1,8 @@
 //! The methods of the protocol, one file for each command of `vmrun ctl`.
 //!
-//! A file says everything about its methods on this side of the socket: the name, the parameters, the reply, what a call needs its
+//! A file has everything about its methods on this side of the socket: the name, the parameters, the reply, what a call uses its
 //! connection for, and how it runs. `ALL` is the only list of them; the dispatcher, the client, the fuzzer and the tests use it.
-//! `proto/io.vmrun.Machine.varlink` is the source of truth, and a test holds the list against it.
+//! `proto/io.vmrun.Machine.varlink` is the source of truth, and a test compares the list with it.
 
 mod agent;
 mod console;
@@ -59,7 +59,7 @@ pub(crate) use exec::MAX_STDIN;
 pub(super) use method::{EndedVm, Entry, Replies, Run, Uploads};
 pub use method::{Method, Stream};
 
-/// Every file with its methods. A `change` asks the VM's owner for one change, a `call` does anything else and returns once, a `stream`
+/// Every file with its methods. A `change` is one change by the VM's owner, a `call` is anything else with one reply, a `stream`
 /// returns many replies.
 macro_rules! methods {
     ($($file:ident: $($kind:ident $name:ident),+;)*) => {
@@ -69,7 +69,7 @@ macro_rules! methods {
         /// All methods.
         pub(super) const ALL: &[Entry] = &[$($(Entry::$kind::<$file::$name>()),+),*];
 
-        /// Shows a visitor the type of every method, for tests of all of them.
+        /// Calls a visitor with the type of every method, for tests of all of them.
         pub fn visit(visitor: &mut impl Visitor) {
             $($(visitor.visit::<$file::$name>();)+)*
         }
@@ -128,7 +128,7 @@ methods! {
 
 /// Does the same with every method; see [`visit`].
 pub trait Visitor {
-    /// Sees one method.
+    /// Visits one method.
     fn visit<M: Method>(&mut self);
 }
 

@@ -10,7 +10,7 @@ use crate::vm::{Change, ChangeError, Done};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Makes a port forward.
+    /// Adds a port forward.
     AddForward { host_port: i64, guest_port: i64; address: String, protocol: String, nic: String } -> ForwardReply
 }
 

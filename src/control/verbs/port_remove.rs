@@ -7,7 +7,7 @@ use crate::vm::{Change, ChangeError, Done, ForwardPattern};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Ends a port forward.
+    /// Removes a port forward.
     RemoveForward { host_port: i64; guest_port: i64, address: String, protocol: String } -> Nothing
 }
 

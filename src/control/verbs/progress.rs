@@ -1,4 +1,4 @@
-//! What takes long and is followed: replies say how far it is, the last one how it ended.
+//! Long operations: replies report the progress, the last one the result.
 
 use std::pin::Pin;
 
@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use crate::control::error::WireError;
 use crate::vm::{ChangeError, Progress};
 
-/// What a reply tells.
+/// The content of a reply.
 pub(super) enum Step<T> {
-    /// How far it is.
+    /// Progress.
     Progress(Progress),
-    /// It came true.
+    /// The result.
     Done(T),
 }
 
@@ -21,7 +21,7 @@ struct Following<T> {
     progress: watch::Receiver<Progress>,
 }
 
-/// The replies of `work` that is under way: it goes on even if nobody reads them any more.
+/// The replies of `work` that is under way: it continues even if the client stops reading.
 pub(super) fn follow<T: Send + 'static, R: 'static>(
     work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     progress: watch::Receiver<Progress>,

@@ -25,7 +25,7 @@ impl ChangeMethod for Qmp {
             let example = "{\"execute\": \"query-block\"}";
             return Err(invalid(format!("a QMP command is an object such as {example}")));
         };
-        // an id of the client's own means nothing on the shared session
+        // a client's own id has no meaning on the shared session
         members.remove("id");
         let command = Command::from_members(members).map_err(|error| {
             invalid(match error {

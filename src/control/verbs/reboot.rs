@@ -10,11 +10,11 @@ use crate::vm::{self, Handle, Rebooted};
 
 use super::method::{CallMethod, Uploads, method};
 
-/// How long a reboot may take unless the call says otherwise.
+/// How long a reboot may take by default.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 method! {
-    /// Lets the guest reboot, and waits until it is up again.
+    /// Reboots the guest, and waits until it is up again.
     Reboot { ; force: bool, until: String, timeout_ms: i64, agent_timeout_ms: i64 } -> RebootReply
 }
 

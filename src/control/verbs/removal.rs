@@ -7,7 +7,7 @@ use crate::vm::{Change, Handle, Removable};
 
 use super::method::REMOVAL_TIMEOUT;
 
-/// Removes what may be a disk: one that the guest has mounted stays, unless that is forced.
+/// Removes a device that may be a disk: a disk that the guest has mounted stays, unless forced.
 pub(super) async fn remove(
     vm: &Handle,
     kind: Removable,

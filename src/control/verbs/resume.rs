@@ -6,7 +6,7 @@ use crate::vm::{Change, ChangeError, Done};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Lets the processors run.
+    /// Starts the processors again.
     Resume { ; } -> Nothing, repeatable
 }
 

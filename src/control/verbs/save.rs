@@ -12,12 +12,12 @@ use super::method::{Stream, StreamMethod, method};
 use super::progress::{Step, follow};
 
 method! {
-    /// Puts the whole VM into a file, and ends it.
+    /// Saves the whole VM to a file, and ends it.
     Save { file: String; } -> SaveReply
 }
 
 wire::replies! {
-    /// Replies of `Save`: how far it is, and last how the VM ended.
+    /// Replies of `Save`: the progress, and last the VM's outcome.
     SaveReply { ; done_bytes: u64, total_bytes: u64, outcome: Outcome }
 }
 
@@ -31,7 +31,7 @@ impl StreamMethod for Save {
         let saved = async move {
             let error = match vm.change(Change::Save { file, progress }).await {
                 Ok(_) => ChangeError::not_running(),
-                // QEMU may have died when the file was there already
+                // QEMU may have died after the file was complete
                 Err(error) if error.kind == ErrorKind::NotRunning => error,
                 Err(error) => return Err(error),
             };

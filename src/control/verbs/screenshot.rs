@@ -11,7 +11,7 @@ use crate::vm::Handle;
 use super::method::{CallMethod, Uploads, method};
 
 method! {
-    /// Takes a picture of the guest's display.
+    /// Takes a screenshot of the guest's display.
     Screenshot { ; } -> ScreenshotReply, repeatable
 }
 

@@ -11,7 +11,7 @@ use crate::vm::{ChangeError, Handle};
 
 use super::method::{CallMethod, Uploads, method};
 
-/// Between two keys unless the call says otherwise.
+/// The default time between two keys.
 const DELAY: Duration = Duration::from_millis(50);
 
 method! {
@@ -30,7 +30,7 @@ impl CallMethod for SendKeys {
     }
 }
 
-/// How long to wait between two keys.
+/// The time between two keys.
 pub(super) fn delay(delay_ms: Option<i64>) -> Result<Duration, ChangeError> {
     delay_ms.map_or(Ok(DELAY), |delay| milliseconds("delay_ms", delay))
 }

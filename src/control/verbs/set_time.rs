@@ -9,7 +9,7 @@ use crate::vm::{GuestClock, Handle};
 use super::method::{CallMethod, Uploads, method};
 
 method! {
-    /// Sets the guest's clock to this machine's, through its agent.
+    /// Sets the guest's clock to the host's, through its agent.
     SetTime { ; agent_timeout_ms: i64 } -> SetTimeReply, repeatable
 }
 

@@ -10,11 +10,11 @@ use crate::vm::{Handle, Outcome, ShutdownOptions};
 
 use super::method::{CallMethod, EndedVm, Uploads, method};
 
-/// How long the guest is asked unless the call says otherwise.
+/// How long the guest is asked by default.
 const BUDGET: Duration = Duration::from_secs(30);
 
 method! {
-    /// Asks the guest to switch itself off, and ends QEMU if it does not.
+    /// Asks the guest to shut down, and ends QEMU if it does not.
     Shutdown { ; timeout_ms: i64, force: bool, no_repeat: bool } -> OutcomeReply, repeatable
 }
 
@@ -24,7 +24,7 @@ wire::replies! {
 }
 
 impl CallMethod for Shutdown {
-    // a VM can be ended however many changes are under way
+    // a shutdown is allowed however many changes are under way
     const NEEDS: Use = Use::Short;
 
     async fn run(self, vm: &Handle, _: &mut Uploads) -> Result<OutcomeReply, WireError> {

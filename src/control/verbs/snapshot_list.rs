@@ -17,7 +17,7 @@ wire::replies! {
 }
 
 impl ChangeMethod for ListSnapshots {
-    // only asks
+    // a query, not a change
     const NEEDS: Use = Use::Short;
 
     fn change(self) -> Result<Change, ChangeError> {

@@ -8,7 +8,7 @@ use crate::vm::{Change, ChangeError, Done, SnapshotChange};
 use super::method::{ChangeMethod, method};
 
 method! {
-    /// Goes back to a snapshot.
+    /// Loads a snapshot.
     LoadSnapshot { name: String; } -> SnapshotReply
 }
 

@@ -12,12 +12,12 @@ use super::method::{Stream, StreamMethod, method};
 use super::progress::{Step, follow};
 
 method! {
-    /// Puts memory, devices and disks into a snapshot.
+    /// Saves memory, devices and disks in a snapshot.
     SaveSnapshot { name: String; overwrite: bool } -> SaveSnapshotReply
 }
 
 wire::replies! {
-    /// Replies of `SaveSnapshot`: how far it is, and last the snapshot.
+    /// Replies of `SaveSnapshot`: the progress, and last the snapshot.
     SaveSnapshotReply { ; done_bytes: u64, total_bytes: u64, snapshot: wire::Snapshot }
 }
 

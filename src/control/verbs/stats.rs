@@ -14,20 +14,20 @@ use crate::vm::{ChangeError, ErrorKind, Handle};
 
 use super::method::{CallMethod, EndedVm, Stream, StreamMethod, Uploads, method};
 
-/// Between two looks unless the call says otherwise.
+/// The default interval between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// More looks than that would be much of what they see.
+/// The shortest interval: more samples would measure mostly themselves.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// As for every time that can be typed.
+/// The longest interval, as for every duration that a user can type.
 const LONGEST: Duration = crate::spec::duration::MAX;
 
 method! {
-    /// Looks at everything that is counted.
+    /// Takes a sample of all counters.
     GetStats { ; } -> StatsReply, repeatable
 }
 
 method! {
-    /// Looks at it again and again.
+    /// Takes samples at an interval.
     WatchStats { ; interval_ms: i64 } -> StatsReply, repeatable
 }
 
@@ -55,7 +55,7 @@ impl StreamMethod for WatchStats {
             return Err(ChangeError::invalid("interval_ms", message).into());
         };
         let mut clock = tokio::time::interval(interval);
-        // a slow reader gets the next look, and not all those that it missed
+        // a slow reader gets the next sample, not all those that it missed
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watch = Watch { vm: vm.clone(), clock, failed: false };
         Ok(stream::unfold(watch, |mut watch| async move {
@@ -70,7 +70,7 @@ impl StreamMethod for WatchStats {
     }
 }
 
-/// A client that watches. It has its own clock: nothing ticks while no client watches.
+/// A client that follows the counters. It has its own timer: without a client none runs.
 struct Watch {
     vm: Handle,
     clock: Interval,
@@ -78,7 +78,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next look; none once the VM has ended.
+    /// The next sample; `None` once the VM has ended.
     async fn next(&mut self) -> Option<Result<Stats, ChangeError>> {
         if self.failed {
             return None;

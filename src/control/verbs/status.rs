@@ -8,7 +8,7 @@ use crate::vm::{Handle, Present};
 use super::method::{CallMethod, EndedVm, Uploads, method};
 
 method! {
-    /// Tells everything that is known of the VM.
+    /// Returns the VM's status.
     GetStatus { ; } -> StatusReply, repeatable
 }
 
@@ -22,7 +22,7 @@ impl CallMethod for GetStatus {
 
     async fn run(self, vm: &Handle, _: &mut Uploads) -> Result<StatusReply, WireError> {
         let status = match (vm.status().await, vm.last_status()) {
-            // how it ended is known a moment after it has
+            // the outcome is known a moment after the end
             (Err(_), Some(last)) if vm.ended_soon().await.is_some() => {
                 let outcome = vm.ended().await;
                 wire::Status { outcome, state: "ended".to_owned(), ..translate::status(&last) }

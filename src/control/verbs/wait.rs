@@ -11,18 +11,18 @@ use crate::vm::{self, ChangeError, Handle};
 
 use super::method::{CallMethod, EndedVm, Uploads, method};
 
-/// Each may be an expression that is held against all that the guest prints.
+/// The most conditions: each may be an expression that is matched against all console output.
 const MAX_CONDITIONS: usize = 100;
 
 method! {
-    /// Waits until any or all of some conditions have come true.
+    /// Waits until any or all of some conditions are met.
     Wait { conditions: Vec<String>; all: bool, timeout_ms: i64, from_now: bool } -> WaitReply, repeatable
 }
 
 wire::replies! {
     /// Reply of `Wait`.
     WaitReply { came_true: Vec<CameTrue>; }
-    /// A condition that came true.
+    /// A condition that is met.
     CameTrue { condition: String, after_ms: u64, details: Value; }
 }
 
@@ -61,11 +61,11 @@ impl CallMethod for Wait {
     }
 }
 
-/// The only condition that comes true by the VM's end.
+/// The only condition that is met by the VM's end.
 const EXIT: &str = "exit";
 
 impl Wait {
-    /// Whether the end of the VM is all that is waited for.
+    /// Whether all conditions are the end of the VM.
     fn is_over_with_the_vm(&self) -> bool {
         match self.all.unwrap_or(false) {
             true => self.conditions.iter().all(|condition| condition == EXIT),

@@ -1,4 +1,4 @@
-//! Records that grow: whoever reads them takes no notice of fields that are new to him.
+//! Records that may grow: readers ignore unknown fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +17,13 @@ macro_rules! records {
 records! {
     /// A network card. Fields as in the protocol's description, as of all these.
     Nic { id: String, driver: String, network: String, link_up: bool, phase: String; interface: String, mac: String, slot: String, taken: bool, net: String, dns: String, hostname: String, restrict: bool }
-    /// What a disk may do per second.
+    /// A disk's I/O limits.
     Limits {
         ;
         iops: u64, iops_read: u64, iops_write: u64,
         bytes_per_s: u64, bytes_per_s_read: u64, bytes_per_s_write: u64
     }
-    /// One look at everything that is counted.
+    /// One sample of all counters.
     Stats {
         time_unix_ms: u64, uptime_ms: u64, cpu_time_ms: u64, resident_bytes: u64, memory_bytes: u64,
         vcpus: Vec<VcpuStats>, disks: Vec<DiskStats>, nics: Vec<NicStats>;
@@ -31,14 +31,14 @@ records! {
     }
     /// A processor of the guest.
     VcpuStats { number: u64, thread_id: i64, cpu_time_ms: u64; }
-    /// What a disk did.
+    /// The counters of a disk.
     DiskStats {
         id: String,
         read_bytes: u64, read_operations: u64, read_time_ms: u64, read_errors: u64,
         write_bytes: u64, write_operations: u64, write_time_ms: u64, write_errors: u64,
         flush_operations: u64, flush_time_ms: u64, flush_errors: u64;
     }
-    /// What went through a network card.
+    /// The counters of a network card.
     NicStats {
         id: String;
         source: String, reason: String,

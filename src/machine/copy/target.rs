@@ -1,8 +1,9 @@
-//! What a file of the guest is written to on this machine.
+//! The file on the host that a guest's file is copied to.
 //!
-//! A regular file is written anew and put in its place when it is whole, so that nobody ever sees half of it and what was there
+//! A regular file is written as a new file and renamed when it is complete, so that no reader sees half of it and the old content
 //! stays until then. It has no name until then (`O_TMPFILE`), so that nothing is left of it even by a `kill -9`; on file systems
-//! that cannot do that its name ends in `.vmrun-XXXXXXXX.part`. What is not a regular file (a pipe, a device) is written to as it is.
+//! that cannot do that its name ends in `.vmrun-XXXXXXXX.part`. What is not a regular file (a pipe, a device) is written to
+//! directly.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -17,14 +18,14 @@ use crate::host::files;
 use crate::host::made::{NewFile, folder_of};
 use crate::host::sys;
 
-/// Who may read, write and execute; set-user-ID and the like do not travel.
+/// Read, write and execute bits; set-user-ID and similar bits are not copied.
 pub(super) const PERMISSIONS: u32 = 0o777;
-/// How much of a file's name goes into that of its unfinished copy: names have 255 bytes at most.
+/// How much of a file's name the temporary name contains: names have 255 bytes at most.
 const NAME_PART: usize = 200;
-/// As many links as the kernel follows.
+/// The kernel's limit of symbolic links.
 const MOST_LINKS: usize = 40;
 
-/// The file itself, should a directory have been given.
+/// The path of the file itself, if a directory was given.
 pub(super) fn place(source: &str, destination: &Path) -> PathBuf {
     match (destination.is_dir(), source.rsplit('/').next()) {
         (true, Some(name)) if !matches!(name, "" | "." | "..") => destination.join(name),
@@ -32,19 +33,19 @@ pub(super) fn place(source: &str, destination: &Path) -> PathBuf {
     }
 }
 
-/// A file that is written.
+/// A file to write to.
 pub(super) enum Target<'a> {
-    /// It replaces what has its name when it is whole.
+    /// A new file, which replaces the existing one when it is complete.
     New(Copy),
-    /// Something that must not be replaced, such as a device.
+    /// An existing file that must not be replaced, such as a device.
     There(File),
-    /// Somebody else's.
+    /// An open stream of the caller.
     Stream(&'a mut dyn Write),
 }
 
 impl Target<'_> {
-    /// Opens what is at this path, or makes a new file for it with room for `size` bytes. A link is followed: it stays, and what it
-    /// leads to is replaced.
+    /// Opens the file at this path, or makes a new file for it with space for `size` bytes. A symbolic link is followed: the link
+    /// stays, and its target is replaced.
     pub(super) fn open(path: &Path, size: Option<u64>) -> io::Result<Self> {
         let there = || {
             let (file, facts) = files::open_to_write(path)?;
@@ -60,7 +61,7 @@ impl Target<'_> {
         let path = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Copy::make(path.to_owned(), size),
             Err(error) => return Err(error),
-            // a file under such a name is one that somebody has open already
+            // a file under such a name is a descriptor that a process has open already
             Ok(_) if is_descriptor(path)? => return there(),
             Ok(_) => fs::canonicalize(path).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, "it is a link to nothing"),
@@ -74,7 +75,7 @@ impl Target<'_> {
         if !facts.is_file() {
             return there();
         }
-        // as `cp`: a file that must not be written is not replaced either; a program that runs may be
+        // like `cp`: a file without write permission is not replaced either; a running program may be
         match files::open_to_write(&path) {
             Err(error) if error.kind() != ErrorKind::ExecutableFileBusy => Err(error),
             _ => Copy::make(path, size),
@@ -89,7 +90,7 @@ impl Target<'_> {
         }
     }
 
-    /// It is whole: it gets its permissions, as far as the umask lets it, and its name.
+    /// The file is complete: sets its mode, limited by the umask, and its name.
     pub(super) fn commit(self, mode: Option<u32>) -> io::Result<()> {
         match self {
             Self::New(copy) => copy.commit(mode),
@@ -113,7 +114,7 @@ fn is_descriptor(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A new file that has not got its name yet.
+/// A new file without its final name.
 pub(super) struct Copy {
     new: NewFile,
     path: PathBuf,
@@ -149,7 +150,7 @@ impl Copy {
     }
 }
 
-/// The name of its unfinished copy.
+/// Its temporary name.
 fn part_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let mut part = OsString::from_vec(name[..name.len().min(NAME_PART)].to_vec());
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_copy_with_a_name_of_its_own_is_gone_with_its_end() {
         let dir = tempfile::tempdir().unwrap();
-        // a name that is as long as names can be
+        // a name of the maximal length
         let path = dir.path().join("x".repeat(255));
         let mut new = NewFile::create(&part_of(&path)).unwrap();
         new.take_name().unwrap();
@@ -187,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_must_not_be_written_is_not_replaced() {
-        // also where this test may do everything: the files that it may open are those of another user
+        // also as root, where this test may do everything: the files that root may open belong to another user
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
         let fixed = dir.path().join("fixed");
@@ -197,7 +198,7 @@ mod tests {
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, Permissions::from_mode(0o555)).unwrap();
         let refused = std::thread::spawn(move || {
-            // of this thread alone
+            // of this thread only
             nix::unistd::setfsuid(65534.into());
             [fixed, closed.join("x")].map(|path| match Target::open(&path, None) {
                 Ok(_) => panic!("{} was opened", path.display()),

@@ -1,4 +1,4 @@
-//! Copies from guests whose agent says anything, onto targets of all kinds; what has become of them is asked of the kernel.
+//! Copies from guests whose agent sends anything, to targets of all kinds; the kernel is asked for the results.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -15,11 +15,11 @@ use crate::spec::VmName;
 
 use super::*;
 
-/// More than any copy may take, so that a copy without a limit ends, too.
+/// More bytes than any copy may take, so that a copy without a limit ends, too.
 const FLOOD: u64 = 512 << 20;
 
-/// A supervisor that hands on what an agent says: first the facts, then the data over and over, then the checksum.
-/// Its thread returns how many bytes were taken from it.
+/// A supervisor that passes on an agent's replies: first the facts, then the data over and over, then the checksum. Its thread
+/// returns how many bytes were read from it.
 fn guest(facts: Value, data: &[u8], times: u64) -> (Client, JoinHandle<u64>) {
     let root = tempfile::tempdir().unwrap();
     let name: VmName = "rogue".parse().unwrap();
@@ -54,7 +54,7 @@ fn guest(facts: Value, data: &[u8], times: u64) -> (Client, JoinHandle<u64>) {
     (client, thread)
 }
 
-/// A guest's file that is what it says.
+/// A guest's file with a correct checksum.
 fn file(data: &[u8], mode: u32) -> Client {
     guest(json!({ "size_bytes": data.len(), "mode": mode }), data, 1).0
 }
@@ -157,7 +157,7 @@ fn what_must_not_be_replaced_is_written_to() {
     copied(file(b"x", 0o777), Path::new("/dev/null")).unwrap();
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
     nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // one that is not read from would be refused
+    // a pipe without a reader would be refused
     let mut pipe =
         fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&target).unwrap();
     copied(file(b"through a pipe", 0o777), &target).unwrap();
@@ -165,7 +165,7 @@ fn what_must_not_be_replaced_is_written_to() {
     pipe.read_to_end(&mut read).unwrap();
     assert_eq!(read, b"through a pipe");
     assert_eq!(names_in(&dir), ["target"]);
-    // a descriptor's name: what is open there stays what it is
+    // a descriptor's name: the open file stays the same
     let open = File::create(dir.path().join("open")).unwrap();
     let descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
     copied(file(b"to a descriptor", 0o777), Path::new(&descriptor)).unwrap();
@@ -229,7 +229,7 @@ fn a_pipe_that_nobody_reads_is_not_waited_for() {
         assert!(error.contains("nobody reads from"), "{error}");
     }
     assert_eq!(names_in(&dir), ["link", "target"]);
-    // one that is read is written to, at its reader's pace
+    // a pipe with a reader is written to at the reader's pace
     let data = vec![b'x'; 300 << 10];
     let reader = thread::spawn({
         let target = target.clone();
