@@ -1,4 +1,4 @@
-//! Gives a VM whose supervisor has died a new one, in the background.
+//! Takes over a VM whose supervisor has died, in the background.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::background::{Reporter, in_background};
 use super::failure::Failure;
 use super::qemu::runtime;
 
-/// Takes the VM over; returns when its new supervisor serves it. That somebody else was faster is fine, too.
+/// Takes the VM over; returns when its new supervisor serves it. Succeeds as well if another process was faster.
 pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
     in_background(|reporter| supervisor(root, name, reporter), |_| Ok(())).map(drop)
 }
@@ -23,7 +23,7 @@ pub(super) fn run(root: &Path, name: &VmName) -> Result<(), Failure> {
 /// The same for a client in the middle of a call.
 pub(super) fn adopt(root: &Path, name: &VmName) -> Result<(), ClientError> {
     run(root, name).or_else(|failure| match find::standing(root, name) {
-        // QEMU has ended meanwhile: whoever asks again is told so
+        // QEMU has ended meanwhile: a repeated request reports that
         Standing::Stale | Standing::Supervised => Ok(()),
         Standing::Orphan => {
             log::warn!("VM '{name}' has no supervisor, and cannot be given one: {}", failure.message);
@@ -32,10 +32,10 @@ pub(super) fn adopt(root: &Path, name: &VmName) -> Result<(), ClientError> {
     })
 }
 
-/// How long a QEMU that could not be taken over, since it is about to end, may take for that: a killed one gives its memory back first.
+/// How long to wait for the end of a QEMU that could not be taken over: a killed one releases its memory first.
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
-/// A VM that could not be taken over may have been dying: waits until that is seen.
+/// A VM that could not be taken over may be ending: waits for that.
 pub(super) fn await_end(root: &Path, name: &VmName) {
     if find::standing(root, name) == Standing::Orphan {
         vm::await_end(root, name, LAST_BREATH);

@@ -1,4 +1,4 @@
-//! The command line's grammar, top level.
+//! The top level of the command line.
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -14,7 +14,7 @@ use super::wrap::WrapArgs;
 
 /// Starts QEMU virtual machines and changes them while they run.
 #[derive(Debug, Parser)]
-// of one flag given several times the last counts, as in most programs: a script puts its own in front of its caller's
+// the last of several uses of a flag counts, as in most programs: a script puts its own before its caller's
 #[command(
     name = "vmrun",
     version,
@@ -31,19 +31,19 @@ pub(super) struct Cli {
 pub(super) enum Program {
     /// Start a VM from an image
     Qemu(Lazy<Box<QemuArgs>>),
-    /// Start a VM by a QEMU command line as it is, and make it one of vmrun's
+    /// Start a VM from a QEMU command line, and supervise it
     Wrap(Lazy<WrapArgs>),
-    /// See and change a running VM
+    /// Show and change a running VM
     Ctl(Lazy<CtlArgs>),
     /// Attach to a VM's console
     Console(Lazy<ConsoleArgs>),
-    /// Print what a VM's console has shown
+    /// Print the output of a VM's console
     Logs(Lazy<LogsArgs>),
-    /// List the running VMs, and those that have ended
+    /// List the running VMs, or with --all also those that have ended
     Ls(Lazy<LsArgs>),
     /// Remove the records of VMs that have ended
     Forget(Lazy<ForgetArgs>),
-    /// Tell what this machine has of what vmrun needs, and what to do about the rest
+    /// Check this host for what vmrun needs, with hints on what is missing
     Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
     Completions(Lazy<CompletionsArgs>),
@@ -54,7 +54,7 @@ pub(super) enum Program {
 /// `vmrun ls`.
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
-    /// List those that have ended, too: the last 100, for 30 days
+    /// Also list the VMs that have ended: the last 100, for 30 days
     #[arg(long, short)]
     pub(super) all: bool,
     /// Print JSON
@@ -65,7 +65,7 @@ pub(super) struct LsArgs {
 /// `vmrun forget`.
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
-    /// The names of the VMs
+    /// Names of the VMs
     #[arg(required = true, value_name = "NAME")]
     pub(super) names: Vec<VmName>,
 }
@@ -81,12 +81,12 @@ pub(super) struct DoctorArgs {
 /// `vmrun completions`.
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Name of the shell
     pub(super) shell: Shell,
 }
 
 impl Cli {
-    /// Whether errors are wanted as JSON.
+    /// Whether errors are printed as JSON.
     pub(super) fn wants_json(&self) -> bool {
         match &self.program {
             Program::Ctl(Lazy(args)) => args.json,
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// Something of what any flag takes.
+    /// A valid value of each flag, or the start of one.
     const VALUES: [&str; 18] = [
         "net",
         "12345678-9abc-4def-8123-456789abcdef",
@@ -137,7 +137,7 @@ mod tests {
         )
     }
 
-    /// Tries every flag with one value twice; counts them.
+    /// Tries every single-value flag twice; counts them.
     fn twice(command: &Command, path: &[String]) -> usize {
         let flags = command.get_arguments().filter(|argument| {
             argument.get_long().is_some()
@@ -187,7 +187,7 @@ mod tests {
         let Program::Qemu(Lazy(args)) = Cli::try_parse_from(words).unwrap().program else { panic!("qemu") };
         assert_eq!(args.run.name.as_ref().map(ToString::to_string).as_deref(), Some("b"));
         assert_eq!(args.request().unwrap().stop_timeout.as_secs(), 7);
-        // those that are repeatable all count
+        // repeatable flags keep all values
         let words = ["vmrun", "qemu", "--publish", "0:80", "--publish", "0:81"];
         let Program::Qemu(Lazy(args)) = Cli::try_parse_from(words).unwrap().program else { panic!("qemu") };
         assert_eq!(args.request().unwrap().publish.len(), 2);

@@ -1,4 +1,4 @@
-//! What was typed of a disk or a forward, beside what it says by itself: what is not said depends on other flags.
+//! A typed disk or forward, and whether parts of it were given: the default of the others depends on other flags.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ impl TypedDisk {
         Ok(Self { disk: DiskSpec::parse(text)?, names_bus: DiskSpec::names_bus(text) })
     }
 
-    /// linuxkit's disks are SATA ones.
+    /// linuxkit's disks are on SATA.
     pub(super) fn meant(self, linuxkit: bool) -> DiskSpec {
         match linuxkit && !self.names_bus {
             true => DiskSpec { bus: DiskBus::Sata, ..self.disk },

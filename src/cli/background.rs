@@ -1,13 +1,13 @@
-//! Splits off a supervisor with a session of its own, and waits for its reports.
+//! Forks a supervisor into a session of its own, and waits for its reports.
 //!
 //! ```text
 //! caller                      supervisor
-//!   ◄────── Running ────────────┤      the VM runs: its name can be told
+//!   ◄────── Running ────────────┤      the VM runs: its name can be printed
 //!   ◄────── Up or Failed ───────┤      it is ready, or will not be
-//!   ├────── one byte ───────────►      the caller has told what it had to tell
+//!   ├────── one byte ───────────►      the caller has printed everything
 //! ```
 //!
-//! A supervisor that hears no more of its caller without that byte has a VM that nobody may know of.
+//! If the caller's end is closed without that byte, the supervisor knows that nobody may have got the VM's name.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +21,7 @@ use crate::host::sys::{Fork, fork};
 
 use super::failure::Failure;
 
-/// What the supervisor tells the process that started it, a line each.
+/// What the supervisor reports to the process that started it, one line each.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
     Running { name: String },
@@ -29,7 +29,7 @@ enum Report {
     Failed { code: String, message: String, hint: Option<String>, exit_code: u8 },
 }
 
-/// The way back to the caller.
+/// The connection to the caller.
 pub(super) struct Reporter(Option<UnixStream>);
 
 impl Reporter {
@@ -38,14 +38,14 @@ impl Reporter {
         self.tell(&Report::Running { name: name.to_owned() });
     }
 
-    /// The VM is up: the caller's terminal, pipes and folder are let go.
+    /// The VM is up: closes the caller's terminal, pipes and folder.
     pub(super) fn up(&mut self, name: &str) {
         leave_streams();
         self.tell(&Report::Up { name: name.to_owned() });
         self.0 = None;
     }
 
-    /// It is not.
+    /// The start has failed.
     pub(super) fn failed(&mut self, failure: &Failure) {
         let Failure { code, message, hint, exit_code } = failure;
         self.tell(&Report::Failed {
@@ -57,13 +57,13 @@ impl Reporter {
         self.0 = None;
     }
 
-    /// It is up, but not as it was meant to be: the caller is told, and let go.
+    /// The VM is up, but not ready: reports it and closes the caller's streams.
     pub(super) fn up_but_failed(&mut self, failure: &Failure) {
         leave_streams();
         self.failed(failure);
     }
 
-    /// The caller, to be waited for beside the reports.
+    /// The caller, to be awaited beside the reports.
     pub(super) fn caller(&self) -> Result<Caller, Failure> {
         let stream = self.0.as_ref().map(UnixStream::try_clone).transpose()?;
         Ok(Caller(stream))
@@ -72,7 +72,7 @@ impl Reporter {
     fn tell(&mut self, what: &Report) {
         if let (Some(caller), Ok(mut line)) = (&mut self.0, serde_json::to_vec(what)) {
             line.push(b'\n');
-            // that it has gone is seen by `Caller`
+            // `Caller` detects that it has gone
             let _ = caller.write_all(&line);
         }
     }
@@ -82,14 +82,14 @@ impl Reporter {
 pub(super) struct Caller(Option<UnixStream>);
 
 impl Caller {
-    /// A second way to report, before the VM is waited for.
+    /// A second reporter, for use before the VM is ready.
     pub(super) fn running(&mut self, name: &str) {
         let mut reporter = Reporter(self.0.take());
         reporter.running(name);
         self.0 = reporter.0;
     }
 
-    /// Waits until the caller has told what it had to tell (true), or has gone without (false).
+    /// Waits until the caller has printed everything (true), or has gone before that (false).
     pub(super) async fn has_reported(self) -> bool {
         let stream = self.0.map(|stream| stream.set_nonblocking(true).map(|()| stream));
         let Some(Ok(stream)) = stream else { return false };
@@ -100,8 +100,8 @@ impl Caller {
     }
 }
 
-/// Runs `job` in a process of its own; returns the name that it reports, or its failure. `running` is called with the VM's name as
-/// soon as it runs.
+/// Runs `job` in a forked process; returns the name that it reports, or its failure. `running` is called with the VM's name as soon
+/// as it runs.
 pub(super) fn in_background(
     job: impl FnOnce(&mut Reporter) -> Result<u8, Failure>,
     mut running: impl FnMut(&str) -> Result<(), Failure>,
@@ -135,7 +135,7 @@ pub(super) fn in_background(
                 reporter.failed(&failure);
                 failure.exit_code
             });
-            // not back into the caller's life: its buffers and guards are the parent's
+            // no return into the caller's code: its buffers and guards belong to the parent
             std::process::exit(code.into());
         }
     }
@@ -150,6 +150,6 @@ fn leave_streams() {
         std::env::set_current_dir("/")
     };
     if let Err(error) = leave() {
-        log::warn!("the caller's streams could not be let go: {error}");
+        log::warn!("the caller's streams could not be closed: {error}");
     }
 }

@@ -21,9 +21,9 @@ use super::{connect, connect_after_the_end};
 /// `vmrun console`.
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
-    /// The VM's name; may be left out while exactly one VM runs
+    /// VM name; optional while exactly one VM runs
     name: Option<VmName>,
-    /// Show only: nothing that is typed goes to the guest
+    /// Show the console only, without input to the guest
     #[arg(long)]
     read_only: bool,
     /// Escape key: ctrl-a to ctrl-z, ctrl-], or none
@@ -34,18 +34,18 @@ pub(super) struct ConsoleArgs {
 /// `vmrun logs`.
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// The VM's name; may be left out while exactly one VM runs
+    /// VM name; optional while exactly one VM runs
     name: Option<VmName>,
-    /// Go on with what comes, until the VM ends
+    /// Follow the output until the VM ends
     #[arg(long, short)]
     follow: bool,
-    /// Everything since the VM's start, as far as the log has it, rather than the recent output
+    /// Print everything since the VM's start that the log still has, not only the recent output
     #[arg(long)]
     since_start: bool,
-    /// On a terminal, too, print every byte as the guest sent it
+    /// Print every byte unfiltered even on a terminal
     ///
-    /// A terminal is otherwise spared what would make it answer, set its title, its clipboard or its size, or
-    /// switch its modes: an old log could do that long after the guest has gone.
+    /// On a terminal, what would make it answer, set its title, its clipboard or its size, or switch its modes is left out by
+    /// default: an old log could do that long after the guest has gone.
     #[arg(long)]
     raw: bool,
 }
@@ -75,7 +75,7 @@ fn skipped_mark(skipped: u64) -> String {
     }
 }
 
-/// A console on our terminal, until the VM ends or the person leaves.
+/// A console on our terminal, until the VM ends or the user leaves.
 pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     let (name, client) = connect(args.name.as_ref())?;
     let (_, second) = connect(Some(&name))?;
@@ -93,18 +93,18 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         tokio::select! {
             result = follow(output, &console) => result.map_err(Failure::from)?,
             result = type_in(input, asked, typing, read_only) => result?,
-            // a console that nobody sees any more is left; a reader that has gone wants no word of it
+            // a console whose output cannot be written is left; no message if its reader has gone
             Ok(error) = why => match error.kind() {
                 std::io::ErrorKind::BrokenPipe => {}
                 _ => return Err(unwritten(&error)),
             },
             () = terminal => {}
             // as an error, so that the terminal is restored on the way
-            signal = signals.next() => return Err(Failure::other(format!("{signal}: left the console; the VM goes on"))),
+            signal = signals.next() => return Err(Failure::other(format!("{signal}: left the console; the VM keeps running"))),
         }
         Ok::<(), Failure>(())
     });
-    // a read of standard input that never ends must not hold us
+    // a read of standard input that never ends must not block the exit
     runtime.shutdown_background();
     result.map(|()| 0)
 }
@@ -117,11 +117,11 @@ async fn follow(client: AsyncClient, console: &Console) -> Result<(), crate::con
         console.hub.push(&BASE64.decode(&reply.data).unwrap_or_default());
     }
     console.hub.close();
-    // let the terminal show the rest: it ends when it has
+    // lets the terminal show the rest of the output
     std::future::pending().await
 }
 
-/// Sends what is typed, and does what the escape key asks for; returns when the person leaves.
+/// Sends the input, and executes the requests of the escape key; returns when the user leaves.
 async fn type_in(
     mut input: mpsc::Receiver<Vec<u8>>,
     mut asked: mpsc::Receiver<Attached>,

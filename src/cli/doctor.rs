@@ -6,7 +6,7 @@ use super::args::DoctorArgs;
 use super::failure::Failure;
 use super::output::{Lines, Output};
 
-/// Tells what is there; fails if no VM can be started.
+/// Prints the findings; fails if no VM can be started.
 pub(super) fn run(args: &DoctorArgs) -> Result<u8, Failure> {
     let findings = examine();
     Output { json: args.json }.print(&findings, || findings.iter().map(lines).collect::<Lines>())?;

@@ -13,7 +13,7 @@ use super::args::ForgetArgs;
 use super::failure::Failure;
 use super::output::{Lines, table};
 
-/// One of them in a list.
+/// One of them, in a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Ended {
     run: String,
@@ -23,7 +23,7 @@ pub(super) struct Ended {
     state_directory: Option<String>,
 }
 
-/// Their names with what is told of them, the newest last.
+/// Their names with their records, the newest last.
 pub(super) fn all(root: &Path) -> Vec<(String, Ended)> {
     let records = RunRecord::all(&StoreEnvironment::from_env(), root);
     records.into_iter().map(|record| (record.name().to_string(), Ended::of(record))).collect()
@@ -54,7 +54,7 @@ pub(super) fn as_table<'a>(all: impl IntoIterator<Item = (&'a str, &'a Ended)>) 
     table(["NAME", "ENDED", "OUTCOME", "STATE DIRECTORY"], rows)
 }
 
-/// A moment, in UTC.
+/// A time, in UTC.
 pub(super) fn when(unix_ms: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
 }

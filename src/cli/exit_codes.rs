@@ -1,6 +1,6 @@
-//! What the exit codes of `vmrun` mean: for `--help`, the man pages and `docs/reference/`.
+//! The meaning of vmrun's exit codes: for `--help`, the man pages and `docs/reference/`.
 
-/// A code, what it means after `vmrun ctl …`, and what after `vmrun qemu`; `-` where it does not occur.
+/// A code, its meaning after `vmrun ctl …`, and after `vmrun qemu`; `-` if it does not occur.
 pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("0", "done", "the guest switched itself off, or did so when asked; or the VM was saved"),
     ("1", "failed for another reason", "could not start"),

@@ -1,4 +1,4 @@
-//! A failure at the edge: message, hint, exit code. The only place that knows the codes of errors.
+//! Failures of the program: message, hint, exit code. Only this file maps errors to exit codes.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use super::visible;
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
-/// Bad usage.
+/// Invalid usage.
 const USAGE: u8 = 2;
 /// No such VM, or it is not running.
 const NOT_RUNNING: u8 = 3;
@@ -20,19 +20,19 @@ const NOT_RUNNING: u8 = 3;
 const REFUSED: u8 = 4;
 /// Timed out.
 const TIMED_OUT: u8 = 5;
-/// The guest panicked while something else was waited for; as `vmrun qemu`.
+/// The guest panicked during a wait; the same as of `vmrun qemu`.
 const PANICKED: u8 = 10;
 
-/// What is told when something did not work.
+/// The failure of a command.
 #[derive(Debug)]
 pub struct Failure {
-    /// A word for programs, e.g. `no-free-slot`.
+    /// The kind, for programs, e.g. `no-free-slot`.
     pub code: String,
-    /// For people.
+    /// The message.
     pub message: String,
-    /// What to do about it.
+    /// What the user can do about it.
     pub hint: Option<String>,
-    /// What the program exits with.
+    /// The program's exit code.
     pub exit_code: u8,
 }
 
@@ -42,7 +42,7 @@ impl Failure {
         Self { code: "failed".to_owned(), message: message.to_string(), hint: None, exit_code: FAILED }
     }
 
-    /// Something in the arguments makes no sense.
+    /// An argument is invalid.
     pub(super) fn usage(message: impl ToString) -> Self {
         Self { code: "usage".to_owned(), message: message.to_string(), hint: None, exit_code: USAGE }
     }
@@ -53,7 +53,7 @@ impl Failure {
         Self { code, message: message.to_string(), hint: None, exit_code: NOT_RUNNING }
     }
 
-    /// It did not come true in time.
+    /// It did not happen before the deadline.
     pub(super) fn timed_out(message: impl ToString) -> Self {
         Self { code: "timed-out".to_owned(), message: message.to_string(), hint: None, exit_code: TIMED_OUT }
     }
@@ -64,13 +64,13 @@ impl Failure {
         self
     }
 
-    /// The same with one more thing to do.
+    /// The same with a further hint.
     pub(super) fn and_hint(self, more: String) -> Self {
         let hint = self.hint.iter().cloned().chain([more]).collect::<Vec<_>>().join("; ");
         self.hint(Some(hint))
     }
 
-    /// Tells it on stderr.
+    /// Prints it on stderr.
     pub(super) fn print(&self, as_json: bool) {
         if as_json {
             let error = json!({ "code": self.code, "message": self.message, "hint": self.hint });
@@ -84,7 +84,7 @@ impl Failure {
 }
 
 impl Failure {
-    /// A refusal that did not travel.
+    /// A refusal in this process, without the protocol.
     pub(super) fn from_change(error: ChangeError) -> Self {
         WireError::from(error).into()
     }

@@ -1,5 +1,5 @@
-//! Holds `tests/it/flags.txt` against the grammar and against the tests: no flag without a test that has run it, and none of those that
-//! has gone, or does not have the flag any more.
+//! Compares `tests/it/flags.txt` with the command line and the tests: every flag must have a test that ran it, and every entry must
+//! be a present flag whose test contains it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use clap::{Command, CommandFactory};
 
 use super::args::Cli;
 
-/// Commands and flags as a person types them; flags of all commands of a group are its own.
+/// Commands and flags as the user types them; flags of a command group are listed once.
 fn all(command: &Command, path: &str, found: &mut Vec<String>) {
     let below: Vec<&Command> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
     if below.is_empty() {
@@ -33,11 +33,11 @@ fn source(tests: &Path, test: &str) -> Option<String> {
     let is_test = text[..start].rsplit("\n\n").next()?.contains("#[test]");
     let rest = &text[start..];
     let body = &rest[..rest.find("\n}\n")?];
-    // what it calls in its own file belongs to it
+    // functions that it calls in its own file belong to it
     is_test.then(|| format!("{body}\n{}", helpers(&text)))
 }
 
-/// Everything of a file that is no test.
+/// All code of a file that is not a test.
 fn helpers(text: &str) -> String {
     text.split("\n\n").filter(|part| !part.contains("#[test]")).collect::<Vec<_>>().join("\n\n")
 }
@@ -62,7 +62,7 @@ fn every_flag_has_a_test_that_ran_it() {
         let test = listed.remove(flag.as_str());
         let test = test.unwrap_or_else(|| panic!("tests/it/flags.txt names no test for `vmrun {flag}`"));
         let source = source(&tests, test).unwrap_or_else(|| panic!("`{flag}`: there is no test {test}"));
-        // `qemu` is what most helpers run
+        // most helpers run `qemu`
         let word = flag.rsplit(' ').next().unwrap();
         let short =
             word.strip_prefix("--").and_then(|long| long.get(..1)).map(|letter| format!("\"-{letter}\""));

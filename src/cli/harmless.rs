@@ -1,16 +1,17 @@
-//! A guest's output for a terminal that shows it later than it was printed: text, colours and the cursor's moves pass, nothing else.
+//! Filters a guest's output for a terminal that shows it later than it was printed: text, colours and cursor movements pass,
+//! nothing else.
 //!
-//! Left out is what makes a terminal answer (the answer would be typed into the shell), what sets its clipboard, title or size, and
-//! what switches its modes: every string (OSC, DCS, SOS, PM, APC), every private sequence, and of the control sequences (CSI) all but
-//! a few (ECMA-48; "XTerm Control Sequences"). A string ends with its line, so that one that never ends hides no more than that:
+//! Removed is what makes a terminal answer (the answer would be typed into the shell), what sets its clipboard, title or size, and
+//! what switches its modes: every string (OSC, DCS, SOS, PM, APC), every private sequence, and of the control sequences (CSI) all
+//! but a few (ECMA-48; "XTerm Control Sequences"). A string ends with its line, so that one without an end hides no more than that:
 //! parsers such as `vte` would keep all of it.
 
-/// Final bytes of the control sequences that pass: the cursor's moves, erasing, inserting and deleting, scrolling, and colours.
+/// Final bytes of the control sequences that pass: cursor movements, erasing, inserting and deleting, scrolling, and colours.
 const PASSING: &[u8] = b"ABCDEFGHJKLMPSTX@dfm";
 /// A longer control sequence is none of those.
 const LONGEST: usize = 64;
 
-/// The filter; what is split between two pieces is seen whole.
+/// The filter; sequences that are split between two pieces are recognised.
 #[derive(Debug, Default)]
 pub(super) struct Harmless {
     state: State,
@@ -20,15 +21,15 @@ pub(super) struct Harmless {
 enum State {
     #[default]
     Text,
-    /// In a character of several bytes: how many are to come, and the least that the next may be.
+    /// Inside a multi-byte character: how many bytes follow, and the smallest value of the next one.
     Character {
         left: u8,
         least: u8,
     },
-    /// Behind 0xC2, which begins a letter or a C1 control character.
+    /// After 0xC2, which starts a letter or a C1 control character.
     Latin,
     Escape,
-    /// An escape sequence with more than one letter, such as a choice of the character set.
+    /// An escape sequence with more than one letter, such as the selection of a character set.
     LongEscape,
     Control(Vec<u8>),
     /// OSC, DCS, SOS, PM or APC.
@@ -38,7 +39,7 @@ enum State {
 }
 
 impl Harmless {
-    /// What of these bytes may be shown.
+    /// The bytes that may be shown.
     pub(super) fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(bytes.len());
         for byte in bytes {
@@ -50,7 +51,7 @@ impl Harmless {
     fn take(&mut self, byte: u8, shown: &mut Vec<u8>) {
         self.state = match (std::mem::take(&mut self.state), byte) {
             (State::String { .. }, 0x07 | 0x18 | 0x1a) => State::Text,
-            // the line goes on below
+            // the line continues below
             (State::String { .. }, b'\n') => text(byte, shown),
             (_, 0x1b) => State::Escape,
             (State::String { after_c2: true }, 0x9c) => State::Text,
@@ -87,13 +88,13 @@ impl Harmless {
                 }
                 State::Text
             }
-            // what was begun ends here
+            // the unfinished sequence ends here
             (_, _) => text(byte, shown),
         };
     }
 }
 
-/// What a C1 control character begins; it is told by its second byte in the form with ESC.
+/// What a C1 control character starts, by its second byte in the form with ESC.
 fn c1(byte: u8) -> State {
     match byte {
         b'[' => State::Control(Vec::new()),
@@ -112,7 +113,7 @@ fn text(byte: u8, shown: &mut Vec<u8>) -> State {
         0xe1..=0xef => (2, 0x80),
         0xf0 => (3, 0x90),
         0xf1..=0xf4 => (3, 0x80),
-        // no terminal agrees with another on these, but for letters of old 8-bit character sets
+        // terminals disagree on these, except for letters of old 8-bit character sets
         0xa0..=0xbf => (0, 0),
         _ => return State::Text,
     };
@@ -204,7 +205,7 @@ mod tests {
             let mut filter = Harmless::default();
             let pieces: Vec<u8> = bytes.chunks(size).flat_map(|piece| filter.filter(piece)).collect();
             prop_assert_eq!(&pieces, &whole);
-            // and what has passed once passes again
+            // filtered output passes unchanged
             prop_assert_eq!(Harmless::default().filter(&whole), whole);
         }
     }

@@ -1,12 +1,12 @@
-//! Arguments that are described when their command has been recognised.
+//! Arguments whose clap definition is built when their command was recognised.
 //!
-//! There are some fifty commands with two hundred flags. To describe all of them takes longer than everything else that a
-//! `vmrun ctl status` does, and it needs one.
+//! There are some fifty commands with two hundred flags. Building all of them takes longer than everything else in a `vmrun ctl
+//! status`, which needs one.
 
 use clap::builder::Resettable;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 
-/// A command's arguments; in all other respects as `T`.
+/// A command's arguments; otherwise the same as `T`.
 #[derive(Debug)]
 pub(super) struct Lazy<T>(pub(super) T);
 
@@ -42,7 +42,7 @@ impl<T: Args> Args for Lazy<T> {
     }
 }
 
-/// The description is that of the command, not that of the type of its arguments.
+/// The description of the command, not of the type of its arguments.
 fn described(command: Command, grammar: impl FnOnce(Command) -> Command) -> Command {
     let (about, long) = (command.get_about().cloned(), command.get_long_about().cloned());
     grammar(command).about(Resettable::from(about)).long_about(Resettable::from(long))
@@ -60,7 +60,7 @@ mod tests {
         let mut grammar = Cli::command();
         grammar.build();
         let ctl = grammar.find_subcommand("ctl").unwrap();
-        assert_eq!(ctl.get_about().unwrap().to_string(), "See and change a running VM");
+        assert_eq!(ctl.get_about().unwrap().to_string(), "Show and change a running VM");
         let add = ctl.find_subcommand("usb-add").unwrap();
         assert_eq!(add.get_about().unwrap().to_string(), "Plug a USB device");
         assert!(add.get_arguments().any(|argument| argument.get_long() == Some("id")));

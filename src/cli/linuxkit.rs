@@ -1,4 +1,4 @@
-//! Words as linuxkit takes them: `--flag=false`, and this program under the name of `linuxkit`.
+//! linuxkit's command lines: `--flag=false`, and this program under the name of `linuxkit`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -8,12 +8,12 @@ use clap::{ArgAction, Args, Command};
 use super::failure::Failure;
 use super::qemu_args::QemuArgs;
 
-/// The name that this program does `run qemu` under.
+/// The program name under which this program acts as `linuxkit run qemu`.
 const NAME: &str = "linuxkit";
-/// Flags of `linuxkit` and `linuxkit run` that may stand in front of the backend and have a value.
+/// Flags of `linuxkit` and `linuxkit run` before the backend that have a value.
 const WITH_VALUE: [&str; 6] = ["--cpus", "--mem", "--disk", "-v", "--verbose", "--cache"];
 
-/// The words for vmrun, if these are for linuxkit: `linuxkit run [qemu] …` is `vmrun qemu --linuxkit …`.
+/// Converts arguments for linuxkit to vmrun's: `linuxkit run [qemu] …` is `vmrun qemu --linuxkit …`.
 pub(super) fn by_name(words: &[OsString]) -> Option<Result<Vec<OsString>, Failure>> {
     let (name, rest) = words.split_first()?;
     if Path::new(name).file_name() != Some(OsStr::new(NAME)) {
@@ -35,7 +35,7 @@ pub(super) fn by_name(words: &[OsString]) -> Option<Result<Vec<OsString>, Failur
     Some(Ok(["vmrun", "qemu", "--linuxkit"].into_iter().map(OsString::from).chain(kept).collect()))
 }
 
-/// The first word from `start` on that is neither a flag nor a flag's value.
+/// The first argument from `start` on that is neither a flag nor a flag's value.
 fn position_of_word(words: &[OsString], start: usize) -> Option<usize> {
     let mut at = start;
     while let Some(word) = words.get(at) {
@@ -48,8 +48,8 @@ fn position_of_word(words: &[OsString], start: usize) -> Option<usize> {
     None
 }
 
-/// The words of `vmrun qemu` in clap's spelling: `--uefi=true` is `--uefi`, `--uefi=false` is nothing, and of several of one flag the last
-/// counts, all as in linuxkit; `--kernel FILE` beside `--initrd`, which linuxkit does not have, is `--kernel=FILE`.
+/// Converts arguments of `vmrun qemu` to clap's spelling: `--uefi=true` is `--uefi`, `--uefi=false` is left out, and the last of
+/// several uses counts, all as in linuxkit; `--kernel FILE` beside `--initrd`, which linuxkit does not have, is `--kernel=FILE`.
 pub(super) fn spelled_out(words: Vec<OsString>) -> Vec<OsString> {
     if words.get(1).is_none_or(|command| command != "qemu") {
         return words;
@@ -94,7 +94,7 @@ fn joined(flag: &str, value: &OsStr) -> OsString {
     word
 }
 
-/// `--NAME=VALUE` where VALUE is one of Go's words for a truth value (`strconv.ParseBool`).
+/// `--NAME=VALUE` where VALUE is one of Go's truth values (`strconv.ParseBool`).
 fn switch(word: &str) -> Option<(&str, bool)> {
     let (name, value) = word.strip_prefix("--")?.split_once('=')?;
     match value {
@@ -104,7 +104,7 @@ fn switch(word: &str) -> Option<(&str, bool)> {
     }
 }
 
-/// The names of the flags that have no value, and of the one that need not have any.
+/// The names of the flags without a value, and of the one with an optional value.
 fn switches() -> Vec<String> {
     let command = QemuArgs::augment_args(Command::new("qemu"));
     let is_switch = |argument: &&clap::Arg| {

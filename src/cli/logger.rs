@@ -24,17 +24,17 @@ pub(super) enum LogFormat {
 
 struct Logger {
     format: LogFormat,
-    /// Of what takes long.
+    /// For progress messages.
     progress: Mutex<Line>,
 }
 
-/// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more everything it says to QEMU.
+/// Sets up logging. `verbosity`: −1 errors only, 0 warnings, 1 what vmrun does, 2 and more all QMP messages.
 pub(super) fn install(verbosity: i8, format: LogFormat) {
     let level = match verbosity {
         i8::MIN..=-1 => LevelFilter::Error,
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
-        // what is said to QEMU is told as a trace
+        // QMP messages are logged as traces
         _ => LevelFilter::Trace,
     };
     // a second call, from a test, changes nothing
@@ -65,7 +65,7 @@ impl Log for Logger {
 }
 
 impl Logger {
-    /// How far something has come: for a person at a terminal alone.
+    /// Logs progress, only on a terminal.
     fn show(&self, text: &str) {
         let mut line = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         match text.is_empty() {
@@ -91,7 +91,7 @@ fn text(record: &Record<'_>) -> String {
     }
 }
 
-/// Takes the hint from behind a message that has one.
+/// Splits a message into text and hint, if it has one.
 fn split<'a>(target: &str, message: &'a str) -> (&'a str, Option<&'a str>) {
     let hinted = (target == HINTED).then(|| message.rsplit_once("\nhint: ")).flatten();
     hinted.map_or((message, None), |(message, hint)| (message, Some(hint)))
@@ -117,7 +117,7 @@ mod tests {
         let record =
             |message| text(&Record::builder().level(Level::Warn).target(HINTED).args(message).build());
         assert_eq!(record(format_args!("slow\nhint: faster")), "vmrun: warning: slow\nhint: faster");
-        // what a name brought is no line of ours
+        // a newline in a name starts no hint
         assert_eq!(record(format_args!("a\nvmrun: b\x1b[2J")), "vmrun: warning: a\n  vmrun: b\\u{1b}[2J");
         let told = object(
             &builder.level(Level::Warn).target(HINTED).args(format_args!("slow\nhint: faster")).build(),

@@ -32,7 +32,7 @@ struct Row {
     ended: Option<Ended>,
 }
 
-/// Of a VM whose supervisor does not answer.
+/// A VM whose supervisor does not answer.
 #[derive(Debug, Serialize)]
 struct NotAnswering {
     supervisor_pid: Option<i32>,
@@ -52,14 +52,14 @@ struct Brief {
     forwards: Vec<crate::control::wire::Forward>,
 }
 
-/// How long all VMs together may take to be connected to: those that are well take no time.
+/// How long connecting to all VMs may take: healthy ones need no time.
 const CONNECTING: Duration = Duration::from_millis(500);
-/// How long they may take to answer, on a busy machine.
+/// How long they may take to reply, on a busy machine.
 const ANSWERING: Duration = Duration::from_secs(3);
-/// How many VMs are asked before the first answer is read; each takes four descriptors.
+/// How many VMs are queried before the first reply is read; each needs four descriptors.
 const AT_ONCE: usize = 64;
 
-/// Lists what runs; what lost its supervisor gets a new one, what is dead is cleaned up.
+/// Lists the running VMs; takes over those without a supervisor, and cleans up after dead ones.
 pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     for stranger in RunDir::tidy(&root).map_err(FindError::List)? {
@@ -84,7 +84,7 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     Output { json: args.json }.print(&rows, || as_table(&rows))
 }
 
-/// What is being found out of one VM.
+/// A query of one VM.
 enum Inquiry {
     Pending(VmName, Result<PendingCall<verbs::GetStatus>, FindError>),
     Orphan(VmName),
@@ -93,14 +93,14 @@ enum Inquiry {
 fn inquire(root: &Path, name: &VmName, standing: Standing, by: Instant) -> Option<Inquiry> {
     match standing {
         Standing::Supervised => {}
-        // nobody else would clean up after it
+        // no other process would clean up after it
         Standing::Stale => {
             crate::vm::clean(root, name);
             return None;
         }
         Standing::Orphan => {
             if let Err(failure) = adopt::run(root, name) {
-                // QEMU has ended in this moment
+                // QEMU has just ended
                 if find::standing(root, name) == Standing::Stale {
                     crate::vm::clean(root, name);
                     return None;
@@ -116,7 +116,7 @@ fn inquire(root: &Path, name: &VmName, standing: Standing, by: Instant) -> Optio
 }
 
 impl Inquiry {
-    /// None for a VM that has ended since the folder was read.
+    /// `None` for a VM that has ended since the folder was read.
     fn row(self, by: Instant) -> Option<Row> {
         let (name, pending) = match self {
             Self::Pending(name, pending) => (name, pending),

@@ -1,4 +1,4 @@
-//! `vmrun manual`: the man pages, and the reference of `docs/reference/`, from the definitions that `--help` is made from.
+//! `vmrun manual`: the man pages, and the reference in `docs/reference/`, from the same definitions as `--help`.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::exit_codes;
 use super::failure::Failure;
 use super::output::Stdout;
 
-/// The columns of the help texts in the reference.
+/// The width of the help texts in the reference, in columns.
 const WIDTH: usize = 100;
 
 /// The description of the control protocol.
@@ -22,7 +22,7 @@ const REFERENCE: [&str; 5] = ["qemu", "ctl", "commands", "exit-codes", "interfac
 /// `vmrun manual`.
 #[derive(Debug, Args)]
 pub(super) struct ManualArgs {
-    /// The page, such as `vmrun-ctl-usb-add`; with `--markdown` such as `ctl`
+    /// Name of the page, such as `vmrun-ctl-usb-add`; with `--markdown` such as `ctl`
     #[arg(default_value = "vmrun", default_value_if("markdown", "true", Some("qemu")))]
     page: String,
     /// List the pages instead
@@ -122,7 +122,7 @@ fn exit_codes() -> String {
     text
 }
 
-/// The protocol's description: what stands between two empty lines is a comment and what it describes.
+/// The protocol's description: a block between two empty lines is a comment and the definition that it describes.
 fn interface() -> String {
     let mut text = begun("The interface io.vmrun.Machine");
     for part in INTERFACE.split("\n\n") {
@@ -143,7 +143,7 @@ fn interface() -> String {
     text
 }
 
-/// A comment's line. One that is indented explains a word, with two spaces or more behind it.
+/// A line of a comment. An indented one explains a word, which two spaces or more follow.
 fn paragraph_line(line: &str) -> String {
     let line = line.trim_start_matches('#');
     match (line.starts_with("   "), line.trim().split_once("  ")) {

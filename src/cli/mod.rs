@@ -1,4 +1,4 @@
-//! What a person types and sees: arguments, tables, messages, hints, exit codes.
+//! The command line interface: arguments, tables, messages, hints, exit codes.
 
 mod adopt;
 mod args;
@@ -47,10 +47,10 @@ use args::{Cli, Program};
 pub use failure::Failure;
 use lazy::Lazy;
 
-/// The whole program: parses this process's arguments, does what they say, returns the exit code.
+/// The whole program: parses the arguments, runs the command, returns the exit code.
 pub fn main() -> ExitCode {
     sys::outlive_file_size_limit();
-    // under the name of a QEMU, this is one
+    // called by the name of a QEMU, it acts as that QEMU
     if let Some(result) = apart(|| wrap::by_name(std::env::args_os().collect())) {
         logger::install(0, logger::LogFormat::Text);
         return result.map_or_else(|failure| fail(&failure, false), ExitCode::from);
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
     };
     let cli = match parse(words) {
         Ok(cli) => cli,
-        // help and version go to stdout with 0; a bare `vmrun` shows its help, too
+        // help and version go to stdout with 0; `vmrun` alone prints its help, too
         Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
             return output::help(&error).map_or_else(|failure| fail(&failure, false), ExitCode::from);
         }
@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
     };
     let json = cli.wants_json();
     if !matches!(cli.program, Program::Qemu(_)) {
-        // what went wrong beside the matter is told here, too
+        // invalid arguments, and failures to print
         logger::install(0, logger::LogFormat::Text);
     }
     let result = match cli.program {
@@ -92,13 +92,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Not inlined: the stack that one command needs is not for every command to touch, which costs up to 3 µs a page.
+/// Not inlined: the stack that one command needs must not be touched by every command, which costs up to 3 µs a page.
 #[inline(never)]
 fn apart<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// As `Cli::try_parse_from`, but the grammar is left to the process's end where that is near.
+/// Like `Cli::try_parse_from`, but leaves the memory of the grammar to the end of the process.
 fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut grammar = ManuallyDrop::new(Cli::command());
     let mut matches = grammar.try_get_matches_from_mut(linuxkit::spelled_out(words))?;
@@ -109,7 +109,8 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Connects to the VM that is meant; one whose supervisor has died gets a new one first, and one that has ended is asked of its record.
+/// Connects to the VM of a command; one whose supervisor has died is taken over first, and for one that has ended its record
+/// answers.
 fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     let found = match find::connect(&root, name) {
@@ -129,7 +130,7 @@ fn connect(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     found.map(|(name, client)| (name, client.adopting(adopt::adopt)))
 }
 
-/// A VM that has ended, if there is a record of it.
+/// A VM that has ended, if it has a record.
 fn ended(root: &Path, name: &VmName) -> Option<(VmName, Client)> {
     match after::fate(root, name, None, &StoreEnvironment::from_env()) {
         Fate::Ended(record) => after::client(*record).ok().map(|client| (name.clone(), client)),
@@ -137,8 +138,8 @@ fn ended(root: &Path, name: &VmName) -> Option<(VmName, Client)> {
     }
 }
 
-/// As [`connect`], for what asks how a VM ended: where none runs, the only one that has ended within the last minute is meant, since the
-/// question has come a moment too late.
+/// Like [`connect`], for queries of how a VM ended: if none runs, the only one that has ended within the last minute is used, since
+/// the query came a moment too late.
 fn connect_after_the_end(name: Option<&VmName>) -> Result<(VmName, Client), Failure> {
     let failure = match connect(name) {
         Err(failure) if name.is_none() => failure,
@@ -150,7 +151,7 @@ fn connect_after_the_end(name: Option<&VmName>) -> Result<(VmName, Client), Fail
     after::client(record).map(|client| (name, client)).map_err(|_| failure)
 }
 
-/// No VM runs; which one has just ended is told.
+/// The error that no VM runs, with the one that has just ended.
 fn none_runs(root: &Path) -> Failure {
     let failure = Failure::from(FindError::None);
     let Some(record) = only_ended(root) else { return failure };
@@ -159,13 +160,13 @@ fn none_runs(root: &Path) -> Failure {
     failure.and_hint(ended)
 }
 
-/// The only VM that has ended within the last minute, where none runs. Of several none is meant.
+/// The only VM that has ended within the last minute, if none runs; `None` if there are several.
 fn only_ended(root: &Path) -> Option<RunRecord> {
     for (name, standing) in find::all(root).ok()? {
         if standing != Standing::Stale {
             return None;
         }
-        // what a supervisor that was killed has left gets its record
+        // VMs of killed supervisors get their records now
         let _ = ended(root, &name);
     }
     let mut recent = RunRecord::all(&StoreEnvironment::from_env(), root);

@@ -1,7 +1,7 @@
-//! The only module that prints: tables, messages and JSON for people and programs, and the streams that are somebody else's.
+//! The only module that prints: tables, messages and JSON, and the streams of guests.
 //!
-//! What is for people goes through [`visible`]; a test holds that nothing is printed elsewhere. What cannot be written is a failure,
-//! except where the reader has closed its end: it has what it wants.
+//! Text for people goes through [`visible`]; a test checks that nothing is printed elsewhere. A write error is a failure, except
+//! when the reader has closed its end.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::visible;
 
-/// One way or the other.
+/// Prints as JSON or as text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     pub(super) json: bool,
@@ -38,12 +38,12 @@ impl Output {
 pub(super) struct Lines(String);
 
 impl Lines {
-    /// Text that comes in several lines.
+    /// Text of several lines.
     pub(super) fn text(text: &str) -> Self {
         Self(visible::lines(text))
     }
 
-    /// Adds more lines.
+    /// Adds lines.
     pub(super) fn push(&mut self, more: impl Into<Self>) {
         self.0.push_str(&more.into().0);
     }
@@ -55,7 +55,7 @@ impl Lines {
     }
 }
 
-/// One line; none if it is empty.
+/// One line; `None` if it is empty.
 impl From<String> for Lines {
     fn from(line: String) -> Self {
         if line.is_empty() { Self::default() } else { Self(visible::line(&line) + "\n") }
@@ -78,7 +78,7 @@ pub(super) struct Stdout {
 }
 
 impl Stdout {
-    /// Prints `value` as JSON on one line, or the text; whether there is a reader for more.
+    /// Prints `value` as JSON on one line, or the text; returns whether there still is a reader.
     pub(super) fn print<L: Into<Lines>>(
         &mut self,
         output: Output,
@@ -99,22 +99,22 @@ impl Stdout {
         self.raw(text.as_bytes())
     }
 
-    /// Writes what is not ours to change: a guest's bytes, a script; whether there is a reader for more.
+    /// Writes bytes unchanged, of a guest or a script; returns whether there still is a reader.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> bool {
         write_unless_broken(io::stdout().lock(), bytes, &mut self.broken)
     }
 
-    /// Nothing more is written, for whatever reason.
+    /// Nothing can be written any more.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// Something could not be written, and not because the reader has gone.
+    /// A write has failed for another reason than that the reader has gone.
     pub(super) fn failed(&self) -> bool {
         self.broken.as_ref().is_some_and(is_failure)
     }
 
-    /// Success, unless something could not be written. Whoever closed our output does not want to hear of it.
+    /// Success, unless a write has failed. A reader that has gone is no failure.
     pub(super) fn finish(self) -> Result<u8, Failure> {
         match self.broken {
             Some(error) if is_failure(&error) => Err(unwritten(&error)),
@@ -123,7 +123,7 @@ impl Stdout {
     }
 }
 
-/// A reader that has gone has what it wants.
+/// A reader that has gone is no failure.
 fn is_failure(error: &io::Error) -> bool {
     error.kind() != ErrorKind::BrokenPipe
 }
@@ -135,19 +135,19 @@ fn write_unless_broken(mut out: impl Write, bytes: &[u8], broken: &mut Option<io
     broken.is_none()
 }
 
-/// Standard error, as the stream of a guest's command. The first failure is kept for [`Self::finish`].
+/// Standard error, for the output of a guest's command. The first failure is kept for [`Self::finish`].
 #[derive(Debug, Default)]
 pub(super) struct Stderr {
     broken: Option<io::Error>,
 }
 
 impl Stderr {
-    /// Writes what is not ours to change.
+    /// Writes bytes unchanged.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         write_unless_broken(io::stderr(), bytes, &mut self.broken);
     }
 
-    /// Success, unless something could not be written.
+    /// Success, unless a write has failed.
     pub(super) fn finish(self) -> Result<(), Failure> {
         match self.broken {
             Some(error) if is_failure(&error) => {
@@ -158,7 +158,7 @@ impl Stderr {
     }
 }
 
-/// For what is copied to standard output; the failure itself is told by [`Stdout::finish`].
+/// The error for copying to standard output; [`Stdout::finish`] returns the failure itself.
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.raw(bytes) { Ok(bytes.len()) } else { Err(ErrorKind::BrokenPipe.into()) }
@@ -174,14 +174,14 @@ pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// What is told when standard output takes no more.
+/// The message when standard output cannot be written.
 pub(super) fn unwritten(error: &io::Error) -> Failure {
     Failure::other(format!("standard output cannot be written: {error}"))
 }
 
-/// Writes a message of ours to standard error: whole lines, made visible.
+/// Writes a message to standard error: whole lines, made visible.
 pub(super) fn tell(text: &str) {
-    // a terminal may be in raw mode, where the end of a line needs a carriage return; elsewhere that does no harm
+    // a terminal may be in raw mode, where a newline needs a carriage return; elsewhere it does no harm
     let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
     let text = visible::lines(text).replace('\n', end) + end;
     let _ = io::stderr().write_all(text.as_bytes());
@@ -203,11 +203,11 @@ pub(super) fn help(error: &clap::Error) -> Result<u8, Failure> {
     stdout.finish()
 }
 
-/// Ends the program when whoever reads our output has gone: one that waits for more to print would not notice.
+/// Exits when the reader of our output has gone: a command that waits for more to print would not notice.
 pub(super) fn end_with_reader() {
     std::thread::spawn(|| {
         let stdout = io::stdout();
-        // asked for nothing, poll tells of errors: the other end of a pipe or socket is closed
+        // with no requested events, poll reports errors: the other end of a pipe or socket is closed
         let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
         loop {
             match poll(&mut watched, PollTimeout::NONE) {
@@ -219,7 +219,7 @@ pub(super) fn end_with_reader() {
     });
 }
 
-/// One line on the terminal that is written over and over, and gone at the end.
+/// A line on the terminal that is overwritten, and removed at the end.
 #[derive(Debug)]
 pub(super) struct Line {
     on_terminal: bool,
@@ -227,7 +227,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Between two looks of the line.
+    /// The shortest interval between two updates of the line.
     const PAUSE: Duration = Duration::from_millis(100);
 
     /// On stderr, if that is a terminal.
@@ -235,7 +235,7 @@ impl Line {
         Self { on_terminal: io::stderr().is_terminal(), shown: None }
     }
 
-    /// Shows a text, unless it follows too soon on the one before; it is only made if it is shown.
+    /// Shows a text, unless it follows too soon on the one before; the text is only made if it is shown.
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         if self.on_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE) {
             self.shown = Some(Instant::now());
@@ -260,7 +260,7 @@ pub(super) fn table<const N: usize>(
     wide_table(heading.to_vec(), rows.into_iter().map(Vec::from))
 }
 
-/// The same with columns that are not always there.
+/// The same with optional columns.
 pub(super) fn wide_table(heading: Vec<&str>, rows: impl IntoIterator<Item = Vec<String>>) -> Lines {
     let mut lines = vec![heading.into_iter().map(str::to_owned).collect()];
     for row in rows {
@@ -297,7 +297,7 @@ pub(super) fn facts(facts: &[(&str, Option<String>)]) -> Lines {
     Lines(facts.iter().filter_map(line).collect())
 }
 
-/// A size for people: `1.5 GiB`.
+/// A size for display: `1.5 GiB`.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -310,7 +310,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// A time for people: `2m 5s`.
+/// A duration for display: `2m 5s`.
 pub(super) fn milliseconds(milliseconds: u64) -> String {
     let whole = if milliseconds >= 1000 { milliseconds / 1000 * 1000 } else { milliseconds };
     humantime::format_duration(Duration::from_millis(whole)).to_string()
@@ -324,7 +324,7 @@ mod tests {
     fn a_table_lines_up() {
         let rows = [["a".to_owned(), "long cell".to_owned()], ["longer".to_owned(), String::new()]];
         assert_eq!(table(["ID", "WHAT"], rows).0, "ID      WHAT\na       long cell\nlonger  -\n");
-        // a name cannot make a row of its own, and is as wide as it is shown
+        // a newline in a name starts no row, and the width counts as shown
         let rows = [["a\nb".to_owned(), "\x1b[2J".to_owned()]];
         assert_eq!(table(["ID", "WHAT"], rows).0, "ID    WHAT\na\\nb  \\u{1b}[2J\n");
         assert_eq!(facts(&[("file", Some("a\nstate: gone".to_owned()))]).0, "file: a\\nstate: gone\n");

@@ -16,7 +16,7 @@ use super::logger;
 use super::output::{Lines, Output, Stdout, stdout_is_terminal};
 use super::qemu_args::{QemuArgs, RunArgs};
 
-/// Runs the command; the exit code tells the VM's outcome.
+/// Runs the command; the exit code is that of the VM's outcome.
 pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let verbosity = if args.run.quiet { -1 } else { i8::try_from(args.run.verbose).unwrap_or(2) };
     logger::install(verbosity, args.run.log_format);
@@ -37,7 +37,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         begun: None,
         sync_clock: request.restore.is_some() && sync_clock,
     };
-    // this process, or the one that is split off, is a supervisor from here on
+    // from here on this process, or its fork, is a supervisor
     descriptors::raise_limit();
     match detached {
         false => foreground(&request, supervision),
@@ -45,7 +45,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     }
 }
 
-/// A command line for a shell: each byte of it counts, unless a person reads it.
+/// A command line for a shell: written unchanged, except to a terminal.
 fn print_shell(line: &[u8]) -> Result<u8, Failure> {
     if stdout_is_terminal() {
         return Output { json: false }.print(&(), || Lines::text(&String::from_utf8_lossy(line)));
@@ -70,7 +70,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 }
 
 fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure> {
-    // a word of ours may come before the console, which looks whether it has the terminal
+    // logged before the console starts, which checks whether it has the terminal
     sys::outlive_terminal_stops();
     let prepared = prepare(request)?;
     let runtime = runtime()?;
@@ -79,12 +79,12 @@ fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure
             log::warn!("{error}");
         }
     }))?;
-    // a read of standard input that never ends must not hold us
+    // a read of standard input that never ends must not block the exit
     runtime.shutdown_background();
     Ok(told(&outcome))
 }
 
-/// Tells an outcome that is not the plain good one.
+/// Logs an outcome other than success; returns its exit code.
 fn told(outcome: &Outcome) -> u8 {
     if outcome.exit_code != 0 {
         log::error!("{outcome}");
@@ -95,7 +95,7 @@ fn told(outcome: &Outcome) -> u8 {
     outcome.exit_code
 }
 
-/// Starts a VM in the background; its name is printed as soon as it runs, so that a script can end it whatever comes of `--wait`.
+/// Starts a VM in the background; its name is printed as soon as it runs, so that a script can end it whatever `--wait` does.
 fn background(request: &Request, supervision: Supervision, keep: bool) -> Result<u8, Failure> {
     let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, reporter);
     in_background(job, |name| {
@@ -108,7 +108,7 @@ fn background(request: &Request, supervision: Supervision, keep: bool) -> Result
     Ok(0)
 }
 
-/// The supervisor's whole life in the background.
+/// Runs the supervisor in the background.
 fn supervisor(
     request: &Request,
     supervision: Supervision,
@@ -139,11 +139,11 @@ fn supervisor(
         not_ready = Some(failure.and_hint(format!("VM '{name}' was ended; `--keep` lets it run on")));
         tokio::spawn(end(handle, timeout));
     }))?;
-    // told when the VM has ended, so that nothing is left of it when the caller goes on
+    // reported when the VM has ended, so that nothing is left of it when the caller continues
     not_ready.map_or(Ok(outcome.exit_code), Err)
 }
 
-/// Ends a VM that nobody would end: the guest is asked first.
+/// Ends a VM that its caller will not end: the guest is asked first.
 async fn end(vm: Handle, timeout: Duration) {
     // an error means that it has ended already
     let _ = vm.shutdown(ShutdownOptions { timeout, force: false, no_repeat: false }).await;

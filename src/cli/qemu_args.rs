@@ -1,4 +1,4 @@
-//! The flags of `vmrun qemu`: `linuxkit run qemu`'s, name for name, and more.
+//! The flags of `vmrun qemu`: those of `linuxkit run qemu` under the same names, and more.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -22,7 +22,7 @@ use super::as_typed::{TypedDisk, TypedForward};
 use super::failure::Failure;
 use super::logger::LogFormat;
 
-/// What a saved VM's file decides, so that nothing else can be said beside `--restore`.
+/// Flags that conflict with `--restore`, since the saved VM's file decides.
 const HARDWARE: [&str; 24] = [
     "boot",
     "image",
@@ -46,7 +46,7 @@ const HARDWARE: [&str; 24] = [
     "data_file",
     "usb",
     "hotplug_slots",
-    // no VM that is thrown away is saved, and nothing is started to be looked at
+    // an ephemeral VM cannot be saved, and a dry run starts nothing
     "ephemeral",
     "dry_run",
 ];
@@ -55,10 +55,10 @@ const HARDWARE: [&str; 24] = [
 #[derive(Debug, Args)]
 #[command(override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
 pub(super) struct QemuArgs {
-    /// Disk image[,OPTION...] as of --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or -kernel/-squashfs.img/-cmdline;
-    /// without one the first disk boots, else the network
+    /// Disk image[,OPTION...] as for --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or
+    /// -kernel/-squashfs.img/-cmdline; without it the first disk boots, else the network
     image: Option<PathBuf>,
-    /// Go on with a VM that `ctl save` has put into this file, instead of starting one
+    /// Restore a VM that `ctl save` has saved to this file, instead of starting one
     #[arg(long, value_name = "FILE", conflicts_with_all = HARDWARE)]
     restore: Option<PathBuf>,
 
@@ -75,22 +75,22 @@ pub(super) struct QemuArgs {
     #[command(flatten, next_help_heading = "Run")]
     pub(super) run: RunArgs,
 
-    /// Arguments for QEMU, unchanged
+    /// Arguments passed to QEMU unchanged
     #[arg(last = true, value_name = "EXTRA QEMU ARGS")]
     extra: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
 struct BootArgs {
-    /// Without FILE: IMAGE is the prefix of a kernel, an initrd and a command line. =FILE (or, beside --initrd, FILE): boot
-    /// this kernel; IMAGE, if there is one, is a disk
+    /// Without FILE: IMAGE is the prefix of a kernel, an initrd and a command line. =FILE (or, beside --initrd, FILE): boot this
+    /// kernel; IMAGE, if given, is a disk
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "",
         value_parser = OsStringValueParser::new(), conflicts_with_all = ["iso", "squashfs"])]
     kernel: Option<OsString>,
-    /// Initial RAM disk of the kernel that --kernel=FILE is
+    /// Initial RAM disk for --kernel=FILE
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// What is added to the kernel's command line
+    /// Text to append to the kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
     /// IMAGE is a CD image
@@ -102,23 +102,25 @@ struct BootArgs {
     /// Boot with UEFI firmware; its variables are kept in the state directory
     #[arg(long)]
     uefi: bool,
-    /// Firmware to use instead of the one that is found
+    /// Firmware to use instead of the detected one
     #[arg(long, value_name = "PATH")]
     fw: Option<PathBuf>,
-    /// What the firmware tries, in this order: net, disk, cdrom [default: an ISO, then the first disk; without IMAGE the disks, then the network]
+    /// Boot order of the firmware: net, disk, cdrom [default: an ISO, then the first disk; without IMAGE the disks, then the
+    /// network]
     #[arg(long, value_name = "ORDER")]
     boot: Option<BootOrder>,
-    /// Do everything as `linuxkit run qemu`: SATA disks (/dev/sda), qcow2 for new ones, its names of files, --publish on all addresses
+    /// Behave exactly like `linuxkit run qemu`: SATA disks (/dev/sda), qcow2 for new ones, its file names, --publish on all
+    /// addresses
     #[arg(long)]
     linuxkit: bool,
 }
 
 #[derive(Debug, Args)]
 struct MachineArgs {
-    /// Guest architecture: x86_64, aarch64, s390x, riscv64 [default: this machine's]
+    /// Guest architecture: x86_64, aarch64, s390x, riscv64 [default: this host's]
     #[arg(long)]
     arch: Option<Arch>,
-    /// Accelerators in order of preference, e.g. kvm:tcg [default: what works here]
+    /// Accelerators in order of preference, e.g. kvm:tcg [default: those that work here]
     #[arg(long, value_name = "LIST")]
     accel: Option<AccelList>,
     /// Number of processors
@@ -133,22 +135,22 @@ struct MachineArgs {
     /// Machine type, e.g. q35, pc, microvm, virt
     #[arg(long, value_name = "TYPE")]
     machine: Option<String>,
-    /// The machine's UUID, now and in later runs [default: made up in the first]
+    /// UUID of the machine, now and in later runs [default: generated in the first run]
     #[arg(long)]
     uuid: Option<Uuid>,
-    /// QEMU's program [default: qemu-system-<arch> from PATH]
+    /// QEMU program [default: qemu-system-<arch> from PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
-    /// What happens when the guest's kernel panics: poweroff, pause or reset
+    /// Action when the guest's kernel panics: poweroff, pause or reset
     #[arg(long, value_name = "ACTION", default_value = "poweroff")]
     on_panic: OnPanic,
-    /// A reset by the guest ends the VM
+    /// End the VM when the guest resets
     #[arg(long)]
     no_reboot: bool,
-    /// Start without running the guest: `vmrun ctl resume` lets it run
+    /// Start without running the guest; `vmrun ctl resume` runs it
     #[arg(long)]
     paused: bool,
-    /// More resets by the guest than this end the VM, with exit code 13
+    /// End the VM, with exit code 13, after more resets by the guest than this
     #[arg(long, value_name = "N")]
     max_resets: Option<u32>,
     /// Run QEMU without its seccomp sandbox
@@ -160,15 +162,15 @@ struct MachineArgs {
 struct StorageArgs {
     /// [file=]PATH[,size=1G[,grow=on]][,format=qcow2][,bus=virtio|scsi|sata|usb|nvme][,readonly=on][,serial=S][,id=ID]
     /// [,cache=none|writeback|writethrough|directsync|unsafe][,aio=threads|native|io_uring][,discard=unmap|ignore]
-    /// [,detect-zeroes=off|on|unmap][,logical-block-size=512|4096][,iothread=on][,boot=N]; a plain size is GB;
-    /// without a path disk.img, disk1.img, ... in the state directory; repeatable
+    /// [,detect-zeroes=off|on|unmap][,logical-block-size=512|4096][,iothread=on][,boot=N]; a plain size is GB; without a path
+    /// disk.img, disk1.img, ... in the state directory; repeatable
     #[arg(long, value_parser = OsStringValueParser::new().try_map(|text: OsString| TypedDisk::parse(&text)))]
     disk: Vec<TypedDisk>,
     /// Unpack a compressed IMAGE (.xz, .gz, .zst, .bz2, ...), or the first image of an archive (.ova, .tar, .zip), into the state
-    /// directory; later runs go on with what was unpacked
+    /// directory; later runs use the unpacked image
     #[arg(long)]
     unpack: bool,
-    /// A file, or a folder of files, that the images may lead to as backing or data files, besides their own folders; repeatable
+    /// File, or folder of files, that the images may refer to as backing or data files, besides their own folders; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
     /// Metadata for the guest
@@ -177,7 +179,7 @@ struct StorageArgs {
     /// File with metadata for the guest
     #[arg(long, value_name = "PATH")]
     data_file: Option<PathBuf>,
-    /// Throw everything that is written away at the end
+    /// Discard everything that is written when the VM ends
     #[arg(long)]
     ephemeral: bool,
     /// State directory [default: <image>-state]
@@ -190,54 +192,54 @@ struct NetworkArgs {
     /// default, user[,net=10.0.3.0/24][,dns=ADDRESS][,hostname=NAME][,restrict=on], bridge,NAME, tap,NAME or none [default: default]
     #[arg(long, value_name = "MODE")]
     networking: Option<Networking>,
-    /// One more network card: user[,net=...][,dns=...][,hostname=...][,restrict=on], tap,NAME or bridge,NAME, then
+    /// Further network card: user[,net=...][,dns=...][,hostname=...][,restrict=on], tap,NAME or bridge,NAME, then
     /// [,mac=ADDRESS][,model=virtio|e1000|e1000e|rtl8139|vmxnet3][,id=ID]; repeatable
     #[arg(long, value_name = "SPEC")]
     nic: Vec<NicSpec>,
-    /// [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
+    /// Port forward [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
     #[arg(long, value_name = "FORWARD")]
     publish: Vec<TypedForward>,
 }
 
 #[derive(Debug, Args)]
 struct DeviceArgs {
-    /// A USB controller from the start
+    /// Add a USB controller from the start
     #[arg(long)]
     usb: bool,
-    /// DRIVER[,PROP=VALUE...] as QEMU's -device; repeatable
+    /// Device DRIVER[,PROP=VALUE...] as for QEMU's -device; repeatable
     #[arg(long, value_name = "DEVICE")]
     device: Vec<DeviceSpec>,
-    /// A shared folder: DIR[,tag=T]; repeatable
+    /// Shared folder: DIR[,tag=T]; repeatable
     #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(|text: OsString| ShareSpec::parse(&text)))]
     virtiofs: Vec<ShareSpec>,
-    /// virtiofsd's program
+    /// virtiofsd program
     #[arg(long, value_name = "PATH")]
     virtiofsd: Option<PathBuf>,
-    /// A window instead of the serial console; its close button does nothing, its menu has Power Down
+    /// Open a window instead of the serial console; its close button does nothing, its menu has Power Down
     #[arg(long, conflicts_with = "display")]
     gui: bool,
-    /// none, gui, gtk or sdl[,OPTION=VALUE...] as QEMU's, vnc=unix:PATH or vnc=[ADDR]:DISPLAY, spice=unix:PATH or
-    /// spice=[ADDR]:PORT (ADDR of this machine alone), or headless: a video device without a window
+    /// none, gui, gtk or sdl[,OPTION=VALUE...] as for QEMU, vnc=unix:PATH or vnc=[ADDR]:DISPLAY, spice=unix:PATH or
+    /// spice=[ADDR]:PORT (ADDR on this host only), or headless: a video device without a window
     #[arg(long, value_name = "KIND")]
     display: Option<Display>,
-    /// Spare slots for devices that are plugged while the VM runs
+    /// Number of spare slots for devices that are plugged while the VM runs
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=64))]
     hotplug_slots: u8,
 }
 
-/// How vmrun itself behaves.
+/// Options of vmrun itself.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// The VM's name [default: from the image's name]
+    /// VM name [default: from the image's name]
     #[arg(long)]
     pub(super) name: Option<VmName>,
     /// Run in the background
     #[arg(long)]
     pub(super) detached: bool,
-    /// With --detached: return when this has come true (as ctl wait); a service manager is told then, too
+    /// With --detached: return when this condition is met (as for ctl wait); a service manager is notified then, too
     #[arg(long, value_name = "CONDITION")]
     pub(super) wait: Option<Condition>,
-    /// With --detached: leave the VM running although --wait failed, or whoever started it has gone
+    /// With --detached: leave the VM running even if --wait fails, or the caller has gone
     #[arg(long, requires = "detached")]
     pub(super) keep: bool,
     /// How long --wait may take
@@ -249,34 +251,34 @@ pub(super) struct RunArgs {
     /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
     pub(super) escape: EscapeKey,
-    /// How long the guest is asked on a signal before QEMU is told to quit
+    /// How long to ask the guest on a signal before QEMU quits
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     stop_timeout: Duration,
-    /// The most that the console's log takes on the disk [default: 16M]
+    /// Maximum size of the console's log on disk [default: 16M]
     #[arg(long, value_name = "SIZE")]
     log_size: Option<Size>,
-    /// A second, separate QMP socket for your own tools
+    /// Path of a second, separate QMP socket for your own tools
     #[arg(long, value_name = "PATH")]
     qmp: Option<PathBuf>,
     /// Write all QMP messages to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(super) qmp_log: Option<PathBuf>,
-    /// Print the QEMU command line, quoted for a shell, and stop
+    /// Print the QEMU command line, quoted for a shell, and exit
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Say what vmrun does; twice: all QMP messages, too
+    /// Log what vmrun does; twice: all QMP messages, too
     #[arg(short, long, action = ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Errors only
+    /// Print errors only
     #[arg(short, long, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// How vmrun's own messages look
+    /// Format of vmrun's own messages
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
 }
 
 impl QemuArgs {
-    /// What these flags ask for.
+    /// The request of these flags.
     pub(super) fn request(self) -> Result<Request, Failure> {
         let linuxkit = self.boot.linuxkit;
         let kernel = self.boot.kernel.as_ref().filter(|file| !file.is_empty()).map(PathBuf::from);
@@ -323,7 +325,7 @@ impl QemuArgs {
             shares: self.devices.virtiofs,
             virtiofsd: self.devices.virtiofsd,
             state: self.storage.state,
-            // the environment says it
+            // the value comes from the environment
             runtime: None,
             state_home: None,
             name: self.run.name,
@@ -343,7 +345,7 @@ impl QemuArgs {
     }
 }
 
-/// IMAGE with options behind a comma; a file whose whole name this is comes first.
+/// IMAGE with options after a comma; an existing file of that whole name takes precedence.
 fn image(typed: Option<PathBuf>) -> Result<(Option<PathBuf>, DiskSpec), Failure> {
     let exists = |suffix: &str| {
         let mut name = typed.clone().unwrap_or_default().into_os_string();
@@ -360,7 +362,7 @@ fn image(typed: Option<PathBuf>) -> Result<(Option<PathBuf>, DiskSpec), Failure>
     }
 }
 
-/// Whether it reads like the value of `--disk`, and not like a mere name.
+/// Whether it looks like a value of `--disk`, and not only like a name.
 fn has_options(text: &Path) -> bool {
     let bytes = text.as_os_str().as_encoded_bytes();
     bytes.contains(&b',') || bytes.starts_with(b"file=")
@@ -387,10 +389,10 @@ mod tests {
 
     use super::*;
 
-    /// Of each flag it is decided whether it can be said beside `--restore`; one that is ignored would be believed.
+    /// Every flag is either allowed or refused beside `--restore`: an ignored one would mislead.
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
-        /// What a file does not decide.
+        /// The flags that a file does not decide.
         const HOST: [&str; 33] = [
             "nic",
             "restore",

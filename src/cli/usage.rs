@@ -1,4 +1,4 @@
-//! What clap finds wrong with the arguments, told as everything else is: `vmrun: what failed: why`, then `hint: …`.
+//! Formats clap's errors like all others: `vmrun: what failed: why`, then `hint: …`.
 
 use std::ffi::OsStr;
 
@@ -6,10 +6,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::failure::Failure;
 
-/// A longer value is cut in a message; the rest of the message says what is wrong with it.
+/// Longer values are cut in a message; the rest of the message says what is wrong with them.
 const LONGEST_VALUE: usize = 60;
 
-/// Whether an error with these arguments is wanted as JSON. They could not be parsed, so this only looks for the flag.
+/// Whether an error with these arguments is printed as JSON. They could not be parsed, so this only looks for the flag.
 pub(super) fn wants_json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> bool {
     arguments
         .into_iter()
@@ -38,10 +38,10 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// Our own parsers name the part at fault; clap knows where it stood.
+/// Our parsers name the invalid part; clap knows the argument.
 fn invalid_value(error: &clap::Error, argument: &str, value: &str) -> Failure {
     let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    // `--disk <DISK>` as typed, `<SELECTOR>` as the help page calls it
+    // `--disk <DISK>` as typed, `<SELECTOR>` as in the help page
     let argument =
         argument.split(" <").next().unwrap_or(argument).trim_end_matches("...").trim_matches(['<', '>']);
     let shown: String = value.chars().take(LONGEST_VALUE).collect();
@@ -53,7 +53,7 @@ fn invalid_value(error: &clap::Error, argument: &str, value: &str) -> Failure {
     })
 }
 
-/// Anything else in clap's words: a paragraph with what is wrong, perhaps one with tips, the usage.
+/// Any other error in clap's words: a paragraph with what is wrong, perhaps one with tips, the usage.
 fn as_rendered(text: &str) -> Failure {
     let mut lines = text.lines().map(str::trim);
     let message: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
@@ -61,7 +61,7 @@ fn as_rendered(text: &str) -> Failure {
     let (mut tips, mut usage) = (Vec::new(), None);
     for line in lines {
         match (line.strip_prefix("tip: "), line.strip_prefix("Usage: ")) {
-            // clap's advice to put an unknown option behind `--`: there it would go to QEMU, or nowhere
+            // clap's advice to put an unknown option after `--`: there it would go to QEMU, or nowhere
             (Some(tip), _) if tip.starts_with("to pass ") => {}
             (Some(tip), _) => tips.push(tip),
             (_, Some(line)) => usage = Some(format!("usage: {line}")),

@@ -1,11 +1,12 @@
-//! Makes characters visible that would steer a terminal, forge a line of a message or table, or show text in another order than it has.
+//! Makes characters visible that would control a terminal, forge a line of a message or table, or change the order of displayed
+//! text.
 //!
-//! Names of files, guests, images and devices may hold anything, and so may what QEMU and a guest agent answer. [`super::output`] is
-//! the only module that prints, and it prints nothing for people that has not been through here.
+//! Names of files, guests, images and devices may contain anything, and so may the answers of QEMU and a guest agent.
+//! [`super::output`] is the only module that prints, and passes all text for people through here.
 
 use std::fmt::Write as _;
 
-/// Text for one line or one cell of a table: ends of lines and tabs are made visible, too.
+/// Text for one line or one cell of a table: newlines and tabs are made visible, too.
 pub(super) fn line(text: &str) -> String {
     shown(text, |_| false)
 }
@@ -15,7 +16,7 @@ pub(super) fn lines(text: &str) -> String {
     shown(text, |letter| matches!(letter, '\n' | '\t'))
 }
 
-/// A message: its second and later lines are indented, so that none of them can pass for a message or hint of its own.
+/// A message: its second and later lines are indented, so that none of them can look like a message or hint of its own.
 pub(super) fn message(text: &str) -> String {
     let mut message = String::with_capacity(text.len());
     for (number, line) in lines(text).split('\n').enumerate() {
@@ -27,7 +28,7 @@ pub(super) fn message(text: &str) -> String {
     message
 }
 
-/// JSON text with the same value: what is not ASCII stands in strings only, where an escape says the same.
+/// JSON text with the same value in ASCII: other characters occur only in strings, which can contain escapes.
 pub(super) fn json(text: &str) -> String {
     replaced(text, |letter, shown| {
         // serde_json has escaped the control characters below U+0020 already
@@ -65,8 +66,8 @@ fn replaced(text: &str, replace: impl Fn(char, &mut String) -> bool) -> String {
     })
 }
 
-/// Control characters (C0, DEL, C1), ends of lines and paragraphs, marks that turn the direction of text (UAX #9), and tags, which
-/// nobody sees.
+/// Control characters (C0, DEL, C1), line and paragraph separators, marks that change the direction of text (UAX #9), and tags,
+/// which are invisible.
 fn steers(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,

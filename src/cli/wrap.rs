@@ -1,4 +1,4 @@
-//! `vmrun wrap`, and `vmrun` under the name of a QEMU: becomes that QEMU, and leaves a supervisor beside it.
+//! `vmrun wrap`, and `vmrun` called by the name of a QEMU: executes that QEMU, and leaves a supervisor beside it.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -21,9 +21,9 @@ use crate::vm::{Naming, StartError, Wrapping, wrap};
 use super::failure::Failure;
 use super::qemu::runtime;
 
-/// Names that QEMU's programs for whole machines begin with.
+/// Prefixes of the names of QEMU's system emulators.
 const QEMU: &str = "qemu-system-";
-/// Names the QEMU to use where `vmrun` is called by its name: a program, or a folder with programs.
+/// The QEMU to use when `vmrun` is called by its name: a program, or a folder of programs.
 const QEMU_VARIABLE: &str = "VMRUN_WRAP_QEMU";
 
 /// `vmrun wrap`.
@@ -35,15 +35,15 @@ const QEMU_VARIABLE: &str = "VMRUN_WRAP_QEMU";
         for the program of that name that comes later in PATH, or that $VMRUN_WRAP_QEMU names."
 )]
 pub(super) struct WrapArgs {
-    /// The VM's name, instead of the one that QEMU's `-name` gives, or one from the program's
+    /// VM name [default: from QEMU's `-name`, or from the program's name]
     #[arg(long)]
     name: Option<VmName>,
-    /// The command line
+    /// QEMU command line
     #[arg(last = true, required = true, value_name = "QEMU ARGS")]
     command: Vec<OsString>,
 }
 
-/// Becomes QEMU; returns only if that fails.
+/// Executes QEMU; returns only if that fails.
 pub(super) fn run(args: WrapArgs) -> Result<u8, Failure> {
     let WrapArgs { name, command } = args;
     let mut words = command.into_iter();
@@ -64,7 +64,7 @@ pub(super) fn run(args: WrapArgs) -> Result<u8, Failure> {
     line.become_it(name).map(|never| match never {})
 }
 
-/// The same for a `vmrun` that is called by the name of a QEMU; none if it is not.
+/// The same for a `vmrun` that is called by the name of a QEMU; `None` if it is not.
 pub(super) fn by_name(arguments: Vec<OsString>) -> Option<Result<u8, Failure>> {
     let mut words = arguments.into_iter();
     let typed = words.next()?;
@@ -74,7 +74,7 @@ pub(super) fn by_name(arguments: Vec<OsString>) -> Option<Result<u8, Failure>> {
     Some(line.and_then(|line| line.become_it(None)).map(|never| match never {}))
 }
 
-/// The program that we are taken for.
+/// The program name by which we are called.
 fn real(name: &OsStr) -> Result<PathBuf, Failure> {
     let search = SearchPath::from_env();
     let given = std::env::var_os(QEMU_VARIABLE).filter(|given| !given.is_empty()).map(PathBuf::from);
@@ -86,10 +86,10 @@ fn real(name: &OsStr) -> Result<PathBuf, Failure> {
     Ok(found.map_err(StartError::from)?)
 }
 
-/// A QEMU command line of somebody else.
+/// A QEMU command line of the user.
 struct CommandLine {
     program: PathBuf,
-    /// What QEMU is told that it is called.
+    /// QEMU's `argv[0]`.
     typed: OsString,
     arguments: Vec<OsString>,
 }
@@ -99,7 +99,7 @@ impl CommandLine {
         if wrapped::is_wrapped(&self.arguments) {
             let failure =
                 Failure::other("this command line has been through vmrun already: it leads back to vmrun");
-            let hint = format!("name the real QEMU with ${QEMU_VARIABLE}, or with its whole path");
+            let hint = format!("name the real QEMU with ${QEMU_VARIABLE}, or with its full path");
             return Err(failure.hint(Some(hint)));
         }
         if wrapped::alone(&self.arguments).is_some() {
@@ -117,7 +117,7 @@ impl CommandLine {
         match who {
             ForkSide::Supervisor => {
                 supervise(wrapping, terminal);
-                // not back into the caller's life: its buffers and guards are QEMU's
+                // no return into the caller's code: its buffers and guards belong to QEMU's process
                 std::process::exit(0)
             }
             ForkSide::Caller => {
@@ -144,19 +144,19 @@ impl CommandLine {
     }
 }
 
-/// Which of the two processes this is.
+/// One of the two processes after the fork.
 enum ForkSide {
-    /// The one that the caller started.
+    /// The process that the caller started.
     Caller,
-    /// One of its own, and nobody's child.
+    /// The supervisor, which is not its child.
     Supervisor,
 }
 
-/// The supervisor is not a child of QEMU's, which does not know of it: the process between them ends at once.
+/// The supervisor must not be a child of QEMU, which is unaware of it: the process between them ends at once.
 fn split_off() -> Result<ForkSide, Failure> {
     match fork()? {
         Fork::Parent(child) => {
-            // whatever became of it: QEMU is what matters
+            // a failure is ignored: QEMU must run
             let _ = waitpid(child, None);
             Ok(ForkSide::Caller)
         }
@@ -167,9 +167,9 @@ fn split_off() -> Result<ForkSide, Failure> {
     }
 }
 
-/// The supervisor's whole life. Its failures are nobody's: QEMU goes on without it.
+/// Runs the supervisor. Its failures affect nothing: QEMU continues without it.
 fn supervise(wrapping: Wrapping, terminal: Option<Terminal>) {
-    // it stays in QEMU's folder, since QEMU names images as its caller did
+    // it stays in QEMU's folder, since QEMU's image names are relative to that
     let lives = sys::let_go_of_inherited()
         .map_err(Failure::from)
         .and_then(|()| runtime())
@@ -186,7 +186,7 @@ fn supervise(wrapping: Wrapping, terminal: Option<Terminal>) {
     runtime.shutdown_background();
 }
 
-/// Restores the terminal when QEMU has ended; no later, since its next owner is about to take it.
+/// Restores the terminal when QEMU has ended; not later, since its next owner is about to take it.
 async fn guard(process: OwnedFd, terminal: Option<Terminal>) {
     let Some(terminal) = terminal else { return };
     if let Ok(process) = sys::watch(process, Interest::READABLE) {

@@ -39,7 +39,7 @@ pub enum ClientError {
     Gone,
     /// The supervisor died, and the VM is running.
     #[error(
-        "the supervisor of VM '{0}' died before it answered; the VM goes on, and what was asked for may have been done"
+        "the supervisor of VM '{0}' died before it answered; the VM is running, and the call may have been executed"
     )]
     SupervisorDied(VmName),
     /// The socket could not be connected to.

@@ -24,7 +24,7 @@ impl Notifier {
         match Self::connect(path.as_bytes()) {
             Ok(notifier) => Some(notifier),
             Err(error) => {
-                log::warn!("the service manager cannot be told anything: {error}");
+                log::warn!("the service manager cannot be notified: {error}");
                 None
             }
         }
@@ -44,7 +44,7 @@ impl Notifier {
 
     fn send(&self, message: &str) {
         if let Err(error) = self.socket.send(message.as_bytes()) {
-            log::debug!("the service manager was not told: {error}");
+            log::debug!("the service manager was not notified: {error}");
         }
     }
 

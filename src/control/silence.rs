@@ -60,8 +60,8 @@ impl Silence {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let pid = self.supervisor_pid.filter(|_| self.state == Some('T'))?;
-        let late = if self.has_call { ", and what was asked for may happen then" } else { "" };
-        Some(format!("`kill -CONT {pid}` lets it go on (or `fg` in the shell that it was started in){late}"))
+        let late = if self.has_call { ", and the call may be executed then" } else { "" };
+        Some(format!("`kill -CONT {pid}` continues it (or `fg` in the shell that it was started in){late}"))
     }
 }
 
@@ -164,9 +164,9 @@ mod tests {
             "the VM's supervisor (process 7) does not answer: it is stopped (by Ctrl-Z or a signal)"
         );
         let hint = stopped.hint().unwrap();
-        assert!(hint.contains("kill -CONT 7") && hint.ends_with("may happen then"), "{hint}");
+        assert!(hint.contains("kill -CONT 7") && hint.ends_with("may be executed then"), "{hint}");
         let not_asked = Silence { has_call: false, ..stopped }.hint().unwrap();
-        assert!(!not_asked.contains("may happen"), "{not_asked}");
+        assert!(!not_asked.contains("may be executed"), "{not_asked}");
         assert_eq!(Silence { supervisor_pid: None, state: None, has_call: true }.hint(), None);
     }
 }

@@ -170,7 +170,7 @@ async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         log::error!(
-            "the console's output cannot be written to standard output any more: {error}; the VM goes on, and `vmrun logs` has it"
+            "the console's output cannot be written to standard output any more: {error}; the VM keeps running, and `vmrun logs` has the output"
         );
     }
 }
@@ -196,7 +196,7 @@ async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration
                     match vm.resize_console(rows, columns).await {
                         Ok(by) => log::warn!(target: ANSWER, "{}", resized(rows, columns, by)),
                         Err(error) => {
-                            log::warn!("the console's size could not be told to the guest: {error}")
+                            log::warn!("the console's size could not be set in the guest: {error}")
                         }
                     }
                 });
@@ -221,7 +221,7 @@ async fn sync_clock(vm: Handle) {
         Ok(_) => {}
         Err(_) if vm.has_ended() => {}
         Err(error) => {
-            log::warn!("the guest's clock has stood still since the VM was saved, and was not set: {error}")
+            log::warn!("the guest's clock stopped when the VM was saved, and could not be set: {error}")
         }
     }
 }

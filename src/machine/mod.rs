@@ -171,7 +171,7 @@ impl Machine {
             from_now: None,
         };
         let mut came_true = self.call(call).await?.came_true;
-        came_true.pop().ok_or_else(|| Error::unclear("nothing came true"))
+        came_true.pop().ok_or_else(|| Error::unclear("no condition was met"))
     }
 
     /// QEMU's events and vmrun's own from now on: the events of later calls are among them.

@@ -33,7 +33,7 @@ impl Supervisor {
         // if the caller has gone, the VM is killed as soon as it is up, by the drop of this
         let supervisor = Self { keep: Some(keep), thread: Some(thread) };
         let name =
-            told.await.map_err(|_| Error::unclear("the supervisor's thread ended without a word"))??;
+            told.await.map_err(|_| Error::unclear("the supervisor's thread ended without a result"))??;
         Ok((supervisor, name))
     }
 

@@ -117,7 +117,7 @@ impl ChangeError {
     pub(super) fn unreachable(why: &SessionError) -> Self {
         Self::new(
             ErrorKind::NotRunning,
-            format!("vmrun cannot speak with QEMU any more: {}", why.with_causes()),
+            format!("vmrun cannot use QEMU's monitor any more: {}", why.with_causes()),
         )
         .hint("`vmrun ctl shutdown` ends it")
     }

@@ -114,7 +114,7 @@ impl Handle {
                     let waited = crate::spec::duration::format(wait.timeout.unwrap_or_default());
                     return Err(ChangeError::new(
                         ErrorKind::TimedOut,
-                        format!("{described} did not come true within {waited}"),
+                        format!("{described} was not met within {waited}"),
                     ));
                 }
             };
@@ -210,7 +210,7 @@ impl Handle {
 
 fn not_bootable(described: &str, found: NothingToBoot) -> ChangeError {
     let kind = ErrorKind::NotNow { state: "nothing_to_boot".to_owned() };
-    let error = ChangeError::new(kind, format!("{described} cannot come true: {}", found.message()));
+    let error = ChangeError::new(kind, format!("{described} cannot be met: {}", found.message()));
     error.hint("is the image bootable, and by this firmware (BIOS, or UEFI with `--uefi`)?")
 }
 
@@ -307,7 +307,7 @@ fn too_early(described: &str, outcome: Option<Outcome>) -> ChangeError {
     let panicked = outcome.as_ref().is_some_and(|outcome| outcome.ending == Ending::Panicked);
     let kind = if panicked { ErrorKind::GuestPanicked } else { ErrorKind::NotRunning };
     let how = outcome.map_or_else(String::new, |outcome| format!(": {outcome}"));
-    ChangeError::new(kind, format!("the VM ended before {described} came true{how}"))
+    ChangeError::new(kind, format!("the VM ended before {described} was met{how}"))
 }
 
 fn describe(conditions: &[Condition], all: bool) -> String {

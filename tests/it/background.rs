@@ -131,7 +131,7 @@ fn a_wait_that_cannot_come_true_is_told() {
     let image = sandbox.boot_sector(Guest::ReactsToButton);
     let image = image.to_str().unwrap();
     let wait = ["qemu", "--detached", "--wait", "console=never", "--wait-timeout", "2s", image];
-    sandbox.run(wait).fails(5, &["did not come true"]);
+    sandbox.run(wait).fails(5, &["was not met"]);
     sandbox.is_clean();
 }
 

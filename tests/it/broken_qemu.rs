@@ -24,7 +24,7 @@ def say(text):
 
 /// What it says, with what vmrun tells of it.
 const CASES: [(&str, &str); 12] = [
-    ("sys.exit(0)", "it ended without a word"),
+    ("sys.exit(0)", "it ended without any output"),
     ("print('out of order', file=sys.stderr); sys.exit(1)", "out of order"),
     ("client.close(); forever()", "closed its monitor"),
     ("say(b'SSH-2.0-OpenSSH_9.2\\r\\n'); forever()", "SSH-2.0-OpenSSH_9.2"),

@@ -161,14 +161,12 @@ fn a_vm_whose_wait_times_out_is_ended_and_its_name_was_told() {
     let image = sandbox.boot_sector(Guest::ReactsToButton);
     let image = image.to_str().unwrap();
     let wait = ["qemu", "--detached", "--wait", "console=never", "--wait-timeout", "2s"];
-    let done = sandbox
-        .run(wait.iter().chain(&[image]))
-        .fails(5, &["did not come true", "'guest' was ended", "--keep"]);
+    let done =
+        sandbox.run(wait.iter().chain(&[image])).fails(5, &["was not met", "'guest' was ended", "--keep"]);
     assert_eq!(done.stdout, "guest\n");
     sandbox.is_clean();
-    let done = sandbox
-        .run(wait.iter().chain(&["--keep", image]))
-        .fails(5, &["did not come true", "'guest' runs on"]);
+    let done =
+        sandbox.run(wait.iter().chain(&["--keep", image])).fails(5, &["was not met", "'guest' runs on"]);
     assert_eq!(done.stdout, "guest\n");
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();

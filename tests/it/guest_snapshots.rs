@@ -111,10 +111,10 @@ fn other_devices_are_told_before_anything_is_loaded() {
     // QEMU's own error, where nobody knows what the snapshot was made with
     std::fs::remove_file(vm.file("state/snapshots.json")).unwrap();
     vm.try_ctl(["snapshot-load", "keyboard"])
-        .fails(4, &["QEMU refused snapshot-load: ", "memory is not whole", "reset"]);
+        .fails(4, &["QEMU refused snapshot-load: ", "memory is inconsistent", "reset"]);
     let status = vm.status();
     assert_eq!(status["state"], "paused");
-    assert!(status["reason"].as_str().unwrap().contains("not whole"), "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("inconsistent"), "{status}");
     vm.ctl(["usb-add", "usb-kbd,port=1", "--id", "keys"]);
     vm.ctl(["snapshot-load", "keyboard"]);
     vm.ctl(["resume"]);
@@ -196,7 +196,7 @@ fn a_snapshot_whose_memory_cannot_be_read_leaves_the_guest_stopped() {
         bad[state + offset..state + offset + 4096].iter_mut().for_each(|byte| *byte ^= 0xff);
         std::fs::write(&image, bad).unwrap();
         start();
-        sandbox.ctl(["snapshot-load", "whole"]).fails(4, &["memory is not whole", "hint:", "reset"]);
+        sandbox.ctl(["snapshot-load", "whole"]).fails(4, &["memory is inconsistent", "hint:", "reset"]);
         assert_eq!(qemu("query-status")["running"], false);
         assert_eq!(qemu("query-jobs"), serde_json::json!([]));
         let status = sandbox.ctl_json(["status"]);

@@ -563,7 +563,7 @@ fn a_name_that_qemu_cannot_be_told_is_refused_before_anything_is_made() {
     };
     let start: [&[u8]; 5] = [b"qemu", b"--detached", b"--name", b"vm", b"guest.img"];
     let refused = vmrun(&[&start[..], &[b"--disk", b"\xfe.img,size=1M"]].concat());
-    let refused = refused.fails(1, &["can only be told names that are UTF-8", "hint: set VMRUN_RUNTIME_DIR"]);
+    let refused = refused.fails(1, &["accepts only names in UTF-8", "hint: set VMRUN_RUNTIME_DIR"]);
     assert!(!sandbox.file(OsStr::from_bytes(b"\xfe.img")).exists(), "{refused:#?}");
     // with plain names all goes as anywhere
     vmrun(&start).ok();

@@ -14,7 +14,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Agent {
-    /// The command's name
+    /// Name of the command
     command: String,
     /// Its arguments as a JSON object, e.g. '{"path": "/etc"}'
     #[arg(value_name = "JSON", value_parser = object)]

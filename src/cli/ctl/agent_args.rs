@@ -1,4 +1,4 @@
-//! What commands that use the guest agent have in common.
+//! The flags of commands that use the guest agent.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use clap::Args;
 
 use crate::spec::duration;
 
-/// How patient they are.
+/// How long they wait for it.
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {
-    /// How long an agent is waited for that does not answer yet
+    /// How long to wait for an agent that does not answer yet
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10s")]
     pub(super) agent_timeout: Duration,
 }

@@ -14,9 +14,9 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct CopyFrom {
-    /// A file of the guest, as an absolute path
+    /// File in the guest, as an absolute path
     source: String,
-    /// Where it is to be on this machine, or a directory; - for the standard output
+    /// Destination file or directory on this host; - for standard output
     destination: PathBuf,
     #[command(flatten)]
     agent: AgentArgs,
@@ -33,7 +33,7 @@ impl Verb for CopyFrom {
             let mut stdout = output::Stdout::default();
             let name = Path::new("standard output");
             let copied = copy_from_to_stream(client, source, (&mut stdout, name), agent, &mut show);
-            // a reader that has seen enough is no error
+            // a reader that has closed its end is no error
             if stdout.is_broken() {
                 return stdout.finish();
             }
@@ -45,7 +45,7 @@ impl Verb for CopyFrom {
     }
 }
 
-/// The names of standard output: what is written there goes on where the last program has stopped.
+/// Names of standard output: output to them continues where the last program stopped.
 fn is_stdout(path: &Path) -> bool {
     [STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path.as_os_str() == *name)
 }

@@ -1,4 +1,4 @@
-//! How far a copy is, for `copy-to` and `copy-from`.
+//! The progress line of `copy-to` and `copy-from`.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use super::super::failure::Failure;
 use super::super::output;
 use super::verb::Context;
 
-/// The name of a file that stands for standard input or output.
+/// The file name that stands for standard input or output.
 pub(super) const STREAM: &str = "-";
 
-/// One line on the terminal that is written over and over.
+/// A line on the terminal that is overwritten.
 pub(super) struct Progress {
     started: Instant,
     shown: output::Line,

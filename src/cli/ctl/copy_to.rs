@@ -14,9 +14,9 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct CopyTo {
-    /// A file of this machine, or - for the standard input
+    /// File on this host; - for standard input
     source: PathBuf,
-    /// Where it is to be in the guest: an absolute path, or that of a directory
+    /// Destination in the guest: an absolute path of a file or directory
     destination: String,
     #[command(flatten)]
     agent: AgentArgs,

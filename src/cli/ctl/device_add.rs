@@ -12,7 +12,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct DeviceAdd {
-    /// DRIVER[,PROP=VALUE...] as QEMU's -device; a comma in a value is typed twice
+    /// DRIVER[,PROP=VALUE...] as for QEMU's -device; write a comma in a value twice
     device: DeviceSpec,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct DiskAdd {
     /// [,detect-zeroes=off|on|unmap][,logical-block-size=512|4096][,iothread=on][,boot=N]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| DiskSpec::parse(&text)))]
     disk: DiskSpec,
-    /// A file, or a folder of files, that the image may lead to as backing or data files, besides its own folder; repeatable
+    /// File, or folder of files, that the image may refer to as backing or data files, besides its own folder; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
 }
@@ -43,7 +43,7 @@ impl Verb for DiskAdd {
     }
 }
 
-/// An image that is there keeps its size, unless it is to grow.
+/// An existing image keeps its size, unless it is grown.
 fn tell_size(disk: &wire::Disk, wanted: u64, now: u64) {
     let is = match now.cmp(&wanted) {
         std::cmp::Ordering::Equal => return,

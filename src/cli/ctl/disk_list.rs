@@ -36,7 +36,7 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
         ]
     });
     let names = ["ID", "BUS", "SIZE", "FORMAT", "MODE", "SLOT", "STATE"];
-    // most disks have no limits and no options: these columns are there for those that have
+    // most disks have no limits and no options: these columns are shown only if needed
     let limits = disks.iter().map(|disk| disk.limits.as_ref().map(disk_throttle::shown).unwrap_or_default());
     let extra = [("LIMITS", limits.collect::<Vec<_>>()), ("OPTIONS", disks.iter().map(options).collect())];
     let extra: Vec<_> =
@@ -49,7 +49,7 @@ pub(super) fn as_table(disks: &[wire::Disk]) -> Lines {
     wide_table(names.collect(), rows)
 }
 
-/// What was said of a disk, as it is typed.
+/// A disk's options, as the user types them.
 fn options(disk: &wire::Disk) -> String {
     let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
     let options = [

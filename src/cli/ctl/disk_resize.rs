@@ -12,15 +12,15 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct DiskResize {
-    /// As disk-list prints it
+    /// Disk id, as printed by disk-list
     id: String,
-    /// The new size, e.g. 20G; a plain number is GB
+    /// New size, e.g. 20G; a plain number is GB
     #[arg(value_parser = Size::of_disk)]
     size: Size,
 }
 
 impl Verb for DiskResize {
-    const ABOUT: &'static str = "Make a disk larger";
+    const ABOUT: &'static str = "Grow a disk";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::ResizeDisk { id: self.id, size_bytes: machine::size_bytes(self.size) };

@@ -12,14 +12,14 @@ use super::verb::{Context, Verb};
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = false)]
 pub(super) struct DiskThrottle {
-    /// As disk-list prints it
+    /// Disk id, as printed by disk-list
     id: String,
     #[command(flatten)]
     limits: Flags,
 }
 
 impl Verb for DiskThrottle {
-    const ABOUT: &'static str = "Limit what a disk does per second";
+    const ABOUT: &'static str = "Limit a disk's I/O per second";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Flags { iops, iops_read, iops_write, bps, bps_read, bps_write, off } = self.limits;
@@ -47,25 +47,25 @@ impl Verb for DiskThrottle {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Flags {
-    /// Operations a second, reads and writes together
+    /// Operations per second, reads and writes together
     #[arg(long, value_name = "N", conflicts_with_all = ["iops_read", "iops_write"], allow_negative_numbers = true)]
     iops: Option<OperationRate>,
-    /// Reads a second
+    /// Reads per second
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     iops_read: Option<OperationRate>,
-    /// Writes a second
+    /// Writes per second
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     iops_write: Option<OperationRate>,
-    /// Bytes a second, read and written together, such as 10M
+    /// Bytes per second, read and written together, e.g. 10M
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["bps_read", "bps_write"], allow_hyphen_values = true)]
     bps: Option<ByteRate>,
-    /// Bytes read a second
+    /// Bytes read per second
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     bps_read: Option<ByteRate>,
-    /// Bytes written a second
+    /// Bytes written per second
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     bps_write: Option<ByteRate>,
-    /// Take all limits away
+    /// Remove all limits
     #[arg(long, conflicts_with_all = ["iops", "iops_read", "iops_write", "bps", "bps_read", "bps_write"])]
     off: bool,
 }
@@ -74,7 +74,7 @@ fn number(rate: u64) -> i64 {
     i64::try_from(rate).unwrap_or(i64::MAX)
 }
 
-/// Limits for people: `100/s, read 10 MiB/s`.
+/// Limits for display: `100/s, read 10 MiB/s`.
 pub(super) fn shown(limits: &wire::Limits) -> String {
     let operations = [("", limits.iops), ("read ", limits.iops_read), ("write ", limits.iops_write)]
         .map(|(what, limit)| limit.map(|limit| format!("{what}{limit} iops")));

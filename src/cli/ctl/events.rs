@@ -15,7 +15,7 @@ pub(super) struct Events {
     /// Only events of this name, e.g. SHUTDOWN; repeatable
     #[arg(long, value_name = "NAME")]
     filter: Vec<String>,
-    /// First those that are kept after this sequence number (0 = all that are kept)
+    /// Print first the kept events after this sequence number (0 = all kept events)
     #[arg(long, value_name = "SEQUENCE")]
     since: Option<i64>,
 }
@@ -33,7 +33,7 @@ impl Verb for Events {
             let line: Value = match (reply.event, reply.lost) {
                 (Some(event), _) => json!(event),
                 (None, Some(lost)) => json!({ "lost": lost }),
-                // the subscription stands
+                // the subscription is confirmed
                 (None, None) => return true,
             };
             stdout.print(Output { json: true }, &line, Lines::default)

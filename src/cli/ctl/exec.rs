@@ -17,19 +17,19 @@ use super::super::output::{Lines, Stderr, Stdout, tell};
 use super::agent_args::AgentArgs;
 use super::verb::{Context, Verb};
 
-/// The guest has no such program; as shells say it.
+/// The guest has no such program; a shell's code.
 const NOT_FOUND: u8 = 127;
-/// It has one that does not start; as shells say it.
+/// The program does not start; a shell's code.
 const NOT_STARTED: u8 = 126;
-/// Added to the number of the signal that ended the command; as shells say it.
+/// Added to the number of the signal that ended the command; a shell's code.
 const SIGNALLED: i64 = 128;
 
 #[derive(Debug, Args)]
 pub(super) struct Exec {
-    /// Hand this program's standard input to the command (at most 512 KiB)
+    /// Pass standard input to the command (at most 512 KiB)
     #[arg(long)]
     stdin: bool,
-    /// A variable for the command, which then gets only these and a PATH; repeatable
+    /// Variable for the command, which then gets only these and a PATH; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// Kill the command after this time
@@ -37,7 +37,7 @@ pub(super) struct Exec {
     timeout: Option<Duration>,
     #[command(flatten)]
     agent: AgentArgs,
-    /// The command and its arguments; no shell looks at them
+    /// Command and its arguments, run without a shell
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -65,13 +65,14 @@ impl Verb for Exec {
                 out.raw(&stdout);
                 err.raw(&stderr);
             }
-            // whoever closed our output does not want it, and the exit code still counts; what is lost otherwise ends the command
+            // if the reader of our output has gone, the command continues and its exit code counts; any other write error ends the
+            // command
             !out.failed()
         };
         context.client.stream(call, each).map_err(|error| failed(error, &program))?;
         out.finish()?;
         err.finish()?;
-        // the stream also ends, without a word, when the VM does
+        // the stream also ends, without a reply, when the VM does
         let Some(got) = output.ended() else { return Err(ClientError::Gone.into()) };
         if got.truncated {
             tell(
@@ -102,14 +103,14 @@ fn variable(text: &str) -> Result<String, String> {
 
 fn code(got: &Executed) -> u8 {
     let signalled = |signal: i64| signal.checked_add(SIGNALLED).filter(|code| *code > SIGNALLED);
-    // a guest that is not Linux may have others, and an agent may lie: never 0 for what was not 0
+    // a guest that is not Linux may have other codes, and an agent may lie: never 0 for a failure
     let code = got.signal.map_or(got.exit_code, signalled);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
 fn failed(error: ClientError, program: &str) -> Failure {
     let code = match &error {
-        // what is said of the agent itself is no shell's code
+        // an error about the agent itself is no shell's code
         ClientError::Remote(error) if error.text("id") != Some(program) => None,
         ClientError::Remote(error) if error.name() == "NoSuchThing" => Some(NOT_FOUND),
         ClientError::Remote(error) if error.name() == "RefusedByGuest" => Some(NOT_STARTED),

@@ -14,7 +14,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct FreezeFs {
-    /// When they are thawed, if `thaw-fs` has not done it until then
+    /// Time after which they are thawed if `thaw-fs` was not called
     #[arg(long = "for", value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10s")]
     thaw_after: Duration,
     #[command(flatten)]
@@ -34,7 +34,7 @@ impl Verb for FreezeFs {
     }
 }
 
-/// How many file systems.
+/// The number of file systems in words.
 pub(super) fn in_words(count: u64) -> String {
     match count {
         0 => "no file systems were".to_owned(),

@@ -11,7 +11,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Hmp {
-    /// The line; several arguments are joined by spaces
+    /// Command line of the human monitor; several arguments are joined by spaces
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     line: Vec<String>,
 }

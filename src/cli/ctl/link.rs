@@ -7,20 +7,20 @@ use crate::control::{verbs, wire};
 use super::super::failure::Failure;
 use super::verb::{Context, Verb};
 
-/// What is done with the cable.
+/// The state of the cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Cable {
-    /// Plug it
+    /// Plug the cable
     Up,
-    /// Pull it
+    /// Pull the cable
     Down,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Link {
-    /// Plug the cable, or pull it
+    /// Plug or pull the cable
     cable: Cable,
-    /// The card, as nic-list prints it; may be left out where there is only one
+    /// Card id, as printed by nic-list; optional if there is only one card
     nic: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Verb for Link {
     }
 }
 
-/// How a card's cable is.
+/// The state of a card's cable in words.
 pub(super) fn up_or_down(nic: &wire::Nic) -> &'static str {
     if nic.link_up { "up" } else { "down" }
 }

@@ -15,12 +15,12 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct MediaChange {
-    /// The drive, as disk-list prints it
+    /// Drive id, as printed by disk-list
     id: String,
-    /// The image: [file=]PATH[,format=raw|qcow2|…]
+    /// Image: [file=]PATH[,format=raw|qcow2|…]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| MediumSpec::parse(&text)))]
     path: MediumSpec,
-    /// A file, or a folder of files, that the image may lead to, besides its own folder; repeatable
+    /// File, or folder of files, that the image may refer to, besides its own folder; repeatable
     #[arg(long, value_name = "PATH")]
     allow_backing: Vec<PathBuf>,
 }

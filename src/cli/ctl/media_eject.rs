@@ -9,15 +9,15 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct MediaEject {
-    /// The drive, as disk-list prints it
+    /// Drive id, as printed by disk-list
     id: String,
-    /// Even if the guest has locked the drive
+    /// Eject even if the guest has locked the drive
     #[arg(long)]
     force: bool,
 }
 
 impl Verb for MediaEject {
-    const ABOUT: &'static str = "Take the medium out of a CD-ROM drive";
+    const ABOUT: &'static str = "Remove the medium from a CD-ROM drive";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::EjectMedia { id: self.id, force: Some(self.force) };

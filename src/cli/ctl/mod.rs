@@ -1,7 +1,7 @@
 //! `vmrun ctl`, one file for each command.
 //!
-//! A file says everything about its command on this side of the socket: its arguments, what its help page says, which method of the
-//! protocol it calls, and how the reply is shown. [`Command`] is the only list of them.
+//! A file has everything about its command on this side of the socket: its arguments, its help, which method of the protocol it
+//! calls, and how the reply is shown. [`Command`] is the only list of them.
 
 mod agent;
 mod agent_args;
@@ -67,7 +67,7 @@ use verb::Verb;
 /// `vmrun ctl`.
 #[derive(Debug, Args)]
 pub(super) struct CtlArgs {
-    /// The VM's name; may be left out while exactly one VM runs
+    /// VM name; optional while exactly one VM runs
     #[arg(long, value_name = "NAME", global = true)]
     vm: Option<VmName>,
     /// Print JSON
@@ -88,7 +88,7 @@ macro_rules! commands {
             )*
         }
 
-        /// Runs one command against the VM that is meant.
+        /// Runs one command against its VM.
         pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
             let output = Output { json: args.json };
             match args.command {

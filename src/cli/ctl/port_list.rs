@@ -32,7 +32,7 @@ impl Verb for PortList {
     }
 }
 
-/// What `port-remove` takes.
+/// A forward in the form that `port-remove` takes.
 fn text(forward: &wire::Forward) -> String {
     format!("{}:{}:{}/{}", forward.address, forward.host_port, forward.guest_port, forward.protocol)
 }

@@ -13,12 +13,12 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct PortRemove {
-    /// As port-list prints it; a host port alone is enough if only one forward has it
+    /// Forward, as printed by port-list; a host port alone is enough if only one forward has it
     forward: Pattern,
 }
 
 impl Verb for PortRemove {
-    const ABOUT: &'static str = "End a port forward";
+    const ABOUT: &'static str = "Remove a port forward";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Pattern { typed, call } = self.forward;
@@ -27,7 +27,7 @@ impl Verb for PortRemove {
     }
 }
 
-/// Which forward to end: what was not typed is not a condition, as long as it is clear what is meant.
+/// Which forward to end: a part that is not given matches everything, as long as one forward matches.
 #[derive(Debug, Clone)]
 struct Pattern {
     typed: String,

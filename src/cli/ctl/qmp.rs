@@ -12,7 +12,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Qmp {
-    /// The command as JSON, or its bare name
+    /// Command as JSON, or only its name
     command: String,
 }
 
@@ -27,7 +27,7 @@ impl Verb for Qmp {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let command = self.parsed()?;
         let verbs::QmpReply { value } = context.client.call(verbs::Qmp { command })?;
-        // what QEMU says is JSON already: with --json on one line
+        // QEMU's reply is JSON already: with --json on one line
         context.output.print(&value, || {
             Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
         })

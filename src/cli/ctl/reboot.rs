@@ -18,10 +18,10 @@ pub(super) struct Reboot {
     /// Reset the machine instead of asking the guest
     #[arg(long)]
     force: bool,
-    /// What tells that it is up again, as for `wait`; the guest agent's answer unless given
+    /// Condition that shows that the guest is up again, as for `wait` [default: the guest agent's answer]
     #[arg(long, value_name = "CONDITION")]
     until: Option<Condition>,
-    /// How long all of it may take
+    /// How long the reboot may take
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "2m")]
     timeout: Duration,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(super) struct Reboot {
 }
 
 impl Verb for Reboot {
-    const ABOUT: &'static str = "Let the guest reboot, and wait until it is up again";
+    const ABOUT: &'static str = "Reboot the guest and wait until it is up again";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::Reboot {

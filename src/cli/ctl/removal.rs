@@ -1,4 +1,4 @@
-//! What `disk-remove`, `device-remove` and `nic-remove` have in common.
+//! The arguments of `disk-remove`, `device-remove` and `nic-remove`.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::spec::duration;
 use super::super::failure::Failure;
 use super::verb::Context;
 
-/// Which device, and how patient the removal is.
+/// The device, and how long to wait.
 #[derive(Debug, Args)]
 pub(super) struct Removal {
-    /// As the list prints it
+    /// Id, as printed by the list command
     id: String,
     /// How long the guest may take to release it
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
@@ -32,7 +32,7 @@ impl Removal {
         Some(machine::milliseconds(self.timeout))
     }
 
-    /// Shows the end: the device is gone, or the guest still has it.
+    /// Shows the result: the device is gone, or the guest still has it.
     pub(super) fn done(
         &self,
         context: &Context,
@@ -52,18 +52,18 @@ impl Removal {
     }
 }
 
-/// Of what may be a disk.
+/// For a device that may be a disk.
 #[derive(Debug, Args)]
 pub(super) struct DiskRemoval {
     #[command(flatten)]
     removal: Removal,
-    /// Even if the guest has the disk mounted: what it has not written yet is lost
+    /// Remove it even if the guest has the disk mounted: data that it has not written yet is lost
     #[arg(long)]
     force: bool,
 }
 
 impl DiskRemoval {
-    /// Calls the method that `call` makes of an id, `timeout_ms` and `force`.
+    /// Calls the method that `call` makes from an id, `timeout_ms` and `force`.
     pub(super) fn run<M: Method<Reply = DiskRemoved>>(
         self,
         context: &mut Context,

@@ -16,7 +16,7 @@ pub(super) struct Resume {
 }
 
 impl Verb for Resume {
-    const ABOUT: &'static str = "Let the guest's processors run again";
+    const ABOUT: &'static str = "Resume the guest's processors";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         context.client.call(verbs::Resume {})?;

@@ -14,13 +14,13 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Save {
-    /// The file, which must not be there yet
+    /// File to save to; it must not exist
     file: PathBuf,
 }
 
 impl Verb for Save {
     const ABOUT: &'static str =
-        "Put the whole VM into a file, and end it; `vmrun qemu --restore FILE` goes on from there";
+        "Save the whole VM to a file and end it; `vmrun qemu --restore FILE` restores it";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::Save { file: machine::absolute_text(&self.file)? };
@@ -34,7 +34,7 @@ impl Verb for Save {
             true
         })?;
         drop(line);
-        // the stream also ends, without a word, when the VM does
+        // the stream also ends, without a reply, when the VM does
         let outcome = outcome.ok_or(ClientError::Gone)?;
         context.output.print(&outcome, || outcome.message.clone())?;
         Ok(outcome.exit_code)

@@ -15,12 +15,12 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Screenshot {
-    /// Where the picture is to be written; - for the standard output
+    /// PNG file to write; - for standard output
     file: PathBuf,
 }
 
 impl Verb for Screenshot {
-    const ABOUT: &'static str = "Take a picture of the guest's display, as a PNG file";
+    const ABOUT: &'static str = "Take a screenshot of the guest's display, as a PNG file";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let shown = self.file.display();

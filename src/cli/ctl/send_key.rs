@@ -15,10 +15,10 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct SendKey {
-    /// Keys to press one after the other; with hyphens, together: ctrl-alt-delete
+    /// Keys to press one after the other; keys joined by hyphens are pressed together: ctrl-alt-delete
     #[arg(required = true)]
     keys: Vec<KeyCombo>,
-    /// Between two of them
+    /// Time between two of them
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "100ms")]
     delay: Duration,
 }

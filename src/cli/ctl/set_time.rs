@@ -1,4 +1,4 @@
-//! `set-time`, and what `resume` and `snapshot-load` do about the guest's clock.
+//! `set-time`, and the setting of the guest's clock by `resume` and `snapshot-load`.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ pub(super) struct SetTime {
 }
 
 impl Verb for SetTime {
-    const ABOUT: &'static str = "Set the guest's clock to this machine's, through its agent";
+    const ABOUT: &'static str = "Set the guest's clock to this host's, through its agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
@@ -27,16 +27,17 @@ impl Verb for SetTime {
     }
 }
 
-/// For commands after which the guest's clock is in the past.
+/// For commands after which the guest's clock is late.
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
-    /// Leave the guest's clock, which has stood still, as it is
+    /// Leave the guest's clock, which was stopped, as it is
     #[arg(long)]
     no_time_sync: bool,
 }
 
 impl SyncArgs {
-    /// Sets the guest's clock if there is an agent: as JSON, and in words. That it could not be set is no failure of the command.
+    /// Sets the guest's clock if there is an agent; returns the result as JSON and as text. A failure to set it does not fail the
+    /// command.
     pub(super) fn sync(&self, context: &mut Context) -> (Value, String) {
         if self.no_time_sync {
             return (json!({ "set": false, "why": "--no-time-sync" }), String::new());

@@ -13,7 +13,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Shutdown {
-    /// How long the guest is asked before QEMU is told to quit
+    /// How long to ask the guest before QEMU quits
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     timeout: Duration,
     /// Do not ask the guest

@@ -11,7 +11,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotDelete {
-    /// As snapshot-list prints it
+    /// Snapshot name, as printed by snapshot-list
     name: SnapshotName,
 }
 

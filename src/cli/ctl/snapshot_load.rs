@@ -13,14 +13,14 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotLoad {
-    /// As snapshot-list prints it
+    /// Snapshot name, as printed by snapshot-list
     name: SnapshotName,
     #[command(flatten)]
     clock: SyncArgs,
 }
 
 impl Verb for SnapshotLoad {
-    const ABOUT: &'static str = "Go back to a snapshot";
+    const ABOUT: &'static str = "Load a snapshot";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::LoadSnapshot { name: self.name.into() };

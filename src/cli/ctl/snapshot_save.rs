@@ -12,15 +12,15 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotSave {
-    /// The new snapshot's name
+    /// Name of the new snapshot
     name: SnapshotName,
-    /// Replace a snapshot of this name, once the new one is whole
+    /// Replace a snapshot of this name, once the new one is complete
     #[arg(long)]
     overwrite: bool,
 }
 
 impl Verb for SnapshotSave {
-    const ABOUT: &'static str = "Put memory, devices and disks into a snapshot, in the VM's qcow2 images";
+    const ABOUT: &'static str = "Save memory, devices and disks in a snapshot, in the VM's qcow2 images";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
@@ -34,7 +34,7 @@ impl Verb for SnapshotSave {
             true
         })?;
         drop(line);
-        // the stream also ends, without a word, when the VM does
+        // the stream also ends, without a reply, when the VM does
         let made = made.ok_or(ClientError::Gone)?;
         context.output.print(&made, || made.name.clone())
     }

@@ -14,14 +14,14 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Stats {
-    /// Look again and again, until the VM ends
+    /// Repeat at an interval, until the VM ends
     #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, default_missing_value = "1s")]
     watch: Option<Duration>,
 }
 
 impl Verb for Stats {
     const ABOUT: &'static str =
-        "What it uses: processor time, memory, what went through its disks and network cards";
+        "Print the VM's resource usage: processor time, memory, I/O of disks and network cards";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Some(interval) = self.watch else {

@@ -16,7 +16,7 @@ use super::{disk_list, nic_list};
 pub(super) struct Status {}
 
 impl Verb for Status {
-    const ABOUT: &'static str = "Everything that is known of the VM";
+    const ABOUT: &'static str = "Print the VM's status";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let verbs::StatusReply { status } = context.client.call(verbs::GetStatus {})?;
@@ -27,7 +27,7 @@ impl Verb for Status {
     }
 }
 
-/// A VM that has ended: what is still of use.
+/// A VM that has ended: the facts that are still useful.
 fn of_ended(status: &wire::Status, outcome: &Outcome) -> Lines {
     let mut lines = facts(&[
         ("name", Some(status.name.clone())),
@@ -107,13 +107,13 @@ fn as_text(status: &wire::Status) -> Lines {
     text
 }
 
-/// Whether QEMU's bridge helper may have been what the sandbox was left off for.
+/// Whether the sandbox may be off because of QEMU's bridge helper.
 fn on_bridge(status: &wire::Status) -> bool {
     let nics = status.nics.iter().flatten().map(|nic| nic.network.as_str());
     nics.chain([status.networking.as_str()]).any(|network| network.starts_with("bridge"))
 }
 
-/// The network from the start, and the address of its card, if there is one.
+/// The first card's network, and its address, if there is a card.
 fn network(networking: &str, mac: &str) -> String {
     match (networking, mac) {
         ("none", _) | (_, "") => networking.to_owned(),

@@ -15,10 +15,10 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Type {
-    /// What a US keyboard has; a line's end presses Enter
+    /// Text of characters on a US keyboard; a newline presses Enter
     #[arg(allow_hyphen_values = true)]
     text: String,
-    /// Between two keys
+    /// Time between two keys
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "50ms")]
     delay: Duration,
 }

@@ -18,7 +18,7 @@ pub(super) struct UsbAdd {
     /// vid:pid, BUS.ADDR, BUS-PORT, file=PATH[,format=FORMAT] (a stick) or a driver such as usb-kbd
     #[arg(value_parser = OsStringValueParser::new().try_map(|text: OsString| UsbSelector::parse(&text)))]
     selector: UsbSelector,
-    /// Its id; else one is picked
+    /// Id of the new device [default: picked]
     #[arg(long)]
     id: Option<DeviceId>,
 }

@@ -12,13 +12,13 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct UsbList {
-    /// Those of this machine that could be plugged
+    /// List this host's devices that could be plugged
     #[arg(long)]
     host: bool,
 }
 
 impl Verb for UsbList {
-    const ABOUT: &'static str = "List the VM's USB devices, or with --host those of this machine";
+    const ABOUT: &'static str = "List the VM's USB devices, or with --host those of this host";
 
     fn without_vm(&self, output: Output) -> Option<Result<u8, Failure>> {
         self.host.then(|| list_host(output))
@@ -38,7 +38,7 @@ impl Verb for UsbList {
 /// `usb-list --host`.
 fn list_host(output: Output) -> Result<u8, Failure> {
     let mut devices = host::usb::host_devices(&host::usb::UsbRoots::default());
-    // a hub cannot be given away
+    // a hub cannot be passed to a guest
     devices.retain(|device| !device.is_hub);
     output.print(&devices, || {
         let rows = devices.iter().map(|device| {

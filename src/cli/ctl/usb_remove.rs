@@ -9,7 +9,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct UsbRemove {
-    /// As usb-list prints it
+    /// Device id, as printed by usb-list
     id: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a command of `vmrun ctl` is, and how any of them runs.
+//! The trait of `vmrun ctl` commands, and how they run.
 
 use clap::Args;
 
@@ -10,27 +10,27 @@ use super::super::output::Output;
 
 /// A command of `vmrun ctl`, with its arguments as fields.
 pub(super) trait Verb: Args {
-    /// What the help page says of it.
+    /// The first line of its help page.
     const ABOUT: &'static str;
-    /// Where no VM runs, the one that has just ended is meant.
+    /// Without a running VM, the one that has just ended is used.
     const AFTER_THE_END: bool = false;
 
-    /// Does what needs no VM, and refuses what is wrong whatever the VM; none: go on with the VM.
+    /// Handles what needs no VM, and refuses invalid arguments; `None`: continue with the VM.
     fn without_vm(&self, _output: Output) -> Option<Result<u8, Failure>> {
         None
     }
 
-    /// Runs it; the exit code of the program.
+    /// Runs it; returns the program's exit code.
     fn run(self, context: &mut Context) -> Result<u8, Failure>;
 }
 
-/// What every command gets.
+/// The context of every command.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) output: Output,
 }
 
-/// Runs one command against the VM that is meant.
+/// Runs one command against its VM.
 pub(super) fn run<V: Verb>(command: V, vm: Option<&VmName>, output: Output) -> Result<u8, Failure> {
     if let Some(done) = command.without_vm(output) {
         return done;

@@ -18,22 +18,22 @@ pub(super) struct Wait {
     /// running, paused, exit (ends with the outcome's exit code), agent, port=GUEST, console=REGEX or event=NAME
     #[arg(required = true)]
     conditions: Vec<Condition>,
-    /// Any of them is enough (the default)
+    /// One condition is enough (the default)
     #[arg(long, conflicts_with = "all")]
     any: bool,
-    /// All of them must come true
+    /// Wait for all conditions
     #[arg(long)]
     all: bool,
-    /// How long at most
+    /// How long to wait at most
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// console= does not look at what was printed before
+    /// console= ignores output from before the wait
     #[arg(long)]
     from_now: bool,
 }
 
 impl Verb for Wait {
-    const ABOUT: &'static str = "Wait until something has come true";
+    const ABOUT: &'static str = "Wait until conditions are met";
     const AFTER_THE_END: bool = true;
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
@@ -52,7 +52,7 @@ impl Verb for Wait {
         };
         let verbs::WaitReply { came_true } = context.client.call(call)?;
         context.output.print(&came_true, || came_true.iter().map(line).collect::<Lines>())?;
-        // that a VM has ended is not the same as that all went well
+        // the VM's end may be a failure
         let exit = came_true.iter().find(|fact| fact.condition == "exit");
         let code = exit.and_then(|exit| exit.details["outcome"]["exit_code"].as_u64());
         Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))

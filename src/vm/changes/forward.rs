@@ -165,7 +165,11 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
         several => {
             let list: Vec<String> = several.iter().map(|bound| bound.forward.to_string()).collect();
             let message = format!("host port {} has several forwards: {}", pattern.host, list.join(", "));
-            return answer(reply, Err(ChangeError::invalid("host_port", message).hint("say which, whole")));
+            return answer(
+                reply,
+                Err(ChangeError::invalid("host_port", message)
+                    .hint("give the whole forward, as port-list prints it")),
+            );
         }
     };
     let forward = bound.forward;

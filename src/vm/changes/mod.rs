@@ -83,9 +83,8 @@ fn within(owner: &mut Owner, patience: Duration, reply: Reply) -> Reply {
             }
             Err(_) => {
                 let message = format!("QEMU did not answer within {} s", patience.as_secs());
-                Err(ChangeError::new(ErrorKind::TimedOut, message).hint(
-                    "QEMU is stopped or overloaded; what was asked for may still happen, `status` shows it",
-                ))
+                Err(ChangeError::new(ErrorKind::TimedOut, message)
+                    .hint("QEMU is stopped or overloaded; the change may still happen, `status` shows it"))
             }
         };
         // the client may have gone, which changes nothing

@@ -109,7 +109,7 @@ fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
     }
     if owner.facts.ephemeral {
         let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
-        return Err(error.hint("a VM that is to be saved must be started without `--ephemeral`"));
+        return Err(error.hint("start a VM that you want to save without `--ephemeral`"));
     }
     snapshot::check_settled(owner).map(|()| spec)
 }

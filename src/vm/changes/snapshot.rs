@@ -86,7 +86,7 @@ fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
         if broken {
             owner.inventory.run_state = RunState::Paused;
             owner.inventory.reason =
-                Some("a snapshot was loaded half: the guest's memory is not whole".to_owned());
+                Some("a snapshot was loaded incompletely: the guest's memory is inconsistent".to_owned());
         }
         error
     });

@@ -38,7 +38,7 @@ pub(in crate::vm) async fn run_steps(
     let Some(error) = failure else { return Ok(values) };
     for command in undo.iter().rev() {
         if let Err(error) = to_the_end(session.submit(command)).await {
-            log::warn!("a change could not be undone whole: {}: {error}", command.execute);
+            log::warn!("a change could not be rolled back completely: {}: {error}", command.execute);
         }
     }
     Err(error)

@@ -170,7 +170,7 @@ fn look(owner: &mut Owner, look: Look) {
         let newly = found == Some(true) && entry.taken == Some(false);
         entry.taken = found;
         if newly {
-            log::info!("the guest has taken '{id}' now");
+            log::info!("the guest uses '{id}' now");
         }
         let is_over = found != Some(false);
         let now = Instant::now();

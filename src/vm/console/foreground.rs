@@ -153,7 +153,7 @@ impl Terminal {
                 let paused = !self.usage.borrow().paused;
                 self.pause(paused);
                 let told = if paused {
-                    "the console is paused, and the VM runs on; Ctrl-Z or SIGCONT lets the console go on"
+                    "the console is paused, and the VM keeps running; Ctrl-Z or SIGCONT continues the console"
                 } else {
                     "the console goes on"
                 };

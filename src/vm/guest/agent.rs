@@ -281,7 +281,7 @@ impl AgentLink {
 async fn thaw_what_was_left(agent: &mut Agent) -> Result<(), AgentError> {
     match agent.run(&Command::new("guest-fsfreeze-status", Value::Null)).await {
         Ok(status) if status == GuestFsfreezeStatus::frozen.name() => {
-            log::warn!("the guest's file systems are frozen, and nobody knows until when: thawing them");
+            log::warn!("the guest's file systems are frozen without a known deadline: thawing them");
             agent.run(&super::freeze::thaw()).await.map(drop)
         }
         // an agent without the command has not frozen anything

@@ -347,7 +347,7 @@ impl Download {
             about(ChangeError::new(kind, message), &self.path)
         };
         if bytes.len() > READ_PIECE {
-            return Err(refused("the guest agent has sent more than it was asked for".to_owned()));
+            return Err(refused("the guest agent has sent more than was requested".to_owned()));
         }
         self.read += bytes.len() as u64;
         if self.size.is_some_and(|size| size > 0 && self.read > size) {

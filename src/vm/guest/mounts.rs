@@ -73,7 +73,7 @@ impl Handle {
                 let message = format!("disk '{id}' is mounted in the guest at {}", points.join(", "));
                 let kind = ErrorKind::NotNow { state: "mounted".to_owned() };
                 Err(ChangeError::new(kind, message)
-                    .hint("unmount it first, or use `--force`, which loses what is not written yet"))
+                    .hint("unmount it first, or use `--force`, which loses data that is not written yet"))
             }
             Err(why) => Ok(Some(why)),
         }

@@ -29,7 +29,7 @@ pub(in crate::vm) async fn accepts(vm: &Handle, port: u16) -> Result<Value, Chan
     let ours = Forward { address: Bound::PROBE, host: 0, guest: port, protocol: Protocol::Tcp };
     let ours = Change::AddForward { forward: ours, nic: None };
     let Done::Forward(Published { forward, .. }) = vm.change(ours).await? else {
-        return Err(ChangeError::host("a forward was asked for and something else was made"));
+        return Err(ChangeError::host("QEMU made another forward than the requested one"));
     };
     let _guard = Temporary { vm: vm.clone(), forward };
     probe(vm, forward).await

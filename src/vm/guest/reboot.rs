@@ -89,7 +89,7 @@ impl Handle {
             Err(error) if error.kind == ErrorKind::TimedOut => {
                 let after = duration::format(Duration::from_secs(reset_after.as_secs()));
                 Err(late(format!(
-                    "the machine was reset after {after}, and '{condition}' did not come true within {within}"
+                    "the machine was reset after {after}, and '{condition}' was not met within {within}"
                 )))
             }
             Err(error) => Err(error),

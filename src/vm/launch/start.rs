@@ -246,7 +246,7 @@ impl Failure {
         }
         let said = match (words.trim().is_empty(), by_itself) {
             (false, _) => words,
-            (true, true) => "it ended without a word; is the program really QEMU?".to_owned(),
+            (true, true) => "it ended without any output; is the program really QEMU?".to_owned(),
             (true, false) => why,
         };
         StartError::Qemu { said }

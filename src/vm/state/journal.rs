@@ -118,7 +118,7 @@ impl Pending {
     /// Writes the file, or removes it. A takeover checks entries of finished changes that are still in it.
     pub(in crate::vm) fn write(&self, run: &RunDir) {
         if let Err(error) = self.try_write(run) {
-            log::warn!("what is half-done could not be written down: {error}");
+            log::warn!("the journal could not be written: {error}");
         }
     }
 

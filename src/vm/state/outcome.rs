@@ -262,10 +262,10 @@ fn sentence(ending: Ending, exit: Option<Exit>, after: Option<Duration>, asked: 
         Ending::Killed => format!("QEMU did not quit and was killed{after}"),
         Ending::GuestReset => "the guest reset, which ends this VM".to_owned(),
         Ending::Panicked => "the guest's kernel panicked".to_owned(),
-        Ending::HostSignal => "QEMU was ended by a signal from somebody else".to_owned(),
+        Ending::HostSignal => "QEMU was ended by a signal from another process".to_owned(),
         Ending::TooManyResets => "the guest reset too often".to_owned(),
         Ending::Saved => "the VM was saved".to_owned(),
-        Ending::Unknown => "QEMU ended while nobody watched".to_owned(),
+        Ending::Unknown => "QEMU ended without a supervisor".to_owned(),
         Ending::Crashed => match exit {
             Some(Exit::Signal(nix::libc::SIGSYS)) => {
                 "QEMU tried what its sandbox forbids (SIGSYS), which ended it".to_owned()

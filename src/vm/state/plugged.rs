@@ -91,7 +91,7 @@ impl Plugged {
         for entry in inventory.devices() {
             let id = entry.id.as_str();
             if cold.iter().all(|cold| cold != id) && hot.iter().all(|hot| hot.id != id) {
-                return refused(format!("nobody knows how '{id}' was plugged: it was not by vmrun"));
+                return refused(format!("it is unknown how '{id}' was plugged: not by vmrun"));
             }
             if let Kind::Nic(nic) = &entry.kind
                 && hot.iter().any(|hot| hot.id == id)
@@ -116,7 +116,7 @@ impl Plugged {
         {
             let published = inventory.published(bound).nic.unwrap_or_default();
             return refused(format!(
-                "{} leads to network card '{published}', and a saved VM has forwards to its first card only",
+                "{} leads to network card '{published}', but a saved VM can only have forwards to its first card",
                 bound.forward
             ));
         }
@@ -131,7 +131,7 @@ impl Plugged {
             .map_err(std::io::Error::other)
             .and_then(|text| self.run.write(FILE, &text));
         if let Err(error) = written {
-            log::warn!("what is plugged could not be written down: {error}");
+            log::warn!("the record of plugged devices could not be written: {error}");
         }
     }
 }

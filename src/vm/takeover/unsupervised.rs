@@ -123,7 +123,7 @@ fn never_started_is_gone(run: &RunDir) -> bool {
         return true;
     }
     match quit_if_never_started(run) {
-        Ok(true) => log::info!("a QEMU that was just being started has been told to quit"),
+        Ok(true) => log::info!("a QEMU whose start was interrupted was told to quit"),
         Ok(false) => return false,
         Err(error) => log::warn!("a QEMU that was just being started does not quit: {error}"),
     }
@@ -199,7 +199,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     if let Some(spec) = origin.spec() {
         remove_screen(&spec.display);
     }
-    let outcome = Outcome::unknown("QEMU ended while nobody watched: its supervisor had died");
+    let outcome = Outcome::unknown("QEMU ended without a supervisor, which had died before");
     let state = StateDir::existing(&facts.state_directory);
     let console =
         state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());

@@ -57,10 +57,10 @@ async fn a_snapshot_that_is_loaded_half_leaves_the_guest_stopped() {
         let vm = vm().await;
         vm.qemu.fault("snapshot-load", Fault::Break(words));
         let error = vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap_err();
-        assert!(error.message.contains("its memory is not whole"), "{error}");
+        assert!(error.message.contains("its memory is inconsistent"), "{error}");
         let status = vm.status().await;
         assert_eq!(status.run_state, RunState::Paused);
-        assert!(status.reason.unwrap().contains("not whole"));
+        assert!(status.reason.unwrap().contains("inconsistent"));
         assert!(!vm.qemu.model().running);
         vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap();
         assert_eq!(vm.status().await.reason, None);

@@ -104,8 +104,8 @@ fn other_files_that_a_start_needs() {
         (["--qemu", "none"], &["none is not a program"]),
         (["--qemu", "./file"], &["./file is not a program"]),
         (["--qemu", "/"], &["/ is not a program"]),
-        (["--qemu", "/bin/true"], &["QEMU did not start", "without a word"]),
-        (["--qemu", "/bin/false"], &["QEMU did not start", "without a word"]),
+        (["--qemu", "/bin/true"], &["QEMU did not start", "without any output"]),
+        (["--qemu", "/bin/false"], &["QEMU did not start", "without any output"]),
         (["--qemu", "/bin/cat"], &["QEMU did not start", "cat: "]),
         // what it prints is told, too
         (["--qemu", "/bin/echo"], &["QEMU did not start: -nodefaults"]),

@@ -209,7 +209,7 @@ fn from_saved(error: SavedError) -> ChangeError {
             ChangeError { hint: error.hint(), ..ChangeError::new(kind, error.with_causes()) }
         }
         SavedError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            ChangeError::host(error).hint("make room, or choose another place; the VM goes on")
+            ChangeError::host(error).hint("free some space, or choose another file; the VM keeps running")
         }
         _ => ChangeError::hinted(SavedError::hint)(error),
     }

@@ -80,9 +80,8 @@ fn stood_still(pumped: Option<io::Result<u64>>, taken: u64, standstill: Duration
         Some(Err(error)) => ChangeError::host(error),
         None => {
             let seconds = standstill.as_secs();
-            let message = format!(
-                "QEMU stands still: it has taken {taken} bytes of the saved state, and none for {seconds} s"
-            );
+            let message =
+                format!("QEMU hangs: it has read {taken} bytes of the saved state, and none for {seconds} s");
             ChangeError::new(ErrorKind::TimedOut, message).hint("QEMU is stopped or overloaded; try again")
         }
     }
@@ -159,7 +158,7 @@ mod tests {
     async fn a_qemu_that_takes_nothing_is_given_up() {
         let error = load(false, 5 << 20).await;
         assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
-        assert!(error.message.starts_with("QEMU stands still: it has taken 0 bytes"), "{error}");
+        assert!(error.message.starts_with("QEMU hangs: it has read 0 bytes"), "{error}");
     }
 
     #[tokio::test]

@@ -174,7 +174,8 @@ impl Snapshots {
                 let error = failed.error;
                 let hint =
                     "load another snapshot, or `reset` the VM; its disks may already be as in the snapshot";
-                let message = format!("{}; the VM is stopped, since its memory is not whole", error.message);
+                let message =
+                    format!("{}; the VM is stopped, since its memory is inconsistent", error.message);
                 Err(Failed { error: ChangeError { message, ..error }.hint(hint), broken: true })
             }
             Err(failed) => {

@@ -118,7 +118,7 @@ fn check_apart(first: &Networking, nics: &[(DeviceId, NicSpec)]) -> Result<(), S
             && networks[..position].contains(network)
         {
             return Err(StartError::usage(format!(
-                "tap device '{name}' is asked for by two network cards: it can have one"
+                "tap device '{name}' is given to two network cards: it can have one"
             )));
         }
     }

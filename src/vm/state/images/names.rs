@@ -32,7 +32,7 @@ impl Images {
             return Ok(());
         };
         let message = format!(
-            "QEMU can only be told names that are UTF-8: neither {} is, nor {}, where a link to it would be",
+            "QEMU accepts only names in UTF-8: neither {} is, nor {}, where a link to it would be",
             file.display(),
             run.display()
         );

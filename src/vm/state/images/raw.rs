@@ -179,10 +179,7 @@ impl Images {
     ) -> Result<(), ChangeError> {
         let Some(folders) = &self.0.folders else { return Ok(()) };
         if let Err(error) = self.0.raw.forget(open, identity, file) {
-            log::warn!(
-                "{} will be taken for raw where no `format={format}` is said: {error}",
-                file.display()
-            );
+            log::warn!("{} will be opened as raw unless `format={format}` is given: {error}", file.display());
         }
         match folders.state.remembered_format(identity).map_err(ChangeError::host)? {
             Some(ImageFormat::Raw) => {

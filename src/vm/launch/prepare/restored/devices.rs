@@ -72,7 +72,7 @@ fn agree(device: &ExtraDevice, given: &mut Vec<ExtraDevice>) -> Result<(), Start
 fn unsaid(device: &ExtraDevice) -> StartError {
     refused(
         format!(
-            "device '{}' of the saved VM ({}) could lead to something of this machine, which a file does not decide",
+            "device '{}' of the saved VM ({}) could refer to something on this host, which a saved VM's file cannot choose",
             device.id,
             quote::word(device.driver.as_ref())
         ),

@@ -107,7 +107,7 @@ fn check_machine(machine: Option<&str>) -> Result<(), StartError> {
     }
     let machine = quote::word(machine.unwrap_or_default().as_ref());
     let message = format!("the saved VM's machine has options that a file does not decide: {machine}");
-    Err(refused(message, "start the VM anew from its image"))
+    Err(refused(message, "start the VM again from its image"))
 }
 
 fn check_text(what: &str, text: Option<&str>) -> Result<(), StartError> {
@@ -168,7 +168,9 @@ fn folders(saved: &[Share], request: &Request) -> Result<Vec<Share>, StartError>
     );
     Err(match words.is_empty() {
         true => refused(message, "leave out --virtiofs"),
-        false => refused(message, format!("a file decides no folders; it says: {}", words.join(" "))),
+        false => {
+            refused(message, format!("a saved VM's file cannot choose folders: add {}", words.join(" ")))
+        }
     })
 }
 
@@ -203,7 +205,7 @@ pub(super) fn firmware(
                         quote::word(state.path().as_os_str())
                     ),
                     format!(
-                        "a file decides no folders; it says: --state {}",
+                        "a saved VM's file cannot choose folders: add --state {}",
                         quote::word(folder.as_os_str())
                     ),
                 ));
@@ -217,7 +219,10 @@ pub(super) fn firmware(
         let (FoundFirmware::Bios(is) | FoundFirmware::Flash { code: is, .. }) = &found;
         return Err(refused(
             format!("the saved VM's firmware is not {}, which is used here", quote::word(is.as_os_str())),
-            format!("a file decides no firmware; it says: --fw {}", quote::word(was.as_os_str())),
+            format!(
+                "a saved VM's file cannot choose the firmware: add --fw {}",
+                quote::word(was.as_os_str())
+            ),
         ));
     }
     Ok(Some(firmware::prepare(found, state)?))

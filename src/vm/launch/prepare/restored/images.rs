@@ -60,7 +60,7 @@ fn unchanged(then: &FileFacts) -> Result<(), StartError> {
         Ok(_) => "it has been changed or replaced since the VM was saved".to_owned(),
         Err(error) => error.with_causes(),
     };
-    let hint = "the saved VM fits only the files that it was saved with; put them back, or start the VM anew from its image";
+    let hint = "the saved VM fits only the files that it was saved with; put them back, or start the VM again from its image";
     Err(StartError::File { what: "file", path: then.path.clone(), why, hint: Some(hint.to_owned()) })
 }
 
@@ -73,8 +73,9 @@ fn meant(path: &Path, request: &Request) -> Result<(), StartError> {
         Ok(kind) if kind.is_block_device() => Err(StartError::File {
             what: "file",
             path: path.to_owned(),
-            why: "it is a device of this machine, which a saved VM does not get by its own word".to_owned(),
-            hint: Some(format!("if it is meant: --allow-backing {}", shown(path))),
+            why: "it is a device of this host, which a saved VM's file alone cannot give to the VM"
+                .to_owned(),
+            hint: Some(format!("to allow it: --allow-backing {}", shown(path))),
         }),
         Ok(_) => Err(StartError::File {
             what: "file",
