@@ -7,7 +7,7 @@
 //!   ├────── one byte ───────────►      the caller has printed everything
 //! ```
 //!
-//! If the caller's end is closed without that byte, the supervisor knows that nobody may have got the VM's name.
+//! If the caller's end is closed without that byte, the supervisor knows that the caller may not have printed the VM's name.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};

@@ -101,7 +101,7 @@ fn at_any_moment_of_a_detached_start_the_supervisor_can_be_killed() {
         }
         sandbox.booted("orphan");
         drive(&sandbox);
-        // once more, with everything in the books
+        // once more, with everything in the inventory
         let before = lasting(sandbox.ctl_json(["status"]));
         kill_supervisor(&sandbox);
         let after = sandbox.ctl(["--json", "status"]);

@@ -183,8 +183,8 @@ fn a_wait_for_a_port_shows_no_forward_and_leaves_none() {
     assert!(!told.contains("VMRUN_FORWARD"), "{told}");
 }
 
-/// Kills the supervisor at random while `change` adds something: then it is there whole, or it was never there.
-/// `check` looks closer, knowing which.
+/// Kills the supervisor at random while `change` adds something: afterwards it exists completely, or not at all. `check` gets
+/// which, and inspects more.
 fn half_added(
     change: [&str; 2],
     longest: Duration,

@@ -282,7 +282,7 @@ fn garbage_of_every_kind_ends_nothing() {
 fn another_user_gets_nowhere() {
     assert!(nix::unistd::geteuid().is_root(), "only root can become another user");
     let target = Target::start();
-    // even if somebody opens all the doors, the peer's uid counts
+    // even if all permissions are opened, the peer's uid is checked
     let open = |path: &std::path::Path| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(path, mode).unwrap();
@@ -360,7 +360,7 @@ impl Seen {
     }
 }
 
-/// Attacks again and again until it is told to stop.
+/// Attacks until it is stopped.
 type Attack = fn(&std::path::Path, &mut Vec<UnixStream>);
 
 const ATTACKS: [(&str, Attack); 7] = [

@@ -33,7 +33,7 @@ fn it_starts_with_closed_streams() {
 #[test]
 fn it_starts_under_nohup_and_in_a_pipeline() {
     starts_with("nohup START");
-    // cat ends only when nobody holds its pipe any more
+    // cat ends only when no process holds its pipe any more
     starts_with("START 2>&1 | cat");
 }
 

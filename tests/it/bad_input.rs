@@ -20,7 +20,7 @@ use std::process::Command;
 use crate::support::boot_sector::{self, Guest};
 use crate::support::sandbox::{Done, Sandbox};
 
-/// Not root, and nobody's.
+/// Neither root nor an existing user.
 const NOBODY: u32 = 65534;
 
 /// Everything under a folder: path, type and permissions, size, and when it was last changed. The folder with the
@@ -131,14 +131,14 @@ impl Bad {
         self.refused(&[&["ctl"], arguments].concat(), code, words)
     }
 
-    /// The same as somebody who has no rights; the binary is a copy that everybody can reach.
+    /// The same as a user without any rights; the binary is a copy that every user can reach.
     #[track_caller]
     fn start_as_nobody(&self, flags: &[&str], code: i32, words: &[&str]) -> Done {
         let mut command = self.as_nobody();
         self.refused_as(&mut command, &[&["qemu"], flags, &["guest.img"]].concat(), code, words)
     }
 
-    /// `vmrun` as somebody else, with this sandbox and a runtime directory of their own.
+    /// `vmrun` as another user, with this sandbox and a runtime directory of their own.
     fn as_nobody(&self) -> Command {
         let copy = self.sandbox.file("vmrun");
         if !copy.exists() {

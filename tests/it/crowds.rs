@@ -1,4 +1,4 @@
-//! Many clients at once, clients that leave, and supervisors that do not answer: nobody keeps the others out.
+//! Many clients at once, clients that leave, and supervisors that do not answer: none of them locks the others out.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -331,7 +331,7 @@ fn a_stopped_supervisor_is_named_and_holds_up_nobody() {
     lists();
     sandbox.run(["ctl", "--vm", "one", "status"]).fails(5, &["does not answer", &told]);
     drop((waiting, stopped));
-    // nobody has taken it over meanwhile
+    // no other process has taken it over meanwhile
     eventually("it answers again", || sandbox.run(["ctl", "--vm", "one", "status"]).code == 0);
     assert_eq!(supervisor(&sandbox, "one"), pid);
     for name in ["one", "two"] {

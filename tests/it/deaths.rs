@@ -124,7 +124,7 @@ fn what_asks_the_machine_ends_with_qemu() {
     sandbox.is_clean();
 }
 
-/// The real one, at a random moment: the file and the outcome always tell the same, and of a file that is not whole nothing is left.
+/// The real QEMU, killed at a random moment: the file and the outcome always agree, and nothing is left of an incomplete file.
 #[test]
 fn a_save_that_is_cut_off_has_one_of_two_ends() {
     let mut chance = Chance::new();

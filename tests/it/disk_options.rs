@@ -291,7 +291,7 @@ fn a_takeover_and_a_restore_keep_the_options() {
     kill_supervisor(&sandbox);
     assert_eq!(options(&sandbox), before);
 
-    // a thread whose disk never came is ended by whoever takes over
+    // an I/O thread whose disk never came is deleted by the takeover
     qmp(
         &sandbox,
         r#"{"execute":"object-add","arguments":{"qom-type":"iothread","id":"vmrun-iothread-lost"}}"#,

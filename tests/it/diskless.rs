@@ -118,7 +118,7 @@ fn an_image_takes_every_option_of_a_disk() {
     let image = sandbox.boot_sector(Guest::IgnoresButton);
     std::fs::rename(&image, sandbox.file("a,b.img")).unwrap();
     for (typed, driver, id, readonly) in [
-        // a comma is typed twice, and a file that has the whole name comes first
+        // a comma is written twice, and an existing file of that whole name takes precedence
         ("a,b.img", "virtio-blk-pci", "disk0", false),
         ("a,,b.img,bus=scsi,serial=S1,id=root", "scsi-hd", "root", false),
         ("file=a,,b.img,bus=nvme,format=raw,readonly=on", "nvme", "disk0", true),

@@ -100,14 +100,14 @@ fn follows(mut client: Raw) -> Vec<Value> {
     Vec::new()
 }
 
-/// Has connected, and says something only when another has been told that the VM has ended.
+/// Connects, and sends something only when another client has got the VM's end.
 fn hesitates(mut client: Raw, other: Raw) -> Vec<Value> {
     in_vain(other);
     let reply = client.call(&method("Wait"), json!({ "conditions": ["exit"] }));
     vec![reply["parameters"]["came_true"][0]["details"]["outcome"].clone()]
 }
 
-/// Clients that come one after the other, until nobody can come any more.
+/// Clients that connect one after the other, until none can connect any more.
 fn arrivals(control: &Path) -> Vec<Value> {
     let mut outcomes = Vec::new();
     while let Some(mut client) = Raw::try_connect(control) {
@@ -212,7 +212,7 @@ fn the_only_vm_that_has_just_ended_needs_no_name() {
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     sandbox.ctl(["hmp", "quit"]);
     sandbox.is_clean();
-    // of two nobody knows which is meant
+    // with two of them it is unclear which is meant
     sandbox.ctl(["wait", "exit"]).fails(3, &["no VM is running"]);
     sandbox.ctl(["--vm", "web", "wait", "exit"]).fails(12, &[]);
 }

@@ -14,7 +14,7 @@ use crate::support::boot_sector::{self, Guest};
 use crate::support::chance::repetitions;
 use crate::support::sandbox::{Done, Sandbox};
 
-/// What somebody splits, decodes or takes for something else.
+/// What a parser splits, decodes or mistakes.
 const PIECES: [&[u8]; 32] = [
     b",",
     b",,",
@@ -152,7 +152,7 @@ fn tree(folder: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// What is left of a name that is cut at any byte that means something to somebody.
+/// What is left of a name that is cut at any byte with a meaning to a parser.
 fn cuts(name: &OsStr) -> BTreeSet<Vec<u8>> {
     let bytes = name.as_bytes();
     let special = |byte: u8| !byte.is_ascii_alphanumeric();

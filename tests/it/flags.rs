@@ -120,7 +120,7 @@ fn linuxkits_habits_are_a_flag() {
 fn messages_are_as_many_and_in_the_form_that_is_wanted() {
     let sandbox = Sandbox::new();
     sandbox.boot_sector(Guest::PowersOff);
-    // a warning is there to be told
+    // warnings are shown
     let run = |flags: &[&str]| {
         let ended = sandbox.foreground([flags, &["guest.img,size=2M"]].concat()).end();
         assert_eq!(ended.code(), 0, "{ended:#?}");
@@ -160,7 +160,7 @@ fn a_removal_waits_as_long_as_it_is_told() {
     let sandbox = idle(&[]);
     sandbox.ctl(["nic-add", "user,id=card"]).ok();
     sandbox.ctl(["device-add", "virtio-balloon-pci,id=balloon"]).ok();
-    // what stands still answers nobody
+    // a stopped process answers no client
     sandbox.ctl(["pause"]).ok();
     for (command, id) in [("nic-remove", "card"), ("device-remove", "balloon")] {
         let began = Instant::now();
@@ -224,7 +224,7 @@ fn what_needs_an_agent_waits_for_it_as_long_as_it_is_told() {
     quit(&sandbox);
 }
 
-/// When QEMU was told of keys, in milliseconds.
+/// When QEMU got the key presses, in milliseconds.
 fn key_times(log: &Path) -> Vec<f64> {
     let log = std::fs::read_to_string(log).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

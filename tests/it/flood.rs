@@ -112,14 +112,14 @@ fn a_flood_that_nobody_reads_does_not_slow_the_guest() {
     assert!(memory < MEMORY_LIMIT_KIB, "{memory} KiB");
     assert!(log <= 1 << 20, "{log} bytes");
 
-    // one that does not read for long is let go; what a slow one is told has a test of its own
+    // a client that does not read for long is disconnected; what a slow one gets has a test of its own
     send(stopped, Signal::SIGKILL);
     jammed.end();
     let _ = console.wait();
     drained.end();
 }
 
-/// While nobody supervises it, what it prints is lost: its pipe would be full after a tenth of a second.
+/// Without a supervisor its output is lost: its pipe would be full after a tenth of a second.
 #[test]
 fn a_flood_goes_on_without_a_supervisor_and_is_seen_by_the_next() {
     let sandbox = detached(Guest::FloodsConsole, &[]);
@@ -127,7 +127,7 @@ fn a_flood_goes_on_without_a_supervisor_and_is_seen_by_the_next() {
     kill_supervisor(&sandbox);
     let known = std::fs::metadata(sandbox.file("guest-state/console.log")).unwrap().len();
     std::thread::sleep(WINDOW);
-    // whoever asks now is the next supervisor
+    // the next command starts a new supervisor
     let lines = sandbox.counter();
     let missed = (lines * LINE).saturating_sub(known);
     println!("{lines} lines, of which the supervisors have read {known} bytes; {missed} bytes went by");

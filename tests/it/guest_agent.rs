@@ -1,4 +1,4 @@
-//! What is told of the agent of a real guest, whatever happens to the guest.
+//! What vmrun reports of the agent of a real guest, whatever happens to the guest.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

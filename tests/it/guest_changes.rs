@@ -79,7 +79,7 @@ fn other_devices_come_and_go_and_slots_are_accounted() {
     let status = vm.status();
     assert_eq!((&status["slots_used"], &status["slots_total"]), (&2.into(), &2.into()));
 
-    // full: nothing is made, and the way out is told
+    // full: nothing is made, and the hint is shown
     vm.try_ctl(["disk-add", "new.img,size=1M"])
         .fails(4, &["2 hot-plug slots", "--hotplug-slots", "bus=scsi"]);
     vm.try_ctl(["device-add", "virtio-rng-pci"]).fails(4, &["slots", "--hotplug-slots"]);

@@ -1,4 +1,4 @@
-//! Ten clients at once: afterwards QEMU, the books and the guest agree, and no command to QEMU has failed.
+//! Ten clients at once: afterwards QEMU, the inventory and the guest agree, and no command to QEMU has failed.
 
 use std::collections::BTreeSet;
 

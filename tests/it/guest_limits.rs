@@ -49,7 +49,7 @@ fn a_limit_slows_the_guest_down() {
     vm.ctl(["disk-throttle", id, "--iops", "10"]);
     let took = read(&vm, "vda", 20, 100);
     assert!(took >= Duration::from_millis(1500), "{took:?}");
-    // by hand, too: the books follow
+    // by hand, too: the inventory follows
     let by_hand = json!({ "execute": "block_set_io_throttle", "arguments": {
         "id": "/machine/peripheral/d-virtio/virtio-backend",
         "iops": 0, "iops_rd": 0, "iops_wr": 77, "bps": 0, "bps_rd": 0, "bps_wr": 0,

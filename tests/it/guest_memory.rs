@@ -1,4 +1,4 @@
-//! Memory and processors that come and go while the guest runs: what is told of them is what QEMU has.
+//! Memory and processors that are plugged and unplugged while the guest runs: vmrun reports what QEMU has.
 
 use crate::support::linux::Linux;
 use crate::support::sandbox::{Sandbox, linux_guest};

@@ -40,7 +40,7 @@ fn cards_come_and_go_with_their_forwards() {
     let second: u16 = vm.ctl(["port-add", "0:80"]).parse().unwrap();
     assert!(http::send(second, "GET", "/", "").unwrap().answer(PATIENCE).unwrap().contains("vmrun guest"));
     assert!(!vm.ctl(["hmp", "info", "usernet"]).split("(lan.net)").nth(1).unwrap().contains("HOST_FORWARD"));
-    // one that was made by hand goes with its card, and whoever listens hears of it
+    // a forward that was made by hand is removed with its card, and subscribers get the event
     let by_hand = vm.ctl(["hmp", "hostfwd_add", "lan.net", "tcp:127.0.0.1:0-:81"]);
     assert_eq!(by_hand, "");
     assert_eq!(vm.list("port-list").len(), 4);
@@ -92,7 +92,7 @@ fn cables_are_pulled_and_plugged() {
     vm.try_ctl(["link", "down", "lam"]).fails(4, &["no network card 'lam'", "did you mean 'lan'?"]);
     vm.ctl(["link", "down", "lan"]);
     vm.until("only its own carrier is gone", |vm| carrier(vm, "eth1") == "0" && carrier(vm, "eth0") == "1");
-    // by hand, too: the books follow
+    // by hand, too: the inventory follows
     vm.ctl(["hmp", "set_link", "lan", "on"]);
     assert_eq!(card(&vm, "lan")["link_up"], true);
     vm.until("the carrier is back", |vm| carrier(vm, "eth1") == "1");
@@ -147,7 +147,7 @@ fn a_card_on_a_tap_device_talks_to_the_host() {
         counted["tx_packets"].as_u64().unwrap() >= 1 && counted["rx_packets"].as_u64().unwrap() >= 1,
         "{counted}"
     );
-    // nobody else gets it meanwhile, and nothing of the attempt stays
+    // no other client gets it meanwhile, and nothing of the attempt stays
     vm.try_ctl(["nic-add", &format!("tap,{},id=twice", tap.0)])
         .fails(1, &[&tap.0, "in use by another process"]);
     assert_eq!(vm.status()["slots_used"], 1);

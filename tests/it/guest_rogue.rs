@@ -125,7 +125,7 @@ fn a_lying_agent_reaches_neither_disk_nor_terminal() {
     Done::of(limited.output().unwrap()).fails(4, &["/x", "grown"]);
     unchanged("endless");
     assert_eq!(vm.run("wc -l < /tmp/reads"), "1", "one answer was too much");
-    // nor is it the client that stops it: one that takes everything is told so after the facts
+    // the client does not stop it either: a client that reads everything gets the error after the facts
     turns(&vm, "endless");
     let mut client = Raw::connect(&vm.sandbox.runtime().join("rogue/control"));
     let call =

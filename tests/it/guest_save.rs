@@ -1,4 +1,4 @@
-//! A whole VM in a file and back: memory, disks, what was plugged, addresses and forwards go on.
+//! A whole VM saved to a file and restored: memory, disks, plugged devices, addresses and forwards are kept.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -73,7 +73,7 @@ fn a_vm_goes_on_where_it_was() {
     assert_eq!(run(port, &format!("head -c 5 /dev/{disk}")), "early");
     sandbox.ctl(["wait", "agent", "--timeout", "60s"]).ok();
     sandbox.ctl(["exec", "--", "true"]).ok();
-    // its clock is of today, though nobody has asked for that
+    // its clock is right, though no client asked for that
     eventually("the clock is set", || run(port, "date +%s").parse::<u64>().unwrap() > 1_700_000_000);
     // all of it can be changed, and saved again
     for remove in [["usb-remove", "keys"], ["disk-remove", "hot"], ["disk-remove", "b"]] {
@@ -128,7 +128,7 @@ fn pulled_cables_and_limits_stay_so() {
     let pulled = [("nic0", true), ("lan", false), ("other", true)].map(|(id, up)| (id.to_owned(), up));
     assert_eq!(links(), pulled);
     assert_eq!(limits(&sandbox), limited);
-    // whoever supervises it
+    // under any supervisor
     let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
     send(i32::try_from(supervisor).unwrap(), Signal::SIGKILL);
     eventually("there is another supervisor", || {

@@ -108,7 +108,7 @@ fn other_devices_are_told_before_anything_is_loaded() {
     vm.ctl(["usb-add", "usb-kbd", "--id", "keys"]);
     vm.try_ctl(["snapshot-load", "keyboard"]).fails(4, &["USB port 1", "USB port 3"]);
     vm.ctl(["usb-remove", "keys"]);
-    // QEMU's own error, where nobody knows what the snapshot was made with
+    // QEMU's own error, where it is unknown what the snapshot was made with
     std::fs::remove_file(vm.file("state/snapshots.json")).unwrap();
     vm.try_ctl(["snapshot-load", "keyboard"])
         .fails(4, &["QEMU refused snapshot-load: ", "memory is inconsistent", "reset"]);

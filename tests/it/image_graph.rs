@@ -232,7 +232,7 @@ fn names_count_from_the_image_whatever_its_name() {
     sandbox.is_clean();
 }
 
-/// A QEMU that somebody meddles with the images of at the worst moment: after vmrun has looked at them.
+/// A QEMU wrapper that changes the images at the worst moment: after vmrun has checked them.
 fn meddling(sandbox: &Sandbox, meddle: &str) {
     let path = sandbox.file("meddling");
     std::fs::write(

@@ -1,4 +1,4 @@
-//! Images that somebody else made, or the guest: they are opened as what they were, and lead nowhere but where they may.
+//! Images that another user or the guest made: they are opened as what they were, and refer to no file that is not allowed.
 
 use std::collections::BTreeSet;
 use std::io::{Seek, SeekFrom, Write};
@@ -230,7 +230,7 @@ fn a_raw_image_stays_raw_whatever_the_guest_writes() {
         let opened = sandbox.ctl(["hmp", "info block disk1"]).ok().stdout;
         assert!(!opened.contains("Backing file") && !opened.contains("hostname"), "{kind}: {opened}");
         sandbox.ctl(["shutdown", "--force"]);
-        // and while the VM runs it comes back by the same door
+        // and while the VM runs it is refused in the same way
         sandbox.detached(["guest.img"]);
         let added = sandbox.ctl_json(["disk-add", &format!("{name},id=again")]);
         assert_eq!(added["format"], "raw", "{kind}");

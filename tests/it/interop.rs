@@ -73,7 +73,7 @@ print("fine")
 "#;
     let output = Command::new(python()).args(["-c", script]).arg(&socket).output().unwrap();
     assert_eq!(runs(output).trim(), "fine");
-    // what the tool did, the supervisor has heard of
+    // the supervisor has got the events of what the tool did
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     sandbox.ctl(["shutdown", "--force"]);
     assert!(!socket.exists());

@@ -165,8 +165,8 @@ fn spec_and_qemu_are_pure() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Where the wall clock is read, or its time is taken apart, and what for: only to tell a time to people and programs. Deadlines and
-/// durations go by clocks that nobody sets.
+/// Where the wall clock is read, or its time is converted, and why: only to show a time. Deadlines and durations use clocks that
+/// cannot be set.
 const WALL_CLOCK: [(&str, &str); 14] = [
     ("cli/ctl/snapshot_list.rs", "when a snapshot was made"),
     ("cli/ended.rs", "when a VM ended"),
@@ -194,7 +194,7 @@ fn the_wall_clock_is_read_to_be_told_only() {
     found.sort_unstable();
     let known: Vec<&str> = WALL_CLOCK.iter().map(|(path, _)| *path).collect();
     assert_eq!(found, known, "a deadline or a duration must not go by a clock that can be set");
-    // nobody takes one such time from another
+    // no such time is subtracted from another
     for source in sources().iter().filter(|source| known.contains(&source.path.to_str().unwrap())) {
         let count = |word: &str| source.code.matches(word).count();
         assert_eq!(

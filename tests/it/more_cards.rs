@@ -58,7 +58,7 @@ fn each_card_has_a_network_of_its_own_and_forwards() {
             "printf '#!/bin/sh\\n[ \"$1\" != bound ] || echo $ip $dns $hostname\\n' > /tmp/s; chmod +x /tmp/s; \
              udhcpc -i {interface} -n -q -f -O hostname -s /tmp/s 2>/dev/null"
         ));
-        // a restricted guest is told of no name server
+        // a restricted guest gets no name server
         let rest = if *interface == inner { "inner" } else { "10.0.3.9 outer" };
         assert_eq!(leased, format!("{address} {rest}"));
         vm.run(&format!("ip addr replace {address}/24 dev {interface}"));
@@ -148,7 +148,7 @@ fn the_boot_order_is_what_was_said() {
     let image = image.to_str().unwrap();
     sandbox.detached(["--boot", "net,disk", image]);
     sandbox.ctl(["wait", "console=iPXE", "--timeout", "100s"]).ok();
-    // nobody serves anything there, so the disk is next
+    // there is no boot server, so the disk is next
     sandbox.ctl(["wait", &format!("console={}", Guest::ReactsToButton.greeting()), "--timeout", "180s"]).ok();
     sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
 

@@ -1,4 +1,4 @@
-//! A start that ends in the firmware: told by `status`, `events` and `wait`.
+//! A start that ends in the firmware: reported by `status`, `events` and `wait`.
 
 use std::os::unix::fs::FileExt;
 

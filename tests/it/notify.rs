@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, the folders it gives, and the example of a unit.
+//! Under a service manager: its notifications, its folders, and the example of a unit.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -53,7 +53,7 @@ fn it_is_told_of_readiness_and_of_the_end() {
     let ready = manager.hears();
     assert!(ready.lines().any(|line| line == "READY=1"), "the first thing: {ready}");
     assert!(ready.contains("STATUS=guest") && ready.contains(&format!("MAINPID={}", vm.pid())), "{ready}");
-    // it was not told before the condition had come true
+    // it was not notified before the condition was met
     assert!(std::fs::read_to_string(sandbox.file("guest-state/console.log")).unwrap().contains(greeting));
     let environment = std::fs::read(format!("/proc/{}/environ", qemu_of(sandbox.path()))).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("NOTIFY_SOCKET"));

@@ -1,4 +1,5 @@
-//! What vmrun makes in its own folders has names of its closed list: else the next clean-up takes it for somebody else's, and stops.
+//! All files that vmrun makes in its own folders have names of its closed list: otherwise the next clean-up takes them for foreign
+//! files, and stops.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -53,7 +53,7 @@ fn a_restored_vm_stays_paused_until_it_is_told_to_run() {
     assert_eq!(sandbox.detached(["--restore", "vm.saved", "--paused"]), "vm");
     assert_eq!(sandbox.ctl_json(["status"])["state"], "paused");
     assert_eq!(qemu_says(&sandbox, "query-status")["running"], false);
-    // nothing has been pressed that it could have missed: the button is heard when it runs
+    // no press can be missed: the guest reacts to the button when it runs
     sandbox.ctl(["powerdown"]).fails(4, &["the guest does not run"]);
     sandbox.ctl(["resume"]).ok();
     assert_eq!(qemu_says(&sandbox, "query-status")["running"], true);

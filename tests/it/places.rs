@@ -19,7 +19,7 @@ fn note(device: &Value, bus: u64, places: &mut Places) {
         places.insert(id.to_owned(), [bus, number("slot"), number("function")]);
     }
     for behind in device["pci_bridge"]["devices"].as_array().into_iter().flatten() {
-        // the bus's number is the firmware's; what is behind a bridge is told from what is not
+        // the firmware assigns the bus number; devices behind a bridge are distinguished from others
         note(behind, 1, places);
     }
 }
@@ -131,7 +131,7 @@ fn eth0_and_vda_do_not_change_hands() {
     assert_eq!(vm.run("cat /sys/class/net/eth1/address"), "52:54:00:00:00:99");
     assert!(vm.run("readlink -f /sys/class/net/eth0/device").contains("0000:00:02.0"));
 
-    // and the others are in the books
+    // and the others are in the inventory
     assert_eq!(vm.ids("disk-list"), ["ours", "yours"]);
     assert_eq!(vm.ids("nic-list"), ["nic0", "theirs"]);
     vm.ctl(["link", "down", "theirs"]);

@@ -138,7 +138,7 @@ fn names_cannot_steer_the_terminal() {
             ),
             false => Done::of(command.output().unwrap()),
         };
-        // QEMU's own text has lines, and which of them are a name's nobody can tell
+        // QEMU's own text has several lines, and names in it may, too
         match words.contains(&OsStr::new("hmp")) {
             true => is_harmless("hmp", &done.stdout.replace("\nhint: forged", "")),
             false => is_all_harmless(&words, &done),

@@ -1,4 +1,4 @@
-//! Files and sockets: nobody else's to look at, and nobody else's to prepare.
+//! Files and sockets: other users can neither read nor prepare them.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -34,7 +34,7 @@ for path in sys.argv[1:]:
     attempt("send", path, lambda: connect(path, socket.SOCK_DGRAM))
 "#;
 
-/// What somebody else can do with these paths.
+/// What another user can do with these paths.
 fn what_nobody_can_do(paths: &[PathBuf]) -> String {
     let mut command = Command::new("python3");
     command.args(["-c", TRY_ALL]).args(paths).current_dir("/").uid(NOBODY).gid(NOBODY);
@@ -56,7 +56,7 @@ fn tree(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// A VM with every file and socket that there can be, started by somebody with umask 0.
+/// A VM with every possible file and socket, started by a user with umask 0.
 fn careless(sandbox: &Sandbox) {
     sandbox.boot_sector(Guest::Halted);
     let flags = "--name guest --data secret --qmp own.sock --qmp-log qmp.log --disk size=1M --disk size=1M,format=qcow2 \
@@ -109,7 +109,7 @@ fn a_second_user_gets_nowhere() {
     std::fs::write(sandbox.file("open"), "x").unwrap();
     std::fs::set_permissions(sandbox.file("open"), PermissionsExt::from_mode(0o644)).unwrap();
     assert!(what_nobody_can_do(&[sandbox.file("open")]).starts_with("read "));
-    // and if somebody has opened the folders, the files and sockets are still closed
+    // and if a user has opened the folders, the files and sockets are still private
     for folder in all.iter().filter(|path| path.is_dir()) {
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
     }
@@ -122,7 +122,7 @@ fn a_second_user_gets_nowhere() {
     sandbox.ctl(["shutdown", "--force"]);
 }
 
-/// What vmrun keeps in a state directory, each planted as a link to somebody's file.
+/// What vmrun keeps in a state directory, each planted as a link to a user's file.
 const PLANTED: [&str; 9] = [
     "lock",
     "mac-addr",

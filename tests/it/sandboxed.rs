@@ -136,7 +136,7 @@ fn qemu_and_helpers_hold_only_what_is_meant_and_see_no_secrets() {
             assert!(!link.ends_with("/leak") && !link.ends_with("guest.img"), "virtiofsd holds {link}");
         }
     }
-    // the count is told, so that a new one is seen
+    // the count is fixed, so that a new one is noticed
     println!("QEMU holds {} descriptors", descriptors(qemu).len());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
     eventually("it is over", || sandbox.ctl(["status"]).code == 3);

@@ -93,7 +93,7 @@ fn what_a_saved_vm_says_of_the_host_is_not_believed() {
     let said = edited["spec"]["publish"][0].clone();
     assert!(said["host"].as_u64().unwrap() > 0, "{edited}");
 
-    // a program that would leave a mark, and run as whoever restores
+    // a program that would leave a mark, and run as the user who restores
     let evil = sandbox.file("evil");
     let mark = sandbox.file("mark");
     fs::write(&evil, format!("#!/bin/sh\ntouch '{}'\n", mark.display())).unwrap();
@@ -550,7 +550,7 @@ fn images_with_any_name_are_saved_and_restored() {
     sandbox.is_clean();
 }
 
-/// Neither the disk's name nor the run directory's, where a link to it would be, is text: QEMU cannot be told.
+/// Neither the disk's name nor that of a link in the run directory is UTF-8: QEMU accepts none.
 #[test]
 fn a_name_that_qemu_cannot_be_told_is_refused_before_anything_is_made() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Images that are there and of which a size is said; and images that somebody else has.
+//! Existing images with a given size; and images that another process has.
 
 use std::path::Path;
 use std::process::Command;
@@ -96,7 +96,7 @@ fn who_has_an_image_is_named_whatever_wants_it() {
     let disks: Vec<Value> = serde_json::from_value(add(&["--json", "disk-list"]).json()).unwrap();
     assert_eq!(disks.len(), 1, "{disks:?}");
     let qemu = qemu_of_vm(&sandbox, "owner");
-    // somebody who has no VM here
+    // a user without a VM here
     let elsewhere = Sandbox::new();
     elsewhere.boot_sector(Guest::IgnoresButton);
     elsewhere.detached(["guest.img"]);

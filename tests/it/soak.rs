@@ -35,11 +35,11 @@ struct Soak {
     others: Vec<Vm>,
     started: usize,
     counts: BTreeMap<&'static str, u64>,
-    /// What was done, told when it went wrong.
+    /// The last operations, printed on a failure.
     trail: Vec<String>,
 }
 
-/// So much of the trail is told.
+/// How many operations are kept.
 const TOLD: usize = 40;
 
 impl Drop for Soak {
@@ -201,7 +201,7 @@ impl Soak {
         self.count("looks");
     }
 
-    /// A detached or wrapped QEMU goes on, and whoever asks for it next takes it over as it was.
+    /// A detached or wrapped QEMU continues, and the next command takes it over as it was.
     fn kill_supervisor(&mut self, whom: usize) {
         if whom >= self.others.len() || self.vm(whom).kind == Kind::Library {
             return;

@@ -39,7 +39,7 @@ fn nothing_but_the_uptime_changes_until_something_happens() {
         let answer = client.call(&format!("{INTERFACE}.{method}"), parameters);
         assert!(answer.get("error").is_none(), "{answer}");
     };
-    // whoever asks after a change has been answered sees it, whether it was told something else before or not
+    // a client whose change was answered sees it in the status, even if it got an older status before
     for _ in 0..3 {
         call(&mut other, "AddForward", json!({ "host_port": 0, "guest_port": 80 }));
         let (_, changed) = status(&mut one);

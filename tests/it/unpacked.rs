@@ -207,7 +207,7 @@ fn a_person_at_a_terminal_sees_how_far_it_is() {
     terminal.shows("% read");
     terminal.shows(Guest::PowersOff.greeting());
     assert!(terminal.end().success());
-    // and nobody else does
+    // and no other
     std::fs::remove_dir_all(sandbox.file("disk.raw.gz-state")).unwrap();
     let vm = sandbox.foreground(["--unpack", "disk.raw.gz"]);
     let ended = vm.end();

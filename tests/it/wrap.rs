@@ -1,4 +1,4 @@
-//! `vmrun wrap` as a process: whoever called QEMU cannot tell the difference.
+//! `vmrun wrap` as a process: its caller cannot distinguish it from QEMU.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -289,7 +289,7 @@ fn qemu_needs_no_supervisor() {
 #[test]
 fn it_holds_nobodys_pipe_open() {
     let sandbox = Sandbox::new();
-    // the whole output has been read only when all who could write have closed it
+    // the output is complete only when all writers have closed it
     let mut child = wrap(&sandbox, &QUIET).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     lists(&sandbox, 1);
     let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();

@@ -1,4 +1,4 @@
-//! VMs that somebody else has put together, changed by `vmrun ctl` and by their own owners at once.
+//! VMs that the user has put together, changed by `vmrun ctl` and by their own owners at once.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -298,7 +298,7 @@ fn a_disk_is_the_file_that_qemu_has_open_whatever_has_its_name() {
         processes::send(i32::try_from(supervisor).unwrap(), nix::sys::signal::Signal::SIGKILL);
         processes::eventually("a new one", || vm.sandbox.ctl(["status"]).code == 0);
     }
-    // what has the name is another file, of which nobody knows anything
+    // another file has the name, of which vmrun knows nothing
     assert!(is_marked("moved.img") && !is_marked("disk.img"));
     vm.ctl(&["disk-add", "disk.img,id=new,format=raw"]);
     vm.owner().ask("quit", json!({}));

@@ -217,7 +217,7 @@ fn compare(expected: &[Expected], held: &[Held]) -> Result<(), ChangeError> {
 
 fn mismatch(image: &Path, why: String) -> ChangeError {
     ChangeError::host(format!("{} is not used: QEMU has {why}", image.display())).hint(
-        "was it replaced at this very moment? if it came from somebody else: do not trust it; `qemu-img convert` makes one image of it",
+        "was it replaced at this very moment? if you got it from another user: do not trust it; `qemu-img convert` makes one image of it",
     )
 }
 

@@ -1,4 +1,4 @@
-//! A QEMU that speaks, but nonsense: too much, too slowly, too long, in halves. Whoever asked is told, others are answered, and
+//! A QEMU that sends nonsense: too much, too slowly, too long, in halves. The client gets an error, others are answered, and
 //! the VM can be ended. One that refuses, stands still or dies is in `every_step`.
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn spoiled(corruption: Corruption) -> (FakeVm, ChangeError) {
     (vm, error)
 }
 
-/// Its process runs on, but nobody can speak with it.
+/// Its process runs on, but its monitor cannot be used.
 #[tokio::test(start_paused = true)]
 async fn a_qemu_that_talks_nonsense_is_named_and_can_be_ended() {
     let cases =
@@ -37,7 +37,7 @@ async fn a_qemu_that_talks_nonsense_is_named_and_can_be_ended() {
         let (vm, error) = spoiled(corruption).await;
         assert_eq!(error.kind, ErrorKind::NotRunning, "{error}");
         assert!(error.message.contains(words) && !error.message.contains("the VM has ended"), "{error}");
-        // whoever comes later is told the same, and `status` says so
+        // later clients get the same error, and `status` says so
         for change in [query(), Change::Resume, keyboard(None), Change::Hmp("info usb".to_owned())] {
             let later = vm.change(change).await.unwrap_err();
             assert_eq!((later.kind, later.message), (ErrorKind::NotRunning, error.message.clone()));
@@ -55,7 +55,7 @@ async fn a_qemu_that_talks_nonsense_is_named_and_can_be_ended() {
     }
 }
 
-/// It may end a moment later, which is what a monitor that is closed means as a rule; if it does not, that is told.
+/// It may end a moment later, which is usual after its monitor was closed; if it does not, that is reported.
 #[tokio::test(start_paused = true)]
 async fn a_monitor_that_closes_while_its_qemu_lives_on_is_told_of() {
     let vm = FakeVm::start().await;
@@ -93,7 +93,7 @@ async fn an_answer_that_is_none_at_any_step() {
                     assert_eq!(error.kind, ErrorKind::NotRunning, "{what}");
                     assert!(every_step::made_files(&vm).is_empty(), "{what}");
                 }
-                // the books can be read for as long as its process lives
+                // the inventory can be read for as long as its process lives
                 vm.status().await;
                 vm.exits(1).await;
                 injected += 1;
@@ -111,7 +111,7 @@ async fn an_answer_byte_by_byte_is_waited_for_and_then_is_an_answer() {
     let begun = Instant::now();
     let error = vm.change(Change::Pause).await.unwrap_err();
     assert_eq!((error.kind, begun.elapsed().as_secs()), (ErrorKind::TimedOut, 30));
-    // others are answered meanwhile, from the books
+    // others are answered meanwhile, from the inventory
     assert_eq!(vm.status().await.run_state, RunState::Running);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(vm.status().await.run_state, RunState::Paused);
@@ -146,7 +146,7 @@ async fn an_event_of_ten_megabytes_is_counted_and_not_kept() {
     assert_eq!(names[..2], ["VMRUN_EVENTS_LOST", "SMALL"], "{names:?}");
 }
 
-/// Events that did not get through are made up for: the books have some things from them only.
+/// Lost events are made up for by queries: the inventory has some facts from events only.
 #[tokio::test(start_paused = true)]
 async fn what_lost_events_would_have_told_is_asked_for() {
     let vm = FakeVm::start().await;
@@ -160,7 +160,7 @@ async fn what_lost_events_would_have_told_is_asked_for() {
     assert_eq!(removing.await.unwrap(), Ok(Done::Removed));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     compare(&vm.status().await, &vm.qemu.model());
-    // it stopped, and nobody heard it
+    // it stopped, and the event was lost
     vm.qemu.model().running = false;
     vm.qemu.event("STOP", json!({ "padding": "x".repeat(100_000) }));
     while vm.status().await.run_state == RunState::Running {
@@ -170,7 +170,7 @@ async fn what_lost_events_would_have_told_is_asked_for() {
     compare(&vm.status().await, &vm.qemu.model());
 }
 
-/// A hundred thousand events, and what was asked for is done all the same; those that listen are told what they lost.
+/// A hundred thousand events, and the changes are made all the same; subscribers get the number of lost events.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_events_drowns_nobody() {
     const EVENTS: u64 = 100_000;

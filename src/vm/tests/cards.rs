@@ -185,7 +185,7 @@ async fn the_cable_is_in_the_inventory_when_qemu_has_pulled_it() {
     vm.change(link(None, false)).await.unwrap();
     assert_eq!(up().await, [false]);
     assert!(vm.qemu.model().devices["nic0"].link_down);
-    // once more changes nothing, and tells nobody
+    // once more changes nothing, and sends no event
     vm.change(link(None, false)).await.unwrap();
     vm.qemu.fault("set_link", Fault::Refuse("no"));
     vm.change(link(None, true)).await.unwrap_err();

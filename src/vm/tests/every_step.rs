@@ -1,4 +1,4 @@
-//! Every command of every change is refused once, stands still once, and is QEMU's last once: the books go on to equal what
+//! Every command of every change is refused once, stands still once, and is QEMU's last once: the inventory still equals what
 //! QEMU holds, and what the change had made is gone.
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use super::sequences::compare;
 
 type Answer = Result<Done, ChangeError>;
 
-/// Longer than whoever asks is kept waiting.
+/// Longer than the deadline of a client.
 const STANDSTILL: Duration = Duration::from_secs(120);
 /// What a change makes goes by one of these names.
 const MADE: [&str; 4] = ["new.img", "new-scsi.img", "new-usb.img", "new-nvme.img"];
@@ -169,7 +169,7 @@ async fn a_refusal_at_any_step() {
             let what = format!("{change:?} at step {step} of {:?}: {answer:?}", &vm.qemu.seen()[before..]);
             println!("{what}");
             injected += 1;
-            // a QEMU that does not clear away what nobody uses keeps it: a device is gone, and that is what is told
+            // a QEMU that does not delete an unused back-end keeps it: the device is gone, and that is reported
             let refused = vm.qemu.seen().get(before + step).cloned().unwrap_or_default();
             if ["blockdev-del", "netdev_del", "job-dismiss"].contains(&refused.as_str()) {
                 assert!(answer.is_ok() || !matches!(change, Change::Remove { .. }), "{what}");

@@ -114,7 +114,7 @@ impl Model {
         Ok(json!({}))
     }
 
-    /// QEMU would also take away the back-end of a card that is there; nobody of ours should ask for that.
+    /// QEMU would also delete the back-end of an existing card; vmrun must not request that.
     pub(super) fn delete_netdev(&mut self, id: &str) -> Answer {
         if self.devices.values().any(|device| device.netdev.as_deref() == Some(id)) {
             return Err(format!("netdev '{id}' is in use"));

@@ -16,7 +16,7 @@ pub(super) const STREAM: &[u8] = b"the machine, as QEMU writes it";
 pub(super) struct Keeping {
     /// By tag.
     pub(super) snapshots: BTreeMap<String, Kept>,
-    /// Jobs that nobody has dismissed, with their error.
+    /// Jobs that were not dismissed, with their error.
     pub(super) jobs: BTreeMap<String, Option<String>>,
     /// Descriptors that came and are still open, by name.
     pub(super) descriptors: BTreeMap<String, File>,

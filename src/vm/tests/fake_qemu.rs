@@ -81,7 +81,7 @@ pub(super) struct Model {
     pub(super) images: BTreeMap<String, Value>,
     /// The files of the host that it has open, by their nodes.
     pub(super) open: BTreeMap<String, File>,
-    /// What it opens instead of the file that it is told.
+    /// What it opens instead of the given file.
     pub(super) swapped: Option<std::path::PathBuf>,
     pub(super) devices: BTreeMap<String, Plugged>,
     /// Network back-ends by id, with their type.

@@ -1,4 +1,4 @@
-//! An owner with a fake QEMU: the monitor is a model, the process a shell that ends when it is told to.
+//! An owner with a fake QEMU: the monitor is a model, the process a shell that ends on command.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,7 +45,7 @@ use crate::vm::{Change, ChangeError, Done, Handle, Outcome, Phase, RunState, Sta
 
 use super::fake_qemu::FakeQemu;
 
-/// A process that stands for QEMU: it ends with the code that it is told, or by SIGKILL.
+/// A process in place of QEMU: it ends with a given code, or by SIGKILL.
 pub(super) struct FakeProcess {
     tell: std::io::PipeWriter,
 }

@@ -52,7 +52,7 @@ async fn every_change_is_answered_when_qemu_dies_in_it() {
                     assert_eq!(error.kind, ErrorKind::NotRunning, "{what}: {error}");
                 }
                 assert!(!vm.file("a.img").exists() && !vm.file("b.img").exists(), "{what}");
-                // a file that was there before is nobody's to delete
+                // an existing file must not be deleted
                 assert!(vm.file("old.img").exists(), "{what}");
                 let handle = vm.handle.clone();
                 vm.exits(1).await;
@@ -82,7 +82,7 @@ async fn those_who_wait_are_answered_when_the_process_ends() {
     vm.ended().await;
 }
 
-/// SIGSTOP of QEMU: "QEMU does not answer"; what was sent is carried out after SIGCONT, and the books follow.
+/// SIGSTOP of QEMU: "QEMU does not answer"; what was sent is carried out after SIGCONT, and the inventory follows.
 #[tokio::test(start_paused = true)]
 async fn a_qemu_that_stands_still_loses_nothing() {
     let vm = FakeVm::start().await;

@@ -1,4 +1,4 @@
-//! Images that are opened while the VM runs: in turn, and only if QEMU has opened what it was told.
+//! Images that are opened while the VM runs: in turn, and only if QEMU has opened the given files.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn eject() -> Change {
     Change::EjectMedia { id: CD.to_owned(), force: true }
 }
 
-/// The nodes that QEMU has, and the one that the books say is in the drive.
+/// The nodes that QEMU has, and the one that is in the drive by the inventory.
 async fn nodes(vm: &FakeVm) -> (BTreeSet<String>, Option<String>) {
     let status = vm.status().await;
     let entry = status.devices.iter().find(|entry| entry.id.as_str() == CD).unwrap();

@@ -134,7 +134,7 @@ async fn an_id_is_taken_while_its_device_is_only_on_its_way() {
     }
     let error = vm.change(device("edu", "a")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::AlreadyThere { id: "a".to_owned() });
-    // status is answered from the books while QEMU stands still
+    // status is answered from the inventory while QEMU hangs
     assert_eq!(vm.inventory().await.0, ["a Adding"]);
     vm.qemu.freeze(false);
     first.await.unwrap().unwrap();
@@ -151,7 +151,7 @@ async fn one_image_is_one_disk() {
     assert_eq!(vm.inventory().await, (vec!["one Present".to_owned()], 1));
 }
 
-/// Both see that it is not there yet; whoever loses must not delete the file that the other uses.
+/// Both see that it is not there yet; the loser must not delete the file that the other uses.
 #[tokio::test(start_paused = true)]
 async fn two_disks_that_want_to_make_the_same_file() {
     for _ in 0..20 {
@@ -190,7 +190,7 @@ async fn nothing_is_plugged_into_a_controller_that_is_leaving() {
 #[tokio::test(start_paused = true)]
 async fn a_status_comes_after_what_was_asked_for_before_it() {
     let vm = FakeVm::start().await;
-    // told now, and true until something happens
+    // cached now, and valid until the next change
     assert!(vm.inventory().await.0.is_empty());
     let change = vm.change(keyboard(Some("keys")));
     tokio::pin!(change);
@@ -264,7 +264,7 @@ async fn what_the_guest_does_not_take_is_told() {
     assert_eq!(taken(vm.change(disk(vm.file("b.img"), DiskBus::Virtio, Some("b"))).await), Some(true));
     assert!(before.elapsed() < Duration::from_secs(1));
 
-    // where hot-plug is a matter of course nobody waits for it, and it is told later
+    // where hot-plug always works no client waits for the result, and it is reported later
     let vm = FakeVm::start().await;
     vm.qemu.model().takes_nothing = true;
     let before = tokio::time::Instant::now();
@@ -313,7 +313,7 @@ async fn a_device_that_nobody_takes_is_looked_at_for_a_minute_and_then_after_eve
     tokio::time::sleep(hours).await;
     assert!((5..30).contains(&(looks(&vm) - before)), "{}", looks(&vm) - before);
 
-    // a client who asks causes one look, and the next one sees what came of it: a driver may have been loaded by hand
+    // a status query causes one poll, and the next status has its result: a driver may have been loaded by hand
     let taken = async || {
         let status = vm.status().await;
         status.devices.iter().find(|entry| entry.id.as_str() == "keys").and_then(|entry| entry.taken)

@@ -257,7 +257,7 @@ async fn commands_of_many_clients_leave_room_for_vmruns_own() {
     assert_eq!(ended.ending, Ending::Quit);
     assert_eq!(shutdown.await.unwrap().unwrap(), ended);
     for client in clients {
-        // answered, or told that there is nobody any more
+        // answered, or refused since the VM has ended
         drop(client.await.unwrap());
     }
 }

@@ -20,7 +20,7 @@ use super::fake_vm::{FakeVm, disk, forward, keyboard, qcow2, save, snapshot_save
 use super::sequences::compare;
 
 const NAME: &str = "vm.saved";
-/// What QEMU is told when the file is whole.
+/// The commands to QEMU when the file is complete.
 const LAST: &str = "quit";
 
 async fn vm() -> FakeVm {

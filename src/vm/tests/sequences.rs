@@ -1,4 +1,4 @@
-//! Random changes with random failures: the books always equal what QEMU holds.
+//! Random changes with random failures: the inventory always equals what QEMU has.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,7 +29,7 @@ enum Move {
     Throttle(u8),
     /// The next command of this name fails.
     Fail(u8),
-    /// Let things settle for so many milliseconds.
+    /// Wait for so many milliseconds.
     Completion(u16),
 }
 
@@ -114,7 +114,7 @@ async fn play(vm: &FakeVm, moves: Vec<Move>) {
         waiting.push(vm.begin(change));
     }
     for answer in waiting {
-        // every request is answered, and none is told that a VM that runs has ended
+        // every request is answered, and none with the error that a running VM has ended
         if let Err(error) = answer.await.unwrap() {
             assert_ne!(error.kind, ErrorKind::NotRunning, "{error}");
         }
@@ -177,7 +177,7 @@ proptest! {
             let vm = FakeVm::start().await;
             let planned = moves.iter().any(|one| matches!(one, Move::Fail(_)));
             play(&vm, moves).await;
-            // commands that nobody waits for any more, such as the closing of an image
+            // abandoned commands, such as the closing of an image
             tokio::time::sleep(Duration::from_secs(60)).await;
             compare(&vm.status().await, &vm.qemu.model());
             let model = vm.qemu.model();

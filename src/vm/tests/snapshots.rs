@@ -67,7 +67,7 @@ async fn a_snapshot_that_is_loaded_half_leaves_the_guest_stopped() {
     }
 }
 
-/// What would come in between is refused by the books alone: QEMU is not asked.
+/// What would come in between is refused from the inventory alone: QEMU is not asked.
 #[tokio::test(start_paused = true)]
 async fn nothing_comes_in_between_of_a_snapshot() {
     let vm = vm().await;
@@ -124,7 +124,7 @@ async fn what_outlives_its_replacement_is_not_seen_and_goes_with_it() {
     }
 }
 
-/// The new one breaks off: the old one is told of, and is there.
+/// The new one fails: the error names the old one, and it still exists.
 #[tokio::test(start_paused = true)]
 async fn a_replacement_that_breaks_off_leaves_the_old_one() {
     let vm = vm().await;

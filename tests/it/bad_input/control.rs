@@ -60,7 +60,7 @@ fn another_users_vm() {
     let mut theirs = bad.as_nobody();
     theirs.env("VMRUN_RUNTIME_DIR", bad.sandbox.file("run"));
     bad.refused_as(&mut theirs, &["ctl", "--vm", "vm", "status"], 1, &["run", "Permission denied"]);
-    // the other way round: root may not fall for a folder that somebody else prepared
+    // the other way round: root must refuse a folder that another user prepared
     let mut ours = bad.sandbox.vmrun();
     ours.env("VMRUN_RUNTIME_DIR", bad.sandbox.file("nobody"));
     let words = [&format!("nobody belongs to another user (uid {NOBODY})"), "hint: "];

@@ -63,7 +63,7 @@ fn host_ports_that_cannot_be_had() {
     let flag = format!("{taken}:80");
     let words = ["--publish: ", &format!("127.0.0.1:{taken}/tcp is in use"), "hint: use host port 0"];
     bad.start(&["--publish", &flag], 1, &words);
-    // TEST-NET-3 of RFC 5737: nobody's
+    // TEST-NET-3 of RFC 5737: assigned to no host
     bad.start(
         &["--publish", "203.0.113.7:0:80"],
         1,

@@ -107,7 +107,7 @@ fn other_files_that_a_start_needs() {
         (["--qemu", "/bin/true"], &["QEMU did not start", "without any output"]),
         (["--qemu", "/bin/false"], &["QEMU did not start", "without any output"]),
         (["--qemu", "/bin/cat"], &["QEMU did not start", "cat: "]),
-        // what it prints is told, too
+        // its output is shown, too
         (["--qemu", "/bin/echo"], &["QEMU did not start: -nodefaults"]),
     ] {
         bad.start(&flags, 1, words);

@@ -13,7 +13,7 @@ const CHANGE: &[u8] =
     b"{\"method\":\"io.vmrun.Machine.AddUsb\",\"parameters\":{\"selector\":\"usb-mouse\",\"id\":\"soak-usb0\"}}\0";
 const QMP: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-block\",\"id\":[1,{}]}\n";
 
-/// Attacks once; whoever hangs up on it is right. Tells which attack it was.
+/// Attacks once; the service may hang up. Returns which attack it was.
 pub(super) fn any(chance: &mut Chance, folder: &Path) -> String {
     let socket = if chance.below(3) == 0 { "qmp-shared" } else { "control" };
     let Ok(mut stream) = UnixStream::connect(folder.join(socket)) else {

@@ -22,9 +22,9 @@ pub(crate) const SECTORS_PER_REPORT: u16 = 64;
 pub(crate) mod says {
     /// The power button was seen.
     pub(crate) const BUTTON: &str = "guest: button";
-    /// The last words before the power goes off.
+    /// Its last output before the power goes off.
     pub(crate) const OFF: &str = "guest: off";
-    /// The last words before the panic device is told.
+    /// Its last output before the panic device is used.
     pub(crate) const PANIC: &str = "guest: panic";
     /// The BIOS could not write to the disk, or there is none.
     pub(crate) const ERROR: &str = "guest: error";
@@ -55,8 +55,8 @@ pub(crate) enum Guest {
     /// Resets the machine so many times, then is like [`Guest::ReactsToButton`]; greets at every start.
     /// A new QEMU starts the count anew.
     Resets { times: u8 },
-    /// Prints `line 00000001`, `line 00000002`, … as fast as the console takes them, and counts the lines in
-    /// [`COUNTER`]. Sees the button between lines, so not while nobody reads the console.
+    /// Prints `line 00000001`, `line 00000002`, … as fast as the console takes them, and counts the lines in [`COUNTER`]. Checks
+    /// the button between lines, so not while the console is not read.
     FloodsConsole,
     /// Sends back every byte that comes in, `a`–`z` as capitals and the rest as it is; switches itself off at the
     /// button.
@@ -186,7 +186,7 @@ fn start(asm: &mut Asm, guest: Guest) {
     // QEMU notes a press only if the button is enabled (hw/acpi/core.c, acpi_pm1_evt_power_down). The interrupt that
     // comes with it stays masked at the controller.
     asm.out16(PM1_ENABLE, POWER_BUTTON);
-    // SeaBIOS shows its last words on the serial port from its timer interrupt, in the middle of ours: this one only counts
+    // SeaBIOS prints its last messages to the serial port from its timer interrupt, in the middle of ours: this one only counts
     asm.mov_si_label("timer").bytes(MOV_TIMER_VECTOR_SI).mov_mem16(TIMER_VECTOR + 2, 0).sti();
     say(asm, guest.greeting());
 }
@@ -268,8 +268,8 @@ fn flood_console(asm: &mut Asm) -> &mut Asm {
 }
 
 fn echo_console(asm: &mut Asm) -> &mut Asm {
-    // A byte that comes in should end `hlt` at once: the UART may interrupt (its modem register has the switch to the
-    // interrupt line), and the BIOS's handler for interrupts that nobody wanted acknowledges it.
+    // An incoming byte must end `hlt` at once: the UART may interrupt (its modem register connects the interrupt line), and the
+    // BIOS's handler for unexpected interrupts acknowledges it.
     asm.out8(UART_INTERRUPTS, UART_BYTE_CAME).out8(UART_MODEM, 0x0b);
     asm.in8(PIC_MASK).and_al(!SERIAL_INTERRUPT).out8_al(PIC_MASK);
 
@@ -359,7 +359,7 @@ fn subroutines(asm: &mut Asm) {
     asm.label("print").lodsb().cmp_al(0).jz("printed").call("put").jmp("print");
     asm.label("printed").ret();
 
-    // Sends the byte in al, once there is room: QEMU has none while nobody reads the other end.
+    // Sends the byte in al, once there is room: QEMU has none while the other end is not read.
     asm.label("put").push_ax().jmp("room?");
     asm.label("no room").pause();
     asm.label("room?").in8(UART_STATUS).test_al(UART_CAN_SEND).jz("no room");

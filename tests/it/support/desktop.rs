@@ -1,4 +1,4 @@
-//! A desktop that nobody sees: an X server without a screen, and hands and eyes for what is on it.
+//! An invisible desktop: an X server without a screen, with clients that look at it and click.
 
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -18,7 +18,7 @@ pub(crate) struct Linux {
     // dropped in this order: the supervisor takes QEMU with it before the folder goes
     vm: Foreground,
     pub(crate) sandbox: Sandbox,
-    /// Lines of the console that nobody has asked for yet.
+    /// Lines of the console that no test has read yet.
     unread: RefCell<Vec<String>>,
     port: u16,
 }

@@ -31,7 +31,7 @@ pub(crate) fn kill_supervisor(sandbox: &Sandbox) -> i32 {
 pub(crate) fn kill(pid: i32) {
     send(pid, Signal::SIGKILL);
     eventually("the killed process is gone", || {
-        // nobody may be there to reap it
+        // there may be no process that reaps it
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // the first thread can be dead while another still has the sockets and the lock
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);

@@ -1,4 +1,4 @@
-//! What runs on this machine on behalf of a test, and waiting for what nobody tells.
+//! Processes that run for a test, and waits for what has no event.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

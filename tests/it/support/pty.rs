@@ -36,7 +36,7 @@ impl OnTerminal {
     pub(crate) fn start_with_size(command: &Command, rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
-        // settings that nobody has by default, so that restoring a default would be noticed
+        // unusual settings, so that restoring defaults would be noticed
         let mut settings = tcgetattr(&pty.slave).unwrap();
         settings.local_flags.remove(LocalFlags::ECHOK);
         settings.output_flags.insert(OutputFlags::OLCUC);
@@ -111,7 +111,7 @@ impl OnTerminal {
     pub(crate) fn end_with_output(mut self) -> (ExitStatus, String) {
         let status = wait_with_patience(&mut self.child);
         assert_eq!(settings_of(&self.slave), self.before, "the terminal's settings");
-        // what has been written is in the terminal already, and nobody else writes to it: this mark comes behind it
+        // what was written is in the terminal already, and no other process writes to it: this mark comes after it
         File::from(self.slave.try_clone().unwrap()).write_all(END.as_bytes()).unwrap();
         while !self.seen.ends_with(END) {
             let bytes = self.output.recv_timeout(PATIENCE).expect("the terminal's last bytes");

@@ -174,7 +174,7 @@ impl Sandbox {
     /// Checks that no process and no run directory is left.
     #[track_caller]
     pub(crate) fn is_clean(&self) {
-        // whoever waited for the end was told before the supervisor's very last step
+        // a client that waits for the end gets it before the supervisor's very last step
         super::processes::eventually("no process is left", || super::processes::of(self.path()).is_empty());
         let left: Vec<_> = std::fs::read_dir(self.runtime()).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "run directories are left: {left:#?}");

@@ -18,7 +18,7 @@ impl Raw {
         Self::try_connect(socket).unwrap()
     }
 
-    /// None once nobody listens there any more.
+    /// `None` once there is no listener any more.
     pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
         let stream = UnixStream::connect(socket).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
