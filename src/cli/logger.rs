@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::{Value, json};
 
-use crate::host::{HINTED, PROGRESS};
+use crate::host::{HINTED, PROGRESS, log_context};
 use crate::vm::console::ANSWER;
 
 use super::output::{Line, tell};
@@ -18,7 +18,7 @@ pub(super) enum LogFormat {
     /// `vmrun: message`
     #[default]
     Text,
-    /// `{"time": …, "level": …, "message": …}`
+    /// `{"time": …, "level": …, "message": …, "connection": …, "request": …}`, the last two in what is done for a client
     Json,
 }
 
@@ -83,6 +83,10 @@ fn text(record: &Record<'_>) -> String {
         Level::Warn => "vmrun: warning: ",
         Level::Info | Level::Debug | Level::Trace => "vmrun: ",
     };
+    let prefix = match log_context::current() {
+        Some(context) => format!("{prefix}[{context}] "),
+        None => prefix.to_owned(),
+    };
     match split(record.target(), &record.args().to_string()) {
         (message, Some(hint)) => {
             format!("{prefix}{}\nhint: {}", visible::message(message), visible::message(hint))
@@ -101,10 +105,16 @@ fn object(record: &Record<'_>) -> Value {
     let time = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
     let level = record.level().as_str().to_lowercase();
     let message = record.args().to_string();
-    match split(record.target(), &message) {
-        (message, Some(hint)) => json!({ "time": time, "level": level, "message": message, "hint": hint }),
-        (message, None) => json!({ "time": time, "level": level, "message": message }),
+    let (message, hint) = split(record.target(), &message);
+    let mut told = json!({ "time": time, "level": level, "message": message });
+    if let Some(context) = log_context::current() {
+        told["connection"] = context.connection.into();
+        told["request"] = context.request.into();
     }
+    if let Some(hint) = hint {
+        told["hint"] = hint.into();
+    }
+    told
 }
 
 #[cfg(test)]
@@ -123,6 +133,15 @@ mod tests {
             &builder.level(Level::Warn).target(HINTED).args(format_args!("slow\nhint: faster")).build(),
         );
         assert_eq!((&told["message"], &told["hint"]), (&json!("slow"), &json!("faster")));
+        let context = log_context::LogContext { connection: 3, request: Some(2) };
+        log_context::within(Some(context), || {
+            assert_eq!(
+                record(format_args!("slow\nhint: faster")),
+                "vmrun: warning: [3.2] slow\nhint: faster"
+            );
+            let told = object(&Record::builder().args(format_args!("slow")).build());
+            assert_eq!((&told["connection"], &told["request"]), (&json!(3), &json!(2)));
+        });
         let told = object(&builder.args(format_args!("slow")).build());
         assert_eq!((&told["message"], told.get("hint")), (&json!("slow"), None));
     }

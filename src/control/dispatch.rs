@@ -66,6 +66,15 @@ impl RawCall {
         }
     }
 
+    /// For the log: no words of the client, which may be long.
+    pub(super) fn name(&self) -> &str {
+        match self.target() {
+            Target::Machine(entry) => entry.name,
+            Target::Service(_) => SERVICE_INTERFACE,
+            Target::Nothing(_) => "a method that is not served",
+        }
+    }
+
     /// What the call uses its connection for.
     pub(super) fn needs(&self) -> Use {
         match self.target() {

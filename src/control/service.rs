@@ -3,17 +3,19 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use log::Level;
 use nix::libc;
-use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
+use nix::sys::socket::{Backlog, UnixCredentials, getsockopt, listen, sockopt};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::host::log_context::{self, LogContext};
 use crate::host::sys;
 use crate::vm::{ChangeError, ErrorKind, Handle};
 
@@ -37,6 +39,9 @@ const ONE_WAY: Duration = Duration::from_secs(2);
 /// How long clients may take to read their last replies after the VM's end.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
+/// The number of the next connection, for the log.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
 /// Serves clients until the VM has ended; then all clients that have sent calls, or are about to, get their replies, and are
 /// disconnected.
 pub(super) async fn serve(listener: UnixListener, vm: Handle, permits: Permits) {
@@ -59,13 +64,17 @@ pub(super) async fn serve_each<F: Future<Output = ()> + Send + 'static>(
     let mut next = Box::pin(permitted(&listener, &permits, &waits));
     let begin = |connections: &mut JoinSet<()>, (stream, permit): (UnixStream, Permit)| {
         let permit = Arc::new(permit);
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let client = peer(&stream).map_or(0, |peer| peer.pid());
         let conversation = converse(stream, vm.clone(), Arc::clone(&permit));
-        connections.spawn(async move {
+        let served = async move {
+            log::debug!("a client has connected: process {client}");
             tokio::select! { biased;
                 () = permit.revoked() => log::debug!("a client made room for another"),
                 () = conversation => {}
             }
-        });
+        };
+        connections.spawn(log_context::scope(Some(LogContext { connection, request: None }), served));
     };
     loop {
         tokio::select! { biased;
@@ -133,8 +142,11 @@ async fn accept(listener: &UnixListener, permits: &Permits) -> UnixStream {
 /// Own user or root. The run directory keeps other users out already; this check also holds if its mode is changed.
 fn is_trusted(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid().as_raw();
-    getsockopt(&stream.as_fd(), sockopt::PeerCredentials)
-        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+    peer(stream).is_some_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+fn peer(stream: &UnixStream) -> Option<UnixCredentials> {
+    getsockopt(&stream.as_fd(), sockopt::PeerCredentials).ok()
 }
 
 /// Executes the calls of one connection until it or the VM ends.
@@ -143,15 +155,19 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
     let mut calls = FrameReader::new(calls);
     let mut connection = ConnectionState::default();
     let mut garbage = 0;
+    let mut requests = 0;
     let mut last = LastCalls::default();
     loop {
         permit.idle();
         let call = last.next(calls.next::<RawCall>(), replies.socket(), &handle).await;
+        requests += 1;
+        let context = log_context::request(requests);
         let (oneway, answer) = match call {
             Ok(call) => {
                 garbage = 0;
                 let needed = call.needs();
                 let answer = permitted_answer(&call, needed, &handle, &mut connection, &permit);
+                let answer = log_context::scope(context, answer);
                 if call.oneway && needed != Use::Wait {
                     // its client may have gone, and the call is executed all the same, usually at once
                     let _ = tokio::time::timeout(ONE_WAY, answer).await;
@@ -161,7 +177,7 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                     answer = answer => answer,
                     // a change that was sent to the owner continues; waits are dropped. More oneway calls may be in the buffer
                     () = replies.hung_up() => {
-                        log::debug!("a client left without its answer");
+                        log_context::within(context, || log::debug!("the client left without its answer"));
                         continue;
                     }
                 };
@@ -191,7 +207,9 @@ async fn converse(stream: UnixStream, handle: Handle, permit: Arc<Permit>) {
                 }
             }
             // it keeps its permit while it lasts: a quiet subscriber is not an idle client
-            Answer::Stream(stream) => send_all(&mut replies, stream, &handle).await,
+            Answer::Stream(stream) => {
+                log_context::scope(context, send_all(&mut replies, stream, &handle)).await
+            }
         };
         if let Err(error) = sent {
             log::debug!("a client did not take its answer: {error}");
@@ -212,13 +230,30 @@ async fn permitted_answer(
     connection: &mut ConnectionState,
     permit: &Permit,
 ) -> Answer {
-    match permit.busy(needed) {
+    let level = if needed == Use::Change { Level::Info } else { Level::Debug };
+    log::log!(level, "request: {}", call.name());
+    let began = Instant::now();
+    let answer = match permit.busy(needed) {
         Ok(()) => dispatch(call, handle, connection).await,
         Err(TooMany { message, hint }) => {
             let kind = ErrorKind::NotNow { state: "crowded".to_owned() };
             Answer::One(Err(ChangeError::new(kind, message).hint(hint).into()))
         }
+    };
+    let after = began.elapsed().as_millis();
+    match &answer {
+        Answer::One(Ok(_)) => log::debug!("answered after {after} ms"),
+        Answer::One(Err(error)) => {
+            log::log!(
+                level,
+                "{} after {after} ms: {}",
+                error.name(),
+                error.text("message").unwrap_or_default()
+            );
+        }
+        Answer::Stream(_) => log::debug!("answered by a stream"),
     }
+    answer
 }
 
 /// Sends a stream, and stops when the client has gone.

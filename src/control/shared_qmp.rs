@@ -12,6 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::host::log_context;
 use crate::qemu::Command;
 use crate::qmp::CommandError;
 use crate::vm::{BusEvent, Handle, Record, Subscriber};
@@ -196,12 +197,15 @@ async fn converse(stream: UnixStream, vm: Handle, permit: Arc<Permit>) {
     permit.idle();
     // QEMU sends no events before negotiation, and neither does vmrun
     let mut events: Option<Subscriber> = None;
+    let mut requests = 0;
     loop {
         let step = tokio::select! { biased;
             event = next_event(&mut events) => client.pass_on(event).await,
             input = reader.next() => match input {
                 Some(input) => {
-                    let answer = client.answer(input, &mut events, &permit).await;
+                    requests += 1;
+                    let answer = client.answer(input, &mut events, &permit);
+                    let answer = log_context::scope(log_context::request(requests), answer).await;
                     permit.idle();
                     match answer {
                         Some(answer) => client.send(&answer).await,
@@ -326,10 +330,16 @@ async fn carry_out(
         }
         (_, true) => {}
     }
+    log::debug!("request: {}", shortened(&command.execute));
     vm.client_qmp(command).await.map_err(|error| match error {
         CommandError::Refused { class, desc, .. } => (class, desc),
         other => generic(&other.to_string()),
     })
+}
+
+/// A client's own word is not longer than this in the log.
+fn shortened(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 fn event(record: &Record) -> Value {

@@ -31,6 +31,11 @@ pub fn current() -> Option<LogContext> {
     CURRENT.try_with(|context| *context).ok().flatten()
 }
 
+/// The present connection's request of this number.
+pub fn request(number: u64) -> Option<LogContext> {
+    current().map(|context| LogContext { request: Some(number), ..context })
+}
+
 /// Runs a future for this context.
 pub fn scope<F: Future>(context: Option<LogContext>, future: F) -> impl Future<Output = F::Output> {
     CURRENT.scope(context, future)
@@ -59,7 +64,9 @@ mod tests {
             scope(Some(request), async {
                 assert_eq!(current(), Some(request));
                 let (tell, told) = tokio::sync::oneshot::channel();
-                spawn(async { drop(tell.send(current())) });
+                spawn(async {
+                    let _ = tell.send(current());
+                });
                 assert_eq!(told.await.unwrap(), Some(request));
             })
             .await;

@@ -21,6 +21,7 @@ pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
 pub mod kernel_log;
+pub mod log_context;
 pub mod made;
 pub mod oom;
 pub mod open_files;

@@ -55,11 +55,6 @@ pub fn understood(text: &str) -> Result<(), UnknownCommand> {
     }
 }
 
-/// The argument of `hostfwd_add`, e.g. `tcp:127.0.0.1:2222-:22`.
-pub fn hostfwd_rule(forward: &Forward) -> String {
-    format!("{}-:{}", hostfwd_listener(forward), forward.guest)
-}
-
 /// The argument of `hostfwd_remove`, e.g. `tcp:127.0.0.1:2222`. Must have the real host port, not 0.
 pub fn hostfwd_listener(forward: &Forward) -> String {
     let protocol = match forward.protocol {
@@ -287,7 +282,6 @@ fd.net: index=0,type=tap,fd=87\r
     #[test]
     fn writes_rules() {
         let forward = Forward { address: Ipv4Addr::LOCALHOST, host: 0, guest: 22, protocol: Protocol::Tcp };
-        assert_eq!(hostfwd_rule(&forward), "tcp:127.0.0.1:0-:22");
         assert_eq!(hostfwd_listener(&forward), "tcp:127.0.0.1:0");
     }
 

@@ -104,6 +104,8 @@ impl PendingCommands {
                 state.queue(bytes, descriptor.map(|descriptor| (descriptor, ids.start)));
                 state.next_id = ids.end;
                 for ((id, (name, _)), reply) in ids.zip(commands).zip(senders) {
+                    // the transcript has the command, and not whom it is for
+                    log::trace!("QMP command {id}: {name}");
                     state.waiters.insert(id, Waiter { command: (*name).to_owned(), reply });
                 }
                 drop(state);

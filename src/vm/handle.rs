@@ -7,6 +7,7 @@ use qapi::qmp::QmpCommand;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::host::log_context::{self, LogContext};
 use crate::qemu::Command;
 use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::qmp::{CommandError, decoded};
@@ -26,6 +27,12 @@ pub(super) const INBOX_LENGTH: usize = 256;
 const RAW_AT_ONCE: usize = 2;
 /// The longest time from QEMU's end until its outcome is known: its last events are read, its helpers end.
 const END_IS_NEAR: Duration = Duration::from_secs(5);
+
+/// A request in the owner's inbox, with the client's request that it belongs to.
+pub(super) struct Queued {
+    pub(super) request: OwnerRequest,
+    pub(super) context: Option<LogContext>,
+}
 
 /// A request to the owner, with its reply channel.
 pub(super) enum OwnerRequest {
@@ -69,7 +76,7 @@ pub struct ShutdownOptions {
 /// [`super::ErrorKind::NotRunning`].
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) inbox: mpsc::Sender<OwnerRequest>,
+    pub(super) inbox: mpsc::Sender<Queued>,
     pub(super) raw_turns: RawTurns,
     pub(super) watched: watch::Receiver<WatchedState>,
     pub(super) cached_status: CachedStatus,
@@ -90,7 +97,7 @@ impl Handle {
             return Ok(status);
         }
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(OwnerRequest::Status(reply)).await.map_err(|_| ChangeError::not_running())?;
+        self.send(OwnerRequest::Status(reply)).await.ok_or_else(ChangeError::not_running)?;
         answer.await.map_err(|_| ChangeError::not_running())
     }
 
@@ -107,10 +114,7 @@ impl Handle {
             _ => None,
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox
-            .send(OwnerRequest::Change(change, turn, reply))
-            .await
-            .map_err(|_| ChangeError::not_running())?;
+        self.send(OwnerRequest::Change(change, turn, reply)).await.ok_or_else(ChangeError::not_running)?;
         answer.await.map_err(|_| ChangeError::not_running())?
     }
 
@@ -136,19 +140,21 @@ impl Handle {
         decoded(C::NAME, answer)
     }
 
+    /// None: the owner has ended.
+    async fn send(&self, request: OwnerRequest) -> Option<()> {
+        self.inbox.send(Queued { request, context: log_context::current() }).await.ok()
+    }
+
     async fn raw(&self, command: Command, turn: Option<RawTurn>) -> Result<Value, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.inbox
-            .send(OwnerRequest::Raw(command, turn, reply))
-            .await
-            .map_err(|_| CommandError::Disconnected)?;
+        self.send(OwnerRequest::Raw(command, turn, reply)).await.ok_or(CommandError::Disconnected)?;
         answer.await.unwrap_or(Err(CommandError::Disconnected))
     }
 
     /// Runs the shutdown ladder; returns when QEMU has ended.
     pub async fn shutdown(&self, options: ShutdownOptions) -> Result<Outcome, ChangeError> {
         // a VM that has just ended has an outcome to report
-        let _ = self.inbox.send(OwnerRequest::Shutdown(options)).await;
+        self.send(OwnerRequest::Shutdown(options)).await;
         self.ended().await.ok_or_else(ChangeError::not_running)
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::host::dirs::StateDir;
+use crate::host::log_context;
 use crate::host::oom::OomKills;
 use crate::qemu::plan::Step;
 use crate::qemu::{Command, Machine};
@@ -25,7 +26,7 @@ use super::bus::{Bus, WatchedState};
 use super::changes;
 use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
-use super::handle::{OwnerRequest, RawTurn};
+use super::handle::{OwnerRequest, Queued, RawTurn};
 use super::ladder::Ladder;
 use super::parts::{Devices, Qemu};
 use super::signals::{Requests, Signals};
@@ -97,7 +98,7 @@ pub(super) struct Owner {
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
-    pub(super) inbox: mpsc::Receiver<OwnerRequest>,
+    pub(super) inbox: mpsc::Receiver<Queued>,
     pub(super) signals: Signals,
     pub(super) signalled: Requests,
     pub(super) ladder: Option<Ladder>,
@@ -123,7 +124,7 @@ pub(super) struct OwnerParts {
     pub(super) bus: Bus,
     pub(super) watched: watch::Sender<WatchedState>,
     pub(super) cached_status: CachedStatus,
-    pub(super) inbox: mpsc::Receiver<OwnerRequest>,
+    pub(super) inbox: mpsc::Receiver<Queued>,
     pub(super) signals: Signals,
 }
 
@@ -196,7 +197,7 @@ impl Owner {
                     None => self.on_silence(),
                 },
                 Some(complete) = self.work.next() => complete(&mut self),
-                Some(request) = self.inbox.recv() => match request {
+                Some(Queued { request, context }) = self.inbox.recv() => match request {
                     // a query changes nothing
                     OwnerRequest::Status(reply) if !self.is_wrapped() => {
                         let status = Arc::new(self.status());
@@ -207,7 +208,7 @@ impl Owner {
                         let _ = reply.send(status);
                         continue;
                     }
-                    request => self.on_request(request),
+                    request => log_context::within(context, || self.on_request(request)),
                 },
                 signal = self.signals.next() => self.on_signal(signal),
                 () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.advance(),
@@ -368,9 +369,11 @@ impl Owner {
         future: impl Future<Output = T> + Send + 'static,
         then: impl FnOnce(&mut Self, T) + Send + 'static,
     ) {
+        let context = log_context::current();
         self.work.push(Box::pin(async move {
-            let result = future.await;
-            Box::new(move |owner: &mut Self| then(owner, result)) as Completion
+            let result = log_context::scope(context, future).await;
+            Box::new(move |owner: &mut Self| log_context::within(context, || then(owner, result)))
+                as Completion
         }));
     }
 

@@ -143,6 +143,54 @@ fn messages_are_as_many_and_in_the_form_that_is_wanted() {
 }
 
 #[test]
+fn a_clients_request_can_be_followed_through_the_log() {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::IgnoresButton);
+    let running = sandbox.foreground(["-v", "-v", "--log-format", "json", "guest.img,size=2M"]);
+    sandbox.ctl(["wait", "running"]).ok();
+    let both: Vec<_> = ["virtio-balloon-pci,id=one", "no-such-device,id=two"]
+        .map(|device| {
+            sandbox
+                .vmrun()
+                .args(["ctl", "device-add", device])
+                .stderr(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .into_iter()
+        .map(|mut child| child.wait().unwrap().success())
+        .collect();
+    assert_eq!(both, [true, false]);
+    quit(&sandbox);
+    let told = running.end().stderr;
+    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let requests = || lines.iter().filter(|line| line["message"] == "request: AddDevice");
+    assert_eq!(requests().count(), 2, "{told}");
+    let of = |request: &Value| -> Vec<&str> {
+        let same = |line: &&Value| ["connection", "request"].iter().all(|id| line[*id] == request[*id]);
+        lines.iter().filter(same).filter_map(|line| line["message"].as_str()).collect()
+    };
+    // what QEMU was told for one of them is found by QEMU's own number of the command, which the transcript has
+    let plugged: Vec<_> =
+        requests().map(of).filter(|of| of.iter().any(|line| line.starts_with("answered"))).collect();
+    let [plugged] = plugged.as_slice() else { panic!("{told}") };
+    let number =
+        plugged.iter().find_map(|line| line.strip_prefix("QMP command ")?.strip_suffix(": device_add"));
+    let sent = format!("\"id\":{}", number.unwrap_or_else(|| panic!("{plugged:#?}")));
+    assert!(
+        lines
+            .iter()
+            .filter_map(|line| line["message"].as_str())
+            .any(|line| line.contains(&sent) && line.contains("one")),
+        "{told}"
+    );
+    let refused: Vec<_> =
+        requests().map(of).filter(|of| !of.iter().any(|line| line.starts_with("answered"))).collect();
+    assert!(refused.len() == 1 && refused[0].iter().any(|line| line.contains("no-such-device")), "{told}");
+}
+
+#[test]
 fn usb_devices_of_the_host_are_those_of_the_kernel() {
     let sandbox = idle(&[]);
     let listed = sandbox.ctl_json(["usb-list", "--host"]);

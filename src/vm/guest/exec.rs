@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use qapi::qga::{GuestExec, GuestExecCaptureOutput, guest_exec, guest_exec_status};
 
+use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
 
 use super::files::{Part, Upload};
@@ -185,7 +186,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.unwanted && self.vm.agent.is_alive() {
             let (vm, pid) = (self.vm.clone(), self.pid);
-            tokio::spawn(async move {
+            log_context::spawn(async move {
                 if let Err(error) = vm.kill(pid).await {
                     log::warn!("process {pid} of the guest could not be killed: {error}");
                 }

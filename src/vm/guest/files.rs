@@ -12,6 +12,7 @@ use qapi::qga::{
 };
 use tokio::sync::oneshot;
 
+use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
 
 use super::exec::{Exec, Executed};
@@ -270,7 +271,7 @@ impl Drop for Upload {
         // the temporary file is removed afterwards, by dropping `part`
         if self.open && self.vm.agent.is_alive() {
             let (vm, handle) = (self.vm.clone(), self.handle);
-            tokio::spawn(async move {
+            log_context::spawn(async move {
                 let _ = ask(&vm, guest_file_close { handle }).await;
             });
         }
@@ -307,7 +308,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         let Some(part) = self.file.take().filter(|_| self.vm.agent.is_alive()) else { return };
         let vm = self.vm.clone();
-        tokio::spawn(async move {
+        log_context::spawn(async move {
             if let Err(error) = vm.shell("rm -f -- \"$1\"", &[&part], &part, NOW).await {
                 log::warn!("{part} stays in the guest: {error}");
             }
@@ -320,7 +321,7 @@ async fn undone_if_unwanted<T: Send + 'static>(
     made: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
 ) -> Result<T, ChangeError> {
     let (tell, told) = oneshot::channel();
-    tokio::spawn(async move { drop(tell.send(made.await)) });
+    log_context::spawn(async move { drop(tell.send(made.await)) });
     told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
 }
 
@@ -376,7 +377,7 @@ impl Drop for Download {
     fn drop(&mut self) {
         if self.open && self.vm.agent.is_alive() {
             let (vm, handle) = (self.vm.clone(), self.handle);
-            tokio::spawn(async move {
+            log_context::spawn(async move {
                 let _ = ask(&vm, guest_file_close { handle }).await;
             });
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::agent::{Freeze, Turn};
 use super::{AGENT_TIMEOUT, in_words};
+use crate::host::log_context;
 use crate::qemu::Command;
 use crate::qmp::AgentError;
 use crate::vm::error::{ChangeError, ErrorKind};
@@ -38,7 +39,7 @@ impl Handle {
             let vm = self.clone();
             let (tell, told) = oneshot::channel();
             // continues when the client hangs up: frozen file systems must be thawed
-            tokio::spawn(async move { vm.freeze_until_thawed(thaw_after, tell).await });
+            log_context::spawn(async move { vm.freeze_until_thawed(thaw_after, tell).await });
             told.await.unwrap_or_else(|_| Err(ChangeError::not_running()))
         })
         .await

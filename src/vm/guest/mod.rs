@@ -22,6 +22,7 @@ use qapi::qga::QgaCommand;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::host::log_context;
 use crate::qemu::Command;
 use crate::qemu::refusals::Refusal;
 use crate::qmp::AgentError;
@@ -119,7 +120,7 @@ impl Handle {
     ) -> Result<T, ChangeError> {
         let (vm, command) = (self.clone(), Command::of(&command));
         let (mut tell, told) = oneshot::channel();
-        tokio::spawn(async move {
+        log_context::spawn(async move {
             let turn: Turn = tokio::select! { biased;
                 () = tell.closed() => return,
                 turn = vm.agent.turn() => turn,

@@ -27,7 +27,7 @@ use crate::vm::changes::machine_state::Progress;
 use crate::vm::changes::snapshots::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::handle::{INBOX_LENGTH, OwnerRequest, RawTurns};
+use crate::vm::handle::{INBOX_LENGTH, Queued, RawTurns};
 use crate::vm::launch::process::Process;
 use crate::vm::owner::{Owner, OwnerParts};
 use crate::vm::parts::{Devices, Qemu};
@@ -151,7 +151,7 @@ impl FakeVm {
         let (stand, process) = FakeProcess::start();
         let (agent, ours) = UnixStream::pair().unwrap();
         let (signals, signalled) = Signals::of_test();
-        let (inbox, asks) = mpsc::channel::<OwnerRequest>(INBOX_LENGTH);
+        let (inbox, asks) = mpsc::channel::<Queued>(INBOX_LENGTH);
         let (outcome, ended) = watch::channel(None);
         let machine = Machine::of(&spec);
         let mut inventory = Inventory::new(&machine, Slots::of(&machine, &spec));
