@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use super::failure::Failure;
 use super::visible;
@@ -276,12 +277,13 @@ fn in_columns(lines: &mut [Vec<String>]) -> String {
             if cell.is_empty() {
                 cell.push('-');
             }
-            *width = cell.chars().count().max(*width);
+            *width = cell.width().max(*width);
         }
     }
     let mut text = String::new();
     for line in lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let padded = |(cell, width): (&String, &usize)| cell.clone() + &" ".repeat(width - cell.width());
+        let cells = line.iter().zip(&widths).map(padded);
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -327,6 +329,9 @@ mod tests {
         // a newline in a name starts no row, and the width counts as shown
         let rows = [["a\nb".to_owned(), "\x1b[2J".to_owned()]];
         assert_eq!(table(["ID", "WHAT"], rows).0, "ID    WHAT\na\\nb  \\u{1b}[2J\n");
+        // as wide as a terminal shows it: two columns for an ideograph, none for an accent of its own
+        let rows = [["虚拟".to_owned(), "x".to_owned()], ["e\u{301}".to_owned(), "y".to_owned()]];
+        assert_eq!(table(["ID", "WHAT"], rows).0, "ID    WHAT\n虚拟  x\ne\u{301}     y\n");
         assert_eq!(facts(&[("file", Some("a\nstate: gone".to_owned()))]).0, "file: a\\nstate: gone\n");
     }
 

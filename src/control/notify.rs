@@ -1,4 +1,7 @@
 //! Notifies a service manager (`sd_notify(3)`): ready, stopping, and requests for more time to stop.
+//!
+//! Not by the crate `sd-notify` (0.5): it opens a socket for each message and sends with a call that blocks, and a manager that does not
+//! read would hold up the supervisor's only thread.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
