@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::boot_sector::Guest;
 use crate::support::linux::Linux;
+use crate::support::processes::eventually;
 use crate::support::pty::OnTerminal;
 use crate::support::sandbox::{Done, Foreground, Sandbox};
 
@@ -143,11 +144,43 @@ fn messages_are_as_many_and_in_the_form_that_is_wanted() {
 }
 
 #[test]
+fn devices_behind_the_dashes_are_listed_without_an_id_too() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.file("extra.img"), vec![0; 1 << 20]).unwrap();
+    sandbox.boot_sector(Guest::IgnoresButton);
+    let drive =
+        ["-drive", "if=none,id=extra,file=extra.img,format=raw", "-device", "virtio-blk-pci,drive=extra"];
+    let card = ["-netdev", "user,id=second", "-device", "virtio-net-pci,netdev=second"];
+    sandbox.detached([&["--usb", "guest.img", "--"][..], &drive, &card, &["-device", "usb-tablet"]].concat());
+    // none of them has an id in QEMU
+    let tree = sandbox.ctl(["hmp", "info", "qtree"]).ok().stdout;
+    for driver in ["virtio-blk-pci", "virtio-net-pci", "usb-tablet"] {
+        assert!(tree.contains(&format!("dev: {driver}, id \"\"")), "{tree}");
+    }
+    let listed = || {
+        let status = sandbox.ctl_json(["status"]);
+        let ids = |kind: &str| -> Vec<String> {
+            let devices = status[kind].as_array().unwrap().iter();
+            devices.map(|device| device["id"].as_str().unwrap().to_owned()).collect()
+        };
+        ["disks", "nics", "usb"].map(ids)
+    };
+    let all = [vec!["disk0", "extra"], vec!["nic0", "second"], vec!["usb-tablet.0"]];
+    assert_eq!(listed(), all);
+    sandbox.ctl(["disk-remove", "extra"]).fails(4, &["'extra' was given no id", "id=ID"]);
+    // a new supervisor finds the same
+    let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].to_string();
+    assert!(Command::new("kill").args(["-9", &supervisor]).status().unwrap().success());
+    assert_eq!(listed(), all);
+    quit(&sandbox);
+}
+
+#[test]
 fn a_clients_request_can_be_followed_through_the_log() {
     let sandbox = Sandbox::new();
     sandbox.boot_sector(Guest::IgnoresButton);
     let running = sandbox.foreground(["-v", "-v", "--log-format", "json", "guest.img,size=2M"]);
-    sandbox.ctl(["wait", "running"]).ok();
+    eventually("it runs", || sandbox.ctl(["wait", "running"]).code == 0);
     let both: Vec<_> = ["virtio-balloon-pci,id=one", "no-such-device,id=two"]
         .map(|device| {
             sandbox

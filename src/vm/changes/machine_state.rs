@@ -37,7 +37,7 @@ pub(in crate::vm) fn present(inventory: &Inventory) -> Vec<Present> {
         slot: entry.slot.clone(),
         port: None,
     };
-    inventory.devices().map(device).collect()
+    inventory.named().map(device).collect()
 }
 
 /// Asks QEMU which devices have state that cannot be saved.

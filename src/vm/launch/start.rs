@@ -349,7 +349,7 @@ async fn cold(
         let seen = look(session, files, Whose::Ours { spec: &prepared.spec, pending: &pending }).await?;
         spec.cpus = seen.cpus.unwrap_or(spec.cpus);
         spec.memory = seen.memory.unwrap_or(spec.memory);
-        // devices of those arguments have an id, or cannot be changed
+        // those of the devices that have no id are listed, and cannot be removed
         inventory.take_in(seen.inventory, false);
     }
     let record = Record::cold(&inventory);

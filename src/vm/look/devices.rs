@@ -25,8 +25,8 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Adds all devices that can be listed and changed: those with an id that are not vmrun's own machine devices; of wrapped VMs
-    /// also disks, USB devices and network cards without an id.
+    /// Adds all devices that can be listed and changed: those with an id that are not vmrun's own machine devices; of QEMU arguments of
+    /// the user (behind `--`, or all of a wrapped VM) also disks, USB devices and network cards without an id.
     pub(super) fn devices(&self, inventory: &mut Inventory, ids: &'static Ids) {
         for (index, dev) in self.tree.devices.iter().enumerate() {
             if self.is_part(index) || !self.is_listed(dev, ids) {
@@ -96,6 +96,8 @@ impl View<'_> {
     fn is_listed(&self, dev: &Dev, ids: &'static Ids) -> bool {
         match self.whose {
             Whose::Wrapped { .. } => true,
+            // vmrun's own devices all have ids
+            Whose::Ours { spec, .. } if dev.id.is_empty() => !spec.extra.is_empty(),
             Whose::Ours { .. } => {
                 self.present.iter().any(|(id, _)| *id == dev.id) && !self.is_fixture(ids, &dev.id)
             }

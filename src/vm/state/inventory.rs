@@ -191,6 +191,9 @@ impl Inventory {
                 if let Some(slot) = &entry.slot {
                     self.slots.restore(slot, id.as_str());
                 }
+                if let Some(path) = found.anonymous.get(id.as_str()) {
+                    self.anonymous.insert(id.to_string(), path.clone());
+                }
                 self.devices.insert(id, entry);
             }
         }
@@ -202,6 +205,11 @@ impl Inventory {
                 self.forwards.push(forward);
             }
         }
+    }
+
+    /// The devices that have an id in QEMU, too: the names of the others can be others in the next run.
+    pub fn named(&self) -> impl Iterator<Item = &Entry> {
+        self.devices().filter(|entry| !self.anonymous.contains_key(entry.id.as_str()))
     }
 
     /// QEMU's name of a device.

@@ -88,7 +88,7 @@ impl Plugged {
             Err(ChangeError::new(kind, message)
                 .hint("what has changed since the start cannot be built again"))
         };
-        for entry in inventory.devices() {
+        for entry in inventory.named() {
             let id = entry.id.as_str();
             if cold.iter().all(|cold| cold != id) && hot.iter().all(|hot| hot.id != id) {
                 return refused(format!("it is unknown how '{id}' was plugged: not by vmrun"));
@@ -177,7 +177,7 @@ impl Record {
 
     /// For a machine without plugged devices.
     pub(in crate::vm) fn cold(inventory: &Inventory) -> Self {
-        let cold = inventory.devices().map(|entry| entry.id.to_string()).collect();
+        let cold = inventory.named().map(|entry| entry.id.to_string()).collect();
         Self { cold, hot: Vec::new() }
     }
 }
