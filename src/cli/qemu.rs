@@ -35,7 +35,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         stop_timeout: request.stop_timeout,
         ready,
         begun: None,
-        sync_clock: request.restore.is_some() && sync_clock,
+        sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
     };
     // from here on this process, or its fork, is a supervisor
     descriptors::raise_limit();

@@ -23,7 +23,7 @@ use super::failure::Failure;
 use super::logger::LogFormat;
 
 /// Flags that conflict with `--restore`, since the saved VM's file decides.
-const HARDWARE: [&str; 24] = [
+const HARDWARE: [&str; 25] = [
     "boot",
     "image",
     "unpack",
@@ -49,11 +49,12 @@ const HARDWARE: [&str; 24] = [
     // an ephemeral VM cannot be saved, and a dry run starts nothing
     "ephemeral",
     "dry_run",
+    "forkable",
 ];
 
 /// `vmrun qemu`.
 #[derive(Debug, Args)]
-#[command(override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
+#[command(group = clap::ArgGroup::new("goes_on").args(["restore", "from"]), override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
 pub(super) struct QemuArgs {
     /// Disk image[,OPTION...] as for --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or
     /// -kernel/-squashfs.img/-cmdline; without it the first disk boots, else the network
@@ -61,6 +62,9 @@ pub(super) struct QemuArgs {
     /// Restore a VM that `ctl save` has saved to this file, instead of starting one
     #[arg(long, value_name = "FILE", conflicts_with_all = HARDWARE)]
     restore: Option<PathBuf>,
+    /// Start as a fork of the template that `ctl freeze` has put into this folder: in a moment, with disks and memory of its own
+    #[arg(long, value_name = "DIR", conflicts_with_all = HARDWARE, conflicts_with_all = ["restore", "state"])]
+    from: Option<PathBuf>,
 
     #[command(flatten, next_help_heading = "Boot")]
     boot: BootArgs,
@@ -242,11 +246,14 @@ pub(super) struct RunArgs {
     /// With --detached: leave the VM running even if --wait fails, or the caller has gone
     #[arg(long, requires = "detached")]
     pub(super) keep: bool,
+    /// The VM can be frozen into a template and forked: its memory is a file
+    #[arg(long)]
+    forkable: bool,
     /// How long --wait may take
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, requires = "wait")]
     pub(super) wait_timeout: Option<Duration>,
     /// Leave the guest's clock as it was when the VM was saved
-    #[arg(long, requires = "restore")]
+    #[arg(long, requires = "goes_on")]
     pub(super) no_time_sync: bool,
     /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
@@ -298,6 +305,8 @@ impl QemuArgs {
             image_options,
             unpack: self.storage.unpack,
             restore: self.restore,
+            from: self.from,
+            forkable: self.run.forkable,
             boot,
             kernel,
             initrd: self.boot.initrd,
@@ -393,8 +402,9 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// The flags that a file does not decide.
-        const HOST: [&str; 33] = [
+        const HOST: [&str; 34] = [
             "nic",
+            "from",
             "restore",
             "fw",
             "qemu",

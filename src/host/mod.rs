@@ -31,6 +31,7 @@ pub mod raw_images;
 pub mod saved;
 pub mod sys;
 pub mod tap;
+pub mod template;
 pub mod terminal;
 pub mod uki;
 pub mod unpack;

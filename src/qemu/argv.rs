@@ -6,7 +6,8 @@ use super::machine::Family;
 use super::object::Object;
 use super::places::{self, Places};
 use super::{
-    Channels, Device, HostFacts, Machine, accel, boot, controllers, drives, firmware, io, plan, screen,
+    Channels, Device, GuestMemory, HostFacts, Machine, accel, boot, controllers, drives, firmware, io, plan,
+    screen,
 };
 use crate::spec::{Boot, Firmware, OnPanic, VmSpec};
 
@@ -25,7 +26,7 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
         line.option("-sandbox", sandbox);
     }
     line.0.extend(actions(spec));
-    hardware(&mut line, &machine, spec, host);
+    hardware(&mut line, &machine, spec, host, channels.memory);
     line.0.extend(channels.arguments(machine.ids()));
     if machine.family() != Family::Ccw {
         line.option("-serial", format!("chardev:{}", machine.ids().console_chardev));
@@ -38,7 +39,13 @@ pub fn command_line(spec: &VmSpec, host: &HostFacts, channels: &Channels) -> Vec
 }
 
 /// Machine, processors, memory, firmware.
-fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts) {
+fn hardware(
+    line: &mut Line,
+    machine: &Machine,
+    spec: &VmSpec,
+    host: &HostFacts,
+    memory: Option<GuestMemory>,
+) {
     line.option("-machine", machine_argument(machine, spec, host));
     line.option("-accel", accel::accel(host.accel));
     if let Some(cpu) = accel::cpu(spec, host) {
@@ -50,7 +57,9 @@ fn hardware(line: &mut Line, machine: &Machine, spec: &VmSpec, host: &HostFacts)
     line.option("-smp", spec.cpus.to_string());
     let mebibytes = spec.memory.bytes().div_ceil(MIB);
     line.option("-m", format!("{mebibytes}M"));
-    if !spec.shares.is_empty() {
+    if let Some(memory) = memory {
+        line.0.extend(memory.object(machine.ids().memory, mebibytes * MIB).argument());
+    } else if !spec.shares.is_empty() {
         let memory = Object::new("memory-backend-memfd", machine.ids().memory).with("size", mebibytes * MIB);
         line.0.extend(memory.with("share", true).argument());
     }
@@ -71,6 +80,7 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec) {
     own.extend(io::console(machine));
     own.extend(io::panic(machine));
     own.push(rng);
+    own.extend(io::generation(spec));
     own.extend(io::agent(machine));
     own.extend(io::nic(machine, spec));
     own.extend(io::usb(machine, spec));
@@ -144,7 +154,7 @@ fn machine_argument(machine: &Machine, spec: &VmSpec, host: &HostFacts) -> Strin
     }
     options.extend(accel::gic_version(machine, host).map(|version| format!("gic-version={version}")));
     options.extend(firmware::machine_options(spec));
-    if !spec.shares.is_empty() {
+    if spec.forkable || !spec.shares.is_empty() {
         options.push(format!("memory-backend={}", machine.ids().memory));
     }
     options.join(",")

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::ids::Ids;
+use super::object::Object;
 
 /// File descriptors that QEMU is to find open. All but `shares` are listening Unix sockets, so nothing has to wait for QEMU to make them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,28 @@ pub struct Channels {
     pub user_qmp: Option<RawFd>,
     /// For each shared folder a socket that is *connected* to its virtiofsd.
     pub shares: Vec<RawFd>,
+    /// The file that is the guest's memory, of a VM that can be forked or is a fork.
+    pub memory: Option<GuestMemory>,
+}
+
+/// A file that is the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestMemory {
+    /// The file.
+    pub file: RawFd,
+    /// What the guest writes goes into the file; otherwise it stays with this QEMU, and the file as it is.
+    pub shared: bool,
+}
+
+impl GuestMemory {
+    /// The memory as an object. Not `memory-backend-memfd`: from QEMU 10.0 on its pages go into the stream of a migration, whatever
+    /// `x-ignore-shared` says.
+    pub(super) fn object(self, id: &str, bytes: u64) -> Object {
+        Object::new("memory-backend-file", id)
+            .with("size", bytes)
+            .with("mem-path", format!("/proc/self/fd/{}", self.file))
+            .with("share", self.shared)
+    }
 }
 
 impl Channels {

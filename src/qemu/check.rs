@@ -67,6 +67,9 @@ pub enum Unsupported {
     /// QEMU boots the kernel, whatever the order is.
     #[error("disk '{0}' has a place in the boot order (`boot=`), but QEMU loads a kernel, and boots no disk")]
     BootKernel(String),
+    /// No template can be made of it.
+    #[error("a VM cannot be frozen and forked {0}")]
+    Fork(String),
     /// No USB controller.
     #[error("a {0} machine has no USB")]
     Usb(String),
@@ -115,6 +118,13 @@ pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
     }
     if let Some(nic) = spec.nics.iter().find(|nic| nic.model != NicModel::Virtio && !machine.has_pci()) {
         return Err(Unsupported::NicModel { id: nic.id.to_string(), machine: machine.kind().to_owned() });
+    }
+    if spec.forkable && !matches!(machine.family(), Family::Q35 | Family::Pc) {
+        let why = format!("on a {} machine: its forks would have the same random numbers", machine.kind());
+        return Err(Unsupported::Fork(why));
+    }
+    if spec.forkable && !spec.shares.is_empty() {
+        return Err(Unsupported::Fork("with a shared folder, whose server knows one guest only".to_owned()));
     }
     if spec.usb && !machine.has_usb() {
         return Err(Unsupported::Usb(machine.kind().to_owned()));

@@ -10,6 +10,8 @@ use crate::spec::Layout;
 pub const NETDEV: &str = "net0";
 /// The network card from the start.
 pub const NIC: &str = "nic0";
+/// What tells the guest that it is a fork.
+pub const GENERATION: &str = "vmrun-generation";
 /// The CD-ROM that an ISO is booted from.
 pub const BOOT_CD: &str = "cd0";
 /// The CD-ROM with the metadata.

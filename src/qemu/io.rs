@@ -58,6 +58,11 @@ pub(super) fn entropy(machine: &Machine) -> (Object, Device) {
     (Object::new("rng-builtin", ids.entropy), device)
 }
 
+/// Tells the guest that it is a fork, upon which Linux makes its random numbers anew: without it all forks would have the same.
+pub(super) fn generation(spec: &VmSpec) -> Option<Device> {
+    spec.forkable.then(|| Device::new("vmgenid", ids::GENERATION).with("guid", "auto"))
+}
+
 /// The network card of `--networking`.
 pub(super) fn nic(machine: &Machine, spec: &VmSpec) -> Option<Device> {
     let card = Card { id: ids::NIC, mac: spec.mac, model: NicModel::Virtio };

@@ -10,10 +10,15 @@ use super::Command;
 pub const DESCRIPTOR: &str = "vmrun-state";
 
 /// Has QEMU tell by events (MIGRATION) how it is going, and go as fast as it can: its own limit is meant for networks.
-pub fn prepare() -> [Command; 2] {
-    let events = json!([{ "capability": "events", "state": true }]);
+///
+/// `without_memory`: memory that is a file stays out of the stream. It is said each time, since QEMU goes by the last word.
+pub fn prepare(without_memory: bool) -> [Command; 2] {
+    let capabilities = json!([
+        { "capability": "events", "state": true },
+        { "capability": "x-ignore-shared", "state": without_memory },
+    ]);
     [
-        Command::new("migrate-set-capabilities", json!({ "capabilities": events })),
+        Command::new("migrate-set-capabilities", json!({ "capabilities": capabilities })),
         // the largest that all versions take, in bytes a second
         Command::new("migrate-set-parameters", json!({ "max-bandwidth": i64::MAX })),
     ]

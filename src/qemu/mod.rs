@@ -58,7 +58,7 @@ pub mod wrapped;
 
 pub use argv::{command_line, decided_machine};
 pub use block::BlockNode;
-pub use channels::Channels;
+pub use channels::{Channels, GuestMemory};
 pub use check::{Unsupported, check};
 pub use command::{Command, MalformedCommand};
 pub use device::Device;

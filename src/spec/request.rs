@@ -82,6 +82,11 @@ pub struct Request {
     /// The file of a saved VM, which goes on: the guest's hardware and the names of its images are the file's. All that is of the
     /// host is still decided here: programs, folders, addresses, the sandbox, raw arguments, what is done about a panic or resets.
     pub restore: Option<PathBuf>,
+    /// The folder of a template, of which the VM is a fork: all that is said of `restore` holds, but for the disks, which get
+    /// overlays that are thrown away with it, and its name, which is its own.
+    pub from: Option<PathBuf>,
+    /// The VM can be frozen into a template: its memory is a file.
+    pub forkable: bool,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,
     /// Runtime directory, in the place of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
@@ -156,6 +161,8 @@ impl Default for Request {
             shares: Vec::new(),
             virtiofsd: None,
             restore: None,
+            from: None,
+            forkable: false,
             state: None,
             runtime: None,
             state_home: None,

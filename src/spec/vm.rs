@@ -74,6 +74,9 @@ pub struct VmSpec {
     pub shares: Vec<Share>,
     /// Spare slots.
     pub hotplug_slots: u8,
+    /// Its memory is a file, so that it can be frozen into a template and forked.
+    #[serde(default)]
+    pub forkable: bool,
     /// What happens when the guest's kernel panics.
     #[serde(default)]
     pub on_panic: OnPanic,

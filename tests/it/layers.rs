@@ -219,7 +219,7 @@ const REMOVES: [(&str, &str); 6] = [
     ("host/saved/writing.rs", "a saved VM gets a name that is free"),
 ];
 /// Who calls the one place that removes: with a name in a folder of vmrun's own, or after a look at the file.
-const CALLS: [(&str, &str); 8] = [
+const CALLS: [(&str, &str); 9] = [
     ("host/dirs/directory/files.rs", "in a folder that was opened and is the user's own"),
     ("host/dirs/ephemeral.rs", "a state directory that bears the mark"),
     ("host/dirs/nowhere.rs", "the empty folder in a run directory"),
@@ -228,6 +228,7 @@ const CALLS: [(&str, &str); 8] = [
     ("host/dirs/socket.rs", "a socket that nobody listens on"),
     ("host/dirs/state_made.rs", "what a start has put into a state directory that was not there before"),
     ("host/made.rs", "the very file that was made, by device, inode and birth"),
+    ("host/template.rs", "the folder of a template that did not become whole, if it is empty"),
 ];
 
 #[test]
@@ -247,7 +248,7 @@ fn files_are_removed_in_one_place() {
     let renames = ["renameat", "hard_link", "rename2"];
     let found = is_found(&[&removes[..], &renames].concat());
     assert_eq!(found, named(&REMOVES), "use MadeFile, or Directory in a folder of vmrun's own");
-    let calls = ["own::remove(", "own::remove_empty(", "own::empty(", "remove_file_in("];
+    let calls = ["own::remove(", "own::remove_empty(", "own::empty(", "remove_file_in(", "remove_empty_in("];
     assert_eq!(is_found(&calls), named(&CALLS), "use MadeFile, or Directory in a folder of vmrun's own");
     // a name from an open file: to have one, not to take one
     assert_eq!(is_found(&["linkat("]).len(), 2, "host/sys.rs and own.rs's unlinkat");

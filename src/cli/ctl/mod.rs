@@ -18,6 +18,7 @@ mod disk_resize;
 mod disk_throttle;
 mod events;
 mod exec;
+mod freeze;
 mod freeze_fs;
 mod hmp;
 mod link;
@@ -122,6 +123,7 @@ commands! {
     device_add::DeviceAdd;
     device_remove::DeviceRemove;
     save::Save;
+    freeze::Freeze;
     snapshot_save::SnapshotSave;
     snapshot_load::SnapshotLoad;
     snapshot_list::SnapshotList;

@@ -17,6 +17,7 @@ mod disk_resize;
 mod disk_throttle;
 mod events;
 mod exec;
+mod freeze;
 mod freeze_fs;
 mod hmp;
 mod link;
@@ -99,6 +100,7 @@ methods! {
     device_add: change AddDevice;
     device_remove: call RemoveDevice;
     save: stream Save;
+    freeze: stream Freeze;
     snapshot_save: stream SaveSnapshot;
     snapshot_load: change LoadSnapshot;
     snapshot_list: change ListSnapshots;

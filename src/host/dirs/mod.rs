@@ -26,7 +26,7 @@ pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::{process_state, process_with};
 pub use nowhere::nowhere;
-pub(in crate::host) use own::remove as remove_file_in;
+pub(in crate::host) use own::{remove as remove_file_in, remove_empty as remove_empty_in};
 pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};

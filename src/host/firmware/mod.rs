@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use prepare::prepare;
+pub use prepare::{VARS_FILE, prepare};
 pub use select::{find, given};
 
 use crate::spec::{Arch, Firmware, ImageFormat};
@@ -76,7 +76,7 @@ impl FoundFirmware {
             Self::Bios(path) => Firmware::Bios { path },
             Self::Flash { code, code_format, template, needs_smm } => {
                 let vars_format = template.as_ref().map_or(ImageFormat::Raw, |(_, format)| *format);
-                let vars = template.map(|_| state.join(prepare::VARS_FILE));
+                let vars = template.map(|_| state.join(VARS_FILE));
                 Firmware::Flash { code, code_format, vars, vars_format, needs_smm }
             }
         }

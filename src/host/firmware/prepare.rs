@@ -10,7 +10,7 @@ use crate::host::files;
 use crate::spec::{Firmware, ImageFormat};
 
 /// The VM's variables in the state directory.
-pub(super) const VARS_FILE: &str = "uefi-vars.fd";
+pub const VARS_FILE: &str = "uefi-vars.fd";
 
 /// Gives the VM its own copy of the variables: made once, kept for good, since the guest's boot entries are in it.
 ///

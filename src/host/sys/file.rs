@@ -46,6 +46,18 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Takes a shared lock (`flock`) on a file without waiting. As with [`try_lock`], it belongs to the open file.
+///
+/// # Errors
+/// Someone has the exclusive lock, or the file system has no locks.
+pub fn lock_shared(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    match unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether some process has locked a part of a file (`fcntl` locks, as QEMU puts on its images), for reading or writing.
 ///
 /// # Errors

@@ -105,6 +105,15 @@ pub enum Change {
         /// Receives the progress.
         progress: watch::Sender<Progress>,
     },
+    /// Freeze the VM into a template.
+    Freeze {
+        /// The template's folder, which is not there yet.
+        folder: PathBuf,
+        /// The VM goes on afterwards; otherwise it ends.
+        keep_running: bool,
+        /// To follow it.
+        progress: watch::Sender<Progress>,
+    },
     /// Make, load, delete or list snapshots.
     Snapshot(SnapshotChange),
     /// Stop the processors.
@@ -163,7 +172,9 @@ impl Change {
             Self::Snapshot(SnapshotChange::List) => {
                 Rules { deadline: Duration::MAX, while_busy: true, ..usual }
             }
-            Self::Snapshot(_) | Self::Save { .. } => Rules { deadline: Duration::MAX, ..usual },
+            Self::Snapshot(_) | Self::Save { .. } | Self::Freeze { .. } => {
+                Rules { deadline: Duration::MAX, ..usual }
+            }
             Self::Pause | Self::Reset | Self::Powerdown => past_inventory,
             Self::Resume => Rules { while_stopping: true, ..past_inventory },
             Self::Qmp(_) | Self::Hmp(_) => Rules { while_stopping: true, while_busy: true, ..past_inventory },

@@ -1,12 +1,13 @@
 //! `save`: saves the whole VM to a file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::host::saved::sync_folder;
+use crate::host::template::MACHINE;
 
 use super::{answer, snapshot};
 use crate::spec::VmSpec;
@@ -16,21 +17,58 @@ use crate::vm::changes::saving::Saving;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
+use crate::vm::state::inventory::Kind;
 use crate::vm::state::journal::Job;
 use crate::vm::state::opened;
 use crate::vm::state::run_state::RunState;
 
-/// Saves the VM and ends QEMU: the reply is sent when the file is complete, before QEMU ends.
-pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Progress>, reply: Reply) {
-    let spec = check(owner).cloned();
+/// What the VM is put into.
+pub(super) enum Target {
+    /// A file.
+    File(PathBuf),
+    /// The folder of a template.
+    Template { folder: PathBuf, keep_running: bool },
+}
+
+impl Target {
+    /// What people know it by.
+    fn path(&self) -> &Path {
+        let (Self::File(path) | Self::Template { folder: path, .. }) = self;
+        path
+    }
+
+    /// The file with the description and the state.
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::File(file) => file.clone(),
+            Self::Template { folder, .. } => folder.join(MACHINE),
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        matches!(self, Self::Template { keep_running: true, .. })
+    }
+}
+
+/// Saves the VM and ends QEMU, unless the VM is to go on: the reply is sent when the file is complete, before QEMU ends.
+pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<Progress>, reply: Reply) {
+    let spec = check(owner, &target).cloned();
     let (spec, record) = match spec.and_then(|spec| Ok((spec, owner.plugged.of_now(&owner.inventory)?))) {
         Ok(found) => found,
         Err(error) => return answer(reply, Err(error)),
     };
     let running = owner.inventory.run_state == RunState::Running;
-    let what = format!("the VM is being saved to {}", file.display());
+    let verb = if matches!(target, Target::File(_)) { "saved to" } else { "frozen into" };
+    let what = format!("the VM is being {verb} {}", target.path().display());
+    let file = target.file();
     log::info!("{what}");
-    let job = Job { what: what.clone(), resume: running, file: Some(file.clone()), part: None };
+    let job = Job {
+        what: what.clone(),
+        resume: running,
+        file: Some(file.clone()),
+        part: None,
+        template: Vec::new(),
+    };
     if let Err(error) = owner.journal.job(job) {
         return answer(reply, Err(error));
     }
@@ -51,18 +89,25 @@ pub(super) fn start(owner: &mut Owner, file: PathBuf, progress: watch::Sender<Pr
         present: present(&owner.inventory),
         spec,
         running,
-        file: file.clone(),
+        file,
+        folder: match &target {
+            Target::File(_) => None,
+            Target::Template { folder, .. } => Some(folder.clone()),
+        },
+        freezing: None,
+        goes_on: target.goes_on(),
         progress,
         abort: aborted,
     };
     owner.spawn(saving.begin(), move |owner, begun| {
         let noted = begun.and_then(|(saving, writing)| {
-            owner.journal.job_makes(writing.made())?;
+            let template = saving.freezing.as_ref().map_or(&[][..], |freezing| freezing.making.made());
+            owner.journal.job_makes(writing.made(), template)?;
             Ok((saving, writing))
         });
         match noted {
             Ok((saving, writing)) => owner.spawn(saving.save(writing), move |owner, result| match result {
-                Ok(()) => saved(owner, file, reply),
+                Ok(()) => saved(owner, target, reply),
                 Err(error) => failed(owner, reply, error),
             }),
             Err(error) => failed(owner, reply, error),
@@ -76,15 +121,21 @@ fn failed(owner: &mut Owner, reply: Reply, error: ChangeError) {
 }
 
 /// The file is complete: however QEMU ends from here on, the VM's outcome is "saved".
-fn saved(owner: &mut Owner, file: PathBuf, reply: Reply) {
+fn saved(owner: &mut Owner, target: Target, reply: Reply) {
     owner.abort = None;
-    owner.evidence.saved(file.clone());
+    let file = target.file();
+    if !target.goes_on() {
+        owner.evidence.saved(target.path().to_owned());
+    }
     let sync = move || sync_folder(&file).map_err(ChangeError::host);
-    owner.spawn_blocking(sync, |owner, synced| {
+    owner.spawn_blocking(sync, move |owner, synced| {
         if let Err(error) = synced {
             log::warn!("the saved VM may be gone if this machine crashes now: {error}");
         }
         ended(owner);
+        if target.goes_on() {
+            return answer(reply, Ok(Done::Nothing));
+        }
         owner.shut_down(ShutdownOptions { timeout: Duration::ZERO, force: true, no_repeat: true });
         answer(reply, Ok(Done::Nothing));
     });
@@ -97,7 +148,7 @@ fn ended(owner: &mut Owner) {
 }
 
 /// The description from which the VM can be rebuilt.
-fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
+fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeError> {
     let Some(spec) = owner.origin.spec() else {
         return Err(ChangeError::unsupported("vmrun has not started this VM, and could not build it again")
             .hint("only a VM of `vmrun qemu` can be saved"));
@@ -107,9 +158,45 @@ fn check(owner: &Owner) -> Result<&VmSpec, ChangeError> {
         let kind = ErrorKind::NotNow { state: state.to_string() };
         return Err(ChangeError::new(kind, format!("a VM that is {state} cannot be saved")));
     }
-    if owner.facts.ephemeral {
-        let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
-        return Err(error.hint("start a VM that you want to save without `--ephemeral`"));
+    match target {
+        Target::File(_) if owner.facts.ephemeral => {
+            let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
+            return Err(error.hint("start a VM that you want to save without `--ephemeral`"));
+        }
+        Target::File(_) => {}
+        Target::Template { .. } if !spec.forkable => {
+            let error = ChangeError::unsupported("the VM cannot be frozen: its memory is no file");
+            return Err(error.hint("start it with `--forkable`"));
+        }
+        Target::Template { keep_running: true, .. } if writes_lasting_images(owner, spec) => {
+            let error = ChangeError::unsupported(
+                "the VM writes to images that a template would need as they are now",
+            );
+            return Err(error.hint("freeze it without `--keep-running`, or start it with `--ephemeral`"));
+        }
+        Target::Template { .. } => {}
     }
     snapshot::check_settled(owner).map(|()| spec)
+}
+
+/// Whether it writes to an image that is no overlay of its own.
+fn writes_lasting_images(owner: &Owner, spec: &VmSpec) -> bool {
+    let is_own = |file: &Path| owner.facts.ephemeral && file.starts_with(&owner.facts.state_directory);
+    let since = &owner.journal.pending().images;
+    let own: Vec<&Path> = spec
+        .disks
+        .iter()
+        .map(|disk| disk.image.file.as_path())
+        .chain(since.values().map(|image| image.file.as_path()))
+        .filter(|file| is_own(file))
+        .collect();
+    let disks = owner.inventory.devices().filter_map(|entry| match &entry.kind {
+        Kind::Disk(facts) if !facts.readonly => facts.node.as_deref(),
+        _ => None,
+    });
+    let file_of = |node: &str| {
+        let cold = spec.disks.iter().find(|disk| disk.id.as_str() == node).map(|disk| &disk.image);
+        cold.or_else(|| since.get(node)).map(|image| image.file.as_path())
+    };
+    disks.map(file_of).any(|file| file.is_none_or(|file| !own.contains(&file)))
 }

@@ -17,7 +17,7 @@ use crate::host::sys;
 use crate::qemu::netdev::set_link;
 use crate::qemu::query_block::drive_of;
 use crate::qemu::refusals::Refusal;
-use crate::qemu::{Channels, Command, Machine, block, command_line, ids};
+use crate::qemu::{Channels, Command, GuestMemory, Machine, block, command_line, ids};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session, SessionError, Transcript};
 use crate::spec::{DeviceId, Forward, Limits, VmSpec};
@@ -108,11 +108,16 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     let shares = prepared.shares.start(!launch.detached)?;
     let (user_path, user_socket) = prepared.user_qmp.take().unzip();
     let user_socket: Option<OwnedFd> = user_socket.map(OwnedFd::from);
+    // QEMU has it alone: a lock on it lasts as long as QEMU does
+    let memory = prepared.memory.take();
     let channels = Channels {
         qmp: sockets.qmp.as_raw_fd(),
         agent: sockets.agent.as_raw_fd(),
         user_qmp: user_socket.as_ref().map(AsRawFd::as_raw_fd),
         shares: shares.iter().map(AsRawFd::as_raw_fd).collect(),
+        memory: memory
+            .as_ref()
+            .map(|memory| GuestMemory { file: memory.file.as_raw_fd(), shared: memory.shared }),
     };
     let mut arguments = command_line(&prepared.spec, &prepared.host, &channels);
     if let Some(restored) = &prepared.restored {
@@ -125,6 +130,7 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     let mut keep = vec![sockets.qmp, sockets.agent];
     keep.extend(user_socket);
     keep.extend(shares);
+    keep.extend(memory.map(|memory| OwnedFd::from(memory.file)));
     let folder = folder(prepared)?;
     let started = Instant::now();
     // QEMU will be in our own control group
@@ -363,10 +369,12 @@ async fn go_on(
     connected: &mut Connected,
     files: Files,
 ) -> Result<InitialDevices, Failure> {
-    let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream } = restored;
+    let Restored { record, plugged, cards, limits, running, qemu_version, missing, stream, .. } = restored;
+    let (is_fork, without_memory) = (restored.is_fork, restored.without_memory);
     let (major, minor, _) = connected.greeting.version;
     let mut then = qemu_version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
-    if (major, minor) < (then.next().unwrap_or(0), then.next().unwrap_or(0)) {
+    let (then_major, then_minor) = (then.next(), then.next());
+    if (major, minor) < (then_major.unwrap_or(0), then_minor.unwrap_or(0)) {
         let message = format!(
             "the VM was saved by QEMU {}, and this is {major}.{minor}",
             crate::qemu::quote::word(qemu_version.as_ref())
@@ -375,7 +383,15 @@ async fn go_on(
         let hint = "an older QEMU cannot load what a newer one has saved; choose another with `--qemu`";
         return Err(StartError::Restore(error.hint(hint)).into());
     }
-    let loaded = saving::load(&connected.session, &mut connected.events, stream).await;
+    if is_fork && (Some(major), Some(minor)) != (then_major, then_minor) {
+        let message = format!(
+            "the template was made with QEMU {}, and this is {major}.{minor}",
+            crate::qemu::quote::word(qemu_version.as_ref())
+        );
+        let hint = "choose the one that it was made with with `--qemu`, or make a template with this one";
+        return Err(StartError::Restore(ChangeError::unsupported(message).hint(hint)).into());
+    }
+    let loaded = saving::load(&connected.session, &mut connected.events, stream, without_memory).await;
     loaded.map_err(|error| {
         StartError::Restore(match missing {
             Some(missing) => error.hint(format!("the VM was saved with more than this: {missing}")),

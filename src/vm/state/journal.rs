@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::host::dirs::{RunDir, names};
 use crate::host::made::MadeFile;
 use crate::host::saved::remove_parts;
+use crate::host::template::take_back;
 use crate::spec::{Image, Networking};
 
 use super::inventory::NicFacts;
@@ -57,6 +58,9 @@ pub(in crate::vm) struct Job {
     /// The temporary name of that file while it is incomplete: see [`remove_parts`].
     #[serde(default)]
     pub(in crate::vm) part: Option<MadeFile>,
+    /// The other files of a template's folder, while it is not whole.
+    #[serde(default)]
+    pub(in crate::vm) template: Vec<MadeFile>,
 }
 
 /// Versions before this one recorded only paths: the file there now may be another one.
@@ -73,6 +77,10 @@ impl Job {
     pub(in crate::vm) fn remove_part(&self) {
         if let (Some(file), Some(part)) = (&self.file, &self.part) {
             remove_parts(file, part);
+            let is_whole = file.symlink_metadata().is_ok();
+            if let Some(folder) = file.parent().filter(|_| !self.template.is_empty() && !is_whole) {
+                take_back(folder, &self.template);
+            }
         }
     }
 }
@@ -170,10 +178,15 @@ impl Journal {
     }
 
     /// Records that the job's file is complete and gets its final name now.
-    pub(in crate::vm) fn job_makes(&mut self, part: &MadeFile) -> Result<(), ChangeError> {
+    pub(in crate::vm) fn job_makes(
+        &mut self,
+        part: &MadeFile,
+        template: &[MadeFile],
+    ) -> Result<(), ChangeError> {
         self.first(|pending| {
             if let Some(job) = &mut pending.job {
                 job.part = Some(part.clone());
+                job.template = template.to_vec();
             }
         })
     }
@@ -288,7 +301,13 @@ mod tests {
             crate::host::made::made_at(&at(name))
         };
         let (disk, other, part) = (made("disk"), made("other"), made("vm.part"));
-        let job = Job { what: String::new(), resume: false, file: Some(at("vm")), part: Some(part.clone()) };
+        let job = Job {
+            what: String::new(),
+            resume: false,
+            file: Some(at("vm")),
+            part: Some(part.clone()),
+            template: Vec::new(),
+        };
         let adding = [("a".to_owned(), Some(disk)), ("b".to_owned(), Some(other)), ("c".to_owned(), None)];
         let pending = Pending { adding: adding.into(), job: Some(job), ..Pending::default() };
         let text = serde_json::to_vec(&pending).unwrap();

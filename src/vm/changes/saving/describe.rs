@@ -12,6 +12,7 @@ use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
 
 use super::Saving;
 use super::files::FileFacts;
+use super::template::{TemplateFacts, with_paths};
 use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::ChangeError;
 use crate::vm::state::facts::Facts;
@@ -39,6 +40,9 @@ pub(in crate::vm) struct Saved {
     pub(in crate::vm) running: bool,
     /// All files that must be unchanged at a restore.
     pub(in crate::vm) files: Vec<FileFacts>,
+    /// It is the description of a template.
+    #[serde(default)]
+    pub(in crate::vm) template: Option<TemplateFacts>,
 }
 
 impl Saving {
@@ -70,7 +74,7 @@ impl Saving {
     }
 
     /// Makes the description, once QEMU writes to no image any more.
-    pub(super) async fn describe(&self) -> Result<Vec<u8>, ChangeError> {
+    pub(super) async fn describe(&self, memory_bytes: Option<u64>) -> Result<Vec<u8>, ChangeError> {
         let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
         let nodes = to_the_end(self.session.submit(&nodes)).await?;
         let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
@@ -84,12 +88,25 @@ impl Saving {
             };
             // a name after `--` can be relative
             let path = folder.join(self.real_path(Path::new(path)));
+            if self.new_place(&path).is_some() {
+                continue;
+            }
+            if self.freezing.is_some()
+                && self.facts.ephemeral
+                && path.starts_with(&self.facts.state_directory)
+            {
+                return Err(ChangeError::unsupported(format!(
+                    "a disk that was made while the VM ran cannot be frozen: {} goes with the VM",
+                    path.display()
+                ))
+                .hint("give the disk a path of its own, or have it from the start"));
+            }
             if !files.iter().any(|file| file.path == path) {
                 files.push(open.facts(&path, self.images.get(name).copied())?);
             }
         }
         // QEMU read it at the start and closed it
-        for path in self.loaded() {
+        for path in self.loaded().into_iter().filter(|path| self.new_place(path).is_none()) {
             files.push(FileFacts::of(path)?);
         }
         let picked = |forward: &&Forward| {
@@ -97,13 +114,18 @@ impl Saving {
                 asked.host == 0 && asked.guest == forward.guest && asked.protocol == forward.protocol
             })
         };
+        let spec = VmSpec {
+            publish: self.forwards.clone(),
+            disks: self.spec.disks.iter().map(|disk| self.with_real_path(disk)).collect(),
+            ..self.spec.clone()
+        };
         let saved = Saved {
             any_port: self.forwards.iter().filter(picked).cloned().collect(),
-            spec: VmSpec {
-                publish: self.forwards.clone(),
-                disks: self.spec.disks.iter().map(|disk| self.with_real_path(disk)).collect(),
-                ..self.spec.clone()
-            },
+            spec: with_paths(spec, &mut |path| self.new_place(path).unwrap_or_else(|| path.to_owned())),
+            template: self
+                .freezing
+                .as_ref()
+                .map(|freezing| TemplateFacts { folder: freezing.making.path().to_owned(), memory_bytes }),
             facts: self.facts.clone(),
             record: self.record.clone(),
             cards: self.cards.clone(),
@@ -112,6 +134,11 @@ impl Saving {
             files,
         };
         serde_json::to_vec(&saved).map_err(ChangeError::host)
+    }
+
+    /// Where a file is in the template that is being made.
+    fn new_place(&self, path: &Path) -> Option<PathBuf> {
+        self.freezing.as_ref().and_then(|freezing| freezing.new_place(path))
     }
 
     /// Files that QEMU itself read to boot the VM.

@@ -6,6 +6,7 @@
 mod describe;
 mod files;
 mod restore;
+mod template;
 
 use std::collections::BTreeMap;
 use std::io::PipeReader;
@@ -33,6 +34,7 @@ use crate::vm::state::plugged::Record;
 pub(in crate::vm) use describe::Saved;
 pub(in crate::vm) use files::FileFacts;
 pub(in crate::vm) use restore::load;
+pub(in crate::vm) use template::{Freezing, TemplateFacts, with_paths};
 
 /// Interval between two progress reports, while a client wants them.
 const REPORT: Duration = Duration::from_millis(250);
@@ -52,6 +54,12 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) present: Vec<Present>,
     pub(in crate::vm) running: bool,
     pub(in crate::vm) file: PathBuf,
+    /// The folder of the template that is being made; none where the VM is saved.
+    pub(in crate::vm) folder: Option<PathBuf>,
+    /// The template, once its folder is there.
+    pub(in crate::vm) freezing: Option<Freezing>,
+    /// The VM goes on afterwards.
+    pub(in crate::vm) goes_on: bool,
     pub(in crate::vm) progress: watch::Sender<Progress>,
     /// The VM is shutting down: abort.
     pub(in crate::vm) abort: watch::Receiver<bool>,
@@ -62,6 +70,11 @@ impl Saving {
     pub(in crate::vm) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
         check_blockers(&self.session, &self.present, "a file").await?;
         self.complete().await?;
+        if let Some(folder) = self.folder.clone() {
+            let (spec, facts) = (self.spec.clone(), self.facts.clone());
+            let freezing = blocking(move || Freezing::begin(&folder, &spec, &facts)).await?;
+            self.freezing = Some(freezing);
+        }
         let file = self.file.clone();
         let writing = blocking(move || Writing::create(&file).map_err(from_saved)).await?;
         Ok((self, writing))
@@ -71,26 +84,49 @@ impl Saving {
     ///
     /// Once the guest is stopped, this waits for QEMU without a deadline: a command that QEMU executes later would stop the guest
     /// again unnoticed.
-    pub(in crate::vm) async fn save(self, mut writing: Writing) -> Result<(), ChangeError> {
+    pub(in crate::vm) async fn save(mut self, mut writing: Writing) -> Result<(), ChangeError> {
         let named = move || writing.take_name().map(|()| writing).map_err(from_saved);
         let writing = blocking(named).await?;
-        for command in migration::prepare() {
+        for command in migration::prepare(self.has_memory_file()) {
             self.session.run(&command).await?;
         }
         self.still_wanted()?;
         if self.running {
             self.finish(&Command::new("stop", Value::Null)).await?;
         }
-        match self.write(writing).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                if self.running {
-                    // an error means that QEMU is gone, or that QEMU reports it itself
-                    let _ = self.finish(&Command::new("cont", Value::Null)).await;
-                }
-                Err(error)
-            }
+        let written = self.write(writing).await;
+        if written.is_ok()
+            && let Some(freezing) = self.freezing.take()
+        {
+            freezing.making.keep();
         }
+        if self.running && (written.is_err() || self.goes_on) {
+            // an error means that QEMU is gone, or that it says so by itself
+            let _ = self.finish(&Command::new("cont", Value::Null)).await;
+        }
+        written
+    }
+
+    /// The guest's memory is in a file, which is copied, and not in the stream.
+    fn has_memory_file(&self) -> bool {
+        self.freezing.as_ref().is_some_and(|freezing| freezing.memory.is_some())
+    }
+
+    /// Fills a template's folder, while nobody writes to any of its files.
+    async fn fill(&mut self) -> Result<Option<u64>, ChangeError> {
+        let Some(freezing) = self.freezing.take() else { return Ok(None) };
+        let (progress, total_bytes) = (self.progress.clone(), self.spec.memory.bytes());
+        let filled = blocking(move || {
+            let filled = freezing.making.fill(freezing.memory.as_ref(), |done_bytes| {
+                progress.send_replace(Progress { done_bytes, total_bytes });
+            });
+            Ok((freezing, filled))
+        });
+        let (freezing, filled) = filled.await?;
+        let path = freezing.making.path().to_owned();
+        // its folder goes last, when nothing is in it any more
+        self.freezing = Some(freezing);
+        filled.map_err(|source| from_saved(SavedError::Io { path, source }))
     }
 
     async fn finish(&self, command: &Command) -> Result<Value, CommandError> {
@@ -109,7 +145,7 @@ impl Saving {
         let _ = self.abort.clone().wait_for(|abort| *abort).await;
     }
 
-    async fn write(&self, writing: Writing) -> Result<(), ChangeError> {
+    async fn write(&mut self, writing: Writing) -> Result<(), ChangeError> {
         self.still_wanted()?;
         let written = Arc::new(AtomicU64::new(0));
         let mut events = self.bus.subscribe(None);
@@ -129,7 +165,9 @@ impl Saving {
             pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
         ended?;
         self.still_wanted()?;
-        let description = self.describe().await?;
+        let memory_bytes = self.fill().await?;
+        self.still_wanted()?;
+        let description = self.describe(memory_bytes).await?;
         let file = writing.stream().map_err(ChangeError::host)?;
         let path = self.file.clone();
         blocking(move || {

@@ -18,22 +18,24 @@ use crate::vm::error::{ChangeError, ErrorKind};
 /// and 7.2 waits forever for more where the stream is cut off.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// Loads it; the guest's processors are stopped afterwards.
+/// Loads it; the guest's processors are stopped afterwards. `without_memory`: the guest's memory is in a file, and not in the stream.
 pub(in crate::vm) async fn load(
     session: &Session,
     events: &mut EventReceiver,
     file: File,
+    without_memory: bool,
 ) -> Result<(), ChangeError> {
-    load_within(session, events, file, STANDSTILL).await
+    load_within(session, events, file, without_memory, STANDSTILL).await
 }
 
 async fn load_within(
     session: &Session,
     events: &mut EventReceiver,
     file: File,
+    without_memory: bool,
     standstill: Duration,
 ) -> Result<(), ChangeError> {
-    for command in migration::prepare() {
+    for command in migration::prepare(without_memory) {
         session.run(&command).await?;
     }
     let (reader, writer) = io::pipe().map_err(ChangeError::host)?;
@@ -151,7 +153,7 @@ mod tests {
         let Connected { session, mut events, .. } = qemu(reads).await;
         let file = tempfile::tempfile().unwrap();
         file.set_len(length).unwrap();
-        load_within(&session, &mut events, file, SHORT).await.unwrap_err()
+        load_within(&session, &mut events, file, false, SHORT).await.unwrap_err()
     }
 
     #[tokio::test]

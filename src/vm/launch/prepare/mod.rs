@@ -16,6 +16,7 @@ mod shares;
 mod state;
 mod unpacked;
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ use crate::host::dirs::{DirError, RunDir, StateDir, StoreEnvironment};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
-use crate::host::{files, iso, ports};
-use crate::qemu::{self, Channels, HostFacts, Machine, models, wrapped};
+use crate::host::{files, iso, ports, template};
+use crate::qemu::{self, Channels, GuestMemory, HostFacts, Machine, models, wrapped};
 use crate::spec::vm::ExtraDevice;
 use crate::spec::{
     AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Nic, Request, VmName, VmSpec,
@@ -70,6 +71,24 @@ pub struct Prepared {
     pub(in crate::vm) options: RunOptions,
     /// Set for a VM that is restored from a file.
     pub(in crate::vm) restored: Option<Restored>,
+    /// The guest's memory, where that is a file.
+    pub(in crate::vm) memory: Option<MemoryFile>,
+}
+
+/// A file that is the guest's memory.
+#[derive(Debug)]
+pub(in crate::vm) struct MemoryFile {
+    pub(in crate::vm) file: File,
+    /// The guest's writes go into it; otherwise it stays as it is.
+    pub(in crate::vm) shared: bool,
+}
+
+impl MemoryFile {
+    /// A new one, if the VM is to have one.
+    fn of(spec: &VmSpec) -> Result<Option<Self>, StartError> {
+        let new = || template::new_memory().map_err(system("the guest's memory"));
+        spec.forkable.then(|| Ok(Self { file: new()?, shared: true })).transpose()
+    }
 }
 
 /// The part of a request that is for the supervisor, not for QEMU.
@@ -134,6 +153,9 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     if let Some(file) = &request.restore {
         return restored::prepare(request, file);
     }
+    if let Some(folder) = &request.from {
+        return restored::prepare(request, &folder.join(template::MACHINE));
+    }
     let plan = Plan::look(request)?;
     let run = naming::claim(request)?;
     let mut made = Made::default();
@@ -184,7 +206,8 @@ pub fn dry_run(request: &Request) -> Result<Vec<u8>, StartError> {
     let spec = spec(request, &plan, parts)?;
     let shares = (0..spec.shares.len()).map(|number| 20 + i32::try_from(number).unwrap_or(0)).collect();
     let user_qmp = request.qmp.as_ref().map(|_| 13);
-    let channels = Channels { qmp: 10, agent: 11, user_qmp, shares };
+    let memory = spec.forkable.then_some(GuestMemory { file: 12, shared: true });
+    let channels = Channels { qmp: 10, agent: 11, user_qmp, shares, memory };
     Ok(qemu::quote::shell(plan.qemu.as_os_str(), &qemu::command_line(&spec, &plan.host, &channels)))
 }
 
@@ -306,6 +329,7 @@ struct MadeParts {
     inventory: Inventory,
     shares: Shares,
     user_qmp: Option<(PathBuf, UnixListener)>,
+    memory: Option<MemoryFile>,
 }
 
 impl MadeParts {
@@ -325,6 +349,7 @@ impl MadeParts {
             made: Made::default(),
             options: RunOptions { ephemeral: self.ephemeral, ..options },
             restored: None,
+            memory: self.memory,
         }
     }
 }
@@ -368,6 +393,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
     let inventory = disks::inventory(&Machine::of(&spec), &spec, &disks);
     let shares = Shares::bind(&spec, request.virtiofsd.as_deref(), run)?;
     let user_qmp = request.qmp.as_deref().map(sockets::user_monitor).transpose()?;
+    let memory = MemoryFile::of(&spec)?;
     Ok(MadeParts {
         spec,
         host: plan.host,
@@ -380,6 +406,7 @@ fn make(request: &Request, plan: Plan, run: &RunDir, made: &mut Made) -> Result<
         inventory,
         shares,
         user_qmp,
+        memory,
     })
 }
 
@@ -433,6 +460,7 @@ fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, Star
         devices: plan.devices.clone(),
         shares: shares::resolve(request)?,
         hotplug_slots: request.hotplug_slots,
+        forkable: request.forkable,
         on_panic: request.on_panic,
         no_reboot: request.no_reboot,
         sandbox: request.sandbox,

@@ -8,6 +8,7 @@ mod devices;
 mod hardware;
 mod images;
 mod kinds;
+mod template;
 mod words;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,8 @@ use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
 use super::{
-    ControlSockets, Made, Prepared, RunOptions, Shares, addresses, naming, screen, sockets, state, unpacked,
+    ControlSockets, Made, MemoryFile, Prepared, RunOptions, Shares, addresses, naming, screen, sockets,
+    state, unpacked,
 };
 use crate::vm::changes::saving::Saved;
 use crate::vm::console::DEFAULT_LOG_CAP;
@@ -58,6 +60,10 @@ pub(in crate::vm) struct Restored {
     pub(in crate::vm) missing: Option<String>,
     /// Positioned at the start of QEMU's stream.
     pub(in crate::vm) stream: File,
+    /// It is a fork of a template: QEMU must be of the very same version.
+    pub(in crate::vm) is_fork: bool,
+    /// The guest's memory is in a file of its own, and not in the stream.
+    pub(in crate::vm) without_memory: bool,
 }
 
 /// Inspects the host and makes what is missing. On failure nothing is left behind.
@@ -66,13 +72,18 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     let (text, stream) = saved::open(&path)?;
     let saved: Saved = serde_json::from_slice(&text)
         .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
+    let saved = template::fitting(saved, request, &path)?;
+    let is_fork = saved.template.is_some();
     let machine = Host::here().ok_or(StartError::UnknownHost)?;
     let accel = accel(&saved, &machine)?;
     // as at a start: the features of the command line are fixed before QEMU is asked
     let host = HostFacts { arch: machine.arch, accel: accel.accel };
     let qemu = programs::qemu(saved.spec.arch, request.qemu.as_deref(), &SearchPath::from_env())?;
     let spec = hardware::spec(&saved.spec, request)?;
-    kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
+    // of a fork QEMU is asked for its version, which says more, and takes no time
+    if !is_fork {
+        kinds::check(&qemu, &Machine::of(&spec), &saved.facts.qemu_version)?;
+    }
     devices::check(&saved, &spec, request, &qemu)?;
     cards::check(&saved, &spec, request)?;
     images::check(&saved, &spec, request)?;
@@ -84,7 +95,10 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
             None => state::without_image(request, &spec.name)?,
         },
     };
-    let missing = words::missing(&saved, request, &state, &qemu);
+    let missing = match is_fork {
+        true => None,
+        false => words::missing(&saved, request, &state, &qemu),
+    };
     if let Some(missing) = &missing {
         log::warn!(
             target: HINTED,
@@ -92,9 +106,19 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
             qemu::quote::word(path.as_os_str())
         );
     }
-    let claimed =
-        Request { name: Some(spec.name.clone()), runtime: request.runtime.clone(), ..Request::default() };
+    let runtime = request.runtime.clone();
+    let claimed = match is_fork {
+        // each fork has a name of its own: the template's with a number, unless it is given
+        true => Request {
+            name: request.name.clone(),
+            image: Some(spec.name.as_str().into()),
+            runtime,
+            ..Request::default()
+        },
+        false => Request { name: Some(spec.name.clone()), runtime, ..Request::default() },
+    };
     let run = naming::claim(&claimed)?;
+    let spec = VmSpec { name: run.name().clone(), ..spec };
     let mut made = Made::default();
     let checked = Checked { saved, spec, state, made: &mut made };
     match checked.make(request, &run) {
@@ -165,6 +189,7 @@ struct MadeParts {
     images: Images,
     shares: Shares,
     user_qmp: Option<(PathBuf, UnixListener)>,
+    memory: Option<MemoryFile>,
 }
 
 impl Checked<'_> {
@@ -174,18 +199,29 @@ impl Checked<'_> {
         run.clear().map_err(StartError::RunDirectory)?;
         screen::check(&spec.display)?;
         let control = ControlSockets::open(run)?;
-        let before = StateBefore::look(&state);
-        state::make_room(request, &state)?;
-        let state = Arc::new(StateDir::open(&state)?);
-        made.state(before.of(&state).map_err(system("the state directory"))?);
-        let firmware = hardware::firmware(&saved.spec, request, &state)?;
+        let is_fork = saved.template.is_some();
+        let state = match is_fork {
+            true => state::ephemeral(run, made)?,
+            false => {
+                let before = StateBefore::look(&state);
+                state::make_room(request, &state)?;
+                let state = Arc::new(StateDir::open(&state)?);
+                made.state(before.of(&state).map_err(system("the state directory"))?);
+                state
+            }
+        };
+        let firmware = hardware::firmware(&saved.spec, request, &state, is_fork)?;
+        let memory = template::memory(&saved, &spec)?;
         let images = Images::new(
             Arc::clone(&state),
-            true,
+            !is_fork,
             run.path(),
             RawImages::new(super::store_environment(request)),
         );
         let mut opener = images::RestoredImages::new(&images, request);
+        if is_fork {
+            opener = opener.of_template(template::below(&saved));
+        }
         let disks = spec.disks.iter().map(|disk| opener.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut opener)?;
@@ -202,6 +238,7 @@ impl Checked<'_> {
             plugged,
             saved,
             spec,
+            memory,
         })
     }
 }
@@ -219,7 +256,8 @@ struct Remaining<'a> {
 
 impl MadeParts {
     fn with(self, remaining: Remaining<'_>) -> Prepared {
-        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp } = self;
+        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp, memory } = self;
+        let is_fork = saved.template.is_some();
         let Remaining { request, run, made, accel, host, qemu, stream, missing } = remaining;
         let machine = Machine::of(&spec);
         Prepared {
@@ -236,7 +274,7 @@ impl MadeParts {
             made,
             options: RunOptions {
                 stop_timeout: request.stop_timeout,
-                ephemeral: false,
+                ephemeral: is_fork,
                 paused: request.paused,
                 max_resets: request.max_resets,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
@@ -251,7 +289,10 @@ impl MadeParts {
                 qemu_version: saved.facts.qemu_version,
                 missing,
                 stream,
+                is_fork,
+                without_memory: saved.template.is_some_and(|template| template.memory_bytes.is_some()),
             }),
+            memory,
             spec,
             run: Arc::new(run),
         }

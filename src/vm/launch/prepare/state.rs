@@ -116,7 +116,7 @@ fn taken(request: &Request, path: PathBuf) -> StartError {
     }
 }
 
-fn ephemeral(run: &RunDir, made: &mut Made) -> Result<Arc<StateDir>, DirError> {
+pub(super) fn ephemeral(run: &RunDir, made: &mut Made) -> Result<Arc<StateDir>, DirError> {
     let environment = EphemeralEnvironment::from_env();
     let path = ephemeral_path(&environment, run.name())?;
     let state = open_ephemeral(&environment, &path, run.path())?;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::host::dirs::StateDir;
-use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
+use crate::host::files;
+use crate::host::firmware::{self, FirmwareSources, FoundFirmware, VARS_FILE};
 use crate::qemu::quote;
 use crate::spec::{Boot, Display, Firmware, Request, Share, VmSpec};
 
@@ -43,6 +44,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         devices,
         shares,
         hotplug_slots,
+        forkable,
         // how vmrun handles the guest
         on_panic: _,
         no_reboot: _,
@@ -78,6 +80,7 @@ pub(super) fn spec(saved: &VmSpec, request: &Request) -> Result<VmSpec, StartErr
         devices,
         shares: folders(&shares, request)?,
         hotplug_slots,
+        forkable,
         on_panic: request.on_panic,
         no_reboot: request.no_reboot,
         sandbox: request.sandbox,
@@ -179,6 +182,7 @@ pub(super) fn firmware(
     saved: &VmSpec,
     request: &Request,
     state: &StateDir,
+    of_template: bool,
 ) -> Result<Option<Firmware>, StartError> {
     let Some(saved_firmware) = &saved.firmware else {
         return match &request.firmware {
@@ -193,11 +197,17 @@ pub(super) fn firmware(
         }
         None => firmware::find(saved.arch, saved.machine.as_deref(), &FirmwareSources::from_env())?,
     };
+    // each fork has variables of its own
+    if let (true, Firmware::Flash { vars: Some(vars), .. }) = (of_template, saved_firmware) {
+        let copied = files::open(vars)
+            .and_then(|(mut from, _)| state.replace(VARS_FILE, |to| std::io::copy(&mut from, to).map(drop)));
+        copied.map_err(system("the template's firmware variables"))?;
+    }
     // nothing is made yet
     let same = match (&found.clone().in_folder(state.path()), saved_firmware) {
         (Firmware::Bios { path }, Firmware::Bios { path: saved }) => path == saved,
         (Firmware::Flash { code, vars, .. }, Firmware::Flash { code: saved_code, vars: saved_vars, .. }) => {
-            if code == saved_code && vars != saved_vars {
+            if code == saved_code && vars != saved_vars && !of_template {
                 let folder = saved_vars.as_deref().and_then(Path::parent).unwrap_or(Path::new("/"));
                 return Err(refused(
                     format!(

@@ -1,7 +1,7 @@
 //! The images of a saved VM: each must be unchanged and passes the same checks as at a start.
 
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::qemu::Machine;
 use crate::qemu::quote;
@@ -40,7 +40,11 @@ pub(super) fn check(saved: &Saved, spec: &VmSpec, request: &Request) -> Result<(
         What::Controller(_) | What::Nic { .. } | What::Other(_) => None,
     });
     used.extend(plugged);
+    let own = saved.template.as_ref().map(|template| &template.folder);
     for path in used {
+        if own.is_some_and(|folder| path.starts_with(folder)) {
+            continue;
+        }
         if !saved.files.iter().any(|file| file.path == path) {
             return Err(nonsense(format!("it does not say what {} was", shown(path))));
         }
@@ -94,11 +98,19 @@ pub(super) struct RestoredImages<'a> {
     images: &'a Images,
     request: &'a Request,
     opened: Vec<Opened>,
+    /// Of a template: what its images may lead to, besides what the command line allows. Nothing is written to them.
+    below: Option<Vec<PathBuf>>,
 }
 
 impl<'a> RestoredImages<'a> {
     pub(super) fn new(images: &'a Images, request: &'a Request) -> Self {
-        Self { images, request, opened: Vec::new() }
+        Self { images, request, opened: Vec::new(), below: None }
+    }
+
+    /// The same for a template: each image that the guest writes to gets an overlay. `below`: the files that its images are known to
+    /// lie over.
+    pub(super) fn of_template(self, below: Vec<PathBuf>) -> Self {
+        Self { below: Some(below), ..self }
     }
 
     /// A disk from the start.
@@ -119,7 +131,11 @@ impl<'a> RestoredImages<'a> {
         }
         // a raw image refers to no other file; any other format must be detected
         let asked = Some(ImageFormat::Raw).filter(|raw| image.format == *raw);
-        let opened = self.images.open(&image.file, asked, &self.request.allow_backing).map_err(&refused)?;
+        let is_below = self.below.is_some() && !image.readonly;
+        let allowed = self.request.allow_backing.iter().chain(self.below.iter().flatten());
+        let allowed: Vec<PathBuf> = allowed.cloned().collect();
+        let images = if is_below { &self.images.for_reading() } else { self.images };
+        let opened = images.open(&image.file, asked, &allowed).map_err(&refused)?;
         if opened.image.format != image.format {
             let why = format!(
                 "{} is {}, and the saved VM's description calls it {}",
@@ -127,7 +143,7 @@ impl<'a> RestoredImages<'a> {
             );
             return Err(refused(ChangeError::host(why)));
         }
-        if !image.readonly && !opened.writable {
+        if !image.readonly && !is_below && !opened.writable {
             return Err(refused(ChangeError::host(format!(
                 "there is no permission to write to {}",
                 opened.shown
@@ -138,6 +154,9 @@ impl<'a> RestoredImages<'a> {
             return Err(refused(ChangeError::host(why)));
         }
         self.opened.push(opened.clone());
-        Ok(opened)
+        match is_below {
+            true => self.images.overlay(&opened, id).map_err(refused),
+            false => Ok(opened),
+        }
     }
 }

@@ -1,0 +1,300 @@
+//! The folder of a template: a booted VM, frozen.
+//!
+//! ```text
+//! machine     description and device state, as the file of a saved VM (`saved.rs`); written last, so that a folder without it is none
+//! memory      the guest's memory, byte for byte, with holes; not there where it is in the stream of `machine`
+//! the rest    files of the VM's state directory that it was started with: overlays, firmware variables, the metadata CD
+//! ```
+//! Forks map `memory` privately, so that it stays as it is and its pages are in the machine's memory once.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Whence, lseek};
+
+use super::dirs::remove_empty_in;
+use super::made::{MadeFile, folder_of};
+use super::sys;
+
+/// Description and device state.
+pub const MACHINE: &str = "machine";
+/// The guest's memory.
+pub const MEMORY: &str = "memory";
+
+/// By this name the kernel shows the memory of a VM that can be forked among its QEMU's open files.
+const MEMORY_FILE: &str = "vmrun-guest-memory";
+
+/// A new file for a guest's memory, which has no name anywhere and goes with its last user.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn new_memory() -> io::Result<File> {
+    Ok(memfd_create(MEMORY_FILE, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// The memory that [`new_memory`] made for this QEMU; none if it has none, as a fork, whose memory is private.
+///
+/// # Errors
+/// The process is gone, or its files are a secret.
+pub fn memory_of(pid: i32) -> io::Result<Option<File>> {
+    let shown = format!("/memfd:{MEMORY_FILE} (deleted)");
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        if fs::read_link(&path).is_ok_and(|target| target.as_os_str() == shown.as_str()) {
+            return File::open(path).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Copies a guest's memory into a new, empty file, holes as holes. `count` is given the bytes so far. Returns how large it is.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn copy_memory(from: &File, to: &File, mut count: impl FnMut(u64)) -> io::Result<u64> {
+    let size = from.metadata()?.len();
+    to.set_len(size)?;
+    let mut at = 0;
+    let mut copied = 0;
+    while let Some((start, end)) = next_data(from, at)? {
+        copy_range(from, to, start, end, &mut |bytes| {
+            copied += bytes;
+            count(copied);
+        })?;
+        at = end;
+    }
+    Ok(size)
+}
+
+/// The next range with data at or behind an offset; none if there is none.
+fn next_data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    let at = i64::try_from(at).map_err(io::Error::other)?;
+    let start = match lseek(file.as_fd(), at, Whence::SeekData) {
+        Ok(start) => start,
+        Err(Errno::ENXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let end = lseek(file.as_fd(), start, Whence::SeekHole)?;
+    Ok(Some((u64::try_from(start).map_err(io::Error::other)?, u64::try_from(end).map_err(io::Error::other)?)))
+}
+
+/// By the kernel: `copy_file_range` does not go from memory to a disk (EXDEV).
+fn copy_range(from: &File, to: &File, start: u64, end: u64, count: &mut impl FnMut(u64)) -> io::Result<()> {
+    /// The most that one call copies, so that progress can be told.
+    const PIECE: u64 = 64 << 20;
+    let mut offset = i64::try_from(start).map_err(io::Error::other)?;
+    lseek(to.as_fd(), offset, Whence::SeekSet)?;
+    let end = i64::try_from(end).map_err(io::Error::other)?;
+    while offset < end {
+        let piece = u64::try_from(end - offset).unwrap_or(0).min(PIECE);
+        let piece = usize::try_from(piece).map_err(io::Error::other)?;
+        match nix::sys::sendfile::sendfile(to.as_fd(), from.as_fd(), Some(&mut offset), piece) {
+            // it was cut off meanwhile
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => count(bytes as u64),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A template's memory for a new fork, locked as in use as long as any copy of the descriptor is open, in QEMU too.
+///
+/// # Errors
+/// It is not there, not this user's, others can write to it, or it is not as large as it was.
+pub fn open_memory(folder: &Path, bytes: u64) -> io::Result<File> {
+    let path = folder.join(MEMORY);
+    // QEMU opens it for writing, although it maps it privately
+    let file = File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() || !is_only_ours(&facts) {
+        return Err(io::Error::other("others than this user can write to it"));
+    }
+    if facts.len() != bytes {
+        return Err(io::Error::other(format!("it has {} bytes instead of {bytes}", facts.len())));
+    }
+    sys::lock_shared(&file)?;
+    Ok(file)
+}
+
+fn is_only_ours(facts: &Metadata) -> bool {
+    facts.uid() == nix::unistd::geteuid().as_raw() && facts.mode() & 0o022 == 0
+}
+
+/// A template that is being made: its folder and its files, all empty at first, so that they can be written down before anything is
+/// in them. They go again unless the template is kept.
+#[derive(Debug)]
+pub struct Making {
+    path: PathBuf,
+    memory: Option<File>,
+    copies: Vec<(PathBuf, File)>,
+    made: Vec<MadeFile>,
+    is_kept: bool,
+}
+
+impl Making {
+    /// Makes the folder with a file for the memory, if that is to be in one, and one for each file that will be copied into it.
+    ///
+    /// # Errors
+    /// There is something of this name, or its own folder cannot be written to.
+    pub fn create(path: &Path, with_memory: bool, copies: &[PathBuf]) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        let mut making = Self {
+            path: path.to_owned(),
+            memory: None,
+            copies: Vec::new(),
+            made: Vec::new(),
+            is_kept: false,
+        };
+        if with_memory {
+            making.memory = Some(making.file(OsStr::new(MEMORY))?);
+        }
+        for from in copies {
+            let name = from.file_name().unwrap_or(OsStr::new("file"));
+            if name == MACHINE {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let to = making.file(name)?;
+            making.copies.push((from.clone(), to));
+        }
+        Ok(making)
+    }
+
+    fn file(&mut self, name: &OsStr) -> io::Result<File> {
+        let path = self.path.join(name);
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        self.made.push(MadeFile::of(&path, &file)?);
+        Ok(file)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All files but `machine`.
+    pub fn made(&self) -> &[MadeFile] {
+        &self.made
+    }
+
+    /// Fills them. Returns how large the memory is, if it is in a file.
+    ///
+    /// # Errors
+    /// One cannot be read or written.
+    pub fn fill(&self, memory: Option<&File>, count: impl FnMut(u64)) -> io::Result<Option<u64>> {
+        for (from, to) in &self.copies {
+            // the standard library shares the blocks where the file system can, or copies in the kernel
+            io::copy(&mut File::open(from)?, &mut &*to)?;
+        }
+        match (memory, &self.memory) {
+            (Some(from), Some(to)) => copy_memory(from, to, count).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The template is whole.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            take_back(&self.path, &self.made);
+        }
+    }
+}
+
+/// Removes the files of a template that did not become whole, and its folder, if nothing else is in it.
+pub fn take_back(folder: &Path, made: &[MadeFile]) {
+    made.iter().for_each(MadeFile::remove);
+    let Some(name) = folder.file_name() else { return };
+    let removed = File::open(folder_of(folder)).and_then(|parent| remove_empty_in(&parent, name));
+    if let Err(error) = removed {
+        log::warn!("{} is left: {error}", folder.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+
+    use super::*;
+
+    fn memory(bytes: u64, pieces: &[(u64, &[u8])]) -> File {
+        let file = new_memory().unwrap();
+        file.set_len(bytes).unwrap();
+        for (at, text) in pieces {
+            file.write_all_at(text, *at).unwrap();
+        }
+        file
+    }
+
+    #[test]
+    fn memory_is_copied_with_its_holes() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(64 << 20, &[(0, b"boot"), (5 << 20, b"kernel"), ((64 << 20) - 3, b"end")]);
+        let making = Making::create(&folder.path().join("t"), true, &[]).unwrap();
+        let mut counted = 0;
+        assert_eq!(making.fill(Some(&memory), |bytes| counted = bytes).unwrap(), Some(64 << 20));
+        let copy = File::open(making.path().join(MEMORY)).unwrap();
+        assert!(copy.metadata().unwrap().blocks() * 512 < 1 << 20, "holes stay holes");
+        assert!(counted > 0 && counted < 1 << 20, "{counted}");
+        let all = |mut file: &File| {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+            bytes
+        };
+        assert!(all(&memory) == all(&copy), "byte for byte");
+    }
+
+    #[test]
+    fn what_is_not_kept_goes_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("t"), folder.path().join("vars.fd"));
+        fs::write(&other, "variables").unwrap();
+        let making = Making::create(&path, true, std::slice::from_ref(&other)).unwrap();
+        assert_eq!(making.made().len(), 2);
+        making.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
+        assert_eq!(fs::read(path.join("vars.fd")).unwrap(), b"variables");
+        drop(making);
+        assert!(!path.exists() && other.exists());
+        let making = Making::create(&path, true, &[]).unwrap();
+        fs::write(path.join("thesis"), "x").unwrap();
+        drop(making);
+        let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["thesis"]);
+        assert!(Making::create(&path, false, &[]).is_err(), "what is there stays");
+        assert!(path.join("thesis").exists());
+    }
+
+    #[test]
+    fn memory_is_taken_only_as_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let making = Making::create(&folder.path().join("t"), true, &[]).unwrap();
+        making.fill(Some(&memory(1 << 20, &[(7, b"x")])), |_| {}).unwrap();
+        let path = making.path().to_owned();
+        making.keep();
+        open_memory(&path, 1 << 20).unwrap();
+        open_memory(&path, 2 << 20).unwrap_err();
+        fs::set_permissions(path.join(MEMORY), fs::Permissions::from_mode(0o666)).unwrap();
+        open_memory(&path, 1 << 20).unwrap_err();
+        fs::rename(path.join(MEMORY), path.join("m")).unwrap();
+        std::os::unix::fs::symlink("m", path.join(MEMORY)).unwrap();
+        open_memory(&path, 1 << 20).unwrap_err();
+        let mut new = new_memory().unwrap();
+        new.write_all(b"x").unwrap();
+        assert!(memory_of(i32::try_from(std::process::id()).unwrap()).unwrap().is_some());
+    }
+}

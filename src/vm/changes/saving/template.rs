@@ -1,0 +1,99 @@
+//! A template: which files go into its folder, and what of the description is said anew for it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::template::{self, Making};
+use crate::spec::{Boot, Disk, Firmware, Image, VmSpec};
+
+use crate::vm::error::ChangeError;
+use crate::vm::state::facts::Facts;
+
+/// What the description of a template says besides that of a saved VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::vm) struct TemplateFacts {
+    /// The folder when it was made: paths that begin with it are those of the template's own files, wherever it is now.
+    #[serde(with = "crate::spec::fields::path")]
+    pub(in crate::vm) folder: PathBuf,
+    /// Size of the guest's memory, where it is a file of its own; otherwise it is in the stream.
+    pub(in crate::vm) memory_bytes: Option<u64>,
+}
+
+/// A template that is being made of a VM.
+#[derive(Debug)]
+pub(in crate::vm) struct Freezing {
+    pub(in crate::vm) making: Making,
+    /// The memory of the VM, if QEMU writes it into a file.
+    pub(in crate::vm) memory: Option<File>,
+    copied: Vec<PathBuf>,
+}
+
+impl Freezing {
+    /// Makes the folder, and its files.
+    pub(super) fn begin(folder: &Path, spec: &VmSpec, facts: &Facts) -> Result<Self, ChangeError> {
+        let memory = template::memory_of(facts.qemu_pid).map_err(ChangeError::host)?;
+        let copied = own_files(spec, &facts.state_directory, facts.ephemeral);
+        let making = Making::create(folder, memory.is_some(), &copied)
+            .map_err(|error| ChangeError::host(format!("{}: {error}", folder.display())))?;
+        Ok(Self { making, memory, copied })
+    }
+
+    /// Where a file of the VM is in the template, if it is copied there.
+    pub(super) fn new_place(&self, path: &Path) -> Option<PathBuf> {
+        let is_copied = self.copied.iter().any(|copied| copied == path);
+        is_copied.then(|| self.making.path().join(path.file_name().unwrap_or_default()))
+    }
+}
+
+/// The files of the state directory that the VM needs again. Disks in a lasting state directory are the user's, and stay.
+fn own_files(spec: &VmSpec, state: &Path, ephemeral: bool) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let disks: Vec<PathBuf> = spec
+        .disks
+        .iter()
+        .flat_map(|disk| disk.image.layers().map(|layer| layer.file.clone()).collect::<Vec<_>>())
+        .collect();
+    let mut note = |path: &Path| {
+        let is_new = path.starts_with(state) && !found.iter().any(|known| known == path);
+        if is_new && (ephemeral || !disks.iter().any(|disk| disk == path)) {
+            found.push(path.to_owned());
+        }
+        path.to_owned()
+    };
+    with_paths(spec.clone(), &mut note);
+    found
+}
+
+/// The description with other paths of its images and of what is read at the start.
+pub(in crate::vm) fn with_paths(spec: VmSpec, path: &mut impl FnMut(&Path) -> PathBuf) -> VmSpec {
+    let mut sure = |old: &Path| Ok::<_, std::convert::Infallible>(path(old));
+    let mut disks = Vec::new();
+    for disk in spec.disks {
+        let image: Image = match disk.image.with_paths(&mut sure) {
+            Ok(image) => image,
+            Err(never) => match never {},
+        };
+        disks.push(Disk { image, ..disk });
+    }
+    let boot = match spec.boot {
+        Boot::Iso { path: iso } => Boot::Iso { path: path(&iso) },
+        Boot::Kernel { kernel, initrd, cmdline } => {
+            Boot::Kernel { kernel: path(&kernel), initrd: initrd.map(|initrd| path(&initrd)), cmdline }
+        }
+        Boot::Squashfs { kernel, squashfs, cmdline, append, sata } => {
+            let (kernel, squashfs) = (path(&kernel), path(&squashfs));
+            Boot::Squashfs { kernel, squashfs, cmdline, append, sata }
+        }
+        boot @ (Boot::Disk | Boot::Firmware) => boot,
+    };
+    let firmware = match spec.firmware {
+        Some(Firmware::Flash { code, code_format, vars: Some(vars), vars_format, needs_smm }) => {
+            Some(Firmware::Flash { code, code_format, vars: Some(path(&vars)), vars_format, needs_smm })
+        }
+        firmware => firmware,
+    };
+    let metadata = spec.metadata.as_deref().map(path);
+    VmSpec { disks, boot, firmware, metadata, ..spec }
+}

@@ -1,0 +1,60 @@
+//! A template, from which a fork starts.
+
+use std::path::{Path, PathBuf};
+
+use crate::host::template::open_memory;
+use crate::qemu::quote;
+use crate::spec::{Request, VmSpec};
+
+use super::super::MemoryFile;
+use super::{nonsense, refused};
+use crate::vm::changes::saving::{Saved, TemplateFacts, with_paths};
+use crate::vm::launch::start_error::{StartError, system};
+
+/// The description, if it is of what the command line says, with the paths of a template's files where they are now.
+pub(super) fn fitting(saved: Saved, request: &Request, path: &Path) -> Result<Saved, StartError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let shown = |path: &Path| quote::word(path.as_os_str());
+    match (&saved.template, request.from.is_some()) {
+        (None, false) => Ok(saved),
+        (Some(_), false) => Err(refused(
+            format!("{} is part of a template, which stays as it is", shown(path)),
+            format!("a fork of it: `vmrun qemu --from {}`", shown(folder)),
+        )),
+        (None, true) => Err(refused(
+            format!("{} is a saved VM, and no template", shown(path)),
+            "`vmrun qemu --restore FILE` goes on with a saved VM; `vmrun ctl freeze DIR` makes a template",
+        )),
+        (Some(template), true) => {
+            let was = template.folder.clone();
+            if !was.is_absolute() || !saved.spec.forkable {
+                return Err(nonsense("a template without a folder, or of a VM that cannot be forked"));
+            }
+            let now = |path: &Path| match path.strip_prefix(&was) {
+                Ok(name) => folder.join(name),
+                Err(_) => path.to_owned(),
+            };
+            let spec = with_paths(saved.spec.clone(), &mut |path: &Path| now(path));
+            let template = Some(TemplateFacts { folder: folder.to_owned(), ..template.clone() });
+            Ok(Saved { spec, template, ..saved })
+        }
+    }
+}
+
+/// The files that a template's images lie over: each was looked at when it was frozen, and is among those that must not have changed.
+pub(super) fn below(saved: &Saved) -> Vec<PathBuf> {
+    let layers = saved.spec.disks.iter().flat_map(|disk| disk.image.layers().skip(1));
+    let known = |path: &PathBuf| saved.files.iter().any(|file| file.path == *path);
+    layers.map(|layer| layer.file.clone()).filter(known).collect()
+}
+
+/// The memory of the machine that goes on: the template's, which stays as it is, or a new file that gets it from the stream.
+pub(super) fn memory(saved: &Saved, spec: &VmSpec) -> Result<Option<MemoryFile>, StartError> {
+    match &saved.template {
+        Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) => {
+            let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
+            Ok(Some(MemoryFile { file, shared: false }))
+        }
+        _ => MemoryFile::of(spec),
+    }
+}
