@@ -312,6 +312,32 @@ impl Machine {
         Ok(made.ok_or(ClientError::Gone)?)
     }
 
+    /// Freezes it into a template, a folder that is not there yet, of which [`Request::from`] starts forks; it is off then. It must have
+    /// been started with [`Request::forkable`].
+    pub async fn freeze(self, folder: impl AsRef<Path>) -> Result<Outcome, Error> {
+        let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None };
+        Ok(self.frozen(call).await?.ok_or(ClientError::Gone)?)
+    }
+
+    /// The same of a VM that goes on after it. It stands still while its memory is copied.
+    pub async fn freeze_and_go_on(&self, folder: impl AsRef<Path>) -> Result<(), Error> {
+        let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: Some(true) };
+        self.frozen(call).await.map(drop)
+    }
+
+    async fn frozen(&self, call: verbs::Freeze) -> Result<Option<Outcome>, Error> {
+        let mut replies = self.stream(call).await?;
+        let mut last = None;
+        while let Some(reply) = replies.next().await? {
+            last = Some(reply);
+        }
+        // the stream also ends, without a word, when the VM does
+        match last {
+            Some(reply) if reply.done_bytes.is_none() => Ok(reply.outcome),
+            _ => Err(ClientError::Gone.into()),
+        }
+    }
+
     /// Saves the whole VM to a file, from which `vmrun qemu --restore` restores it; the VM then ends.
     pub async fn save(self, file: impl AsRef<Path>) -> Result<Outcome, Error> {
         let call = verbs::Save { file: absolute_text(file.as_ref())? };

@@ -59,6 +59,10 @@ fn hardware(
     line.option("-m", format!("{mebibytes}M"));
     if let Some(memory) = memory {
         line.0.extend(memory.object(machine.ids().memory, mebibytes * MIB).argument());
+    } else if spec.forkable {
+        // it comes out of a stream, which would fill the holes of a file
+        let memory = Object::new("memory-backend-ram", machine.ids().memory);
+        line.0.extend(memory.with("size", mebibytes * MIB).argument());
     } else if !spec.shares.is_empty() {
         let memory = Object::new("memory-backend-memfd", machine.ids().memory).with("size", mebibytes * MIB);
         line.0.extend(memory.with("share", true).argument());

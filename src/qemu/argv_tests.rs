@@ -12,7 +12,8 @@ use crate::spec::{
 fn rendered(spec: &VmSpec, host: &HostFacts) -> String {
     assert_eq!(crate::qemu::check(spec), Ok(()));
     let shares = (20..).take(spec.shares.len()).collect();
-    let channels = Channels { qmp: 10, agent: 12, user_qmp: None, shares };
+    let memory = spec.forkable.then_some(GuestMemory { file: 14, shared: true });
+    let channels = Channels { qmp: 10, agent: 12, user_qmp: None, shares, memory };
     let mut text = String::new();
     for argument in command_line(spec, host, &channels) {
         let argument = argument.to_string_lossy();
@@ -156,11 +157,36 @@ fn a_vm_of_an_earlier_vmrun_keeps_its_names_and_places() {
 fn extra_arguments_come_last_and_unchanged() {
     let odd = OsString::from_vec(vec![b'-', 0xff, b' ']);
     let spec = VmSpec { extra: vec!["-cdrom".into(), odd.clone()], sandbox: false, ..spec() };
-    let channels = Channels { qmp: 10, agent: 12, user_qmp: Some(13), shares: vec![] };
+    let channels = Channels { qmp: 10, agent: 12, user_qmp: Some(13), shares: vec![], memory: None };
     let line = command_line(&spec, &kvm_x86(), &channels);
     assert_eq!(line[line.len() - 2..], ["-cdrom".into(), odd]);
     assert!(!line.contains(&"-sandbox".into()));
     assert!(line.contains(&"chardev:vmrun-user-qmp".into()));
     // it may need the AHCI controller
     assert!(line.contains(&"q35,graphics=off".into()));
+}
+
+#[test]
+fn memory_of_a_vm_that_can_be_forked() {
+    golden!("forkable", VmSpec { forkable: true, ..spec() });
+}
+
+/// A fork has its memory from a template, or out of the stream; the machine must be the same.
+#[test]
+fn a_fork_is_the_same_machine() {
+    let spec = VmSpec { forkable: true, ..spec() };
+    let with = |memory| {
+        let channels = Channels { qmp: 10, agent: 12, user_qmp: None, shares: vec![], memory };
+        let line = command_line(&spec, &kvm_x86(), &channels);
+        let is_memory = |argument: &OsString| argument.to_string_lossy().contains("memory-backend-");
+        let (memory, rest): (Vec<OsString>, Vec<OsString>) = line.into_iter().partition(is_memory);
+        assert_eq!(memory.len(), 1);
+        (memory[0].to_string_lossy().into_owned(), rest)
+    };
+    let (cold, line) = with(Some(GuestMemory { file: 14, shared: true }));
+    let (fork, same) = with(Some(GuestMemory { file: 14, shared: false }));
+    let (stream, too) = with(None);
+    assert_eq!((&line, &line), (&same, &too));
+    assert_eq!(cold.replace("\"share\":true", "\"share\":false"), fork);
+    assert!(stream.contains("memory-backend-ram"), "{stream}");
 }

@@ -66,6 +66,7 @@ pub(crate) fn spec() -> VmSpec {
         devices: Vec::new(),
         shares: Vec::new(),
         hotplug_slots: 2,
+        forkable: false,
         on_panic: Default::default(),
         no_reboot: false,
         sandbox: true,

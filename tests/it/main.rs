@@ -25,6 +25,7 @@ mod fates;
 mod faults;
 mod flags;
 mod flood;
+mod forks;
 mod formats;
 mod guest_agent;
 mod guest_boot;

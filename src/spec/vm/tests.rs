@@ -146,7 +146,7 @@ prop_compose! {
         mac in any::<[u8; 6]>(),
         display in select(vec!["none", "gui", "headless", "gtk,gl=off", "vnc=:1", "spice=unix:/s"]).prop_map(|text| text.parse().unwrap()),
         hotplug_slots in any::<u8>(),
-        (usb, sandbox) in any::<(bool, bool)>(),
+        (usb, sandbox, forkable) in any::<(bool, bool, bool)>(),
         uuid in any::<u128>(),
     ) -> VmSpec {
         VmSpec {
@@ -167,7 +167,7 @@ prop_compose! {
             extra: Vec::new(),
             on_panic: if usb { OnPanic::Pause } else { OnPanic::Poweroff },
             no_reboot: sandbox,
-            arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox,
+            arch, machine, cpu, cpus, memory, display, hotplug_slots, usb, sandbox, forkable,
         }
     }
 }

@@ -64,7 +64,8 @@ pub(super) fn changes(vm: &FakeVm) -> Vec<Change> {
 }
 
 /// Changes without a fault at every step, and why.
-const APART: [(&str, &str); 3] = [
+const APART: [(&str, &str); 4] = [
+    ("Freeze", "only a real QEMU has memory to freeze: `forks` kills at random moments"),
     ("Save", "the VM is gone then: `saves` has its faults"),
     ("Qmp", "what it changes is the client's business"),
     ("Hmp", "what it changes is the client's business"),

@@ -211,7 +211,7 @@ impl Checked<'_> {
             }
         };
         let firmware = hardware::firmware(&saved.spec, request, &state, is_fork)?;
-        let memory = template::memory(&saved, &spec)?;
+        let memory = template::memory(&saved)?;
         let images = Images::new(
             Arc::clone(&state),
             !is_fork,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::template::open_memory;
 use crate::qemu::quote;
-use crate::spec::{Request, VmSpec};
+use crate::spec::Request;
 
 use super::super::MemoryFile;
 use super::{nonsense, refused};
@@ -48,13 +48,9 @@ pub(super) fn below(saved: &Saved) -> Vec<PathBuf> {
     layers.map(|layer| layer.file.clone()).filter(known).collect()
 }
 
-/// The memory of the machine that goes on: the template's, which stays as it is, or a new file that gets it from the stream.
-pub(super) fn memory(saved: &Saved, spec: &VmSpec) -> Result<Option<MemoryFile>, StartError> {
-    match &saved.template {
-        Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) => {
-            let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
-            Ok(Some(MemoryFile { file, shared: false }))
-        }
-        _ => MemoryFile::of(spec),
-    }
+/// The template's memory, which stays as it is; none where it comes out of the stream.
+pub(super) fn memory(saved: &Saved) -> Result<Option<MemoryFile>, StartError> {
+    let Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) = &saved.template else { return Ok(None) };
+    let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
+    Ok(Some(MemoryFile { file, shared: false }))
 }
