@@ -6,7 +6,7 @@
 //! ```
 //! Numbers are little-endian: u32, u32, u64. The head is written last, so that a file that is not whole is none.
 
-mod writing;
+pub(in crate::host) mod writing;
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -7,7 +7,6 @@
 //! ```
 //! Forks map `memory` privately, so that it stays as it is and its pages are in the machine's memory once.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -19,8 +18,9 @@ use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
-use super::dirs::remove_empty_in;
-use super::made::{MadeFile, folder_of};
+use super::dirs::{Directory, Holds, Privacy, empty, mark, remove_empty_in};
+use super::made::folder_of;
+use super::saved::writing::rename_to_free_name;
 use super::sys;
 
 /// Description and device state.
@@ -129,98 +129,101 @@ fn is_only_ours(facts: &Metadata) -> bool {
     facts.uid() == nix::unistd::geteuid().as_raw() && facts.mode() & 0o022 == 0
 }
 
-/// A template that is being made: its folder and its files, all empty at first, so that they can be written down before anything is
-/// in them. They go again unless the template is kept.
+/// A template that is being made, in a folder of another name, which goes with all that is in it unless it is finished.
+///
+/// Whoever makes one writes the other name down first ([`part`], [`take_back`]), so that none is left by a process that was killed.
 #[derive(Debug)]
 pub struct Making {
     path: PathBuf,
-    memory: Option<File>,
-    copies: Vec<(PathBuf, File)>,
-    made: Vec<MadeFile>,
-    is_kept: bool,
+    part: PathBuf,
+    copies: Vec<PathBuf>,
+    is_finished: bool,
+}
+
+/// What the folder is called until it is whole: a name that nobody else has.
+pub fn part(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.part-{:016x}", rand::random::<u64>()))
 }
 
 impl Making {
-    /// Makes the folder with a file for the memory, if that is to be in one, and one for each file that will be copied into it.
+    /// Makes the folder, for its owner only. `copies` are the files that will be copied into it.
     ///
     /// # Errors
-    /// There is something of this name, or its own folder cannot be written to.
-    pub fn create(path: &Path, with_memory: bool, copies: &[PathBuf]) -> io::Result<Self> {
-        DirBuilder::new().mode(0o700).create(path)?;
-        let mut making = Self {
-            path: path.to_owned(),
-            memory: None,
-            copies: Vec::new(),
-            made: Vec::new(),
-            is_kept: false,
-        };
-        if with_memory {
-            making.memory = Some(making.file(OsStr::new(MEMORY))?);
+    /// There is a template already, or something else of this name, or its own folder cannot be written to.
+    pub fn create(path: &Path, part: &Path, copies: Vec<PathBuf>) -> io::Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists already"));
         }
-        for from in copies {
-            let name = from.file_name().unwrap_or(OsStr::new("file"));
-            if name == MACHINE {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            let to = making.file(name)?;
-            making.copies.push((from.clone(), to));
-        }
+        DirBuilder::new().mode(0o700).create(part)?;
+        let making = Self { path: path.to_owned(), part: part.to_owned(), copies, is_finished: false };
+        mark(&open(part)?)?;
         Ok(making)
     }
 
-    fn file(&mut self, name: &OsStr) -> io::Result<File> {
-        let path = self.path.join(name);
-        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        self.made.push(MadeFile::of(&path, &file)?);
-        Ok(file)
+    /// Its name for now.
+    pub fn part(&self) -> &Path {
+        &self.part
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where a file is in the template, if it is one of those that are copied into it.
+    pub fn new_place(&self, path: &Path) -> Option<PathBuf> {
+        let name = path.file_name()?;
+        self.copies.iter().any(|copy| copy == path).then(|| self.part.join(name))
     }
 
-    /// All files but `machine`.
-    pub fn made(&self) -> &[MadeFile] {
-        &self.made
-    }
-
-    /// Fills them. Returns how large the memory is, if it is in a file.
+    /// Fills it. Returns how large the memory is, if it is in a file.
     ///
     /// # Errors
-    /// One cannot be read or written.
+    /// A file cannot be read or written.
     pub fn fill(&self, memory: Option<&File>, count: impl FnMut(u64)) -> io::Result<Option<u64>> {
-        for (from, to) in &self.copies {
+        for from in &self.copies {
+            let Some(to) = self.new_place(from) else { continue };
             // the standard library shares the blocks where the file system can, or copies in the kernel
-            io::copy(&mut File::open(from)?, &mut &*to)?;
+            io::copy(&mut File::open(from)?, &mut new_file(&to)?)?;
         }
-        match (memory, &self.memory) {
-            (Some(from), Some(to)) => copy_memory(from, to, count).map(Some),
-            _ => Ok(None),
-        }
+        let copy = |from: &File| copy_memory(from, &new_file(&self.part.join(MEMORY))?, count);
+        memory.map(copy).transpose()
     }
 
-    /// The template is whole.
-    pub fn keep(mut self) {
-        self.is_kept = true;
+    /// Gives it its name: it is whole.
+    ///
+    /// # Errors
+    /// Something else has taken the name meanwhile, or the file system cannot rename without replacing.
+    pub fn finish(mut self) -> io::Result<()> {
+        rename_to_free_name(&self.part, &self.path)?;
+        self.is_finished = true;
+        Ok(())
     }
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
-        if !self.is_kept {
-            take_back(&self.path, &self.made);
+        if !self.is_finished {
+            take_back(&self.part);
         }
     }
 }
 
-/// Removes the files of a template that did not become whole, and its folder, if nothing else is in it.
-pub fn take_back(folder: &Path, made: &[MadeFile]) {
-    made.iter().for_each(MadeFile::remove);
-    let Some(name) = folder.file_name() else { return };
-    let removed = File::open(folder_of(folder)).and_then(|parent| remove_empty_in(&parent, name));
+fn open(folder: &Path) -> io::Result<Directory> {
+    Directory::open(folder, Privacy::Private).map_err(io::Error::other)
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Removes a template that did not become whole. One whose mark is not there, or that has foreign files, stays.
+pub fn take_back(part: &Path) {
+    let (Ok(_), Some(name)) = (part.symlink_metadata(), part.file_name()) else { return };
+    let emptied =
+        Directory::open(part, Privacy::Private).and_then(|folder| empty(&folder, Holds::Template, &[]));
+    if let Err(error) = emptied {
+        log::warn!("{} is left: {error}", part.display());
+    }
+    let removed = File::open(folder_of(part)).and_then(|parent| remove_empty_in(&parent, name));
     if let Err(error) = removed {
-        log::warn!("{} is left: {error}", folder.display());
+        log::warn!("{} is left: {error}", part.display());
     }
 }
 
@@ -244,10 +247,10 @@ mod tests {
     fn memory_is_copied_with_its_holes() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(64 << 20, &[(0, b"boot"), (5 << 20, b"kernel"), ((64 << 20) - 3, b"end")]);
-        let making = Making::create(&folder.path().join("t"), true, &[]).unwrap();
+        let making = making(folder.path(), Vec::new());
         let mut counted = 0;
         assert_eq!(making.fill(Some(&memory), |bytes| counted = bytes).unwrap(), Some(64 << 20));
-        let copy = File::open(making.path().join(MEMORY)).unwrap();
+        let copy = File::open(making.part().join(MEMORY)).unwrap();
         assert!(copy.metadata().unwrap().blocks() * 512 < 1 << 20, "holes stay holes");
         assert!(counted > 0 && counted < 1 << 20, "{counted}");
         let all = |mut file: &File| {
@@ -259,33 +262,54 @@ mod tests {
         assert!(all(&memory) == all(&copy), "byte for byte");
     }
 
+    fn making(folder: &Path, copies: Vec<PathBuf>) -> Making {
+        let path = folder.join("t");
+        Making::create(&path, &part(&path), copies).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn what_is_not_kept_goes_and_nothing_else() {
+    fn what_is_not_finished_goes_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, other) = (folder.path().join("t"), folder.path().join("vars.fd"));
-        fs::write(&other, "variables").unwrap();
-        let making = Making::create(&path, true, std::slice::from_ref(&other)).unwrap();
-        assert_eq!(making.made().len(), 2);
-        making.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
-        assert_eq!(fs::read(path.join("vars.fd")).unwrap(), b"variables");
-        drop(making);
-        assert!(!path.exists() && other.exists());
-        let making = Making::create(&path, true, &[]).unwrap();
-        fs::write(path.join("thesis"), "x").unwrap();
-        drop(making);
-        let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["thesis"]);
-        assert!(Making::create(&path, false, &[]).is_err(), "what is there stays");
-        assert!(path.join("thesis").exists());
+        let (path, vars) = (folder.path().join("t"), folder.path().join("uefi-vars.fd"));
+        fs::write(&vars, "variables").unwrap();
+        let begun = making(folder.path(), vec![vars.clone()]);
+        begun.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
+        assert_eq!(fs::read(begun.new_place(&vars).unwrap()).unwrap(), b"variables");
+        assert!(!path.exists(), "it has its name when it is whole");
+        drop(begun);
+        assert_eq!(names(folder.path()), ["uefi-vars.fd"]);
+        // a foreign file stays, and all that is beside it
+        let begun = making(folder.path(), Vec::new());
+        let part = begun.part().to_owned();
+        fs::write(part.join("thesis"), "x").unwrap();
+        begun.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
+        drop(begun);
+        assert_eq!(names(&part), [".vmrun", "memory", "thesis"]);
+        // the name is taken meanwhile
+        let begun = making(folder.path(), Vec::new());
+        fs::create_dir(&path).unwrap();
+        begun.finish().unwrap_err();
+        assert!(path.is_dir() && names(&path).is_empty());
+        let taken = Making::create(&path, &super::part(&path), Vec::new()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(folder.path()).len(), 3);
     }
 
     #[test]
     fn memory_is_taken_only_as_it_was_made() {
         let folder = tempfile::tempdir().unwrap();
-        let making = Making::create(&folder.path().join("t"), true, &[]).unwrap();
+        let making = making(folder.path(), Vec::new());
         making.fill(Some(&memory(1 << 20, &[(7, b"x")])), |_| {}).unwrap();
-        let path = making.path().to_owned();
-        making.keep();
+        making.finish().unwrap();
+        let path = folder.path().join("t");
         open_memory(&path, 1 << 20).unwrap();
         open_memory(&path, 2 << 20).unwrap_err();
         fs::set_permissions(path.join(MEMORY), fs::Permissions::from_mode(0o666)).unwrap();

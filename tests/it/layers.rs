@@ -207,7 +207,7 @@ fn the_wall_clock_is_read_to_be_told_only() {
 }
 
 /// Where files and folders are removed or get another name, and why nothing of anybody else's goes.
-const REMOVES: [(&str, &str); 6] = [
+const REMOVES: [(&str, &str); 7] = [
     (
         "host/dirs/directory/files.rs",
         "a file that is written in one step gets its name, in an open folder of vmrun's own",
@@ -217,6 +217,7 @@ const REMOVES: [(&str, &str); 6] = [
     ("host/dirs/run/making.rs", "a run directory gets its name, in an open folder of vmrun's own"),
     ("host/made.rs", "a file that was made replaces another, once it is seen to be that file"),
     ("host/saved/writing.rs", "a saved VM gets a name that is free"),
+    ("host/template.rs", "a template gets a name that is free"),
 ];
 /// Who calls the one place that removes: with a name in a folder of vmrun's own, or after a look at the file.
 const CALLS: [(&str, &str); 9] = [
@@ -228,7 +229,7 @@ const CALLS: [(&str, &str); 9] = [
     ("host/dirs/socket.rs", "a socket that nobody listens on"),
     ("host/dirs/state_made.rs", "what a start has put into a state directory that was not there before"),
     ("host/made.rs", "the very file that was made, by device, inode and birth"),
-    ("host/template.rs", "the folder of a template that did not become whole, if it is empty"),
+    ("host/template.rs", "the folder of a template that did not become whole, which bears the mark"),
 ];
 
 #[test]
@@ -248,7 +249,14 @@ fn files_are_removed_in_one_place() {
     let renames = ["renameat", "hard_link", "rename2"];
     let found = is_found(&[&removes[..], &renames].concat());
     assert_eq!(found, named(&REMOVES), "use MadeFile, or Directory in a folder of vmrun's own");
-    let calls = ["own::remove(", "own::remove_empty(", "own::empty(", "remove_file_in(", "remove_empty_in("];
+    let calls = [
+        "own::remove(",
+        "own::remove_empty(",
+        "own::empty(",
+        "empty(&folder",
+        "remove_file_in(",
+        "remove_empty_in(",
+    ];
     assert_eq!(is_found(&calls), named(&CALLS), "use MadeFile, or Directory in a folder of vmrun's own");
     // a name from an open file: to have one, not to take one
     assert_eq!(is_found(&["linkat("]).len(), 2, "host/sys.rs and own.rs's unlinkat");

@@ -20,7 +20,7 @@ pub use files::PipeEnd;
 
 /// Which permissions of others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Privacy {
+pub(in crate::host) enum Privacy {
     /// Nobody else may do anything.
     Private,
     /// Others may look.
@@ -120,7 +120,7 @@ impl Directory {
     }
 
     /// Opens a directory that must be there and our own.
-    pub(super) fn open(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
+    pub(in crate::host) fn open(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
         let path = path.to_owned();
         let opened = File::options()
             .read(true)

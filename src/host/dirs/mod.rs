@@ -22,11 +22,14 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub(in crate::host) use directory::Privacy;
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
 pub use holder::{process_state, process_with};
 pub use nowhere::nowhere;
-pub(in crate::host) use own::{remove as remove_file_in, remove_empty as remove_empty_in};
+pub(in crate::host) use own::{
+    Holds, empty, mark, remove as remove_file_in, remove_empty as remove_empty_in,
+};
 pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};

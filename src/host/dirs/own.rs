@@ -61,13 +61,18 @@ const STATE_FILES: [&str; 20] = [
     names::LOCK,
 ];
 
+/// Files of a template that have one name only; its description has two others while it is written.
+const TEMPLATE_FILES: [&str; 4] = ["machine", "machine.part", "machine.part0", "memory"];
+
 /// Whose files a folder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(in crate::host) enum Holds {
     /// A running VM's.
     Run,
     /// A VM's that outlive it.
     State,
+    /// A template's, among them some of the state of the VM that was frozen.
+    Template,
 }
 
 impl Holds {
@@ -88,6 +93,7 @@ impl Holds {
                     || name.strip_prefix("image-").is_some_and(is_number)
                     || name.strip_prefix("screenshot-").is_some_and(is_picture)
             }
+            Self::Template => TEMPLATE_FILES.contains(&name) || Self::State.is_final(name),
             Self::State => {
                 STATE_FILES.contains(&name)
                     || name.strip_prefix("mac-addr-").is_some_and(is_id)
@@ -125,7 +131,7 @@ fn is_image(extension: &str) -> bool {
 }
 
 /// Puts the mark into a folder that was just made.
-pub(super) fn mark(folder: &Directory) -> io::Result<()> {
+pub(in crate::host) fn mark(folder: &Directory) -> io::Result<()> {
     folder.create_new(names::MARK)?.write_all(MARK_TEXT)
 }
 
@@ -144,7 +150,7 @@ pub(super) fn entries(folder: &Directory) -> io::Result<Vec<OsString>> {
 }
 
 /// Removes the files of a folder of vmrun's but for `keep`; nothing at all if there is one in it that is not vmrun's.
-pub(super) fn empty(folder: &Directory, holds: Holds, keep: &[&str]) -> Result<(), DirError> {
+pub(in crate::host) fn empty(folder: &Directory, holds: Holds, keep: &[&str]) -> Result<(), DirError> {
     let path = folder.path();
     let io = |source| DirError::Io { action: "clean up", path: path.to_owned(), source };
     let all = entries(folder).map_err(io)?;

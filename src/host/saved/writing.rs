@@ -52,15 +52,19 @@ impl Placing {
     }
 }
 
+/// Gives a file or a folder a name that is free.
+///
+/// # Errors
+/// The name is taken, or the file system (or the C library) cannot rename without replacing.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+pub(in crate::host) fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
 }
 
 /// Other C libraries have no such call.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn rename_to_free_name(_from: &Path, _to: &Path) -> io::Result<()> {
+pub(in crate::host) fn rename_to_free_name(_from: &Path, _to: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::host::saved::sync_folder;
-use crate::host::template::MACHINE;
+use crate::host::template::{self, MACHINE};
 
 use super::{answer, snapshot};
 use crate::spec::VmSpec;
 use crate::vm::changes::change::Done;
 use crate::vm::changes::machine_state::{Progress, present};
-use crate::vm::changes::saving::Saving;
+use crate::vm::changes::saving::{Folder, Saving};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
@@ -27,21 +27,35 @@ pub(super) enum Target {
     /// A file.
     File(PathBuf),
     /// The folder of a template.
-    Template { folder: PathBuf, keep_running: bool },
+    Template { folder: Folder, keep_running: bool },
 }
 
 impl Target {
+    pub(super) fn template(folder: PathBuf, keep_running: bool) -> Self {
+        let part = template::part(&folder);
+        Self::Template { folder: Folder { path: folder, part }, keep_running }
+    }
+
     /// What people know it by.
     fn path(&self) -> &Path {
-        let (Self::File(path) | Self::Template { folder: path, .. }) = self;
-        path
+        match self {
+            Self::File(file) => file,
+            Self::Template { folder, .. } => &folder.path,
+        }
     }
 
     /// The file with the description and the state.
     fn file(&self) -> PathBuf {
         match self {
             Self::File(file) => file.clone(),
-            Self::Template { folder, .. } => folder.join(MACHINE),
+            Self::Template { folder, .. } => folder.part.join(MACHINE),
+        }
+    }
+
+    fn folder(&self) -> Option<&Folder> {
+        match self {
+            Self::File(_) => None,
+            Self::Template { folder, .. } => Some(folder),
         }
     }
 
@@ -67,7 +81,7 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
         resume: running,
         file: Some(file.clone()),
         part: None,
-        template: Vec::new(),
+        template: target.folder().map(|folder| folder.part.clone()),
     };
     if let Err(error) = owner.journal.job(job) {
         return answer(reply, Err(error));
@@ -90,10 +104,7 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
         spec,
         running,
         file,
-        folder: match &target {
-            Target::File(_) => None,
-            Target::Template { folder, .. } => Some(folder.clone()),
-        },
+        folder: target.folder().cloned(),
         freezing: None,
         goes_on: target.goes_on(),
         progress,
@@ -101,8 +112,7 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
     };
     owner.spawn(saving.begin(), move |owner, begun| {
         let noted = begun.and_then(|(saving, writing)| {
-            let template = saving.freezing.as_ref().map_or(&[][..], |freezing| freezing.making.made());
-            owner.journal.job_makes(writing.made(), template)?;
+            owner.journal.job_makes(writing.made())?;
             Ok((saving, writing))
         });
         match noted {
@@ -123,11 +133,11 @@ fn failed(owner: &mut Owner, reply: Reply, error: ChangeError) {
 /// The file is complete: however QEMU ends from here on, the VM's outcome is "saved".
 fn saved(owner: &mut Owner, target: Target, reply: Reply) {
     owner.abort = None;
-    let file = target.file();
+    let path = target.path().to_owned();
     if !target.goes_on() {
         owner.evidence.saved(target.path().to_owned());
     }
-    let sync = move || sync_folder(&file).map_err(ChangeError::host);
+    let sync = move || sync_folder(&path).map_err(ChangeError::host);
     owner.spawn_blocking(sync, move |owner, synced| {
         if let Err(error) = synced {
             log::warn!("the saved VM may be gone if this machine crashes now: {error}");

@@ -30,13 +30,9 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     let description = change.description();
     log::info!("{description}");
     let resume = owner.inventory.run_state == RunState::Running;
-    if let Err(error) = owner.journal.job(Job {
-        what: description.clone(),
-        resume,
-        file: None,
-        part: None,
-        template: Vec::new(),
-    }) {
+    if let Err(error) =
+        owner.journal.job(Job { what: description.clone(), resume, file: None, part: None, template: None })
+    {
         return answer(reply, Err(error));
     }
     owner.busy = Some(description);

@@ -58,9 +58,9 @@ pub(in crate::vm) struct Job {
     /// The temporary name of that file while it is incomplete: see [`remove_parts`].
     #[serde(default)]
     pub(in crate::vm) part: Option<MadeFile>,
-    /// The other files of a template's folder, while it is not whole.
-    #[serde(default)]
-    pub(in crate::vm) template: Vec<MadeFile>,
+    /// The folder of a template until it is complete: see [`take_back`].
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub(in crate::vm) template: Option<PathBuf>,
 }
 
 /// Versions before this one recorded only paths: the file there now may be another one.
@@ -77,10 +77,9 @@ impl Job {
     pub(in crate::vm) fn remove_part(&self) {
         if let (Some(file), Some(part)) = (&self.file, &self.part) {
             remove_parts(file, part);
-            let is_whole = file.symlink_metadata().is_ok();
-            if let Some(folder) = file.parent().filter(|_| !self.template.is_empty() && !is_whole) {
-                take_back(folder, &self.template);
-            }
+        }
+        if let Some(folder) = &self.template {
+            take_back(folder);
         }
     }
 }
@@ -178,15 +177,10 @@ impl Journal {
     }
 
     /// Records that the job's file is complete and gets its final name now.
-    pub(in crate::vm) fn job_makes(
-        &mut self,
-        part: &MadeFile,
-        template: &[MadeFile],
-    ) -> Result<(), ChangeError> {
+    pub(in crate::vm) fn job_makes(&mut self, part: &MadeFile) -> Result<(), ChangeError> {
         self.first(|pending| {
             if let Some(job) = &mut pending.job {
                 job.part = Some(part.clone());
-                job.template = template.to_vec();
             }
         })
     }
@@ -306,7 +300,7 @@ mod tests {
             resume: false,
             file: Some(at("vm")),
             part: Some(part.clone()),
-            template: Vec::new(),
+            template: None,
         };
         let adding = [("a".to_owned(), Some(disk)), ("b".to_owned(), Some(other)), ("c".to_owned(), None)];
         let pending = Pending { adding: adding.into(), job: Some(job), ..Pending::default() };

@@ -125,7 +125,7 @@ impl Saving {
             template: self
                 .freezing
                 .as_ref()
-                .map(|freezing| TemplateFacts { folder: freezing.making.path().to_owned(), memory_bytes }),
+                .map(|freezing| TemplateFacts { folder: freezing.making.part().to_owned(), memory_bytes }),
             facts: self.facts.clone(),
             record: self.record.clone(),
             cards: self.cards.clone(),
@@ -138,7 +138,7 @@ impl Saving {
 
     /// Where a file is in the template that is being made.
     fn new_place(&self, path: &Path) -> Option<PathBuf> {
-        self.freezing.as_ref().and_then(|freezing| freezing.new_place(path))
+        self.freezing.as_ref().and_then(|freezing| freezing.making.new_place(path))
     }
 
     /// Files that QEMU itself read to boot the VM.

@@ -34,7 +34,7 @@ use crate::vm::state::plugged::Record;
 pub(in crate::vm) use describe::Saved;
 pub(in crate::vm) use files::FileFacts;
 pub(in crate::vm) use restore::load;
-pub(in crate::vm) use template::{Freezing, TemplateFacts, with_paths};
+pub(in crate::vm) use template::{Folder, Freezing, TemplateFacts, with_paths};
 
 /// Interval between two progress reports, while a client wants them.
 const REPORT: Duration = Duration::from_millis(250);
@@ -55,7 +55,7 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) running: bool,
     pub(in crate::vm) file: PathBuf,
     /// The folder of the template that is being made; none where the VM is saved.
-    pub(in crate::vm) folder: Option<PathBuf>,
+    pub(in crate::vm) folder: Option<Folder>,
     /// The template, once its folder is there.
     pub(in crate::vm) freezing: Option<Freezing>,
     /// The VM goes on afterwards.
@@ -94,12 +94,10 @@ impl Saving {
         if self.running {
             self.finish(&Command::new("stop", Value::Null)).await?;
         }
-        let written = self.write(writing).await;
-        if written.is_ok()
-            && let Some(freezing) = self.freezing.take()
-        {
-            freezing.making.keep();
-        }
+        let written = self.write(writing).await.and_then(|()| match self.freezing.take() {
+            Some(freezing) => freezing.finish(),
+            None => Ok(()),
+        });
         if self.running && (written.is_err() || self.goes_on) {
             // an error means that QEMU is gone, or that it says so by itself
             let _ = self.finish(&Command::new("cont", Value::Null)).await;
@@ -123,7 +121,7 @@ impl Saving {
             Ok((freezing, filled))
         });
         let (freezing, filled) = filled.await?;
-        let path = freezing.making.path().to_owned();
+        let path = freezing.making.part().to_owned();
         // its folder goes last, when nothing is in it any more
         self.freezing = Some(freezing);
         filled.map_err(|source| from_saved(SavedError::Io { path, source }))

@@ -1,6 +1,7 @@
 //! A template: which files go into its folder, and what of the description is said anew for it.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::template::{self, Making};
 use crate::spec::{Boot, Disk, Firmware, Image, VmSpec};
 
-use crate::vm::error::ChangeError;
+use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::facts::Facts;
 
 /// What the description of a template says besides that of a saved VM.
@@ -27,24 +28,42 @@ pub(in crate::vm) struct Freezing {
     pub(in crate::vm) making: Making,
     /// The memory of the VM, if QEMU writes it into a file.
     pub(in crate::vm) memory: Option<File>,
-    copied: Vec<PathBuf>,
+    path: PathBuf,
+}
+
+fn from_io(path: &Path, error: io::Error) -> ChangeError {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let kind = ErrorKind::AlreadyThere { id: path.display().to_string() };
+            let message = format!("{} exists already, and a template replaces nothing", path.display());
+            ChangeError::new(kind, message).hint("choose another name")
+        }
+        _ => ChangeError::host(format!("{}: {error}", path.display())),
+    }
 }
 
 impl Freezing {
-    /// Makes the folder, and its files.
-    pub(super) fn begin(folder: &Path, spec: &VmSpec, facts: &Facts) -> Result<Self, ChangeError> {
+    /// Makes the folder.
+    pub(super) fn begin(folder: &Folder, spec: &VmSpec, facts: &Facts) -> Result<Self, ChangeError> {
         let memory = template::memory_of(facts.qemu_pid).map_err(ChangeError::host)?;
         let copied = own_files(spec, &facts.state_directory, facts.ephemeral);
-        let making = Making::create(folder, memory.is_some(), &copied)
-            .map_err(|error| ChangeError::host(format!("{}: {error}", folder.display())))?;
-        Ok(Self { making, memory, copied })
+        let making = Making::create(&folder.path, &folder.part, copied)
+            .map_err(|error| from_io(&folder.path, error))?;
+        Ok(Self { making, memory, path: folder.path.clone() })
     }
 
-    /// Where a file of the VM is in the template, if it is copied there.
-    pub(super) fn new_place(&self, path: &Path) -> Option<PathBuf> {
-        let is_copied = self.copied.iter().any(|copied| copied == path);
-        is_copied.then(|| self.making.path().join(path.file_name().unwrap_or_default()))
+    /// Gives the folder its name.
+    pub(super) fn finish(self) -> Result<(), ChangeError> {
+        self.making.finish().map_err(|error| from_io(&self.path, error))
     }
+}
+
+/// The folder of a template that is to be made.
+#[derive(Debug, Clone)]
+pub(in crate::vm) struct Folder {
+    pub(in crate::vm) path: PathBuf,
+    /// What it is called until it is whole.
+    pub(in crate::vm) part: PathBuf,
 }
 
 /// The files of the state directory that the VM needs again. Disks in a lasting state directory are the user's, and stay.

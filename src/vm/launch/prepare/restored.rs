@@ -256,7 +256,8 @@ struct Remaining<'a> {
 
 impl MadeParts {
     fn with(self, remaining: Remaining<'_>) -> Prepared {
-        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp, memory } = self;
+        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp, memory } =
+            self;
         let is_fork = saved.template.is_some();
         let Remaining { request, run, made, accel, host, qemu, stream, missing } = remaining;
         let machine = Machine::of(&spec);
