@@ -24,7 +24,7 @@ pub(super) struct Freeze {
 
 impl Verb for Freeze {
     const ABOUT: &'static str =
-        "Freeze the VM into a template, and end it; `vmrun qemu --from DIR` starts forks of it in a moment";
+        "Freeze the VM into a template and end it; `vmrun qemu --from DIR` starts forks of it in a moment";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let folder = machine::absolute_text(&self.dir)?;
