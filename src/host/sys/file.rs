@@ -51,11 +51,7 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
 /// # Errors
 /// Someone has the exclusive lock, or the file system has no locks.
 pub fn lock_shared(file: impl AsFd) -> io::Result<()> {
-    // SAFETY: the descriptor is open; no memory is passed.
-    match unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(flock(&file, FlockOperation::NonBlockingLockShared)?)
 }
 
 /// Whether some process has locked a part of a file (`fcntl` locks, as QEMU puts on its images), for reading or writing.
