@@ -246,7 +246,7 @@ fn files_are_removed_in_one_place() {
     let named = |list: &[(&str, &str)]| list.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>();
     let removes =
         ["remove_file(", "remove_dir", "unlinkat(", "unlink,", "unlink}", "unistd::unlink", "fs::rename"];
-    let renames = ["renameat", "hard_link", "rename2"];
+    let renames = ["renameat", "hard_link", "rename2", "rename_to_free_name("];
     let found = is_found(&[&removes[..], &renames].concat());
     assert_eq!(found, named(&REMOVES), "use MadeFile, or Directory in a folder of vmrun's own");
     let calls = [
