@@ -1,5 +1,5 @@
 //! Network cards, from the start or plugged while the VM runs: `user|tap,NAME|bridge,NAME[,mac=…][,model=…][,id=…]`, and for `user`
-//! the options of [`UserNet`].
+//! the options of [`UserNet`](super::UserNet).
 
 use std::fmt;
 use std::str::FromStr;

@@ -141,13 +141,16 @@ fn a_lying_agent_reaches_neither_disk_nor_terminal() {
     vm.try_ctl(COPY_FROM).fails(1, &["/x", "checksums differ"]);
     unchanged("checksum");
     // the guest takes more than it was given, or nothing
-    for count in ["0", "-1", "1000000", "\"x\""] {
+    let more_or_less = ["0", "-1", "1000000"].map(|count| (count, "takes no more"));
+    for (count, words) in
+        more_or_less.into_iter().chain([("\"x\"", "make sense of the guest agent's answer")])
+    {
         turns(&vm, "ordinary");
         vm.run(&format!("echo '{count}' > /tmp/count"));
-        vm.try_ctl(COPY_TO).fails(4, &["/x", "takes no more"]);
+        vm.try_ctl(COPY_TO).fails(4, &["/x", words]);
     }
 
-    for (mode, words) in [("words", "evil"), ("garbage", "make sense"), ("wrong-types", "makes no sense")] {
+    for (mode, words) in [("words", "evil"), ("garbage", "make sense"), ("wrong-types", "make sense")] {
         turns(&vm, mode);
         for command in [EXEC, COPY_FROM, COPY_TO] {
             let mut on_terminal = vm.sandbox.vmrun();

@@ -21,7 +21,7 @@ fn a_bios_that_finds_nothing_says_so_until_a_reset() {
     let name = "VMRUN_NOTHING_TO_BOOT";
     // whatever needs a guest waits in vain, and says so long before its time is over
     let waited = sandbox.ctl(["wait", "agent", "console=login:", "--timeout", "100s"]);
-    waited.fails(4, &["'agent' or 'console=login:' cannot come true", "found nothing to boot", "--uefi"]);
+    waited.fails(4, &["'agent' or 'console=login:' cannot be met", "found nothing to boot", "--uefi"]);
     assert_eq!(reason(&sandbox), "the firmware found nothing to boot");
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     let text = sandbox.ctl(["status"]).ok().stdout;
@@ -49,7 +49,7 @@ fn a_uefi_shell_is_told_as_well() {
     let sandbox = Sandbox::new();
     let flags = ["--uefi", "--networking", "none", "--disk", "size=1M", "--wait", "agent"];
     let start = sandbox.run(["qemu", "--detached"].iter().chain(&flags).chain(&["--keep"]));
-    start.fails(4, &["'agent' cannot come true", "found nothing to boot, and shows its shell", "--keep"]);
+    start.fails(4, &["'agent' cannot be met", "found nothing to boot, and shows its shell", "--keep"]);
     let told = reason(&sandbox);
     assert_eq!(told, "the firmware found nothing to boot, and shows its shell");
     // a shell can be used, and is waited for
