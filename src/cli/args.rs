@@ -1,9 +1,11 @@
 //! The top level of the command line.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::spec::VmName;
+use crate::spec::{Size, VmName, duration};
 
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
@@ -43,6 +45,8 @@ pub(super) enum Program {
     Ls(Lazy<LsArgs>),
     /// Remove the records of VMs that have ended
     Forget(Lazy<ForgetArgs>),
+    /// List the templates in the cache, from which --warm starts, or remove them
+    Templates(Lazy<TemplatesArgs>),
     /// Check this host for what vmrun needs, with hints on what is missing
     Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
@@ -60,6 +64,38 @@ pub(super) struct LsArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `vmrun templates`.
+#[derive(Debug, Args)]
+pub(super) struct TemplatesArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<TemplatesCommand>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// What to do with the templates.
+#[derive(Debug, Subcommand)]
+pub(super) enum TemplatesCommand {
+    /// Remove templates that no VM uses
+    Prune(PruneArgs),
+}
+
+/// `vmrun templates prune`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct PruneArgs {
+    /// Remove those unused for longest, until the rest takes at most this
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_size: Option<Size>,
+    /// Remove those that were not used for this time
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(super) older_than: Option<Duration>,
+    /// Remove all
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 /// `vmrun forget`.
@@ -91,6 +127,7 @@ impl Cli {
         match &self.program {
             Program::Ctl(Lazy(args)) => args.json,
             Program::Ls(Lazy(args)) => args.json,
+            Program::Templates(Lazy(args)) => args.json,
             Program::Doctor(Lazy(args)) => args.json,
             _ => false,
         }

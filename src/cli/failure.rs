@@ -173,10 +173,16 @@ impl From<machine::Error> for Failure {
         match error {
             machine::Error::Start(error) => (*error).into(),
             machine::Error::Find(error) => error.into(),
+            machine::Error::NotWarm { why, console } => {
+                let failure = Self::from(*why);
+                Self { message: format!("no template was made: {}{console}", failure.message), ..failure }
+            }
             machine::Error::Call(error) => error.into(),
             machine::Error::Invalid(_) | machine::Error::Path(_) => Self::usage(message).hint(hint),
             machine::Error::NotReleased { .. } => Self::timed_out(message).hint(hint),
-            machine::Error::File { .. } | machine::Error::Damaged { .. } => Self::other(message).hint(hint),
+            machine::Error::TemplateCache(_)
+            | machine::Error::File { .. }
+            | machine::Error::Damaged { .. } => Self::other(message).hint(hint),
         }
     }
 }

@@ -22,6 +22,7 @@ mod manual;
 mod output;
 mod qemu;
 mod qemu_args;
+mod templates;
 mod usage;
 mod visible;
 mod wrap;
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
         Program::Console(Lazy(args)) => apart(|| console::run(&args)),
         Program::Logs(Lazy(args)) => apart(|| console::logs(&args)),
         Program::Ls(Lazy(args)) => apart(|| ls::run(&args)),
+        Program::Templates(Lazy(args)) => apart(|| templates::run(&args)),
         Program::Forget(Lazy(args)) => apart(|| ended::forget(&args)),
         Program::Doctor(Lazy(args)) => apart(|| doctor::run(&args)),
         Program::Completions(Lazy(args)) => apart(|| completions::run(&args)),

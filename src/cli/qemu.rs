@@ -6,9 +6,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, Up, supervise};
 use crate::host::{descriptors, sys};
+use crate::machine::warm;
 use crate::qmp::Transcript;
 use crate::spec::{Request, VmName};
-use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, dry_run, prepare};
+use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, Signals, dry_run, prepare};
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
@@ -29,6 +30,10 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     if is_dry_run {
         return print_shell(&dry_run(&request)?);
     }
+    let request = match request.warm {
+        Some(_) => runtime()?.block_on(template(request))?,
+        None => request,
+    };
     let supervision = Supervision {
         launch: Launch { detached, transcript, owns_process: true },
         console: (!detached).then_some(escape),
@@ -61,6 +66,15 @@ fn transcript(run: &RunArgs) -> Result<Option<Transcript>, Failure> {
             .map(Some)
             .map_err(|error| Failure::other(format!("--qmp-log {}: {error}", path.display()))),
         None => Ok((run.verbose >= 2).then(Transcript::log)),
+    }
+}
+
+/// Finds the template for `--warm`, or makes it; a signal ends that, and the VM that is booted for it.
+async fn template(request: Request) -> Result<Request, Failure> {
+    let mut signals = Signals::new()?;
+    tokio::select! { biased;
+        signal = signals.next() => Err(Failure::other(format!("{signal} came before there was a template"))),
+        made = warm(request) => Ok(made?),
     }
 }
 

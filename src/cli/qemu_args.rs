@@ -23,7 +23,7 @@ use super::failure::Failure;
 use super::logger::LogFormat;
 
 /// Flags that conflict with `--restore`, since the saved VM's file decides.
-const HARDWARE: [&str; 25] = [
+const HARDWARE: [&str; 26] = [
     "boot",
     "image",
     "unpack",
@@ -50,6 +50,7 @@ const HARDWARE: [&str; 25] = [
     "ephemeral",
     "dry_run",
     "forkable",
+    "warm",
 ];
 
 /// `vmrun qemu`.
@@ -246,6 +247,10 @@ pub(super) struct RunArgs {
     /// With --detached: leave the VM running even if --wait fails, or the caller has gone
     #[arg(long, requires = "detached")]
     pub(super) keep: bool,
+    /// Start as a fork of a VM that has met this condition (as for ctl wait), in a moment: the first start boots and freezes
+    /// it into the cache. Implies --ephemeral
+    #[arg(long, value_name = "CONDITION")]
+    warm: Option<Condition>,
     /// The VM can be frozen into a template and forked: its memory is a file
     #[arg(long)]
     forkable: bool,
@@ -307,6 +312,7 @@ impl QemuArgs {
             restore: self.restore,
             from: self.from,
             forkable: self.run.forkable,
+            warm: self.run.warm,
             boot,
             kernel,
             initrd: self.boot.initrd,

@@ -32,6 +32,7 @@ pub mod saved;
 pub mod sys;
 pub mod tap;
 pub mod template;
+pub mod template_cache;
 pub mod terminal;
 pub mod uki;
 pub mod unpack;

@@ -44,6 +44,17 @@ pub enum Error {
         /// What differs.
         why: &'static str,
     },
+    /// No template was made of a VM that did not meet the condition of [`Request::warm`](crate::Request::warm); the VM was ended.
+    #[error("no template was made: {why}{console}")]
+    NotWarm {
+        /// Why it did not.
+        why: Box<Self>,
+        /// What its console printed last, each line behind a line's end; empty if it printed nothing.
+        console: String,
+    },
+    /// The cache of templates cannot be used.
+    #[error("the cache of templates: {0}")]
+    TemplateCache(String),
     /// The guest has not released a device in time; the request stays pending.
     #[error("the guest has not released '{id}' within {}", duration::format(*.waited))]
     NotReleased {
@@ -92,6 +103,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Start(error) => error.hint(),
+            Self::NotWarm { why, .. } => why.hint(),
+            Self::TemplateCache(_) => {
+                Some("set XDG_CACHE_HOME to a folder of your own that can be written to".to_owned())
+            }
             Self::Find(error) => error.hint(),
             Self::Call(_) => self.refusal()?.text("hint").map(str::to_owned),
             Self::Path(_) => Some("make a symbolic link to it with a plain name, and use that".to_owned()),

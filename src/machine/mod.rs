@@ -30,6 +30,7 @@ mod events;
 mod exec;
 mod requests;
 mod supervisor;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub use requests::{
     milliseconds, size_bytes,
 };
 use supervisor::Supervisor;
+pub use warm::warm;
 
 /// A running VM.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ impl Machine {
     /// # Errors
     /// [`Error::Start`]; nothing is left behind then.
     pub async fn launch(request: Request) -> Result<Self, Error> {
+        // it launches a VM itself
+        let request = Box::pin(warm(request)).await?;
         let root = root(request.runtime.as_deref())?;
         let state_home = request.state_home.clone();
         let (supervisor, name) = Supervisor::start(request).await?;

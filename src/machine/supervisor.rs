@@ -76,7 +76,7 @@ fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
             stop_timeout: request.stop_timeout,
             ready: None,
             begun: None,
-            sync_clock: false,
+            sync_clock: request.from.is_some(),
         };
         runtime.block_on(supervise(prepared, supervision, |up: Up| {
             tokio::spawn(kill_unless_kept(kept, up.handle));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    AccelList, Arch, BootMode, BootOrder, DeviceSpec, DiskSpec, Display, Forward, Networking, NicSpec,
-    OnPanic, ShareSpec, Size, VmName,
+    AccelList, Arch, BootMode, BootOrder, Condition, DeviceSpec, DiskSpec, Display, Forward, Networking,
+    NicSpec, OnPanic, ShareSpec, Size, VmName,
 };
 
 /// Memory unless `--mem` says otherwise.
@@ -85,6 +85,9 @@ pub struct Request {
     /// The folder of a template, of which the VM is a fork: all that is said of `restore` holds, but for the disks, which get
     /// overlays that are thrown away with it, and its name, which is its own.
     pub from: Option<PathBuf>,
+    /// The VM is a fork of a template in the cache, which is made of the VM when it meets this for the first time. It implies
+    /// `ephemeral`. Only for those that start VMs by a request: [`crate::Machine::launch`], `vmrun qemu`.
+    pub warm: Option<Condition>,
     /// The VM can be frozen into a template: its memory is a file.
     pub forkable: bool,
     /// State directory; none = from the image's name.
@@ -162,6 +165,7 @@ impl Default for Request {
             virtiofsd: None,
             restore: None,
             from: None,
+            warm: None,
             forkable: false,
             state: None,
             runtime: None,

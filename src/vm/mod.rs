@@ -42,7 +42,7 @@ pub use guest::files::{Checked, Download, Upload, WRITE_PIECE};
 pub use guest::reboot::{Reboot, Rebooted};
 pub use guest::screen::Screenshot;
 pub use handle::{Handle, ShutdownOptions};
-pub use launch::prepare::{Prepared, dry_run, prepare};
+pub use launch::prepare::{Prepared, check_template, dry_run, prepare, template_source};
 pub use launch::sockets::ControlSockets;
 pub use launch::start::{Launch, start};
 pub use launch::start_error::StartError;

@@ -167,13 +167,15 @@ fn spec_and_qemu_are_pure() {
 
 /// Where the wall clock is read, or its time is converted, and why: only to show a time. Deadlines and durations use clocks that
 /// cannot be set.
-const WALL_CLOCK: [(&str, &str); 14] = [
+const WALL_CLOCK: [(&str, &str); 16] = [
     ("cli/ctl/snapshot_list.rs", "when a snapshot was made"),
     ("cli/ended.rs", "when a VM ended"),
     ("cli/logger.rs", "the time of a line of the log"),
+    ("cli/templates.rs", "when a template was used"),
     ("host/dirs/records.rs", "the age of a record, which outlives the machine's run"),
     ("host/image/identity.rs", "when a file was born, as part of its identity"),
     ("host/made.rs", "when a file was born, as part of its identity"),
+    ("host/template_cache.rs", "when a template was used, which outlives the machine's run"),
     ("qmp/event.rs", "when QEMU says that it was"),
     ("qmp/transcript.rs", "the time of a line of the transcript"),
     ("vm/bus.rs", "the time of an event"),

@@ -75,6 +75,7 @@ mod status;
 mod support;
 mod terminal;
 mod unpacked;
+mod warm;
 mod windows;
 mod wrap;
 mod wrap_changes;

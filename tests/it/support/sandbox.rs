@@ -122,6 +122,11 @@ impl Sandbox {
         self.dir.path().join("state-home")
     }
 
+    /// The folder in the place of `$XDG_CACHE_HOME`.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
     /// `vmrun` with this sandbox's runtime directory, TCG, and a closed standard input.
     pub(crate) fn vmrun(&self) -> Command {
         self.program(env!("CARGO_BIN_EXE_vmrun"))
@@ -135,6 +140,7 @@ impl Sandbox {
             .env("VMRUN_RUNTIME_DIR", self.dir.path().join("run"))
             .env("TMPDIR", self.temporary())
             .env("XDG_STATE_HOME", self.state_home())
+            .env("XDG_CACHE_HOME", self.cache())
             .env("VMRUN_ACCEL", "tcg")
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("STATE_DIRECTORY")

@@ -49,6 +49,7 @@ use nics::Cards;
 pub(in crate::vm) use restored::Restored;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use restored::fuzz_restored;
+pub use restored::{check_template, template_source};
 pub(in crate::vm) use shares::Shares;
 use unpacked::Packed;
 

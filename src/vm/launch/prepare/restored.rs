@@ -29,6 +29,8 @@ use crate::host::saved::{self, SavedError};
 use crate::qemu::{self, HostFacts, Machine, Slots};
 use crate::spec::{AccelList, Boot, Limits, Request, VmSpec};
 
+pub use template::{check_template, template_source};
+
 use super::{
     ControlSockets, Made, MemoryFile, Prepared, RunOptions, Shares, addresses, naming, screen, sockets,
     state, unpacked,
@@ -88,6 +90,8 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     cards::check(&saved, &spec, request)?;
     images::check(&saved, &spec, request)?;
     let state = match &request.state {
+        // a folder of its own, which goes with it
+        _ if is_fork => PathBuf::new(),
         Some(state) => std::path::absolute(state).map_err(system("the working directory"))?,
         None => match image(&spec) {
             Some(image) => unpacked::state_with(&image)

@@ -58,7 +58,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// The guest has the content of its disks in its caches: a changed disk would be corrupted.
-fn unchanged(then: &FileFacts) -> Result<(), StartError> {
+pub(super) fn unchanged(then: &FileFacts) -> Result<(), StartError> {
     let why = match FileFacts::of(&then.path) {
         Ok(now) if now == *then => return Ok(()),
         Ok(_) => "it has been changed or replaced since the VM was saved".to_owned(),

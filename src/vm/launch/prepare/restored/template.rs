@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::template::open_memory;
+use crate::host::saved::{self, SavedError};
+use crate::host::template::{MACHINE, open_memory};
 use crate::qemu::quote;
-use crate::spec::Request;
+use crate::spec::{Boot, Request};
 
 use super::super::MemoryFile;
-use super::{nonsense, refused};
+use super::{images, nonsense, refused};
 use crate::vm::changes::saving::{Saved, TemplateFacts, with_paths};
 use crate::vm::launch::start_error::{StartError, system};
 
@@ -53,4 +54,35 @@ pub(super) fn memory(saved: &Saved) -> Result<Option<MemoryFile>, StartError> {
     let Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) = &saved.template else { return Ok(None) };
     let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
     Ok(Some(MemoryFile { file, shared: false }))
+}
+
+/// Looks whether a fork of the template in this folder could be started: it is complete, and its files have not changed.
+///
+/// # Errors
+/// Why not.
+pub fn check_template(folder: &Path, request: &Request) -> Result<(), StartError> {
+    let path = folder.join(MACHINE);
+    let (text, _) = saved::open(&path)?;
+    let saved: Saved = serde_json::from_slice(&text)
+        .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
+    let request = Request { from: Some(folder.to_owned()), ..request.clone() };
+    let saved = fitting(saved, &request, &path)?;
+    saved.files.iter().try_for_each(images::unchanged)?;
+    memory(&saved).map(drop)
+}
+
+/// The image or kernel that was booted for the template in this folder, if it can be read.
+pub fn template_source(folder: &Path) -> Option<PathBuf> {
+    let (text, _) = saved::open(&folder.join(MACHINE)).ok()?;
+    let saved: Saved = serde_json::from_slice(&text).ok()?;
+    let spec = &saved.spec;
+    let first = spec.disks.first().map(|disk| match &disk.image.backing {
+        Some(backing) => backing.file.clone(),
+        None => disk.image.file.clone(),
+    });
+    match &spec.boot {
+        Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => Some(kernel.clone()),
+        Boot::Iso { path } => Some(path.clone()),
+        Boot::Disk | Boot::Firmware => first,
+    }
 }

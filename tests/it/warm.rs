@@ -1,0 +1,189 @@
+//! `--warm`: the first start boots and freezes, each other is a fork.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::boot_sector::{self, Guest};
+use crate::support::orphan::kill;
+use crate::support::processes::eventually;
+use crate::support::sandbox::{Done, Sandbox, linux_guest};
+
+fn templates(sandbox: &Sandbox) -> Vec<Value> {
+    sandbox.run(["templates", "--json"]).json().as_array().unwrap().clone()
+}
+
+/// Starts a warm VM of the boot sector that counts, and ends it. Whether it was booted, and not forked.
+#[track_caller]
+fn boots(sandbox: &Sandbox, words: &[&str]) -> bool {
+    let image = sandbox.file("guest.img");
+    let start = ["qemu", "-v", "--detached", "--mem", "64", "--warm", "running"];
+    let started = sandbox.run(start.iter().chain(words).copied().chain([image.to_str().unwrap()])).ok();
+    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+    started.stderr.contains("is being frozen into")
+}
+
+fn small() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.boot_sector(Guest::Counts);
+    sandbox
+}
+
+#[test]
+fn the_first_start_boots_and_others_are_forks_of_it() {
+    let sandbox = Sandbox::new();
+    let guest = linux_guest();
+    let start = |name: &str| {
+        let words = ["--mem", "256", "--warm", "agent", "--name", name, "--publish", "0:80"];
+        sandbox.detached(words.into_iter().chain([guest.to_str().unwrap()]))
+    };
+    assert_eq!(start("a"), "a");
+    assert_eq!(start("b"), "b");
+    for vm in ["a", "b"] {
+        let words = sandbox.ctl(["--vm", vm, "exec", "--", "dmesg"]).ok().stdout;
+        assert!(words.contains("reseeded due to virtual machine fork"), "{vm}: {words}");
+    }
+    let found = templates(&sandbox);
+    assert_eq!((found.len(), &found[0]["forks"]), (1, &Value::from(2)), "{found:?}");
+    assert!(found[0]["source"].as_str().unwrap().ends_with("guest-kernel"), "{found:?}");
+    let ports = ["a", "b"].map(|vm| sandbox.ctl_json(["--vm", vm, "port-list"])[0]["host_port"].clone());
+    assert_ne!(ports[0], ports[1]);
+    // what is in use stays
+    sandbox.run(["templates", "prune", "--all"]).ok();
+    assert_eq!(templates(&sandbox).len(), 1);
+    for vm in ["a", "b"] {
+        sandbox.ctl(["--vm", vm, "shutdown"]).ok();
+    }
+    sandbox.is_clean();
+    assert_eq!(templates(&sandbox)[0]["forks"], 0);
+    sandbox.run(["templates", "prune", "--older-than", "1h"]).ok();
+    assert_eq!(templates(&sandbox).len(), 1);
+    let gone = sandbox.run(["templates", "prune", "--all"]).ok();
+    assert!(gone.stdout.starts_with("1 removed"), "{gone:?}");
+    assert!(templates(&sandbox).is_empty());
+}
+
+#[test]
+fn what_a_boot_depends_on_makes_a_new_template_and_nothing_else_does() {
+    let sandbox = small();
+    assert!(boots(&sandbox, &[]));
+    assert!(!boots(&sandbox, &[]));
+    // the fork's own
+    for words in [&["--name", "x"][..], &["--paused"], &["--max-resets", "3"], &["--stop-timeout", "5s"]] {
+        assert!(!boots(&sandbox, words), "{words:?}");
+    }
+    for words in [&["--cpus", "2"][..], &["--usb"], &["--data", "x"], &["--hotplug-slots", "1"]] {
+        assert!(boots(&sandbox, words), "{words:?}");
+        assert!(!boots(&sandbox, words), "{words:?}");
+    }
+    // another image under the same name
+    let image = sandbox.file("guest.img");
+    fs::remove_file(&image).unwrap();
+    boot_sector::write(Guest::Counts, &image);
+    assert!(boots(&sandbox, &[]));
+    // a template that is damaged is made anew
+    for damage in ["memory", "machine"] {
+        let folder = templates(&sandbox).last().unwrap()["path"].as_str().map(PathBuf::from).unwrap();
+        let file = fs::File::options().write(true).open(folder.join(damage)).unwrap();
+        file.set_len(4096).unwrap();
+        assert!(boots(&sandbox, &[]), "{damage}");
+        assert!(!boots(&sandbox, &[]), "{damage}");
+    }
+    sandbox.is_clean();
+}
+
+#[test]
+fn many_at_once_make_one_template() {
+    let sandbox = small();
+    let image = sandbox.file("guest.img");
+    let started: Vec<_> = (0..6)
+        .map(|_| {
+            let mut command = sandbox.vmrun();
+            command.args(["qemu", "-v", "--detached", "--mem", "64", "--warm", "running"]).arg(&image);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let done: Vec<Done> =
+        started.into_iter().map(|started| Done::of(started.wait_with_output().unwrap()).ok()).collect();
+    let booted = done.iter().filter(|done| done.stderr.contains("is being frozen into")).count();
+    assert_eq!(booted, 1, "{done:#?}");
+    let found = templates(&sandbox);
+    assert_eq!((found.len(), &found[0]["forks"]), (1, &Value::from(6)), "{found:?}");
+    for done in done {
+        sandbox.ctl(["--vm", done.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+    }
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_template_that_is_not_made_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let cached = |sandbox: &Sandbox| {
+        let names = fs::read_dir(sandbox.cache().join("vmrun/templates")).into_iter().flatten().flatten();
+        names
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".lock"))
+            .count()
+    };
+    // it ends before the condition is met: its console is shown
+    let start = ["qemu", "--detached", "--mem", "64", "--warm"];
+    let ends = sandbox.file("ends.img");
+    boot_sector::write(Guest::PowersOff, &ends);
+    let failed = sandbox.run(start.into_iter().chain(["agent", ends.to_str().unwrap()]));
+    failed.fails(3, &["no template was made", "its console ends with"]);
+    sandbox.is_clean();
+    assert_eq!(cached(&sandbox), 0);
+    // a signal, and a death, while it boots
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let vm = sandbox.foreground(["--mem", "64", "--warm", "console=never", image.to_str().unwrap()]);
+        eventually("it boots", || sandbox.ctl(["status"]).code == 0);
+        match signal {
+            Signal::SIGKILL => kill(vm.pid()),
+            signal => vm.signal(signal),
+        }
+        vm.end();
+        sandbox.run(["ls"]).ok();
+        sandbox.is_clean();
+        assert_eq!(cached(&sandbox), 0);
+    }
+    // a cache that cannot be written to, or is open to others
+    let folder = sandbox.cache().join("vmrun/templates");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = sandbox.run(start.into_iter().chain(["running", image.to_str().unwrap()]));
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("templates"), "{refused:?}");
+    sandbox.is_clean();
+    // a foreign file in a template: it stays, and so does all that is beside it
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let vm = sandbox.detached(start[2..].iter().copied().chain(["running", image.to_str().unwrap()]));
+    sandbox.ctl(["--vm", &vm, "shutdown", "--force"]).fails(12, &[]);
+    let template = templates(&sandbox)[0]["path"].as_str().map(PathBuf::from).unwrap();
+    fs::write(template.join("thesis"), "x").unwrap();
+    sandbox.run(["templates", "prune", "--all"]).ok();
+    assert!(template.join("thesis").exists() && template.join("memory").exists());
+}
+
+#[test]
+fn a_cache_has_a_size() {
+    let sandbox = small();
+    for cpus in ["1", "2", "3"] {
+        assert!(boots(&sandbox, &["--cpus", cpus]));
+    }
+    // the first is used again: the second is the one that was not used for longest
+    assert!(!boots(&sandbox, &["--cpus", "1"]));
+    let found = templates(&sandbox);
+    assert_eq!(found.len(), 3);
+    let size = |template: &Value| template["disk_bytes"].as_u64().unwrap();
+    let most = format!("{}K", found[1..].iter().map(size).sum::<u64>().div_ceil(1024) + 4);
+    let gone = sandbox.run(["templates", "prune", "--max-size", &most]).ok();
+    assert!(gone.stdout.starts_with("1 removed"), "{gone:?}");
+    let left: Vec<Value> = templates(&sandbox).iter().map(|template| template["key"].clone()).collect();
+    assert_eq!(left, found[1..].iter().map(|template| template["key"].clone()).collect::<Vec<_>>());
+    assert!(!boots(&sandbox, &["--cpus", "1"]) && boots(&sandbox, &["--cpus", "2"]));
+    sandbox.run(["templates", "prune"]).fails(2, &[]);
+}
