@@ -15,6 +15,7 @@ mod ctl;
 mod disk;
 mod end;
 mod figures;
+mod fork;
 mod idle;
 mod libvirt;
 mod limits;

@@ -39,7 +39,7 @@ impl CommandLine {
         let mut arguments = self.0.clone();
         for (name, socket) in names.iter().zip(&sockets) {
             // the numbers that a dry run prints are made up
-            let wanted = format!("socket,id={name},");
+            let wanted = format!("socket,id=vmrun-{name},");
             if let Some(chardev) = arguments.iter_mut().find(|argument| argument.starts_with(&wanted)) {
                 *chardev = format!("{wanted}fd={},server=on,wait=off", socket.as_raw_fd());
             }

@@ -40,7 +40,7 @@ fn to_monitor() -> Vec<Row> {
 }
 
 /// QEMU by itself, with our arguments.
-fn until_qmp(sandbox: &Sandbox, command_line: &CommandLine) -> f64 {
+pub(crate) fn until_qmp(sandbox: &Sandbox, command_line: &CommandLine) -> f64 {
     let begun = Instant::now();
     let bare = command_line.start(sandbox.path(), Stdio::null());
     let _monitor = bare.monitor();
