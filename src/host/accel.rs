@@ -201,6 +201,17 @@ fn has_virtualisation_flag(host: &Machine) -> Result<bool, String> {
     Ok(flags.flat_map(|(_, flags)| flags.split_ascii_whitespace()).any(|flag| matches!(flag, "vmx" | "svm")))
 }
 
+/// What the processor can do, which under KVM is what the guest's can.
+pub fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let wanted = ["model name", "flags", "Features"];
+    text.lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

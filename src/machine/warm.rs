@@ -214,21 +214,10 @@ fn key(request: &Request, condition: &Condition) -> Result<String, Error> {
                 writeln!(text, "{file:?} {device} {inode} {size} {}.{}", facts.mtime(), facts.mtime_nsec());
         }
     }
-    text.push_str(&processor());
+    text.push_str(&accel::processor());
     let digest = Sha256::digest(text.as_bytes());
     Ok(digest.iter().take(16).fold(String::new(), |mut key, byte| {
         let _ = write!(key, "{byte:02x}");
         key
     }))
-}
-
-/// What the processor can do, which under KVM is what the guest's can.
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let wanted = ["model name", "flags", "Features"];
-    text.lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
-        .collect::<Vec<_>>()
-        .join("\n")
 }
