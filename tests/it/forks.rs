@@ -295,3 +295,25 @@ fn a_fork_whose_supervisor_or_qemu_is_killed_leaves_nothing() {
     sandbox.is_clean();
     assert!(bytes_of(&sandbox.file("template")) == template);
 }
+
+#[test]
+fn snapshots_of_a_vm_that_was_frozen_and_goes_on_are_good() {
+    let sandbox = small(&["--ephemeral", "--forkable", "--disk", "data.qcow2,size=8M"]);
+    sandbox.ctl(["snapshot-save", "before"]).ok();
+    sandbox.ctl(["freeze", "template", "--keep-running"]).ok();
+    sandbox.ctl(["snapshot-save", "after"]).ok();
+    for name in ["before", "after"] {
+        sandbox.ctl(["snapshot-load", name]).ok();
+        let counted = sandbox.counter();
+        eventually("the guest counts", || sandbox.counter() != counted);
+    }
+    fork(&sandbox, "fork");
+    end(&sandbox, "fork");
+    end(&sandbox, "base");
+    // the image of such a disk would go with the VM
+    let vm = sandbox.detached(["--ephemeral", "--forkable", "--disk", "size=8M", "guest.img"]);
+    sandbox.ctl(["--vm", &vm, "freeze", "other"]).fails(4, &["without a path", "--disk PATH"]);
+    assert!(!sandbox.file("other").exists());
+    end(&sandbox, &vm);
+    sandbox.is_clean();
+}

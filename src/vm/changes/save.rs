@@ -178,6 +178,10 @@ fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeErro
             let error = ChangeError::unsupported("the VM cannot be frozen: its memory is no file");
             return Err(error.hint("start it with `--forkable`"));
         }
+        Target::Template { .. } if has_own_base(owner, spec) => {
+            let error = ChangeError::unsupported("a disk without a path of its own cannot be frozen");
+            return Err(error.hint("give the disk a path: `--disk PATH,size=10G`"));
+        }
         Target::Template { keep_running: true, .. } if writes_lasting_images(owner, spec) => {
             let error = ChangeError::unsupported(
                 "the VM writes to images that a template would need as they are now",
@@ -187,6 +191,13 @@ fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeErro
         Target::Template { .. } => {}
     }
     snapshot::check_settled(owner).map(|()| spec)
+}
+
+/// Whether a disk of an ephemeral VM lies over an image that goes with the VM: the overlay names it by its path.
+fn has_own_base(owner: &Owner, spec: &VmSpec) -> bool {
+    let state = &owner.facts.state_directory;
+    let mut below = spec.disks.iter().flat_map(|disk| disk.image.layers().skip(1));
+    owner.facts.ephemeral && below.any(|layer| layer.file.starts_with(state))
 }
 
 /// Whether it writes to an image that is no overlay of its own.
