@@ -24,6 +24,12 @@ pub fn prepare(without_memory: bool) -> [Command; 2] {
     ]
 }
 
+/// Has the memory in the stream, whatever was said last: a snapshot is a stream, too.
+pub fn with_memory() -> Command {
+    let capabilities = json!([{ "capability": "x-ignore-shared", "state": false }]);
+    Command::new("migrate-set-capabilities", json!({ "capabilities": capabilities }))
+}
+
 /// Writes the state to the descriptor.
 pub fn save() -> Command {
     Command::new("migrate", json!({ "uri": format!("fd:{DESCRIPTOR}") }))

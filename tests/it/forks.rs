@@ -307,9 +307,13 @@ fn snapshots_of_a_vm_that_was_frozen_and_goes_on_are_good() {
         let counted = sandbox.counter();
         eventually("the guest counts", || sandbox.counter() != counted);
     }
-    fork(&sandbox, "fork");
-    end(&sandbox, "fork");
     end(&sandbox, "base");
+    // and of a fork, which began without its memory in the stream
+    fork(&sandbox, "fork");
+    sandbox.ctl(["snapshot-save", "mine"]).ok();
+    sandbox.ctl(["freeze", "again", "--keep-running"]).ok();
+    sandbox.ctl(["snapshot-load", "mine"]).ok();
+    end(&sandbox, "fork");
     // the image of such a disk would go with the VM
     let vm = sandbox.detached(["--ephemeral", "--forkable", "--disk", "size=8M", "guest.img"]);
     sandbox.ctl(["--vm", &vm, "freeze", "other"]).fails(4, &["without a path", "--disk PATH"]);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::qemu::migration;
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 
 use super::answer;
@@ -37,7 +38,13 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     }
     owner.busy = Some(description);
     let loads = matches!(change, SnapshotChange::Load(_));
+    // a freeze, or the start of a fork, has had QEMU leave it out
+    let may_lack_memory = owner.origin.spec().is_some_and(|spec| spec.forkable);
+    let session = owner.session.clone();
     let work = async move {
+        if may_lack_memory {
+            session.run(&migration::with_memory()).await.map_err(ChangeError::from)?;
+        }
         match change {
             SnapshotChange::Save { name, overwrite, progress } => {
                 snapshots.save(&name, overwrite, &progress).await

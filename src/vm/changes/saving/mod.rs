@@ -98,12 +98,6 @@ impl Saving {
             Some(freezing) => freezing.finish(),
             None => Ok(()),
         });
-        if self.folder.is_some() && (written.is_err() || self.goes_on) {
-            // otherwise snapshots would leave the memory out, too
-            for command in migration::prepare(false) {
-                let _ = self.finish(&command).await;
-            }
-        }
         if self.running && (written.is_err() || self.goes_on) {
             // an error means that QEMU is gone, or that it says so by itself
             let _ = self.finish(&Command::new("cont", Value::Null)).await;
