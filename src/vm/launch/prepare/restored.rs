@@ -68,12 +68,18 @@ pub(in crate::vm) struct Restored {
     pub(in crate::vm) without_memory: bool,
 }
 
+/// The description in a file, which then stands at the start of QEMU's stream.
+fn read(path: &Path) -> Result<(Saved, File), StartError> {
+    let (text, stream) = saved::open(path)?;
+    let saved = serde_json::from_slice(&text)
+        .map_err(|error| SavedError::Description { path: path.to_owned(), why: error.to_string() })?;
+    Ok((saved, stream))
+}
+
 /// Inspects the host and makes what is missing. On failure nothing is left behind.
 pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
-    let (text, stream) = saved::open(&path)?;
-    let saved: Saved = serde_json::from_slice(&text)
-        .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
+    let (saved, stream) = read(&path)?;
     let saved = template::fitting(saved, request, &path)?;
     let is_fork = saved.template.is_some();
     let machine = Host::here().ok_or(StartError::UnknownHost)?;

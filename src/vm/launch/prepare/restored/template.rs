@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::saved::{self, SavedError};
 use crate::host::template::{MACHINE, open_memory};
 use crate::qemu::quote;
 use crate::spec::{Boot, Request};
 
 use super::super::MemoryFile;
-use super::{images, nonsense, refused};
+use super::{images, nonsense, read, refused};
 use crate::vm::changes::saving::{Saved, TemplateFacts, with_paths};
 use crate::vm::launch::start_error::{StartError, system};
 
@@ -62,9 +61,7 @@ pub(super) fn memory(saved: &Saved) -> Result<Option<MemoryFile>, StartError> {
 /// Why not.
 pub fn check_template(folder: &Path, request: &Request) -> Result<(), StartError> {
     let path = folder.join(MACHINE);
-    let (text, _) = saved::open(&path)?;
-    let saved: Saved = serde_json::from_slice(&text)
-        .map_err(|error| SavedError::Description { path: path.clone(), why: error.to_string() })?;
+    let (saved, _) = read(&path)?;
     let request = Request { from: Some(folder.to_owned()), ..request.clone() };
     let saved = fitting(saved, &request, &path)?;
     saved.files.iter().try_for_each(images::unchanged)?;
@@ -73,8 +70,7 @@ pub fn check_template(folder: &Path, request: &Request) -> Result<(), StartError
 
 /// The image or kernel that was booted for the template in this folder, if it can be read.
 pub fn template_source(folder: &Path) -> Option<PathBuf> {
-    let (text, _) = saved::open(&folder.join(MACHINE)).ok()?;
-    let saved: Saved = serde_json::from_slice(&text).ok()?;
+    let (saved, _) = read(&folder.join(MACHINE)).ok()?;
     let spec = &saved.spec;
     let first = spec.disks.first().map(|disk| match &disk.image.backing {
         Some(backing) => backing.file.clone(),
