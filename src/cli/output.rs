@@ -243,6 +243,13 @@ impl Line {
             let _ = write!(io::stderr(), "\r\x1b[K{}", visible::line(&text()));
         }
     }
+
+    /// Shows the progress of a long operation, if it is known; `total` is an upper bound.
+    pub(super) fn show_bytes(&mut self, done: Option<u64>, total: Option<u64>) {
+        if let (Some(done), Some(total)) = (done, total) {
+            self.show(|| format!("{} of at most {}", bytes(done), bytes(total)));
+        }
+    }
 }
 
 impl Drop for Line {

@@ -10,7 +10,7 @@ use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
-use super::super::output::{Line, bytes};
+use super::super::output::Line;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -29,22 +29,20 @@ impl Verb for Freeze {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let folder = machine::absolute_text(&self.dir)?;
         let call = verbs::Freeze { folder: folder.clone(), keep_running: self.keep_running.then_some(true) };
-        let (mut outcome, mut is_whole) = (None, false);
+        let (mut outcome, mut is_complete) = (None, false);
         let mut line = Line::new();
         context.client.stream(call, |reply| {
-            if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
-                line.show(|| format!("{} of about {} at most", bytes(done), bytes(total)));
-            }
-            is_whole = reply.done_bytes.is_none();
+            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            is_complete = reply.done_bytes.is_none();
             outcome = reply.outcome;
             true
         })?;
         drop(line);
-        if self.keep_running && is_whole {
+        if self.keep_running && is_complete {
             context.output.print(&json!({ "folder": folder }), || format!("the template is in {folder}"))?;
             return Ok(0);
         }
-        // the stream also ends, without a word, when the VM does
+        // the stream also ends, without a reply, when the VM does
         let outcome = outcome.ok_or(ClientError::Gone)?;
         context.output.print(&outcome, || outcome.message.clone())?;
         Ok(outcome.exit_code)

@@ -9,7 +9,7 @@ use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
-use super::super::output::{Line, bytes};
+use super::super::output::Line;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -27,9 +27,7 @@ impl Verb for Save {
         let mut outcome = None;
         let mut line = Line::new();
         context.client.stream(call, |reply| {
-            if let (Some(done), Some(total)) = (reply.done_bytes, reply.total_bytes) {
-                line.show(|| format!("{} of about {} at most", bytes(done), bytes(total)));
-            }
+            line.show_bytes(reply.done_bytes, reply.total_bytes);
             outcome = reply.outcome;
             true
         })?;

@@ -1,24 +1,23 @@
 //! `snapshot-save`.
 
 use futures_util::stream::BoxStream;
-use tokio::sync::watch;
 
 use crate::control::error::WireError;
 use crate::control::parameters::parse;
 use crate::control::{translate, wire};
-use crate::vm::{Change, Handle, Progress, SnapshotChange};
+use crate::vm::{Change, Handle, SnapshotChange};
 
 use super::method::{Stream, StreamMethod, method};
-use super::progress::{Step, follow};
+use super::progress::{follow, progress_reply};
 
 method! {
     /// Saves memory, devices and disks in a snapshot.
     SaveSnapshot { name: String; overwrite: bool } -> SaveSnapshotReply
 }
 
-wire::replies! {
+progress_reply! {
     /// Replies of `SaveSnapshot`: the progress, and last the snapshot.
-    SaveSnapshotReply { ; done_bytes: u64, total_bytes: u64, snapshot: wire::Snapshot }
+    SaveSnapshotReply { snapshot: wire::Snapshot }
 }
 
 impl Stream for SaveSnapshot {}
@@ -29,20 +28,12 @@ impl StreamMethod for SaveSnapshot {
         vm: &Handle,
     ) -> Result<BoxStream<'static, Result<SaveSnapshotReply, WireError>>, WireError> {
         let name = parse("name", &self.name)?;
-        let (progress, followed) = watch::channel(Progress::default());
-        let change = SnapshotChange::Save { name, overwrite: self.overwrite.unwrap_or(false), progress };
+        let overwrite = self.overwrite.unwrap_or(false);
         let vm = vm.clone();
-        let saved = async move { vm.change(Change::Snapshot(change)).await?.snapshot() };
-        Ok(follow(saved, followed, |step| match step {
-            Step::Progress(Progress { done_bytes, total_bytes }) => SaveSnapshotReply {
-                done_bytes: Some(done_bytes),
-                total_bytes: Some(total_bytes),
-                snapshot: None,
-            },
-            Step::Done(made) => {
-                let snapshot = Some(translate::snapshot(&made));
-                SaveSnapshotReply { done_bytes: None, total_bytes: None, snapshot }
-            }
+        Ok(follow(move |progress| async move {
+            let change = SnapshotChange::Save { name, overwrite, progress };
+            let made = vm.change(Change::Snapshot(change)).await?.snapshot()?;
+            Ok(Some(translate::snapshot(&made)))
         }))
     }
 }
