@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::vm::{ChangeError, ErrorKind, Outcome};
+use crate::vm::{ChangeError, Ending, ErrorKind, Outcome};
 
 use super::{INTERFACE, SERVICE_INTERFACE};
 
@@ -42,7 +42,12 @@ impl WireError {
 
     /// The VM has ended, with its outcome.
     pub(crate) fn ended(outcome: &Outcome) -> Self {
-        Self::from(ChangeError::ended(outcome)).with_outcome(Some(outcome.clone()))
+        let kind = match outcome.ending {
+            Ending::Panicked => ErrorKind::GuestPanicked,
+            _ => ErrorKind::NotRunning,
+        };
+        let error = ChangeError::new(kind, format!("the VM has ended: {outcome}"));
+        Self::from(error).with_outcome(Some(outcome.clone()))
     }
 
     /// The error of a VM that has ended, with its outcome.

@@ -4,8 +4,6 @@ use thiserror::Error;
 
 use crate::qmp::{CommandError, SessionError};
 
-use crate::vm::state::outcome::{Ending, Outcome};
-
 /// Why a change of a running VM was refused or failed. The message is complete without its source.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -125,15 +123,6 @@ impl ChangeError {
     /// The VM has ended.
     pub fn not_running() -> Self {
         Self::new(ErrorKind::NotRunning, "the VM has ended")
-    }
-
-    /// The VM has ended, with its outcome.
-    pub fn ended(outcome: &Outcome) -> Self {
-        let kind = match outcome.ending {
-            Ending::Panicked => ErrorKind::GuestPanicked,
-            _ => ErrorKind::NotRunning,
-        };
-        Self::new(kind, format!("the VM has ended: {outcome}"))
     }
 }
 

@@ -12,9 +12,8 @@ use crate::spec::OnPanic;
 
 use super::changes::{media, remove, taken};
 use super::handle::ShutdownOptions;
-use super::owner::Owner;
+use super::owner::{Owner, look_again};
 use crate::vm::guest::agent::Loss;
-use crate::vm::look::look_again;
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::run_state::RunState;
 

@@ -15,7 +15,7 @@ use crate::qmp::{CommandError, decoded};
 use super::bus::{Bus, WatchedState};
 use super::console::Console;
 use super::error::ChangeError;
-use crate::vm::changes::change::{Change, Done};
+use crate::vm::change::{Change, Done};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::{CachedStatus, Status};

@@ -7,6 +7,7 @@
 //! ```
 
 mod bus;
+mod change;
 mod changes;
 pub mod console;
 mod error;
@@ -20,19 +21,21 @@ mod launch;
 mod look;
 mod owner;
 mod parts;
+mod process;
 mod running;
 mod signals;
+mod start_error;
 mod state;
 pub mod stats;
+mod steps;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod unsupervised;
 mod wait;
 
 pub use bus::{Bus, BusEvent, Record, Subscriber, WatchedState};
-pub use changes::change::{Change, Done, ForwardPattern, Removable};
-pub use changes::machine_state::Progress;
-pub use changes::snapshots::SnapshotChange;
+pub use change::{Change, Done, ForwardPattern, Progress, Removable, SnapshotChange};
 pub use error::{ChangeError, ErrorChain, ErrorKind};
 pub use guest::boot_watch::NothingToBoot;
 pub use guest::clock::GuestClock;
@@ -43,20 +46,20 @@ pub use guest::reboot::{Reboot, Rebooted};
 pub use guest::screen::Screenshot;
 pub use handle::{Handle, ShutdownOptions};
 pub use launch::prepare::{Prepared, check_template, dry_run, prepare, template_source};
-pub use launch::sockets::ControlSockets;
 pub use launch::start::{Launch, start};
-pub use launch::start_error::StartError;
+pub use process::sockets::ControlSockets;
 pub use running::Running;
 pub use signals::Signals;
+pub use start_error::StartError;
 pub use state::facts::Facts;
 pub use state::inventory::{Bound, DiskFacts, Entry, Kind, NicFacts, Phase};
 pub use state::origin::{Description, Origin, Wrapped};
 pub use state::outcome::{Ending, Outcome};
-pub use state::present::Present;
 pub use state::record::RunRecord;
 pub use state::run_state::RunState;
 pub use state::status::{Published, Status};
+pub use stats::Present;
 pub use takeover::adopt::{Adopted, adopt, claim};
-pub use takeover::unsupervised::{await_end, clean, is_orphan};
 pub use takeover::wrap::{Naming, Wrapping, wrap};
+pub use unsupervised::{await_end, clean, is_orphan};
 pub use wait::{CameTrue, Wait};

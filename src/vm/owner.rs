@@ -3,6 +3,7 @@
 //! It is one `select!` with a stated order: QEMU's end, QEMU's events, finished work, new requests, signals, the ladder's clock.
 //! It never waits inside a branch: long work runs as a future in `work`, whose end comes back as a closure over the owner.
 
+mod refresh;
 mod shutdown;
 
 use std::collections::{HashMap, HashSet};
@@ -30,15 +31,13 @@ use super::handle::{OwnerRequest, Queued, RawTurn};
 use super::ladder::Ladder;
 use super::parts::{Devices, Qemu};
 use super::signals::{Requests, Signals};
-use crate::vm::changes::change::{Change, Done};
-use crate::vm::changes::steps::{run_steps, to_the_end};
+use crate::vm::change::{Change, Done};
 use crate::vm::changes::taken::{self, Looks};
 use crate::vm::changes::turns::Turns;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::boot_watch::{BootWatch, NothingToBoot};
 use crate::vm::guest::resets::Resets;
-use crate::vm::launch::process::Process;
-use crate::vm::look;
+use crate::vm::process::qemu::Process;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
@@ -49,6 +48,8 @@ use crate::vm::state::outcome::{Evidence, Outcome};
 use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::status::{CachedStatus, Published, Status};
+use crate::vm::steps::{run_steps, to_the_end};
+pub(super) use refresh::{look_again, refreshed};
 
 /// How long to read events after QEMU's end that it wrote before.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -253,10 +254,10 @@ impl Owner {
         match request {
             // a wrapped VM can change from outside: its status is never cached
             OwnerRequest::Status(reply) => {
-                look::refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
+                refreshed(self, |owner| drop(reply.send(Arc::new(owner.status()))));
             }
             OwnerRequest::Change(change, turn, reply) if change.rules().fresh_inventory => {
-                look::refreshed(self, |owner| owner.start_change(change, turn, reply));
+                refreshed(self, |owner| owner.start_change(change, turn, reply));
             }
             OwnerRequest::Change(change, turn, reply) => self.start_change(change, turn, reply),
             OwnerRequest::Raw(command, turn, reply) => changes::raw(self, &command, |result| {

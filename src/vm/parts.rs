@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::console::Console;
 use super::guest::agent::AgentLink;
-use super::launch::prepare::Shares;
-use super::launch::process::Process;
-use super::launch::sockets::ControlSockets;
+use super::process::qemu::Process;
+use super::process::shares::Shares;
+use super::process::sockets::ControlSockets;
 use super::signals::Signals;
 use super::state::images::Images;
 use super::state::inventory::Inventory;

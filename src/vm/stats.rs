@@ -3,6 +3,7 @@
 //! Only the inventory comes from the owner: `/proc` and QEMU's counters are read directly.
 
 mod nics;
+mod present;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,7 @@ use crate::qemu::query_block::drive_of;
 use crate::vm::state::inventory::{Entry, Kind};
 
 pub use nics::{NicStats, Source};
+pub use present::Present;
 
 const PROC: &str = "/proc";
 

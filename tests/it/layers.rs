@@ -115,6 +115,75 @@ fn imports(source: &Source) -> Vec<String> {
     found
 }
 
+/// The parts of `src/vm`, from the lowest up: each uses itself and those before it. Those of one row use each other, and why.
+const ROOMS: [(&[&str], &str); 16] = [
+    (&["error"], ""),
+    (&["signals"], ""),
+    (&["start_error"], ""),
+    (&["steps"], ""),
+    (&["state"], ""),
+    (&["process"], ""),
+    (&["console"], ""),
+    (&["unsupervised"], ""),
+    (&["look"], ""),
+    (&["change"], ""),
+    (&["bus", "handle", "guest", "wait", "stats"], "the methods of a handle are in one file for each of its subjects"),
+    (&["parts"], ""),
+    (&["owner", "changes", "events", "ladder"], "the methods of the owner are in one file for each kind of change"),
+    (&["running"], ""),
+    (&["launch"], ""),
+    (&["takeover"], ""),
+];
+
+/// The parts of `src/vm` that a source there names: `crate::vm::x`, `crate::vm::{x, y}`, and `super::…` that ends there.
+fn rooms(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for (position, word) in source.code.match_indices("crate::vm::") {
+        let rest = &source.code[position + word.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => found.extend(list.split(['}', ';']).next().unwrap().split(',').map(first_word)),
+            None => found.push(first_word(rest)),
+        }
+    }
+    let depth = source.module().len();
+    for (position, _) in source.code.match_indices("super::") {
+        if source.code[..position].ends_with("super::") {
+            continue;
+        }
+        let mut rest = &source.code[position..];
+        let mut up = 0;
+        while let Some(after) = rest.strip_prefix("super::") {
+            (rest, up) = (after, up + 1);
+        }
+        if up + 1 == depth {
+            found.push(first_word(rest));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_rooms_of_the_vm_are_in_an_order() {
+    let level = |room: &str| ROOMS.iter().position(|(names, _)| names.contains(&room));
+    let (mut wrong, mut used) = (Vec::new(), std::collections::BTreeSet::new());
+    for source in sources().iter().filter(|source| source.module()[0] == "vm" && source.module().len() > 1) {
+        let room = source.module()[1].clone();
+        let own = level(&room).unwrap_or_else(|| panic!("{room} has no row in ROOMS"));
+        for other in rooms(source).into_iter().filter(|other| *other != room) {
+            // names that `vm/mod.rs` exports have no room of their own here: say where they are
+            match level(&other) {
+                Some(level) if level <= own => drop(used.insert((own, level))),
+                _ => wrong.push(format!("{} uses {other}", source.path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "move what both need to a lower room: {wrong:#?}");
+    assert!(used.len() > 40, "the reader of imports sees too little: {used:?}");
+    for (names, why) in ROOMS {
+        assert_eq!(names.len() > 1, !why.is_empty(), "{names:?}");
+    }
+}
+
 fn first_word(text: &str) -> String {
     text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
@@ -316,6 +385,9 @@ fn the_reader_of_imports_sees_what_is_there() {
     let code = "use crate::spec::Size;\nuse crate::{vm::Handle, cli};\nuse super::super::control::x;\nuse super::y;\n";
     let source = Source { path: "vm/handle.rs".into(), code: code.to_owned() };
     assert_eq!(imports(&source), ["spec", "vm", "cli", "control"]);
+    let code = "use crate::vm::look;\nuse crate::vm::{Handle, state::facts};\nuse super::super::owner;\nuse super::y;\n";
+    let source = Source { path: "vm/launch/start.rs".into(), code: code.to_owned() };
+    assert_eq!(rooms(&source), ["look", "Handle", "state", "owner"]);
     assert_eq!(
         without_noise("a // crate::cli\nb(\"crate::cli\")\n#[cfg(test)]\nmod tests {\ncrate::cli"),
         "a \nb(\"\")\n"

@@ -9,7 +9,7 @@ use crate::qemu::{boot_order, disk_options};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 
 use super::{answer, plug};
-use crate::vm::changes::change::Done;
+use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::images::{Access, Opened};

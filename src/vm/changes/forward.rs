@@ -10,7 +10,7 @@ use crate::qmp::hmp::{ForwardLine, HostfwdError, hostfwd_removed, usernet};
 use crate::spec::{Forward, Networking};
 
 use super::answer;
-use crate::vm::changes::change::{Done, ForwardPattern};
+use crate::vm::change::{Done, ForwardPattern};
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Bound;

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::qemu::netdev::set_link;
 
 use super::answer;
-use crate::vm::changes::change::Done;
+use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::{Kind, NicFacts, Phase};

@@ -8,15 +8,6 @@ use crate::qmp::Session;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::{Entry, Inventory};
 
-/// Progress of a long operation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes written so far.
-    pub done_bytes: u64,
-    /// Upper bound of that in bytes: the guest's memory. Empty and equal pages take no space.
-    pub total_bytes: u64,
-}
-
 /// A device of the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vm) struct Present {

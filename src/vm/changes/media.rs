@@ -7,7 +7,7 @@ use crate::qemu::refusals::Refusal;
 use crate::spec::{DiskOptions, ImageFormat};
 
 use super::{answer, plug};
-use crate::vm::changes::change::Done;
+use crate::vm::change::Done;
 use crate::vm::changes::turns;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};

@@ -1,7 +1,6 @@
 //! The changes of a running VM, one file for each kind. Each reserves in the inventory, sends its commands to QEMU, then commits or
 //! rolls back.
 
-pub(in crate::vm) mod change;
 mod device;
 mod disk;
 mod forward;
@@ -17,7 +16,6 @@ mod save;
 pub(in crate::vm) mod saving;
 pub(super) mod snapshot;
 pub(in crate::vm) mod snapshots;
-pub(in crate::vm) mod steps;
 pub(in crate::vm) mod taken;
 mod throttle;
 pub(in crate::vm) mod turns;
@@ -31,7 +29,7 @@ use super::error::{ChangeError, ErrorKind};
 use super::handle::RawTurn;
 use super::owner::{Owner, Reply};
 use crate::qmp::SessionError;
-use crate::vm::changes::change::{Change, Done};
+use crate::vm::change::{Change, Done};
 
 /// Starts an admitted change; the reply is sent when it has taken effect. A raw command keeps its client's turn until QEMU has
 /// answered, even if the client has gone.

@@ -7,12 +7,12 @@ use crate::qmp::{CommandError, hmp};
 use crate::spec::{Arch, PowerButton};
 
 use super::{answer, link};
-use crate::vm::changes::change::Done;
+use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
 use crate::vm::handle::RawTurn;
-use crate::vm::look::{look_again, refreshed};
 use crate::vm::owner::{Owner, Reply};
+use crate::vm::owner::{look_again, refreshed};
 use crate::vm::state::run_state::RunState;
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {

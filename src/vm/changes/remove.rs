@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::qemu::plan;
 
 use super::{answer, forward, plug};
-use crate::vm::changes::change::{Done, Removable};
+use crate::vm::change::{Done, Removable};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Removal, Reply};
 use crate::vm::state::inventory::{Entry, Kind, Phase};

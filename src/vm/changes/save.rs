@@ -11,8 +11,9 @@ use crate::host::template::{self, MACHINE};
 
 use super::{answer, snapshot};
 use crate::spec::VmSpec;
-use crate::vm::changes::change::Done;
-use crate::vm::changes::machine_state::{Progress, present};
+use crate::vm::change::Done;
+use crate::vm::change::Progress;
+use crate::vm::changes::machine_state::present;
 use crate::vm::changes::saving::{Folder, Saving};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::ShutdownOptions;

@@ -6,9 +6,9 @@ use crate::qemu::migration;
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 
 use super::answer;
-use crate::vm::changes::change::Done;
-use crate::vm::changes::snapshots::{Failed, SnapshotChange, Snapshots};
-use crate::vm::changes::steps::to_the_end;
+use crate::vm::change::Done;
+use crate::vm::change::SnapshotChange;
+use crate::vm::changes::snapshots::{Failed, Snapshots};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::events;
 use crate::vm::guest::agent::Loss;
@@ -17,6 +17,7 @@ use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Phase;
 use crate::vm::state::journal::Job;
 use crate::vm::state::run_state::RunState;
+use crate::vm::steps::to_the_end;
 
 /// Starts one; no other change may run until it has ended.
 pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {

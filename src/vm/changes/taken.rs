@@ -8,21 +8,18 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::qemu::Machine;
 use crate::qemu::machine::Family;
 use crate::qemu::pci;
-use crate::qemu::plan::Controller;
-use crate::spec::DiskBus;
 
-use super::change::Done;
+use crate::vm::change::Done;
 use crate::vm::changes::answer;
 use crate::vm::error::ChangeError;
 use crate::vm::owner::{Owner, Reply};
-use crate::vm::state::inventory::{Entry, Inventory, Kind, Phase};
+use crate::vm::state::inventory::{Inventory, Phase};
 use crate::vm::state::run_state::RunState;
+use crate::vm::state::taken::{carrier, plugged};
 
 /// The first interval between two polls, and the longest while a client waits.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
@@ -118,23 +115,6 @@ fn untaken(inventory: &Inventory) -> Vec<String> {
     untaken.map(|entry| entry.id.to_string()).collect()
 }
 
-/// Devices plugged at run time, including those of an earlier supervisor.
-fn plugged(inventory: &Inventory, machine: &Machine) -> Vec<String> {
-    let is_plugged = |entry: &&Entry| {
-        inventory.device(carrier(entry, machine)).is_some_and(|carrier| carrier.slot.is_some())
-    };
-    inventory.devices().filter(is_plugged).map(|entry| entry.id.to_string()).collect()
-}
-
-/// Records for each plugged device whether the guest uses it, from QEMU's answer to [`pci::query`].
-pub(in crate::vm) fn fill(inventory: &mut Inventory, machine: &Machine, answer: &Value) {
-    for id in plugged(inventory, machine) {
-        if let Some(entry) = inventory.device_mut(&id) {
-            entry.taken = pci::find(answer, carrier(entry, machine)).and_then(|found| found.enabled);
-        }
-    }
-}
-
 /// Polls devices that were plugged under an earlier supervisor and were not in use at the takeover.
 pub(in crate::vm) fn follow_all(owner: &mut Owner) {
     for id in untaken(&owner.inventory) {
@@ -191,15 +171,4 @@ fn look(owner: &mut Owner, look: Look) {
             }
         }
     });
-}
-
-/// The PCI device that the guest must enable for this one: itself, or its controller.
-fn carrier<'a>(entry: &'a Entry, machine: &Machine) -> &'a str {
-    let ids = machine.ids();
-    match &entry.kind {
-        Kind::Usb { .. } => Controller::Usb.id(ids),
-        Kind::Disk(facts) if facts.bus == DiskBus::Usb => Controller::Usb.id(ids),
-        Kind::Disk(facts) if facts.bus == DiskBus::Scsi => Controller::Scsi.id(ids),
-        _ => entry.id.as_str(),
-    }
 }

@@ -7,7 +7,7 @@ use crate::spec::Limits;
 
 use super::answer;
 use crate::qemu::query_block::{drive_of, limits_of};
-use crate::vm::changes::change::Done;
+use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::{Kind, Phase};

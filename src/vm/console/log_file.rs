@@ -17,8 +17,6 @@ const OURS: &str = names::CONSOLE_LOG;
 const ONE: &[u8] = b"1";
 /// The older one, too.
 const BOTH: &[u8] = b"2";
-/// Both files together have at most this many bytes.
-pub(in super::super) const DEFAULT_CAP: u64 = 16 << 20;
 
 /// The open files of this run's log: the older one, if it belongs to this run, and the current one. All readers share them, so that
 /// a reader needs no descriptor and cannot fail for lack of one.

@@ -19,7 +19,7 @@ pub use foreground::OnSuspend;
 pub use hub::{Chunk, From, Hub, Reader};
 pub use terminal::{Attached, attach};
 
-pub(super) use log_file::{CURRENT as LOG, ConsoleLog, DEFAULT_CAP as DEFAULT_LOG_CAP};
+pub(super) use log_file::{CURRENT as LOG, ConsoleLog};
 pub use pump::Console;
 pub(super) use pump::connect;
 

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::hub::{From, Hub};
 use super::log_file::ConsoleLog;
 use crate::vm::error::ChangeError;
-use crate::vm::launch::sockets::Serial;
+use crate::vm::process::sockets::Serial;
 
 /// The size of one read; QEMU's serial port sends a few bytes at a time.
 pub(super) const BUFFER: usize = 64 << 10;

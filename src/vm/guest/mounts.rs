@@ -9,7 +9,7 @@ use crate::qemu::pci;
 use crate::qemu::plan;
 use crate::spec::DiskBus;
 
-use crate::vm::changes::change::Removable;
+use crate::vm::change::Removable;
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::handle::Handle;
 use crate::vm::state::inventory::{DiskFacts, Entry, Kind, Phase};

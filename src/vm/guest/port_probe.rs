@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::qemu::Command;
 use crate::spec::{Forward, Protocol};
 
-use crate::vm::changes::change::{Change, Done, ForwardPattern};
+use crate::vm::change::{Change, Done, ForwardPattern};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 use crate::vm::state::inventory::Bound;

@@ -12,7 +12,7 @@ use crate::spec::{Condition, duration};
 
 use super::{AGENT_TIMEOUT, in_words};
 use crate::vm::bus::{BusEvent, Subscriber};
-use crate::vm::changes::change::Change;
+use crate::vm::change::Change;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Presence;
 use crate::vm::handle::Handle;

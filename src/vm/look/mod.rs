@@ -6,7 +6,6 @@ mod blocks;
 mod devices;
 mod machine;
 mod nics;
-mod refresh;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +22,12 @@ use crate::vm::state::journal::{Cards, Pending};
 use crate::vm::state::opened::{Files, images_of};
 use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped};
 use crate::vm::state::run_state::RunState;
+use crate::vm::state::taken;
 use answers::Answers;
 pub(in crate::vm) use answers::is_open;
 use blocks::Blocks;
 use devices::View;
 use nics::Networks;
-pub(in crate::vm) use refresh::{look_again, refreshed};
 
 /// Which kind of VM it is, with what is known of it already.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +135,7 @@ fn seen(answers: &Answers, files: Files, whose: Whose<'_>, target: Target) -> Se
     let view = View { tree: &tree, blocks: &blocks, networks, whose, present: &present, images: &images };
     view.devices(&mut inventory, machine.ids());
     if machine.has_pci() || matches!(whose, Whose::Wrapped { .. }) {
-        crate::vm::changes::taken::fill(&mut inventory, &machine, &answers.pci);
+        taken::fill(&mut inventory, &machine, &answers.pci);
     }
     inventory.forwards = usernet(answers.usernet()).into_iter().map(Bound::from).collect();
     let mac = tree.devices.iter().find_map(|dev| dev.properties.get("mac").cloned());

@@ -8,7 +8,8 @@ use crate::host::dirs::RunId;
 use crate::qemu::HostFacts;
 use crate::qmp::session::Greeting;
 
-use crate::vm::console::DEFAULT_LOG_CAP;
+/// The most bytes of the console's log by default: of its two files together.
+pub(in crate::vm) const DEFAULT_LOG_CAP: u64 = 16 << 20;
 
 /// Decided at the start; part of `vm.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

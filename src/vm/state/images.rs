@@ -23,7 +23,7 @@ use crate::host::raw_images::{GuestAccess, RawImages};
 use crate::spec::{DiskSpec, FileId, Image, ImageFormat, Size};
 
 use crate::vm::error::ChangeError;
-use crate::vm::launch::image_holder;
+use crate::vm::state::image_holder;
 use raw::Raw;
 
 /// An image that may be opened.

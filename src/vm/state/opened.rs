@@ -15,8 +15,8 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{FileId, Image, VmSpec};
 
 use super::open_files::OpenFiles;
-use crate::vm::changes::steps::{blocking, to_the_end};
 use crate::vm::error::ChangeError;
+use crate::vm::steps::{blocking, to_the_end};
 
 /// Images by the names of their block nodes.
 pub(in crate::vm) type ImageNodes = BTreeMap<String, Image>;

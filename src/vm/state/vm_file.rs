@@ -2,17 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::host::dirs::{Directory, RunDir, names};
+use crate::host::dirs::{Directory, RunClient, RunDir, names};
 use crate::host::sys;
+use crate::spec::VmName;
 
 use super::origin::Description;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// How long a foreground QEMU, which dies with its supervisor, may take to end, in milliseconds.
 const DYING: u16 = 2000;
@@ -78,4 +79,24 @@ pub(in crate::vm) fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
     // readable = ended; on an error it counts as alive
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(patience_ms))
         .is_ok_and(|ready| ready > 0)
+}
+
+/// The VM that a QEMU process belongs to, and whether it is ephemeral.
+pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
+    let mut names = RunDir::list(root).ok()?.into_iter();
+    names.find_map(|name| {
+        let directory = RunClient::open(root, &name).ok()?;
+        let file = VmFile::read(&directory)?;
+        let facts = file.description.facts;
+        (facts.qemu_pid == qemu_pid).then_some((name, facts.ephemeral))
+    })
+}
+
+/// The VM that uses this state directory.
+pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> {
+    let has_it = |name: &VmName| {
+        let directory = RunClient::open(root, name).ok()?;
+        VmFile::read(&directory).map(|file| file.description.facts.state_directory == state)
+    };
+    RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
 }

@@ -14,23 +14,23 @@ use crate::qmp::{Agent, CommandError, Connected, Options, Session};
 use crate::spec::{VmName, VmSpec};
 
 use super::take_over::{TakeOver, started};
-use super::unsupervised::{Unsupervised, clean_up, is_unfinished_gone};
 use super::{unfinished, wrap};
 use crate::vm::changes::snapshots::take_back;
 use crate::vm::console::{self, ConsoleLog};
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::launch::process::Process;
-use crate::vm::launch::sockets::{ControlSockets, Serial, connect_to};
-use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::look::{self, Whose};
 use crate::vm::parts::{Home, Qemu};
+use crate::vm::process::qemu::Process;
+use crate::vm::process::sockets::{ControlSockets, Serial, connect_to};
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
+use crate::vm::start_error::{StartError, system};
 use crate::vm::state::journal::Pending;
 use crate::vm::state::opened::Files;
 use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::vm_file::VmFile;
+use crate::vm::unsupervised::{Unsupervised, clean_up, is_unfinished_gone};
 
 /// The run directory of a dead supervisor, locked by this process.
 pub struct Adopted {

@@ -3,5 +3,4 @@
 pub(in crate::vm) mod adopt;
 pub(in crate::vm) mod take_over;
 mod unfinished;
-pub(in crate::vm) mod unsupervised;
 pub(in crate::vm) mod wrap;

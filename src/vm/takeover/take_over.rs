@@ -9,9 +9,9 @@ use crate::host::raw_images::RawImages;
 use crate::host::usage;
 
 use crate::vm::console::Console;
-use crate::vm::launch::prepare::Shares;
 use crate::vm::look::Seen;
 use crate::vm::parts::{Assembly, Devices, Home, Qemu};
+use crate::vm::process::shares::Shares;
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
 use crate::vm::state::facts::Facts;

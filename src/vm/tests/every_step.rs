@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::qemu::snapshot::{self as qemu, Snapshot};
 use crate::spec::{DiskBus, UsbSelector, VmSpec};
-use crate::vm::changes::change::ForwardPattern;
-use crate::vm::changes::snapshots::SnapshotChange;
+use crate::vm::change::ForwardPattern;
+use crate::vm::change::SnapshotChange;
 use crate::vm::{Change, ChangeError, Done, ErrorKind};
 
 use super::fake_qemu::Fault;
@@ -73,7 +73,7 @@ const APART: [(&str, &str); 4] = [
 
 /// The variants of [`Change`], as its source has them.
 fn variants() -> BTreeSet<&'static str> {
-    let source = include_str!("../changes/change.rs");
+    let source = include_str!("../change.rs");
     let body =
         source.split("pub enum Change {\n").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
     let names = body.lines().filter_map(|line| line.strip_prefix("    "));

@@ -23,14 +23,14 @@ use crate::spec::{
     SnapshotName, VmSpec,
 };
 use crate::vm::bus::{Bus, WatchedState};
-use crate::vm::changes::machine_state::Progress;
-use crate::vm::changes::snapshots::SnapshotChange;
+use crate::vm::change::Progress;
+use crate::vm::change::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::handle::{INBOX_LENGTH, Queued, RawTurns};
-use crate::vm::launch::process::Process;
 use crate::vm::owner::{Owner, OwnerParts};
 use crate::vm::parts::{Devices, Qemu};
+use crate::vm::process::qemu::Process;
 use crate::vm::signals::{EndSignal, Signals};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::images::Images;

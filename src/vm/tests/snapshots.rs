@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::spec::DiskBus;
-use crate::vm::changes::snapshots::SnapshotChange;
+use crate::vm::change::SnapshotChange;
 use crate::vm::{Change, Done, ErrorKind, RunState};
 
 use super::fake_qemu::Fault;

@@ -13,13 +13,13 @@ use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
 use super::Saving;
 use super::files::FileFacts;
 use super::template::{TemplateFacts, with_paths};
-use crate::vm::changes::steps::to_the_end;
 use crate::vm::error::ChangeError;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::open_files::OpenFiles;
 use crate::vm::state::opened::Files;
 use crate::vm::state::plugged::Record;
+use crate::vm::steps::to_the_end;
 
 /// The description.
 #[derive(Debug, Serialize, Deserialize)]

@@ -24,13 +24,14 @@ use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session, View};
 use crate::spec::{FileId, Forward, Limits, VmSpec};
 
-use super::machine_state::{Present, Progress, check_blockers};
-use super::steps::{blocking, to_the_end};
+use super::machine_state::{Present, check_blockers};
 use crate::vm::bus::{Bus, BusEvent, Subscriber};
+use crate::vm::change::Progress;
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::plugged::Record;
+use crate::vm::steps::{blocking, to_the_end};
 pub(in crate::vm) use describe::Saved;
 pub(in crate::vm) use files::FileFacts;
 pub(in crate::vm) use restore::load;

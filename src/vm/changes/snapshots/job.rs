@@ -15,10 +15,10 @@ use crate::qmp::{CommandError, Session, View};
 
 use super::Snapshots;
 use crate::vm::bus::{BusEvent, Record, Subscriber};
-use crate::vm::changes::machine_state::Progress;
-use crate::vm::changes::steps::to_the_end;
+use crate::vm::change::Progress;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::journal::Job;
+use crate::vm::steps::to_the_end;
 
 /// Interval between two checks of a growing image; only while a client wants progress.
 const LOOK: Duration = Duration::from_millis(250);

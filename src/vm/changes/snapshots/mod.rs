@@ -19,48 +19,17 @@ use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
 use crate::qmp::Session;
 use crate::spec::{Layout, SnapshotName};
 
-use super::steps::to_the_end;
 use crate::vm::bus::Bus;
-use crate::vm::changes::machine_state::{Present, Progress, check_blockers, present};
+use crate::vm::change::Progress;
+use crate::vm::changes::machine_state::{Present, check_blockers, present};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::inventory::Inventory;
 use crate::vm::state::origin::Origin;
 use crate::vm::state::run_state::RunState;
+use crate::vm::steps::to_the_end;
 pub(in crate::vm) use job::take_back;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use remembered::Entries;
-
-/// An operation on snapshots.
-#[derive(Debug, Clone)]
-pub enum SnapshotChange {
-    /// Make one.
-    Save {
-        /// Its name.
-        name: SnapshotName,
-        /// Replace an existing one of this name: it is deleted when the new one is complete.
-        overwrite: bool,
-        /// Receives the progress.
-        progress: watch::Sender<Progress>,
-    },
-    /// Load one.
-    Load(SnapshotName),
-    /// Delete one.
-    Delete(SnapshotName),
-    /// List them.
-    List,
-}
-
-impl SnapshotChange {
-    /// What is being done, for messages.
-    pub(in crate::vm) fn description(&self) -> String {
-        match self {
-            Self::Save { name, .. } => format!("snapshot '{name}' is being made"),
-            Self::Load(name) => format!("snapshot '{name}' is being loaded"),
-            Self::Delete(name) => format!("snapshot '{name}' is being deleted"),
-            Self::List => "the snapshots are being listed".to_owned(),
-        }
-    }
-}
 
 /// What all of this needs of the owner.
 pub(in crate::vm) struct Snapshots {

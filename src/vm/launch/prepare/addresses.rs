@@ -5,8 +5,8 @@ use crate::host::HINTED;
 use crate::host::dirs::{DirError, Liveness, RunClient, RunDir, names};
 use crate::spec::{MacAddress, Networking, VmName};
 
-use crate::vm::launch::start_error::{StartError, system};
-use crate::vm::takeover::unsupervised::is_orphan;
+use crate::vm::start_error::{StartError, system};
+use crate::vm::unsupervised::is_orphan;
 
 /// The address of a run that may use that of the image's own VM, since a guest that was configured for one address has no network
 /// with another. If a running VM has that address, the run gets its own.

@@ -10,7 +10,7 @@ use crate::spec::{Arch, Boot, BootMode, Request};
 
 use super::kernel_image::KernelImage;
 use super::unpacked::Packed;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 
 /// The most bytes of a `-cmdline` file. Kernels take 2 KiB on x86, 4 KiB elsewhere (`COMMAND_LINE_SIZE`); this detects a wrong
 /// file.

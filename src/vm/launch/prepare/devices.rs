@@ -11,7 +11,7 @@ use crate::spec::DeviceSpec;
 use crate::spec::vm::ExtraDevice;
 
 use crate::vm::error::ErrorChain;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 
 /// Devices with typed properties; asks QEMU for the types if any properties were given.
 pub(super) fn extra(devices: &[DeviceSpec], qemu: &Path) -> Result<Vec<ExtraDevice>, StartError> {

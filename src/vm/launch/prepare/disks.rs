@@ -13,7 +13,7 @@ use crate::spec::{
 use super::disk_names::Names;
 use super::{Made, Plan, boot, unpacked};
 use crate::vm::error::ChangeError;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 use crate::vm::state::images::{Access, Images, Opened};
 use crate::vm::state::inventory::{DiskFacts, Entry, Inventory, Kind, Phase};
 use crate::vm::state::nics;

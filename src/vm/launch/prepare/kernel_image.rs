@@ -9,7 +9,7 @@ use crate::host::uki::Uki;
 use crate::spec::{Boot, BootMode, ImageFormat, Request};
 
 use super::unpacked;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// The kind of image.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ mod naming;
 mod nics;
 mod restored;
 mod screen;
-mod shares;
 mod state;
 mod unpacked;
 
@@ -38,9 +37,10 @@ use crate::spec::{
     AccelList, Arch, Boot, Display, Layout, MacAddress, Networking, Nic, Request, VmName, VmSpec,
 };
 
-use super::start_error::{StartError, system};
-use crate::vm::console::DEFAULT_LOG_CAP;
-use crate::vm::launch::sockets::{self, ControlSockets};
+use crate::vm::process::shares::{self, Shares};
+use crate::vm::process::sockets::{self, ControlSockets};
+use crate::vm::start_error::{StartError, system};
+use crate::vm::state::facts::DEFAULT_LOG_CAP;
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use kernel_image::KernelImage;
@@ -50,7 +50,6 @@ pub(in crate::vm) use restored::Restored;
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use restored::fuzz_restored;
 pub use restored::{check_template, template_source};
-pub(in crate::vm) use shares::Shares;
 use unpacked::Packed;
 
 /// A VM that is ready to start: named, locked, its files made, its sockets bound.

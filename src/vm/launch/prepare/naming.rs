@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::host::dirs::{DirError, RunDir, RuntimeEnvironment, runtime_root};
 use crate::spec::{Request, VmName};
 
-use crate::vm::launch::start_error::StartError;
-use crate::vm::takeover::unsupervised;
+use crate::vm::start_error::StartError;
+use crate::vm::unsupervised;
 
 /// How many numbers are tried as a suffix of a default name.
 const MAX_NUMBERED: u32 = 1000;

@@ -7,7 +7,7 @@ use crate::qemu::ids;
 use crate::spec::{DeviceId, MacAddress, Networking, Nic, NicSpec, Request, Subnet, UserNet};
 
 use super::addresses;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 
 /// The cards, with ids and networks.
 #[derive(Debug, Clone)]

@@ -36,9 +36,9 @@ use super::{
     state, unpacked,
 };
 use crate::vm::changes::saving::Saved;
-use crate::vm::console::DEFAULT_LOG_CAP;
 use crate::vm::error::ChangeError;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
+use crate::vm::state::facts::DEFAULT_LOG_CAP;
 use crate::vm::state::images::Images;
 use crate::vm::state::inventory::Inventory;
 use crate::vm::state::journal::Cards;

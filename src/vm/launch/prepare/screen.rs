@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::spec::Display;
 use crate::spec::display::Endpoint;
 
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// Environment variables that show that there is a desktop, or that a toolkit needs none.
 const DESKTOPS: [&str; 4] = ["DISPLAY", "WAYLAND_DISPLAY", "GDK_BACKEND", "SDL_VIDEODRIVER"];

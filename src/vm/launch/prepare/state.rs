@@ -13,8 +13,8 @@ use crate::host::dirs::{
 use crate::spec::{Boot, MacAddress, Request, VmName};
 
 use super::{Made, Plan, naming, store_environment};
-use crate::vm::launch::start_error::{StartError, system};
-use crate::vm::takeover::unsupervised;
+use crate::vm::start_error::{StartError, system};
+use crate::vm::state::vm_file::vm_with_state;
 
 /// The folder of the user's store for VMs that have neither an image nor a disk with a path.
 const MACHINES: &str = "machines";
@@ -110,7 +110,7 @@ pub(super) fn open(
 /// Adds which VM has it to the error.
 fn taken(request: &Request, path: PathBuf) -> StartError {
     let root = runtime_root(&RuntimeEnvironment::from_env_or(request.runtime.as_deref()));
-    match root.ok().and_then(|root| unsupervised::vm_with_state(&root, &path)) {
+    match root.ok().and_then(|root| vm_with_state(&root, &path)) {
         Some(vm) => StartError::StateTaken { path, vm },
         None => StartError::StateDirectory(DirError::InUse { path }),
     }

@@ -13,7 +13,7 @@ use crate::host::unpack::{self, Packing, Progress, Source, SourceState, UnpackEr
 use crate::spec::{BootMode, ImageFormat, Request};
 
 use super::boot;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// The name of the image while it is incomplete, on file systems without unnamed files.
 const PART: &str = "unpacked.part";

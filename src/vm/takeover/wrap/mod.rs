@@ -27,16 +27,15 @@ use crate::spec::{Accel, Target, VmName};
 
 use super::take_over::{TakeOver, started};
 use super::unfinished;
-use super::unsupervised;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::launch::process::Process;
-use crate::vm::launch::sockets::{ControlSockets, connect_to};
-use crate::vm::launch::start_error::{StartError, system};
 use crate::vm::look::{self, Seen, Whose};
 use crate::vm::parts::{Home, Qemu};
+use crate::vm::process::qemu::Process;
+use crate::vm::process::sockets::{ControlSockets, connect_to};
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
+use crate::vm::start_error::{StartError, system};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Pending;
 use crate::vm::state::opened::Files;
@@ -44,6 +43,7 @@ use crate::vm::state::origin::{Description, Origin, Wrapped};
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::record;
 use crate::vm::state::vm_file::VmFile;
+use crate::vm::unsupervised;
 
 /// QEMU may take long before its monitor answers for the first time: it allocates memory, opens images, waits for a migration.
 const GREETING: Duration = Duration::from_secs(24 * 3600);

@@ -9,7 +9,7 @@ use super::super::check_forwards;
 use super::devices;
 use super::refused;
 use crate::vm::changes::saving::Saved;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 use crate::vm::state::journal::{Card, Cards};
 use crate::vm::state::plugged::Record;
 

@@ -15,7 +15,7 @@ use super::super::devices::extra;
 use super::images::RestoredImages;
 use super::{nonsense, refused};
 use crate::vm::changes::saving::Saved;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 use crate::vm::state::opened::ImageNodes;
 use crate::vm::state::plugged::{Hot, Plugged, Record};
 

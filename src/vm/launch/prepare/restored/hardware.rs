@@ -10,7 +10,7 @@ use crate::spec::{Boot, Display, Firmware, Request, Share, VmSpec};
 
 use super::super::shares;
 use super::{cards, nonsense, refused};
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// The same limits of processors and spare slots as on the command line.
 const MAX_CPUS: u32 = 4096;

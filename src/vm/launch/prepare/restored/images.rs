@@ -11,7 +11,7 @@ use crate::spec::{Boot, Disk, Firmware, Image, ImageFormat, Request, VmSpec};
 use super::{devices, nonsense};
 use crate::vm::changes::saving::{FileFacts, Saved};
 use crate::vm::error::{ChangeError, ErrorChain};
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 use crate::vm::state::images::{Images, Opened};
 
 /// Refuses if a file in the description has changed, or if QEMU would open a file that is not in it.

@@ -7,7 +7,7 @@ use crate::host::environment;
 use crate::qemu::{Machine, quote};
 
 use super::refused;
-use crate::vm::launch::start_error::StartError;
+use crate::vm::start_error::StartError;
 
 /// Asks QEMU for its machine types: the state needs the same one, and QEMU's own error does not help.
 pub(super) fn check(qemu: &Path, machine: &Machine, saved_by: &str) -> Result<(), StartError> {

@@ -9,7 +9,7 @@ use crate::spec::{Boot, Request};
 use super::super::MemoryFile;
 use super::{images, nonsense, read, refused};
 use crate::vm::changes::saving::{Saved, TemplateFacts, with_paths};
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// The description, if it is of what the command line says, with the paths of a template's files where they are now.
 pub(super) fn fitting(saved: Saved, request: &Request, path: &Path) -> Result<Saved, StartError> {

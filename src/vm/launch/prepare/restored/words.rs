@@ -7,7 +7,7 @@ use crate::qemu::quote;
 use crate::spec::{Display, OnPanic, Request, Size};
 
 use crate::vm::changes::saving::Saved;
-use crate::vm::console::DEFAULT_LOG_CAP;
+use crate::vm::state::facts::DEFAULT_LOG_CAP;
 
 /// The missing options, quoted for a shell; `None` if this command line has all.
 pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Path) -> Option<String> {

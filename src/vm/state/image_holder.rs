@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::host::dirs::process_with;
 use crate::qemu::refusals::Refusal;
 
+use super::vm_file::vm_of;
 use crate::vm::error::ChangeError;
-use crate::vm::takeover::unsupervised;
 
 /// Whether QEMU's error text is about a lock on an image.
 pub(in crate::vm) fn is_lock(said: &str) -> bool {
@@ -38,7 +38,7 @@ pub(in crate::vm) fn named(error: ChangeError, path: &Path, holder: &str) -> Cha
 }
 
 fn holder(root: Option<&Path>, pid: i32, program: &str) -> String {
-    match root.and_then(|root| unsupervised::vm_of(root, pid)) {
+    match root.and_then(|root| vm_of(root, pid)) {
         Some((name, true)) => format!("VM '{name}', which reads it under an overlay (`--ephemeral`)"),
         Some((name, false)) => format!("VM '{name}'"),
         None => format!("process {pid} ({program})"),

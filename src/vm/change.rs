@@ -10,11 +10,10 @@ use crate::qemu::Command;
 use crate::qemu::snapshot::Snapshot;
 use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::spec::{
-    DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, UsbSelector,
+    DeviceId, DeviceSpec, DiskSpec, Forward, ImageFormat, Limits, NicSpec, Protocol, Size, SnapshotName,
+    UsbSelector,
 };
 
-use super::machine_state::Progress;
-use super::snapshots::SnapshotChange;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;
@@ -330,4 +329,45 @@ impl Done {
         ChangeError::host("the change was made, but its result is of another kind than vmrun expects")
             .hint("this is a bug in vmrun; `status` shows how the VM is now")
     }
+}
+
+/// An operation on snapshots.
+#[derive(Debug, Clone)]
+pub enum SnapshotChange {
+    /// Make one.
+    Save {
+        /// Its name.
+        name: SnapshotName,
+        /// Replace an existing one of this name: it is deleted when the new one is complete.
+        overwrite: bool,
+        /// Receives the progress.
+        progress: watch::Sender<Progress>,
+    },
+    /// Load one.
+    Load(SnapshotName),
+    /// Delete one.
+    Delete(SnapshotName),
+    /// List them.
+    List,
+}
+
+impl SnapshotChange {
+    /// What is being done, for messages.
+    pub(in crate::vm) fn description(&self) -> String {
+        match self {
+            Self::Save { name, .. } => format!("snapshot '{name}' is being made"),
+            Self::Load(name) => format!("snapshot '{name}' is being loaded"),
+            Self::Delete(name) => format!("snapshot '{name}' is being deleted"),
+            Self::List => "the snapshots are being listed".to_owned(),
+        }
+    }
+}
+
+/// Progress of a long operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes written so far.
+    pub done_bytes: u64,
+    /// Upper bound of that in bytes: the guest's memory. Empty and equal pages take no space.
+    pub total_bytes: u64,
 }

@@ -13,7 +13,7 @@ use crate::host::dirs::{Directory, PipeEnd, RunDir, names, remove_socket};
 use crate::spec::Display;
 use crate::spec::display::Endpoint;
 
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::start_error::{StartError, system};
 
 /// The most output in bytes that is shown of a program that should be QEMU.
 const MAX_WORDS: u64 = 4096;

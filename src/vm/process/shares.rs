@@ -20,8 +20,8 @@ use crate::host::programs::{self, SearchPath};
 use crate::host::{environment, sys};
 use crate::spec::{Request, Share, VmSpec};
 
-use crate::vm::launch::process::{StderrTail, drain};
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::process::qemu::{StderrTail, drain};
+use crate::vm::start_error::{StartError, system};
 
 /// The helpers of a VM's shared folders.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ async fn reap(process: AsyncFd<OwnedFd>, helper: Helper) {
 }
 
 /// Refuses folders that cannot be shared.
-pub(super) fn check(request: &Request) -> Result<(), StartError> {
+pub(in crate::vm) fn check(request: &Request) -> Result<(), StartError> {
     resolve(request)?;
     if !request.shares.is_empty() {
         programs::virtiofsd(request.virtiofsd.as_deref(), &SearchPath::from_env())?;
@@ -113,7 +113,7 @@ pub(super) fn check(request: &Request) -> Result<(), StartError> {
 }
 
 /// Shares with absolute folders and tags.
-pub(super) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
+pub(in crate::vm) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = Vec::new();
     for (number, share) in request.shares.iter().enumerate() {
         let directory = std::path::absolute(&share.directory).map_err(system("the working directory"))?;
@@ -137,7 +137,11 @@ pub(super) fn resolve(request: &Request) -> Result<Vec<Share>, StartError> {
 
 impl Shares {
     /// Binds and connects a socket for each share: the helper accepts on one end, QEMU inherits the other.
-    pub(super) fn bind(spec: &VmSpec, virtiofsd: Option<&Path>, run: &RunDir) -> Result<Self, StartError> {
+    pub(in crate::vm) fn bind(
+        spec: &VmSpec,
+        virtiofsd: Option<&Path>,
+        run: &RunDir,
+    ) -> Result<Self, StartError> {
         if spec.shares.is_empty() {
             return Ok(Self::default());
         }

@@ -15,8 +15,8 @@ use crate::host::dirs::{
 use crate::host::sys;
 use crate::spec::VmName;
 use crate::vm::console;
-use crate::vm::launch::sockets::remove_screen;
-use crate::vm::launch::start_error::{StartError, system};
+use crate::vm::process::sockets::remove_screen;
+use crate::vm::start_error::{StartError, system};
 use crate::vm::state::journal::Pending;
 use crate::vm::state::origin::Description;
 use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
@@ -31,7 +31,7 @@ const QUIT_WORDS: u64 = 64 << 10;
 const NEVER_STARTED: [&str; 2] = ["prelaunch", "inmigrate"];
 
 /// What exists of the VM of a run directory without a supervisor.
-pub(super) enum Unsupervised {
+pub(in crate::vm) enum Unsupervised {
     /// QEMU is running and can be taken over.
     Living(Box<VmFile>, OwnedFd),
     /// QEMU is running, but its process is not visible: it was started in another PID namespace.
@@ -45,7 +45,7 @@ pub(super) enum Unsupervised {
 }
 
 impl Unsupervised {
-    pub(super) fn of(directory: &Directory) -> Self {
+    pub(in crate::vm) fn of(directory: &Directory) -> Self {
         let file = match VmFile::load(directory) {
             Ok(Some(file)) => Box::new(file),
             Ok(None) => return Self::NeverStarted,
@@ -58,26 +58,6 @@ impl Unsupervised {
             None => Self::Dead(file),
         }
     }
-}
-
-/// The VM that a QEMU process belongs to, and whether it is ephemeral.
-pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
-    let mut names = RunDir::list(root).ok()?.into_iter();
-    names.find_map(|name| {
-        let directory = RunClient::open(root, &name).ok()?;
-        let file = VmFile::read(&directory)?;
-        let facts = file.description.facts;
-        (facts.qemu_pid == qemu_pid).then_some((name, facts.ephemeral))
-    })
-}
-
-/// The VM that uses this state directory.
-pub(in crate::vm) fn vm_with_state(root: &Path, state: &Path) -> Option<VmName> {
-    let has_it = |name: &VmName| {
-        let directory = RunClient::open(root, name).ok()?;
-        VmFile::read(&directory).map(|file| file.description.facts.state_directory == state)
-    };
-    RunDir::list(root).ok()?.into_iter().find(|name| has_it(name) == Some(true))
 }
 
 /// Waits for the end of the QEMU of an unlocked run directory, for at most this time.
@@ -105,7 +85,7 @@ pub(in crate::vm) fn has_ended(root: &Path, name: &VmName) -> bool {
 
 /// Ends a QEMU whose supervisor died before it started the guest; true if it was ended. Its open files were not checked yet, or its
 /// saved state is incomplete: its guest must not run.
-pub(super) fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, StartError> {
+pub(in crate::vm) fn is_unfinished_gone(run: &RunDir, file: &VmFile) -> Result<bool, StartError> {
     if file.begun || !run.is_listened_on(names::QMP) {
         return Ok(false);
     }
@@ -174,7 +154,7 @@ fn undescribed(run: &RunDir, why: String) -> DirError {
 }
 
 /// Removes what is left of a VM, if it is certainly dead.
-pub(super) fn clean_up(run: RunDir, left: Unsupervised) {
+pub(in crate::vm) fn clean_up(run: RunDir, left: Unsupervised) {
     match left {
         Unsupervised::Living(..) | Unsupervised::OtherNamespace => {}
         Unsupervised::Dead(file) => {

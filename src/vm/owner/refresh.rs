@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Seen, Whose, look};
+use super::Owner;
 use crate::qmp::CommandError;
-use crate::vm::owner::Owner;
+use crate::vm::look::{Seen, Whose, look};
 use crate::vm::state::origin::Origin;
 
 /// A QEMU that does not answer within this time (stopped or busy): the old inventory is used.

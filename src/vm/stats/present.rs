@@ -6,9 +6,9 @@ use qapi::qmp::{
     query_memory_size_summary,
 };
 
-use super::status::Status;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
+use crate::vm::state::status::Status;
 
 /// The present resources, from QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
