@@ -2,6 +2,7 @@
 //! programs that have a runtime. Both are the same conversation over another kind of socket.
 
 mod asynchronous;
+mod line;
 
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream as StdStream;
@@ -10,8 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -19,15 +18,15 @@ use crate::host::dirs::{RunClient, RunId, StoreEnvironment, names};
 use crate::spec::VmName;
 
 pub use asynchronous::{AsyncClient, Replies};
+use line::{Call, Line, call, decode, streamed, unclear};
 
-use super::INTERFACE;
 use super::after::{self, Fate};
 pub use super::error::WireError;
 use super::find::{self, FindError};
 
-use super::framing::{FrameError, FrameReader, WriteBytes, frame};
+use super::framing::{WriteBytes, frame};
 use super::silence::{self, Silence};
-use super::socket::{Blocking, BlockingPair, Socket};
+use super::socket::{Blocking, BlockingPair};
 use super::verbs::{Method, Stream};
 
 /// Why a call failed.
@@ -53,100 +52,6 @@ pub enum ClientError {
     /// The reply is not Varlink.
     #[error("the answer could not be understood: {0}")]
     Protocol(String),
-}
-
-/// A call before it is sent.
-#[derive(Debug, Serialize)]
-struct Call {
-    method: String,
-    parameters: Value,
-    #[serde(skip_serializing_if = "is_false")]
-    more: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    oneway: bool,
-    /// See [`Method::REPEATABLE`].
-    #[serde(skip)]
-    repeatable: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-impl Call {
-    /// Reduces the call's timeout by the elapsed time, if it has one.
-    fn shorten(&mut self, limit: Option<i64>, elapsed: Duration) {
-        if let Some(limit) = limit {
-            let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
-            self.parameters["timeout_ms"] = limit.saturating_sub(elapsed).max(0).into();
-        }
-    }
-}
-
-fn call<M: Method>(call: &M) -> Result<Call, ClientError> {
-    message(M::NAME, M::REPEATABLE, serde_json::to_value(call))
-}
-
-/// Only [`call`] and [`decode`] depend on the method; the code between them is not generic, so the program has it once.
-fn message(
-    method: &str,
-    repeatable: bool,
-    parameters: serde_json::Result<Value>,
-) -> Result<Call, ClientError> {
-    let parameters = parameters.map_err(unclear)?;
-    Ok(Call { method: format!("{INTERFACE}.{method}"), parameters, more: false, oneway: false, repeatable })
-}
-
-/// A reply of either kind, as it is received.
-#[derive(Debug, Deserialize)]
-struct Received {
-    error: Option<String>,
-    parameters: Option<Map<String, Value>>,
-    continues: Option<bool>,
-}
-
-/// A connection over any kind of socket.
-#[derive(Debug)]
-struct Line<S: Socket> {
-    replies: FrameReader<S::ReadHalf>,
-    calls: S::WriteHalf,
-}
-
-impl<S: Socket> Line<S> {
-    fn new(socket: S) -> Self {
-        let (replies, calls) = socket.split();
-        Self { replies: FrameReader::new(replies), calls }
-    }
-
-    async fn send(&mut self, call: &Call) -> Result<(), ClientError> {
-        self.calls.write(&frame(call).map_err(unclear)?).await.map_err(|_| ClientError::Gone)
-    }
-
-    /// The next reply, and whether more follow.
-    async fn receive(&mut self) -> Result<(Map<String, Value>, bool), ClientError> {
-        let Received { error, parameters, continues } = self.replies.next().await.map_err(unreadable)?;
-        let parameters = parameters.unwrap_or_default();
-        match error {
-            Some(error) => Err(ClientError::Remote(WireError { error, parameters })),
-            None => Ok((parameters, continues == Some(true))),
-        }
-    }
-}
-
-/// The next reply of a stream; `None` for the empty one that ends it.
-fn streamed<R: DeserializeOwned>(
-    (parameters, more): (Map<String, Value>, bool),
-) -> Result<Option<R>, ClientError> {
-    if more { decode(parameters).map(Some) } else { Ok(None) }
-}
-
-fn decode<R: DeserializeOwned>(parameters: Map<String, Value>) -> Result<R, ClientError> {
-    R::deserialize(parameters).map_err(unclear)
-}
-
-fn unclear(error: serde_json::Error) -> ClientError {
-    ClientError::Protocol(error.to_string())
 }
 
 /// The one-shot client: blocking, one call at a time, no runtime.
@@ -381,13 +286,6 @@ fn ready<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, C
     future
         .now_or_never()
         .unwrap_or_else(|| Err(ClientError::Protocol("the socket would not block".to_owned())))
-}
-
-fn unreadable(error: FrameError) -> ClientError {
-    match error {
-        FrameError::Io(_) => ClientError::Gone,
-        other => ClientError::Protocol(other.to_string()),
-    }
 }
 
 #[cfg(test)]

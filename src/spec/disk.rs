@@ -1,5 +1,6 @@
 //! Disks: what was typed ([`DiskSpec`]) and what is meant ([`Disk`]).
 
+mod error;
 mod options;
 mod parse;
 
@@ -7,8 +8,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use error::DiskError;
 pub use options::{AioMode, BlockSize, CacheMode, DiscardMode, DiskOptions, ZeroesMode};
-pub use parse::{DiskError, checked_serial};
+pub use parse::checked_serial;
 
 use super::id::DeviceId;
 use super::image::Image;

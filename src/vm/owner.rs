@@ -3,6 +3,8 @@
 //! It is one `select!` with a stated order: QEMU's end, QEMU's events, finished work, new requests, signals, the ladder's clock.
 //! It never waits inside a branch: long work runs as a future in `work`, whose end comes back as a closure over the owner.
 
+mod boot;
+mod publish;
 mod refresh;
 mod shutdown;
 
@@ -25,7 +27,6 @@ use crate::qmp::{CommandError, Delivery, EventReceiver, Session, SessionError};
 
 use super::bus::{Bus, WatchedState};
 use super::changes;
-use super::console::Hub;
 use super::error::{ChangeError, ErrorKind};
 use super::handle::{OwnerRequest, Queued, RawTurn};
 use super::ladder::Ladder;
@@ -35,7 +36,7 @@ use crate::vm::change::{Change, Done};
 use crate::vm::changes::taken::{self, Looks};
 use crate::vm::changes::turns::Turns;
 use crate::vm::guest::agent::AgentLink;
-use crate::vm::guest::boot_watch::{BootWatch, NothingToBoot};
+use crate::vm::guest::boot_watch::NothingToBoot;
 use crate::vm::guest::resets::Resets;
 use crate::vm::process::qemu::Process;
 use crate::vm::state::facts::Facts;
@@ -47,7 +48,7 @@ use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::outcome::{Evidence, Outcome};
 use crate::vm::state::plugged::Plugged;
 use crate::vm::state::run_state::RunState;
-use crate::vm::state::status::{CachedStatus, Published, Status};
+use crate::vm::state::status::CachedStatus;
 use crate::vm::steps::{run_steps, to_the_end};
 pub(super) use refresh::{look_again, refreshed};
 
@@ -231,25 +232,6 @@ impl Owner {
         self.evidence.outcome(exit, words)
     }
 
-    /// Publishes the state to watchers, if it has changed.
-    fn publish_state(&mut self) {
-        let now = WatchedState {
-            run_state: self.inventory.run_state,
-            panicked: self.evidence.has_panicked(),
-            stopping: self.ladder.is_some(),
-            nothing_to_boot: self.nothing_to_boot,
-        };
-        let mut before = now;
-        self.watched.send_if_modified(|watched| {
-            before = std::mem::replace(watched, now);
-            before != now
-        });
-        // a boot failure has an event of its own
-        if (WatchedState { nothing_to_boot: now.nothing_to_boot, ..before }) != now {
-            self.bus.publish("VMRUN_STATE", json!({ "state": now.run_state, "stopping": now.stopping }));
-        }
-    }
-
     fn on_request(&mut self, request: OwnerRequest) {
         match request {
             // a wrapped VM can change from outside: its status is never cached
@@ -300,66 +282,6 @@ impl Owner {
             }
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn status(&self) -> Status {
-        let nothing_to_boot = || self.nothing_to_boot.map(|found| found.message().to_owned());
-        let (slots, used, total) = self.slots();
-        Status {
-            origin: Arc::clone(&self.origin),
-            facts: Arc::clone(&self.facts),
-            run_state: self.inventory.run_state,
-            stopping: self.ladder.is_some(),
-            reason: self.inventory.reason.clone().or_else(nothing_to_boot),
-            started: self.started,
-            devices: self.inventory.devices().cloned().collect(),
-            forwards: self.forwards(),
-            slots,
-            slots_used: used,
-            slots_total: total,
-        }
-    }
-
-    /// Sorted, since QEMU lists them in another order after a takeover.
-    fn forwards(&self) -> Vec<Published> {
-        let published = self.inventory.requested_forwards().map(|bound| self.inventory.published(bound));
-        let mut forwards: Vec<Published> = published.collect();
-        forwards.sort_by_key(|Published { forward, .. }| {
-            (forward.guest, forward.protocol.to_string(), forward.host)
-        });
-        forwards
-    }
-
-    fn slots(&self) -> (Vec<(String, Option<String>)>, usize, usize) {
-        let slots = &self.inventory.slots;
-        let list = slots.iter().map(|(name, device)| (name.to_owned(), device.map(str::to_owned))).collect();
-        (list, slots.used(), slots.total())
-    }
-
-    // ---- boot ----
-
-    /// Starts to watch whether the firmware finds something to boot.
-    pub(super) fn watch_boot(&mut self, console: &Hub) {
-        let watch = BootWatch::new(console, self.beginnings.subscribe());
-        self.follow_boot(watch);
-    }
-
-    fn follow_boot(&mut self, watch: BootWatch) {
-        self.spawn(watch.next(), |owner, next| {
-            let Some((watch, found)) = next else { return };
-            owner.nothing_to_boot = found;
-            if let Some(found) = found {
-                log::info!("{}", found.message());
-                owner.bus.publish("VMRUN_NOTHING_TO_BOOT", json!({ "message": found.message() }));
-            }
-            owner.follow_boot(watch);
-        });
-    }
-
-    /// The guest was restarted, by a reset or by loading a snapshot.
-    pub(super) fn begins_anew(&mut self) {
-        self.nothing_to_boot = None;
-        self.beginnings.send_modify(|count| *count += 1);
     }
 
     // ---- work ----

@@ -5,6 +5,7 @@ mod broken_qemu;
 mod cards;
 mod crowd;
 mod every_step;
+mod fake_commands;
 mod fake_devices;
 mod fake_keeping;
 mod fake_qemu;

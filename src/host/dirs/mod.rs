@@ -14,6 +14,7 @@ mod runtime;
 mod socket;
 mod state;
 mod state_made;
+mod state_path;
 mod store;
 
 use std::ffi::OsString;
@@ -34,8 +35,9 @@ pub use records::{Records, RunId, RunIdError};
 pub use run::{Liveness, RunClient, RunDir, warn_of};
 pub use runtime::{RuntimeEnvironment, runtime_root};
 pub use socket::{remove_socket, short_path};
-pub use state::{StateDir, linuxkit_state_path, state_path, state_path_in};
+pub use state::StateDir;
 pub use state_made::{StateBefore, StateMade};
+pub use state_path::{linuxkit_state_path, state_path, state_path_in};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, store_path, user_store};
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too

@@ -8,6 +8,11 @@ use crate::spec::{MacAddress, Networking, VmName};
 use crate::vm::start_error::{StartError, system};
 use crate::vm::unsupervised::is_orphan;
 
+/// An address for a card that has none yet.
+pub(super) fn random() -> MacAddress {
+    MacAddress::from_random(rand::random())
+}
+
 /// The address of a run that may use that of the image's own VM, since a guest that was configured for one address has no network
 /// with another. If a running VM has that address, the run gets its own.
 pub(super) fn choose(

@@ -63,7 +63,7 @@ impl Cards {
     /// The same for a dry run: nothing is made or written down.
     pub(super) fn dry(&self, state: &Path) -> Vec<Nic> {
         let card = |(id, nic): &(DeviceId, NicSpec)| {
-            let mac = nic.mac.or_else(|| StateDir::mac_of_at(state, id)).unwrap_or_else(super::random_mac);
+            let mac = nic.mac.or_else(|| StateDir::mac_of_at(state, id)).unwrap_or_else(addresses::random);
             card(id, nic, mac)
         };
         self.nics.iter().map(card).collect()
