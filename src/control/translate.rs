@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::qemu::snapshot::Snapshot;
 use crate::spec::{BlockSize, DiskBus, Limits, Networking};
-use crate::vm::{Entry, Kind, NicFacts, Phase, Published, RunRecord, RunState, Status};
+use crate::vm::{DeviceKind, Entry, Kind, NicFacts, Phase, Published, RunRecord, RunState, Status};
 
 use super::wire;
 
@@ -45,8 +45,8 @@ pub(super) fn status(status: &Status) -> wire::Status {
         state_directory: status.facts.state_directory.to_string_lossy().into_owned(),
         networking: origin.networking(),
         mac: origin.mac(),
-        usb: devices.clone().filter(|entry| matches!(entry.kind, Kind::Usb { .. })).map(usb).collect(),
-        disks: devices.clone().filter(|entry| matches!(entry.kind, Kind::Disk(_))).map(disk).collect(),
+        usb: devices.clone().filter(|entry| DeviceKind::Usb.fits(entry)).map(usb).collect(),
+        disks: devices.clone().filter(|entry| DeviceKind::Disk.fits(entry)).map(disk).collect(),
         forwards: status.forwards.iter().map(forward).collect(),
         devices: devices
             .filter(|entry| matches!(entry.kind, Kind::Other | Kind::Controller))
@@ -106,10 +106,7 @@ pub(super) fn usb(entry: &Entry) -> wire::Usb {
 
 /// A disk.
 pub(super) fn disk(entry: &Entry) -> wire::Disk {
-    let facts = match &entry.kind {
-        Kind::Disk(facts) => Some(facts),
-        _ => None,
-    };
+    let facts = entry.kind.disk();
     let options = facts.map(|facts| facts.options).unwrap_or_default();
     wire::Disk {
         id: entry.id.to_string(),
@@ -148,10 +145,7 @@ fn wire_limits(limits: Limits) -> wire::Limits {
 
 /// A network card.
 pub(super) fn nic(entry: &Entry) -> wire::Nic {
-    let facts = match &entry.kind {
-        Kind::Nic(facts) => Some(facts),
-        _ => None,
-    };
+    let facts = entry.kind.nic();
     let network = facts.and_then(|facts| facts.network.as_ref());
     let user = facts.and_then(NicFacts::user);
     wire::Nic {

@@ -5,7 +5,7 @@ use crate::spec::{Boot, DiskBus, VmSpec};
 
 /// Whether the VM starts with a USB controller.
 pub fn uses_usb(machine: &Machine, spec: &VmSpec) -> bool {
-    let asked = spec.usb || has_disk(spec, DiskBus::Usb) || has_driver(spec, models::USB);
+    let asked = spec.usb || has_disk(spec, DiskBus::Usb) || has_driver(spec, models::is_usb);
     // keyboard and pointer of a VM with a screen, unless they are virtio ones
     let for_screen = spec.display.has_screen() && machine.has_pci();
     machine.has_usb() && (asked || for_screen)
@@ -22,21 +22,23 @@ pub(super) fn usb(machine: &Machine) -> Device {
 
 /// Whether the VM starts with a SCSI controller.
 pub fn uses_scsi(machine: &Machine, spec: &VmSpec) -> bool {
-    has_disk(spec, DiskBus::Scsi) || has_driver(spec, "scsi-") || (has_cd(spec) && !machine.has_ide_cd())
+    has_disk(spec, DiskBus::Scsi)
+        || has_driver(spec, models::is_scsi)
+        || (has_cd(spec) && !machine.has_ide_cd())
 }
 
 /// Whether a q35 VM starts with a drive on its own AHCI controller.
 pub fn uses_sata(spec: &VmSpec) -> bool {
     let root = matches!(spec.boot, Boot::Squashfs { sata: true, .. });
-    root || has_disk(spec, DiskBus::Sata) || has_driver(spec, "ide-") || has_cd(spec)
+    root || has_disk(spec, DiskBus::Sata) || has_driver(spec, models::is_ide) || has_cd(spec)
 }
 
 fn has_disk(spec: &VmSpec, bus: DiskBus) -> bool {
     spec.disks.iter().any(|disk| disk.bus == bus)
 }
 
-fn has_driver(spec: &VmSpec, prefix: &str) -> bool {
-    spec.devices.iter().any(|device| device.driver.starts_with(prefix))
+fn has_driver(spec: &VmSpec, is_such: fn(&str) -> bool) -> bool {
+    spec.devices.iter().any(|device| is_such(&device.driver))
 }
 
 fn has_cd(spec: &VmSpec) -> bool {

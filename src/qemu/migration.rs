@@ -55,11 +55,6 @@ pub fn query() -> Command {
     Command::new("query-migrate", Value::Null)
 }
 
-/// Asks for the machine's type with its version, e.g. `pc-q35-7.2-machine`: a plain `q35` is another with each QEMU.
-pub fn query_machine() -> Command {
-    Command::new("qom-get", json!({ "path": "/machine", "property": "type" }))
-}
-
 /// The type for `-machine` from that answer, with the options that were typed behind the plain name.
 pub fn versioned(answer: &Value, typed: Option<&str>) -> Option<String> {
     let kind = answer.as_str()?.strip_suffix("-machine")?;

@@ -43,6 +43,7 @@ pub mod pci;
 mod places;
 pub mod plan;
 pub mod properties;
+pub mod query;
 pub mod query_block;
 pub mod quote;
 pub mod refusals;

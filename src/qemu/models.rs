@@ -9,7 +9,11 @@ pub const USB_STORAGE: &str = "usb-storage";
 /// The model of a USB device of the host.
 pub const USB_HOST: &str = "usb-host";
 /// What the models of devices on USB begin with, as a rule.
-pub const USB: &str = "usb-";
+const USB: &str = "usb-";
+/// What the models of devices on SCSI begin with.
+const SCSI: &str = "scsi-";
+/// What the models of devices on SATA or IDE begin with.
+const IDE: &str = "ide-";
 /// The model of a disk on SCSI.
 pub const SCSI_DISK: &str = "scsi-hd";
 /// The model of a CD-ROM drive on SCSI.
@@ -82,6 +86,21 @@ const TABLE: [(Name, Class); 18] = [
     (Name::Begins("u2f-"), Class::Usb),
     (Name::Begins("ccid-card-"), Class::Usb),
 ];
+
+/// Whether a model sits on SCSI: disks, drives, and what passes a device of the host on.
+pub fn is_scsi(driver: &str) -> bool {
+    driver.starts_with(SCSI)
+}
+
+/// Whether a model sits on SATA or IDE.
+pub fn is_ide(driver: &str) -> bool {
+    driver.starts_with(IDE)
+}
+
+/// Whether a model needs a USB controller.
+pub fn is_usb(driver: &str) -> bool {
+    driver.starts_with(USB)
+}
 
 impl Name {
     fn fits(self, driver: &str) -> bool {

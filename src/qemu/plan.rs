@@ -1,16 +1,17 @@
 //! Changes of a running VM as lists of steps with their undo. Pure: the session runs them, the owner decides.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::ids::Ids;
 use super::io::{self, Card};
 use super::object::{self, Object};
+use super::query;
 use super::{
     BlockNode, Command, Device, Machine, Netdev, block, controllers, device, disk_options, drives, models,
     netdev,
 };
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, Disk, DiskOptions, Image};
+use crate::spec::{DeviceId, Disk, DiskBus, DiskOptions, Image};
 
 /// One command of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +69,15 @@ pub enum Controller {
 }
 
 impl Controller {
+    /// The controller that disks on this bus need, if they have no slot or port of their own.
+    pub fn of(bus: DiskBus) -> Option<Self> {
+        match bus {
+            DiskBus::Usb => Some(Self::Usb),
+            DiskBus::Scsi => Some(Self::Scsi),
+            DiskBus::Virtio | DiskBus::Nvme | DiskBus::Sata => None,
+        }
+    }
+
     /// The id that it has.
     pub fn id(self, ids: &Ids) -> &'static str {
         match self {
@@ -185,17 +195,7 @@ pub fn remove_device(id: &str) -> Vec<Step> {
 
 /// Asks whether a device can go while the VM runs: false for what is built into the machine.
 pub fn is_hotpluggable(id: &str) -> Command {
-    property(id, "hotpluggable")
-}
-
-/// Asks for a property of a device that has an id.
-pub fn property(id: &str, name: &str) -> Command {
-    Command::new("qom-get", json!({ "path": format!("/machine/peripheral/{id}"), "property": name }))
-}
-
-/// Lists what has an id, as `name`s: a device that is not there any more is gone, whatever events came.
-pub fn list_devices() -> Command {
-    Command::new("qom-list", json!({ "path": "/machine/peripheral" }))
+    query::property(id, "hotpluggable")
 }
 
 /// Closes the image of a disk (or stick) after DEVICE_DELETED.

@@ -74,11 +74,6 @@ impl Snapshot {
     }
 }
 
-/// Asks for the drives.
-pub fn query() -> Command {
-    Command::new("query-block", Value::Null)
-}
-
 /// The writable disks in an answer of `query-block`. The firmware's variables are not among them: the flash chip's content is
 /// part of the machine's state, and is written to its file again when that is loaded.
 pub fn writable(drives: &Value) -> Vec<Writable> {

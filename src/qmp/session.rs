@@ -162,10 +162,18 @@ impl Session {
     /// # Errors
     /// As `run`.
     pub async fn hmp(&self, line: &str) -> Result<String, CommandError> {
-        match self.run(&Command::hmp(line)).await? {
+        self.text(&Command::hmp(line)).await
+    }
+
+    /// Runs a command whose answer is a text.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and for an answer that is none.
+    pub async fn text(&self, command: &Command) -> Result<String, CommandError> {
+        match self.run(command).await? {
             Value::String(text) => Ok(text),
             other => Err(CommandError::Decode {
-                command: "human-monitor-command".to_owned(),
+                command: command.execute.clone(),
                 why: format!("not a text: {other}"),
             }),
         }

@@ -15,6 +15,7 @@ use crate::spec::{
 };
 
 use crate::vm::error::ChangeError;
+pub use crate::vm::state::inventory::DeviceKind;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::Published;
@@ -50,7 +51,7 @@ pub enum Change {
     /// Unplug a device and wait for it.
     Remove {
         /// The kind that the device must have.
-        kind: Removable,
+        kind: DeviceKind,
         /// Its id.
         id: String,
         /// How long the guest may take to release it.
@@ -179,19 +180,6 @@ impl Change {
             Self::Qmp(_) | Self::Hmp(_) => Rules { while_stopping: true, while_busy: true, ..past_inventory },
         }
     }
-}
-
-/// The kind of device that a removal is for, so that `usb-remove` cannot remove a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removable {
-    /// `usb-remove`.
-    Usb,
-    /// `disk-remove`.
-    Disk,
-    /// `nic-remove`.
-    Nic,
-    /// `device-remove`: any kind.
-    Any,
 }
 
 /// Which forwards to end: a part that is not given matches everything.

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use crate::host::usage;
 use crate::qemu::Command;
+use crate::qemu::query;
 
 use super::error::ChangeError;
 use super::handle::Handle;
 use crate::qemu::query_block::drive_of;
-use crate::vm::state::inventory::{Entry, Kind};
+use crate::vm::state::inventory::Entry;
 
 pub use nics::{NicStats, Source};
 pub use present::Present;
@@ -91,7 +92,7 @@ impl Handle {
         // at the same moment as the uptime: the agent's answer can take a while
         let time_unix_ms = now_unix_ms();
         let balloon_bytes = self.balloon_bytes().await?;
-        let vcpus = self.qmp(Command::new("query-cpus-fast", Value::Null)).await?;
+        let vcpus = self.qmp(query::cpus()).await?;
         let blocks = self.qmp(Command::new("query-blockstats", Value::Null)).await?;
         let nics = self.nic_stats(&status).await;
         let pid = Pid::from_raw(status.facts.qemu_pid);
@@ -129,7 +130,7 @@ fn vcpu_stats(list: &Value, proc: &Path, pid: Pid) -> Vec<VcpuStats> {
 
 /// Counters of a disk, drive or stick.
 fn disk_stats(blocks: &Value, entry: &Entry) -> Option<DiskStats> {
-    if !matches!(entry.kind, Kind::Disk(_) | Kind::Usb { file: Some(_), .. }) {
+    if !entry.kind.is_block_device() {
         return None;
     }
     let stats = &drive_of(blocks, entry.id.as_str())?["stats"];
@@ -153,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vm::Phase;
+    use crate::vm::{Kind, Phase};
 
     #[test]
     fn a_disk_is_found_by_its_device() {

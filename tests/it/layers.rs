@@ -375,6 +375,26 @@ fn one_module_prints() {
     assert_eq!(found, known, "print by cli/output.rs, which makes visible what would steer a terminal");
 }
 
+/// A query of QEMU that is needed twice is in `qemu/query.rs`, or beside the reader of its answer.
+#[test]
+fn a_query_of_qemu_is_written_in_one_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut places = std::collections::BTreeMap::<String, std::collections::BTreeSet<PathBuf>>::new();
+    for source in sources() {
+        let text = std::fs::read_to_string(root.join(&source.path)).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for start in ["Command::new(\"query-", "plain(\"query-", "Command::hmp(\"info ", ".hmp(\"info "] {
+            for (position, _) in text.match_indices(start) {
+                let name = text[position..].split('"').nth(1).unwrap();
+                places.entry(name.to_owned()).or_default().insert(source.path.clone());
+            }
+        }
+    }
+    assert!(places.len() > 12, "where are the queries? {places:?}");
+    places.retain(|_, files| files.len() > 1);
+    assert!(places.is_empty(), "{places:#?}");
+}
+
 #[test]
 fn unsafe_is_in_one_file() {
     for source in sources() {

@@ -3,7 +3,7 @@
 use crate::control::error::WireError;
 use crate::control::permits::Use;
 use crate::control::wire::DiskRemoved;
-use crate::vm::{Handle, Removable};
+use crate::vm::{DeviceKind, Handle};
 
 use super::method::{CallMethod, Uploads, method};
 use super::removal::remove;
@@ -17,6 +17,6 @@ impl CallMethod for RemoveDisk {
     const NEEDS: Use = Use::Change;
 
     async fn run(self, vm: &Handle, _: &mut Uploads) -> Result<DiskRemoved, WireError> {
-        remove(vm, Removable::Disk, self.id, self.timeout_ms, self.force).await
+        remove(vm, DeviceKind::Disk, self.id, self.timeout_ms, self.force).await
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::control::parameters::timeout;
 use crate::control::wire;
-use crate::vm::{Change, ChangeError, Done, Removable};
+use crate::vm::{Change, ChangeError, DeviceKind, Done};
 
 use super::method::{ChangeMethod, REMOVAL_TIMEOUT, method};
 
@@ -19,7 +19,7 @@ wire::replies! {
 impl ChangeMethod for RemoveNic {
     fn change(self) -> Result<Change, ChangeError> {
         let wait = timeout(self.timeout_ms)?.unwrap_or(REMOVAL_TIMEOUT);
-        Ok(Change::Remove { kind: Removable::Nic, id: self.id, wait })
+        Ok(Change::Remove { kind: DeviceKind::Nic, id: self.id, wait })
     }
 
     fn reply(done: Done) -> Result<Removed, ChangeError> {

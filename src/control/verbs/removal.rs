@@ -3,14 +3,14 @@
 use crate::control::error::WireError;
 use crate::control::parameters::timeout;
 use crate::control::wire::DiskRemoved;
-use crate::vm::{Change, Handle, Removable};
+use crate::vm::{Change, DeviceKind, Handle};
 
 use super::method::REMOVAL_TIMEOUT;
 
 /// Removes a device that may be a disk: a disk that the guest has mounted stays, unless forced.
 pub(super) async fn remove(
     vm: &Handle,
-    kind: Removable,
+    kind: DeviceKind,
     id: String,
     timeout_ms: Option<i64>,
     force: Option<bool>,

@@ -1,7 +1,7 @@
 //! `usb-remove`.
 
 use crate::control::wire::Nothing;
-use crate::vm::{Change, ChangeError, Done, ErrorKind, Removable};
+use crate::vm::{Change, ChangeError, DeviceKind, Done, ErrorKind};
 
 use super::method::{ChangeMethod, REMOVAL_TIMEOUT, method};
 
@@ -12,7 +12,7 @@ method! {
 
 impl ChangeMethod for RemoveUsb {
     fn change(self) -> Result<Change, ChangeError> {
-        Ok(Change::Remove { kind: Removable::Usb, id: self.id, wait: REMOVAL_TIMEOUT })
+        Ok(Change::Remove { kind: DeviceKind::Usb, id: self.id, wait: REMOVAL_TIMEOUT })
     }
 
     fn reply(done: Done) -> Result<Nothing, ChangeError> {

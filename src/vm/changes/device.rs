@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::qemu::machine::Family;
 use crate::qemu::plan::{self, Controller};
+use crate::qemu::query;
 use crate::qemu::{Command, PlugTarget};
 use crate::qmp::Session;
 use crate::qmp::qtree::Tree;
@@ -96,7 +97,7 @@ async fn check_bus(session: &Session, driver: &str, bus: &str) -> Result<(), Cha
     if bus.contains('/') {
         return Ok(());
     }
-    let tree = Tree::parse(&session.hmp("info qtree").await?);
+    let tree = Tree::parse(&session.text(&query::device_tree()).await?);
     // an unreadable answer proves nothing
     if tree.buses.is_empty() || tree.buses.iter().any(|other| other.name == bus) {
         return Ok(());

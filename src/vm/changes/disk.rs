@@ -7,6 +7,7 @@ use crate::host::made::{MadeFile, NewFile};
 use crate::qemu::plan::{self, Controller};
 use crate::qemu::{boot_order, disk_options};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
+use crate::vm::state::inventory::DeviceKind;
 
 use super::{answer, plug};
 use crate::vm::change::Done;
@@ -120,10 +121,10 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
         let message = "QEMU loads this VM's kernel, and boots no disk";
         return Err(ChangeError::unsupported(message).hint("leave out `boot=`"));
     }
-    let said = owner.inventory.devices().filter_map(|entry| match &entry.kind {
-        Kind::Disk(facts) => Some((entry.id.to_string(), u32::from(facts.options.boot?))),
-        _ => None,
-    });
+    let said = owner
+        .inventory
+        .devices()
+        .filter_map(|entry| Some((entry.id.to_string(), u32::from(entry.kind.disk()?.options.boot?))));
     let at_the_start = spec.map(boot_order::taken).unwrap_or_default();
     let at_the_start = at_the_start.into_iter().filter(|(id, _)| owner.inventory.device(id).is_some());
     match said.chain(at_the_start).find(|(_, place)| *place == u32::from(number)) {
@@ -178,7 +179,7 @@ fn go(
     let driver = crate::qemu::drives::disk(&owner.machine, &disk, bus.as_deref()).driver;
     if let Some(entry) = owner.inventory.device_mut(id.as_str()) {
         entry.driver = driver;
-        if let Kind::Disk(facts) = &mut entry.kind {
+        if let Some(facts) = entry.kind.disk_mut() {
             facts.format = Some(disk.image.format);
             facts.size_bytes = image.size_bytes;
             facts.identity = image.identity;
@@ -191,12 +192,9 @@ fn go(
 
 /// Makes a disk larger.
 pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
-    let facts = match owner.inventory.device(&id).map(|entry| &entry.kind) {
-        Some(Kind::Disk(facts)) => facts.clone(),
-        _ => {
-            let error = owner.inventory.no_such("disk", &id, |entry| matches!(entry.kind, Kind::Disk(_)));
-            return answer(reply, Err(error));
-        }
+    let Some(facts) = owner.inventory.device(&id).and_then(|entry| entry.kind.disk()).cloned() else {
+        let error = owner.inventory.no_such(DeviceKind::Disk, &id);
+        return answer(reply, Err(error));
     };
     if let Err(error) = check_resize(&id, &facts, size) {
         return answer(reply, Err(error));
@@ -204,7 +202,7 @@ pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
     owner.run_plan(plan::disk_resize(&id, size.bytes()), move |owner, result| {
         let done = result.and_then(|_| {
             let entry = owner.inventory.device_mut(&id).ok_or_else(|| ChangeError::no_such("disk", &id))?;
-            if let Kind::Disk(facts) = &mut entry.kind {
+            if let Some(facts) = entry.kind.disk_mut() {
                 facts.size_bytes = Some(size.bytes());
             }
             Ok(Done::Device(Box::new(entry.clone())))

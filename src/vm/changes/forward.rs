@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::host::ports::{self, PortError};
-use crate::qemu::Command;
 use crate::qemu::forward::{add_forward, forward_remove};
 use crate::qemu::plan::Step;
+use crate::qemu::query;
 use crate::qmp::hmp::{ForwardLine, HostfwdError, hostfwd_removed, usernet};
 use crate::spec::{Forward, Networking};
 
@@ -44,7 +44,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
         });
     }
     // the port is in the list after the command and not in the list before; the three commands are sent in one write
-    let look = || Step::new(Command::hmp("info usernet"));
+    let look = || Step::new(query::user_networks());
     let mut steps = vec![look()];
     steps.extend(add_forward(&netdev, &forward));
     steps.push(look());
@@ -72,7 +72,7 @@ fn add_to_inventory(owner: &mut Owner, bound: Bound) {
 /// A command for a forward with an arbitrary port failed. The forward may exist all the same: what QEMU lists goes into the
 /// inventory, so that the user sees it and can end it.
 fn look_again(owner: &mut Owner, reply: Reply, error: ChangeError) {
-    owner.command(&Command::hmp("info usernet"), move |owner, text| {
+    owner.command(&query::user_networks(), move |owner, text| {
         let text = text.ok();
         for line in usernet(text.as_ref().and_then(Value::as_str).unwrap_or_default()) {
             add_to_inventory(owner, line.into());

@@ -9,7 +9,7 @@ use super::answer;
 use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
-use crate::vm::state::inventory::{Kind, NicFacts, Phase};
+use crate::vm::state::inventory::{DeviceKind, NicFacts, Phase};
 
 /// Plugs or pulls the cable of a card.
 pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply) {
@@ -19,7 +19,7 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
     };
     // a card without an id: its back-end has the same link
     let client = owner.inventory.qemu_name(&id).to_owned();
-    if let Some(Kind::Nic(nic)) = owner.inventory.device(&id).map(|entry| &entry.kind) {
+    if let Some(nic) = owner.inventory.device(&id).and_then(|entry| entry.kind.nic()) {
         let will_be = NicFacts { link_up: up, ..nic.clone() };
         if let Err(error) = owner.journal.card(&id, &will_be) {
             return answer(reply, Err(error));
@@ -45,7 +45,7 @@ pub(super) fn set(owner: &mut Owner, nic: Option<String>, up: bool, reply: Reply
 
 /// Records the state that a card still has: the change failed.
 fn as_it_is(owner: &mut Owner, id: &str) {
-    if let Some(Kind::Nic(nic)) = owner.inventory.device(id).map(|entry| entry.kind.clone()) {
+    if let Some(nic) = owner.inventory.device(id).and_then(|entry| entry.kind.nic()).cloned() {
         owner.journal.card_is(id, &nic);
     }
 }
@@ -67,12 +67,12 @@ fn meant(owner: &Owner, id: Option<String>) -> Result<String, ChangeError> {
         };
     };
     match inventory.device(&id) {
-        Some(entry) if matches!(entry.kind, Kind::Nic(_)) && entry.phase == Phase::Adding => {
+        Some(entry) if DeviceKind::Nic.fits(entry) && entry.phase == Phase::Adding => {
             let kind = ErrorKind::NotNow { state: "adding".to_owned() };
             Err(ChangeError::new(kind, format!("'{id}' is just being added")))
         }
-        Some(entry) if matches!(entry.kind, Kind::Nic(_)) => Ok(id),
-        _ => Err(inventory.no_such("network card", &id, |entry| matches!(entry.kind, Kind::Nic(_)))),
+        Some(entry) if DeviceKind::Nic.fits(entry) => Ok(id),
+        _ => Err(inventory.no_such(DeviceKind::Nic, &id)),
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn set_link_state(owner: &mut Owner, name: &str, up: bool) {
         (entry.id.as_str() == name || nic.netdev == name).then(|| entry.id.to_string())
     });
     let Some(id) = id else { return };
-    let Some(Kind::Nic(nic)) = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind) else { return };
+    let Some(nic) = owner.inventory.device_mut(&id).and_then(|entry| entry.kind.nic_mut()) else { return };
     if std::mem::replace(&mut nic.link_up, up) != up {
         let nic = nic.clone();
         owner.journal.card_is(&id, &nic);

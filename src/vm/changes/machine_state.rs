@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::qemu::Command;
+use crate::qemu::migration;
 use crate::qmp::Session;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::{Entry, Inventory};
@@ -37,7 +37,7 @@ pub(in crate::vm) async fn check_blockers(
     present: &[Present],
     what: &str,
 ) -> Result<(), ChangeError> {
-    let answer = session.run(&Command::new("query-migrate", Value::Null)).await?;
+    let answer = session.run(&migration::query()).await?;
     let reasons = answer["blocked-reasons"].as_array().into_iter().flatten();
     let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
     if reasons.is_empty() {

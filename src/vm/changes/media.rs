@@ -15,8 +15,8 @@ use crate::vm::state::images::Opened;
 use crate::vm::state::inventory::{DiskFacts, Kind};
 
 fn drive(owner: &Owner, id: &str) -> Result<DiskFacts, ChangeError> {
-    match owner.inventory.device(id).map(|entry| &entry.kind) {
-        Some(Kind::Disk(facts)) if facts.removable => Ok(facts.clone()),
+    match owner.inventory.device(id).map(|entry| entry.kind.disk()) {
+        Some(Some(facts)) if facts.removable => Ok(facts.clone()),
         Some(_) => Err(ChangeError::unsupported(format!("'{id}' is not a CD-ROM drive"))),
         None => Err(ChangeError::no_such("CD-ROM drive", id)),
     }

@@ -1,8 +1,8 @@
 //! `pause`, `resume`, `reset`, `powerdown`, and raw commands for QEMU's monitors.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::qemu::Command;
+use crate::qemu::{Command, query};
 use crate::qmp::{CommandError, hmp};
 use crate::spec::{Arch, PowerButton};
 
@@ -11,8 +11,7 @@ use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
 use crate::vm::handle::RawTurn;
-use crate::vm::owner::{Owner, Reply};
-use crate::vm::owner::{look_again, refreshed};
+use crate::vm::owner::{Owner, Reply, look_again, refreshed};
 use crate::vm::state::run_state::RunState;
 
 fn simple(owner: &mut Owner, execute: &str, reply: Reply) {
@@ -66,22 +65,19 @@ pub(super) fn powerdown(owner: &mut Owner, reply: Reply) {
             Err(ChangeError::new(ErrorKind::NotNow { state }, message).hint("`resume` first")),
         );
     }
-    owner.command(
-        &Command::new("qom-get", json!({ "path": "/machine", "property": "acpi" })),
-        |owner, acpi| {
-            let acpi = acpi.ok();
-            match no_button(owner.machine.arch(), acpi.as_ref().and_then(Value::as_str)) {
-                None => simple(owner, "system_powerdown", reply),
-                Some(why) => {
-                    let error = ChangeError::unsupported(format!("this machine has no power button: {why}"));
-                    answer(
-                        reply,
-                        Err(error.hint("`vmrun ctl shutdown` asks the guest's agent, and then ends the VM")),
-                    );
-                }
+    owner.command(&query::machine_property("acpi"), |owner, acpi| {
+        let acpi = acpi.ok();
+        match no_button(owner.machine.arch(), acpi.as_ref().and_then(Value::as_str)) {
+            None => simple(owner, "system_powerdown", reply),
+            Some(why) => {
+                let error = ChangeError::unsupported(format!("this machine has no power button: {why}"));
+                answer(
+                    reply,
+                    Err(error.hint("`vmrun ctl shutdown` asks the guest's agent, and then ends the VM")),
+                );
             }
-        },
-    );
+        }
+    });
 }
 
 /// Why a machine has no power button, by its architecture and its property `acpi`. QEMU accepts the command all the same, and no

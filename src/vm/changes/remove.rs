@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::qemu::plan;
+use crate::qemu::{plan, query};
 
 use super::{answer, forward, plug};
-use crate::vm::change::{Done, Removable};
+use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Removal, Reply};
-use crate::vm::state::inventory::{Entry, Kind, Phase};
+use crate::vm::state::inventory::{DeviceKind, Entry, Kind, Phase};
 use crate::vm::state::run_state::RunState;
 
 /// How long to wait in a VM that does not run: what needs no guest is removed at once.
@@ -30,7 +30,7 @@ const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
 const BETWEEN_REQUESTS: Duration = Duration::from_millis(250);
 
 /// Requests the removal of a device and waits for it.
-pub(super) fn start(owner: &mut Owner, kind: Removable, id: &str, wait: Duration, reply: Reply) {
+pub(super) fn start(owner: &mut Owner, kind: DeviceKind, id: &str, wait: Duration, reply: Reply) {
     if let Err(error) = check(owner, kind, id) {
         return answer(reply, Err(error));
     }
@@ -106,21 +106,24 @@ fn is_not_found(error: &ChangeError) -> bool {
 /// Checks for a device that may be removed without an event. A device with a back-end needs the event: QEMU uses the back-end until
 /// then.
 fn look_later(owner: &mut Owner, id: String, wait: Duration) {
-    if owner.inventory.device(&id).is_some_and(|entry| entry.phase == Phase::Removing && !has_backend(entry))
+    if owner
+        .inventory
+        .device(&id)
+        .is_some_and(|entry| entry.phase == Phase::Removing && !entry.kind.has_backend())
     {
         owner.spawn(tokio::time::sleep(wait), move |owner, ()| look(owner, id, wait));
     }
 }
 
 fn look(owner: &mut Owner, id: String, waited: Duration) {
-    owner.command(&plan::list_devices(), move |owner, answer| {
+    owner.command(&query::peripherals(), move |owner, answer| {
         let is_listed = |list: &Value| {
             list.as_array().is_none_or(|devices| devices.iter().any(|device| device["name"] == *id))
         };
         let removing = owner
             .inventory
             .device(&id)
-            .is_some_and(|entry| entry.phase == Phase::Removing && !has_backend(entry));
+            .is_some_and(|entry| entry.phase == Phase::Removing && !entry.kind.has_backend());
         match answer {
             Ok(list) if removing && !is_listed(&list) => gone(owner, &id),
             _ => look_later(owner, id, (waited * 2).min(MAX_BETWEEN_LOOKS)),
@@ -128,31 +131,9 @@ fn look(owner: &mut Owner, id: String, waited: Duration) {
     });
 }
 
-/// Whether something of it stays in QEMU when the device is removed.
-fn has_backend(entry: &Entry) -> bool {
-    match &entry.kind {
-        Kind::Usb { file, .. } => file.is_some(),
-        Kind::Disk(facts) => facts.own_node().is_some(),
-        Kind::Nic(facts) => !facts.foreign,
-        Kind::Other | Kind::Controller => false,
-    }
-}
-
-fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
+fn check(owner: &Owner, kind: DeviceKind, id: &str) -> Result<(), ChangeError> {
     let entry = owner.inventory.device(id);
-    let fits = |entry: &&Entry| match kind {
-        Removable::Usb => matches!(entry.kind, Kind::Usb { .. }),
-        Removable::Disk => matches!(entry.kind, Kind::Disk(_)),
-        Removable::Nic => matches!(entry.kind, Kind::Nic(_)),
-        Removable::Any => true,
-    };
-    let what = match kind {
-        Removable::Usb => "USB device",
-        Removable::Disk => "disk",
-        Removable::Nic => "network card",
-        Removable::Any => "device",
-    };
-    let entry = entry.filter(fits).ok_or_else(|| owner.inventory.no_such(what, id, |entry| fits(&entry)))?;
+    let entry = entry.filter(|entry| kind.fits(entry)).ok_or_else(|| owner.inventory.no_such(kind, id))?;
     if owner.inventory.anonymous.contains_key(id) {
         let error =
             ChangeError::unsupported(format!("'{id}' was given no id, by which QEMU could remove it"));
@@ -177,13 +158,8 @@ fn check(owner: &Owner, kind: Removable, id: &str) -> Result<(), ChangeError> {
 }
 
 fn in_use(owner: &Owner, controller: &Entry) -> bool {
-    use crate::spec::DiskBus;
-    let usb = plan::Controller::Usb.is_named(controller.id.as_str());
-    owner.inventory.devices().any(|entry| match &entry.kind {
-        Kind::Usb { .. } => usb,
-        Kind::Disk(facts) => facts.bus == if usb { DiskBus::Usb } else { DiskBus::Scsi },
-        _ => false,
-    })
+    let is_this = |kind: &plan::Controller| kind.is_named(controller.id.as_str());
+    owner.inventory.devices().any(|entry| entry.kind.controller().as_ref().is_some_and(is_this))
 }
 
 /// DEVICE_DELETED: the device has left the machine. Closes its image or network, then removes it from the inventory.
@@ -191,7 +167,7 @@ pub(in super::super) fn deleted(owner: &mut Owner, id: &str) {
     let Some(entry) = owner.inventory.device(id) else { return };
     let name = id.to_owned();
     match &entry.kind {
-        _ if !has_backend(entry) => gone(owner, &name),
+        _ if !entry.kind.has_backend() => gone(owner, &name),
         Kind::Nic(nic) => owner.run_plan(plan::remove_netdev(&nic.netdev), move |owner, result| {
             if let Err(error) = result {
                 log::warn!("the network of '{name}' could not be closed: {error}");
@@ -227,7 +203,7 @@ fn gone(owner: &mut Owner, id: &str) {
 pub(in super::super) fn refused(owner: &mut Owner, id: &str) {
     let kind = ErrorKind::RefusedByGuest { id: id.to_owned() };
     let error = ChangeError::new(kind, format!("the guest refused to release '{id}'"));
-    let is_disk = owner.inventory.device(id).is_some_and(|entry| matches!(entry.kind, Kind::Disk(_)));
+    let is_disk = owner.inventory.device(id).is_some_and(|entry| DeviceKind::Disk.fits(entry));
     let hint = match is_disk {
         true => "it is in use in the guest: unmount it there first",
         false => "it is in use in the guest",

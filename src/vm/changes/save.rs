@@ -18,7 +18,6 @@ use crate::vm::changes::saving::{Folder, Saving};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
-use crate::vm::state::inventory::Kind;
 use crate::vm::state::journal::Job;
 use crate::vm::state::opened;
 use crate::vm::state::run_state::RunState;
@@ -212,10 +211,8 @@ fn writes_lasting_images(owner: &Owner, spec: &VmSpec) -> bool {
         .chain(since.values().map(|image| image.file.as_path()))
         .filter(|file| is_own(file))
         .collect();
-    let disks = owner.inventory.devices().filter_map(|entry| match &entry.kind {
-        Kind::Disk(facts) if !facts.readonly => facts.node.as_deref(),
-        _ => None,
-    });
+    let disks = owner.inventory.devices().filter_map(|entry| entry.kind.disk());
+    let disks = disks.filter(|facts| !facts.readonly).filter_map(|facts| facts.node.as_deref());
     let file_of = |node: &str| {
         let cold = spec.disks.iter().find(|disk| disk.id.as_str() == node).map(|disk| &disk.image);
         cold.or_else(|| since.get(node)).map(|image| image.file.as_path())

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::qemu::migration;
-use crate::qemu::snapshot::{self as qemu, Snapshot};
+use crate::qemu::query;
+use crate::qemu::snapshot::Snapshot;
 
 use super::answer;
 use crate::vm::change::Done;
@@ -138,13 +139,13 @@ async fn resync(session: crate::qmp::Session, ids: &crate::qemu::ids::Ids) -> Op
     use crate::qemu::Command;
     use serde_json::Value;
     let ask = |command: &Command| to_the_end(session.submit(command));
-    let drives = ask(&qemu::query()).await.ok()?;
+    let drives = ask(&query::blocks()).await.ok()?;
     let size = |drive: &Value| {
         let medium = &drive["inserted"];
         Some((medium["node-name"].as_str()?.to_owned(), medium["image"]["virtual-size"].as_u64()?))
     };
-    let status = ask(&Command::new("query-status", Value::Null)).await.ok()?;
-    let chardevs = ask(&Command::new("query-chardev", Value::Null)).await.ok()?;
+    let status = ask(&query::status()).await.ok()?;
+    let chardevs = ask(&query::chardevs()).await.ok()?;
     Some(Found {
         sizes: drives.as_array()?.iter().filter_map(size).collect(),
         running: status["running"] == true,

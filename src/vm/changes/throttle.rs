@@ -1,8 +1,6 @@
 //! `disk-throttle`: I/O limits of a disk, which QEMU keeps per drive.
 
-use serde_json::Value;
-
-use crate::qemu::{Command, block};
+use crate::qemu::{Command, block, query};
 use crate::spec::Limits;
 
 use super::answer;
@@ -10,11 +8,7 @@ use crate::qemu::query_block::{drive_of, limits_of};
 use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
-use crate::vm::state::inventory::{Kind, Phase};
-
-fn is_disk(entry: &crate::vm::state::inventory::Entry) -> bool {
-    matches!(entry.kind, Kind::Disk(_))
-}
+use crate::vm::state::inventory::{DeviceKind, Phase};
 
 /// Sets limits, or removes all of them.
 pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: Reply) {
@@ -22,13 +16,13 @@ pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: 
         return answer(reply, Err(error));
     }
     // the drive of virtio and USB disks belongs to an inner device, whose name only QEMU knows
-    owner.command(&query(), move |owner, result| {
+    owner.command(&query::blocks(), move |owner, result| {
         let drive = result.map_err(ChangeError::from).and_then(|blocks| {
             let found = drive_of(&blocks, &id).and_then(|drive| drive["qdev"].as_str());
             found.map(str::to_owned).ok_or_else(|| ChangeError::no_such("disk", &id))
         });
-        match (drive, owner.inventory.device_mut(&id).map(|entry| &mut entry.kind)) {
-            (Ok(drive), Some(Kind::Disk(facts))) => {
+        match (drive, owner.inventory.device_mut(&id).and_then(|entry| entry.kind.disk_mut())) {
+            (Ok(drive), Some(facts)) => {
                 // committed now: the next request builds on it
                 facts.limits = limits.map_or_else(Limits::default, |new| facts.limits.replaced_by(new));
                 let throttle = block::throttle(&drive, &facts.limits);
@@ -40,26 +34,15 @@ pub(super) fn set(owner: &mut Owner, id: String, limits: Option<Limits>, reply: 
     });
 }
 
-fn query() -> Command {
-    Command::new("query-block", Value::Null)
-}
-
 fn check(owner: &Owner, id: &str) -> Result<(), ChangeError> {
-    match owner.inventory.device(id) {
-        Some(entry) if is_disk(entry) && entry.phase == Phase::Adding => {
-            let kind = ErrorKind::NotNow { state: "adding".to_owned() };
-            Err(ChangeError::new(kind, format!("'{id}' is just being added")))
-        }
-        Some(entry) => match &entry.kind {
-            Kind::Disk(facts) if facts.node.is_none() => {
-                let kind = ErrorKind::NotNow { state: "empty".to_owned() };
-                Err(ChangeError::new(kind, format!("drive '{id}' has no medium")))
-            }
-            Kind::Disk(_) => Ok(()),
-            _ => Err(owner.inventory.no_such("disk", id, is_disk)),
-        },
-        None => Err(owner.inventory.no_such("disk", id, is_disk)),
-    }
+    let disk = owner.inventory.device(id).and_then(|entry| Some((entry.phase, entry.kind.disk()?)));
+    let (state, why) = match disk {
+        None => return Err(owner.inventory.no_such(DeviceKind::Disk, id)),
+        Some((Phase::Adding, _)) => ("adding", format!("'{id}' is just being added")),
+        Some((_, facts)) if facts.node.is_none() => ("empty", format!("drive '{id}' has no medium")),
+        Some(_) => return Ok(()),
+    };
+    Err(ChangeError::new(ErrorKind::NotNow { state: state.to_owned() }, why))
 }
 
 fn apply(owner: &mut Owner, id: String, throttle: &Command, reply: Reply) {
@@ -71,11 +54,11 @@ fn apply(owner: &mut Owner, id: String, throttle: &Command, reply: Reply) {
                 entry.map(Box::new).map(Done::Device).ok_or_else(|| ChangeError::no_such("disk", &id)),
             );
         }
-        Err(refused) => owner.command(&query(), move |owner, result| {
+        Err(refused) => owner.command(&query::blocks(), move |owner, result| {
             // the limits that QEMU reports are the ones that apply
             let kept = result.ok().and_then(|blocks| drive_of(&blocks, &id).map(limits_of));
-            let kind = owner.inventory.device_mut(&id).map(|entry| &mut entry.kind);
-            if let (Some(kept), Some(Kind::Disk(facts))) = (kept, kind) {
+            let facts = owner.inventory.device_mut(&id).and_then(|entry| entry.kind.disk_mut());
+            if let (Some(kept), Some(facts)) = (kept, facts) {
                 facts.limits = kept;
             }
             answer(reply, Err(refused.into()));

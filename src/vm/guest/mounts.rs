@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::qemu::pci;
-use crate::qemu::plan;
+use crate::qemu::query;
 use crate::spec::DiskBus;
 
-use crate::vm::change::Removable;
+use crate::vm::change::DeviceKind;
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::handle::Handle;
 use crate::vm::state::inventory::{DiskFacts, Entry, Kind, Phase};
@@ -36,8 +36,8 @@ impl Handle {
     ///
     /// # Errors
     /// `NotNow`: it is mounted; the message has the mount points.
-    pub async fn check_unmounted(&self, kind: Removable, id: &str) -> Result<Option<String>, ChangeError> {
-        if !matches!(kind, Removable::Disk | Removable::Any) {
+    pub async fn check_unmounted(&self, kind: DeviceKind, id: &str) -> Result<Option<String>, ChangeError> {
+        if !matches!(kind, DeviceKind::Disk | DeviceKind::Any) {
             return Ok(None);
         }
         let status = self.status().await?;
@@ -81,7 +81,7 @@ impl Handle {
 
     async fn place_of_disk(&self, id: &str, facts: &DiskFacts) -> Result<Option<Place>, ChangeError> {
         let property = |name: &'static str| async move {
-            let done = self.qmp(plan::property(id, name)).await;
+            let done = self.qmp(query::property(id, name)).await;
             done.ok()
         };
         if let Some(Value::String(device)) = property("dev_id").await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::qemu::Command;
+use crate::qemu::query;
 use crate::spec::{Forward, Protocol};
 
 use crate::vm::change::{Change, Done, ForwardPattern};
@@ -67,7 +67,7 @@ async fn probe(vm: &Handle, forward: Forward) -> Result<Value, ChangeError> {
 
 async fn established(vm: &Handle, forward: Forward) -> Result<bool, ChangeError> {
     for _ in 0..PATIENCE {
-        match vm.qmp(Command::hmp("info usernet")).await.map_err(ChangeError::from) {
+        match vm.qmp(query::user_networks()).await.map_err(ChangeError::from) {
             Ok(text) => match state(text.as_str().unwrap_or_default(), forward.host, forward.guest) {
                 Some("SYN_SENT" | "SYN_RCVD" | "SYN_RECEIVED") => {}
                 Some("ESTABLISHED" | "FIN_WAIT_1" | "FIN_WAIT_2" | "CLOSE_WAIT") => return Ok(true),

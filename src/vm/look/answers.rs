@@ -1,9 +1,9 @@
 //! The queries of a look at QEMU, and their answers.
 
 use qapi::qmp::{ChardevInfo, KvmInfo, MemoryInfo, UuidInfo};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::qemu::{Command, pci, reply};
+use crate::qemu::{Command, pci, query, reply};
 use crate::qmp::{CommandError, Session};
 
 /// QEMU's answers; null where it refused.
@@ -31,26 +31,23 @@ impl Answers {
     pub(super) async fn ask(session: &Session, strictly: bool) -> Result<Self, CommandError> {
         let mut answers = Self::default();
         let plain = |name: &str| Command::new(name, Value::Null);
-        let path = |path: &str| json!({ "path": path });
-        let named = Command::new("query-named-block-nodes", json!({ "flat": true }));
-        let kind = Command::new("qom-get", json!({ "path": "/machine", "property": "type" }));
         // with whether every QEMU answers it
         let questions = [
-            (&mut answers.status, plain("query-status"), true),
-            (&mut answers.tree, Command::hmp("info qtree"), true),
-            (&mut answers.peripherals, Command::new("qom-list", path("/machine/peripheral")), true),
-            (&mut answers.usernet, Command::hmp("info usernet"), true),
+            (&mut answers.status, query::status(), true),
+            (&mut answers.tree, query::device_tree(), true),
+            (&mut answers.peripherals, query::peripherals(), true),
+            (&mut answers.usernet, query::user_networks(), true),
             (&mut answers.network, Command::hmp("info network"), true),
-            (&mut answers.blocks, plain("query-block"), true),
-            (&mut answers.named_nodes, named, true),
+            (&mut answers.blocks, query::blocks(), true),
+            (&mut answers.named_nodes, query::block_nodes(), true),
             (&mut answers.pci, pci::query(), false),
-            (&mut answers.chardevs, plain("query-chardev"), false),
+            (&mut answers.chardevs, query::chardevs(), false),
             (&mut answers.target, plain("query-target"), false),
             (&mut answers.kvm, plain("query-kvm"), false),
             (&mut answers.uuid, plain("query-uuid"), false),
-            (&mut answers.cpus, plain("query-cpus-fast"), false),
+            (&mut answers.cpus, query::cpus(), false),
             (&mut answers.memory, plain("query-memory-size-summary"), false),
-            (&mut answers.machine, kind, false),
+            (&mut answers.machine, query::machine_type(), false),
         ];
         let commands: Vec<Command> = questions.iter().map(|(_, command, _)| command.clone()).collect();
         for ((answer, _, always), pending) in questions.into_iter().zip(session.submit_all(&commands)) {

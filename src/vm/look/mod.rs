@@ -1,6 +1,7 @@
 //! What QEMU has: devices, media, forwards, the machine itself, from one batch of queries. Only this module makes an inventory from
 //! QEMU: for a takeover, for VMs under `vmrun wrap`, after raw commands, and after lost events.
 
+mod addresses;
 mod answers;
 mod blocks;
 mod devices;
@@ -17,12 +18,13 @@ use crate::qmp::{CommandError, Session};
 use crate::spec::{Accel, Size, Target, UnknownTarget, VmSpec, request};
 
 use crate::vm::state::facts::Facts;
-use crate::vm::state::inventory::{Bound, Inventory, Kind};
+use crate::vm::state::inventory::{Bound, Inventory};
 use crate::vm::state::journal::{Cards, Pending};
 use crate::vm::state::opened::{Files, images_of};
 use crate::vm::state::origin::{Hardware, Network, NodeFile, Wrapped};
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::taken;
+pub(in crate::vm) use addresses::addresses;
 use answers::Answers;
 pub(in crate::vm) use answers::is_open;
 use blocks::Blocks;
@@ -77,11 +79,7 @@ impl Seen {
 
     /// Block nodes that are media of drives.
     pub(in crate::vm) fn media(&self) -> Vec<String> {
-        let node = |kind: &Kind| match kind {
-            Kind::Disk(facts) => facts.node.clone(),
-            _ => None,
-        };
-        self.inventory.devices().filter_map(|entry| node(&entry.kind)).collect()
+        self.inventory.devices().filter_map(|entry| entry.kind.disk()?.node.clone()).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //! needs no round trip to QEMU.
 
 mod entry;
+mod kind;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use crate::spec::{DeviceId, FileId, Forward, Limits, Subnet};
 use super::run_state::RunState;
 use super::status::Published;
 use crate::vm::error::{ChangeError, ErrorKind};
-pub use entry::{Bound, DiskFacts, Entry, Kind, NicFacts, Phase};
+pub use entry::{Bound, DiskFacts, Entry, NicFacts, Phase};
+pub use kind::{DeviceKind, Kind};
 
 /// How many letters of an id may differ for a suggestion.
 const ALIKE: usize = 1;
@@ -24,10 +26,8 @@ pub(in crate::vm) fn cards_first<'a>(
     devices: impl Iterator<Item = &'a Entry> + Clone,
 ) -> impl Iterator<Item = (&'a Entry, &'a NicFacts)> {
     let of = move |first: bool| {
-        devices.clone().filter_map(move |entry| match &entry.kind {
-            Kind::Nic(facts) if (entry.id.as_str() == ids::NIC) == first => Some((entry, facts)),
-            _ => None,
-        })
+        let of = devices.clone().filter(move |entry| (entry.id.as_str() == ids::NIC) == first);
+        of.filter_map(|entry| Some((entry, entry.kind.nic()?)))
     };
     of(true).chain(of(false))
 }
@@ -126,20 +126,15 @@ impl Inventory {
 
     /// The limits of the disks that have any.
     pub fn limits(&self) -> impl Iterator<Item = (&DeviceId, &Limits)> {
-        self.devices().filter_map(|entry| match &entry.kind {
-            Kind::Disk(facts) if facts.limits != Limits::default() => Some((&entry.id, &facts.limits)),
-            _ => None,
-        })
+        let disks = self.devices().filter_map(|entry| Some((&entry.id, &entry.kind.disk()?.limits)));
+        disks.filter(|(_, limits)| **limits != Limits::default())
     }
 
     /// Sets the size of a disk's medium in bytes.
     pub fn set_size(&mut self, node: &str, size_bytes: u64) {
-        for entry in self.devices.values_mut() {
-            if let Kind::Disk(facts) = &mut entry.kind
-                && facts.node.as_deref() == Some(node)
-            {
-                facts.size_bytes = Some(size_bytes);
-            }
+        let disks = self.devices.values_mut().filter_map(|entry| entry.kind.disk_mut());
+        for facts in disks.filter(|facts| facts.node.as_deref() == Some(node)) {
+            facts.size_bytes = Some(size_bytes);
         }
     }
 
@@ -184,7 +179,7 @@ impl Inventory {
         self.media = self.media.max(found.media);
         for (id, entry) in found.devices {
             if let Some(known) = self.devices.get_mut(&id) {
-                if let (Kind::Disk(known), Kind::Disk(found)) = (&mut known.kind, &entry.kind) {
+                if let (Some(known), Some(found)) = (known.kind.disk_mut(), entry.kind.disk()) {
                     known.limits = found.limits;
                 }
             } else {
@@ -243,13 +238,10 @@ impl Inventory {
         self.run_state = found.run_state;
         self.anonymous = found.anonymous.clone();
         for (id, entry) in &found.devices {
-            if let (Kind::Disk(now), Some(Entry { kind: Kind::Disk(known), .. })) =
-                (&entry.kind, self.devices.get_mut(id))
-            {
-                // the medium may have been changed from outside
-                if known.foreign {
-                    known.clone_from(now);
-                }
+            let known = self.devices.get_mut(id).and_then(|entry| entry.kind.disk_mut());
+            // the medium may have been changed from outside
+            if let (Some(now), Some(known)) = (entry.kind.disk(), known.filter(|known| known.foreign)) {
+                known.clone_from(now);
             }
         }
         self.take_in(found, true);
@@ -257,12 +249,8 @@ impl Inventory {
 
     /// The disk or stick that uses this image.
     fn user_of_image(&self, identity: FileId) -> Option<&DeviceId> {
-        self.devices.values().find_map(|entry| match &entry.kind {
-            Kind::Disk(DiskFacts { identity: used, .. }) | Kind::Usb { identity: used, .. } => {
-                (*used == Some(identity)).then_some(&entry.id)
-            }
-            Kind::Nic(_) | Kind::Other | Kind::Controller => None,
-        })
+        let mut devices = self.devices.values();
+        devices.find(|entry| entry.kind.image() == Some(identity)).map(|entry| &entry.id)
     }
 
     /// The network cards, the first one from the start first.
@@ -284,9 +272,8 @@ impl Inventory {
 
     /// The back-end of the card that a forward names.
     pub fn user_netdev_of(&self, id: &str) -> Result<&str, ChangeError> {
-        let is_nic = |entry: &Entry| matches!(entry.kind, Kind::Nic(_));
         let Some((entry, nic)) = self.nics().find(|(entry, _)| entry.id.as_str() == id) else {
-            return Err(self.no_such("network card", id, is_nic));
+            return Err(self.no_such(DeviceKind::Nic, id));
         };
         if nic.user().is_none() {
             let error = ChangeError::unsupported(format!("network card '{id}' is not on user networking"));
@@ -313,11 +300,11 @@ impl Inventory {
     }
 
     /// The error for an unknown device, with a similar id as a suggestion.
-    pub fn no_such(&self, what: &str, id: &str, fits: impl Fn(&Entry) -> bool) -> ChangeError {
+    pub fn no_such(&self, kind: DeviceKind, id: &str) -> ChangeError {
         let alike = |entry: &Entry| strsim::damerau_levenshtein(entry.id.as_str(), id);
-        let all: Vec<&Entry> = self.devices().filter(|entry| fits(entry)).collect();
+        let all: Vec<&Entry> = self.devices().filter(|entry| kind.fits(entry)).collect();
         let near = all.iter().min_by_key(|entry| alike(entry)).filter(|entry| alike(entry) <= ALIKE);
-        let error = ChangeError::no_such(what, id);
+        let error = ChangeError::no_such(kind.label(), id);
         match near {
             Some(near) => error.hint(format!("did you mean '{}'?", near.id)),
             None if all.is_empty() => error,

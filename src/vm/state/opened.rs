@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::host::image::file_id;
 use crate::host::open_files::{Held, held_by};
+use crate::qemu::query;
 use crate::qemu::{Command, block};
 use crate::qmp::{CommandError, Session};
 use crate::spec::{FileId, Image, VmSpec};
@@ -77,7 +78,7 @@ pub(in crate::vm) async fn check(
         return Ok(());
     }
     let commands = [
-        Command::new("query-named-block-nodes", json!({ "flat": true })),
+        query::block_nodes(),
         // only this query also lists the nodes that a driver has opened by itself, with their parents
         Command::new("x-debug-query-block-graph", Value::Null),
     ];

@@ -1,5 +1,7 @@
 //! QEMU's answers are compared with what is expected, not the requested state.
 
+use serde_json::json;
+
 use super::*;
 use crate::spec::{HostFile, ImageFormat};
 

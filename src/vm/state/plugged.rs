@@ -14,7 +14,7 @@ use crate::qemu::plan::Step;
 use crate::qemu::replug::{Replug, What};
 use crate::spec::{DeviceId, VmSpec};
 
-use super::inventory::{Inventory, Kind};
+use super::inventory::Inventory;
 use crate::vm::error::{ChangeError, ErrorKind};
 
 /// The file in the run directory.
@@ -93,7 +93,7 @@ impl Plugged {
             if cold.iter().all(|cold| cold != id) && hot.iter().all(|hot| hot.id != id) {
                 return refused(format!("it is unknown how '{id}' was plugged: not by vmrun"));
             }
-            if let Kind::Nic(nic) = &entry.kind
+            if let Some(nic) = entry.kind.nic()
                 && hot.iter().any(|hot| hot.id == id)
                 && nic.user().is_none()
             {
@@ -101,7 +101,7 @@ impl Plugged {
                     "network card '{id}' hangs on a device of the host that was opened for it"
                 ));
             }
-            if let Kind::Disk(facts) = &entry.kind
+            if let Some(facts) = entry.kind.disk()
                 && facts.removable
                 && facts.node.as_deref() != Some(id)
             {
@@ -151,7 +151,7 @@ pub(in crate::vm) fn fill_options(
             _ => None,
         });
     for (id, options) in cold.chain(hot) {
-        if let Some(Kind::Disk(facts)) = inventory.device_mut(&id).map(|entry| &mut entry.kind) {
+        if let Some(facts) = inventory.device_mut(&id).and_then(|entry| entry.kind.disk_mut()) {
             facts.options = options;
         }
     }

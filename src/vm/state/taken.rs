@@ -2,11 +2,9 @@
 
 use serde_json::Value;
 
-use crate::qemu::plan::Controller;
 use crate::qemu::{Machine, pci};
-use crate::spec::DiskBus;
 
-use super::inventory::{Entry, Inventory, Kind};
+use super::inventory::{Entry, Inventory};
 
 /// Devices plugged at run time, including those of an earlier supervisor.
 pub(in crate::vm) fn plugged(inventory: &Inventory, machine: &Machine) -> Vec<String> {
@@ -27,11 +25,5 @@ pub(in crate::vm) fn fill(inventory: &mut Inventory, machine: &Machine, answer: 
 
 /// The PCI device that the guest must enable for this one: itself, or its controller.
 pub(in crate::vm) fn carrier<'a>(entry: &'a Entry, machine: &Machine) -> &'a str {
-    let ids = machine.ids();
-    match &entry.kind {
-        Kind::Usb { .. } => Controller::Usb.id(ids),
-        Kind::Disk(facts) if facts.bus == DiskBus::Usb => Controller::Usb.id(ids),
-        Kind::Disk(facts) if facts.bus == DiskBus::Scsi => Controller::Scsi.id(ids),
-        _ => entry.id.as_str(),
-    }
+    entry.kind.controller().map_or(entry.id.as_str(), |controller| controller.id(machine.ids()))
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::spec::{MacAddress, Networking, VmSpec};
-use crate::vm::{BusEvent, Change, Done, ErrorKind, Kind, Published, Removable};
+use crate::vm::{BusEvent, Change, DeviceKind, Done, ErrorKind, Kind, Published};
 
 use super::fake_qemu::{Fault, Guest};
 use super::fake_vm::{FakeVm, card, device, disk, forward, link, remove, spec, throttle};
 use crate::spec::{DiskBus, Limits, Rates};
 
 fn take(id: &str) -> Change {
-    Change::Remove { kind: Removable::Nic, id: id.to_owned(), wait: Duration::from_secs(30) }
+    Change::Remove { kind: DeviceKind::Nic, id: id.to_owned(), wait: Duration::from_secs(30) }
 }
 
 async fn macs(vm: &FakeVm) -> Vec<(String, MacAddress)> {
@@ -126,7 +126,8 @@ async fn a_forward_leads_to_the_card_that_is_named() {
     assert_eq!(error.hint.as_deref(), Some("did you mean 'lan'?"));
     // no card that is on its way out, and none that is on a tap device
     vm.qemu.model().guest = Guest::Ignores;
-    let leaving = Change::Remove { kind: Removable::Nic, id: "lan".to_owned(), wait: Duration::from_secs(1) };
+    let leaving =
+        Change::Remove { kind: DeviceKind::Nic, id: "lan".to_owned(), wait: Duration::from_secs(1) };
     assert_eq!(vm.change(leaving).await, Ok(Done::RemovalPending));
     let error = vm.change(to("lan", 0)).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::NotNow { .. }), "{error:?}");
@@ -159,7 +160,7 @@ async fn forwards_go_with_their_card() {
     // a card that is on its way out gets none
     vm.qemu.model().guest = Guest::Ignores;
     let wait = Duration::from_secs(1);
-    let leaving = Change::Remove { kind: Removable::Nic, id: "a".to_owned(), wait };
+    let leaving = Change::Remove { kind: DeviceKind::Nic, id: "a".to_owned(), wait };
     assert_eq!(vm.change(leaving).await, Ok(Done::RemovalPending));
     vm.change(forward(0, 82)).await.unwrap();
     assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40003"].0, "c.net");

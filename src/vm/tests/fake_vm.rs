@@ -345,8 +345,8 @@ pub(super) fn forward(host: u16, guest: u16) -> Change {
 
 /// `device-remove`, waiting 30 s.
 pub(super) fn remove(id: &str) -> Change {
-    use crate::vm::Removable;
-    Change::Remove { kind: Removable::Any, id: id.to_owned(), wait: Duration::from_secs(30) }
+    use crate::vm::DeviceKind;
+    Change::Remove { kind: DeviceKind::Any, id: id.to_owned(), wait: Duration::from_secs(30) }
 }
 
 /// `snapshot-save`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::spec::DiskBus;
-use crate::vm::{Change, Done, ErrorKind, Removable};
+use crate::vm::{Change, DeviceKind, Done, ErrorKind};
 
 use super::fake_qemu::Guest;
 use super::fake_vm::{FakeVm, device, disk, keyboard, remove};
@@ -16,7 +16,7 @@ async fn with_disk() -> FakeVm {
     vm
 }
 
-fn take(kind: Removable, id: &str, seconds: u64) -> Change {
+fn take(kind: DeviceKind, id: &str, seconds: u64) -> Change {
     Change::Remove { kind, id: id.to_owned(), wait: Duration::from_secs(seconds) }
 }
 
@@ -68,7 +68,7 @@ async fn a_refusal_by_acpi_is_one_and_nothing_else_is() {
     for status in [0x80, 0x81, 0x82, 0x83, 1] {
         let vm = with_disk().await;
         vm.qemu.model().guest = Guest::Ignores;
-        let removal = vm.begin(take(Removable::Disk, "data", 600));
+        let removal = vm.begin(take(DeviceKind::Disk, "data", 600));
         vm.sees("device_del").await;
         // success, progress, and what is about the plugging
         for (source, status) in [(3, 0), (3, 0x84), (1, 0x80), (0x103, 0x81)] {
@@ -88,11 +88,11 @@ async fn what_is_pending_completes_later() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;
     let before = tokio::time::Instant::now();
-    assert_eq!(vm.change(take(Removable::Disk, "data", 7)).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 7)).await, Ok(Done::RemovalPending));
     assert_eq!(before.elapsed().as_secs(), 7);
     assert_eq!(vm.inventory().await, (vec!["data Removing".to_owned()], 1));
     // asked again, QEMU says "already in the process of unplug": that is what is wanted
-    let again = vm.begin(take(Removable::Disk, "data", 7));
+    let again = vm.begin(take(DeviceKind::Disk, "data", 7));
     tokio::time::sleep(Duration::from_secs(1)).await;
     vm.qemu.release("data");
     assert_eq!(again.await.unwrap(), Ok(Done::Removed));
@@ -103,7 +103,7 @@ async fn what_is_pending_completes_later() {
 async fn a_reset_completes_what_is_pending() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;
-    assert_eq!(vm.change(take(Removable::Disk, "data", 1)).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 1)).await, Ok(Done::RemovalPending));
     vm.change(Change::Reset).await.unwrap();
     empty(&vm).await;
 }
@@ -113,7 +113,7 @@ async fn several_who_wait_all_hear_of_it() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;
     let (short, long) =
-        (vm.begin(take(Removable::Disk, "data", 2)), vm.begin(take(Removable::Any, "data", 60)));
+        (vm.begin(take(DeviceKind::Disk, "data", 2)), vm.begin(take(DeviceKind::Any, "data", 60)));
     assert_eq!(short.await.unwrap(), Ok(Done::RemovalPending));
     vm.qemu.release("data");
     assert_eq!(long.await.unwrap(), Ok(Done::Removed));
@@ -125,7 +125,7 @@ async fn several_who_wait_all_hear_of_it() {
 async fn a_request_while_the_image_is_closed_is_answered_with_its_end() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;
-    assert_eq!(vm.change(take(Removable::Disk, "data", 1)).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 1)).await, Ok(Done::RemovalPending));
     vm.qemu.release("data");
     vm.qemu.freeze(true);
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -142,7 +142,7 @@ async fn the_kind_must_fit() {
     vm.change(keyboard(Some("k"))).await.unwrap();
     vm.change(device("edu", "e")).await.unwrap();
     for (kind, id) in
-        [(Removable::Usb, "data"), (Removable::Disk, "k"), (Removable::Disk, "e"), (Removable::Any, "x")]
+        [(DeviceKind::Usb, "data"), (DeviceKind::Disk, "k"), (DeviceKind::Disk, "e"), (DeviceKind::Any, "x")]
     {
         let error = vm.change(take(kind, id, 1)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::NoSuchThing { id: id.to_owned() });
@@ -157,7 +157,7 @@ async fn a_paused_guest_is_not_waited_for() {
     vm.change(Change::Pause).await.unwrap();
     vm.qemu.model().guest = Guest::Ignores;
     let before = tokio::time::Instant::now();
-    assert_eq!(vm.change(take(Removable::Disk, "data", 60)).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 60)).await, Ok(Done::RemovalPending));
     assert!(before.elapsed() < Duration::from_secs(2));
 }
 
@@ -166,7 +166,7 @@ async fn the_longest_time_that_can_be_asked_for_is_no_trouble() {
     let vm = with_disk().await;
     vm.qemu.model().guest = Guest::Ignores;
     let wait = Duration::from_millis(i64::MAX as u64);
-    let removal = vm.begin(Change::Remove { kind: Removable::Any, id: "data".to_owned(), wait });
+    let removal = vm.begin(Change::Remove { kind: DeviceKind::Any, id: "data".to_owned(), wait });
     vm.sees("device_del").await;
     assert_eq!(vm.inventory().await.0, ["data Removing"]);
     vm.qemu.release("data");
@@ -179,7 +179,7 @@ async fn a_slot_that_is_busy_is_asked_again_until_the_deadline() {
     let vm = with_disk().await;
     vm.qemu.model().busy_slots = 12;
     let before = tokio::time::Instant::now();
-    assert_eq!(vm.change(take(Removable::Disk, "data", 7)).await, Ok(Done::Removed));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 7)).await, Ok(Done::Removed));
     assert_eq!(before.elapsed().as_secs(), 3);
     empty(&vm).await;
 
@@ -187,7 +187,7 @@ async fn a_slot_that_is_busy_is_asked_again_until_the_deadline() {
     let vm = with_disk().await;
     vm.qemu.model().busy_slots = 12;
     let before = tokio::time::Instant::now();
-    assert_eq!(vm.change(take(Removable::Disk, "data", 2)).await, Ok(Done::RemovalPending));
+    assert_eq!(vm.change(take(DeviceKind::Disk, "data", 2)).await, Ok(Done::RemovalPending));
     assert_eq!(before.elapsed().as_secs(), 2);
     empty(&vm).await;
 }
@@ -196,7 +196,7 @@ async fn a_slot_that_is_busy_is_asked_again_until_the_deadline() {
 async fn what_is_built_in_is_refused_at_once() {
     let vm = FakeVm::start().await;
     let before = tokio::time::Instant::now();
-    let error = vm.change(take(Removable::Any, "nic0", 7)).await.unwrap_err();
+    let error = vm.change(take(DeviceKind::Any, "nic0", 7)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotSupported);
     assert!(error.message.contains("built into the machine"), "{error}");
     assert_eq!(before.elapsed().as_secs(), 0);

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::qemu::{Command, decided_machine, migration};
-use crate::qmp::hmp::usb_ports;
+use crate::qemu::{decided_machine, migration, models, query};
 use crate::spec::{Boot, Disk, Forward, Image, Limits, VmSpec};
 
 use super::Saving;
 use super::files::FileFacts;
 use super::template::{TemplateFacts, with_paths};
 use crate::vm::error::ChangeError;
+use crate::vm::look::addresses;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::open_files::OpenFiles;
 use crate::vm::state::opened::Files;
-use crate::vm::state::plugged::Record;
+use crate::vm::state::plugged::{Hot, Record};
 use crate::vm::steps::to_the_end;
 
 /// The description.
@@ -48,26 +48,26 @@ pub(in crate::vm) struct Saved {
 impl Saving {
     /// Asks QEMU for what it decided itself: the machine version, USB ports and SCSI addresses.
     pub(super) async fn complete(&mut self) -> Result<(), ChangeError> {
-        let kind = self.session.run(&migration::query_machine()).await?;
+        let kind = self.session.run(&query::machine_type()).await?;
         if let Some(machine) = migration::versioned(&kind, self.spec.machine.as_deref()) {
             self.spec.machine = Some(machine);
             self.spec.machine = Some(decided_machine(&self.spec));
         }
-        let ports = usb_ports(&self.session.hmp("info usb").await?);
+        let is_scsi = |hot: &&Hot| {
+            let device = hot.commands.iter().find(|command| command.execute == "device_add");
+            device.and_then(|device| device.arguments["driver"].as_str()).is_some_and(models::is_scsi)
+        };
+        let scsi: Vec<&str> = self.record.hot.iter().filter(is_scsi).map(|hot| hot.id.as_str()).collect();
+        let found = addresses(&self.session, &scsi).await?;
         for hot in &mut self.record.hot {
             let Some(device) = hot.commands.iter_mut().find(|command| command.execute == "device_add") else {
                 continue;
             };
-            if let Some((_, port)) = ports.iter().find(|(id, _)| *id == hot.id) {
+            if let Some(port) = found.usb_port(&hot.id) {
                 device.arguments.insert("port".to_owned(), json!(port));
             }
-            if device.arguments["driver"].as_str().is_some_and(|driver| driver.starts_with("scsi-")) {
-                for name in ["channel", "scsi-id", "lun"] {
-                    let path = format!("/machine/peripheral/{}", hot.id);
-                    let get = Command::new("qom-get", json!({ "path": path, "property": name }));
-                    let place = self.session.run(&get).await?;
-                    device.arguments.insert(name.to_owned(), place);
-                }
+            for (name, value) in found.scsi(&hot.id) {
+                device.arguments.insert((*name).to_owned(), value.clone());
             }
         }
         Ok(())
@@ -75,8 +75,7 @@ impl Saving {
 
     /// Makes the description, once QEMU writes to no image any more.
     pub(super) async fn describe(&self, memory_bytes: Option<u64>) -> Result<Vec<u8>, ChangeError> {
-        let nodes = Command::new("query-named-block-nodes", json!({ "flat": true }));
-        let nodes = to_the_end(self.session.submit(&nodes)).await?;
+        let nodes = to_the_end(self.session.submit(&query::block_nodes())).await?;
         let on_host = |node: &&Value| node["drv"] == "file" || node["drv"] == "host_device";
         let images = nodes.as_array().into_iter().flatten().filter(on_host);
         let open = OpenFiles::of(self.facts.qemu_pid);

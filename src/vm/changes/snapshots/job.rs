@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::qemu::Command;
+use crate::qemu::query;
 use crate::qemu::snapshot::{self as qemu, JobState};
 use crate::qmp::{CommandError, Session, View};
 
@@ -155,7 +156,7 @@ pub(in crate::vm) async fn take_back(session: &Session, job: &Job) -> Result<(),
         let _ = session.run(&crate::qemu::migration::cancel()).await;
         job.remove_part();
     }
-    let status = session.run(&Command::new("query-status", Value::Null)).await?;
+    let status = session.run(&query::status()).await?;
     if job.resume && status["running"] == false {
         session.run(&Command::new("cont", Value::Null)).await?;
     }

@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::host::dirs::StateDir;
-use crate::qemu::Command;
 use crate::qemu::snapshot::{self as qemu, Snapshot, Writable};
+use crate::qemu::{Command, query};
 use crate::qmp::Session;
 use crate::spec::{Layout, SnapshotName};
 
@@ -109,7 +109,7 @@ impl Snapshots {
             Some(_) => error.hint(format!("the old snapshot '{name}' is still there")),
             None => error,
         })?;
-        let drives = to_the_end(self.session.submit(&qemu::query())).await?;
+        let drives = to_the_end(self.session.submit(&query::blocks())).await?;
         let made = qemu::named(&qemu::writable(&drives), name.as_str());
         let made = made.into_iter().find(|snapshot| snapshot.tag == tag);
         let made = made.ok_or_else(|| ChangeError::host("QEMU has made no snapshot and does not say why"))?;
@@ -173,12 +173,12 @@ impl Snapshots {
     }
 
     async fn disks(&self) -> Result<Vec<Writable>, ChangeError> {
-        Ok(qemu::writable(&self.session.run(&qemu::query()).await?))
+        Ok(qemu::writable(&self.session.run(&query::blocks()).await?))
     }
 
     /// Whether QEMU has resumed the guest by itself.
     async fn runs(&self) -> bool {
-        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
+        let status = to_the_end(self.session.submit(&query::status())).await;
         status.is_ok_and(|status| status["running"] == Value::Bool(true))
     }
 
@@ -187,7 +187,7 @@ impl Snapshots {
         if self.run_state != RunState::Running {
             return;
         }
-        let status = to_the_end(self.session.submit(&Command::new("query-status", Value::Null))).await;
+        let status = to_the_end(self.session.submit(&query::status())).await;
         if status.is_ok_and(|status| status["running"] == Value::Bool(false)) {
             // an error means that QEMU is gone, or that QEMU reports it itself
             let _ = to_the_end(self.session.submit(&Command::new("cont", Value::Null))).await;

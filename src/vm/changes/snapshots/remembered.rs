@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::host::dirs::StateDir;
 use crate::qemu::models::Class;
 use crate::qemu::snapshot::Snapshot;
-use crate::qmp::hmp::usb_ports;
 use crate::qmp::{CommandError, Session};
 use crate::spec::Layout;
 
 use crate::vm::changes::machine_state::Present;
 use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::look::addresses;
 
 /// In the state directory.
 const FILE: &str = "snapshots.json";
@@ -36,9 +36,9 @@ pub(super) async fn complete(session: &Session, devices: &mut [Present]) -> Resu
     if devices.iter().all(|device| !Class::of(&device.driver).is_usb()) {
         return Ok(());
     }
-    let ports = usb_ports(&session.hmp("info usb").await?);
+    let found = addresses(session, &[]).await?;
     for device in devices {
-        device.port = ports.iter().find(|(id, _)| *id == device.id).map(|(_, port)| port.clone());
+        device.port = found.usb_port(&device.id).map(str::to_owned);
     }
     Ok(())
 }

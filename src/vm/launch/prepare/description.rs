@@ -25,9 +25,8 @@ pub(super) struct SpecParts {
 
 /// The description of a VM, with nothing left open.
 pub(super) fn spec(request: &Request, plan: &Plan, parts: SpecParts) -> Result<VmSpec, StartError> {
-    let usb_driver = |device: &ExtraDevice| {
-        device.driver.starts_with(models::USB) && !device.properties.contains_key("bus")
-    };
+    let usb_driver =
+        |device: &ExtraDevice| models::is_usb(&device.driver) && !device.properties.contains_key("bus");
     let spec = VmSpec {
         name: parts.name,
         uuid: parts.uuid,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::host::dirs::{RunDir, names};
 use crate::qemu::netdev::set_link;
 use crate::qemu::query_block::drive_of;
-use crate::qemu::{Command, Machine, block, ids};
+use crate::qemu::{Command, Machine, block, ids, query};
 use crate::qmp::hmp::usernet;
 use crate::qmp::{Agent, Connected, Options, Session};
 use crate::spec::{DeviceId, Forward, Limits, VmSpec};
@@ -200,7 +200,7 @@ async fn set_again(
     if limits.is_empty() {
         return Ok(());
     }
-    let blocks = session.run(&Command::new("query-block", Value::Null)).await?;
+    let blocks = session.run(&query::blocks()).await?;
     for (id, limits) in limits {
         // QEMU's name of the inner device that has the drive
         if let Some(drive) = drive_of(&blocks, id).and_then(|drive| drive["qdev"].as_str()) {
@@ -224,5 +224,5 @@ async fn forwards(spec: &VmSpec, session: &Session) -> Result<Vec<Bound>, Failur
         let bound = |forward: &Forward| Bound { forward: *forward, netdev: netdev.clone() };
         return Ok(spec.publish.iter().map(bound).collect());
     }
-    Ok(usernet(&session.hmp("info usernet").await?).into_iter().map(Bound::from).collect())
+    Ok(usernet(&session.text(&query::user_networks()).await?).into_iter().map(Bound::from).collect())
 }

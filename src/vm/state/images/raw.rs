@@ -14,7 +14,7 @@ use crate::host::image::{self, ImageError, ImageFacts, ImageIdentity};
 use crate::host::raw_images::GuestAccess;
 use crate::spec::ImageFormat;
 use crate::vm::error::{ChangeError, ErrorChain};
-use crate::vm::state::inventory::{Inventory, Kind};
+use crate::vm::state::inventory::Inventory;
 use crate::vm::state::open_files::OpenFiles;
 
 /// An image to be recorded as raw.
@@ -153,8 +153,7 @@ impl Images {
 
     /// Records the raw disks of a wrapped VM: its guest may have written to them already.
     pub(in crate::vm) fn saw(&self, inventory: &Inventory, open: &OpenFiles) {
-        for entry in inventory.devices() {
-            let Kind::Disk(facts) = &entry.kind else { continue };
+        for facts in inventory.devices().filter_map(|entry| entry.kind.disk()) {
             let raw = facts.format == Some(ImageFormat::Raw) && facts.foreign && !facts.readonly;
             let Some(file) = facts.file.as_deref().filter(|_| raw).map(Path::new) else { continue };
             // the file that QEMU has open, whatever has its name by now

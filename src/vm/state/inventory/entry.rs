@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::Kind;
 use crate::qemu::ids;
 use crate::qemu::media::Medium;
 use crate::qmp::hmp::ForwardLine;
@@ -38,28 +39,6 @@ pub struct Entry {
     pub taken: Option<bool>,
     /// Its kind.
     pub kind: Kind,
-}
-
-/// The kind of a device, with its facts.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
-    /// A USB device that is not a disk of `disk-add`.
-    Usb {
-        /// Description for display, e.g. `046d:c52b Logitech Unifying Receiver`.
-        description: String,
-        /// Its image, if it is a stick: its block nodes are deleted with it.
-        file: Option<String>,
-        /// Identity of that image.
-        identity: Option<FileId>,
-    },
-    /// A disk or CD-ROM drive.
-    Disk(DiskFacts),
-    /// Any other device that was requested by name.
-    Other,
-    /// A network card.
-    Nic(NicFacts),
-    /// A controller that vmrun has made for other devices (USB or SCSI).
-    Controller,
 }
 
 /// The facts of a network card.
