@@ -1,7 +1,8 @@
 //! Notifies a service manager (`sd_notify(3)`): ready, stopping, and requests for more time to stop.
 //!
-//! Not by the crate `sd-notify` (0.5): it opens a socket for each message and sends with a call that blocks, and a manager that does not
-//! read would hold up the supervisor's only thread.
+//! Not by the crate `sd-notify` (read in version 0.5.0): its `notify` opens a socket for each message and sends with a call that
+//! blocks, so a manager that does not read would hold up the supervisor's only thread; and it connects to a name that begins with
+//! `@`, a socket without a file, as if that were a path.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -59,22 +60,22 @@ impl Notifier {
     /// Follows the VM to its end.
     pub(super) async fn follow(&self, vm: &Handle) {
         let mut watched = vm.watch();
-        let mut told = false;
+        let mut is_stopping = false;
         loop {
             let now = *watched.borrow_and_update();
-            if now.stopping && !told {
-                told = true;
+            if now.stopping && !is_stopping {
+                is_stopping = true;
                 self.send("STOPPING=1\nSTATUS=shutting down");
-            } else if !told {
+            } else if !is_stopping {
                 self.send(&format!("STATUS={}", now.run_state));
             }
-            if told {
+            if is_stopping {
                 self.send(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
             }
             tokio::select! {
                 changed = watched.changed() => if changed.is_err() { return },
                 _ = vm.ended() => return,
-                () = tokio::time::sleep(EXTENSION / 2), if told => {}
+                () = tokio::time::sleep(EXTENSION / 2), if is_stopping => {}
             }
         }
     }

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::host::log_context::{self, LogContext};
+
 use super::error::{CommandError, SessionError};
 use super::limits::Limits;
 use super::message::Refusal;
@@ -28,6 +30,8 @@ pub(super) struct Request<'a, A: Serialize> {
 /// The caller that waits for a command's answer.
 struct Waiter {
     command: String,
+    /// The client's request that the command is for.
+    context: Option<LogContext>,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -42,18 +46,21 @@ struct State {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
+    /// For each line the client's request that it is for.
+    pub(super) contexts: Vec<Option<LogContext>>,
     /// A descriptor that goes with it, and the command that takes it. QEMU keeps only the last one that it has received,
     /// so nothing may follow before that command was answered.
     pub(super) descriptor: Option<(OwnedFd, u64)>,
 }
 
 impl State {
-    fn queue(&mut self, bytes: Vec<u8>, descriptor: Option<(OwnedFd, u64)>) {
+    fn queue(&mut self, batch: Batch) {
         match self.outgoing.back_mut() {
-            Some(last) if descriptor.is_none() && last.descriptor.is_none() => {
-                last.bytes.extend_from_slice(&bytes);
+            Some(last) if batch.descriptor.is_none() && last.descriptor.is_none() => {
+                last.bytes.extend_from_slice(&batch.bytes);
+                last.contexts.extend(batch.contexts);
             }
-            _ => self.outgoing.push_back(Batch { bytes, descriptor }),
+            _ => self.outgoing.push_back(batch),
         }
     }
 }
@@ -98,15 +105,16 @@ impl PendingCommands {
         descriptor: Option<OwnedFd>,
     ) -> Vec<oneshot::Receiver<Answer>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
+        let context = log_context::current();
         let mut state = self.lock();
         match self.encode(&state, commands) {
             Ok((ids, bytes)) => {
-                state.queue(bytes, descriptor.map(|descriptor| (descriptor, ids.start)));
+                let descriptor = descriptor.map(|descriptor| (descriptor, ids.start));
+                state.queue(Batch { bytes, contexts: vec![context; commands.len()], descriptor });
                 state.next_id = ids.end;
                 for ((id, (name, _)), reply) in ids.zip(commands).zip(senders) {
-                    // the transcript has the command, and not whom it is for
                     log::trace!("QMP command {id}: {name}");
-                    state.waiters.insert(id, Waiter { command: (*name).to_owned(), reply });
+                    state.waiters.insert(id, Waiter { command: (*name).to_owned(), context, reply });
                 }
                 drop(state);
                 self.work.notify_one();
@@ -167,12 +175,17 @@ impl PendingCommands {
         }
     }
 
+    /// The client's request that a command without an answer is for.
+    pub(super) fn context(&self, id: u64) -> Option<LogContext> {
+        self.lock().waiters.get(&id)?.context
+    }
+
     /// Hands an answer to the caller that waits for it; an answer without one is dropped here.
     pub(super) fn answer(&self, id: Option<u64>, result: Result<Value, Refusal>) {
         let waiter = id.and_then(|id| self.lock().waiters.remove(&id));
         self.answered.notify_one();
         match waiter {
-            Some(Waiter { command, reply }) => {
+            Some(Waiter { command, reply, .. }) => {
                 let _ = reply.send(result.map_err(|Refusal { class, desc }| CommandError::Refused {
                     class,
                     desc,

@@ -9,6 +9,8 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::host::log_context;
+
 use super::error::SessionError;
 use super::lines::Lines;
 use super::message::{Greeting, Message};
@@ -36,10 +38,15 @@ impl Reader {
                 Ok(None) => return Err(SessionError::Ended),
                 Err(error) => return Err(SessionError::from_line(error, self.commands.limits.line)),
             };
+            let message = Message::parse(line);
             if let Some(transcript) = &self.transcript {
-                transcript.record(Direction::In, line);
+                let context = match &message {
+                    Some(Message::Reply { id: Some(id), .. }) => self.commands.context(*id),
+                    _ => None,
+                };
+                log_context::within(context, || transcript.record(Direction::In, line));
             }
-            match Message::parse(line) {
+            match message {
                 Some(Message::Event(event)) => self.events.send(event, line.len()),
                 Some(message) => return Ok(message),
                 None => return Err(SessionError::garbage(line)),
@@ -101,13 +108,15 @@ async fn keep_writing(
     transcript: Option<Transcript>,
 ) -> std::io::Error {
     loop {
-        let Some(Batch { bytes, descriptor }) = commands.take_outgoing() else {
+        let Some(Batch { bytes, contexts, descriptor }) = commands.take_outgoing() else {
             commands.work.notified().await;
             continue;
         };
         if let Some(transcript) = &transcript {
             let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-            lines.for_each(|line| transcript.record(Direction::Out, line));
+            for (line, context) in lines.zip(contexts) {
+                log_context::within(context, || transcript.record(Direction::Out, line));
+            }
         }
         let written = match &descriptor {
             Some((descriptor, _)) => write_with(&mut write, &bytes, descriptor).await,

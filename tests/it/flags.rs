@@ -210,7 +210,8 @@ fn a_clients_request_can_be_followed_through_the_log() {
     let [plugged] = plugged.as_slice() else { panic!("{told}") };
     let number =
         plugged.iter().find_map(|line| line.strip_prefix("QMP command ")?.strip_suffix(": device_add"));
-    let sent = format!("\"id\":{}", number.unwrap_or_else(|| panic!("{plugged:#?}")));
+    let number = number.unwrap_or_else(|| panic!("{plugged:#?}"));
+    let sent = format!("\"id\":{number}");
     assert!(
         lines
             .iter()
@@ -218,6 +219,15 @@ fn a_clients_request_can_be_followed_through_the_log() {
             .any(|line| line.contains(&sent) && line.contains("one")),
         "{told}"
     );
+    // and QEMU's own messages, which tasks of the connection to QEMU write to the log, have the ids, too
+    for (direction, what) in [("out", "execute"), ("in", "return")] {
+        let is_it = |line: &&str| {
+            line.contains(&format!("\"dir\":\"{direction}\""))
+                && line.contains(what)
+                && line.replace(' ', "").contains(&sent)
+        };
+        assert_eq!(plugged.iter().copied().filter(is_it).count(), 1, "{direction}: {plugged:#?}");
+    }
     let refused: Vec<_> =
         requests().map(of).filter(|of| !of.iter().any(|line| line.starts_with("answered"))).collect();
     assert!(refused.len() == 1 && refused[0].iter().any(|line| line.contains("no-such-device")), "{told}");
