@@ -155,16 +155,19 @@ mod tests {
 
     #[test]
     fn linuxkits_words_are_vmruns() {
-        let told = |line: &str| by_name(&words(line)).map(|told| told.map(|told| told.join(OsStr::new(" "))));
+        let translated = |line: &str| {
+            by_name(&words(line))
+                .map(|translated| translated.map(|translated| translated.join(OsStr::new(" "))))
+        };
         for (typed, meant) in [
             ("linuxkit run qemu --uefi x", "vmrun qemu --linuxkit --uefi x"),
             ("/usr/bin/linuxkit run x", "vmrun qemu --linuxkit x"),
             ("linuxkit run --mem 512 qemu x", "vmrun qemu --linuxkit --mem 512 x"),
             ("linuxkit run qemu qemu", "vmrun qemu --linuxkit qemu"),
         ] {
-            assert_eq!(told(typed).unwrap().unwrap(), meant);
+            assert_eq!(translated(typed).unwrap().unwrap(), meant);
         }
-        assert!(told("vmrun run qemu x").is_none());
-        assert!(told("linuxkit build x.yml").unwrap().is_err());
+        assert!(translated("vmrun run qemu x").is_none());
+        assert!(translated("linuxkit build x.yml").unwrap().is_err());
     }
 }

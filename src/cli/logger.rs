@@ -106,15 +106,15 @@ fn object(record: &Record<'_>) -> Value {
     let level = record.level().as_str().to_lowercase();
     let message = record.args().to_string();
     let (message, hint) = split(record.target(), &message);
-    let mut told = json!({ "time": time, "level": level, "message": message });
+    let mut line = json!({ "time": time, "level": level, "message": message });
     if let Some(context) = log_context::current() {
-        told["connection"] = context.connection.into();
-        told["request"] = context.request.into();
+        line["connection"] = context.connection.into();
+        line["request"] = context.request.into();
     }
     if let Some(hint) = hint {
-        told["hint"] = hint.into();
+        line["hint"] = hint.into();
     }
-    told
+    line
 }
 
 #[cfg(test)]
@@ -129,20 +129,20 @@ mod tests {
         assert_eq!(record(format_args!("slow\nhint: faster")), "vmrun: warning: slow\nhint: faster");
         // a newline in a name starts no hint
         assert_eq!(record(format_args!("a\nvmrun: b\x1b[2J")), "vmrun: warning: a\n  vmrun: b\\u{1b}[2J");
-        let told = object(
+        let line = object(
             &builder.level(Level::Warn).target(HINTED).args(format_args!("slow\nhint: faster")).build(),
         );
-        assert_eq!((&told["message"], &told["hint"]), (&json!("slow"), &json!("faster")));
+        assert_eq!((&line["message"], &line["hint"]), (&json!("slow"), &json!("faster")));
         let context = log_context::LogContext { connection: 3, request: Some(2) };
         log_context::within(Some(context), || {
             assert_eq!(
                 record(format_args!("slow\nhint: faster")),
                 "vmrun: warning: [3.2] slow\nhint: faster"
             );
-            let told = object(&Record::builder().args(format_args!("slow")).build());
-            assert_eq!((&told["connection"], &told["request"]), (&json!(3), &json!(2)));
+            let line = object(&Record::builder().args(format_args!("slow")).build());
+            assert_eq!((&line["connection"], &line["request"]), (&json!(3), &json!(2)));
         });
-        let told = object(&builder.args(format_args!("slow")).build());
-        assert_eq!((&told["message"], told.get("hint")), (&json!("slow"), None));
+        let line = object(&builder.args(format_args!("slow")).build());
+        assert_eq!((&line["message"], line.get("hint")), (&json!("slow"), None));
     }
 }

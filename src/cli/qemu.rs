@@ -95,11 +95,11 @@ fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure
     }))?;
     // a read of standard input that never ends must not block the exit
     runtime.shutdown_background();
-    Ok(told(&outcome))
+    Ok(report(&outcome))
 }
 
 /// Logs an outcome other than success; returns its exit code.
-fn told(outcome: &Outcome) -> u8 {
+fn report(outcome: &Outcome) -> u8 {
     if outcome.exit_code != 0 {
         log::error!("{outcome}");
         if let Some(stderr) = &outcome.stderr {
@@ -113,8 +113,8 @@ fn told(outcome: &Outcome) -> u8 {
 fn background(request: &Request, supervision: Supervision, keep: bool) -> Result<u8, Failure> {
     let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, reporter);
     in_background(job, |name| {
-        let told = Output { json: false }.print(&(), || name.to_owned()).map(drop);
-        told.map_err(|failure| {
+        let printed = Output { json: false }.print(&(), || name.to_owned()).map(drop);
+        printed.map_err(|failure| {
             let ended = if keep { "runs on (`--keep`)" } else { "is ended; `--keep` would have kept it" };
             failure.hint(Some(format!("VM '{name}' {ended}")))
         })

@@ -79,7 +79,7 @@ mod tests {
     use super::super::args::Cli;
     use super::*;
 
-    fn told(arguments: &[&str]) -> (String, Option<String>) {
+    fn explained(arguments: &[&str]) -> (String, Option<String>) {
         let failure = Failure::from(Cli::try_parse_from([&["vmrun"], arguments].concat()).unwrap_err());
         assert_eq!((failure.exit_code, failure.code.as_str()), (2, "usage"));
         (failure.message, failure.hint)
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_told_with_the_place_where_it_stood() {
-        let message = |arguments: &[&str]| told(arguments).0;
+        let message = |arguments: &[&str]| explained(arguments).0;
         assert_eq!(
             message(&["qemu", "--disk", "a,size=0", "i"]),
             "--disk a,size=0: the size must be more than 0"
@@ -111,16 +111,16 @@ mod tests {
 
     #[test]
     fn suggestions_and_usage_become_hints() {
-        let (message, hint) = told(&["ctl", "usb-ad"]);
+        let (message, hint) = explained(&["ctl", "usb-ad"]);
         assert_eq!(message, "unrecognized subcommand 'usb-ad'");
         assert!(hint.unwrap().contains("'usb-add'"));
-        let (message, hint) = told(&["ctl", "disk-resize", "a"]);
+        let (message, hint) = explained(&["ctl", "disk-resize", "a"]);
         assert_eq!(message, "the following required arguments were not provided: <SIZE>");
         assert_eq!(hint.unwrap(), "usage: vmrun ctl disk-resize <ID> <SIZE>");
-        let (message, hint) = told(&["qemu", "--nonsense"]);
+        let (message, hint) = explained(&["qemu", "--nonsense"]);
         assert_eq!(message, "unexpected argument '--nonsense' found");
         assert_eq!(hint.unwrap(), "usage: vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]");
-        let (message, _) = told(&["completions", "x"]);
+        let (message, _) = explained(&["completions", "x"]);
         assert_eq!(
             message,
             "invalid value 'x' for '<SHELL>' [possible values: bash, elvish, fish, powershell, zsh]"

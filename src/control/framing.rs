@@ -22,7 +22,7 @@ pub(super) enum FrameError {
     /// The message is over the limit.
     #[error("a message has more than {MAX_MESSAGE} bytes")]
     TooLong,
-    /// The message is not what was expected. It was read whole, so the connection can go on.
+    /// The message is not what was expected. It was read to its end, so the connection can go on.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }

@@ -45,7 +45,7 @@ pub(crate) fn calls(bytes: &[u8]) {
     if let Some(Run::Change(change, _)) = verbs::find(&method).map(|entry| &entry.run)
         && let Err(error) = change(parameters.clone())
     {
-        told(&error);
+        read_error(&error);
     }
     verbs::visit(&mut All(&parameters));
 }
@@ -66,11 +66,11 @@ fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(parameters: &Value
             let written = serde_json::to_value(&value).expect("it was JSON");
             assert_eq!(read::<T>(written).ok(), Some(value));
         }
-        Err(error) => told(&error),
+        Err(error) => read_error(&error),
     }
 }
 
-fn told(error: &WireError) {
+fn read_error(error: &WireError) {
     let written = serde_json::to_vec(error).expect("an error is JSON");
     assert_eq!(serde_json::from_slice::<WireError>(&written).ok().as_ref(), Some(error));
 }

@@ -12,7 +12,7 @@ use crate::spec::{
     SnapshotName, UsbSelector, VmName, duration, keys::KeyCombo,
 };
 
-/// Reads a text; what cannot be read is told of, which must work with any text, too.
+/// Reads a text; printing the error must work with any text, too.
 fn read<T: FromStr<Err: Display>>(bytes: &[u8]) -> Option<T> {
     std::str::from_utf8(bytes).ok()?.parse().map_err(|error: T::Err| error.to_string()).ok()
 }

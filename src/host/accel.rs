@@ -149,8 +149,9 @@ fn choose_from(list: &[Accel], guest: Arch, host: &Machine) -> Result<AccelChoic
             if failed.is_empty() {
                 return Ok(AccelChoice { accel, reason: "asked for".to_owned(), warning: None });
             }
-            let told = |(accel, why): &(Accel, Unusable)| format!("{} does not work: {why}", name(*accel));
-            let reason = failed.iter().map(told).collect::<Vec<_>>().join("; ");
+            let described =
+                |(accel, why): &(Accel, Unusable)| format!("{} does not work: {why}", name(*accel));
+            let reason = failed.iter().map(described).collect::<Vec<_>>().join("; ");
             return Ok(AccelChoice { accel, reason, warning: Some(Warning::new(&failed, accel)) });
         };
         failed.push((accel, why));

@@ -63,11 +63,11 @@ mod tests {
         scope(Some(connection), async {
             scope(Some(request), async {
                 assert_eq!(current(), Some(request));
-                let (tell, told) = tokio::sync::oneshot::channel();
+                let (send, received) = tokio::sync::oneshot::channel();
                 spawn(async {
-                    let _ = tell.send(current());
+                    let _ = send.send(current());
                 });
-                assert_eq!(told.await.unwrap(), Some(request));
+                assert_eq!(received.await.unwrap(), Some(request));
             })
             .await;
             assert_eq!(current(), Some(connection));

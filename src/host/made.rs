@@ -110,7 +110,7 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Makes an empty file, which is to be at this path.
+    /// Makes an empty file for this path.
     ///
     /// # Errors
     /// There is something at the path (`AlreadyExists`), or of the file system.

@@ -1,7 +1,7 @@
 //! What this machine can do: programs, acceleration, firmware, image formats, USB devices, ports, directories.
 //!
-//! Synchronous throughout. Where the machine is looked at (sysfs, `/proc/cpuinfo`, firmware folders, `PATH`), the place comes in
-//! as a parameter, so that tests own it.
+//! Synchronous throughout. Where the machine is looked at (sysfs, `/proc/cpuinfo`, firmware folders, `PATH`), the path comes in
+//! as a parameter, so that tests can give another.
 
 /// Target of log records whose last line, behind `\nhint: `, says what to do: in others such a line is part of a name or of an answer.
 pub const HINTED: &str = "vmrun::hinted";

@@ -10,11 +10,11 @@ use thiserror::Error;
 use crate::spec::Arch;
 
 /// Where distributions put `virtiofsd`, which is not meant to be in `PATH`.
-const VIRTIOFSD_PLACES: [&str; 3] =
+const VIRTIOFSD_PATHS: [&str; 3] =
     ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
 
 /// Where distributions and QEMU's own build put the bridge helper.
-const BRIDGE_HELPER_PLACES: [&str; 3] = [
+const BRIDGE_HELPER_PATHS: [&str; 3] = [
     "/usr/lib/qemu/qemu-bridge-helper",
     "/usr/libexec/qemu-bridge-helper",
     "/usr/local/libexec/qemu-bridge-helper",
@@ -25,7 +25,7 @@ const BRIDGE_HELPER_PLACES: [&str; 3] = [
 pub struct SearchPath {
     /// The value of `PATH`.
     pub path: OsString,
-    /// What stands in front of absolute places; `/` but in tests.
+    /// The root of absolute paths; `/` but in tests.
     pub root: PathBuf,
 }
 
@@ -106,7 +106,7 @@ pub fn qemu_img(search: &SearchPath) -> Result<PathBuf, ProgramError> {
 /// It is not there; the hint names the package.
 pub fn virtiofsd(given: Option<&Path>, search: &SearchPath) -> Result<PathBuf, ProgramError> {
     let package = "virtiofsd (Debian 12: qemu-system-common)";
-    find("virtiofsd", package, given, &VIRTIOFSD_PLACES, search)
+    find("virtiofsd", package, given, &VIRTIOFSD_PATHS, search)
 }
 
 /// QEMU's bridge helper, which distributions hide.
@@ -114,7 +114,7 @@ pub fn virtiofsd(given: Option<&Path>, search: &SearchPath) -> Result<PathBuf, P
 /// # Errors
 /// It is not there; the hint names the package.
 pub fn bridge_helper(search: &SearchPath) -> Result<PathBuf, ProgramError> {
-    find("qemu-bridge-helper", "qemu-system-common", None, &BRIDGE_HELPER_PLACES, search)
+    find("qemu-bridge-helper", "qemu-system-common", None, &BRIDGE_HELPER_PATHS, search)
 }
 
 /// A program that unpacks images.
@@ -129,16 +129,16 @@ fn find(
     name: &str,
     package: &'static str,
     given: Option<&Path>,
-    places: &[&str],
+    paths: &[&str],
     search: &SearchPath,
 ) -> Result<PathBuf, ProgramError> {
     if let Some(given) = given {
         return lookup(given.as_os_str(), search)
             .ok_or_else(|| ProgramError::NotAProgram { path: given.to_owned() });
     }
-    let hidden = places.iter().map(|place| search.root.join(place.trim_start_matches('/')));
+    let hidden = paths.iter().map(|path| search.root.join(path.trim_start_matches('/')));
     lookup(OsStr::new(name), search)
-        .or_else(|| hidden.into_iter().find_map(|place| lookup(place.as_os_str(), search)))
+        .or_else(|| hidden.into_iter().find_map(|path| lookup(path.as_os_str(), search)))
         .ok_or_else(|| ProgramError::NotInstalled { program: name.to_owned(), package })
 }
 

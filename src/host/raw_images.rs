@@ -83,7 +83,7 @@ impl RawImages {
     /// Remembers an image as raw. An image that the guest only reads is not touched.
     ///
     /// # Errors
-    /// The guest can write to it, and neither place takes the memory.
+    /// The guest can write to it, and neither the store nor the attribute can be written.
     pub fn remember(&self, file: &File, path: &Path, access: GuestAccess) -> Result<(), NotRemembered> {
         // first: it can be this that makes an image a file of its own (overlayfs)
         let attribute = match access {

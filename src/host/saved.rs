@@ -4,7 +4,7 @@
 //! 0       VMRUNVM\n  version  length of the description  length of the stream  description (JSON)
 //! 256 KiB QEMU's migration stream
 //! ```
-//! Numbers are little-endian: u32, u32, u64. The head is written last, so that a file that is not whole is none.
+//! Numbers are little-endian: u32, u32, u64. The head is written last, so that an incomplete file is not taken for a saved VM.
 
 pub(in crate::host) mod writing;
 
@@ -142,7 +142,7 @@ fn open_trusted(path: &Path) -> Result<(File, Metadata), SavedError> {
 /// Reads the description; the file then stands at the beginning of the stream.
 ///
 /// # Errors
-/// It is none, of another version, not whole, or others than this user had a hand in it.
+/// It is none, of another version, incomplete, or others than this user had a hand in it.
 pub fn open(path: &Path) -> Result<(Vec<u8>, File), SavedError> {
     let io = |source| SavedError::Io { path: path.to_owned(), source };
     let foreign = || SavedError::Foreign(path.to_owned());
@@ -245,21 +245,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = saved(folder.path());
         let whole = fs::read(&path).unwrap();
-        let told = |bytes: &[u8]| {
+        let message = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
             open(&path).unwrap_err().to_string()
         };
-        let cut = told(&whole[..whole.len() - 1]);
+        let cut = message(&whole[..whole.len() - 1]);
         assert!(cut.ends_with("is cut off: 262151 of 262152 bytes are there"), "{cut}");
         for foreign in [&b""[..], b"VMRUNVM", b"QFI\xfb and so on, and on, and on", &[0; 100]] {
-            assert!(told(foreign).ends_with("is not a saved VM"), "{foreign:?}");
+            assert!(message(foreign).ends_with("is not a saved VM"), "{foreign:?}");
         }
         let mut empty = whole.clone();
         empty[16..24].fill(0);
-        assert!(told(&empty[..STREAM as usize]).ends_with("is cut off: 262144 of 262145 bytes are there"));
+        assert!(message(&empty[..STREAM as usize]).ends_with("is cut off: 262144 of 262145 bytes are there"));
         let mut newer = whole.clone();
         newer[8] = 2;
-        assert!(told(&newer).contains("saved by a newer vmrun (format 2"));
+        assert!(message(&newer).contains("saved by a newer vmrun (format 2"));
     }
 
     #[test]

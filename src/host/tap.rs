@@ -28,16 +28,16 @@ pub struct Tap {
     pub interface: String,
 }
 
-/// Where things are looked for.
+/// Where the kernel's interfaces are; tests have others.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct HostPaths {
     /// Linux' list of interfaces; `/sys/class/net`.
     pub interfaces: PathBuf,
     /// The device that makes taps; `/dev/net/tun`.
     pub tun: PathBuf,
 }
 
-impl Default for Places {
+impl Default for HostPaths {
     fn default() -> Self {
         Self { interfaces: "/sys/class/net".into(), tun: "/dev/net/tun".into() }
     }
@@ -109,10 +109,10 @@ impl TapError {
 ///
 /// # Errors
 /// It is not there, not a tap device, in use, or belongs to another user.
-pub fn open(name: &InterfaceName, places: &Places) -> Result<Tap, TapError> {
+pub fn open(name: &InterfaceName, paths: &HostPaths) -> Result<Tap, TapError> {
     let interface = name.to_string();
-    check_kind(&interface, "tun_flags", "tap device", places)?;
-    let tun = OpenOptions::new().read(true).write(true).open(&places.tun);
+    check_kind(&interface, "tun_flags", "tap device", paths)?;
+    let tun = OpenOptions::new().read(true).write(true).open(&paths.tun);
     let attached = tun.and_then(|tun| attach(tun, &interface));
     match attached {
         Ok(descriptor) => Ok(Tap { descriptor, interface }),
@@ -136,8 +136,8 @@ fn attach(_tun: File, _interface: &str) -> io::Result<OwnedFd> {
 }
 
 /// `attribute`: what sysfs has for interfaces of this kind only.
-fn check_kind(name: &str, attribute: &str, kind: &'static str, places: &Places) -> Result<(), TapError> {
-    let folder = places.interfaces.join(name);
+fn check_kind(name: &str, attribute: &str, kind: &'static str, paths: &HostPaths) -> Result<(), TapError> {
+    let folder = paths.interfaces.join(name);
     match (folder.exists(), folder.join(attribute).exists()) {
         (false, _) => Err(TapError::NoInterface(name.to_owned())),
         (true, false) => Err(TapError::WrongKind { name: name.to_owned(), kind }),
@@ -149,8 +149,8 @@ fn check_kind(name: &str, attribute: &str, kind: &'static str, places: &Places) 
 ///
 /// # Errors
 /// No such bridge, no helper, or the helper's own words.
-pub fn open_on_bridge(name: &InterfaceName, search: &SearchPath, places: &Places) -> Result<Tap, TapError> {
-    check_kind(name.as_str(), "bridge", "bridge", places).map_err(|error| match error {
+pub fn open_on_bridge(name: &InterfaceName, search: &SearchPath, paths: &HostPaths) -> Result<Tap, TapError> {
+    check_kind(name.as_str(), "bridge", "bridge", paths).map_err(|error| match error {
         // its hint is for tap devices
         TapError::NoInterface(name) => TapError::WrongKind { name, kind: "bridge of this machine" },
         error => error,
@@ -232,8 +232,8 @@ pub struct Counters {
 ///
 /// # Errors
 /// There is no such interface.
-pub fn counters(interface: &str, places: &Places) -> io::Result<Counters> {
-    let folder = places.interfaces.join(interface).join("statistics");
+pub fn counters(interface: &str, paths: &HostPaths) -> io::Result<Counters> {
+    let folder = paths.interfaces.join(interface).join("statistics");
     let count = |name: &str| -> io::Result<u64> {
         let text = std::fs::read_to_string(folder.join(name))?;
         text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     /// A sysfs with a bridge `br0` and a tap `vt0`.
-    fn places(root: &Path) -> Places {
+    fn paths(root: &Path) -> HostPaths {
         for folder in ["net/br0/bridge", "net/vt0/statistics"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
@@ -267,21 +267,21 @@ mod tests {
         {
             std::fs::write(root.join("net/vt0/statistics").join(name), format!("{number}\n")).unwrap();
         }
-        Places { interfaces: root.join("net"), tun: root.join("tun") }
+        HostPaths { interfaces: root.join("net"), tun: root.join("tun") }
     }
 
     #[test]
     fn says_what_is_wrong_with_an_interface() {
         let root = tempfile::tempdir().unwrap();
-        let places = places(root.path());
-        let tap = |name: &str| open(&name.parse().unwrap(), &places).unwrap_err();
+        let paths = paths(root.path());
+        let tap = |name: &str| open(&name.parse().unwrap(), &paths).unwrap_err();
         assert_eq!(tap("none").to_string(), "this machine has no network interface 'none'");
         assert!(tap("none").hint().unwrap().contains("ip tuntap add dev none mode tap"));
         assert_eq!(tap("br0").to_string(), "network interface 'br0' is no tap device");
         assert_eq!(tap("vt0").to_string(), "tap device 'vt0' cannot be opened");
         let search = SearchPath { path: "".into(), root: root.path().to_owned() };
         let bridge =
-            |name: &str| open_on_bridge(&name.parse().unwrap(), &search, &places).unwrap_err().to_string();
+            |name: &str| open_on_bridge(&name.parse().unwrap(), &search, &paths).unwrap_err().to_string();
         assert_eq!(bridge("none"), "network interface 'none' is no bridge of this machine");
         assert_eq!(bridge("vt0"), "network interface 'vt0' is no bridge");
         assert_eq!(bridge("br0"), "qemu-bridge-helper is not installed");
@@ -292,29 +292,29 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
 
         let root = tempfile::tempdir().unwrap();
-        let places = places(root.path());
+        let paths = paths(root.path());
         let helper = root.path().join("qemu-bridge-helper");
         let search = SearchPath { path: root.path().into(), root: root.path().to_owned() };
-        for (script, told) in [
+        for (script, message) in [
             ("echo access denied by acl file >&2; exit 1", "refused bridge 'br0': access denied by acl file"),
             ("exit 0", "gave no device"),
         ] {
             std::fs::write(&helper, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let error = open_on_bridge(&"br0".parse().unwrap(), &search, &places).unwrap_err();
-            assert!(error.to_string().contains(told), "{error}");
+            let error = open_on_bridge(&"br0".parse().unwrap(), &search, &paths).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
         }
     }
 
     #[test]
     fn reads_counters() {
         let root = tempfile::tempdir().unwrap();
-        let places = places(root.path());
-        let counted = counters("vt0", &places).unwrap();
+        let paths = paths(root.path());
+        let counted = counters("vt0", &paths).unwrap();
         assert_eq!(
             (counted.rx_bytes, counted.rx_dropped, counted.tx_bytes, counted.tx_dropped),
             (0, 3, 4, 7)
         );
-        assert!(counters("br0", &places).is_err());
+        assert!(counters("br0", &paths).is_err());
     }
 }

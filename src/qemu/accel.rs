@@ -24,7 +24,7 @@ pub(super) fn cpu(spec: &VmSpec, host: &HostFacts) -> Option<String> {
     model.map(str::to_owned)
 }
 
-/// `-global`: what disks are to be like, those from the start and those that are plugged.
+/// `-global`: properties of all disks, those from the start and those that are plugged.
 ///
 /// Without an accelerator that sends a guest's requests elsewhere while its processor goes on, an eventfd takes them to QEMU's main
 /// loop for nothing: reads of 4 KiB were 0.85 times as many as those of a SATA disk with it, and 0.95 times without (QEMU 7.2).
@@ -37,7 +37,7 @@ pub(super) fn device_defaults(machine: &Machine, host: &HostFacts) -> Vec<String
         .into()
 }
 
-/// The interrupt controller's version, where `-machine` needs to be told.
+/// The interrupt controller's version, where `-machine` needs it.
 pub(super) fn gic_version(machine: &Machine, host: &HostFacts) -> Option<&'static str> {
     let is_virt = machine.family() == Family::Virt && machine.arch() == Arch::Aarch64;
     let chosen_by_user = machine.kind().contains("gic-version=");

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
+use super::addresses::{self, Addresses};
 use super::machine::Family;
 use super::object::Object;
-use super::places::{self, Places};
 use super::{
     Channels, Device, GuestMemory, HostFacts, Machine, accel, boot, controllers, drives, firmware, io, plan,
     screen,
@@ -90,19 +90,19 @@ fn devices(line: &mut Line, machine: &Machine, spec: &VmSpec) {
     own.extend(io::usb(machine, spec));
     own.extend(controllers::uses_scsi(machine, spec).then(|| drives::scsi_controller(machine, None)));
     own.extend(drives.controllers);
-    own.extend(places::bridge(machine, spec));
+    own.extend(addresses::bridge(machine, spec));
     own.extend(drives.devices);
     own.extend(io::shares(machine, spec));
     own.extend(io::screen(machine, spec));
-    // last: on microvm the places are in the order of the command line, and those of the others stay
+    // last: on microvm the addresses are in the order of the command line, and those of the others stay
     own.extend(io::more_nics(machine, spec));
-    let mut places = Places::of(machine, spec);
-    let own = own.into_iter().map(|device| match &mut places {
-        Some(places) => places.place(device),
+    let mut addresses = Addresses::of(machine, spec);
+    let own = own.into_iter().map(|device| match &mut addresses {
+        Some(addresses) => addresses.addressed(device),
         None => device,
     });
-    match machine.has_fixed_places() {
-        // before all devices of the user's: QEMU makes those that are told in words before those that are told in JSON
+    match machine.has_fixed_addresses() {
+        // before all devices of the user's: QEMU makes those of the option syntax before those in JSON
         true => line.0.extend(own.flat_map(|device| device.words())),
         false => line.devices(own),
     }
@@ -139,7 +139,7 @@ fn sata_option(on: bool) -> String {
     format!("sata={}", if on { "on" } else { "off" })
 }
 
-/// The machine's type with the hardware that hangs on more than the rest of the description: for one that is to be built again
+/// The machine's type with the hardware that hangs on more than the rest of the description: for one that will be built again
 /// without the arguments that the user added.
 pub fn decided_machine(spec: &VmSpec) -> String {
     let machine = Machine::of(spec);

@@ -158,9 +158,9 @@ pub fn backing_file_node(name: &str) -> String {
     layer_file(name, 1)
 }
 
-/// The path in what QEMU calls an image: that is `json:{…}` where it has been told more than its header says.
+/// The path in QEMU's name of an image, which is `json:{…}` if options of the image were given.
 pub fn host_file(name: &str) -> String {
-    let path = as_json(name).and_then(|told| path_in(&told).map(str::to_owned));
+    let path = as_json(name).and_then(|json| path_in(&json).map(str::to_owned));
     path.unwrap_or_else(|| name.to_owned())
 }
 

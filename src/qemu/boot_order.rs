@@ -3,7 +3,7 @@
 use super::ids;
 use crate::spec::{Boot, BootClass, DeviceId, Networking, VmSpec};
 
-/// The place of each device in the order; none = the firmware's own choice, after all that have one.
+/// The `bootindex` of each device; none = the firmware's own choice, after all that have one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct BootOrder {
     /// As many as there are disks.
@@ -28,9 +28,9 @@ impl BootOrder {
         let mut next = said.iter().flatten().max().map_or(1, |last| last + 1);
         let mut order = Self { disks: said, ..Self::default() };
         for item in unsaid(spec) {
-            let place = match item {
+            let index = match item {
                 Item::Disk(number) => match order.disks.get_mut(number) {
-                    Some(place) => place,
+                    Some(index) => index,
                     None => continue,
                 },
                 Item::Cd => &mut order.cd,
@@ -42,15 +42,15 @@ impl BootOrder {
                     continue;
                 }
             };
-            if place.is_none() {
-                *place = Some(next);
+            if index.is_none() {
+                *index = Some(next);
                 next += 1;
             }
         }
         order
     }
 
-    /// The place of the `number`th disk, from 0.
+    /// The index of the `number`th disk, from 0.
     pub(super) fn disk(&self, number: usize) -> Option<u32> {
         self.disks.get(number).copied().flatten()
     }
@@ -82,13 +82,13 @@ fn unsaid(spec: &VmSpec) -> Vec<Item> {
     }
 }
 
-/// The devices of a starting VM that have a place in the order, by their ids.
+/// The devices of a starting VM that have an index, by their ids.
 pub fn taken(spec: &VmSpec) -> Vec<(String, u32)> {
     let order = BootOrder::of(spec);
-    let disks = spec.disks.iter().zip(&order.disks).map(|(disk, place)| (disk.id.to_string(), *place));
+    let disks = spec.disks.iter().zip(&order.disks).map(|(disk, index)| (disk.id.to_string(), *index));
     let cd = [(ids::BOOT_CD.to_owned(), order.cd)];
-    let places = disks.chain(cd).filter_map(|(id, place)| Some((id, place?)));
-    places.chain(order.nic.clone()).collect()
+    let indices = disks.chain(cd).filter_map(|(id, index)| Some((id, index?)));
+    indices.chain(order.nic.clone()).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
         };
         let disks = numbers.iter().enumerate().map(named).collect();
         let mut taken = taken(&VmSpec { boot, disks, ..spec() });
-        taken.sort_by_key(|(_, place)| *place);
+        taken.sort_by_key(|(_, index)| *index);
         taken
     }
 
@@ -124,7 +124,7 @@ mod tests {
             (Boot::Firmware, vec![None, Some(4)], vec![("d1", 4), ("d0", 5), ("nic0", 6)]),
             (kernel(), vec![None], vec![]),
         ] {
-            let expected: Vec<_> = expected.into_iter().map(|(id, place)| (id.to_owned(), place)).collect();
+            let expected: Vec<_> = expected.into_iter().map(|(id, index)| (id.to_owned(), index)).collect();
             assert_eq!(order(boot.clone(), &numbers), expected, "{boot:?} {numbers:?}");
         }
     }
@@ -141,8 +141,8 @@ mod tests {
             let spec =
                 VmSpec { boot_order: text.parse().unwrap(), disks: disks(), boot: iso.clone(), ..spec() };
             let mut taken = taken(&spec);
-            taken.sort_by_key(|(_, place)| *place);
-            let expected: Vec<_> = expected.into_iter().map(|(id, place)| (id.to_owned(), place)).collect();
+            taken.sort_by_key(|(_, index)| *index);
+            let expected: Vec<_> = expected.into_iter().map(|(id, index)| (id.to_owned(), index)).collect();
             assert_eq!(taken, expected, "{text}");
         }
     }

@@ -4,11 +4,11 @@ use thiserror::Error;
 
 use super::machine::Family;
 use super::slots::MAX_SLOTS;
-use super::{Machine, boot, disk_options, places};
+use super::{Machine, addresses, boot, disk_options};
 use crate::spec::{Arch, Boot, BootClass, Firmware, NicModel, VmSpec};
 
 /// Functions of one place on the bus.
-const MAX_NICS: usize = places::FUNCTIONS;
+const MAX_NICS: usize = addresses::FUNCTIONS;
 
 /// Why a VM cannot be started as described.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -53,7 +53,7 @@ pub enum Unsupported {
     /// No firmware of the machine boots from the network.
     #[error("`--boot {0}`: a {1} machine cannot boot from the network")]
     BootNoNet(String, String),
-    /// More network cards than there are places.
+    /// More network cards than there are addresses.
     #[error("{0} further network cards are too many: {MAX_NICS} fit")]
     Nics(usize),
     /// The machine has no PCI.
@@ -79,7 +79,7 @@ pub enum Unsupported {
     /// More than fit.
     #[error("{0} hot-plug slots are too many: {MAX_SLOTS} fit")]
     Slots(u8),
-    /// More disks than there are places.
+    /// More disks than there are addresses.
     #[error("{0} disks on virtio and nvme are too many: {1} fit (`bus=scsi` takes more, in one place)")]
     Disks(usize, usize),
     /// The kernel would not start, and not say so.
@@ -136,8 +136,8 @@ pub fn check(spec: &VmSpec) -> Result<(), Unsupported> {
     if spec.hotplug_slots > MAX_SLOTS {
         return Err(Unsupported::Slots(spec.hotplug_slots));
     }
-    let disks = places::pci_disks(spec);
-    if let Some(most) = places::most_pci_disks(&machine).filter(|most| disks > *most) {
+    let disks = addresses::pci_disks(spec);
+    if let Some(most) = addresses::most_pci_disks(&machine).filter(|most| disks > *most) {
         return Err(Unsupported::Disks(disks, most));
     }
     let bytes = boot::command_line(&spec.boot).len();

@@ -52,7 +52,7 @@ impl Device {
         ["-device".into(), self.description().to_string().into()]
     }
 
-    /// `-device DRIVER,…`: the same in words, where it matters that QEMU makes it before what is told in JSON. A comma in a value is
+    /// `-device DRIVER,…`: in the option syntax, where it matters that QEMU makes it before what is in JSON. A comma in a value is
     /// doubled, which is all that QEMU's parser of options knows.
     pub fn words(&self) -> [OsString; 2] {
         let word = |value: &Value| match value {

@@ -58,7 +58,7 @@ const VIRTIO: &[&str] = &[
 const TRANSPORTS: &[&str] = &["-pci", "-ccw", "-device"];
 
 /// Where a device sits in the guest: these say nothing of the host whatever the model.
-const PLACES: &[&str] = &["addr", "bus", "channel", "lun", "multifunction", "port", "scsi-id"];
+const ADDRESS: &[&str] = &["addr", "bus", "channel", "lun", "multifunction", "port", "scsi-id"];
 /// Properties that are text, and only for the guest.
 const TEXTS: &[&str] = &["serial"];
 
@@ -68,17 +68,17 @@ pub fn is_hostless(device: &ExtraDevice) -> bool {
         .iter()
         .any(|transport| device.driver.strip_suffix(transport).is_some_and(|kind| VIRTIO.contains(&kind)));
     (virtio || MODELS.contains(&device.driver.as_str()))
-        && device.properties.iter().all(|(name, value)| is_place(name) || is_plain(name, value))
+        && device.properties.iter().all(|(name, value)| is_address(name) || is_plain(name, value))
 }
 
 /// Whether properties say no more than where in the guest a device sits.
 pub fn are_places(properties: &Map<String, Value>) -> bool {
-    properties.keys().all(|name| is_place(name))
+    properties.keys().all(|name| is_address(name))
 }
 
 /// Whether a property says where in the guest a device sits.
-pub fn is_place(name: &str) -> bool {
-    PLACES.contains(&name)
+pub fn is_address(name: &str) -> bool {
+    ADDRESS.contains(&name)
 }
 
 fn is_plain(name: &str, value: &Value) -> bool {

@@ -1,7 +1,7 @@
 //! The names that vmrun itself gives to devices, block nodes and back-ends of a VM.
 //!
 //! What people name in commands (a card to pull, a drive to put a medium into, a slot) has a short name in every VM. All else bears
-//! [`PREFIX`], which nobody would type, so that every other id is the user's; in VMs that an earlier vmrun has started it has
+//! [`PREFIX`], which users do not type, so that every other id is the user's; in VMs that an earlier vmrun has started it has
 //! the short names of then.
 
 use crate::spec::Layout;
@@ -24,7 +24,7 @@ const NAMED: [&str; 4] = [NETDEV, NIC, BOOT_CD, METADATA_CD];
 /// Before the number of a root port.
 const SLOT: &str = "slot";
 
-/// The names of what nobody but vmrun has to do with, in one VM.
+/// The names of what only vmrun uses, in one VM.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ids {
     /// The USB controller, cold or hot-plugged.

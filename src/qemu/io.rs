@@ -1,14 +1,14 @@
 //! The devices that every VM has besides its drives: console, agent, random numbers, network card, what it shows, spare ports.
 
+use super::addresses::{FUNCTIONS, PORTS};
 use super::boot_order::BootOrder;
 use super::controllers::{self, uses_usb};
 use super::machine::Family;
 use super::object::Object;
-use super::places::{FUNCTIONS, PORTS};
 use super::{Device, Machine, Netdev, ids, models};
 use crate::spec::{DeviceId, MacAddress, Networking, Nic, NicModel, VmSpec};
 
-/// Root ports on places of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
+/// Root ports in slots of their own, as long as they are few: only then is everything about their hot-plug old and well-tried.
 const SINGLE_PORTS: usize = 8;
 
 /// The spare root ports.

@@ -20,7 +20,7 @@ pub enum PlugTarget {
     None,
 }
 
-/// What a VM that somebody else put together turned out to have; the rest is as the family has it.
+/// What a wrapped VM has; everything else follows from the family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// The bus that USB devices go into; none if there is no controller.
@@ -72,8 +72,8 @@ impl Machine {
         Ids::of(self.layout)
     }
 
-    /// Whether vmrun's own devices have places of their own in it.
-    pub fn has_fixed_places(&self) -> bool {
+    /// Whether vmrun's own devices have fixed addresses in it.
+    pub fn has_fixed_addresses(&self) -> bool {
         self.layout == Layout::Fixed
     }
 

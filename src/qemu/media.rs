@@ -5,7 +5,7 @@ use serde_json::json;
 use super::plan::Step;
 use super::{Command, block};
 
-/// Of vmrun's own alone, since what bears it is closed when nobody uses it: a caller of `vmrun wrap` has nodes with any other name.
+/// Of vmrun's own alone, since a node with it is closed when no device uses it: a caller of `vmrun wrap` has nodes with any other name.
 const FAMILY: &str = "vmrun-medium-";
 
 /// The name of the block nodes of the `number`th medium that a VM is given while it runs; the owner counts.
@@ -31,7 +31,7 @@ pub fn medium_number(node: &str) -> Option<u32> {
 pub struct Medium<'a> {
     /// The name of its block nodes.
     pub node: &'a str,
-    /// They are somebody else's, and stay when the medium is taken out.
+    /// They are not vmrun's, and stay when the medium is taken out.
     pub foreign: bool,
 }
 

@@ -8,14 +8,15 @@
 //! | [`disk_options`], [`boot_order`] | what is said of a disk besides its image; what the firmware tries first |
 //! | [`plan`], [`media`], [`forward`] | changes of a running VM as steps with their undo |
 //! | [`models`] | the device models that vmrun tells apart: one table |
-//! | `places` | where on the guest's buses vmrun's own devices sit |
+//! | `addresses` | where on the guest's buses vmrun's own devices sit |
 //! | [`refusals`] | the texts of QEMU that decide what vmrun does, each with its version and a sample |
 //! | [`reply`] | answers of QEMU in `qapi`'s types |
 //! | [`slots`] | the account of what can still be plugged |
-//! | [`wrapped`] | somebody else's command line: what it is for, and a monitor for vmrun |
+//! | [`wrapped`] | the user's own command line: what it is for, and a monitor for vmrun |
 //! | [`typed`], [`properties`] | what was typed for a property, in the type that QEMU wants |
 
 mod accel;
+mod addresses;
 pub mod argv;
 pub mod block;
 mod boot;
@@ -40,7 +41,6 @@ pub mod models;
 pub mod netdev;
 pub mod object;
 pub mod pci;
-mod places;
 pub mod plan;
 pub mod properties;
 pub mod query;

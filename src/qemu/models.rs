@@ -56,7 +56,7 @@ pub enum Class {
     Other,
 }
 
-/// How a model's name is told.
+/// How a model is known by its name.
 #[derive(Debug, Clone, Copy)]
 enum Name {
     Is(&'static str),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Command, reply};
 
-/// The address of a region that nobody can reach.
+/// The address of a region that is not mapped.
 const UNMAPPED: i64 = -1;
 
 /// Where a device is, as the guest numbers it.

@@ -126,7 +126,7 @@ pub enum UsbPlug {
     },
 }
 
-/// Opens an image. What QEMU has open then is to be looked at before anything else is done with it.
+/// Opens an image. What QEMU has open then must be checked before anything else is done with it.
 pub fn open_image(name: &str, image: &Image, readonly: bool, options: &DiskOptions) -> Vec<Step> {
     block::image(name, image, readonly, options).iter().map(Step::node).collect()
 }

@@ -12,7 +12,7 @@ use crate::spec::vm::ExtraDevice;
 use crate::spec::{DeviceId, DiskBus, DiskOptions, ImageFormat, MacAddress, NicModel, UserNet};
 
 /// The longest name of a bus or port that QEMU gives.
-const MAX_PLACE: usize = 128;
+const MAX_ADDRESS: usize = 128;
 
 /// A device that was plugged.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Replug {
     /// What it is.
     pub what: What,
     /// Where it sits in the guest.
-    pub place: Place,
+    pub address: BusAddress,
 }
 
 /// What was plugged.
@@ -52,7 +52,7 @@ pub enum What {
         /// What was said of its network, where that is user networking.
         user: UserNet,
     },
-    /// Anything else, without its place.
+    /// Anything else, without its address.
     Other(ExtraDevice),
 }
 
@@ -67,9 +67,9 @@ pub struct RecordedImage {
     pub readonly: bool,
 }
 
-/// Where a device sits in the guest.
+/// Where a device sits in the guest: its bus, and its address on that.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Place(Map<String, Value>);
+pub struct BusAddress(Map<String, Value>);
 
 /// A record that is not one of something that vmrun plugs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -79,7 +79,7 @@ pub struct ReplugError {
     why: String,
 }
 
-impl Place {
+impl BusAddress {
     /// The bus, if one was named.
     pub fn bus(&self) -> Option<&str> {
         self.0.get("bus").and_then(Value::as_str)
@@ -121,9 +121,9 @@ impl Replug {
             (_, Some(_)) => (text("mac")?, None),
             (None, None) => (None, None),
         };
-        let (place, rest): (Map<_, _>, Map<_, _>) =
-            properties.into_iter().partition(|(name, _)| hostless::is_place(name));
-        if !place.values().all(is_place_value) {
+        let (address, rest): (Map<_, _>, Map<_, _>) =
+            properties.into_iter().partition(|(name, _)| hostless::is_address(name));
+        if !address.values().all(is_address_value) {
             return Err(wrong("its place makes no sense"));
         }
         let controller = [Controller::Usb, Controller::Scsi]
@@ -157,15 +157,15 @@ impl Replug {
             }
             _ => What::Other(ExtraDevice { driver, id: device.clone(), properties: rest }),
         };
-        Ok(Self { id: device, what, place: Place(place) })
+        Ok(Self { id: device, what, address: BusAddress(address) })
     }
 }
 
-fn is_place_value(value: &Value) -> bool {
+fn is_address_value(value: &Value) -> bool {
     match value {
         Value::Number(_) | Value::Bool(_) => true,
         Value::String(text) => {
-            text.len() <= MAX_PLACE
+            text.len() <= MAX_ADDRESS
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte))
         }
         Value::Null | Value::Array(_) | Value::Object(_) => false,
@@ -234,7 +234,7 @@ mod tests {
             let What::Disk { bus: found, image, .. } = &replug.what else { panic!("{replug:?}") };
             assert_eq!((*found, image.file.to_str()), (bus, Some("/images/data.qcow2")));
             assert_eq!((image.format, image.readonly), (ImageFormat::Qcow2, false));
-            assert_eq!(replug.place.bus(), Some("slot1"));
+            assert_eq!(replug.address.bus(), Some("slot1"));
         }
         let mac = "52:54:00:00:00:01".parse().unwrap();
         let card = Card { id: "lan", mac, model: NicModel::E1000e };
@@ -250,9 +250,9 @@ mod tests {
         let replug = read("keys", &steps);
         let plain = ExtraDevice { properties: Map::new(), ..extra_device("usb-kbd", "keys", "") };
         assert_eq!(replug.what, What::Other(plain));
-        // and the place is given to what is made anew
+        // and the address is given to what is made anew
         let mut again = plan::add_usb(&replug.id, &keyboard, "vmrun-usb.0");
-        replug.place.apply(&mut again);
+        replug.address.apply(&mut again);
         assert_eq!(again, steps);
     }
 

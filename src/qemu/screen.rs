@@ -22,8 +22,8 @@ pub(super) fn arguments(display: &Display) -> Vec<OsString> {
     ["-display".into(), kind.into()].into_iter().chain(server.into_iter().flatten()).collect()
 }
 
-/// QEMU takes the closing of its window for `quit`, which is to pull the plug: nobody's guest should lose data by it. No event tells
-/// of the closing, so the power button is in the window's menu (Machine, Power Down), and the button of the frame does nothing.
+/// QEMU takes the closing of its window for `quit`, which is like pulling the plug: a guest must not lose data by it. No event reports
+/// the closing, so the power button is in the window's menu (Machine, Power Down), and the button of the frame does nothing.
 fn window(toolkit: &str, options: &WindowOptions) -> String {
     let close = if options.has("window-close") { "" } else { ",window-close=off" };
     format!("{toolkit}{close}{}", options.as_text())

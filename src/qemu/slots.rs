@@ -5,11 +5,11 @@ use thiserror::Error;
 use super::{Machine, PlugTarget};
 use crate::spec::VmSpec;
 
-/// Root ports that fit: eight functions in each of eight places of the root bus.
+/// Root ports that fit: eight functions in each of eight slots of the root bus.
 pub const MAX_SLOTS: u8 = 64;
-/// What `pci.0` is taken to have room for: 32 places less the board's own and the cold-plugged.
+/// What `pci.0` is taken to have room for: 32 slots less the board's own and the cold-plugged.
 const PCI_ROOM: usize = 20;
-/// The channel subsystem has room for 65,536 devices; nobody wants as many.
+/// The channel subsystem has room for 65,536 devices; a list of them all would be of no use.
 const CCW_ROOM: usize = 200;
 
 /// Nothing more can be plugged in.
@@ -70,7 +70,7 @@ impl Slots {
         Self { target, slots }
     }
 
-    /// Takes a slot for a device. The answer is the `bus` to plug it into; none means that no bus is to be named.
+    /// Takes a slot for a device. The answer is the `bus` to plug it into; none means that no bus may be named.
     pub fn take(&mut self, device: &str) -> Result<Option<String>, NoSlot> {
         let total = self.total();
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.device.is_none()) else {

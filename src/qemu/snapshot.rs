@@ -67,7 +67,7 @@ impl Snapshot {
         self.state_bytes > 0 && self.missing.is_empty()
     }
 
-    /// Of two of one name, the greater is meant: the newest that is whole. An image counts its snapshots up; their times would not
+    /// Of two of one name, the greater is meant: the newest that is complete. An image counts its snapshots up; their times would not
     /// tell, for clocks are set.
     fn rank(&self) -> (bool, u64) {
         (self.is_complete(), self.id.parse().unwrap_or_default())
@@ -246,9 +246,9 @@ mod tests {
     fn a_snapshot_is_complete_if_all_writable_disks_have_it() {
         let disks = writable(&drives());
         let list = list(&disks);
-        let told: Vec<_> =
+        let listed: Vec<_> =
             list.iter().map(|s| (s.name.as_str(), s.state_bytes, s.missing.len(), s.is_complete())).collect();
-        assert_eq!(told, [("t2", 7, 0, true), ("t1", 506_584, 1, false)]);
+        assert_eq!(listed, [("t2", 7, 0, true), ("t1", 506_584, 1, false)]);
         assert_eq!((list[0].created_unix_ms, list[0].vm_clock_ms), (8_064, 3_016));
         assert_eq!((list[1].disks.clone(), list[1].missing.clone()), (vec!["a".into()], vec!["b".into()]));
     }
@@ -266,11 +266,11 @@ mod tests {
         };
         assert_eq!(tags(json!([snapshot("t", "1", 7, 8)])), ["t", "t~"]);
         assert_eq!(tags(json!([snapshot("t~", "2", 7, 9)])), ["t~", "t"]);
-        // nobody could delete the old one
+        // the old one could not be deleted
         assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 7, 9)])), ["t~", "t", "t"]);
         // the same, but the clock was set back meanwhile
         assert_eq!(tags(json!([snapshot("t", "9", 7, 8), snapshot("t~", "10", 7, 3)])), ["t~", "t", "t"]);
-        // the new one is not whole
+        // the new one is not complete
         assert_eq!(tags(json!([snapshot("t", "1", 7, 8), snapshot("t~", "2", 0, 9)])), ["t", "t~", "t~"]);
         assert_eq!(tag_beside("t", None), "t");
     }

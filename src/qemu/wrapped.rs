@@ -1,4 +1,4 @@
-//! Somebody else's QEMU command line: whether it starts a VM at all, what it calls it, and a monitor for vmrun at its end.
+//! The user's own QEMU command line: whether it starts a VM at all, what it calls it, and a monitor for vmrun at its end.
 //!
 //! Nothing of it is changed, and as little as possible of it is understood: QEMU's options are many, and new ones come.
 
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::channels;
 
-/// What stands before an id that vmrun gives in a command line of somebody else.
+/// What stands before an id that vmrun adds to the user's own command line.
 const ID_PREFIX: &str = "vmrun-wrap-";
 
 /// Options without a value (QEMU 7.2 to 11.1, `qemu-options.hx`); all others take the next argument, whatever it looks like.

@@ -10,7 +10,7 @@ use super::lines::LineError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// Nobody greeted: another client holds the monitor, or QEMU is stuck.
+    /// No greeting came: another client holds the monitor, or QEMU is stuck.
     #[error("QEMU's monitor did not greet within {after:?}")]
     NoGreeting {
         /// How long was waited.

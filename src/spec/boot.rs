@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::ImageFormat;
 use super::words::word_type;
 
-/// Which boot mode was asked for (`--kernel`, `--iso`, `--squashfs`), or that it is to be found.
+/// Which boot mode was asked for (`--kernel`, `--iso`, `--squashfs`), or that it must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BootMode {
     /// Find out from what exists.

@@ -22,7 +22,7 @@ pub enum BootClass {
 
 word_type!(BootClass, "boot device", { Net = "net" | "network", Disk = "disk", Cdrom = "cdrom" | "cd" });
 
-/// An order of those; empty = as the firmware is told when nothing is said.
+/// An order of those; empty = vmrun's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BootOrder(Vec<BootClass>);
 

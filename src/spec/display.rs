@@ -58,7 +58,7 @@ pub enum DisplayError {
     /// None that vmrun knows.
     #[error(transparent)]
     Unknown(#[from] UnknownWord),
-    /// A server without the place where it listens.
+    /// A server without the address on which it listens.
     #[error("display '{0}' needs a place to listen on: {0}=unix:PATH, or {0}=[ADDR]:NUMBER")]
     NoEndpoint(&'static str),
     /// An address that other machines can reach.
@@ -93,7 +93,7 @@ impl Display {
         matches!(self, Self::Gui | Self::Gtk(_) | Self::Sdl(_))
     }
 
-    /// The place of a server.
+    /// The address of a server.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self {
             Self::Vnc(endpoint) | Self::Spice(endpoint) => Some(endpoint),
@@ -192,12 +192,12 @@ impl FromStr for Display {
     type Err = DisplayError;
 
     fn from_str(text: &str) -> Result<Self, DisplayError> {
-        let place = |kind: &'static str| text.strip_prefix(kind).and_then(|rest| rest.strip_prefix('='));
-        if let Some(place) = place("vnc") {
-            return Endpoint::parse(place, VNC_PORT).map(Self::Vnc);
+        let address = |kind: &'static str| text.strip_prefix(kind).and_then(|rest| rest.strip_prefix('='));
+        if let Some(address) = address("vnc") {
+            return Endpoint::parse(address, VNC_PORT).map(Self::Vnc);
         }
-        if let Some(place) = place("spice") {
-            return Endpoint::parse(place, 0).map(Self::Spice);
+        if let Some(address) = address("spice") {
+            return Endpoint::parse(address, 0).map(Self::Spice);
         }
         let (kind, options) = text.split_once(',').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
         let plain =

@@ -188,10 +188,10 @@ mod tests {
 
     #[test]
     fn bad_ones_are_named() {
-        let told = |text: &str| text.parse::<KeyCombo>().unwrap_err().to_string();
-        assert_eq!(told("ctrl-delte"), "unknown key 'delte', did you mean 'delete'?");
-        assert!(told("ctrl-").contains("ctrl-alt-delete"));
-        assert!(told("").contains("not a key"));
+        let message = |text: &str| text.parse::<KeyCombo>().unwrap_err().to_string();
+        assert_eq!(message("ctrl-delte"), "unknown key 'delte', did you mean 'delete'?");
+        assert!(message("ctrl-").contains("ctrl-alt-delete"));
+        assert!(message("").contains("not a key"));
     }
 
     #[test]

@@ -92,9 +92,9 @@ pub struct Request {
     pub forkable: bool,
     /// State directory; none = from the image's name.
     pub state: Option<PathBuf>,
-    /// Runtime directory, in the place of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
+    /// Runtime directory, instead of `$VMRUN_RUNTIME_DIR`; none = the one that the environment names.
     pub runtime: Option<PathBuf>,
-    /// Folder of the user's store, in the place of `$XDG_STATE_HOME`; none = the one that the environment names.
+    /// Folder of the user's store, instead of `$XDG_STATE_HOME`; none = the one that the environment names.
     pub state_home: Option<PathBuf>,
     /// The VM's name; none = from the image's name, made unique.
     pub name: Option<VmName>,

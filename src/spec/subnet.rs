@@ -40,7 +40,7 @@ pub enum SubnetError {
 }
 
 impl Subnet {
-    /// QEMU's own choice, which the first card has unless it is told another.
+    /// QEMU's own choice, which the first card has unless another is given.
     pub const DEFAULT: Self = Self { address: 0x0a00_0200, prefix: 24 };
 
     /// The networks that a card gets when nothing is said, in this order.
@@ -142,7 +142,7 @@ impl From<Subnet> for String {
     }
 }
 
-/// The name by which a guest is told to call itself: what DHCP carries of it and QEMU keeps (32 bytes).
+/// The host name that DHCP offers to a guest: at most what QEMU keeps of it (32 bytes).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);

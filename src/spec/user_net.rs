@@ -17,7 +17,7 @@ pub struct UserNet {
     /// The address at which the guest asks for names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Ipv4Addr>,
-    /// What the guest is told to call itself.
+    /// The host name that DHCP offers to the guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostName>,
     /// The guest reaches nothing but what is forwarded to it.

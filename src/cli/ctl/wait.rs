@@ -60,7 +60,7 @@ impl Verb for Wait {
 }
 
 fn line(fact: &verbs::CameTrue) -> String {
-    let told = fact.details["line"].as_str().or_else(|| fact.details["outcome"]["message"].as_str());
-    let told = told.map(|told| format!(": {told}")).unwrap_or_default();
-    format!("{} after {}{told}", fact.condition, milliseconds(fact.after_ms))
+    let detail = fact.details["line"].as_str().or_else(|| fact.details["outcome"]["message"].as_str());
+    let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    format!("{} after {}{detail}", fact.condition, milliseconds(fact.after_ms))
 }

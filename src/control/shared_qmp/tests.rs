@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn told(input: Input) -> String {
+fn shown(input: Input) -> String {
     match input {
         Input::Command(value) => value.to_string(),
         Input::Garbage(_) => "garbage".to_owned(),
@@ -17,7 +17,7 @@ fn understood<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     for piece in pieces {
         buffer.extend_from_slice(piece);
         while let Some(input) = scan.next(&mut buffer) {
-            all.push(told(input));
+            all.push(shown(input));
         }
     }
     all
@@ -69,7 +69,7 @@ proptest! {
 fn is_understood_as(stream: &str, expected: &[&str]) {
     for size in 1..=stream.len() {
         let mut all = understood(stream.as_bytes().chunks(size));
-        all.retain(|told| !told.is_empty());
+        all.retain(|shown| !shown.is_empty());
         assert_eq!(all, expected, "{stream:?} in pieces of {size}");
     }
 }
@@ -98,7 +98,7 @@ fn what_has_no_end_of_its_line_is_answered_at_the_end_of_the_stream() {
     let rest = |text: &str| {
         let (mut scan, mut buffer) = (Scan::default(), text.as_bytes().to_vec());
         assert!(scan.next(&mut buffer).is_none(), "{text}");
-        scan.rest(&mut buffer).map(told)
+        scan.rest(&mut buffer).map(shown)
     };
     assert_eq!(rest(" \r\n"), None);
     assert_eq!(rest("nonsense").as_deref(), Some("garbage"));

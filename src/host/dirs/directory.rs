@@ -21,7 +21,7 @@ pub use files::PipeEnd;
 /// Which permissions of others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::host) enum Privacy {
-    /// Nobody else may do anything.
+    /// Other users have no access.
     Private,
     /// Others may look.
     ReadableByOthers,
@@ -45,7 +45,7 @@ impl Directory {
     pub(super) fn create(path: &Path, privacy: Privacy) -> Result<Self, DirError> {
         let io = |source| DirError::Io { action: "create", path: path.to_owned(), source };
         match DirBuilder::new().mode(0o700).create(path) {
-            // A umask may have taken bits of 0700. Nobody else can swap it: our parents are ours or sticky.
+            // A umask may have taken bits of 0700. Other users cannot replace it: our parents are ours or sticky.
             Ok(()) => match std::fs::set_permissions(path, Permissions::from_mode(0o700)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(DirError::Missing { path: path.to_owned() });
@@ -90,8 +90,8 @@ impl Directory {
         }
     }
 
-    /// Opens a folder that need not be our own, but in which nobody else may put anything in the place of what is ours; nor may anybody
-    /// put another folder in its place.
+    /// Opens a folder that need not be our own, but in which no other user can replace what is ours, and which no other user can
+    /// replace.
     pub(super) fn open_shared(
         path: &Path,
         role: &'static str,

@@ -4,8 +4,8 @@
 //! ```text
 //! $TMPDIR (else /var/tmp) / vmrun-UID / ephemeral-HOST-MACHINE-BOOT-NAME-RANDOM /
 //! ```
-//! What a killed run left is removed by the next one, if it is of this host and nobody has it: neither a supervisor its lock, nor
-//! a QEMU its monitor or an image in it.
+//! What a killed run left is removed by the next one, if it is of this host and not in use: no supervisor holds its lock, and no
+//! QEMU has its monitor or an image in it open.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -87,7 +87,7 @@ impl EphemeralEnvironment {
     }
 }
 
-/// Where a run's own directory is to be: no other run's, ever. Nothing is made.
+/// The path of a run's own directory, which no other run ever has. Nothing is made.
 ///
 /// # Errors
 /// There is no working directory, which a relative `$TMPDIR` needs.
@@ -131,7 +131,7 @@ fn open_base(base: &Path) -> Result<Directory, DirError> {
     Directory::create_in(&parent, name.unwrap_or("vmrun"), Privacy::Private)
 }
 
-/// The mark comes last: what bears it is locked, or was left. What cannot be made whole, on a full disk, goes again.
+/// The mark comes last: what bears it is locked, or was left. What cannot be completed, on a full disk, is removed.
 fn own_directory(
     base: &Directory,
     name: &str,

@@ -129,7 +129,7 @@ pub enum DirError {
         /// Its permissions.
         mode: u32,
     },
-    /// Somebody else made it: nothing in it is touched.
+    /// Another user made it: nothing in it is touched.
     #[error("{} was not made by vmrun", path.display())]
     NotOurs {
         /// The directory.

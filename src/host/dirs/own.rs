@@ -103,7 +103,7 @@ impl Holds {
     }
 }
 
-/// What a file that is written in one step is to be called: `.NAME.PID-RANDOM` until then.
+/// The temporary name of a file that is written in one step: `.NAME.PID-RANDOM`.
 fn temporary(name: &str) -> Option<&str> {
     let (name, unique) = name.strip_prefix('.')?.rsplit_once('.')?;
     let (pid, random) = unique.split_once('-')?;

@@ -1,4 +1,4 @@
-//! The run directory of one VM. Whoever holds its lock owns it; a held lock means a living supervisor.
+//! The run directory of one VM. The process that holds its lock owns it; a held lock means a living supervisor.
 
 mod client;
 mod making;
@@ -35,7 +35,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 pub enum Liveness {
     /// It holds its lock.
     Alive,
-    /// Nobody does: there is no such VM, or its supervisor was killed.
+    /// No process does: there is no such VM, or its supervisor was killed.
     Free,
 }
 
@@ -112,7 +112,7 @@ impl RunDir {
     }
 
     /// Removes what a process that was killed while it made or removed a run directory has left, and tells of the folders that
-    /// are named as a VM could be and are not vmrun's: nobody touches these.
+    /// are named as a VM could be and are not vmrun's: these are left alone.
     ///
     /// # Errors
     /// The root cannot be read.

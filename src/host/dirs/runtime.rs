@@ -42,7 +42,7 @@ impl RuntimeEnvironment {
         }
     }
 
-    /// This process's, but for a runtime directory that is given in the place of `$VMRUN_RUNTIME_DIR`.
+    /// This process's, but for a runtime directory that is given instead of `$VMRUN_RUNTIME_DIR`.
     pub fn from_env_or(given: Option<&Path>) -> Self {
         let environment = Self::from_env();
         let given = given.map(|given| given.as_os_str().to_owned());
@@ -160,10 +160,10 @@ mod tests {
     fn the_last_resort_is_private() {
         let temporary = tempfile::tempdir().unwrap();
         let environment = environment(temporary.path());
-        let place = temporary.path().join("vmrun-1000");
-        assert_eq!(runtime_root(&environment).unwrap(), place.join("vmrun"));
-        assert_eq!(mode(&place), 0o700);
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = temporary.path().join("vmrun-1000");
+        assert_eq!(runtime_root(&environment).unwrap(), folder.join("vmrun"));
+        assert_eq!(mode(&folder), 0o700);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(runtime_root(&environment).unwrap_err(), DirError::Open { mode: 0o755, .. }));
     }
 
@@ -182,9 +182,9 @@ mod tests {
         assert!(Uid::effective().is_root(), "only root can give a folder away");
         let temporary = tempfile::tempdir().unwrap();
         let environment = environment(temporary.path());
-        let place = temporary.path().join("vmrun-1000");
-        fs::create_dir(&place).unwrap();
-        std::os::unix::fs::chown(&place, Some(4242), None).unwrap();
+        let folder = temporary.path().join("vmrun-1000");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::chown(&folder, Some(4242), None).unwrap();
         assert!(matches!(runtime_root(&environment).unwrap_err(), DirError::Foreign { owner: 4242, .. }));
     }
 
@@ -224,8 +224,11 @@ mod tests {
             (RuntimeEnvironment { tmp: shared.join("mine"), ..base.clone() }, OWN_VARIABLE),
         ] {
             let error = runtime_root(&environment).unwrap_err();
-            let told = error.to_string();
-            assert!(told.contains(&format!("lies in {}, which can be written", shared.display())), "{told}");
+            let message = error.to_string();
+            assert!(
+                message.contains(&format!("lies in {}, which can be written", shared.display())),
+                "{message}"
+            );
             assert!(error.hint().unwrap().contains(variable), "{error:?}");
             fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
             runtime_root(&environment).unwrap();

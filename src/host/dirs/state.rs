@@ -31,7 +31,7 @@ const FORMATS_FILE: &str = "formats.json";
 pub struct StateDir {
     directory: Directory,
     lock: File,
-    /// What is to be written by [`Self::settle`], by the files' names; none = everything is written at once.
+    /// What [`Self::settle`] will write, by the files' names; none = everything is written at once.
     held: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
 

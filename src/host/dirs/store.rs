@@ -34,7 +34,7 @@ impl StoreEnvironment {
         Self { xdg_state_home: std::env::var_os("XDG_STATE_HOME"), home: home.or_else(listed) }
     }
 
-    /// This process's, but for a folder that is given in the place of `$XDG_STATE_HOME`.
+    /// This process's, but for a folder that is given instead of `$XDG_STATE_HOME`.
     pub fn from_env_or(given: Option<&Path>) -> Self {
         match given {
             Some(given) => Self { xdg_state_home: Some(given.as_os_str().to_owned()), home: None },

@@ -6,9 +6,9 @@ use super::FoundFirmware;
 use crate::spec::{Arch, ImageFormat};
 
 /// Code, and the variables beside it; none = one image for `-bios`.
-type Place = (&'static str, Option<&'static str>);
+type Known = (&'static str, Option<&'static str>);
 
-const X86_64: [Place; 12] = [
+const X86_64: [Known; 12] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", Some("OVMF_VARS_4M.fd")),
     ("/usr/share/OVMF/OVMF_CODE.fd", Some("OVMF_VARS.fd")),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", Some("OVMF_VARS.4m.fd")),
@@ -22,7 +22,7 @@ const X86_64: [Place; 12] = [
     ("/usr/share/qemu/OVMF.fd", None),
     ("/usr/share/ovmf/bios.bin", None),
 ];
-const AARCH64: [Place; 7] = [
+const AARCH64: [Known; 7] = [
     ("/usr/share/AAVMF/AAVMF_CODE.fd", Some("AAVMF_VARS.fd")),
     ("/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", Some("AAVMF_VARS.fd")),
     ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", Some("vars-template-pflash.raw")),
@@ -31,13 +31,13 @@ const AARCH64: [Place; 7] = [
     ("/usr/local/share/qemu/edk2-aarch64-code.fd", Some("edk2-arm-vars.fd")),
     ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", None),
 ];
-const RISCV64: [Place; 3] = [
+const RISCV64: [Known; 3] = [
     ("/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", Some("RISCV_VIRT_VARS.fd")),
     ("/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd", Some("RISCV_VIRT_VARS.fd")),
     ("/usr/share/qemu/edk2-riscv-code.fd", Some("edk2-riscv-vars.fd")),
 ];
 
-fn places(arch: Arch) -> &'static [Place] {
+fn known(arch: Arch) -> &'static [Known] {
     match arch {
         Arch::X86_64 => &X86_64,
         Arch::Aarch64 => &AARCH64,
@@ -46,17 +46,17 @@ fn places(arch: Arch) -> &'static [Place] {
     }
 }
 
-/// The first well-known place with firmware.
+/// The first well-known path with firmware.
 pub(super) fn find(arch: Arch, root: &Path) -> Option<FoundFirmware> {
-    let under_root = |(code, vars): &Place| (root.join(code.trim_start_matches('/')), *vars);
-    places(arch).iter().map(under_root).find_map(|(code, vars)| firmware(code, vars))
+    let under_root = |(code, vars): &Known| (root.join(code.trim_start_matches('/')), *vars);
+    known(arch).iter().map(under_root).find_map(|(code, vars)| firmware(code, vars))
 }
 
-/// Firmware in a folder, under one of the names that it has in well-known places.
+/// Firmware in a folder, under one of the names that it has at well-known paths.
 pub(super) fn in_folder(arch: Arch, folder: &Path) -> Option<FoundFirmware> {
     let in_folder =
-        |(code, vars): &Place| (folder.join(Path::new(code).file_name().unwrap_or_default()), *vars);
-    places(arch).iter().map(in_folder).find_map(|(code, vars)| firmware(code, vars))
+        |(code, vars): &Known| (folder.join(Path::new(code).file_name().unwrap_or_default()), *vars);
+    known(arch).iter().map(in_folder).find_map(|(code, vars)| firmware(code, vars))
 }
 
 fn firmware(code: PathBuf, vars: Option<&str>) -> Option<FoundFirmware> {

@@ -249,7 +249,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// A program in the place of `qemu-img` that swaps the file under its hands, and then fails.
+    /// A program instead of `qemu-img` that swaps the file under its hands, and then fails.
     #[test]
     fn what_has_taken_the_place_of_a_half_made_image_stays() {
         use std::os::unix::fs::PermissionsExt;

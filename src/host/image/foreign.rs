@@ -213,8 +213,8 @@ mod tests {
         ] {
             let found = at_start(&bytes).unwrap_or_else(|| panic!("{what} is not known"));
             assert!(found.what.contains(what), "{found:?}");
-            let told = found.help(Path::new("a b.img"));
-            assert!(told.contains(help), "{told}");
+            let shown = found.help(Path::new("a b.img"));
+            assert!(shown.contains(help), "{shown}");
         }
     }
 

@@ -160,9 +160,10 @@ impl Resolver<'_> {
                 return Err(self.too_deep());
             }
             let name = beside(named, &backing.name)?;
-            let told = backing.format.as_deref().map(|format| backing_format(named, format)).transpose()?;
+            let declared =
+                backing.format.as_deref().map(|format| backing_format(named, format)).transpose()?;
             let below = self.open(named, &name)?;
-            let format = match told {
+            let format = match declared {
                 Some(format) => format,
                 None => self.found_format(&below).map_err(unusable(named))?,
             };
@@ -197,7 +198,7 @@ impl Resolver<'_> {
             return Err(self.too_deep());
         }
         let file = OpenFile::open(name).map_err(unusable(image))?;
-        if !self.allowed.iter().any(|place| file.real().starts_with(place)) {
+        if !self.allowed.iter().any(|allowed| file.real().starts_with(allowed)) {
             return Err(BackingError::Outside { image: image.to_owned(), file: file.real().to_owned() });
         }
         Ok(file)

@@ -1,4 +1,4 @@
-//! Writing the file of a saved VM: under another name until it is whole, and never over a file that is there.
+//! Writing the file of a saved VM: under another name until it is complete, and never over a file that is there.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
@@ -39,7 +39,7 @@ impl Placing {
             Self::Rename => rename_to_free_name(from.path(), to),
             Self::Link => {
                 fs::hard_link(from.path(), to)?;
-                // two names of one whole file are better than none
+                // two names of one complete file are better than none
                 from.remove();
                 Ok(())
             }
@@ -111,7 +111,7 @@ impl Writing {
         self.new.made()
     }
 
-    /// Gives it the name that it has until it is whole. Whether it can be put in its place at the end is tried with it.
+    /// Gives it the name that it has until it is complete. Whether it can be put in its place at the end is tried with it.
     ///
     /// # Errors
     /// The name is taken, or the file system has no way to put it in its place.
@@ -186,12 +186,12 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// What a file is called until it is whole.
+/// What a file is called until it is complete.
 pub fn part(path: &Path) -> PathBuf {
     with_suffix(path, ".part")
 }
 
-/// Removes what a process that died has left of a file that was not whole: `made` under any of the names that it has had, and no
+/// Removes what a process that died has left of a file that was not complete: `made` under any of the names that it has had, and no
 /// other file.
 pub fn remove_parts(path: &Path, made: &MadeFile) {
     for left in [part(path), probe_name(path)] {

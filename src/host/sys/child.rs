@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
-/// The signals that a service manager sends to the whole group: they are for the supervisor, which climbs the ladder; QEMU has them blocked.
+/// The signals that a service manager sends to the whole group: they are for the supervisor, which runs the shutdown ladder; QEMU has them blocked.
 /// And those of a terminal, which go to the whole group, too: the key that suspends pauses a console, and no VM.
 const SUPERVISORS_SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGTSTP];
 

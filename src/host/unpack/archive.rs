@@ -24,8 +24,8 @@ pub(super) fn image(listing: &str, packing: Packing) -> Result<&str, UnpackError
         (None, []) => return Err(UnpackError::NoImage("nothing".to_owned())),
         (None, all) => {
             let more = if all.len() > 5 { ", …" } else { "" };
-            let told: Vec<String> = all.iter().take(5).map(|name| format!("'{name}'")).collect();
-            return Err(UnpackError::NoImage(told.join(", ") + more));
+            let names: Vec<String> = all.iter().take(5).map(|name| format!("'{name}'")).collect();
+            return Err(UnpackError::NoImage(names.join(", ") + more));
         }
     };
     // unzip takes these for a pattern, and the first for an option

@@ -62,7 +62,7 @@ pub enum UnpackError {
     /// It is packed more often than anything is.
     #[error("it is packed more than {MAX_LAYERS} times")]
     TooDeep,
-    /// Somebody has written to it meanwhile.
+    /// It was written to meanwhile.
     #[error("it was changed while it was unpacked")]
     Changed,
     /// Of the system; the disk is full, perhaps.
@@ -210,7 +210,7 @@ fn layers(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(NewFile, ImageFormat), UnpackError> {
     let mut input = source.file.try_clone()?;
-    // the layer before is read until the next is whole
+    // the layer before is read until the next is complete
     let mut before: Option<NewFile> = None;
     for layer in 0..MAX_LAYERS {
         let name = if layer % 2 == 0 { at.to_owned() } else { at.with_extension("part2") };

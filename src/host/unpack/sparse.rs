@@ -19,7 +19,7 @@ pub(super) fn copy(
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     let limit = MAX_BYTES.max(room);
-    let (mut block, mut total, mut written, mut told) = (vec![0; BLOCK], 0, 0, 0);
+    let (mut block, mut total, mut written, mut reported) = (vec![0; BLOCK], 0, 0, 0);
     loop {
         let count = fill(from, &mut block)?;
         if count == 0 {
@@ -39,8 +39,8 @@ pub(super) fn copy(
             let why = format!("more than {limit} bytes are in it, nearly all of them zeros");
             return Err(io::Error::new(ErrorKind::FileTooLarge, why));
         }
-        if total - told >= REPORT {
-            told = total;
+        if total - reported >= REPORT {
+            reported = total;
             progress(total);
         }
     }

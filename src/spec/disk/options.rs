@@ -136,7 +136,7 @@ pub struct DiskOptions {
     /// The disk has a thread of QEMU of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iothread: Option<bool>,
-    /// Its place in the boot order: the firmware tries the lowest first.
+    /// Its number in the boot order: the firmware tries the lowest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<u16>,
 }

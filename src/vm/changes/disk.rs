@@ -47,7 +47,7 @@ pub(super) fn add(owner: &mut Owner, disk: DiskSpec, allow: Vec<PathBuf>, reply:
         Err(error) => return answer(reply, Err(error)),
     };
     // a missing slot is reported before a file is made
-    let bus = match place(owner, &id, disk.bus) {
+    let bus = match bus_for(owner, &id, disk.bus) {
         Ok(bus) => bus,
         Err(error) => return plug::abandon(owner, &id, reply, error),
     };
@@ -127,7 +127,7 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
         .filter_map(|entry| Some((entry.id.to_string(), u32::from(entry.kind.disk()?.options.boot?))));
     let at_the_start = spec.map(boot_order::taken).unwrap_or_default();
     let at_the_start = at_the_start.into_iter().filter(|(id, _)| owner.inventory.device(id).is_some());
-    match said.chain(at_the_start).find(|(_, place)| *place == u32::from(number)) {
+    match said.chain(at_the_start).find(|(_, index)| *index == u32::from(number)) {
         None => Ok(()),
         Some((id, _)) => {
             let message = format!("boot={number} is the place of '{id}' in the boot order");
@@ -138,7 +138,7 @@ fn check_options(owner: &Owner, disk: &DiskSpec) -> Result<(), ChangeError> {
 }
 
 /// The bus for the disk: a slot of its own, or a controller's bus.
-fn place(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String>, ChangeError> {
+fn bus_for(owner: &mut Owner, id: &DeviceId, bus: DiskBus) -> Result<Option<String>, ChangeError> {
     match bus {
         DiskBus::Virtio | DiskBus::Nvme => plug::take_slot(owner, id.as_str()),
         DiskBus::Scsi => {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use serde_json::json;
 
 use crate::host::programs::SearchPath;
-use crate::host::tap::{self, Places, Tap, TapError};
+use crate::host::tap::{self, HostPaths, Tap, TapError};
 use crate::qemu::io::{self, Card};
 use crate::qemu::{Command, Netdev, ids, plan};
 use crate::spec::{DeviceId, MacAddress, NetClash, Networking, NicModel, NicSpec};
@@ -84,11 +84,11 @@ fn check_unused(owner: &Owner, mac: MacAddress) -> Result<(), ChangeError> {
 
 /// Opens what QEMU cannot open itself: its sandbox forbids helpers and gaining privileges.
 fn open(network: &Networking) -> Result<Option<Tap>, ChangeError> {
-    let told = ChangeError::hinted(TapError::hint);
+    let error = ChangeError::hinted(TapError::hint);
     match network {
-        Networking::Tap(name) => tap::open(name, &Places::default()).map(Some).map_err(told),
+        Networking::Tap(name) => tap::open(name, &HostPaths::default()).map(Some).map_err(error),
         Networking::Bridge(name) => {
-            tap::open_on_bridge(name, &SearchPath::from_env(), &Places::default()).map(Some).map_err(told)
+            tap::open_on_bridge(name, &SearchPath::from_env(), &HostPaths::default()).map(Some).map_err(error)
         }
         Networking::User(_) | Networking::None => Ok(None),
     }

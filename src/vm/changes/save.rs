@@ -1,4 +1,4 @@
-//! `save`: saves the whole VM to a file.
+//! `save` and `freeze`: save the VM to a file, or into a template.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -152,12 +152,12 @@ impl Terminal {
             OnSuspend::Pause => {
                 let paused = !self.usage.borrow().paused;
                 self.pause(paused);
-                let told = if paused {
+                let message = if paused {
                     "the console is paused, and the VM keeps running; Ctrl-Z or SIGCONT continues the console"
                 } else {
                     "the console goes on"
                 };
-                log::warn!(target: ANSWER, "{told}");
+                log::warn!(target: ANSWER, "{message}");
             }
         }
     }

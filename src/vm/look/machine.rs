@@ -12,7 +12,7 @@ use crate::spec::Arch;
 use super::answers::Answers;
 
 /// The number of devices on a PCI bus.
-const PCI_PLACES: u8 = 32;
+const PCI_SLOTS: u8 = 32;
 /// The number of slots that vmrun offers on the channel subsystem, which has many more.
 const CCW_ROOM: usize = 200;
 
@@ -23,7 +23,7 @@ pub(super) fn found(tree: &Tree, arch: Arch, answers: &Answers) -> (Machine, Slo
         let family = if arch == Arch::X86_64 { Family::Q35 } else { Family::Virt };
         (family, PlugTarget::Slots, root_ports(tree).collect())
     } else if has_bus("pci.0", "PCI") {
-        (Family::Pc, PlugTarget::Bus("pci.0"), pci_places(tree))
+        (Family::Pc, PlugTarget::Bus("pci.0"), pci_slots(tree))
     } else if has_bus("virtual-css", "virtual-css-bus") || arch == Arch::S390x {
         (Family::Ccw, PlugTarget::Direct, vec![("ccw".to_owned(), None); CCW_ROOM])
     } else {
@@ -50,16 +50,16 @@ fn root_ports(tree: &Tree) -> impl Iterator<Item = (String, Option<String>)> {
 }
 
 /// The slots of `pci.0`.
-fn pci_places(tree: &Tree) -> Vec<(String, Option<String>)> {
+fn pci_slots(tree: &Tree) -> Vec<(String, Option<String>)> {
     let Some(bus) = tree.buses.iter().position(|bus| bus.name == "pci.0") else { return Vec::new() };
-    let mut places = BTreeMap::new();
+    let mut slots = BTreeMap::new();
     for dev in tree.on(bus) {
-        let place = dev.properties.get("addr").and_then(|addr| addr.split('.').next());
-        if let Some(place) = place.and_then(|place| u8::from_str_radix(place, 16).ok()) {
-            places.entry(place).or_insert_with(|| name_of(dev).to_owned());
+        let slot = dev.properties.get("addr").and_then(|addr| addr.split('.').next());
+        if let Some(slot) = slot.and_then(|slot| u8::from_str_radix(slot, 16).ok()) {
+            slots.entry(slot).or_insert_with(|| name_of(dev).to_owned());
         }
     }
-    (0..PCI_PLACES).map(|place| ("pci.0".to_owned(), places.remove(&place))).collect()
+    (0..PCI_SLOTS).map(|slot| ("pci.0".to_owned(), slots.remove(&slot))).collect()
 }
 
 /// The bus that takes the fastest devices, of those with an unambiguous name.

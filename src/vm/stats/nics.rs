@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qapi::qga::{GuestNetworkInterface, guest_network_get_interfaces};
 
-use crate::host::tap::{self, Counters, Places};
+use crate::host::tap::{self, Counters, HostPaths};
 use crate::spec::Networking;
 
 use crate::vm::error::ChangeError;
@@ -84,7 +84,7 @@ fn reason(nic: &NicFacts, why: &str) -> String {
 
 /// The host's counters, swapped: what the host has sent is what the guest has received.
 fn of_host(nic: &NicFacts) -> Option<Counters> {
-    let host = tap::counters(nic.interface.as_ref()?, &Places::default()).ok()?;
+    let host = tap::counters(nic.interface.as_ref()?, &HostPaths::default()).ok()?;
     Some(Counters {
         rx_bytes: host.tx_bytes,
         rx_packets: host.tx_packets,

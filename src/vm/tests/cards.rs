@@ -113,13 +113,13 @@ async fn a_forward_leads_to_the_card_that_is_named() {
     };
     for (nic, port) in [("lan", 40_001), ("nic0", 40_002)] {
         let done = vm.change(to(nic, 0)).await.unwrap();
-        let Done::Forward(Published { forward, nic: Some(told) }) = done else { panic!("{done:?}") };
-        assert_eq!((told.as_str(), forward.host), (nic, port));
+        let Done::Forward(Published { forward, nic: Some(card) }) = done else { panic!("{done:?}") };
+        assert_eq!((card.as_str(), forward.host), (nic, port));
     }
     assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40001"].0, "lan.net");
     assert_eq!(vm.qemu.model().forwards["tcp:127.0.0.1:40002"].0, "net0");
-    let told: Vec<_> = vm.status().await.forwards.into_iter().map(|published| published.nic).collect();
-    assert_eq!(told, ["lan", "nic0"].map(|nic| Some(nic.to_owned())));
+    let cards: Vec<_> = vm.status().await.forwards.into_iter().map(|published| published.nic).collect();
+    assert_eq!(cards, ["lan", "nic0"].map(|nic| Some(nic.to_owned())));
 
     let error = vm.change(to("lane", 0)).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::NoSuchThing { .. }), "{error:?}");
@@ -154,9 +154,9 @@ async fn forwards_go_with_their_card() {
     let left: Vec<u16> = vm.status().await.forwards.iter().map(|published| published.forward.host).collect();
     assert_eq!(left, [40_002]);
     assert_eq!(vm.qemu.model().forwards.len(), 1);
-    let told = events(&vm);
-    assert!(told.contains(&"VMRUN_FORWARD_REMOVED 127.0.0.1:40001:80/tcp".to_owned()), "{told:?}");
-    assert!(told.contains(&"VMRUN_DEVICE_REMOVED b".to_owned()), "{told:?}");
+    let seen = events(&vm);
+    assert!(seen.contains(&"VMRUN_FORWARD_REMOVED 127.0.0.1:40001:80/tcp".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"VMRUN_DEVICE_REMOVED b".to_owned()), "{seen:?}");
     // a card that is on its way out gets none
     vm.qemu.model().guest = Guest::Ignores;
     let wait = Duration::from_secs(1);
@@ -203,8 +203,8 @@ async fn the_cable_is_in_the_inventory_when_qemu_has_pulled_it() {
     // by hand, in the monitor
     vm.change(Change::Hmp("set_link lan off".to_owned())).await.unwrap();
     assert_eq!(up().await, [true, false]);
-    let told = events(&vm);
-    let links: Vec<_> = told.iter().filter(|event| event.starts_with("VMRUN_LINK")).collect();
+    let seen = events(&vm);
+    let links: Vec<_> = seen.iter().filter(|event| event.starts_with("VMRUN_LINK")).collect();
     assert_eq!(links, ["VMRUN_LINK nic0", "VMRUN_LINK nic0", "VMRUN_LINK lan"]);
     let vm = FakeVm::start_with(VmSpec { networking: Networking::None, ..spec() }).await;
     assert_eq!(vm.change(link(None, true)).await.unwrap_err().kind, ErrorKind::NotSupported);

@@ -87,8 +87,8 @@ fn name(text: &str) -> &str {
 #[tokio::test(start_paused = true)]
 async fn every_change_is_tried() {
     let vm = vm().await;
-    let told: Vec<String> = changes(&vm).iter().map(|change| format!("{change:?}")).collect();
-    let tried = told.iter().map(|told| name(told)).chain(APART.map(|(name, _)| name));
+    let printed: Vec<String> = changes(&vm).iter().map(|change| format!("{change:?}")).collect();
+    let tried = printed.iter().map(|printed| name(printed)).chain(APART.map(|(name, _)| name));
     assert_eq!(tried.collect::<BTreeSet<_>>(), variants());
 }
 
@@ -139,7 +139,7 @@ fn made_nothing(vm: &FakeVm, before: &[Snapshot], what: &str) {
     assert!(after.iter().all(was_there), "{after:?} after {what}");
 }
 
-/// The snapshot that was there is, whole, or the one that was to replace it; after an answer that all is well it is the new one.
+/// The snapshot that was there is there, complete, or the one that replaces it; after an answer that all is well it is the new one.
 fn lost_nothing(vm: &FakeVm, change: &Change, answer: &Answer, before: &[Snapshot], what: &str) {
     let replaced = match change {
         Change::Snapshot(SnapshotChange::Save { overwrite, .. }) => *overwrite,

@@ -168,11 +168,11 @@ impl Model {
     pub(super) fn snapshots_on(&self, node: &str) -> Value {
         let of_node =
             self.kept.snapshots.iter().filter(|(_, kept)| kept.nodes.iter().any(|name| name == node));
-        let told = |(tag, kept): (&String, &Kept)| {
+        let listed = |(tag, kept): (&String, &Kept)| {
             let size = if kept.nodes[0] == node { 500 } else { 0 };
             json!({ "id": kept.id.to_string(), "name": tag, "vm-state-size": size, "date-sec": 5, "date-nsec": 0 })
         };
-        of_node.map(told).collect()
+        of_node.map(listed).collect()
     }
 
     /// Takes the descriptor whatever comes of it, as QEMU does.

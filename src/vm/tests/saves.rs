@@ -1,5 +1,5 @@
 //! `save` against the model: refused, stood still and died in at every step; aborted by a shutdown; nothing in between.
-//! Either the file is there, whole, and the VM has ended for it; or there is none, and the guest goes on.
+//! Either the file is there, complete, and the VM has ended for it; or there is none, and the guest goes on.
 
 use std::io::Read;
 use std::path::Path;

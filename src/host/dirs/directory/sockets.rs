@@ -43,7 +43,7 @@ impl Directory {
         Ok(socket.into())
     }
 
-    /// Whether a process has the socket of this name, in whatever namespace it is. It hears nothing of the question.
+    /// Whether a process has the socket of this name, in whatever namespace it is. The process does not notice.
     pub fn is_listened_on(&self, name: &str) -> bool {
         sockets::is_listened_on(&self.short_path(name))
     }

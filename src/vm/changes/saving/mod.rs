@@ -111,7 +111,7 @@ impl Saving {
         self.freezing.as_ref().is_some_and(|freezing| freezing.memory.is_some())
     }
 
-    /// Fills a template's folder, while nobody writes to any of its files.
+    /// Fills a template's folder, while none of its files is written to.
     async fn fill(&mut self) -> Result<Option<u64>, ChangeError> {
         let Some(freezing) = self.freezing.take() else { return Ok(None) };
         let (progress, total_bytes) = (self.progress.clone(), self.spec.memory.bytes());

@@ -96,7 +96,7 @@ pub(super) fn check(
         ));
     }
     let lacks = |from: &[Present], what: &[Present]| -> Vec<String> {
-        what.iter().filter(|device| !from.contains(device)).map(told).collect()
+        what.iter().filter(|device| !from.contains(device)).map(described).collect()
     };
     let (gone, new) = (lacks(now, then), lacks(then, now));
     if gone.is_empty() && new.is_empty() {
@@ -114,7 +114,7 @@ pub(super) fn check(
     Err(error.hint("plug and unplug until they are the same, in the same slots and ports (`usb-add usb-kbd,port=1 --id keys`)"))
 }
 
-fn told(device: &Present) -> String {
+fn described(device: &Present) -> String {
     let Present { id, driver, slot, port } = device;
     match (slot, port) {
         (Some(slot), _) => format!("'{id}' ({driver} in {slot})"),

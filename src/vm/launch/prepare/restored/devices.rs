@@ -88,7 +88,7 @@ fn typed(device: &ExtraDevice) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let properties = device.properties.iter().filter(|(name, _)| !hostless::is_place(name));
+    let properties = device.properties.iter().filter(|(name, _)| !hostless::is_address(name));
     DeviceSpec {
         driver: device.driver.clone(),
         id: Some(device.id.clone()),
@@ -107,7 +107,7 @@ pub(super) fn record(
     let mut images = ImageNodes::new();
     for plug in read(saved, machine)? {
         let mut steps = steps(&plug, machine, opener, &mut images)?;
-        plug.place.apply(&mut steps);
+        plug.address.apply(&mut steps);
         hot.push(Hot { id: plug.id.to_string(), commands: Plugged::commands(&steps) });
     }
     let cold = saved.cold.iter().filter(|id| id.parse::<crate::spec::DeviceId>().is_ok());
@@ -120,7 +120,7 @@ fn steps(
     opener: &mut RestoredImages<'_>,
     images: &mut ImageNodes,
 ) -> Result<Vec<Step>, StartError> {
-    let bus = plug.place.bus();
+    let bus = plug.address.bus();
     let id = plug.id.as_str();
     Ok(match &plug.what {
         What::Controller(controller) => plan::add_controller(machine, *controller, bus),

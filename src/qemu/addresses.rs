@@ -1,20 +1,20 @@
-//! Where vmrun's own devices sit on the guest's buses: each has a place that depends on nothing else in the VM, so that the guest's
+//! Where vmrun's own devices sit on the guest's buses: each has an address that depends on nothing else in the VM, so that the guest's
 //! names for them (`enp0s2`, `vda`) survive every flag, raw arguments included.
 //!
-//! | place on `pcie.0` (`pci.0` begins one later) | device |
+//! | slot on `pcie.0` (`pci.0` begins one later) | device |
 //! | --- | --- |
 //! | 1 | random numbers |
 //! | 2 | network card; without one the agent's controller |
-//! | 3 to 0xc | disks on virtio and NVMe, in their order; more of them are behind a bridge in place 0x1e |
-//! | 0xd, 0xe | random numbers and the agent's controller, where something else is in their place |
+//! | 3 to 0xc | disks on virtio and NVMe, in their order; more of them are behind a bridge in slot 0x1e |
+//! | 0xd, 0xe | random numbers and the agent's controller, where something else has their slots |
 //! | 0xf | AHCI controllers |
 //! | 0x10 to 0x17 | root ports, eight in each |
 //! | 0x18, 0x19, 0x1a, 0x1c, 0x1d | USB, SCSI, video, shared folders, panic device |
 //! | 0x1b | further network cards, each a function of it |
 //!
-//! Whoever names no place gets the lowest that is free, and a guest counts its cards and disks from the lowest up. So there is no
-//! gap below the network card and the disks that a device of the user's could slip into. Devices that QEMU makes with the machine
-//! (`-vga`, `-nic`) come before all others: for them the first places are kept, which those that no guest counts fill otherwise.
+//! QEMU gives a device without an address the lowest free slot, and a guest counts its cards and disks from the lowest slot up. So
+//! there is no free slot below the network card and the disks that a device of the user could get. Devices that QEMU makes with the
+//! machine (`-vga`, `-nic`) come before all others: the first slots are kept for them, and otherwise have devices that no guest counts.
 
 use std::ffi::OsStr;
 
@@ -23,7 +23,7 @@ use super::models::Class;
 use super::{Device, Machine, ids, wrapped};
 use crate::spec::{Boot, DiskBus, Networking, VmSpec};
 
-/// Disks with a place of their own on the root bus, which ends before [`RNG_AWAY`].
+/// Disks with a slot of their own on the root bus, which ends before [`RNG_AWAY`].
 const LAST_DISK: usize = 0xc;
 const RNG_AWAY: usize = 0xd;
 const SERIAL_AWAY: usize = 0xe;
@@ -41,21 +41,21 @@ const PANIC: usize = 0x1d;
 const BRIDGE: usize = 0x1e;
 /// A PCI device has at most eight functions.
 pub(super) const FUNCTIONS: usize = 8;
-/// Places behind the bridge; place 0 is the bridge's own.
+/// Slots behind the bridge; slot 0 is the bridge's own.
 const BEHIND: usize = 31;
 /// No root port of the spare ones has this number.
 const BRIDGE_CHASSIS: usize = 100;
 /// What is not counted by the guest comes after all disks in the channel subsystem, which has room.
 const CCW_AWAY: usize = 0x1000;
-/// After those of the places of PCI.
+/// After the numbers that are slots on PCI.
 const CCW_NICS: usize = 0x40;
 
-/// The bridge for disks that have no place on the root bus.
+/// The bridge for disks that have no slot on the root bus.
 const BRIDGE_ID: &str = "vmrun-bridge";
 const BRIDGE_PORT_ID: &str = "vmrun-bridge-port";
 
-/// The places of one VM's devices.
-pub(super) struct Places<'a> {
+/// The addresses of one VM's devices.
+pub(super) struct Addresses<'a> {
     machine: &'a Machine,
     /// Devices that QEMU makes with the machine, for the user's arguments.
     made: usize,
@@ -65,19 +65,19 @@ pub(super) struct Places<'a> {
     nics: Vec<&'a str>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Addresses<'a> {
     /// None where QEMU chooses: in VMs of the older layout, on microvm (which has no addresses, and keeps the order), and where
-    /// more devices come with the machine than there are places kept for them.
+    /// more devices come with the machine than there are slots kept for them.
     pub(super) fn of(machine: &'a Machine, spec: &'a VmSpec) -> Option<Self> {
-        let has_places = machine.has_fixed_places() && machine.family() != Family::Microvm;
+        let has_addresses = machine.has_fixed_addresses() && machine.family() != Family::Microvm;
         let (made, card) = (made_with_the_machine(spec), spec.networking != Networking::None);
         let kept = if card { 1 } else { 2 };
         let nics = spec.nics.iter().map(|nic| nic.id.as_str()).collect();
-        (has_places && made <= kept).then_some(Self { machine, made, card, disks: 0, nics })
+        (has_addresses && made <= kept).then_some(Self { machine, made, card, disks: 0, nics })
     }
 
-    /// The device in its place. Those that sit on another device's bus have one already.
-    pub(super) fn place(&mut self, device: Device) -> Device {
+    /// The device with its address. Those that sit on another device's bus have one already.
+    pub(super) fn addressed(&mut self, device: Device) -> Device {
         if device.bus.as_deref().is_some_and(|bus| bus != "pcie.0") {
             return device;
         }
@@ -117,7 +117,7 @@ impl<'a> Places<'a> {
         self.machine.family() == Family::Ccw
     }
 
-    /// The lowest place.
+    /// The lowest slot.
     fn first(&self) -> usize {
         match self.machine.family() {
             Family::Pc => 2,
@@ -126,8 +126,8 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn away(&self, place: usize) -> usize {
-        if self.is_ccw() { CCW_AWAY + place } else { place }
+    fn away(&self, slot: usize) -> usize {
+        if self.is_ccw() { CCW_AWAY + slot } else { slot }
     }
 
     fn root(&self) -> &'static str {
@@ -151,7 +151,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// Functions of one place; what does not fit is left to QEMU.
+    /// Functions of one slot; what does not fit is left to QEMU.
     fn one_of_many(&self, device: Device) -> Device {
         let id = device.id.clone();
         if let Some(index) = self.nics.iter().position(|nic| *nic == id) {
@@ -184,7 +184,7 @@ impl<'a> Places<'a> {
 
 /// The bridge for the disks that have no place on the root bus, if there are such; with the port that it is in.
 pub(super) fn bridge(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
-    if !machine.has_pci() || !machine.has_fixed_places() || pci_disks(spec) <= on_root_bus(machine) {
+    if !machine.has_pci() || !machine.has_fixed_addresses() || pci_disks(spec) <= on_root_bus(machine) {
         return Vec::new();
     }
     if machine.family() == Family::Pc {
@@ -202,7 +202,7 @@ fn on_root_bus(machine: &Machine) -> usize {
 
 /// How many disks a machine takes that are PCI devices each; none if that is not what limits it.
 pub(super) fn most_pci_disks(machine: &Machine) -> Option<usize> {
-    (machine.has_pci() && machine.has_fixed_places()).then(|| on_root_bus(machine) + BEHIND)
+    (machine.has_pci() && machine.has_fixed_addresses()).then(|| on_root_bus(machine) + BEHIND)
 }
 
 /// How many disks are devices of their own on the root bus or behind the bridge.
