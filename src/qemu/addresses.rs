@@ -182,7 +182,7 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// The bridge for the disks that have no place on the root bus, if there are such; with the port that it is in.
+/// The bridge for the disks that have no slot on the root bus, if there are such; with the port that it is in.
 pub(super) fn bridge(machine: &Machine, spec: &VmSpec) -> Vec<Device> {
     if !machine.has_pci() || !machine.has_fixed_addresses() || pci_disks(spec) <= on_root_bus(machine) {
         return Vec::new();

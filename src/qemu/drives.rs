@@ -4,19 +4,14 @@ use std::path::Path;
 
 use super::boot_order::BootOrder;
 use super::machine::Family;
+use super::models::OnBus;
 use super::object::Object;
 use super::{BlockNode, Device, Machine, block, disk_options, ids, models};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskOptions, Image, ImageFormat, VmSpec};
 
 /// The model of a disk on a bus.
 pub fn disk_driver(machine: &Machine, bus: DiskBus) -> String {
-    match bus {
-        DiskBus::Virtio => machine.virtio(models::VIRTIO_DISK),
-        DiskBus::Scsi => models::SCSI_DISK.to_owned(),
-        DiskBus::Sata => models::IDE_DISK.to_owned(),
-        DiskBus::Usb => models::USB_STORAGE.to_owned(),
-        DiskBus::Nvme => models::NVME.to_owned(),
-    }
+    OnBus::of(bus).disk(machine)
 }
 
 /// The device of a disk. `bus` is a slot's for virtio and NVMe, a controller's or port's for the others.
@@ -172,11 +167,11 @@ mod tests {
             ..spec()
         };
         let drives = cold(&Machine::of(&spec), &spec);
-        let places: Vec<_> = drives
+        let indices: Vec<_> = drives
             .devices
             .iter()
             .map(|device| (device.bus.as_deref(), device.properties["bootindex"].as_u64()))
             .collect();
-        assert_eq!(places, [(Some("ide.0"), Some(2)), (Some("ide.1"), Some(1))]);
+        assert_eq!(indices, [(Some("ide.0"), Some(2)), (Some("ide.1"), Some(1))]);
     }
 }

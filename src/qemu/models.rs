@@ -1,5 +1,8 @@
-//! QEMU's device models, as far as vmrun tells one from another. A model that is new here is one row of `TABLE`.
+//! QEMU's device models, as far as vmrun tells one from another. A disk's bus is one row of [`OnBus::of`], any other model that is
+//! new here one row of `TABLE`.
 
+use super::Machine;
+use super::plan::Controller;
 use crate::spec::DiskBus;
 
 /// The model of the USB controller that vmrun plugs.
@@ -14,16 +17,10 @@ const USB: &str = "usb-";
 const SCSI: &str = "scsi-";
 /// What the models of devices on SATA or IDE begin with.
 const IDE: &str = "ide-";
-/// The model of a disk on SCSI.
-pub const SCSI_DISK: &str = "scsi-hd";
 /// The model of a CD-ROM drive on SCSI.
 pub const SCSI_CD: &str = "scsi-cd";
-/// The model of a disk on SATA or IDE.
-pub const IDE_DISK: &str = "ide-hd";
 /// The model of a CD-ROM drive on SATA or IDE.
 pub const IDE_CD: &str = "ide-cd";
-/// The model of an NVMe disk.
-pub const NVME: &str = "nvme";
 /// What the models of virtio disks begin with.
 pub const VIRTIO_DISK: &str = "virtio-blk";
 /// What the models of virtio SCSI controllers begin with.
@@ -65,16 +62,53 @@ enum Name {
     Has(&'static str),
 }
 
-/// The first row that fits counts.
-const TABLE: [(Name, Class); 18] = [
-    (Name::Is(USB_STORAGE), Class::UsbStorage),
+/// What vmrun plugs into a bus for disks.
+#[derive(Debug, Clone, Copy)]
+pub struct OnBus {
+    /// The model of a disk.
+    disk: Name,
+    /// The model of a CD-ROM drive, if there is one.
+    cd: Option<&'static str>,
+    /// The controller that disks on this bus need, if they have no slot or port of their own.
+    pub controller: Option<Controller>,
+}
+
+impl OnBus {
+    /// The row of a bus.
+    pub const fn of(bus: DiskBus) -> Self {
+        let (disk, cd, controller) = match bus {
+            DiskBus::Virtio => (Name::Begins(VIRTIO_DISK), None, None),
+            DiskBus::Scsi => (Name::Is("scsi-hd"), Some(SCSI_CD), Some(Controller::Scsi)),
+            DiskBus::Sata => (Name::Is("ide-hd"), Some(IDE_CD), None),
+            DiskBus::Usb => (Name::Is(USB_STORAGE), None, Some(Controller::Usb)),
+            DiskBus::Nvme => (Name::Is("nvme"), None, None),
+        };
+        Self { disk, cd, controller }
+    }
+
+    /// The model of a disk, of this machine's transport.
+    pub fn disk(self, machine: &Machine) -> String {
+        match self.disk {
+            Name::Begins(family) => machine.virtio(family),
+            Name::Is(model) | Name::Ends(model) | Name::Has(model) => model.to_owned(),
+        }
+    }
+
+    /// The class of a model, if it is this bus's disk or drive.
+    fn class_of(bus: DiskBus, driver: &str) -> Option<Class> {
+        let Self { disk, cd, .. } = Self::of(bus);
+        match bus {
+            _ if cd == Some(driver) => Some(Class::Cd(bus)),
+            _ if !disk.fits(driver) => None,
+            DiskBus::Usb => Some(Class::UsbStorage),
+            _ => Some(Class::Disk(bus)),
+        }
+    }
+}
+
+/// The models that are no disks. The first row that fits counts.
+const TABLE: [(Name, Class); 11] = [
     (Name::Is(USB_HOST), Class::UsbHost),
-    (Name::Is(SCSI_DISK), Class::Disk(DiskBus::Scsi)),
-    (Name::Is(SCSI_CD), Class::Cd(DiskBus::Scsi)),
-    (Name::Is(IDE_DISK), Class::Disk(DiskBus::Sata)),
-    (Name::Is(IDE_CD), Class::Cd(DiskBus::Sata)),
-    (Name::Is(NVME), Class::Disk(DiskBus::Nvme)),
-    (Name::Begins(VIRTIO_DISK), Class::Disk(DiskBus::Virtio)),
     (Name::Begins(VIRTIO_SCSI), Class::ScsiController),
     (Name::Begins(VIRTIO_NIC), Class::Nic),
     (Name::Ends("root-port"), Class::RootPort),
@@ -116,7 +150,9 @@ impl Name {
 impl Class {
     /// The class of a model.
     pub fn of(driver: &str) -> Self {
-        TABLE.iter().find(|(name, _)| name.fits(driver)).map_or(Self::Other, |(_, class)| *class)
+        let of_disk = DiskBus::ALL.iter().find_map(|bus| OnBus::class_of(*bus, driver));
+        let of_table = || TABLE.iter().find(|(name, _)| name.fits(driver)).map(|(_, class)| *class);
+        of_disk.or_else(of_table).unwrap_or(Self::Other)
     }
 
     /// The bus of a disk or drive, and whether it is a CD-ROM drive.
@@ -165,7 +201,7 @@ mod tests {
     /// What vmrun plugs is what it recognises.
     #[test]
     fn each_bus_has_a_model_of_its_class() {
-        let machine = crate::qemu::Machine::of(&crate::qemu::testing::spec());
+        let machine = Machine::of(&crate::qemu::testing::spec());
         for bus in [DiskBus::Virtio, DiskBus::Scsi, DiskBus::Sata, DiskBus::Usb, DiskBus::Nvme] {
             let driver = crate::qemu::drives::disk_driver(&machine, bus);
             assert_eq!(Class::of(&driver).drive(), Some((bus, false)), "{driver}");

@@ -11,7 +11,7 @@ use super::{
     netdev,
 };
 use crate::spec::vm::ExtraDevice;
-use crate::spec::{DeviceId, Disk, DiskBus, DiskOptions, Image};
+use crate::spec::{DeviceId, Disk, DiskOptions, Image};
 
 /// One command of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,15 +69,6 @@ pub enum Controller {
 }
 
 impl Controller {
-    /// The controller that disks on this bus need, if they have no slot or port of their own.
-    pub fn of(bus: DiskBus) -> Option<Self> {
-        match bus {
-            DiskBus::Usb => Some(Self::Usb),
-            DiskBus::Scsi => Some(Self::Scsi),
-            DiskBus::Virtio | DiskBus::Nvme | DiskBus::Sata => None,
-        }
-    }
-
     /// The id that it has.
     pub fn id(self, ids: &Ids) -> &'static str {
         match self {

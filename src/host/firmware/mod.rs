@@ -1,4 +1,4 @@
-//! UEFI firmware: found through QEMU's own descriptors first, in well-known places after, or given by path.
+//! UEFI firmware: found through QEMU's own descriptors first, at well-known paths after, or given by path.
 
 mod descriptor;
 mod prepare;
@@ -29,7 +29,7 @@ pub(crate) fn fuzz_descriptor(bytes: &[u8]) {
 pub struct FirmwareSources {
     /// Folders of descriptors, the most important first.
     pub descriptors: Vec<PathBuf>,
-    /// What stands in front of well-known places; `/` but in tests.
+    /// The root of well-known paths; `/` but in tests.
     pub root: PathBuf,
 }
 

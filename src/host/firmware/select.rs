@@ -8,7 +8,7 @@ use super::descriptor::{self, Descriptor, FlashFile, Mapping, Mode};
 use super::{FirmwareError, FirmwareSources, FoundFirmware, well_known};
 use crate::spec::{Arch, ImageFormat};
 
-/// Firmware for a machine (its default type if none is given): what QEMU's descriptors offer, else what lies in well-known places.
+/// Firmware for a machine (its default type if none is given): what QEMU's descriptors offer, else what lies at well-known paths.
 ///
 /// # Errors
 /// There is none; the hint names the package.
@@ -123,19 +123,19 @@ mod tests {
             self.0.path().join(path)
         }
 
-        fn describe(&self, place: &str, code: &str, features: &[&str]) {
+        fn describe(&self, name: &str, code: &str, features: &[&str]) {
             let [code, vars] = [code.to_owned(), format!("{code}.vars")].map(|name| self.at("fw").join(name));
             fs::write(&code, "code").unwrap();
             fs::write(&vars, "vars").unwrap();
             let mapping = json!({ "device": "flash", "executable": { "filename": code, "format": "raw" },
                 "nvram-template": { "filename": vars, "format": "raw" } });
-            self.write(place, &mapping, features);
+            self.write(name, &mapping, features);
         }
 
-        fn write(&self, place: &str, mapping: &Value, features: &[&str]) {
+        fn write(&self, name: &str, mapping: &Value, features: &[&str]) {
             let json = json!({ "description": "d", "interface-types": ["uefi"], "mapping": mapping, "features": features, "tags": [],
                 "targets": [{ "architecture": "x86_64", "machines": ["pc-q35-*"] }] });
-            fs::write(self.at(place), json.to_string()).unwrap();
+            fs::write(self.at(name), json.to_string()).unwrap();
         }
 
         fn sources(&self) -> FirmwareSources {

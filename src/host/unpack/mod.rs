@@ -170,7 +170,7 @@ fn checksum(file: &File) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// An image that came out of its packing; it goes unless it is given its place.
+/// An image that came out of its packing; it is removed unless it gets its name.
 #[derive(Debug)]
 pub struct Unpacked {
     /// The image.
@@ -342,7 +342,7 @@ fn converted(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     environment::apply(&mut command);
     sys::prepare_child(&mut command, keep, false, true);
-    // a few bytes can make any number of them: each place of the disk may have the same cluster
+    // a few bytes can make any number of them: each part of the disk may have the same cluster
     sys::limit(&mut command, Resource::RLIMIT_FSIZE, room);
     let output = command.output()?;
     if output.status.success() {

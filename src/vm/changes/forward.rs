@@ -31,7 +31,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
             let stays = owner.inventory.forwards.contains(&bound);
             let result = match result {
                 Ok(_) if stays => {
-                    tell(owner, "VMRUN_FORWARD_ADDED", &bound);
+                    publish(owner, "VMRUN_FORWARD_ADDED", &bound);
                     Ok(Done::Forward(owner.inventory.published(&bound)))
                 }
                 Ok(_) => Err(ChangeError::no_such("network card any more for", forward)),
@@ -64,7 +64,7 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
 
 fn add_to_inventory(owner: &mut Owner, bound: Bound) {
     if !owner.inventory.forwards.contains(&bound) {
-        tell(owner, "VMRUN_FORWARD_ADDED", &bound);
+        publish(owner, "VMRUN_FORWARD_ADDED", &bound);
         owner.inventory.forwards.push(bound);
     }
 }
@@ -188,7 +188,7 @@ pub(super) fn remove(owner: &mut Owner, pattern: ForwardPattern, reply: Reply) {
             result.as_ref().err().is_none_or(|error| matches!(error.kind, ErrorKind::NoSuchThing { .. }));
         if gone {
             owner.inventory.forwards.retain(|other| *other != bound);
-            tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
+            publish(owner, "VMRUN_FORWARD_REMOVED", &bound);
         }
         answer(reply, result.map(|()| Done::Nothing));
     });
@@ -201,11 +201,11 @@ pub(super) fn gone_with(owner: &mut Owner, netdev: &str) {
         .partition::<Vec<Bound>, _>(|bound| bound.netdev == netdev);
     owner.inventory.forwards = stay;
     for bound in gone {
-        tell(owner, "VMRUN_FORWARD_REMOVED", &bound);
+        publish(owner, "VMRUN_FORWARD_REMOVED", &bound);
     }
 }
 
-fn tell(owner: &Owner, name: &str, bound: &Bound) {
+fn publish(owner: &Owner, name: &str, bound: &Bound) {
     if !bound.is_probe() {
         owner.bus.publish(name, json!({ "forward": bound.forward.to_string() }));
     }

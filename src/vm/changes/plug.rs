@@ -264,7 +264,7 @@ pub(super) fn abandon(owner: &mut Owner, id: &DeviceId, reply: Reply, error: Cha
 /// Commits a device that QEMU has plugged, and replies with it.
 pub(super) fn committed(owner: &mut Owner, id: &DeviceId, reply: Reply) {
     commit(owner, id.as_str());
-    taken::tell(owner, id.as_str(), reply);
+    taken::reply_when_known(owner, id.as_str(), reply);
 }
 
 fn commit(owner: &mut Owner, id: &str) {

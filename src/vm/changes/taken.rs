@@ -56,7 +56,7 @@ struct Look {
 
 /// Polls a device that was plugged, and replies with it: on a machine where guests often have no hot-plug, once the result is
 /// known; otherwise at once.
-pub(in crate::vm) fn tell(owner: &mut Owner, id: &str, reply: Reply) {
+pub(in crate::vm) fn reply_when_known(owner: &mut Owner, id: &str, reply: Reply) {
     if !owner.machine.has_pci() {
         return done(owner, id, reply);
     }

@@ -71,7 +71,7 @@ pub(in crate::vm) struct Seen {
 
 impl Seen {
     /// Updates the description of a wrapped VM.
-    pub(in crate::vm) fn tell(&self, wrapped: &mut Wrapped, facts: &mut Facts) {
+    pub(in crate::vm) fn update(&self, wrapped: &mut Wrapped, facts: &mut Facts) {
         wrapped.target = self.target;
         wrapped.seen = Some(self.hardware.clone());
         facts.host.accel = if self.kvm { Accel::Kvm } else { Accel::Tcg };

@@ -42,7 +42,7 @@ pub(in crate::vm) fn refreshed(owner: &mut Owner, then: impl FnOnce(&mut Owner) 
         match seen {
             Ok(Ok(seen)) => {
                 if let Origin::Wrapped(wrapped) = Arc::make_mut(&mut owner.origin) {
-                    seen.tell(wrapped, Arc::make_mut(&mut owner.facts));
+                    seen.update(wrapped, Arc::make_mut(&mut owner.facts));
                 }
                 owner.machine = seen.machine;
                 owner.inventory.renew(seen.inventory, &present);

@@ -2,6 +2,7 @@
 //! decided here; a new kind is a variant, for which the compiler demands every answer.
 
 use super::entry::{DiskFacts, Entry, NicFacts};
+use crate::qemu::models::OnBus;
 use crate::qemu::plan::Controller;
 use crate::spec::FileId;
 
@@ -87,7 +88,7 @@ impl Kind {
     pub fn controller(&self) -> Option<Controller> {
         match self {
             Self::Usb { .. } => Some(Controller::Usb),
-            Self::Disk(facts) => Controller::of(facts.bus),
+            Self::Disk(facts) => OnBus::of(facts.bus).controller,
             Self::Nic(_) | Self::Other | Self::Controller => None,
         }
     }

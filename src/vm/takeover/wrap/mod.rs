@@ -301,7 +301,7 @@ fn complete_description(
     if is_new {
         wrapped.from_start = seen.inventory.devices().map(|entry| entry.id.to_string()).collect();
     }
-    seen.tell(&mut wrapped, &mut facts);
+    seen.update(&mut wrapped, &mut facts);
     let description = Description { origin: Origin::Wrapped(wrapped), facts };
     if is_new {
         VmFile::of_wrapped(description.clone()).write(run)?;
