@@ -103,7 +103,7 @@ fn report(outcome: &Outcome) -> u8 {
     if outcome.exit_code != 0 {
         log::error!("{outcome}");
         if let Some(stderr) = &outcome.stderr {
-            log::error!("QEMU's last words:\n  {}", stderr.trim_end().replace('\n', "\n  "));
+            log::error!("QEMU's stderr ended with:\n  {}", stderr.trim_end().replace('\n', "\n  "));
         }
     }
     outcome.exit_code

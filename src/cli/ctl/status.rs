@@ -44,7 +44,7 @@ fn of_ended(status: &wire::Status, outcome: &Outcome) -> Lines {
         ("state directory", Some(status.state_directory.clone())),
     ]);
     if let Some(stderr) = &outcome.stderr {
-        lines.section("QEMU's last words", Lines::text(stderr));
+        lines.section("end of QEMU's stderr", Lines::text(stderr));
     }
     lines
 }

@@ -11,7 +11,7 @@ use super::progress::{follow, progress_reply};
 use super::save::outcome_of_saved;
 
 method! {
-    /// Freezes the VM into a template, and ends it, unless it is to go on.
+    /// Freezes the VM into a template, and ends it, unless it keeps running.
     Freeze { folder: String; keep_running: bool } -> FreezeReply
 }
 

@@ -64,7 +64,7 @@ impl Target {
     }
 }
 
-/// Saves the VM and ends QEMU, unless the VM is to go on: the reply is sent when the file is complete, before QEMU ends.
+/// Saves the VM and ends QEMU, unless the VM keeps running: the reply is sent when the file is complete, before QEMU ends.
 pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<Progress>, reply: Reply) {
     let spec = check(owner, &target).cloned();
     let (spec, record) = match spec.and_then(|spec| Ok((spec, owner.plugged.of_now(&owner.inventory)?))) {

@@ -59,7 +59,7 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) folder: Option<Folder>,
     /// The template, once its folder is there.
     pub(in crate::vm) freezing: Option<Freezing>,
-    /// The VM goes on afterwards.
+    /// The VM keeps running afterwards.
     pub(in crate::vm) goes_on: bool,
     pub(in crate::vm) progress: watch::Sender<Progress>,
     /// The VM is shutting down: abort.
