@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, Up, supervise};
+use crate::host::template_cache::InUse;
 use crate::host::{descriptors, sys};
-use crate::machine::warm;
+use crate::machine::{Warm, warm};
 use crate::qmp::Transcript;
 use crate::spec::{Request, VmName};
 use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, Signals, dry_run, prepare};
@@ -30,9 +31,9 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     if is_dry_run {
         return print_shell(&dry_run(&request)?);
     }
-    let request = match request.warm {
+    let Warm { request, in_use } = match request.warm {
         Some(_) => runtime()?.block_on(template(request))?,
-        None => request,
+        None => Warm { request, in_use: None },
     };
     let supervision = Supervision {
         launch: Launch { detached, transcript, owns_process: true },
@@ -45,8 +46,8 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     // from here on this process, or its fork, is a supervisor
     descriptors::raise_limit();
     match detached {
-        false => foreground(&request, supervision),
-        true => background(&request, supervision, keep),
+        false => foreground(&request, supervision, in_use),
+        true => background(&request, supervision, keep, in_use),
     }
 }
 
@@ -70,7 +71,7 @@ fn transcript(run: &RunArgs) -> Result<Option<Transcript>, Failure> {
 }
 
 /// Finds the template for `--warm`, or makes it; a signal ends that, and the VM that is booted for it.
-async fn template(request: Request) -> Result<Request, Failure> {
+async fn template(request: Request) -> Result<Warm, Failure> {
     let mut signals = Signals::new()?;
     tokio::select! { biased;
         signal = signals.next() => Err(Failure::other(format!("{signal} came before there was a template"))),
@@ -83,10 +84,11 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-fn foreground(request: &Request, supervision: Supervision) -> Result<u8, Failure> {
+fn foreground(request: &Request, supervision: Supervision, in_use: Option<InUse>) -> Result<u8, Failure> {
     // logged before the console starts, which checks whether it has the terminal
     sys::outlive_terminal_stops();
     let prepared = prepare(request)?;
+    drop(in_use);
     let runtime = runtime()?;
     let outcome = runtime.block_on(supervise(prepared, supervision, |up| {
         if let Err(error) = up.ready {
@@ -110,8 +112,13 @@ fn report(outcome: &Outcome) -> u8 {
 }
 
 /// Starts a VM in the background; its name is printed as soon as it runs, so that a script can end it whatever `--wait` does.
-fn background(request: &Request, supervision: Supervision, keep: bool) -> Result<u8, Failure> {
-    let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, reporter);
+fn background(
+    request: &Request,
+    supervision: Supervision,
+    keep: bool,
+    in_use: Option<InUse>,
+) -> Result<u8, Failure> {
+    let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, in_use, reporter);
     in_background(job, |name| {
         let printed = Output { json: false }.print(&(), || name.to_owned()).map(drop);
         printed.map_err(|failure| {
@@ -127,9 +134,11 @@ fn supervisor(
     request: &Request,
     supervision: Supervision,
     keep: bool,
+    in_use: Option<InUse>,
     reporter: &mut Reporter,
 ) -> Result<u8, Failure> {
     let prepared = prepare(request)?;
+    drop(in_use);
     let mut caller = reporter.caller()?;
     let timeout = request.stop_timeout;
     let begun = move |name: &VmName, vm: &Handle| {

@@ -18,6 +18,8 @@ struct Row {
     key: String,
     /// The image or kernel that was booted.
     source: Option<String>,
+    /// It cannot be read, and goes with the next start that would use it.
+    damaged: bool,
     disk_bytes: u64,
     last_used_unix_ms: u64,
     forks: usize,
@@ -27,9 +29,11 @@ struct Row {
 impl Row {
     fn of(cached: &Cached) -> Self {
         let used = cached.last_used.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let source = template_source(&cached.path);
         Self {
             key: cached.key.clone(),
-            source: template_source(&cached.path).map(|path| path.display().to_string()),
+            damaged: source.is_err(),
+            source: source.ok().flatten().map(|path| path.display().to_string()),
             disk_bytes: cached.disk_bytes,
             last_used_unix_ms: u64::try_from(used.as_millis()).unwrap_or(u64::MAX),
             forks: cached.forks(),
@@ -61,7 +65,7 @@ fn as_table(rows: &[Row]) -> Lines {
     let cells = rows.iter().map(|row| {
         [
             row.key.clone(),
-            row.source.clone().unwrap_or_default(),
+            if row.damaged { "damaged".to_owned() } else { row.source.clone().unwrap_or_default() },
             bytes(row.disk_bytes),
             when(row.last_used_unix_ms),
             row.forks.to_string(),

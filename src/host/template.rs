@@ -2,31 +2,37 @@
 //!
 //! ```text
 //! machine     description and device state, as the file of a saved VM (`saved.rs`); written last, so that a folder without it is none
+//! console.log the end of what the guest had printed
 //! memory      the guest's memory, byte for byte, with holes; not there where it is in the stream of `machine`
 //! the rest    files of the VM's state directory that it was started with: overlays, firmware variables, the metadata CD
 //! ```
 //! Forks map `memory` privately, so that it stays as it is and its pages are in the machine's memory once.
 
+mod copying;
+
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{Whence, lseek};
 
 use super::dirs::{Directory, Holds, Privacy, empty, mark, remove_empty_in};
 use super::made::folder_of;
 use super::saved::writing::rename_to_free_name;
 use super::sys;
+pub use copying::dig_holes;
+use copying::{copy_sparse, name_beside};
 
 /// Description and device state.
 pub const MACHINE: &str = "machine";
 /// The guest's memory.
 pub const MEMORY: &str = "memory";
+/// The end of what the guest printed on its console.
+const CONSOLE: &str = "console.log";
+/// The most of it that is read.
+const MOST_CONSOLE: u64 = 1 << 20;
 
 /// By this name the kernel shows the memory of a VM that can be forked among its QEMU's open files.
 const MEMORY_FILE: &str = "vmrun-guest-memory";
@@ -48,62 +54,10 @@ pub fn memory_of(pid: i32) -> io::Result<Option<File>> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let path = entry?.path();
         if fs::read_link(&path).is_ok_and(|target| target.as_os_str() == shown.as_str()) {
-            return File::open(path).map(Some);
+            return File::options().read(true).write(true).open(path).map(Some);
         }
     }
     Ok(None)
-}
-
-/// Copies a guest's memory into a new, empty file, holes as holes. `count` is given the bytes so far. Returns how large it is.
-///
-/// # Errors
-/// It cannot be read or written.
-pub fn copy_memory(from: &File, to: &File, mut count: impl FnMut(u64)) -> io::Result<u64> {
-    let size = from.metadata()?.len();
-    to.set_len(size)?;
-    let mut at = 0;
-    let mut copied = 0;
-    while let Some((start, end)) = next_data(from, at)? {
-        copy_range(from, to, start, end, &mut |bytes| {
-            copied += bytes;
-            count(copied);
-        })?;
-        at = end;
-    }
-    Ok(size)
-}
-
-/// The next range with data at or behind an offset; none if there is none.
-fn next_data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
-    let at = i64::try_from(at).map_err(io::Error::other)?;
-    let start = match lseek(file.as_fd(), at, Whence::SeekData) {
-        Ok(start) => start,
-        Err(Errno::ENXIO) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let end = lseek(file.as_fd(), start, Whence::SeekHole)?;
-    Ok(Some((u64::try_from(start).map_err(io::Error::other)?, u64::try_from(end).map_err(io::Error::other)?)))
-}
-
-/// By the kernel: `copy_file_range` does not go from memory to a disk (EXDEV).
-fn copy_range(from: &File, to: &File, start: u64, end: u64, count: &mut impl FnMut(u64)) -> io::Result<()> {
-    /// The most that one call copies, so that progress can be told.
-    const PIECE: u64 = 64 << 20;
-    let mut offset = i64::try_from(start).map_err(io::Error::other)?;
-    lseek(to.as_fd(), offset, Whence::SeekSet)?;
-    let end = i64::try_from(end).map_err(io::Error::other)?;
-    while offset < end {
-        let piece = u64::try_from(end - offset).unwrap_or(0).min(PIECE);
-        let piece = usize::try_from(piece).map_err(io::Error::other)?;
-        match nix::sys::sendfile::sendfile(to.as_fd(), from.as_fd(), Some(&mut offset), piece) {
-            // it was cut off meanwhile
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => count(bytes as u64),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// A template's memory for a new fork, locked as in use as long as any copy of the descriptor is open, in QEMU too.
@@ -123,6 +77,17 @@ pub fn open_memory(folder: &Path, bytes: u64) -> io::Result<File> {
     }
     sys::lock_shared(&file)?;
     Ok(file)
+}
+
+/// What the guest of a template had printed last; empty if that is not there.
+pub fn console_of(folder: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(CONSOLE));
+    // it is for people: a template without it is as good
+    if let Err(error) = file.and_then(|file| file.take(MOST_CONSOLE).read_to_end(&mut text)) {
+        log::debug!("no console in {}: {error}", folder.display());
+    }
+    text
 }
 
 fn is_only_ours(facts: &Metadata) -> bool {
@@ -172,17 +137,24 @@ impl Making {
         self.copies.iter().any(|copy| copy == path).then(|| self.part.join(name))
     }
 
-    /// Fills it. Returns how large the memory is, if it is in a file.
+    /// Fills it; `console` is what the guest printed last. Returns how large the memory is, if it is in a file.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn fill(&self, memory: Option<&File>, count: impl FnMut(u64)) -> io::Result<Option<u64>> {
+    pub fn fill(
+        &self,
+        memory: Option<&File>,
+        console: &[u8],
+        count: impl FnMut(u64),
+    ) -> io::Result<Option<u64>> {
         for from in &self.copies {
             let Some(to) = self.new_place(from) else { continue };
-            // the standard library shares the blocks where the file system can, or copies in the kernel
-            io::copy(&mut File::open(from)?, &mut new_file(&to)?)?;
+            let to = new_file(&to)?;
+            copy_sparse(&File::open(from)?, &to, |_| {})?;
+            name_beside(&to, &self.copies)?;
         }
-        let copy = |from: &File| copy_memory(from, &new_file(&self.part.join(MEMORY))?, count);
+        new_file(&self.part.join(CONSOLE))?.write_all(console)?;
+        let copy = |from: &File| copy_sparse(from, &new_file(&self.part.join(MEMORY))?, count);
         memory.map(copy).transpose()
     }
 
@@ -210,7 +182,7 @@ fn open(folder: &Path) -> io::Result<Directory> {
 }
 
 fn new_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Removes a template that did not become whole. One whose mark is not there, or that has foreign files, stays.
@@ -229,7 +201,7 @@ pub fn take_back(part: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{Seek, SeekFrom};
     use std::os::unix::fs::{FileExt, PermissionsExt};
 
     use super::*;
@@ -249,17 +221,18 @@ mod tests {
         let memory = memory(64 << 20, &[(0, b"boot"), (5 << 20, b"kernel"), ((64 << 20) - 3, b"end")]);
         let making = making(folder.path(), Vec::new());
         let mut counted = 0;
-        assert_eq!(making.fill(Some(&memory), |bytes| counted = bytes).unwrap(), Some(64 << 20));
+        assert_eq!(making.fill(Some(&memory), b"login: ", |bytes| counted = bytes).unwrap(), Some(64 << 20));
         let copy = File::open(making.part().join(MEMORY)).unwrap();
         assert!(copy.metadata().unwrap().blocks() * 512 < 1 << 20, "holes stay holes");
         assert!(counted > 0 && counted < 1 << 20, "{counted}");
         let all = |mut file: &File| {
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(0)).unwrap();
-            io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+            file.read_to_end(&mut bytes).unwrap();
             bytes
         };
         assert!(all(&memory) == all(&copy), "byte for byte");
+        assert_eq!(console_of(making.part()), b"login: ");
     }
 
     fn making(folder: &Path, copies: Vec<PathBuf>) -> Making {
@@ -281,7 +254,7 @@ mod tests {
         let (path, vars) = (folder.path().join("t"), folder.path().join("uefi-vars.fd"));
         fs::write(&vars, "variables").unwrap();
         let begun = making(folder.path(), vec![vars.clone()]);
-        begun.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
+        begun.fill(Some(&memory(1 << 20, &[])), b"", |_| {}).unwrap();
         assert_eq!(fs::read(begun.new_place(&vars).unwrap()).unwrap(), b"variables");
         assert!(!path.exists(), "it has its name when it is whole");
         drop(begun);
@@ -290,9 +263,9 @@ mod tests {
         let begun = making(folder.path(), Vec::new());
         let part = begun.part().to_owned();
         fs::write(part.join("thesis"), "x").unwrap();
-        begun.fill(Some(&memory(1 << 20, &[])), |_| {}).unwrap();
+        begun.fill(Some(&memory(1 << 20, &[])), b"", |_| {}).unwrap();
         drop(begun);
-        assert_eq!(names(&part), [".vmrun", "memory", "thesis"]);
+        assert_eq!(names(&part), [".vmrun", "console.log", "memory", "thesis"]);
         // the name is taken meanwhile
         let begun = making(folder.path(), Vec::new());
         fs::create_dir(&path).unwrap();
@@ -307,7 +280,7 @@ mod tests {
     fn memory_is_taken_only_as_it_was_made() {
         let folder = tempfile::tempdir().unwrap();
         let making = making(folder.path(), Vec::new());
-        making.fill(Some(&memory(1 << 20, &[(7, b"x")])), |_| {}).unwrap();
+        making.fill(Some(&memory(1 << 20, &[(7, b"x")])), b"", |_| {}).unwrap();
         making.finish().unwrap();
         let path = folder.path().join("t");
         open_memory(&path, 1 << 20).unwrap();

@@ -13,6 +13,7 @@ use nix::libc;
 use nix::unistd::{Uid, User};
 
 use super::dirs::{DirError, Directory, Privacy};
+use super::made::MadeFile;
 use super::sys;
 use super::template::{MACHINE, MEMORY, take_back};
 
@@ -25,6 +26,28 @@ const PART_OF_FREE: u64 = 5;
 #[derive(Debug)]
 pub struct TemplateCache {
     folder: PathBuf,
+}
+
+/// The right to make a template.
+#[derive(Debug)]
+pub struct KeyLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        match MadeFile::of(&self.path, &self.file) {
+            Ok(lock) => lock.remove(),
+            Err(error) => log::debug!("{} is left: {error}", self.path.display()),
+        }
+    }
+}
+
+/// A template that is about to be used.
+#[derive(Debug)]
+pub struct InUse {
+    _memory: File,
 }
 
 /// A template in the cache.
@@ -132,24 +155,61 @@ impl TemplateCache {
         }
     }
 
-    /// The lock of those that would make the template of this key. `busy` is called if someone has it, who is waited for.
+    /// The lock of those that would make the template of this key. `busy` is called if someone has it, who is waited for. Its file goes
+    /// with it.
     ///
     /// # Errors
     /// The lock's file cannot be made.
-    pub fn lock(&self, key: &str, busy: impl FnOnce()) -> io::Result<File> {
-        let file = File::options()
+    pub fn lock(&self, key: &str, busy: impl FnOnce()) -> io::Result<KeyLock> {
+        let mut busy = Some(busy);
+        loop {
+            let file = self.lock_file(key)?;
+            if !sys::try_lock(&file)? {
+                busy.take().into_iter().for_each(|busy| busy());
+                sys::lock(&file)?;
+            }
+            if let Some(lock) = self.locked(key, file) {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// The same lock, if nobody has it.
+    fn try_lock(&self, key: &str) -> io::Result<Option<KeyLock>> {
+        let file = self.lock_file(key)?;
+        let is_free = sys::try_lock(&file)?;
+        Ok(is_free.then(|| self.locked(key, file)).flatten())
+    }
+
+    fn lock_path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.lock"))
+    }
+
+    fn lock_file(&self, key: &str) -> io::Result<File> {
+        File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(self.folder.join(format!("{key}.lock")))?;
-        if !sys::try_lock(&file)? {
-            busy();
-            sys::lock(&file)?;
-        }
-        Ok(file)
+            .open(self.lock_path(key))
+    }
+
+    /// A file that is locked is the lock if it still has its name: the process that had it before has removed it, and another may lock
+    /// a new one.
+    fn locked(&self, key: &str, file: File) -> Option<KeyLock> {
+        let path = self.lock_path(key);
+        is_named(&file, &path).then_some(KeyLock { file, path })
+    }
+
+    /// Takes a template into use: it is not removed as long as this is there. `None` if it is not there (any more).
+    pub fn hold(&self, key: &str) -> Option<InUse> {
+        let path = self.path(key).join(MEMORY);
+        let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
+        // somebody removes it
+        sys::lock_shared(&file).ok()?;
+        is_named(&file, &path).then_some(InUse { _memory: file })
     }
 
     /// All templates, those first that were not used for longest.
@@ -165,6 +225,7 @@ impl TemplateCache {
     /// Removes templates that no QEMU uses: those unused for `older_than`, and then those unused for longest until all take at most
     /// `most_bytes`. Returns those that are gone.
     pub fn prune(&self, most_bytes: Option<u64>, older_than: Option<Duration>) -> Vec<Cached> {
+        self.remove_stale_locks();
         let all = self.list();
         let mut total: u64 = all.iter().map(|cached| cached.disk_bytes).sum();
         let mut gone = Vec::new();
@@ -172,12 +233,26 @@ impl TemplateCache {
             let age = cached.last_used.elapsed().unwrap_or_default();
             let is_old = older_than.is_some_and(|limit| age >= limit);
             let is_too_much = most_bytes.is_some_and(|most| total > most);
-            if (is_old || is_too_much) && cached.remove() {
+            // not one that was made just now, and is about to be used
+            let lock = || self.try_lock(&cached.key).ok().flatten();
+            if (is_old || is_too_much) && lock().is_some_and(|_lock| cached.remove()) {
                 total -= cached.disk_bytes;
                 gone.push(cached);
             }
         }
         gone
+    }
+
+    /// Those of makers that were killed.
+    fn remove_stale_locks(&self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        for name in names {
+            if let Some(key) = name.strip_suffix(".lock").filter(|key| is_key(key)) {
+                // it goes with its lock
+                let _ = self.try_lock(key);
+            }
+        }
     }
 
     /// How much the cache may take: at most a fifth of what would be free without it.
@@ -190,6 +265,12 @@ impl TemplateCache {
         let used: u64 = self.list().iter().map(|cached| cached.disk_bytes).sum();
         Ok(((free + used) / PART_OF_FREE).min(MOST_BYTES))
     }
+}
+
+/// Whether a file has this name.
+fn is_named(file: &File, path: &Path) -> bool {
+    let now = fs::symlink_metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    now.is_some() && file.metadata().ok().map(|facts| (facts.dev(), facts.ino())) == now
 }
 
 fn is_key(name: &str) -> bool {

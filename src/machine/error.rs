@@ -104,9 +104,10 @@ impl Error {
         match self {
             Self::Start(error) => error.hint(),
             Self::NotWarm { why, .. } => why.hint(),
-            Self::TemplateCache(_) => {
-                Some("set XDG_CACHE_HOME to a folder of your own that can be written to".to_owned())
-            }
+            Self::TemplateCache(_) => Some(
+                "make room there, or set XDG_CACHE_HOME to a folder of your own that can be written to"
+                    .to_owned(),
+            ),
             Self::Find(error) => error.hint(),
             Self::Call(_) => self.refusal()?.text("hint").map(str::to_owned),
             Self::Path(_) => Some("make a symbolic link to it with a plain name, and use that".to_owned()),

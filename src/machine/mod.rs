@@ -56,7 +56,7 @@ pub use requests::{
     milliseconds, size_bytes,
 };
 use supervisor::Supervisor;
-pub use warm::warm;
+pub use warm::{Warm, warm};
 
 /// A running VM.
 #[derive(Debug)]
@@ -78,10 +78,12 @@ impl Machine {
     /// [`Error::Start`]; nothing is left behind then.
     pub async fn launch(request: Request) -> Result<Self, Error> {
         // it launches a VM itself
-        let request = Box::pin(warm(request)).await?;
+        let Warm { request, in_use } = Box::pin(warm(request)).await?;
         let root = root(request.runtime.as_deref())?;
         let state_home = request.state_home.clone();
         let (supervisor, name) = Supervisor::start(request).await?;
+        // the fork itself uses its template now
+        drop(in_use);
         let directory = RunClient::open(&root, &name).map_err(find::FindError::from)?;
         Ok(Self { name, directory: Arc::new(directory), state_home, supervisor: Some(supervisor) })
     }
@@ -320,16 +322,16 @@ impl Machine {
     /// been started with [`Request::forkable`].
     pub async fn freeze(self, folder: impl AsRef<Path>) -> Result<Outcome, Error> {
         let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None };
-        Ok(self.frozen(call).await?.ok_or(ClientError::Gone)?)
+        Ok(self.frozen(call).await?.outcome.ok_or(ClientError::Gone)?)
     }
 
-    /// The same of a VM that goes on after it. It stands still while its memory is copied.
-    pub async fn freeze_and_go_on(&self, folder: impl AsRef<Path>) -> Result<(), Error> {
+    /// The same of a VM that goes on after it. Its guest is paused while its memory is copied; returns for how long.
+    pub async fn freeze_and_go_on(&self, folder: impl AsRef<Path>) -> Result<Duration, Error> {
         let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: Some(true) };
-        self.frozen(call).await.map(drop)
+        Ok(Duration::from_millis(self.frozen(call).await?.paused_ms.unwrap_or_default()))
     }
 
-    async fn frozen(&self, call: verbs::Freeze) -> Result<Option<Outcome>, Error> {
+    async fn frozen(&self, call: verbs::Freeze) -> Result<verbs::FreezeReply, Error> {
         let mut replies = self.stream(call).await?;
         let mut last = None;
         while let Some(reply) = replies.next().await? {
@@ -337,7 +339,7 @@ impl Machine {
         }
         // the stream also ends, without a word, when the VM does
         match last {
-            Some(reply) if reply.done_bytes.is_none() => Ok(reply.outcome),
+            Some(reply) if reply.done_bytes.is_none() => Ok(reply),
             _ => Err(ClientError::Gone.into()),
         }
     }

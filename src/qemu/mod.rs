@@ -33,6 +33,7 @@ mod firmware;
 pub mod forward;
 pub mod hostless;
 pub mod ids;
+pub mod immovable;
 pub mod io;
 pub mod machine;
 pub mod media;

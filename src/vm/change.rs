@@ -240,6 +240,11 @@ pub enum Done {
     Snapshots(Vec<Snapshot>),
     /// The VM has ended.
     Ended(Outcome),
+    /// A template was made, for which the guest was paused so long; zero if it was paused before.
+    Frozen {
+        /// How long.
+        paused: Duration,
+    },
     /// Done, without data.
     Nothing,
 }
@@ -299,6 +304,14 @@ impl Done {
     pub fn snapshots(self) -> Result<Vec<Snapshot>, ChangeError> {
         match self {
             Self::Snapshots(snapshots) => Ok(snapshots),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// How long the guest was paused for a template.
+    pub fn frozen(self) -> Result<Duration, ChangeError> {
+        match self {
+            Self::Frozen { paused } => Ok(paused),
             other => Err(other.unexpected()),
         }
     }

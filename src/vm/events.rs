@@ -10,6 +10,7 @@ use crate::qemu::Command;
 use crate::qmp::{Event, View};
 use crate::spec::OnPanic;
 
+use super::changes::guard::INCONSISTENT;
 use super::changes::{media, remove, taken};
 use super::handle::ShutdownOptions;
 use super::owner::{Owner, look_again};
@@ -107,6 +108,9 @@ fn resumed(owner: &mut Owner) {
 
 fn reset(owner: &mut Owner, guest: bool) {
     owner.evidence.reset();
+    if owner.inventory.reason.as_deref() == Some(INCONSISTENT) {
+        owner.inventory.reason = None;
+    }
     owner.begins_anew();
     owner.agent.lose(Loss::Reset);
     taken::look_again(owner);

@@ -35,6 +35,7 @@ use super::signals::{Requests, Signals};
 use crate::vm::change::{Change, Done};
 use crate::vm::changes::taken::{self, Looks};
 use crate::vm::changes::turns::Turns;
+use crate::vm::console::Hub;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::boot_watch::NothingToBoot;
 use crate::vm::guest::resets::Resets;
@@ -107,6 +108,8 @@ pub(super) struct Owner {
     work: FuturesUnordered<Work>,
     next_ticket: u64,
     nothing_to_boot: Option<NothingToBoot>,
+    /// What the guest prints; `None` where vmrun has not its console.
+    console: Option<Hub>,
     /// Counts the guest's restarts: resets and loaded snapshots.
     beginnings: watch::Sender<u64>,
     /// QEMU's monitor is closed.
@@ -182,6 +185,7 @@ impl Owner {
             work: FuturesUnordered::new(),
             next_ticket: 0,
             nothing_to_boot: None,
+            console: None,
             beginnings: watch::Sender::new(0),
             silent: false,
             unreachable: None,

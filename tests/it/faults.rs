@@ -1,8 +1,7 @@
 //! What goes wrong on the host, with the real QEMU: no room, no writing, no descriptors, a QEMU that stands still.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,32 +9,9 @@ use serde_json::json;
 
 use crate::support::boot_sector::Guest;
 use crate::support::cd;
+use crate::support::mounted::Mounted;
 use crate::support::processes::{eventually, qemu_of, send};
 use crate::support::sandbox::{Done, Sandbox};
-
-/// A file system of its own; taken away at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &Path, options: &str) -> Self {
-        std::fs::create_dir(at).unwrap();
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "no file system can be mounted here: {output:?}");
-        Self(at.to_owned())
-    }
-
-    fn read_only(&self) {
-        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 /// Files in a folder, but for those that tell of a run.
 fn names(folder: &Path) -> Vec<String> {

@@ -27,6 +27,7 @@ mod flags;
 mod flood;
 mod forks;
 mod formats;
+mod freezing;
 mod guest_agent;
 mod guest_boot;
 mod guest_changes;

@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::boot_sector::{self, Guest};
+use crate::support::chance::repetitions;
+use crate::support::mounted::Mounted;
 use crate::support::orphan::kill;
 use crate::support::processes::eventually;
 use crate::support::sandbox::{Done, Sandbox, linux_guest};
@@ -125,10 +128,7 @@ fn a_template_that_is_not_made_leaves_nothing() {
     let image = sandbox.boot_sector(Guest::ReactsToButton);
     let cached = |sandbox: &Sandbox| {
         let names = fs::read_dir(sandbox.cache().join("vmrun/templates")).into_iter().flatten().flatten();
-        names
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".lock"))
-            .count()
+        names.count()
     };
     // it ends before the condition is met: its console is shown
     let start = ["qemu", "--detached", "--mem", "64", "--warm"];
@@ -149,6 +149,8 @@ fn a_template_that_is_not_made_leaves_nothing() {
         vm.end();
         sandbox.run(["ls"]).ok();
         sandbox.is_clean();
+        // the lock of one that was killed
+        sandbox.run(["templates", "prune", "--older-than", "1h"]).ok();
         assert_eq!(cached(&sandbox), 0);
     }
     // a cache that cannot be written to, or is open to others
@@ -186,4 +188,122 @@ fn a_cache_has_a_size() {
     assert_eq!(left, found[1..].iter().map(|template| template["key"].clone()).collect::<Vec<_>>());
     assert!(!boots(&sandbox, &["--cpus", "1"]) && boots(&sandbox, &["--cpus", "2"]));
     sandbox.run(["templates", "prune"]).fails(2, &[]);
+}
+
+#[test]
+fn what_cannot_be_frozen_is_refused_before_anything_is_booted() {
+    let sandbox = small();
+    let shared = format!("{},tag=t", sandbox.path().display());
+    for (words, what) in [
+        (&["guest.img,bus=nvme"][..], "NVMe"),
+        (&["guest.img", "--disk", "new.img,size=1M,bus=nvme"], "--disk new.img"),
+        (&["guest.img", "--device", "usb-host,vendorid=0x1,productid=0x2"], "usb-host"),
+        (&["guest.img", "--device", "virtio-blk-pci,drive=x,share-rw=on"], "share-rw"),
+        (&["guest.img", "--virtiofs", &shared], "--virtiofs"),
+    ] {
+        let start = ["qemu", "--detached", "--mem", "64", "--warm", "running"];
+        let refused = sandbox.run(start.iter().chain(words)).fails(2, &[what, "without `--warm`"]);
+        assert!(!refused.stderr.contains("booting once"), "{refused:?}");
+        sandbox.is_clean();
+    }
+    assert!(!sandbox.cache().exists() && !sandbox.file("new.img").exists());
+}
+
+#[test]
+fn a_disk_that_the_first_start_makes_belongs_to_the_template() {
+    let sandbox = small();
+    let disk = ["--disk", "data.img,size=8M"];
+    assert!(boots(&sandbox, &disk));
+    assert!(!boots(&sandbox, &disk));
+    assert_eq!(templates(&sandbox).len(), 1);
+    // another disk of that name is noticed
+    fs::write(sandbox.file("data.img"), vec![1; 8 << 20]).unwrap();
+    assert!(boots(&sandbox, &disk));
+    assert!(!boots(&sandbox, &disk));
+    // one without a path is in the template
+    let own = ["--disk", "size=8M"];
+    assert!(boots(&sandbox, &own));
+    assert!(!boots(&sandbox, &own));
+    sandbox.is_clean();
+}
+
+#[test]
+fn a_start_says_once_why_it_boots_and_leaves_no_lock() {
+    let sandbox = small();
+    let image = sandbox.file("guest.img");
+    let start = ["qemu", "-v", "--detached", "--mem", "64", "--warm", "running", image.to_str().unwrap()];
+    let started = sandbox.run(start).ok();
+    assert_eq!(started.stderr.matches("there is no template").count(), 1, "{started:?}");
+    let folder = sandbox.cache().join("vmrun/templates");
+    let names = || {
+        let names =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    assert!(names().iter().all(|name| !name.ends_with(".lock")), "{:?}", names());
+    // that of a maker that was killed goes when others do
+    let key = templates(&sandbox)[0]["key"].as_str().unwrap().to_owned();
+    let stale = folder.join(format!("{key}.lock"));
+    fs::write(&stale, "").unwrap();
+    fs::write(folder.join("thesis.lock"), "").unwrap();
+    sandbox.run(["templates", "prune", "--older-than", "1h"]).ok();
+    assert!(!stale.exists() && folder.join("thesis.lock").exists());
+    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+    // what cannot be read is called so
+    fs::write(folder.join(&key).join("machine"), "x").unwrap();
+    assert_eq!(templates(&sandbox)[0]["damaged"], true);
+    let listed = sandbox.run(["templates"]).ok();
+    assert!(listed.stdout.contains("damaged"), "{listed:?}");
+    sandbox.is_clean();
+}
+
+#[test]
+#[cfg_attr(lacks = "mount", ignore = "needs mount")]
+fn a_cache_without_room_or_without_writing_is_told_with_what_can_be_done() {
+    let sandbox = small();
+    let image = sandbox.file("guest.img");
+    let mounted = Mounted::tmpfs(&sandbox.cache(), "size=512k,mode=700");
+    let start = ["qemu", "--detached", "--mem", "64", "--warm", "running", image.to_str().unwrap()];
+    let refused = sandbox.run(start).fails(1, &["No space left on device", "XDG_CACHE_HOME"]);
+    assert!(!refused.stderr.contains("keeps running"), "{refused:?}");
+    sandbox.is_clean();
+    assert_eq!(fs::read_dir(sandbox.cache().join("vmrun/templates")).unwrap().count(), 0);
+    mounted.read_only();
+    sandbox.run(start).fails(1, &["Read-only file system", "XDG_CACHE_HOME"]);
+    sandbox.is_clean();
+}
+
+/// A start that has found a template and one that has just made one keep it from being removed.
+#[test]
+fn a_template_is_in_use_from_the_moment_it_is_found() {
+    let sandbox = small();
+    assert!(boots(&sandbox, &[]));
+    let stop = Stop(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.0.load(Ordering::Relaxed) {
+                    sandbox.run(["templates", "prune", "--all"]).ok();
+                }
+            });
+        }
+        let _stop = StopsAtEnd(&stop);
+        // each start works, with a template that was found or with a new one
+        for round in 0..repetitions(12) {
+            println!("round {round}");
+            boots(&sandbox, &[]);
+        }
+    });
+    sandbox.is_clean();
+}
+
+struct Stop(AtomicBool);
+
+/// Also if a test fails.
+struct StopsAtEnd<'a>(&'a Stop);
+
+impl Drop for StopsAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -10,7 +10,7 @@ use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
-use super::super::output::Line;
+use super::super::output::{Line, milliseconds};
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -29,17 +29,24 @@ impl Verb for Freeze {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let folder = machine::absolute_text(&self.dir)?;
         let call = verbs::Freeze { folder: folder.clone(), keep_running: self.keep_running.then_some(true) };
-        let (mut outcome, mut is_complete) = (None, false);
+        let (mut outcome, mut paused_ms, mut is_complete) = (None, None, false);
         let mut line = Line::new();
         context.client.stream(call, |reply| {
             line.show_bytes(reply.done_bytes, reply.total_bytes);
             is_complete = reply.done_bytes.is_none();
             outcome = reply.outcome;
+            paused_ms = reply.paused_ms;
             true
         })?;
         drop(line);
         if self.keep_running && is_complete {
-            context.output.print(&json!({ "folder": folder }), || format!("the template is in {folder}"))?;
+            let frozen = json!({ "folder": folder, "paused_ms": paused_ms });
+            let paused = match paused_ms {
+                // it was paused before
+                None | Some(0) => String::new(),
+                Some(paused) => format!("; the VM was paused for {}", milliseconds(paused)),
+            };
+            context.output.print(&frozen, || format!("the template is in {folder}{paused}"))?;
             return Ok(0);
         }
         // the stream also ends, without a reply, when the VM does

@@ -8,8 +8,9 @@ use crate::qemu::plan::{self, Controller};
 use crate::qemu::{boot_order, disk_options};
 use crate::spec::{Boot, DeviceId, Disk, DiskBus, DiskSpec, Limits, Size};
 use crate::vm::state::inventory::DeviceKind;
+use crate::vm::state::run_state::RunState;
 
-use super::{answer, plug};
+use super::{answer, guard, plug};
 use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
@@ -199,6 +200,18 @@ pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
     if let Err(error) = check_resize(&id, &facts, size) {
         return answer(reply, Err(error));
     }
+    if owner.inventory.run_state == RunState::Running {
+        return resize_now(owner, id, size, reply);
+    }
+    let session = owner.session.clone();
+    let checked = async move { guard::check(&session, "resizing a disk", true).await };
+    owner.spawn(checked, move |owner, checked| match checked {
+        Ok(()) => resize_now(owner, id, size, reply),
+        Err(error) => answer(reply, Err(error)),
+    });
+}
+
+fn resize_now(owner: &mut Owner, id: String, size: Size, reply: Reply) {
     owner.run_plan(plan::disk_resize(&id, size.bytes()), move |owner, result| {
         let done = result.and_then(|_| {
             let entry = owner.inventory.device_mut(&id).ok_or_else(|| ChangeError::no_such("disk", &id))?;

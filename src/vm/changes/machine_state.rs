@@ -1,9 +1,9 @@
 //! What snapshots and saved VMs have in common: both contain the state of the whole machine.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::qemu::migration;
+use crate::qemu::{immovable, migration};
 use crate::qmp::Session;
 use crate::vm::error::ChangeError;
 use crate::vm::state::inventory::{Entry, Inventory};
@@ -43,11 +43,18 @@ pub(in crate::vm) async fn check_blockers(
     if reasons.is_empty() {
         return Ok(());
     }
-    let message = format!("QEMU cannot put all devices into {what}: {}", reasons.join("; "));
-    let error = ChangeError::unsupported(message);
     let to_blame =
         present.iter().filter(|device| reasons.iter().any(|reason| reason.contains(&device.driver)));
-    let ids: Vec<&str> = to_blame.map(|device| device.id.as_str()).collect();
+    let (mut ids, mut words) = (Vec::new(), Vec::new());
+    for device in to_blame {
+        ids.push(device.id.as_str());
+        words.extend(
+            immovable::why(&device.driver, &Map::new())
+                .map(|why| format!("'{}' ({}): {why}", device.id, device.driver)),
+        );
+    }
+    let words = if words.is_empty() { reasons.join("; ") } else { words.join("; ") };
+    let error = ChangeError::unsupported(format!("QEMU cannot put all devices into {what}: {words}"));
     Err(match ids.is_empty() {
         true => error.hint("start the VM without that device"),
         false => error.hint(format!("unplug it first: {}", ids.join(", "))),

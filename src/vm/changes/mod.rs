@@ -4,6 +4,8 @@
 mod device;
 mod disk;
 mod forward;
+mod freezable;
+pub(in crate::vm) mod guard;
 mod link;
 pub(in crate::vm) mod machine_state;
 pub(super) mod media;

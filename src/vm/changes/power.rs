@@ -6,7 +6,7 @@ use crate::qemu::{Command, query};
 use crate::qmp::{CommandError, hmp};
 use crate::spec::{Arch, PowerButton};
 
-use super::{answer, link};
+use super::{answer, guard, link};
 use crate::vm::change::Done;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
@@ -44,6 +44,19 @@ pub(super) fn resume(owner: &mut Owner, reply: Reply) {
 
 /// Resets the machine. A paused VM stays paused; one that panicked runs again.
 pub(super) fn reset(owner: &mut Owner, reply: Reply) {
+    if owner.inventory.run_state != RunState::Paused {
+        return reset_now(owner, reply);
+    }
+    // a reset would hide the run state that says that the images are closed for writing
+    let session = owner.session.clone();
+    let checked = async move { guard::check(&session, "a reset", true).await };
+    owner.spawn(checked, move |owner, checked| match checked {
+        Ok(()) => reset_now(owner, reply),
+        Err(error) => answer(reply, Err(error)),
+    });
+}
+
+fn reset_now(owner: &mut Owner, reply: Reply) {
     let panicked = owner.inventory.run_state == RunState::Panicked;
     // QEMU replies before the reset: what the agent answers until then belongs to the guest before it
     owner.agent.lose(Loss::Reset);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::host::saved::sync_folder;
 use crate::host::template::{self, MACHINE};
 
-use super::{answer, snapshot};
+use super::{answer, freezable, guard, snapshot};
 use crate::spec::VmSpec;
 use crate::vm::change::Done;
 use crate::vm::change::Progress;
@@ -56,6 +56,14 @@ impl Target {
         match self {
             Self::File(_) => None,
             Self::Template { folder, .. } => Some(folder),
+        }
+    }
+
+    /// What it is in a message.
+    fn needs(&self) -> &'static str {
+        match self {
+            Self::File(_) => "saving the VM",
+            Self::Template { .. } => "freezing the VM",
         }
     }
 
@@ -107,6 +115,8 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
         folder: target.folder().cloned(),
         freezing: None,
         goes_on: target.goes_on(),
+        needs: target.needs(),
+        console: owner.console(),
         progress,
         abort: aborted,
     };
@@ -117,7 +127,7 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
         });
         match noted {
             Ok((saving, writing)) => owner.spawn(saving.save(writing), move |owner, result| match result {
-                Ok(()) => saved(owner, target, reply),
+                Ok(paused) => saved(owner, target, paused, reply),
                 Err(error) => failed(owner, reply, error),
             }),
             Err(error) => failed(owner, reply, error),
@@ -131,11 +141,13 @@ fn failed(owner: &mut Owner, reply: Reply, error: ChangeError) {
 }
 
 /// The file is complete: however QEMU ends from here on, the VM's outcome is "saved".
-fn saved(owner: &mut Owner, target: Target, reply: Reply) {
+fn saved(owner: &mut Owner, target: Target, paused: Duration, reply: Reply) {
     owner.abort = None;
     let path = target.path().to_owned();
-    if !target.goes_on() {
-        owner.evidence.saved(target.path().to_owned());
+    match &target {
+        Target::File(file) => owner.evidence.saved(file),
+        Target::Template { keep_running: true, .. } => {}
+        Target::Template { folder, .. } => owner.evidence.frozen(&folder.path),
     }
     let sync = move || sync_folder(&path).map_err(ChangeError::host);
     owner.spawn_blocking(sync, move |owner, synced| {
@@ -144,7 +156,7 @@ fn saved(owner: &mut Owner, target: Target, reply: Reply) {
         }
         ended(owner);
         if target.goes_on() {
-            return answer(reply, Ok(Done::Nothing));
+            return answer(reply, Ok(Done::Frozen { paused }));
         }
         owner.shut_down(ShutdownOptions { timeout: Duration::ZERO, force: true, no_repeat: true });
         answer(reply, Ok(Done::Nothing));
@@ -168,54 +180,16 @@ fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeErro
         let kind = ErrorKind::NotNow { state: state.to_string() };
         return Err(ChangeError::new(kind, format!("a VM that is {state} cannot be saved")));
     }
+    if snapshot::is_inconsistent(owner) {
+        return Err(guard::inconsistent(target.needs()));
+    }
     match target {
         Target::File(_) if owner.facts.ephemeral => {
             let error = ChangeError::unsupported("the disks of an ephemeral VM are thrown away at its end");
             return Err(error.hint("start a VM that you want to save without `--ephemeral`"));
         }
         Target::File(_) => {}
-        Target::Template { .. } if !spec.forkable => {
-            let error = ChangeError::unsupported("the VM cannot be frozen: its memory is no file");
-            return Err(error.hint("start it with `--forkable`"));
-        }
-        Target::Template { .. } if has_own_base(owner, spec) => {
-            let error = ChangeError::unsupported("a disk without a path of its own cannot be frozen");
-            return Err(error.hint("give the disk a path: `--disk PATH,size=10G`"));
-        }
-        Target::Template { keep_running: true, .. } if writes_lasting_images(owner, spec) => {
-            let error = ChangeError::unsupported(
-                "the VM writes to images that a template would need as they are now",
-            );
-            return Err(error.hint("freeze it without `--keep-running`, or start it with `--ephemeral`"));
-        }
-        Target::Template { .. } => {}
+        Target::Template { keep_running, .. } => freezable::check(owner, spec, *keep_running)?,
     }
     snapshot::check_settled(owner).map(|()| spec)
-}
-
-/// Whether a disk of an ephemeral VM lies over an image that goes with the VM: the overlay names it by its path.
-fn has_own_base(owner: &Owner, spec: &VmSpec) -> bool {
-    let state = &owner.facts.state_directory;
-    let mut below = spec.disks.iter().flat_map(|disk| disk.image.layers().skip(1));
-    owner.facts.ephemeral && below.any(|layer| layer.file.starts_with(state))
-}
-
-/// Whether it writes to an image that is no overlay of its own.
-fn writes_lasting_images(owner: &Owner, spec: &VmSpec) -> bool {
-    let is_own = |file: &Path| owner.facts.ephemeral && file.starts_with(&owner.facts.state_directory);
-    let since = &owner.journal.pending().images;
-    let own: Vec<&Path> = spec
-        .disks
-        .iter()
-        .map(|disk| disk.image.file.as_path())
-        .chain(since.values().map(|image| image.file.as_path()))
-        .filter(|file| is_own(file))
-        .collect();
-    let disks = owner.inventory.devices().filter_map(|entry| entry.kind.disk());
-    let disks = disks.filter(|facts| !facts.readonly).filter_map(|facts| facts.node.as_deref());
-    let file_of = |node: &str| {
-        let cold = spec.disks.iter().find(|disk| disk.id.as_str() == node).map(|disk| &disk.image);
-        cold.or_else(|| since.get(node)).map(|image| image.file.as_path())
-    };
-    disks.map(file_of).any(|file| file.is_none_or(|file| !own.contains(&file)))
 }

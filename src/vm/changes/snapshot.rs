@@ -6,7 +6,7 @@ use crate::qemu::migration;
 use crate::qemu::query;
 use crate::qemu::snapshot::Snapshot;
 
-use super::answer;
+use super::{answer, guard};
 use crate::vm::change::Done;
 use crate::vm::change::SnapshotChange;
 use crate::vm::changes::snapshots::{Failed, Snapshots};
@@ -40,10 +40,16 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     }
     owner.busy = Some(description);
     let loads = matches!(change, SnapshotChange::Load(_));
+    let needs = match &change {
+        SnapshotChange::Save { .. } => "a snapshot",
+        SnapshotChange::Load(_) => "loading a snapshot",
+        SnapshotChange::Delete(_) | SnapshotChange::List => "deleting a snapshot",
+    };
     // a freeze, or the start of a fork, has had QEMU leave it out
     let may_lack_memory = owner.origin.spec().is_some_and(|spec| spec.forkable);
     let session = owner.session.clone();
     let work = async move {
+        guard::check(&session, needs, loads).await?;
         if may_lack_memory {
             session.run(&migration::with_memory()).await.map_err(ChangeError::from)?;
         }
@@ -74,7 +80,15 @@ fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
         let kind = ErrorKind::NotNow { state: state.to_string() };
         return Err(ChangeError::new(kind, format!("a VM that is {state} cannot be put into a snapshot")));
     }
+    if saves && is_inconsistent(owner) {
+        return Err(guard::inconsistent("a snapshot"));
+    }
     check_settled(owner)
+}
+
+/// Whether a snapshot was loaded in part.
+pub(super) fn is_inconsistent(owner: &Owner) -> bool {
+    owner.inventory.reason.as_deref() == Some(guard::INCONSISTENT)
 }
 
 /// Refuses while devices are being added or removed: that state could not be restored.
@@ -96,8 +110,7 @@ fn ended(owner: &mut Owner, result: Result<Snapshot, Failed>, reply: Reply) {
     let result = result.map(Done::Snapshot).map_err(|Failed { error, broken }| {
         if broken {
             owner.inventory.run_state = RunState::Paused;
-            owner.inventory.reason =
-                Some("a snapshot was loaded incompletely: the guest's memory is inconsistent".to_owned());
+            owner.inventory.reason = Some(guard::INCONSISTENT.to_owned());
         }
         error
     });

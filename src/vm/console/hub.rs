@@ -115,6 +115,12 @@ impl Hub {
         let _ = self.end.subscribe().wait_for(is_closed).await;
     }
 
+    /// The output that is still kept; does not wait for more.
+    pub(in crate::vm) fn recent(&self) -> Vec<u8> {
+        let mut reader = self.reader(From::Recent);
+        std::iter::from_fn(|| reader.try_next()).flat_map(|chunk| chunk.bytes).collect()
+    }
+
     /// A new reader.
     pub fn reader(&self, from: From) -> Reader {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);

@@ -141,6 +141,12 @@ impl ConsoleLog {
         LogReader { files: Arc::clone(&self.files) }
     }
 
+    /// Begins with earlier output, of which it takes the end if all of it is more than a file may have.
+    pub(in super::super) fn begin_with(&mut self, earlier: &[u8]) {
+        let most = usize::try_from(self.half).unwrap_or(usize::MAX);
+        self.append(&earlier[earlier.len().saturating_sub(most)..]);
+    }
+
     /// Appends output. A failure is reported once and does not stop the console.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if self.broken {

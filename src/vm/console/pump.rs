@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{Notify, mpsc};
 
-use super::hub::{From, Hub};
+use super::hub::Hub;
 use super::log_file::ConsoleLog;
 use crate::vm::error::ChangeError;
 use crate::vm::process::sockets::Serial;
@@ -60,8 +60,7 @@ impl Console {
 
     /// The recent output; does not wait for more.
     pub(in super::super) fn recent(&self) -> Vec<u8> {
-        let mut reader = self.hub.reader(From::Recent);
-        std::iter::from_fn(|| reader.try_next()).flat_map(|chunk| chunk.bytes).collect()
+        self.hub.recent()
     }
 
     /// Whether there is a console.

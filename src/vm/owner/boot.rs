@@ -9,6 +9,7 @@ use crate::vm::guest::boot_watch::BootWatch;
 impl Owner {
     /// Starts to watch whether the firmware finds something to boot.
     pub(in crate::vm) fn watch_boot(&mut self, console: &Hub) {
+        self.console = Some(console.clone());
         let watch = BootWatch::new(console, self.beginnings.subscribe());
         self.follow_boot(watch);
     }
@@ -23,6 +24,11 @@ impl Owner {
             }
             owner.follow_boot(watch);
         });
+    }
+
+    /// What the guest has printed last.
+    pub(in crate::vm) fn console(&self) -> Option<Hub> {
+        self.console.clone()
     }
 
     /// The guest was restarted, by a reset or by loading a snapshot.

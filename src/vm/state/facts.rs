@@ -42,6 +42,9 @@ pub struct Facts {
     /// The state directory is removed with the VM.
     #[serde(default)]
     pub ephemeral: bool,
+    /// The folder of the template that the VM is a fork of.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub template: Option<PathBuf>,
     /// More resets by the guest than this end the VM.
     #[serde(default)]
     pub max_resets: Option<u32>,

@@ -2,7 +2,7 @@
 //! from QEMU's events and from the supervisor's own actions.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use qapi::qmp::ShutdownCause;
@@ -102,7 +102,8 @@ pub(in crate::vm) struct Evidence {
     asked: Option<ShutdownWay>,
     quit: bool,
     killed: bool,
-    saved: Option<PathBuf>,
+    /// Where its state is, in a sentence.
+    saved: Option<String>,
     /// QEMU for this machine sends no event when the guest powers off: on riscv64, 7.2 exits where the guest requests it.
     silent_power_off: bool,
     /// The kernel has killed a process of QEMU's control group for lack of memory.
@@ -169,8 +170,13 @@ impl Evidence {
     }
 
     /// The VM's state is in this file: whatever ends QEMU now, nothing is lost.
-    pub(in crate::vm) fn saved(&mut self, file: PathBuf) {
-        self.saved = Some(file);
+    pub(in crate::vm) fn saved(&mut self, file: &Path) {
+        self.saved = Some(format!("the VM was saved to {}", file.display()));
+    }
+
+    /// The same for a template.
+    pub(in crate::vm) fn frozen(&mut self, folder: &Path) {
+        self.saved = Some(format!("the VM was frozen into {}", folder.display()));
     }
 
     pub(in crate::vm) fn is_saved(&self) -> bool {
@@ -186,7 +192,7 @@ impl Evidence {
         let ending = self.ending(exit);
         let after = self.requested.map(|since| since.elapsed());
         let message = match &self.saved {
-            Some(file) => format!("the VM was saved to {}", file.display()),
+            Some(sentence) => sentence.clone(),
             None if ending == Ending::Crashed && exit == Some(Exit::Signal(9)) && self.out_of_memory => {
                 "QEMU was killed (SIGKILL) by the kernel, which ran out of memory for its control group"
                     .to_owned()

@@ -102,6 +102,7 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         run_directory: dir.join("run"),
         state_directory: dir.join("state"),
         detached: false,
+        template: None,
         ephemeral: false,
         max_resets: None,
         log_bytes: 1 << 20,

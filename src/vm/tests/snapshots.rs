@@ -62,6 +62,12 @@ async fn a_snapshot_that_is_loaded_half_leaves_the_guest_stopped() {
         assert_eq!(status.run_state, RunState::Paused);
         assert!(status.reason.unwrap().contains("inconsistent"));
         assert!(!vm.qemu.model().running);
+        // such a memory is in no file, snapshot or template
+        for change in [save(vm.file("vm.saved")), snapshot_save("new", false)] {
+            let refused = vm.change(change).await.unwrap_err();
+            assert!(refused.message.contains("inconsistent") && refused.hint.is_some(), "{refused:?}");
+        }
+        assert!(!vm.file("vm.saved").exists());
         vm.change(snapshot(SnapshotChange::Load, "there")).await.unwrap();
         assert_eq!(vm.status().await.reason, None);
     }

@@ -7,6 +7,7 @@ pub(crate) mod chance;
 pub(crate) mod desktop;
 pub(crate) mod http;
 pub(crate) mod linux;
+pub(crate) mod mounted;
 pub(crate) mod orphan;
 pub(crate) mod processes;
 pub(crate) mod pty;

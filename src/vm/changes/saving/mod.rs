@@ -17,16 +17,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::host::saved::{SavedError, Writing, finish, pump};
 use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session, View};
 use crate::spec::{FileId, Forward, Limits, VmSpec};
 
+use super::guard;
 use super::machine_state::{Present, check_blockers};
 use crate::vm::bus::{Bus, BusEvent, Subscriber};
 use crate::vm::change::Progress;
+use crate::vm::console::Hub;
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
@@ -61,6 +63,10 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) freezing: Option<Freezing>,
     /// The VM keeps running afterwards.
     pub(in crate::vm) goes_on: bool,
+    /// What it is in a message.
+    pub(in crate::vm) needs: &'static str,
+    /// What the guest prints.
+    pub(in crate::vm) console: Option<Hub>,
     pub(in crate::vm) progress: watch::Sender<Progress>,
     /// The VM is shutting down: abort.
     pub(in crate::vm) abort: watch::Receiver<bool>,
@@ -69,7 +75,9 @@ pub(in crate::vm) struct Saving {
 impl Saving {
     /// Checks whether the VM can be saved, and makes the file, which has no name yet.
     pub(in crate::vm) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
-        check_blockers(&self.session, &self.present, "a file").await?;
+        guard::check(&self.session, self.needs, false).await?;
+        let what = if self.folder.is_some() { "a template" } else { "a file" };
+        check_blockers(&self.session, &self.present, what).await?;
         self.complete().await?;
         if let Some(folder) = self.folder.clone() {
             let (spec, facts) = (self.spec.clone(), self.facts.clone());
@@ -85,13 +93,16 @@ impl Saving {
     ///
     /// Once the guest is stopped, this waits for QEMU without a deadline: a command that QEMU executes later would stop the guest
     /// again unnoticed.
-    pub(in crate::vm) async fn save(mut self, mut writing: Writing) -> Result<(), ChangeError> {
+    ///
+    /// Returns how long the guest was stopped for it.
+    pub(in crate::vm) async fn save(mut self, mut writing: Writing) -> Result<Duration, ChangeError> {
         let named = move || writing.take_name().map(|()| writing).map_err(from_saved);
         let writing = blocking(named).await?;
         for command in migration::prepare(self.has_memory_file()) {
             self.session.run(&command).await?;
         }
         self.still_wanted()?;
+        let stopped = Instant::now();
         if self.running {
             self.finish(&Command::new("stop", Value::Null)).await?;
         }
@@ -103,7 +114,8 @@ impl Saving {
             // an error means that QEMU is gone, or that it says so by itself
             let _ = self.finish(&Command::new("cont", Value::Null)).await;
         }
-        written
+        let paused = if self.running { stopped.elapsed() } else { Duration::ZERO };
+        written.map(|()| paused)
     }
 
     /// The guest's memory is in a file, which is copied, and not in the stream.
@@ -115,8 +127,10 @@ impl Saving {
     async fn fill(&mut self) -> Result<Option<u64>, ChangeError> {
         let Some(freezing) = self.freezing.take() else { return Ok(None) };
         let (progress, total_bytes) = (self.progress.clone(), self.spec.memory.bytes());
+        // the guest is stopped: what it had printed before has been read while QEMU wrote its state
+        let console = self.console.as_ref().map(Hub::recent).unwrap_or_default();
         let filled = blocking(move || {
-            let filled = freezing.making.fill(freezing.memory.as_ref(), |done_bytes| {
+            let filled = freezing.making.fill(freezing.memory.as_ref(), &console, |done_bytes| {
                 progress.send_replace(Progress { done_bytes, total_bytes });
             });
             Ok((freezing, filled))

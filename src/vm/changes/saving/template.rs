@@ -46,7 +46,7 @@ impl Freezing {
     /// Makes the folder.
     pub(super) fn begin(folder: &Folder, spec: &VmSpec, facts: &Facts) -> Result<Self, ChangeError> {
         let memory = template::memory_of(facts.qemu_pid).map_err(ChangeError::host)?;
-        let copied = own_files(spec, &facts.state_directory, facts.ephemeral);
+        let copied = own_files(spec, facts);
         let making = Making::create(&folder.path, &folder.part, copied)
             .map_err(|error| from_io(&folder.path, error))?;
         Ok(Self { making, memory, path: folder.path.clone() })
@@ -66,17 +66,17 @@ pub(in crate::vm) struct Folder {
     pub(in crate::vm) part: PathBuf,
 }
 
-/// The files of the state directory that the VM needs again. Disks in a lasting state directory are the user's, and stay.
-fn own_files(spec: &VmSpec, state: &Path, ephemeral: bool) -> Vec<PathBuf> {
+/// The files that come along: those of the state directory that the VM needs again, and of a fork's template, where they are no disks.
+/// Disks in a lasting state directory are the user's, and stay; so do those of a template, over which a fork has overlays.
+fn own_files(spec: &VmSpec, facts: &Facts) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
-    let disks: Vec<PathBuf> = spec
-        .disks
-        .iter()
-        .flat_map(|disk| disk.image.layers().map(|layer| layer.file.clone()).collect::<Vec<_>>())
-        .collect();
+    let layers = spec.disks.iter().flat_map(|disk| disk.image.layers());
+    let disks: Vec<&Path> = layers.map(|layer| layer.file.as_path()).collect();
     let mut note = |path: &Path| {
-        let is_new = path.starts_with(state) && !found.iter().any(|known| known == path);
-        if is_new && (ephemeral || !disks.iter().any(|disk| disk == path)) {
+        let is_disk = disks.contains(&path);
+        let is_state = path.starts_with(&facts.state_directory) && (facts.ephemeral || !is_disk);
+        let is_template = facts.template.as_ref().is_some_and(|folder| path.starts_with(folder)) && !is_disk;
+        if (is_state || is_template) && !found.iter().any(|known| known == path) {
             found.push(path.to_owned());
         }
         path.to_owned()

@@ -90,6 +90,8 @@ impl MemoryFile {
 pub(in crate::vm) struct RunOptions {
     pub(in crate::vm) stop_timeout: std::time::Duration,
     pub(in crate::vm) ephemeral: bool,
+    /// The folder of the template that it is a fork of.
+    pub(in crate::vm) template: Option<PathBuf>,
     pub(in crate::vm) paused: bool,
     pub(in crate::vm) max_resets: Option<u32>,
     pub(in crate::vm) log_bytes: u64,
@@ -137,6 +139,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
     let options = RunOptions {
         stop_timeout: request.stop_timeout,
         ephemeral: request.ephemeral,
+        template: None,
         paused: request.paused,
         max_resets: request.max_resets,
         log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),

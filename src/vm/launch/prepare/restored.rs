@@ -79,7 +79,11 @@ fn read(path: &Path) -> Result<(Saved, File), StartError> {
 /// Inspects the host and makes what is missing. On failure nothing is left behind.
 pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
-    let (saved, stream) = read(&path)?;
+    let read = read(&path);
+    let (saved, stream) = match &request.from {
+        Some(folder) => read.map_err(|error| template::unreadable(folder, error))?,
+        None => read?,
+    };
     let saved = template::fitting(saved, request, &path)?;
     let is_fork = saved.template.is_some();
     let machine = Host::here().ok_or(StartError::UnknownHost)?;
@@ -221,7 +225,11 @@ impl Checked<'_> {
             }
         };
         let firmware = hardware::firmware(&saved.spec, request, &state, is_fork)?;
-        let memory = template::memory(&saved)?;
+        let memory = match template::memory(&saved)? {
+            // a fork of a fork: its forks would not share it in any case
+            None if !is_fork => MemoryFile::of(&spec)?,
+            memory => memory,
+        };
         let images = Images::new(
             Arc::clone(&state),
             !is_fork,
@@ -286,6 +294,7 @@ impl MadeParts {
             options: RunOptions {
                 stop_timeout: request.stop_timeout,
                 ephemeral: is_fork,
+                template: saved.template.as_ref().map(|template| template.folder.clone()),
                 paused: request.paused,
                 max_resets: request.max_resets,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::host::dirs::{RunDir, names};
+use crate::host::template;
 use crate::qemu::netdev::set_link;
 use crate::qemu::query_block::drive_of;
 use crate::qemu::{Command, Machine, block, ids, query};
@@ -32,6 +33,7 @@ use crate::vm::state::origin::{Description, Origin};
 use crate::vm::state::plugged::{Record, fill_options};
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::vm_file::VmFile;
+use crate::vm::steps::blocking;
 
 use super::Launch;
 use super::facts::{facts, make_records};
@@ -97,14 +99,23 @@ pub(super) async fn configure(
         None => (cold(prepared, &connected.session, files, &mut spec).await?, !prepared.options.paused),
         Some(restored) => {
             let runs = restored.running && !prepared.options.paused;
-            (go_on(prepared, restored, &mut connected, files).await?, runs)
+            let has_loaded_memory = !restored.without_memory;
+            let devices = go_on(prepared, restored, &mut connected, files).await?;
+            if has_loaded_memory {
+                dig_holes(process.pid()).await;
+            }
+            (devices, runs)
         }
     };
     devices.inventory.forwards = forwards(&prepared.spec, &connected.session).await?;
     file.description.origin = Origin::Ours(Box::new(spec));
     // late, since a failed start must not rotate the log of the run before away; the console is silent until the processors run
     let state = Arc::clone(&prepared.state);
-    let log = ConsoleLog::start(state, log_bytes, run).map_err(system("the console's log"))?;
+    let mut log = ConsoleLog::start(state, log_bytes, run).map_err(system("the console's log"))?;
+    if let Some(folder) = &prepared.options.template {
+        // as what was printed before: whoever waits for a text finds it
+        log.begin_with(&template::console_of(folder));
+    }
     let console = serial
         .try_clone()
         .and_then(|serial| console::connect(serial, Some(log)))
@@ -186,6 +197,17 @@ async fn go_on(
     let runs = running && !prepared.options.paused;
     inventory.run_state = if runs { RunState::Running } else { RunState::Paused };
     Ok(InitialDevices { inventory, record, pending, agent_open: true })
+}
+
+/// QEMU has filled all of the file that is the guest's memory, if there is one: what is zero takes no memory afterwards.
+async fn dig_holes(qemu_pid: i32) {
+    let dug = blocking(move || {
+        let memory = template::memory_of(qemu_pid).map_err(ChangeError::host)?;
+        memory.as_ref().map_or(Ok(()), template::dig_holes).map_err(ChangeError::host)
+    });
+    if let Err(error) = dug.await {
+        log::info!("the guest's memory takes more than it needs: {error}");
+    }
 }
 
 /// Restores what is not in the machine's state: in a new QEMU every cable is plugged and no disk has limits.

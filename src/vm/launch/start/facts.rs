@@ -31,6 +31,7 @@ pub(super) fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> 
         state_directory: prepared.state.path().to_owned(),
         detached: launch.detached,
         ephemeral: prepared.options.ephemeral,
+        template: prepared.options.template.clone(),
         max_resets: prepared.options.max_resets,
         log_bytes: prepared.options.log_bytes,
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),

@@ -167,6 +167,7 @@ fn describe(
         run_directory: run.path().to_owned(),
         state_directory: state,
         detached: false,
+        template: None,
         ephemeral: true,
         max_resets: None,
         log_bytes: 0,

@@ -1,7 +1,9 @@
 //! A template, from which a fork starts.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::host::saved::SavedError;
 use crate::host::template::{MACHINE, open_memory};
 use crate::qemu::quote;
 use crate::spec::{Boot, Request};
@@ -41,6 +43,31 @@ pub(super) fn fitting(saved: Saved, request: &Request, path: &Path) -> Result<Sa
     }
 }
 
+/// Why a folder is no template, in place of what is wrong with its file `machine`.
+pub(super) fn unreadable(folder: &Path, error: StartError) -> StartError {
+    let StartError::Saved(error) = error else { return error };
+    let why = match &error {
+        SavedError::Io { source, .. } if source.kind() == ErrorKind::NotADirectory => {
+            "it is no folder, and so no template".to_owned()
+        }
+        SavedError::Io { source, .. } if source.kind() == ErrorKind::NotFound => match folder.is_dir() {
+            true => format!("it has no file `{MACHINE}`, and so is no template"),
+            false => "there is no such folder".to_owned(),
+        },
+        SavedError::Foreign(_) | SavedError::Special(_) => {
+            format!("its file `{MACHINE}` is none that vmrun has made, and so it is no template")
+        }
+        _ => return StartError::Saved(error),
+    };
+    let hint = match folder.is_file() {
+        true => {
+            "`vmrun qemu --restore FILE` goes on with a saved VM; `vmrun ctl freeze DIR` makes a template"
+        }
+        false => "`vmrun ctl freeze DIR` makes a template of a running VM that was started with `--forkable`",
+    };
+    StartError::File { what: "template", path: folder.to_owned(), why, hint: Some(hint.to_owned()) }
+}
+
 /// The files that a template's images lie over: each was looked at when it was frozen, and is among those that must not have changed.
 pub(super) fn below(saved: &Saved) -> Vec<PathBuf> {
     let layers = saved.spec.disks.iter().flat_map(|disk| disk.image.layers().skip(1));
@@ -68,17 +95,23 @@ pub fn check_template(folder: &Path, request: &Request) -> Result<(), StartError
     memory(&saved).map(drop)
 }
 
-/// The image or kernel that was booted for the template in this folder, if it can be read.
-pub fn template_source(folder: &Path) -> Option<PathBuf> {
-    let (saved, _) = read(&folder.join(MACHINE)).ok()?;
+/// The image or kernel that was booted for the template in this folder, if there was one.
+///
+/// # Errors
+/// Its description or its memory cannot be read.
+pub fn template_source(folder: &Path) -> Result<Option<PathBuf>, StartError> {
+    let (saved, _) = read(&folder.join(MACHINE))?;
+    if let Some(TemplateFacts { memory_bytes: Some(bytes), .. }) = &saved.template {
+        open_memory(folder, *bytes).map_err(system("the template's memory"))?;
+    }
     let spec = &saved.spec;
     let first = spec.disks.first().map(|disk| match &disk.image.backing {
         Some(backing) => backing.file.clone(),
         None => disk.image.file.clone(),
     });
-    match &spec.boot {
+    Ok(match &spec.boot {
         Boot::Kernel { kernel, .. } | Boot::Squashfs { kernel, .. } => Some(kernel.clone()),
         Boot::Iso { path } => Some(path.clone()),
         Boot::Disk | Boot::Firmware => first,
-    }
+    })
 }
