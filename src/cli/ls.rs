@@ -49,6 +49,8 @@ struct Brief {
     cpus: u32,
     memory_bytes: u64,
     detached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
     forwards: Vec<crate::control::wire::Forward>,
 }
 
@@ -162,6 +164,7 @@ fn brief(status: Status) -> Brief {
         cpus: status.cpus,
         memory_bytes: status.memory_bytes,
         detached: status.detached,
+        template: status.template,
         forwards: status.forwards,
     }
 }

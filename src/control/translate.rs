@@ -43,6 +43,9 @@ pub(super) fn status(status: &Status) -> wire::Status {
         detached: status.facts.detached,
         run_directory: status.facts.run_directory.to_string_lossy().into_owned(),
         state_directory: status.facts.state_directory.to_string_lossy().into_owned(),
+        template: status.facts.template.as_ref().map(|folder| folder.to_string_lossy().into_owned()),
+        // asked for where it is wanted: it changes without the VM
+        siblings: None,
         networking: origin.networking(),
         mac: origin.mac(),
         usb: devices.clone().filter(|entry| DeviceKind::Usb.fits(entry)).map(usb).collect(),

@@ -168,6 +168,10 @@ pub struct Status {
     pub detached: bool,
     pub run_directory: String,
     pub state_directory: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub template: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub siblings: Option<usize>,
     pub networking: String,
     pub mac: String,
     pub usb: Vec<Usb>,

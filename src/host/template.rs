@@ -79,6 +79,20 @@ pub fn open_memory(folder: &Path, bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// How many QEMUs use the memory of the template in this folder: each has a shared lock of its own on it. `None` if it has no memory in
+/// a file.
+pub fn users(folder: &Path) -> Option<usize> {
+    let facts = fs::metadata(folder.join(MEMORY)).ok()?;
+    let (major, minor) = (nix::sys::stat::major(facts.dev()), nix::sys::stat::minor(facts.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", facts.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let is_user = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"FLOCK") && words.contains(&"READ") && words.contains(&file.as_str())
+    };
+    Some(locks.lines().filter(is_user).count())
+}
+
 /// What the guest of a template had printed last; empty if that is not there.
 pub fn console_of(folder: &Path) -> Vec<u8> {
     let mut text = Vec::new();

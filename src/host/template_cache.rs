@@ -15,7 +15,7 @@ use nix::unistd::{Uid, User};
 use super::dirs::{DirError, Directory, Privacy};
 use super::made::MadeFile;
 use super::sys;
-use super::template::{MACHINE, MEMORY, take_back};
+use super::template::{MACHINE, MEMORY, take_back, users};
 
 /// The most that the cache keeps on the disk, in bytes, while there is room.
 pub const MOST_BYTES: u64 = 10 << 30;
@@ -66,15 +66,7 @@ pub struct Cached {
 impl Cached {
     /// How many QEMUs use it now: each has a shared lock of its own on the memory.
     pub fn forks(&self) -> usize {
-        let Ok(facts) = fs::metadata(self.path.join(MEMORY)) else { return 0 };
-        let (major, minor) = (nix::sys::stat::major(facts.dev()), nix::sys::stat::minor(facts.dev()));
-        let file = format!("{major:02x}:{minor:02x}:{}", facts.ino());
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        let is_fork = |line: &&str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            words.contains(&"FLOCK") && words.contains(&"READ") && words.contains(&file.as_str())
-        };
-        locks.lines().filter(is_fork).count()
+        users(&self.path).unwrap_or(0)
     }
 
     /// Removes it, unless a QEMU uses it; whether it is gone.

@@ -70,6 +70,39 @@ fn resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// Memory of a process that is mapped privately from a file of this name and inode: what is resident and still the file's, shared with
+/// all processes that have it mapped, in bytes (`Rss` less `Anonymous` of `smaps`). `None` if it has no such mapping.
+///
+/// # Errors
+/// It has ended, or there is no `/proc`.
+pub fn shared_with_file(proc: &Path, pid: Pid, name: &str, inode: u64) -> io::Result<Option<u64>> {
+    let smaps = std::fs::read_to_string(proc.join(pid.to_string()).join("smaps"))?;
+    Ok(shared(&smaps, name, inode))
+}
+
+fn shared(smaps: &str, name: &str, inode: u64) -> Option<u64> {
+    let (mut is_it, mut found, mut bytes) = (false, false, 0_u64);
+    for line in smaps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let first = words.next().unwrap_or_default();
+        let Some(field) = first.strip_suffix(':') else {
+            // address, permissions, offset, device, inode, path
+            let mut rest = words.skip(3);
+            is_it = rest.next().and_then(|word| word.parse().ok()) == Some(inode)
+                && line.rsplit('/').next() == Some(name);
+            found |= is_it;
+            continue;
+        };
+        let mut kib = || words.next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024;
+        match field {
+            "Rss" if is_it => bytes = bytes.saturating_add(kib()),
+            "Anonymous" if is_it => bytes = bytes.saturating_sub(kib()),
+            _ => {}
+        }
+    }
+    found.then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +115,18 @@ mod tests {
         assert_eq!(ticks(b"7 (short) S 1"), None);
         assert_eq!(resident("VmPeak:\t 9 kB\nVmRSS:\t  12 kB\n"), Some(12 * 1024));
         assert_eq!(resident("VmPeak:\t 9 kB\n"), None);
+    }
+
+    #[test]
+    fn what_a_fork_shares_is_what_it_has_not_written() {
+        let smaps = "7f00-7f10 rw-p 00000000 fd:01 1234    /srv/a template/memory\n\
+            Size: 65536 kB\nRss:  100 kB\nPss: 50 kB\nAnonymous:   40 kB\nVmFlags: rd wr\n\
+            7f10-7f20 rw-p 00000000 00:00 0 \nRss: 7 kB\nAnonymous: 7 kB\n\
+            7f20-7f30 rw-p 04000000 fd:01 1234 /srv/t/memory\nRss: 3 kB\nAnonymous: 0 kB\n\
+            7f30-7f40 r--p 04000000 fd:01 99 /srv/t/memory\nRss: 5 kB\n";
+        assert_eq!(shared(smaps, "memory", 1234), Some(63 << 10));
+        assert_eq!(shared(smaps, "memory", 1), None);
+        assert_eq!(shared(smaps, "other", 1234), None);
     }
 
     #[test]

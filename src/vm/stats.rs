@@ -5,12 +5,14 @@
 mod nics;
 mod present;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::host::template::MEMORY;
 use crate::host::usage;
 use crate::qemu::Command;
 use crate::qemu::query;
@@ -36,6 +38,8 @@ pub struct Stats {
     pub cpu_time: Duration,
     /// Memory of QEMU's process that is resident on the host, in bytes.
     pub resident_bytes: u64,
+    /// Of that, what a fork shares with its template and all other forks of it, in bytes; `None` where no memory is shared.
+    pub shared_bytes: Option<u64>,
     /// The guest's memory, in bytes.
     pub memory_bytes: u64,
     /// The memory that a balloon leaves, in bytes; `None` without a balloon.
@@ -104,6 +108,7 @@ impl Handle {
             uptime: status.uptime(),
             cpu_time: usage::process_cpu_time(proc, pid).map_err(ended)?,
             resident_bytes: usage::resident_bytes(proc, pid).map_err(ended)?,
+            shared_bytes: status.facts.template.as_deref().and_then(|folder| shared_bytes(folder, proc, pid)),
             memory_bytes: status.origin.memory().bytes(),
             balloon_bytes,
             vcpus: vcpu_stats(&vcpus, proc, pid),
@@ -111,6 +116,12 @@ impl Handle {
             nics,
         })
     }
+}
+
+/// What a fork has of its template's memory and has not written to.
+fn shared_bytes(template: &Path, proc: &Path, pid: Pid) -> Option<u64> {
+    let memory = std::fs::metadata(template.join(MEMORY)).ok()?;
+    usage::shared_with_file(proc, pid, MEMORY, memory.ino()).ok()?
 }
 
 fn now_unix_ms() -> u64 {

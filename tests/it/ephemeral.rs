@@ -304,3 +304,38 @@ fn no_two_runs_that_could_meet_have_one_address() {
     }
     sandbox.is_clean();
 }
+
+/// All forks have the addresses of their template.
+#[test]
+#[cfg_attr(lacks = "tap", ignore = "needs tap")]
+fn of_the_forks_of_a_template_one_is_on_a_tap() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::Halted);
+    let taps = ['f', 'g'].map(Tap::make);
+    let on = |number: usize| format!("tap,{}", taps[number].0);
+    let base = |network: &str, template: &str| {
+        let words =
+            ["--mem", "64", "--ephemeral", "--forkable", "--networking", network, image.to_str().unwrap()];
+        let vm = sandbox.detached(words);
+        sandbox.ctl(["--vm", &vm, "freeze", template]).ok();
+    };
+    base(&on(0), "on-tap");
+    let second = ["qemu", "--detached", "--from", "on-tap", "--name", "second", "--networking"];
+    sandbox.detached(["--from", "on-tap", "--name", "first", "--networking", &on(0)]);
+    let refused = sandbox.run(second.iter().copied().chain([on(1).as_str()]));
+    refused.fails(1, &["VM 'first' has the network address", "nic-add"]);
+    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.run(second.iter().copied().chain([on(1).as_str()])).ok();
+    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    // what the hint says: cards of their own
+    base("user", "on-user");
+    for (number, vm) in ["first", "second"].into_iter().enumerate() {
+        sandbox.run(["qemu", "--from", "on-user", "--networking", &on(0)]).fails(1, &["nic-add tap,"]);
+        sandbox.detached(["--from", "on-user", "--name", vm]);
+        sandbox.ctl(["--vm", vm, "nic-add", &on(number)]).ok();
+    }
+    for vm in ["first", "second"] {
+        sandbox.ctl(["--vm", vm, "shutdown", "--force"]).fails(12, &[]);
+    }
+    sandbox.is_clean();
+}

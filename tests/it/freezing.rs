@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::boot_sector::Guest;
 use crate::support::mounted::Mounted;
-use crate::support::orphan::kill_supervisor;
+use crate::support::orphan::{kill, kill_supervisor};
 use crate::support::processes::{eventually, send};
 use crate::support::sandbox::{Done, Sandbox, linux_guest};
 
@@ -324,4 +324,82 @@ fn a_qemu_that_is_killed_while_it_is_frozen_leaves_no_half_template() {
             fs::read_dir(sandbox.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert!(left.iter().all(|name| !name.to_string_lossy().contains(".part")), "{left:?}");
     }
+}
+
+#[test]
+fn a_fork_knows_its_template_and_what_it_shares_with_it() {
+    let sandbox = small(&["--ephemeral"]);
+    assert_eq!(sandbox.ctl_json(["status"]).get("template"), None);
+    sandbox.ctl(["freeze", "template"]).ok();
+    let folder = sandbox.file("template");
+    fork(&sandbox, "template", "a");
+    let status = |vm: &str| sandbox.ctl_json(["--vm", vm, "status"]);
+    assert_eq!(
+        (&status("a")["template"], &status("a")["siblings"]),
+        (&folder.to_str().unwrap().into(), &0.into())
+    );
+    fork(&sandbox, "template", "b");
+    kill_of(&sandbox, "a");
+    assert_eq!(
+        (&status("a")["template"], &status("a")["siblings"]),
+        (&folder.to_str().unwrap().into(), &1.into())
+    );
+    let shown = sandbox.ctl(["--vm", "b", "status"]).ok();
+    assert!(shown.stdout.contains("1 other fork"), "{shown:?}");
+    let listed = sandbox.run(["ls", "--json"]).json();
+    assert!(
+        listed.as_array().unwrap().iter().all(|vm| vm["template"] == folder.to_str().unwrap()),
+        "{listed}"
+    );
+    // as the kernel says it
+    sandbox.ctl(["--vm", "a", "pause"]).ok();
+    let stats = sandbox.ctl_json(["--vm", "a", "stats"]);
+    let bytes = |name: &str| stats[name].as_u64().unwrap();
+    assert_eq!(bytes("shared_bytes") + bytes("own_bytes"), bytes("resident_bytes"), "{stats}");
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", qemu_of(&sandbox, "a"))).unwrap();
+    let mapping = smaps.split("VmFlags:").find(|mapping| mapping.contains("template/memory")).unwrap();
+    let kib = |field: &str| {
+        let line = mapping.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let shared = (kib("Rss:") - kib("Anonymous:")) << 10;
+    assert!(shared > 0 && bytes("shared_bytes") == shared, "{shared}: {stats}");
+    end(&sandbox, "b");
+    assert_eq!(status("a")["siblings"], 0);
+    end(&sandbox, "a");
+    sandbox.is_clean();
+}
+
+fn kill_of(sandbox: &Sandbox, vm: &str) {
+    let pid = sandbox.ctl_json(["--vm", vm, "status"])["supervisor_pid"].as_i64().unwrap();
+    kill(i32::try_from(pid).unwrap());
+}
+
+#[test]
+fn a_forks_console_begins_with_its_templates() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    let words = ["--name", "base", "--mem", "64", "--ephemeral", "--forkable", image.to_str().unwrap()];
+    sandbox.detached(words);
+    let greeting = Guest::ReactsToButton.greeting();
+    let waits = format!("console={greeting}");
+    sandbox.ctl(["wait", &waits]).ok();
+    sandbox.ctl(["freeze", "template"]).ok();
+    for log_size in ["128K", "16M"] {
+        let vm = sandbox.detached(["--from", "template", "--log-size", log_size]);
+        let printed = sandbox.ctl(["--vm", &vm, "wait", &waits, "--timeout", "5s"]).ok();
+        assert!(printed.stdout.contains(greeting), "{printed:?}");
+        assert!(sandbox.run(["logs", &vm]).ok().stdout.contains(greeting));
+        // but not as what it prints now
+        sandbox.ctl(["--vm", &vm, "wait", "--from-now", &waits, "--timeout", "200ms"]).fails(5, &[]);
+        // and after a takeover
+        kill_of(&sandbox, &vm);
+        sandbox.ctl(["--vm", &vm, "wait", &waits, "--timeout", "5s"]).ok();
+        end(&sandbox, &vm);
+    }
+    // what was printed since comes behind it, also in a template of the fork
+    sandbox.detached(["--from", "template", "--name", "fork"]);
+    sandbox.ctl(["powerdown"]).ok();
+    sandbox.ctl(["wait", "exit"]).ok();
+    sandbox.is_clean();
 }

@@ -52,6 +52,8 @@ fn as_text(stats: &wire::Stats) -> Lines {
         ("cpu time", Some(milliseconds(stats.cpu_time_ms))),
         ("vcpus", (!vcpus.is_empty()).then(|| vcpus.join(", "))),
         ("resident", Some(bytes(stats.resident_bytes))),
+        ("shared with the template", stats.shared_bytes.map(bytes)),
+        ("its own", stats.own_bytes.map(bytes)),
         ("memory", Some(bytes(stats.memory_bytes))),
         ("balloon", stats.balloon_bytes.map(bytes)),
     ]);

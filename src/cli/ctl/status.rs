@@ -78,6 +78,7 @@ fn as_text(status: &wire::Status) -> Lines {
         ("slots", Some(format!("{} of {} used", status.slots_used, status.slots_total))),
         ("run directory", Some(status.run_directory.clone())),
         ("state directory", Some(status.state_directory.clone())),
+        ("template", template(status)),
     ]);
     if !status.disks.is_empty() {
         text.section("disks", disk_list::as_table(&status.disks));
@@ -105,6 +106,17 @@ fn as_text(status: &wire::Status) -> Lines {
         text.section("devices", table(["ID", "DRIVER", "SLOT", "STATE"], devices));
     }
     text
+}
+
+/// The template of a fork, and how many others use it.
+fn template(status: &wire::Status) -> Option<String> {
+    let template = status.template.as_ref()?;
+    Some(match status.siblings {
+        None => template.clone(),
+        Some(0) => format!("{template}, no other fork"),
+        Some(1) => format!("{template}, 1 other fork"),
+        Some(others) => format!("{template}, {others} other forks"),
+    })
 }
 
 /// Whether the sandbox may be off because of QEMU's bridge helper.

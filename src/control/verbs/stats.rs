@@ -104,6 +104,8 @@ fn reply(stats: &Stats) -> StatsReply {
             uptime_ms: milliseconds(stats.uptime),
             cpu_time_ms: milliseconds(stats.cpu_time),
             resident_bytes: stats.resident_bytes,
+            shared_bytes: stats.shared_bytes,
+            own_bytes: stats.shared_bytes.map(|shared| stats.resident_bytes.saturating_sub(shared)),
             memory_bytes: stats.memory_bytes,
             balloon_bytes: stats.balloon_bytes,
             vcpus: stats.vcpus.iter().map(vcpu).collect(),

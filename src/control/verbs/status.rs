@@ -3,6 +3,7 @@
 use crate::control::error::WireError;
 use crate::control::permits::Use;
 use crate::control::{translate, wire};
+use crate::host::template;
 use crate::vm::{Handle, Present};
 
 use super::method::{CallMethod, EndedVm, Uploads, method};
@@ -30,7 +31,9 @@ impl CallMethod for GetStatus {
             (status, _) => {
                 let status = status?;
                 let present = vm.present(&status).await?;
-                let status = translate::status(&status);
+                let users = status.facts.template.as_deref().and_then(template::users);
+                let siblings = users.map(|users| users.saturating_sub(1));
+                let status = wire::Status { siblings, ..translate::status(&status) };
                 match present {
                     None => status,
                     Some(Present { memory_bytes, cpus }) => wire::Status { memory_bytes, cpus, ..status },

@@ -27,7 +27,7 @@ records! {
     Stats {
         time_unix_ms: u64, uptime_ms: u64, cpu_time_ms: u64, resident_bytes: u64, memory_bytes: u64,
         vcpus: Vec<VcpuStats>, disks: Vec<DiskStats>, nics: Vec<NicStats>;
-        balloon_bytes: u64
+        balloon_bytes: u64, shared_bytes: u64, own_bytes: u64
     }
     /// A processor of the guest.
     VcpuStats { number: u64, thread_id: i64, cpu_time_ms: u64; }

@@ -5,6 +5,7 @@ use crate::host::HINTED;
 use crate::host::dirs::{DirError, Liveness, RunClient, RunDir, names};
 use crate::spec::{MacAddress, Networking, VmName};
 
+use crate::vm::error::ChangeError;
 use crate::vm::start_error::{StartError, system};
 use crate::vm::unsupervised::is_orphan;
 
@@ -49,6 +50,19 @@ pub(super) fn note(run: &RunDir, networking: &Networking, mac: MacAddress) -> Re
     Ok(())
 }
 
+/// The same of a fork, whose guest has the address of its template: it is refused if a running VM has it, other forks among them.
+pub(super) fn note_of_fork(run: &RunDir, networking: &Networking, mac: MacAddress) -> Result<(), StartError> {
+    let [other, ..] = &note_and_look(run, networking, mac)?[..] else { return Ok(()) };
+    let message = format!(
+        "VM '{other}' has the network address of the template's card, {mac}: on '{networking}' neither would have a network"
+    );
+    let hint = format!(
+        "end VM '{other}' first; or make the template with user networking, and plug a card with an address of its own into each fork: \
+         `vmrun ctl nic-add {networking}`"
+    );
+    Err(StartError::Restore(ChangeError::unsupported(message).hint(hint)))
+}
+
 fn note_and_look(run: &RunDir, networking: &Networking, mac: MacAddress) -> Result<Vec<VmName>, StartError> {
     if !matches!(networking, Networking::Bridge(_) | Networking::Tap(_)) {
         return Ok(Vec::new());
@@ -89,6 +103,23 @@ fn write(run: &RunDir, noted: &str) -> Result<(), StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_forks_of_a_template_one_is_on_a_bridge() {
+        let root = tempfile::tempdir().unwrap();
+        let run = |name: &str| RunDir::create(root.path(), &name.parse().unwrap()).unwrap();
+        let bridge = Networking::Bridge("br0".parse().unwrap());
+        let mac = MacAddress::from_random([1; 6]);
+        let first = run("first");
+        note_of_fork(&first, &bridge, mac).unwrap();
+        // each on a network of its own
+        note_of_fork(&run("user"), &Networking::default(), mac).unwrap();
+        let refused = note_of_fork(&run("second"), &bridge, mac).unwrap_err();
+        assert!(refused.to_string().contains("VM 'first' has the network address"), "{refused}");
+        assert!(refused.hint().unwrap().contains("nic-add bridge,br0"), "{refused:?}");
+        drop(first);
+        note_of_fork(&run("third"), &bridge, mac).unwrap();
+    }
 
     #[test]
     fn runs_that_could_meet_have_different_addresses() {

@@ -244,8 +244,9 @@ impl Checked<'_> {
         let spec = VmSpec { disks, firmware, ..spec };
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut opener)?;
         qemu::check(&spec)?;
-        addresses::note(run, &spec.networking, spec.mac)?;
-        spec.nics.iter().try_for_each(|nic| addresses::note(run, &nic.network, nic.mac))?;
+        let note = if is_fork { addresses::note_of_fork } else { addresses::note };
+        note(run, &spec.networking, spec.mac)?;
+        spec.nics.iter().try_for_each(|nic| note(run, &nic.network, nic.mac))?;
         Ok(MadeParts {
             control,
             images,

@@ -43,6 +43,13 @@ pub(super) fn network(saved: Networking, asked: Option<&Networking>) -> Result<N
             ),
             "--networking tap,NAME or bridge,NAME; `vmrun ctl nic-add user` plugs a card on user networking afterwards",
         )),
+        // QEMU has the state of a user network in the stream, and loads it into nothing else
+        (saved @ User(_), Bridge(_) | Tap(_)) => Err(refused(
+            format!(
+                "the saved VM's network card was on '{saved}', and QEMU cannot move such a card to '{asked}'"
+            ),
+            format!("leave out `--networking`; `vmrun ctl nic-add {asked}` plugs a card there afterwards"),
+        )),
         // the guest has an address in its network, so the network stays unless another is given
         (saved @ User(_), asked) if *asked == Networking::default() => Ok(saved),
         (Bridge(_) | Tap(_) | User(_), asked) => Ok(asked.clone()),
@@ -155,6 +162,8 @@ mod tests {
         let error = network(bridge, None).unwrap_err();
         assert!(error.hint().unwrap().contains("bridge,br0"), "{error:?}");
         network(Networking::None, Some(&tap)).unwrap_err();
+        let error = network(Networking::default(), Some(&tap)).unwrap_err();
+        assert!(error.hint().unwrap().contains("nic-add tap,t0"), "{error:?}");
         network(tap, Some(&Networking::None)).unwrap_err();
     }
 
