@@ -33,6 +33,8 @@ pub const MEMORY: &str = "memory";
 const CONSOLE: &str = "console.log";
 /// The most of it that is read.
 const MOST_CONSOLE: u64 = 1 << 20;
+/// An image that has the state of a paused VM while that is copied from it.
+pub const STATE: &str = "state.qcow2";
 
 /// By this name the kernel shows the memory of a VM that can be forked among its QEMU's open files.
 const MEMORY_FILE: &str = "vmrun-guest-memory";

@@ -10,6 +10,7 @@ mod header;
 mod identity;
 mod open;
 mod qcow2;
+mod vm_state;
 mod vmdk;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ pub use header::{Found, Header, HeaderError, parse};
 pub use identity::{ImageIdentity, file_id};
 use open::OpenFile;
 pub use open::{inspect, look};
+pub use vm_state::copy_vm_state;
 
 use crate::spec::ImageFormat;
 

@@ -12,6 +12,7 @@ use crate::vm::state::run_state::RunState;
 
 use super::{answer, guard, plug};
 use crate::vm::change::Done;
+use crate::vm::changes::guard::Needs;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::images::{Access, Opened};
@@ -204,7 +205,7 @@ pub(super) fn resize(owner: &mut Owner, id: String, size: Size, reply: Reply) {
         return resize_now(owner, id, size, reply);
     }
     let session = owner.session.clone();
-    let checked = async move { guard::check(&session, "resizing a disk", true).await };
+    let checked = async move { guard::check(&session, "resizing a disk", Needs::Images).await };
     owner.spawn(checked, move |owner, checked| match checked {
         Ok(()) => resize_now(owner, id, size, reply),
         Err(error) => answer(reply, Err(error)),

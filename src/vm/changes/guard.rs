@@ -9,28 +9,33 @@ use crate::vm::steps::to_the_end;
 pub(in crate::vm) const INCONSISTENT: &str =
     "a snapshot was loaded incompletely: the guest's memory is inconsistent";
 
-/// Refuses unless QEMU can write to the VM's images and put its state into a stream.
+/// What an operation needs of QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::vm) enum Needs {
+    /// The images, open for writing.
+    Images,
+    /// The guest's memory, which must be that of one moment.
+    Memory,
+    /// Both.
+    ImagesAndMemory,
+}
+
+/// Refuses what QEMU cannot do in its run state.
 ///
 /// A migration of a paused VM leaves QEMU in the run state `postmigrate`, in which it has closed the images for writing (7.2 aborts if
 /// one is resized) and begins no other migration. Only `cont` ends that, which runs the guest; so vmrun leaves it to the user.
-///
-/// `replaces_memory`: what is done replaces the guest's memory, so that it may be inconsistent.
-pub(in crate::vm) async fn check(
-    session: &Session,
-    what: &str,
-    replaces_memory: bool,
-) -> Result<(), ChangeError> {
+pub(in crate::vm) async fn check(session: &Session, what: &str, needs: Needs) -> Result<(), ChangeError> {
     let status = to_the_end(session.submit(&query::status())).await?;
     match status["status"].as_str() {
-        Some("postmigrate") => {
+        Some("postmigrate") if needs != Needs::Memory => {
             let message = format!(
-                "{what} needs the guest to run once: it was paused when the VM was last frozen or saved, and QEMU has the images closed since"
+                "{what} needs the guest to run once: its state was written while it was paused, and QEMU has the images closed since"
             );
             let kind = ErrorKind::NotNow { state: "paused".to_owned() };
             Err(ChangeError::new(kind, message)
                 .hint("`vmrun ctl resume`; after that the VM can be paused again"))
         }
-        Some("restore-vm") if !replaces_memory => Err(inconsistent(what)),
+        Some("restore-vm") if needs != Needs::Images => Err(inconsistent(what)),
         _ => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use crate::spec::{Arch, PowerButton};
 
 use super::{answer, guard, link};
 use crate::vm::change::Done;
+use crate::vm::changes::guard::Needs;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::guest::agent::Loss;
 use crate::vm::handle::RawTurn;
@@ -49,7 +50,7 @@ pub(super) fn reset(owner: &mut Owner, reply: Reply) {
     }
     // a reset would hide the run state that says that the images are closed for writing
     let session = owner.session.clone();
-    let checked = async move { guard::check(&session, "a reset", true).await };
+    let checked = async move { guard::check(&session, "a reset", Needs::Images).await };
     owner.spawn(checked, move |owner, checked| match checked {
         Ok(()) => reset_now(owner, reply),
         Err(error) => answer(reply, Err(error)),

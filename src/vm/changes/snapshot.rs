@@ -9,6 +9,7 @@ use crate::qemu::snapshot::Snapshot;
 use super::{answer, guard};
 use crate::vm::change::Done;
 use crate::vm::change::SnapshotChange;
+use crate::vm::changes::guard::Needs;
 use crate::vm::changes::snapshots::{Failed, Snapshots};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::events;
@@ -40,16 +41,16 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     }
     owner.busy = Some(description);
     let loads = matches!(change, SnapshotChange::Load(_));
-    let needs = match &change {
-        SnapshotChange::Save { .. } => "a snapshot",
-        SnapshotChange::Load(_) => "loading a snapshot",
-        SnapshotChange::Delete(_) | SnapshotChange::List => "deleting a snapshot",
+    let (what, needs) = match &change {
+        SnapshotChange::Save { .. } => ("a snapshot", Needs::ImagesAndMemory),
+        SnapshotChange::Load(_) => ("loading a snapshot", Needs::Images),
+        SnapshotChange::Delete(_) | SnapshotChange::List => ("deleting a snapshot", Needs::Images),
     };
     // a freeze, or the start of a fork, has had QEMU leave it out
     let may_lack_memory = owner.origin.spec().is_some_and(|spec| spec.forkable);
     let session = owner.session.clone();
     let work = async move {
-        guard::check(&session, needs, loads).await?;
+        guard::check(&session, what, needs).await?;
         if may_lack_memory {
             session.run(&migration::with_memory()).await.map_err(ChangeError::from)?;
         }

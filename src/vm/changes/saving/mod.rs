@@ -5,6 +5,7 @@
 
 mod describe;
 mod files;
+mod paused;
 mod restore;
 mod template;
 
@@ -24,7 +25,7 @@ use crate::qemu::{Command, migration};
 use crate::qmp::{CommandError, Session, View};
 use crate::spec::{FileId, Forward, Limits, VmSpec};
 
-use super::guard;
+use super::guard::{self, Needs};
 use super::machine_state::{Present, check_blockers};
 use crate::vm::bus::{Bus, BusEvent, Subscriber};
 use crate::vm::change::Progress;
@@ -36,6 +37,7 @@ use crate::vm::state::plugged::Record;
 use crate::vm::steps::{blocking, to_the_end};
 pub(in crate::vm) use describe::Saved;
 pub(in crate::vm) use files::FileFacts;
+pub(in crate::vm) use paused::close as close_state;
 pub(in crate::vm) use restore::load;
 pub(in crate::vm) use template::{Folder, Freezing, TemplateFacts, with_paths};
 
@@ -75,8 +77,12 @@ pub(in crate::vm) struct Saving {
 impl Saving {
     /// Checks whether the VM can be saved, and makes the file, which has no name yet.
     pub(in crate::vm) async fn begin(mut self) -> Result<(Self, Writing), ChangeError> {
-        guard::check(&self.session, self.needs, false).await?;
-        let what = if self.folder.is_some() { "a template" } else { "a file" };
+        // of a paused VM a template is made without a migration
+        let (what, needs) = match self.folder {
+            Some(_) => ("a template", Needs::Memory),
+            None => ("a file", Needs::ImagesAndMemory),
+        };
+        guard::check(&self.session, self.needs, needs).await?;
         check_blockers(&self.session, &self.present, what).await?;
         self.complete().await?;
         if let Some(folder) = self.folder.clone() {
@@ -160,23 +166,13 @@ impl Saving {
 
     async fn write(&mut self, writing: Writing) -> Result<(), ChangeError> {
         self.still_wanted()?;
-        let written = Arc::new(AtomicU64::new(0));
-        let mut events = self.bus.subscribe(None);
-        let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
         let stream = writing.stream().map_err(ChangeError::host)?;
-        let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
-        to_the_end(self.session.pass(migration::DESCRIPTOR, writer.into())).await?;
-        if let Err(error) = self.finish(&migration::save()).await {
-            // QEMU would keep it open until it ends, and a thread here would read from it
-            let _ = self.finish(&migration::give_up()).await;
-            return Err(error.into());
-        }
-        let ended = self.follow(&mut events, &written).await;
-        // QEMU has closed its end, or has ended
-        let pumped = pumped.await.map_err(ChangeError::host)?;
-        let bytes =
-            pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
-        ended?;
+        let bytes = match &self.freezing {
+            Some(freezing) if !self.running => {
+                paused::write(&self.session, &self.bus, freezing.making.part(), stream).await?
+            }
+            _ => self.migrate(stream).await?,
+        };
         self.still_wanted()?;
         let memory_bytes = self.fill().await?;
         self.still_wanted()?;
@@ -190,6 +186,27 @@ impl Saving {
         // from here to the owner's next step without an await: the owner always knows of the file
         self.still_wanted()?;
         writing.place().map_err(from_saved)
+    }
+
+    /// Has QEMU write its state into a pipe, and that into the file. Returns how many bytes it has.
+    async fn migrate(&self, stream: std::fs::File) -> Result<u64, ChangeError> {
+        let written = Arc::new(AtomicU64::new(0));
+        let mut events = self.bus.subscribe(None);
+        let (reader, writer) = std::io::pipe().map_err(ChangeError::host)?;
+        let pumped = tokio::task::spawn_blocking(pump_into(reader, stream, Arc::clone(&written)));
+        to_the_end(self.session.pass(migration::DESCRIPTOR, writer.into())).await?;
+        if let Err(error) = self.finish(&migration::save()).await {
+            // QEMU would keep it open until it ends, and a thread here would read from it
+            let _ = self.finish(&migration::give_up()).await;
+            return Err(error.into());
+        }
+        let ended = self.follow(&mut events, &written).await;
+        // QEMU has closed its end, or has ended
+        let pumped = pumped.await.map_err(ChangeError::host)?;
+        let bytes =
+            pumped.map_err(|source| from_saved(SavedError::Io { path: self.file.clone(), source }))?;
+        ended?;
+        Ok(bytes)
     }
 
     /// Waits until QEMU has written everything.

@@ -15,8 +15,9 @@ use crate::qemu::snapshot::{self as qemu, JobState};
 use crate::qmp::{CommandError, Session, View};
 
 use super::Snapshots;
-use crate::vm::bus::{BusEvent, Record, Subscriber};
+use crate::vm::bus::{Bus, BusEvent, Record, Subscriber};
 use crate::vm::change::Progress;
+use crate::vm::changes::saving::close_state;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::journal::Job;
 use crate::vm::steps::to_the_end;
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const BLOCK: u64 = 512;
 
 /// An image that grows while a snapshot is written to it.
-pub(super) struct Growing<'a> {
+pub(in crate::vm) struct Growing<'a> {
     file: PathBuf,
     before: u64,
     total_bytes: u64,
@@ -54,7 +55,7 @@ impl<'a> Growing<'a> {
 }
 
 /// Why a job failed.
-pub(super) struct JobError {
+pub(in crate::vm) struct JobError {
     pub(super) error: ChangeError,
     /// QEMU had started the job: unlike a refused command, it may have changed something.
     pub(super) begun: bool,
@@ -74,38 +75,47 @@ impl From<JobError> for ChangeError {
 }
 
 impl Snapshots {
-    /// Runs a job; returns when it has ended, successfully or not.
     pub(super) async fn job(&self, command: &Command, growing: Option<Growing<'_>>) -> Result<(), JobError> {
-        let mut events = self.bus.subscribe(None);
-        let started = to_the_end(self.session.submit(command));
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let growing = growing.as_ref();
-        // QEMU replies when the job exists, but its monitor may not respond until the job has ended
-        tokio::pin!(started);
-        loop {
-            tokio::select! { biased;
-                answer = &mut started => break answer.map(drop)?,
-                () = tick(&mut look, growing) => {}
-            }
+        run_job(&self.session, &self.bus, command, growing).await
+    }
+}
+
+/// Runs a job; returns when it has ended, successfully or not.
+pub(in crate::vm) async fn run_job(
+    session: &Session,
+    bus: &Bus,
+    command: &Command,
+    growing: Option<Growing<'_>>,
+) -> Result<(), JobError> {
+    let mut events = bus.subscribe(None);
+    let started = to_the_end(session.submit(command));
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let growing = growing.as_ref();
+    // QEMU replies when the job exists, but its monitor may not respond until the job has ended
+    tokio::pin!(started);
+    loop {
+        tokio::select! { biased;
+            answer = &mut started => break answer.map(drop)?,
+            () = tick(&mut look, growing) => {}
         }
-        loop {
-            tokio::select! { biased;
-                () = concluded(&mut events) => {}
-                () = self.session.closed() => return Err(CommandError::Disconnected.into()),
-                () = tick(&mut look, growing) => continue,
-            }
-            // a QEMU that hangs now still has the job, whose id is taken until it is dismissed
-            let jobs = to_the_end(self.session.submit(&query())).await;
-            let error = match jobs.map(|jobs| qemu::job(&jobs)) {
-                Ok(JobState::UnderWay) => continue,
-                Ok(JobState::Gone) => return Ok(()),
-                Ok(JobState::Concluded(error)) => error.map(|error| refused(command, &error)),
-                Err(error) => Some(error.into()),
-            };
-            dismiss(&self.session).await;
-            return error.map_or(Ok(()), |error| Err(JobError { error, begun: true }));
+    }
+    loop {
+        tokio::select! { biased;
+            () = concluded(&mut events) => {}
+            () = session.closed() => return Err(CommandError::Disconnected.into()),
+            () = tick(&mut look, growing) => continue,
         }
+        // a QEMU that hangs now still has the job, whose id is taken until it is dismissed
+        let jobs = to_the_end(session.submit(&query())).await;
+        let error = match jobs.map(|jobs| qemu::job(&jobs)) {
+            Ok(JobState::UnderWay) => continue,
+            Ok(JobState::Gone) => return Ok(()),
+            Ok(JobState::Concluded(error)) => error.map(|error| refused(command, &error)),
+            Err(error) => Some(error.into()),
+        };
+        dismiss(session).await;
+        return error.map_or(Ok(()), |error| Err(JobError { error, begun: true }));
     }
 }
 
@@ -154,6 +164,9 @@ pub(in crate::vm) async fn take_back(session: &Session, job: &Job) -> Result<(),
     if job.file.is_some() {
         // the pipe that it was written through was closed with that supervisor
         let _ = session.run(&crate::qemu::migration::cancel()).await;
+        if job.template.is_some() {
+            close_state(session).await;
+        }
         job.remove_part();
     }
     let status = session.run(&query::status()).await?;

@@ -27,7 +27,7 @@ use crate::vm::state::inventory::Inventory;
 use crate::vm::state::origin::Origin;
 use crate::vm::state::run_state::RunState;
 use crate::vm::steps::to_the_end;
-pub(in crate::vm) use job::take_back;
+pub(in crate::vm) use job::{run_job, take_back};
 #[cfg(any(test, fuzzing))]
 pub(in crate::vm) use remembered::Entries;
 
