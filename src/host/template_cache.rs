@@ -139,6 +139,14 @@ impl TemplateCache {
         })
     }
 
+    /// Removes what there is of the template of this key, unless a QEMU uses it or it has foreign files; whether it is not there then. To
+    /// be called with its lock.
+    pub fn make_free(&self, key: &str) -> bool {
+        let path = self.path(key);
+        let there = Cached { key: key.to_owned(), path, disk_bytes: 0, last_used: SystemTime::UNIX_EPOCH };
+        there.path.symlink_metadata().is_err() || there.remove()
+    }
+
     /// Notes that the template is used now.
     pub fn touch(&self, key: &str) {
         let machine = File::options().append(true).open(self.path(key).join(MACHINE));

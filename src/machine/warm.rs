@@ -1,24 +1,19 @@
 //! `--warm`: starts are forks of a template that the first start makes.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod check;
+mod key;
+
+use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use crate::control::verbs;
 use crate::host::PROGRESS;
-use crate::host::accel;
-use crate::host::programs::{self, SearchPath};
-use crate::host::template_cache::{Cached, InUse, TemplateCache};
-use crate::qemu::immovable;
-use crate::spec::{Condition, DiskBus, DiskSpec, Request};
+use crate::host::template_cache::{InUse, KeyLock, TemplateCache};
+use crate::spec::{Condition, Request};
 use crate::vm::{ErrorChain, StartError, check_template};
 
 use super::{Error, Machine};
@@ -45,78 +40,63 @@ pub struct Warm {
 /// The VM cannot be started or frozen, does not meet the condition, or the cache cannot be used.
 pub async fn warm(request: Request) -> Result<Warm, Error> {
     let Some(condition) = request.warm.clone() else { return Ok(Warm { request, in_use: None }) };
-    check(&request)?;
+    check::check(&request)?;
     let cache = TemplateCache::open().map_err(cache_error)?;
-    let key = key(&request, &condition)?;
-    if let Ok(in_use) = good(&cache, &key, &request) {
+    let key = key::key(&request, &condition)?;
+    let keys = || std::iter::once(key.clone()).chain(key::further(&key));
+    let find = || keys().find_map(|key| good(&cache, &key, &request).ok().map(|in_use| (key, in_use)));
+    if let Some((key, in_use)) = find() {
         return Ok(fork(request, &cache, &key, in_use));
     }
-    let lock = {
-        let path = cache.path(&key);
-        let (waiting, key) = (key.clone(), key.clone());
-        let locked = move || {
-            let cache = TemplateCache::open().map_err(cache_error)?;
-            let busy = || log::info!(target: PROGRESS, "another vmrun boots the template {waiting}");
-            cache.lock(&key, busy).map_err(|error| {
-                Error::TemplateCache(format!("no template can be made in {}: {error}", folder_of(&path)))
-            })
-        };
-        tokio::task::spawn_blocking(locked).await.map_err(cache_error)??
-    };
+    let lock = lock(&cache, &key).await?;
     // the process that had the lock may have made it
-    let in_use = match good(&cache, &key, &request) {
-        Ok(in_use) => in_use,
-        Err(unfit) => {
-            match unfit {
-                Unfit::Missing => log::info!("there is no template {key} yet"),
-                Unfit::Changed(cached, why) => {
-                    log::info!("template {key} is of no use any more: {why}");
-                    cached.remove();
-                }
-            }
-            make(&request, &condition, &cache, &key).await?;
-            let gone = || Error::TemplateCache(format!("template {key} is gone already"));
+    let (key, in_use) = match find() {
+        Some(found) => found,
+        None => {
+            let taken =
+                || Error::TemplateCache("templates that fit no more are in the way, and in use".to_owned());
+            let free = keys().find(|key| is_free(&cache, key, &request)).ok_or_else(taken)?;
+            let own_lock = if free == key { None } else { Some(self::lock(&cache, &free).await?) };
+            make(&request, &condition, &cache, &free).await?;
+            let gone = || Error::TemplateCache(format!("template {free} is gone already"));
             // before others are removed for it: it stays even if it alone is larger than the cache may be
-            let made = cache.hold(&key).ok_or_else(gone)?;
-            let limit = cache.limit().map_err(|error| Error::File { path: cache.path(&key), error })?;
+            let made = cache.hold(&free).ok_or_else(gone)?;
+            drop(own_lock);
+            let limit = cache.limit().map_err(|error| Error::File { path: cache.path(&free), error })?;
             for gone in cache.prune(Some(limit), None) {
                 log::info!("template {} was not used for longest, and made room", gone.key);
             }
-            made
+            (free, made)
         }
     };
     drop(lock);
     Ok(fork(request, &cache, &key, in_use))
 }
 
-fn folder_of(path: &Path) -> String {
-    path.parent().unwrap_or(path).display().to_string()
+/// Waits for the right to make the template of this key.
+async fn lock(cache: &TemplateCache, key: &str) -> Result<KeyLock, Error> {
+    let (path, key) = (cache.path(key), key.to_owned());
+    let locked = move || {
+        let cache = TemplateCache::open().map_err(cache_error)?;
+        let busy = || log::info!(target: PROGRESS, "another vmrun boots the template {key}");
+        cache.lock(&key, busy).map_err(|error| {
+            Error::TemplateCache(format!("no template can be made in {}: {error}", folder_of(&path)))
+        })
+    };
+    tokio::task::spawn_blocking(locked).await.map_err(cache_error)?
 }
 
-/// Refuses devices that no template can have, before a VM is booted for it.
-fn check(request: &Request) -> Result<(), Error> {
-    let image =
-        request.image.iter().map(|image| (format!("IMAGE ({})", image.display()), &request.image_options));
-    let disks = request.disks.iter().map(|disk| (format!("--disk {disk}"), disk));
-    let nvme =
-        |disk: &DiskSpec| (disk.bus == DiskBus::Nvme).then(|| immovable::why("nvme", &Map::new())).flatten();
-    let mut of_disks = image.chain(disks).filter_map(|(what, disk)| Some((what, nvme(disk)?)));
-    let mut of_devices = request.devices.iter().filter_map(|device| {
-        let value = |(name, value): &(String, String)| (name.clone(), Value::from(value.as_str()));
-        let properties = device.properties.iter().map(value).collect();
-        Some((format!("--device {device}"), immovable::why(&device.driver, &properties)?))
-    });
-    let mut of_shares =
-        request.shares.first().map(|_| ("--virtiofs".to_owned(), "its server knows one guest only"));
-    match of_disks.next().or_else(|| of_devices.next()).or_else(|| of_shares.take()) {
-        None => Ok(()),
-        Some((what, why)) => Err(Error::from(StartError::Usage {
-            message: format!("{what} cannot be frozen into a template for `--warm`: {why}"),
-            hint: Some(
-                "leave it out (a disk can be on another bus), or start the VM without `--warm`".to_owned(),
-            ),
-        })),
+/// Whether a template can be made under this key. One that fits no more is removed for it, if that is possible.
+fn is_free(cache: &TemplateCache, key: &str, request: &Request) -> bool {
+    match good(cache, key, request) {
+        Err(Unfit::Changed(why)) => log::info!("template {key} is of no use any more: {why}"),
+        Ok(_) | Err(Unfit::Missing) => log::info!("there is no template {key} yet"),
     }
+    cache.make_free(key)
+}
+
+fn folder_of(path: &Path) -> String {
+    path.parent().unwrap_or(path).display().to_string()
 }
 
 /// A template whose files are as they were, which is in use from now on; or why there is none.
@@ -126,7 +106,7 @@ fn good(cache: &TemplateCache, key: &str, request: &Request) -> Result<InUse, Un
     let in_use = cache.hold(key);
     match check_template(&cached.path, request) {
         Ok(()) => in_use.ok_or(Unfit::Missing),
-        Err(why) => Err(Unfit::Changed(cached, Box::new(why))),
+        Err(why) => Err(Unfit::Changed(Box::new(why))),
     }
 }
 
@@ -134,7 +114,7 @@ fn good(cache: &TemplateCache, key: &str, request: &Request) -> Result<InUse, Un
 enum Unfit {
     /// There is none, or it is being removed.
     Missing,
-    Changed(Cached, Box<StartError>),
+    Changed(Box<StartError>),
 }
 
 async fn make(
@@ -240,57 +220,4 @@ fn fork(request: Request, cache: &TemplateCache, key: &str, in_use: InUse) -> Wa
         ..Request::default()
     };
     Warm { request, in_use: Some(in_use) }
-}
-
-/// Everything that a boot depends on, as 32 hexadecimal digits: what shapes the machine, which files it boots from, QEMU's program, the
-/// processor, this version, and the condition. Backing files are checked by the template itself.
-fn key(request: &Request, condition: &Condition) -> Result<String, Error> {
-    // what a fork has of its own
-    let machine = Request {
-        warm: None,
-        publish: Vec::new(),
-        runtime: None,
-        state_home: None,
-        name: None,
-        stop_timeout: Duration::ZERO,
-        on_panic: Default::default(),
-        no_reboot: false,
-        paused: false,
-        max_resets: None,
-        log_size: None,
-        qmp: None,
-        sandbox: true,
-        ..request.clone()
-    };
-    let arch = request.arch.or_else(|| accel::Machine::here().map(|here| here.arch));
-    let arch = arch.ok_or_else(|| Error::from(StartError::UnknownHost))?;
-    let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())
-        .map_err(|error| Error::from(StartError::from(error)))?;
-    let mut text = format!("{}\n{condition}\n{machine:?}\n", env!("CARGO_PKG_VERSION"));
-    let current = std::env::current_dir().unwrap_or_default();
-    let _ = writeln!(text, "{current:?} {:?}", accel::override_from(|name| std::env::var(name).ok()));
-    let prefix = |suffix: &str| {
-        request.image.as_ref().map(|image| {
-            let mut name = image.clone().into_os_string();
-            name.push(suffix);
-            PathBuf::from(name)
-        })
-    };
-    let parts = ["", "-kernel", "-initrd.img", "-cmdline", "-squashfs.img"].into_iter().filter_map(prefix);
-    let given = [&request.kernel, &request.initrd, &request.firmware].into_iter().flatten().cloned();
-    // a disk that the first start makes would be another for the second: the template itself looks whether it is as it was
-    let disks = request.disks.iter().filter(|disk| disk.size.is_none()).filter_map(|disk| disk.file.clone());
-    for file in parts.chain(given).chain(disks).chain([qemu]) {
-        if let Ok(facts) = fs::metadata(&file) {
-            let (device, inode, size) = (facts.dev(), facts.ino(), facts.size());
-            let _ =
-                writeln!(text, "{file:?} {device} {inode} {size} {}.{}", facts.mtime(), facts.mtime_nsec());
-        }
-    }
-    text.push_str(&accel::processor());
-    let digest = Sha256::digest(text.as_bytes());
-    Ok(digest.iter().take(16).fold(String::new(), |mut key, byte| {
-        let _ = write!(key, "{byte:02x}");
-        key
-    }))
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::boot_sector::Guest;
+use crate::support::chance::{Chance, repetitions};
 use crate::support::mounted::Mounted;
 use crate::support::orphan::{kill, kill_supervisor};
 use crate::support::processes::{eventually, send};
@@ -439,5 +440,57 @@ fn a_forks_console_begins_with_its_templates() {
     sandbox.detached(["--from", "template", "--name", "fork"]);
     sandbox.ctl(["powerdown"]).ok();
     sandbox.ctl(["wait", "exit"]).ok();
+    sandbox.is_clean();
+}
+
+/// The image that the state is written to, its block node and QEMU's job go with the supervisor.
+#[test]
+fn at_any_moment_of_a_paused_vms_freeze_the_supervisor_can_be_killed() {
+    let chance = &mut Chance::new();
+    let sandbox = small(&["--ephemeral"]);
+    sandbox.ctl(["pause"]).ok();
+    let counted = sandbox.counter();
+    for round in 0..repetitions(8) {
+        let supervisor = sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap();
+        let delay = chance.delay(std::time::Duration::from_millis(80));
+        println!("round {round}: killed after {delay:?}");
+        let template = format!("template{round}");
+        let freezing = sandbox.vmrun().args(["ctl", "freeze", &template, "--keep-running"]).spawn().unwrap();
+        std::thread::sleep(delay);
+        kill(i32::try_from(supervisor).unwrap());
+        let code = Done::of(freezing.wait_with_output().unwrap()).code;
+        assert_eq!(sandbox.ctl_json(["status"])["state"], "paused");
+        let nodes = sandbox.ctl(["qmp", r#"{"execute":"query-named-block-nodes"}"#]).ok().stdout;
+        let jobs = sandbox.ctl(["qmp", r#"{"execute":"query-jobs"}"#]).ok().stdout;
+        assert!(!nodes.contains("vmrun-state") && jobs.trim() == "[]", "{jobs} {nodes}");
+        assert!(code != 0 || sandbox.file(&template).join("machine").exists());
+        let names = fs::read_dir(sandbox.path()).unwrap().flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains(".part")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    sandbox.ctl(["freeze", "last"]).ok();
+    fork(&sandbox, "last", "fork");
+    assert_eq!(sandbox.counter(), counted);
+    end(&sandbox, "fork");
+    sandbox.is_clean();
+}
+
+/// Under `--ephemeral` a packed image is unpacked into the folder that goes with the VM.
+#[test]
+fn an_image_that_was_unpacked_for_the_vm_comes_along() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::Counts);
+    assert!(std::process::Command::new("gzip").arg(&image).status().unwrap().success());
+    let words = ["--name", "base", "--mem", "64", "--ephemeral", "--forkable", "--unpack", "guest.img.gz"];
+    sandbox.detached(words);
+    sandbox.booted("base");
+    sandbox.ctl(["freeze", "template"]).ok();
+    sandbox.is_clean();
+    fs::rename(sandbox.file("template"), sandbox.file("moved")).unwrap();
+    fork(&sandbox, "moved", "fork");
+    // the disk, not the memory: it boots from it again
+    sandbox.ctl(["reset"]).ok();
+    sandbox.booted("fork");
+    end(&sandbox, "fork");
     sandbox.is_clean();
 }

@@ -227,6 +227,31 @@ fn a_disk_that_the_first_start_makes_belongs_to_the_template() {
     sandbox.is_clean();
 }
 
+/// One that fits no more and cannot be removed: a VM uses it, or it has a foreign file.
+#[test]
+fn a_template_in_the_way_is_left_alone() {
+    let sandbox = small();
+    let image = sandbox.file("guest.img");
+    let disk = ["--disk", "data.img,size=8M"];
+    let start = ["--mem", "64", "--warm", "running", "--name", "first"];
+    sandbox.detached(start.iter().chain(&disk).copied().chain([image.to_str().unwrap()]));
+    fs::write(sandbox.file("data.img"), vec![1; 8 << 20]).unwrap();
+    assert!(boots(&sandbox, &disk));
+    assert!(!boots(&sandbox, &disk));
+    assert_eq!(sandbox.ctl_json(["--vm", "first", "status"])["state"], "running");
+    sandbox.ctl(["--vm", "first", "shutdown", "--force"]).fails(12, &[]);
+    let found = templates(&sandbox);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for template in &found {
+        fs::write(PathBuf::from(template["path"].as_str().unwrap()).join("thesis"), "x").unwrap();
+    }
+    fs::write(sandbox.file("data.img"), vec![2; 8 << 20]).unwrap();
+    assert!(boots(&sandbox, &disk));
+    assert!(!boots(&sandbox, &disk));
+    assert_eq!(templates(&sandbox).len(), 3);
+    sandbox.is_clean();
+}
+
 #[test]
 fn a_start_says_once_why_it_boots_and_leaves_no_lock() {
     let sandbox = small();
