@@ -13,6 +13,7 @@ mod exit_codes;
 mod failure;
 #[cfg(test)]
 mod flag_list;
+mod guest_command;
 mod harmless;
 mod lazy;
 mod linuxkit;

@@ -107,6 +107,11 @@ impl Client {
         Ok(Self { line: Line::new(halves), stream: copy, directory, adopt: None, state_home: None })
     }
 
+    /// A second client of the same VM; `None` for one that has ended.
+    pub fn another(&self) -> Option<Result<Self, ClientError>> {
+        self.directory.clone().map(Self::connect)
+    }
+
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
         decode(self.exchange(call(&method)?)?)

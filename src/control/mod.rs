@@ -25,8 +25,6 @@ mod translate;
 pub mod verbs;
 pub mod wire;
 
-pub(crate) use verbs::MAX_STDIN;
-
 /// The interface that every supervisor serves.
 pub const INTERFACE: &str = "io.vmrun.Machine";
 /// Its description: the source of truth of the protocol.

@@ -381,8 +381,7 @@ impl Machine {
         command: impl IntoIterator<Item = S>,
     ) -> Result<Executed, Error> {
         let command = command.into_iter().map(Into::into).collect();
-        self.exec_with(Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout: None })
-            .await
+        self.exec_with(Exec { command, ..Exec::default() }).await
     }
 
     /// The same with an environment, standard input and a deadline.

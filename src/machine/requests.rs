@@ -112,6 +112,7 @@ pub fn exec(exec: Exec) -> verbs::Exec {
         command: exec.command,
         env: (!exec.env.is_empty()).then_some(exec.env),
         stdin: exec.stdin.map(|stdin| BASE64.encode(stdin)),
+        input: exec.input.then_some(true),
         timeout_ms: exec.timeout.map(milliseconds),
         agent_timeout_ms: exec.agent_timeout.map(milliseconds),
     }

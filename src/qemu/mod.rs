@@ -53,6 +53,7 @@ pub mod reply;
 mod screen;
 pub mod slots;
 pub mod snapshot;
+pub mod stream_port;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod typed;

@@ -1,5 +1,6 @@
 //! The changes that a client can request of a running VM, and their results.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -371,4 +372,17 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Upper bound of that in bytes: the guest's memory. Empty and equal pages take no space.
     pub total_bytes: u64,
+}
+
+/// The plugged ports of one command.
+#[derive(Debug)]
+pub(in crate::vm) struct Ports {
+    /// The command's number, by which they are unplugged.
+    pub(in crate::vm) number: u64,
+    /// The host's ends, in the order of the request.
+    pub(in crate::vm) sockets: Vec<UnixStream>,
+    /// The names of the ports in the guest.
+    pub(in crate::vm) names: Vec<String>,
+    /// Their ids.
+    pub(in crate::vm) ids: Vec<String>,
 }

@@ -11,7 +11,7 @@ use crate::qmp::{Event, View};
 use crate::spec::OnPanic;
 
 use super::changes::guard::INCONSISTENT;
-use super::changes::{media, remove, taken};
+use super::changes::{media, remove, streams, taken};
 use super::handle::ShutdownOptions;
 use super::owner::{Owner, look_again};
 use crate::vm::guest::agent::Loss;
@@ -54,6 +54,7 @@ pub(super) fn handle(owner: &mut Owner, event: &Event) {
             if id == owner.machine.ids().agent {
                 owner.agent.lose(Loss::Unplugged);
             }
+            streams::unplugged(owner, id);
             remove::deleted(owner, id);
         }
         View::UnplugGuestError { device: id } => remove::refused(owner, id),

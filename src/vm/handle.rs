@@ -9,14 +9,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::host::log_context::{self, LogContext};
 use crate::qemu::Command;
+use crate::qemu::stream_port::StandardStream;
 use crate::qmp::session::COMMAND_TIMEOUT;
 use crate::qmp::{CommandError, decoded};
 
 use super::bus::{Bus, WatchedState};
 use super::console::Console;
 use super::error::ChangeError;
-use crate::vm::change::{Change, Done};
+use crate::vm::change::{Change, Done, Ports};
 use crate::vm::guest::agent::AgentLink;
+use crate::vm::guest::inputs::Inputs;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::{CachedStatus, Status};
 
@@ -40,6 +42,10 @@ pub(super) enum OwnerRequest {
     Change(Change, Option<RawTurn>, oneshot::Sender<Result<Done, ChangeError>>),
     /// A command of QEMU's monitor: a client's, with its turn, or one of vmrun's own queries without.
     Raw(Command, Option<RawTurn>, oneshot::Sender<Result<Value, CommandError>>),
+    /// Ports for the standard streams of a command in the guest.
+    OpenStreams(Vec<StandardStream>, oneshot::Sender<Result<Ports, ChangeError>>),
+    /// The command with this number has ended.
+    CloseStreams(u64),
     Shutdown(ShutdownOptions),
 }
 
@@ -81,6 +87,8 @@ pub struct Handle {
     pub(super) watched: watch::Receiver<WatchedState>,
     pub(super) cached_status: CachedStatus,
     pub(super) agent: AgentLink,
+    /// The inputs of the commands that run in the guest.
+    pub(super) inputs: Inputs,
     /// The VM's console.
     pub console: Console,
     /// QEMU's events and our own.
@@ -138,6 +146,18 @@ impl Handle {
     pub(super) async fn query<C: QmpCommand>(&self, command: C) -> Result<C::Ok, CommandError> {
         let answer = self.qmp(Command::of(&command)).await?;
         decoded(C::NAME, answer)
+    }
+
+    /// Has the owner plug ports for a command's standard streams.
+    pub(super) async fn open_streams(&self, streams: Vec<StandardStream>) -> Result<Ports, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(OwnerRequest::OpenStreams(streams, reply)).await.ok_or_else(ChangeError::not_running)?;
+        answer.await.map_err(|_| ChangeError::not_running())?
+    }
+
+    /// Has the owner unplug them; requests that are sent after this find them unplugged.
+    pub(super) async fn close_streams(&self, number: u64) {
+        self.send(OwnerRequest::CloseStreams(number)).await;
     }
 
     /// None: the owner has ended.

@@ -44,6 +44,7 @@ pub use guest::exec::{Exec, Executed};
 pub use guest::files::{Checked, Download, Upload, WRITE_PIECE};
 pub use guest::reboot::{Reboot, Rebooted};
 pub use guest::screen::Screenshot;
+pub use guest::streams::Piece;
 pub use handle::{Handle, ShutdownOptions};
 pub use launch::prepare::{Prepared, check_template, dry_run, prepare, template_source};
 pub use launch::start::{Launch, start};

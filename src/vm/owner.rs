@@ -98,6 +98,8 @@ pub(super) struct Owner {
     oom_kills: OomKills,
     pub(super) resets: Resets,
     pub(super) looks: Looks,
+    /// The ids of the ports of each command in the guest.
+    pub(super) stream_ports: HashMap<u64, Vec<String>>,
     pub(super) started: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
@@ -181,6 +183,7 @@ impl Owner {
             signalled: Requests::default(),
             resets: Resets::default(),
             looks: Looks::default(),
+            stream_ports: HashMap::new(),
             ladder: None,
             work: FuturesUnordered::new(),
             next_ticket: 0,
@@ -250,6 +253,8 @@ impl Owner {
                 drop(turn);
                 drop(reply.send(result));
             }),
+            OwnerRequest::OpenStreams(streams, reply) => changes::streams::open(self, &streams, reply),
+            OwnerRequest::CloseStreams(number) => changes::streams::close(self, number),
             OwnerRequest::Shutdown(options) => self.shut_down(options),
         }
     }

@@ -12,6 +12,7 @@ use super::bus::{Bus, WatchedState};
 use super::handle::{Handle, INBOX_LENGTH, RawTurns};
 use super::owner::{Owner, OwnerParts};
 use super::parts::{Assembly, Home};
+use crate::vm::guest::inputs::Inputs;
 use crate::vm::process::shares::Shares;
 use crate::vm::process::sockets::{ControlSockets, remove_screen};
 use crate::vm::state::opened::Files;
@@ -49,6 +50,7 @@ impl Running {
             watched: watched_receiver,
             cached_status: cached_status.clone(),
             agent: qemu.agent.clone(),
+            inputs: Inputs::default(),
             console,
             bus: bus.clone(),
         };

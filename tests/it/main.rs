@@ -45,6 +45,7 @@ mod guest_save;
 mod guest_screen;
 mod guest_shutdown;
 mod guest_snapshots;
+mod guest_streams;
 mod guest_usb;
 mod image_graph;
 mod images;

@@ -1,4 +1,4 @@
-//! `exec`.
+//! `exec`: runs a command in the guest, and writes its input.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -6,40 +6,61 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::control::error::WireError;
 use crate::control::parameters::{agent_timeout, timeout};
-use crate::control::wire;
-use crate::vm::{self, ChangeError, Executed, Handle};
+use crate::control::permits::Use;
+use crate::control::wire::{self, Nothing};
+use crate::vm::{self, ChangeError, Executed, Handle, Piece};
 
-use super::method::{Stream, StreamMethod, method};
+use super::method::{CallMethod, Stream, StreamMethod, Uploads, method};
 
-/// Bytes of output in one reply: 32 KB of base64, which fits into any client's buffer.
-const PIECE: usize = 24_000;
-/// The most bytes of a command's standard input: the call must fit into a message.
-pub(crate) const MAX_STDIN: usize = 512 << 10;
+/// The most bytes of a command's input in one call: it must fit into a message.
+const MAX_STDIN: usize = 512 << 10;
 
 method! {
     /// Runs a command in the guest, through its agent.
     Exec {
         command: Vec<String>;
-        env: Vec<String>, stdin: String, timeout_ms: i64, agent_timeout_ms: i64,
+        env: Vec<String>, stdin: String, input: bool, timeout_ms: i64, agent_timeout_ms: i64,
     } -> ExecReply
 }
 
+method! {
+    /// Writes the next piece of a command's input.
+    WriteExecInput { input: i64; data: String, end: bool } -> Nothing
+}
+
 wire::replies! {
-    /// Replies of `Exec`: pieces of its output, and last its exit status.
-    ExecReply { ; stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool }
+    /// Replies of `Exec`: its process, pieces of its output, and last its exit status.
+    ExecReply {
+        ;
+        pid: i64, input: i64, stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool
+    }
 }
 
 impl Stream for Exec {}
 
 impl StreamMethod for Exec {
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<ExecReply, WireError>>, WireError> {
-        let exec = self.checked()?;
-        let vm = vm.clone();
-        let replies = stream::once(async move { vm.exec(exec).await }).flat_map(|result| match result {
-            Ok(executed) => stream::iter(replies(&executed).into_iter().map(Ok)).boxed(),
-            Err(error) => stream::iter([Err(error.into())]).boxed(),
+        let pieces = vm.exec_in_pieces(self.checked()?);
+        let replies = stream::unfold(pieces, |mut pieces| async move {
+            let piece = pieces.recv().await?;
+            Some((piece.map(reply).map_err(WireError::from), pieces))
         });
         Ok(replies.boxed())
+    }
+}
+
+impl CallMethod for WriteExecInput {
+    const NEEDS: Use = Use::Wait;
+
+    async fn run(self, vm: &Handle, _: &mut Uploads) -> Result<Nothing, WireError> {
+        if let Some(data) = self.data {
+            let bytes = BASE64.decode(data).map_err(|error| ChangeError::invalid("data", error))?;
+            vm.write_input(self.input, bytes).await?;
+        }
+        if self.end == Some(true) {
+            vm.end_input(self.input)?;
+        }
+        Ok(Nothing {})
     }
 }
 
@@ -58,28 +79,34 @@ impl Exec {
         let stdin = self.stdin.map(|data| BASE64.decode(data)).transpose();
         let stdin = stdin.map_err(|error| ChangeError::invalid("stdin", error))?;
         if stdin.as_ref().is_some_and(|stdin| stdin.len() > MAX_STDIN) {
-            return Err(ChangeError::invalid("stdin", "a command's input may have at most 512 KiB"));
+            return Err(ChangeError::invalid("stdin", "at most 512 KiB; `input` takes more"));
         }
         let agent_timeout = agent_timeout(self.agent_timeout_ms)?;
         let timeout = timeout(self.timeout_ms)?;
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ChangeError::invalid("timeout_ms", "the time must be more than 0"));
         }
-        Ok(vm::Exec { command: self.command, env, stdin, timeout, agent_timeout })
+        let input = self.input.unwrap_or_default();
+        Ok(vm::Exec { command: self.command, env, stdin, input, timeout, agent_timeout })
     }
 }
 
-fn replies(executed: &Executed) -> Vec<ExecReply> {
-    const EMPTY: ExecReply =
-        ExecReply { stdout: None, stderr: None, exit_code: None, signal: None, truncated: None };
-    let encoded = |piece: &[u8]| Some(BASE64.encode(piece));
-    let stdout = executed.stdout.chunks(PIECE).map(|piece| ExecReply { stdout: encoded(piece), ..EMPTY });
-    let stderr = executed.stderr.chunks(PIECE).map(|piece| ExecReply { stderr: encoded(piece), ..EMPTY });
-    let end = ExecReply {
-        exit_code: executed.exit_code,
-        signal: executed.signal,
-        truncated: executed.truncated.then_some(true),
-        ..EMPTY
+fn reply(piece: Piece) -> ExecReply {
+    let nothing = ExecReply {
+        pid: None,
+        input: None,
+        stdout: None,
+        stderr: None,
+        exit_code: None,
+        signal: None,
+        truncated: None,
     };
-    stdout.chain(stderr).chain([end]).collect()
+    match piece {
+        Piece::Started { pid, input } => ExecReply { pid, input, ..nothing },
+        Piece::Output(bytes) => ExecReply { stdout: Some(BASE64.encode(bytes)), ..nothing },
+        Piece::Error(bytes) => ExecReply { stderr: Some(BASE64.encode(bytes)), ..nothing },
+        Piece::Ended(Executed { exit_code, signal, truncated, .. }) => {
+            ExecReply { exit_code, signal, truncated: truncated.then_some(true), ..nothing }
+        }
+    }
 }

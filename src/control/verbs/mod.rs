@@ -56,7 +56,6 @@ mod usb_list;
 mod usb_remove;
 mod wait;
 
-pub(crate) use exec::MAX_STDIN;
 pub(super) use method::{EndedVm, Entry, Replies, Run, Uploads};
 pub use method::{Method, Stream};
 
@@ -113,7 +112,7 @@ methods! {
     shutdown: call Shutdown;
     wait: call Wait;
     events: stream Events;
-    exec: stream Exec;
+    exec: stream Exec, call WriteExecInput;
     copy_to: call StartGuestFile, call WriteGuestFile, call FinishGuestFile;
     copy_from: stream ReadGuestFile;
     set_time: call SetTime;

@@ -18,6 +18,7 @@ mod save;
 pub(in crate::vm) mod saving;
 pub(super) mod snapshot;
 pub(in crate::vm) mod snapshots;
+pub(in crate::vm) mod streams;
 pub(in crate::vm) mod taken;
 mod throttle;
 pub(in crate::vm) mod turns;

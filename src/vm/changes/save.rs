@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::host::saved::sync_folder;
 use crate::host::template::{self, MACHINE};
 
-use super::{answer, freezable, guard, snapshot};
+use super::{answer, freezable, guard, snapshot, streams};
 use crate::spec::VmSpec;
 use crate::vm::change::Done;
 use crate::vm::change::Progress;
@@ -191,5 +191,6 @@ fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeErro
         Target::File(_) => {}
         Target::Template { keep_running, .. } => freezable::check(owner, spec, *keep_running)?,
     }
+    streams::refuse_running(owner)?;
     snapshot::check_settled(owner).map(|()| spec)
 }

@@ -6,7 +6,7 @@ use crate::qemu::migration;
 use crate::qemu::query;
 use crate::qemu::snapshot::Snapshot;
 
-use super::{answer, guard};
+use super::{answer, guard, streams};
 use crate::vm::change::Done;
 use crate::vm::change::SnapshotChange;
 use crate::vm::changes::guard::Needs;
@@ -30,6 +30,10 @@ pub(super) fn start(owner: &mut Owner, change: SnapshotChange, reply: Reply) {
     }
     if let Err(error) = check(owner, &change) {
         return answer(reply, Err(error));
+    }
+    if matches!(change, SnapshotChange::Load(_)) {
+        // the guest that runs the commands is replaced, and QEMU loads a snapshot only into the ports that it was made with
+        streams::close_all(owner);
     }
     let description = change.description();
     log::info!("{description}");
@@ -83,6 +87,9 @@ fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
     }
     if saves && is_inconsistent(owner) {
         return Err(guard::inconsistent("a snapshot"));
+    }
+    if saves {
+        streams::refuse_running(owner)?;
     }
     check_settled(owner)
 }

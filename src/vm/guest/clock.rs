@@ -74,8 +74,7 @@ impl Handle {
         tokio::time::sleep(Duration::from_secs(since.as_secs() + 1).saturating_sub(since)).await;
         let command = ["date", "-s", &format!("@{}", since.as_secs() + 1)].map(str::to_owned).to_vec();
         let timeout = Some(DATE_TIMEOUT);
-        let exec =
-            Exec { command, env: Vec::new(), stdin: None, timeout, agent_timeout: Some(Duration::ZERO) };
+        let exec = Exec { command, timeout, agent_timeout: Some(Duration::ZERO), ..Exec::default() };
         if let Err(error) = self.exec(exec).await {
             log::info!("date in the guest: {error}");
         }

@@ -32,8 +32,7 @@ impl Handle {
             // the kernel's console, whatever its device is called
             let command = ["/bin/sh", "-c", &format!("{stty} < /dev/console")].map(str::to_owned).to_vec();
             let timeout = Some(STTY_TIMEOUT);
-            let exec =
-                Exec { command, env: Vec::new(), stdin: None, timeout, agent_timeout: Some(Duration::ZERO) };
+            let exec = Exec { command, timeout, agent_timeout: Some(Duration::ZERO), ..Exec::default() };
             match self.exec(exec).await {
                 Ok(done) if done.exit_code == Some(0) => return Ok(ResizedBy::Agent),
                 Ok(done) => {

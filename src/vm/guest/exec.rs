@@ -1,11 +1,13 @@
 //! Commands inside the guest: `guest-exec` starts one, `guest-exec-status` polls it.
 //!
-//! The agent keeps the output, at most 16 MiB of each stream, and returns it at the end.
+//! The agent keeps the output, at most 16 MiB of each stream, and returns it at the end. This is for short commands of vmrun's own,
+//! and for guests in which `streams` has no way.
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use qapi::qga::{GuestExec, GuestExecCaptureOutput, guest_exec, guest_exec_status};
+use tokio::time::Instant;
 
 use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
@@ -32,7 +34,7 @@ const DIRECT_STDIN: usize = 16 << 10;
 const WITH_STDIN: &str = "f=$1; shift; exec < \"$f\" && rm -f \"$f\" && exec \"$@\"";
 
 /// A command for the guest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Exec {
     /// The program, searched in the agent's `PATH`, and its arguments.
     pub command: Vec<String>,
@@ -40,6 +42,8 @@ pub struct Exec {
     pub env: Vec<String>,
     /// Its standard input.
     pub stdin: Option<Vec<u8>>,
+    /// Further input comes piece by piece, by [`Handle::write_input`].
+    pub input: bool,
     /// How long it may run.
     pub timeout: Option<Duration>,
     /// How long to wait for an agent that does not answer yet; default 10 s.
@@ -62,45 +66,20 @@ pub struct Executed {
 }
 
 impl Handle {
-    /// Runs a command in the guest. If this future is dropped, or on a timeout, the command is killed.
+    /// Runs a command in the guest, whose output comes in one piece at the end. If this future is dropped, or on a timeout, the
+    /// command is killed.
     ///
     /// # Errors
     /// `NoSuchThing`: the guest has no such program; `RefusedByGuest`: it cannot be started; `TimedOut`.
-    pub async fn exec(&self, exec: Exec) -> Result<Executed, ChangeError> {
-        let name = exec.command.first().cloned().unwrap_or_default();
-        let timeout = exec.timeout;
+    pub(in crate::vm) async fn exec(&self, exec: Exec) -> Result<Executed, ChangeError> {
         self.in_guest(exec.agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
-            let started = tokio::time::Instant::now();
+            let limit = Limit::of(&exec);
             let (exec, stdin) = self.with_stdin(exec).await?;
             let mut process = self.start(exec).await?;
             // the script removes that before the command starts
             stdin.into_iter().for_each(Part::keep);
-            let pid = process.pid;
-            let finished = async {
-                match timeout {
-                    Some(timeout) => tokio::time::timeout_at(started + timeout, self.finish(pid)).await.ok(),
-                    None => Some(self.finish(pid).await),
-                }
-            };
-            if let Some(result) = finished.await {
-                process.unwanted = false;
-                return result;
-            }
-            let end = match tokio::time::timeout(KILL_TIMEOUT, self.kill(pid)).await {
-                Ok(Ok(())) => {
-                    process.unwanted = false;
-                    "and was killed".to_owned()
-                }
-                Ok(Err(error)) => {
-                    process.unwanted = false;
-                    format!("and could not be killed: {error}")
-                }
-                // tried once more when `process` is dropped
-                Err(_) => "and may still run: the guest agent does not answer".to_owned(),
-            };
-            let waited = crate::spec::duration::format(timeout.unwrap_or_default());
-            let message = format!("'{name}' did not end within {waited} {end}");
-            Err(ChangeError::new(ErrorKind::TimedOut, message))
+            let finished = self.finish(process.pid);
+            limit.apply(&mut process, finished).await
         })
         .await
     }
@@ -126,7 +105,7 @@ impl Handle {
     }
 
     /// Starts a command.
-    async fn start(&self, exec: Exec) -> Result<Process, ChangeError> {
+    pub(super) async fn start(&self, exec: Exec) -> Result<Process, ChangeError> {
         let Some((path, arguments)) = exec.command.split_first() else {
             return Err(ChangeError::invalid("command", "there is no command to run"));
         };
@@ -145,21 +124,26 @@ impl Handle {
     }
 
     /// Waits for a command's end.
-    async fn finish(&self, pid: i64) -> Result<Executed, ChangeError> {
+    pub(super) async fn finish(&self, pid: i64) -> Result<Executed, ChangeError> {
         let mut looks = Looks::new();
         loop {
-            let status = self.call_agent(guest_exec_status { pid }).await?;
-            if status.exited {
-                return Ok(Executed {
-                    stdout: status.out_data.unwrap_or_default(),
-                    stderr: status.err_data.unwrap_or_default(),
-                    exit_code: status.exitcode,
-                    signal: status.signal,
-                    truncated: [status.out_truncated, status.err_truncated].contains(&Some(true)),
-                });
+            if let Some(executed) = self.exited(pid).await? {
+                return Ok(executed);
             }
             looks.pause().await;
         }
+    }
+
+    /// How a command has ended, if it has; the agent tells that once.
+    pub(super) async fn exited(&self, pid: i64) -> Result<Option<Executed>, ChangeError> {
+        let status = self.call_agent(guest_exec_status { pid }).await?;
+        Ok(status.exited.then(|| Executed {
+            stdout: status.out_data.unwrap_or_default(),
+            stderr: status.err_data.unwrap_or_default(),
+            exit_code: status.exitcode,
+            signal: status.signal,
+            truncated: [status.out_truncated, status.err_truncated].contains(&Some(true)),
+        }))
     }
 
     async fn kill(&self, pid: i64) -> Result<(), ChangeError> {
@@ -175,11 +159,56 @@ impl Handle {
 }
 
 /// A process in the guest; killed with its descendants when this is dropped.
-struct Process {
+pub(super) struct Process {
     vm: Handle,
-    pid: i64,
+    pub(super) pid: i64,
     /// Its end is not known, and its client has gone: kill it.
-    unwanted: bool,
+    pub(super) unwanted: bool,
+}
+
+/// How long a command may run, from now on.
+pub(super) struct Limit {
+    program: String,
+    started: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Limit {
+    pub(super) fn of(exec: &Exec) -> Self {
+        let program = exec.command.first().cloned().unwrap_or_default();
+        Self { program, started: Instant::now(), timeout: exec.timeout }
+    }
+
+    /// Waits for a process, and kills it when its time is over.
+    pub(super) async fn apply<T>(
+        &self,
+        process: &mut Process,
+        finished: impl Future<Output = Result<T, ChangeError>>,
+    ) -> Result<T, ChangeError> {
+        let finished = match self.timeout {
+            Some(timeout) => tokio::time::timeout_at(self.started + timeout, finished).await.ok(),
+            None => Some(finished.await),
+        };
+        if let Some(result) = finished {
+            process.unwanted = result.is_err();
+            return result;
+        }
+        let end = match tokio::time::timeout(KILL_TIMEOUT, process.vm.kill(process.pid)).await {
+            Ok(Ok(())) => {
+                process.unwanted = false;
+                "and was killed".to_owned()
+            }
+            Ok(Err(error)) => {
+                process.unwanted = false;
+                format!("and could not be killed: {error}")
+            }
+            // tried once more when `process` is dropped
+            Err(_) => "and may still run: the guest agent does not answer".to_owned(),
+        };
+        let waited = crate::spec::duration::format(self.timeout.unwrap_or_default());
+        let message = format!("'{}' did not end within {waited} {end}", self.program);
+        Err(ChangeError::new(ErrorKind::TimedOut, message))
+    }
 }
 
 impl Drop for Process {

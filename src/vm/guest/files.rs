@@ -185,7 +185,7 @@ impl Handle {
     ) -> Result<Option<Executed>, ChangeError> {
         let command = [&["/bin/sh", "-c", script, "vmrun"], arguments].concat();
         let command = command.into_iter().map(str::to_owned).collect();
-        let exec = Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout };
+        let exec = Exec { command, agent_timeout, ..Exec::default() };
         match self.exec(exec).await {
             Ok(done) if done.exit_code == Some(0) => Ok(Some(done)),
             Ok(done) => {

@@ -6,15 +6,18 @@ pub(in crate::vm) mod agent;
 pub(in crate::vm) mod boot_watch;
 pub mod clock;
 pub mod console_size;
+mod end_mark;
 pub mod exec;
 pub mod files;
 mod freeze;
+pub(in crate::vm) mod inputs;
 mod mounts;
 pub(in crate::vm) mod port_probe;
 mod raw;
 pub mod reboot;
 pub(in crate::vm) mod resets;
 pub(in crate::vm) mod screen;
+pub mod streams;
 
 use std::time::Duration;
 

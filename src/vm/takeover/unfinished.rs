@@ -8,6 +8,7 @@ use crate::qemu::forward::forward_remove;
 use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::netdev::remove as remove_netdev;
 use crate::qemu::plan::{remove_image, remove_iothread};
+use crate::qemu::stream_port;
 use crate::qemu::{Command, ids};
 use crate::qmp::Session;
 
@@ -26,6 +27,7 @@ pub(super) async fn finish(session: &Session, pending: &Pending, seen: &mut Seen
     close_images(session, pending, seen).await;
     if ours {
         close_networks(session, pending, seen).await;
+        unplug_streams(session).await;
     }
     end_probes(session, seen).await;
 }
@@ -79,6 +81,18 @@ async fn close_networks(session: &Session, pending: &Pending, seen: &mut Seen) {
             let _ = session.run(&command).await;
         }
         seen.inventory.forwards.retain(|bound| bound.netdev != netdev);
+    }
+}
+
+/// Unplugs the ports of commands in the guest, which have lost the other end of their streams with their supervisor.
+async fn unplug_streams(session: &Session) {
+    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
+    let labels = chardevs.as_array().into_iter().flatten().filter_map(|chardev| chardev["label"].as_str());
+    for id in labels.filter(|label| stream_port::is_id(label)) {
+        // the event of the unplugged port has its chardev closed
+        let _ = session.run(&stream_port::unplug(id)).await;
+        // a chardev without a port; otherwise it is still in use
+        let _ = session.run(&stream_port::remove_chardev(id)).await;
     }
 }
 

@@ -66,7 +66,7 @@ async fn wait_agent(vm: &FakeVm) -> Result<(), ChangeError> {
 
 fn command(agent_timeout: Option<Duration>) -> Exec {
     let command = vec!["true".to_owned()];
-    Exec { command, env: Vec::new(), stdin: None, timeout: None, agent_timeout }
+    Exec { command, agent_timeout, ..Exec::default() }
 }
 
 pub(super) async fn exec(vm: &FakeVm, seconds: u64) -> Result<Executed, ChangeError> {

@@ -27,6 +27,7 @@ use crate::vm::change::Progress;
 use crate::vm::change::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
+use crate::vm::guest::inputs::Inputs;
 use crate::vm::handle::{INBOX_LENGTH, Queued, RawTurns};
 use crate::vm::owner::{Owner, OwnerParts};
 use crate::vm::parts::{Devices, Qemu};
@@ -218,6 +219,7 @@ impl FakeVm {
             watched: watched_receiver,
             cached_status,
             agent: link,
+            inputs: Inputs::default(),
             console,
             bus,
         };
