@@ -227,8 +227,10 @@ impl Handle {
             End::Reported(executed) => Ok(Executed { stdout: Vec::new(), stderr: Vec::new(), ..executed }),
             End::Marked(status) => {
                 let vm = self.clone();
-                // the agent forgets the process once its end was told
-                log_context::spawn(async move { drop(vm.finish(pid).await) });
+                // the agent forgets the process once it has reported its end
+                log_context::spawn(async move {
+                    let _ = vm.in_guest(Duration::ZERO, vm.finish(pid)).await;
+                });
                 executed(status, exec.command.first().map(String::as_str).unwrap_or_default())
             }
         }

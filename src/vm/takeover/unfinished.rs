@@ -9,7 +9,7 @@ use crate::qemu::media::{medium_node, medium_number};
 use crate::qemu::netdev::remove as remove_netdev;
 use crate::qemu::plan::{remove_image, remove_iothread};
 use crate::qemu::stream_port;
-use crate::qemu::{Command, ids};
+use crate::qemu::{Command, ids, query};
 use crate::qmp::Session;
 
 use crate::vm::look::Seen;
@@ -86,7 +86,7 @@ async fn close_networks(session: &Session, pending: &Pending, seen: &mut Seen) {
 
 /// Unplugs the ports of commands in the guest, which have lost the other end of their streams with their supervisor.
 async fn unplug_streams(session: &Session) {
-    let chardevs = session.run(&Command::new("query-chardev", Value::Null)).await.unwrap_or_default();
+    let chardevs = session.run(&query::chardevs()).await.unwrap_or_default();
     let labels = chardevs.as_array().into_iter().flatten().filter_map(|chardev| chardev["label"].as_str());
     for id in labels.filter(|label| stream_port::is_id(label)) {
         // the event of the unplugged port has its chardev closed
