@@ -23,7 +23,7 @@ use super::{Error, milliseconds};
 use target::{PERMISSIONS, Target, place};
 
 /// Bytes of one message into the guest.
-const PIECE: usize = crate::vm::WRITE_PIECE;
+const PIECE: usize = 48 << 10;
 /// The most bytes that are read of a file whose size the guest does not know, such as those in `/proc`. Far more than they have,
 /// and too little to fill a disk.
 const MOST_WITHOUT_SIZE: u64 = 64 << 20;

@@ -41,7 +41,7 @@ pub use guest::boot_watch::NothingToBoot;
 pub use guest::clock::GuestClock;
 pub use guest::console_size::ResizedBy;
 pub use guest::exec::{Exec, Executed};
-pub use guest::files::{Checked, Download, Upload, WRITE_PIECE};
+pub use guest::files::{Checked, Download, Upload};
 pub use guest::reboot::{Reboot, Rebooted};
 pub use guest::screen::Screenshot;
 pub use guest::streams::Piece;

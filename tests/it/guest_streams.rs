@@ -187,3 +187,30 @@ fn input_that_nobody_reads_holds_up_nothing() {
     no_ports(&vm.sandbox);
     vm.quit();
 }
+
+/// Both ways of copying a file: through the streams of a command, and with the agent's own calls where there are none.
+#[test]
+fn files_are_copied_with_and_without_ports() {
+    let vm = with_agent(&[]);
+    let bytes: Vec<u8> = (0..1 << 20).flat_map(|number: u32| (number ^ 0xa5).to_le_bytes()).collect();
+    let (there, back) = (vm.file("there"), vm.file("back"));
+    std::fs::write(&there, &bytes).unwrap();
+    let (there, back) = (there.to_str().unwrap(), back.to_str().unwrap());
+    for hidden in [false, true] {
+        if hidden {
+            vm.run("mount -t tmpfs none /sys");
+        }
+        vm.ctl(["copy-to", there, "/tmp/file"]);
+        assert!(vm.run("sha256sum /tmp/file").starts_with(&sha256(&bytes)));
+        vm.ctl(["copy-from", "/tmp/file", back]);
+        assert!(std::fs::read(back).unwrap() == bytes, "without ports: {hidden}");
+        std::fs::remove_file(back).unwrap();
+        // a disk that is full in the middle: the reason, and nothing that stays
+        vm.run("mkdir -p /tmp/small; mount -t tmpfs -o size=1M none /tmp/small");
+        vm.try_ctl(["copy-to", there, "/tmp/small/file"]).fails(4, &["/tmp/small/file", "No space left"]);
+        vm.until("nothing stays", |vm| vm.run("ls /tmp/small").is_empty());
+        vm.run("umount /tmp/small");
+    }
+    no_ports(&vm.sandbox);
+    vm.quit();
+}

@@ -43,7 +43,9 @@ impl CallMethod for StartGuestFile {
             return Err(ChangeError::invalid("name", "a name is not a path").into());
         }
         let upload = vm.upload(&self.path, self.name.as_deref(), agent_timeout).await?;
-        let reply = GuestFileReply { handle: upload.handle(), path: upload.path().to_owned() };
+        // of this connection only
+        let handle = uploads.keys().max().map_or(1, |last| last + 1);
+        let reply = GuestFileReply { handle, path: upload.path().to_owned() };
         uploads.insert(reply.handle, upload);
         Ok(reply)
     }

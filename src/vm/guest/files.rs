@@ -1,4 +1,5 @@
-//! Copies files into and out of the guest, with `guest-file-open`, `-read`, `-write`, `-flush` and `-close`.
+//! Copies files into and out of the guest: through the streams of a command of its own, or with the agent's `guest-file-open`,
+//! `-read`, `-write`, `-flush` and `-close`.
 //!
 //! A file is written under a temporary name beside its destination and renamed when it is complete. The rename, the mode and the
 //! checksum need the guest's shell; without one (`guest-exec` may be forbidden, the guest may not be a Unix) a file is written to
@@ -6,25 +7,20 @@
 
 use std::time::Duration;
 
-use qapi::qga::{
-    GuestFileRead, GuestFileWhence, QGASeek, QgaCommand, guest_file_close, guest_file_flush, guest_file_open,
-    guest_file_read, guest_file_seek, guest_file_write,
-};
 use tokio::sync::oneshot;
 
 use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
 
+use super::agent_file::Open;
 use super::exec::{Exec, Executed};
+use super::file_streams::{Sink, Source};
 use super::shortened;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
-/// Bytes of one write. Measured (TCG): 1.5 MiB/s from 4 KiB on, so it is small enough to let other commands through.
-pub const WRITE_PIECE: usize = 48 << 10;
-/// Bytes of one read. Measured (TCG): 4.7 MiB/s with 16 KiB, 6.0 with 48 KiB, 6.7 with 256 KiB, 7.3 with 1 MiB.
-const READ_PIECE: usize = 256 << 10;
-
+/// The size from which on a file is read through the streams of a command; below that the agent's few calls are as fast.
+const LARGE: u64 = 1 << 20;
 /// The longest path in an answer of the guest, in bytes: Linux's `PATH_MAX`.
 const LONGEST_PATH: usize = 4096;
 
@@ -78,8 +74,7 @@ pub enum Checked {
 /// A file that is being written to the guest. Dropped before [`Upload::finish`] has succeeded, it leaves nothing behind.
 pub struct Upload {
     vm: Handle,
-    handle: i64,
-    open: bool,
+    target: Target,
     /// The temporary file, if it is not written to the destination directly.
     part: Part,
     /// The destination is not a regular file, and does not report its size.
@@ -88,18 +83,33 @@ pub struct Upload {
     size: u64,
 }
 
+/// What writes a file.
+enum Target {
+    /// A command.
+    Command(Sink),
+    /// The agent, with its handle; closed when this is dropped.
+    Agent(Open),
+}
+
 /// A file that is being read from the guest.
 pub struct Download {
     vm: Handle,
-    handle: i64,
-    open: bool,
     path: String,
+    source: Origin,
     /// Bytes read so far.
     read: u64,
     /// Its size in bytes, if the guest knows it; files of `/proc` report 0.
     pub size: Option<u64>,
     /// Its mode, if the guest reports it.
     pub mode: Option<u32>,
+}
+
+/// What reads a file.
+enum Origin {
+    /// A command.
+    Command(Source),
+    /// The agent, with its handle; closed when this is dropped.
+    Agent(Open),
 }
 
 impl Handle {
@@ -117,12 +127,17 @@ impl Handle {
         let prepare = async move { vm.place(&asked, &name, agent_timeout).await };
         let Place { path, part, is_device } = undone_if_unwanted(prepare).await?;
         let file = part.file.as_ref().unwrap_or(&path).clone();
-        let call = guest_file_open { path: file, mode: Some("w".to_owned()) };
-        let made = path.clone();
-        let upload =
-            move |vm, handle| Upload { vm, handle, open: true, part, is_device, path: made, size: 0 };
-        let opened = self.in_guest(Duration::ZERO, self.make_in_guest(call, upload)).await;
-        opened.map_err(|error| about(error, &path))
+        let has_shell = part.file.is_some() || is_device;
+        let target = self.target(&file, has_shell).await.map_err(|error| about(error, &path))?;
+        Ok(Upload { vm: self.clone(), target, part, is_device, path, size: 0 })
+    }
+
+    async fn target(&self, file: &str, has_shell: bool) -> Result<Target, ChangeError> {
+        let sink = if has_shell { Sink::open(self, file).await? } else { None };
+        match sink {
+            Some(sink) => Ok(Target::Command(sink)),
+            None => Open::file(self, file, "w").await.map(Target::Agent),
+        }
     }
 
     /// Resolves where to write a file, and creates it, empty and readable by its owner only.
@@ -163,12 +178,16 @@ impl Handle {
         let facts = self.shell(LOOK, &[path], path, agent_timeout).await?;
         let facts = facts.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
         let (mode, size) = facts.trim().split_once(' ').unwrap_or_default();
-        let call = guest_file_open { path: path.to_owned(), mode: Some("r".to_owned()) };
         let (size, mode) = (size.parse().ok(), u32::from_str_radix(mode, 8).ok());
-        let made = path.to_owned();
-        let download = move |vm, handle| Download { vm, handle, open: true, path: made, read: 0, size, mode };
-        let opened = self.in_guest(Duration::ZERO, self.make_in_guest(call, download)).await;
-        let mut download = opened.map_err(|error| about(error, path))?;
+        let source = match size {
+            Some(LARGE..) => Source::open(self, path).await.map_err(|error| about(error, path))?,
+            _ => None,
+        };
+        let source = match source {
+            Some(source) => Origin::Command(source),
+            None => Origin::Agent(Open::file(self, path, "r").await.map_err(|error| about(error, path))?),
+        };
+        let mut download = Download { vm: self.clone(), path: path.to_owned(), source, read: 0, size, mode };
         if download.size.unwrap_or(0) == 0 {
             download.size = download.end().await?.or(download.size);
         }
@@ -204,11 +223,6 @@ impl Handle {
 }
 
 impl Upload {
-    /// The agent's handle.
-    pub fn handle(&self) -> i64 {
-        self.handle
-    }
-
     /// Its destination.
     pub fn path(&self) -> &str {
         &self.path
@@ -219,19 +233,12 @@ impl Upload {
     /// # Errors
     /// `RefusedByGuest`, for example when the guest's disk is full.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ChangeError> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let piece = &rest[..rest.len().min(WRITE_PIECE)];
-            let write = guest_file_write { handle: self.handle, buf_b64: piece.to_vec(), count: None };
-            let written = self.ask(write).await?;
-            let count = usize::try_from(written.count).unwrap_or(0);
-            if count == 0 || count > piece.len() {
-                let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
-                return Err(about(ChangeError::new(kind, "the guest takes no more"), &self.path));
-            }
-            self.size += u64::try_from(count).unwrap_or_default();
-            rest = &rest[count..];
-        }
+        let written = match &mut self.target {
+            Target::Command(sink) => sink.write(bytes).await,
+            Target::Agent(file) => file.write(bytes).await,
+        };
+        written.map_err(|error| about(error, &self.path))?;
+        self.size += bytes.len() as u64;
         Ok(())
     }
 
@@ -240,17 +247,12 @@ impl Upload {
     /// # Errors
     /// `RefusedByGuest`: it is incomplete, or cannot be put there.
     pub async fn finish(mut self, mode: Option<u32>, sha256: Option<&str>) -> Result<Checked, ChangeError> {
-        // the data that the agent still buffers may be what does not fit
-        self.ask(guest_file_flush { handle: self.handle }).await?;
-        if self.part.file.is_none() && !self.is_device {
-            let at = self.ask(seek(self.handle, QGASeek::cur)).await?;
-            if u64::try_from(at.position) != Ok(self.size) {
-                let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
-                return Err(about(ChangeError::new(kind, "not all of it has arrived"), &self.path));
-            }
-        }
-        self.ask(guest_file_close { handle: self.handle }).await?;
-        self.open = false;
+        let seeks = self.part.file.is_none() && !self.is_device;
+        let finished = match &mut self.target {
+            Target::Command(sink) => sink.finish().await,
+            Target::Agent(file) => file.finish(seeks.then_some(self.size)).await,
+        };
+        finished.map_err(|error| about(error, &self.path))?;
         let Some(part) = self.part.file.clone() else { return Ok(Checked::Size) };
         let mode = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
         let size = self.size.to_string();
@@ -260,22 +262,11 @@ impl Upload {
         let with_sum = done.is_some_and(|done| done.stdout.starts_with(b"sha256"));
         Ok(if with_sum { Checked::Sha256 } else { Checked::Size })
     }
-
-    async fn ask<C: QgaCommand>(&self, command: C) -> Result<C::Ok, ChangeError> {
-        ask(&self.vm, command).await.map_err(|error| about(error, &self.path))
-    }
 }
 
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // the temporary file is removed afterwards, by dropping `part`
-        if self.open && self.vm.agent.is_alive() {
-            let (vm, handle) = (self.vm.clone(), self.handle);
-            log_context::spawn(async move {
-                let _ = ask(&vm, guest_file_close { handle }).await;
-            });
-        }
-    }
+/// Which file it is, is added with [`about`].
+pub(super) fn refused(message: &str) -> ChangeError {
+    ChangeError::new(ErrorKind::RefusedByGuest { id: String::new() }, message)
 }
 
 /// Where a file is written.
@@ -328,11 +319,8 @@ async fn undone_if_unwanted<T: Send + 'static>(
 impl Download {
     /// The offset of the file's end, which a block device has, too, and a guest without a shell.
     async fn end(&self) -> Result<Option<u64>, ChangeError> {
-        let seek = |whence| ask(&self.vm, seek(self.handle, whence));
-        // a file without seeking, such as a pipe, has not moved
-        let Ok(end) = seek(QGASeek::end).await else { return Ok(None) };
-        seek(QGASeek::set).await.map_err(|error| about(error, &self.path))?;
-        Ok(u64::try_from(end.position).ok())
+        let Origin::Agent(file) = &self.source else { return Ok(None) };
+        file.end().await.map_err(|error| about(error, &self.path))
     }
 
     /// The next piece; `None` at the end.
@@ -340,23 +328,17 @@ impl Download {
     /// # Errors
     /// `RefusedByGuest` with the guest's error, or because it sends more than the file had when it was opened.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ChangeError> {
-        let count = i64::try_from(READ_PIECE).ok();
-        let piece = ask(&self.vm, guest_file_read { handle: self.handle, count }).await;
-        let GuestFileRead { buf_b64: bytes, count, .. } = piece.map_err(|error| about(error, &self.path))?;
-        let refused = |message: String| {
-            let kind = ErrorKind::RefusedByGuest { id: self.path.clone() };
-            about(ChangeError::new(kind, message), &self.path)
+        let piece = match &mut self.source {
+            Origin::Command(source) => source.next().await,
+            Origin::Agent(file) => file.read().await,
         };
-        if bytes.len() > READ_PIECE {
-            return Err(refused("the guest agent has sent more than was requested".to_owned()));
-        }
-        self.read += bytes.len() as u64;
+        let piece = piece.map_err(|error| about(error, &self.path))?;
+        self.read += piece.as_ref().map_or(0, Vec::len) as u64;
         if self.size.is_some_and(|size| size > 0 && self.read > size) {
-            return Err(refused("it has grown since the copy began".to_owned())
+            return Err(about(refused("it has grown since the copy began"), &self.path)
                 .hint("let the guest make a copy of it first, and fetch that"));
         }
-        let ended = bytes.is_empty() || count == 0;
-        Ok((!ended).then_some(bytes))
+        Ok(piece)
     }
 
     /// The SHA-256 sum of the file as the guest computes it, if it can.
@@ -364,33 +346,14 @@ impl Download {
     /// # Errors
     /// `RefusedByGuest` if the file is gone.
     pub async fn sum(mut self) -> Result<Option<String>, ChangeError> {
-        ask(&self.vm, guest_file_close { handle: self.handle }).await?;
-        self.open = false;
+        if let Origin::Agent(file) = &mut self.source {
+            file.close().await?;
+        }
         let script = "command -v sha256sum > /dev/null || exit 0; sha256sum < \"$1\"";
         let done = self.vm.shell(script, &[&self.path], &self.path, NOW).await?;
         let text = done.map(|done| String::from_utf8_lossy(&done.stdout).into_owned()).unwrap_or_default();
         Ok(text.split(' ').next().filter(|sum| sum.len() == 64).map(str::to_owned))
     }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        if self.open && self.vm.agent.is_alive() {
-            let (vm, handle) = (self.vm.clone(), self.handle);
-            log_context::spawn(async move {
-                let _ = ask(&vm, guest_file_close { handle }).await;
-            });
-        }
-    }
-}
-
-async fn ask<C: QgaCommand>(vm: &Handle, command: C) -> Result<C::Ok, ChangeError> {
-    // a restarted agent does not know the handle any more
-    vm.with_agent(Duration::ZERO, vm.call_agent(command)).await
-}
-
-fn seek(handle: i64, whence: QGASeek) -> guest_file_seek {
-    guest_file_seek { handle, offset: 0, whence: GuestFileWhence::name(whence) }
 }
 
 /// Adds the file's name to an error of the guest.

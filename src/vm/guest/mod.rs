@@ -3,11 +3,13 @@
 //! They do not need the owner, since they do not change the VM. All of them end with the VM, a panic, or the loss of the agent.
 
 pub(in crate::vm) mod agent;
+mod agent_file;
 pub(in crate::vm) mod boot_watch;
 pub mod clock;
 pub mod console_size;
 mod end_mark;
 pub mod exec;
+mod file_streams;
 pub mod files;
 mod freeze;
 pub(in crate::vm) mod inputs;

@@ -85,6 +85,8 @@ printf '%s%03d' "$vmrun_mark" $vmrun_status >&3
 printf '%s%03d' "$vmrun_mark" $vmrun_status >&4
 "#;
 
+/// What runs [`WITH_PORTS`].
+const SHELL: &str = "/bin/sh";
 /// The status of [`WITH_PORTS`] for a command that is not there.
 const NO_COMMAND: u16 = 900;
 /// The status of [`WITH_PORTS`] for a command that cannot be executed.
@@ -153,7 +155,7 @@ impl Handle {
                 Ok(ports) => ports,
                 Err(error) => return Ok(Err(error)),
             };
-            match self.start_connected(&exec, ports).await? {
+            match self.start_connected(&exec, &limit, ports).await? {
                 Ok(running) => self.follow(&exec, limit, running, pieces).await.map(Ok),
                 Err(why) => Ok(Err(why)),
             }
@@ -171,10 +173,11 @@ impl Handle {
     async fn start_connected(
         &self,
         exec: &Exec,
+        limit: &Limit,
         mut streams: Streams,
     ) -> Result<Result<(Process, Running), ChangeError>, ChangeError> {
         let mark = end_mark::random();
-        let shell = ["/bin/sh", "-c", WITH_PORTS, "sh", mark.as_str()].map(str::to_owned);
+        let shell = [SHELL, "-c", WITH_PORTS, "sh", mark.as_str()].map(str::to_owned);
         let command = shell.into_iter().chain(streams.names()).chain(exec.command.iter().cloned()).collect();
         let events = self.bus.subscribe(None);
         let started = self.start(Exec { command, stdin: None, ..exec.clone() }).await;
@@ -182,21 +185,33 @@ impl Handle {
             Ok(process) => process,
             // no Unix, or one without a shell
             Err(error) if matches!(error.kind, ErrorKind::NoSuchThing { .. }) => return Ok(Err(error)),
-            Err(error) => return Err(error),
-        };
-        let failed = async {
-            tokio::time::sleep(USUALLY_CONNECTED).await;
-            self.finish(process.pid).await
-        };
-        tokio::select! { biased;
-            opened = streams.output.read_u8() => opened.map_err(ChangeError::host)?,
-            failed = failed => {
-                process.unwanted = false;
-                let status = failed?.exit_code.unwrap_or(-1);
-                let message = format!("the guest's shell could not open the ports (exit code {status})");
-                return Ok(Err(ChangeError::unsupported(message)));
+            Err(mut error) => {
+                // it is the command that is not started
+                if let ErrorKind::RefusedByGuest { id } = &mut error.kind
+                    && id == SHELL
+                {
+                    *id = exec.command.first().cloned().unwrap_or_default();
+                }
+                return Err(error);
             }
         };
+        let pid = process.pid;
+        let failed = async {
+            tokio::time::sleep(USUALLY_CONNECTED).await;
+            self.finish(pid).await
+        };
+        let connected = async {
+            tokio::select! { biased;
+                opened = streams.output.read_u8() => opened.map(|_| None).map_err(ChangeError::host),
+                failed = failed => failed.map(|shell| Some(shell.exit_code.unwrap_or(-1))),
+            }
+        };
+        if let Some(code) = limit.apply(&mut process, connected).await? {
+            let message = format!("the guest's shell could not open the ports (exit code {code})");
+            return Ok(Err(ChangeError::unsupported(message)));
+        }
+        // it runs now
+        process.unwanted = true;
         let (output, error) = (Marked::new(&mark), Marked::new(&mark));
         let output_id = std::mem::take(&mut streams.output_id);
         Ok(Ok((process, Running { streams, output_id, events, output, error })))

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::host::files;
 use crate::host::image::{self, CreateError, copy_vm_state};
 use crate::host::made::MadeFile;
 use crate::host::programs::{self, ProgramError, SearchPath};
@@ -64,6 +65,6 @@ pub(in crate::vm) async fn close(session: &Session) {
 }
 
 fn copy(image: &MadeFile, to: &File) -> Result<u64, ChangeError> {
-    let read = File::open(image.path()).and_then(|image| copy_vm_state(&image, to));
+    let read = files::open(image.path()).and_then(|(image, _)| copy_vm_state(&image, to));
     read.map_err(|error| ChangeError::host(format!("the VM's state in {}: {error}", image.path().display())))
 }
