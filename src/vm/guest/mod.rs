@@ -19,6 +19,7 @@ mod raw;
 pub mod reboot;
 pub(in crate::vm) mod resets;
 pub(in crate::vm) mod screen;
+mod stream_shell;
 pub mod streams;
 
 use std::time::Duration;
