@@ -24,20 +24,13 @@ const SIGNALLED: i64 = 128;
 const INPUT_PIECE: usize = 48 << 10;
 
 /// Runs a command; our standard input is its input if it takes one. With `collect` the output is in the result, and is not printed.
-/// `started` gets the guest's id of its process, where that is known before its end.
-pub(super) fn run(
-    client: &mut Client,
-    exec: Exec,
-    collect: bool,
-    mut started: impl FnMut(i64),
-) -> Result<Executed, Failure> {
+pub(super) fn run(client: &mut Client, exec: Exec, collect: bool) -> Result<Executed, Failure> {
     let call = machine::exec_call(exec);
     let program = call.command.first().cloned().unwrap_or_default();
     let mut second = if call.input == Some(true) { client.another().transpose()? } else { None };
     let mut output = machine::Output::default();
     let (mut out, mut err) = (Stdout::default(), Stderr::default());
     let each = |reply: ExecReply| {
-        reply.pid.into_iter().for_each(&mut started);
         if let (Some(input), Some(client)) = (reply.input, second.take()) {
             // ends with this process, if it waits for input that does not come
             thread::spawn(move || feed(client, input));

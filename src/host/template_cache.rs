@@ -174,7 +174,7 @@ impl TemplateCache {
         }
     }
 
-    /// The same lock, if nobody has it.
+    /// The same lock, if it is free.
     fn try_lock(&self, key: &str) -> io::Result<Option<KeyLock>> {
         let file = self.lock_file(key)?;
         let is_free = sys::try_lock(&file)?;
@@ -207,7 +207,7 @@ impl TemplateCache {
     pub fn hold(&self, key: &str) -> Option<InUse> {
         let path = self.path(key).join(MEMORY);
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
-        // somebody removes it
+        // another process removes it
         sys::lock_shared(&file).ok()?;
         is_named(&file, &path).then_some(InUse { _memory: file })
     }

@@ -379,10 +379,17 @@ pub struct Progress {
 pub(in crate::vm) struct Ports {
     /// The command's number, by which they are unplugged.
     pub(in crate::vm) number: u64,
-    /// The host's ends, in the order of the request.
-    pub(in crate::vm) sockets: Vec<UnixStream>,
-    /// The names of the ports in the guest.
-    pub(in crate::vm) names: Vec<String>,
-    /// Their ids.
-    pub(in crate::vm) ids: Vec<String>,
+    /// In the order of the request.
+    pub(in crate::vm) ports: Vec<Port>,
+}
+
+/// A plugged port for a standard stream.
+#[derive(Debug)]
+pub(in crate::vm) struct Port {
+    /// QEMU's id of it.
+    pub(in crate::vm) id: String,
+    /// Its name in the guest.
+    pub(in crate::vm) name: String,
+    /// The host's end.
+    pub(in crate::vm) socket: UnixStream,
 }

@@ -98,21 +98,25 @@ fn imports(source: &Source) -> Vec<String> {
         }
     }
     let depth = source.module().len();
-    for (position, _) in source.code.match_indices("super::") {
-        if source.code[..position].ends_with("super::") {
-            continue;
-        }
-        let mut rest = &source.code[position..];
-        let mut up = 0;
-        while let Some(after) = rest.strip_prefix("super::") {
-            (rest, up) = (after, up + 1);
-        }
-        // as many steps up as the module is deep leave the layer
-        if up >= depth {
-            found.push(first_word(rest));
-        }
-    }
+    // as many steps up as the module is deep leave the layer
+    let leaves = climbs(source).into_iter().filter(|(up, _)| *up >= depth);
+    found.extend(leaves.map(|(_, rest)| first_word(rest)));
     found
+}
+
+/// Each `super::super::…` of a source: how many steps up, and what follows.
+fn climbs(source: &Source) -> Vec<(usize, &str)> {
+    let starts = source.code.match_indices("super::").map(|(position, _)| position);
+    let starts = starts.filter(|position| !source.code[..*position].ends_with("super::"));
+    starts
+        .map(|position| {
+            let (mut rest, mut up) = (&source.code[position..], 0);
+            while let Some(after) = rest.strip_prefix("super::") {
+                (rest, up) = (after, up + 1);
+            }
+            (up, rest)
+        })
+        .collect()
 }
 
 /// The parts of `src/vm`, from the lowest up: each uses itself and those before it. Those of one row use each other, and why.
@@ -152,19 +156,8 @@ fn rooms(source: &Source) -> Vec<String> {
         }
     }
     let depth = source.module().len();
-    for (position, _) in source.code.match_indices("super::") {
-        if source.code[..position].ends_with("super::") {
-            continue;
-        }
-        let mut rest = &source.code[position..];
-        let mut up = 0;
-        while let Some(after) = rest.strip_prefix("super::") {
-            (rest, up) = (after, up + 1);
-        }
-        if up + 1 == depth {
-            found.push(first_word(rest));
-        }
-    }
+    let rooms = climbs(source).into_iter().filter(|(up, _)| up + 1 == depth);
+    found.extend(rooms.map(|(_, rest)| first_word(rest)));
     found
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::qemu::Command;
 use crate::qemu::stream_port::{self, StandardStream};
 
-use crate::vm::change::Ports;
+use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::Owner;
 use crate::vm::steps::to_the_end;
@@ -24,10 +24,9 @@ pub(in crate::vm) fn open(
         return drop(reply.send(Err(error)));
     }
     let number = owner.ticket();
-    let mut ports = Ports { number, sockets: Vec::new(), names: Vec::new(), ids: Vec::new() };
-    let (mut steps, mut given) = (Vec::new(), Vec::new());
+    let (mut ports, mut steps, mut given) = (Vec::new(), Vec::new(), Vec::new());
     for stream in streams {
-        let (ours, theirs) = match pair() {
+        let (socket, theirs) = match pair() {
             Ok(pair) => pair,
             Err(error) => return drop(reply.send(Err(ChangeError::host(error)))),
         };
@@ -36,18 +35,16 @@ pub(in crate::vm) fn open(
         let name = format!("io.vmrun.{:016x}", rand::random::<u64>());
         given.push(to_the_end(owner.session.pass(&id, theirs)));
         steps.extend(stream_port::plug(&owner.machine, &id, &name));
-        ports.sockets.push(ours);
-        ports.names.push(name);
-        ports.ids.push(id);
+        ports.push(Port { id, name, socket });
     }
-    owner.stream_ports.insert(number, ports.ids.clone());
+    owner.stream_ports.insert(number, ports.iter().map(|port| port.id.clone()).collect());
     owner.run_plan(steps, move |owner, result| {
         // of those that QEMU refused, the plan's failure tells enough
         drop(given);
         match result {
             Ok(_) => {
                 // the client may have gone
-                if reply.send(Ok(ports)).is_err() {
+                if reply.send(Ok(Ports { number, ports })).is_err() {
                     close(owner, number);
                 }
             }

@@ -23,7 +23,7 @@ use super::exec::{Exec, Executed, Limit, Process};
 use super::inputs::Input;
 use super::stream_shell::{SHELL, WITH_PORTS, executed};
 use crate::vm::bus::{BusEvent, Subscriber};
-use crate::vm::change::Ports;
+use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -33,8 +33,6 @@ const WAITING_PIECES: usize = 4;
 const LARGEST_PIECE: usize = 24_000;
 /// How long to wait for the ports to open before the agent is asked whether the shell has failed.
 const USUALLY_CONNECTED: Duration = Duration::from_millis(50);
-/// The longest time between the end of QEMU's sockets and the known end of its VM.
-const END_IS_KNOWN: Duration = Duration::from_secs(2);
 /// How long to read on after the end of a shell that was killed.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 /// The most bytes of input for a command without ports, which gets them in one piece.
@@ -134,7 +132,7 @@ impl Handle {
         };
         let connected = async {
             tokio::select! { biased;
-                opened = streams.output.read_u8() => opened.map(|_| None).map_err(ChangeError::host),
+                opened = streams.output.socket.read_u8() => opened.map(|_| None).map_err(ChangeError::host),
                 failed = failed => failed.map(|shell| Some(shell.exit_code.unwrap_or(-1))),
             }
         };
@@ -145,8 +143,7 @@ impl Handle {
         // it runs now
         process.unwanted = true;
         let (output, error) = (Marked::new(&mark), Marked::new(&mark));
-        let output_id = std::mem::take(&mut streams.output_id);
-        Ok(Ok((process, Running { streams, output_id, events, output, error })))
+        Ok(Ok((process, Running { streams, events, output, error })))
     }
 
     /// Passes on a command's streams until it has ended.
@@ -160,7 +157,7 @@ impl Handle {
         let mut input = exec.input.then(|| self.inputs.open());
         let (pid, handle) = (process.pid, input.as_ref().map(|input| input.handle));
         let _ = pieces.send(Ok(Piece::Started { pid: Some(pid), input: handle })).await;
-        let port = running.streams.input.take();
+        let port = running.streams.input.take().map(|port| port.socket);
         let work = async {
             let feed = feed(port, exec.stdin.as_deref(), input.as_mut());
             tokio::select! { biased;
@@ -240,8 +237,6 @@ enum End {
 /// A command whose streams are connected.
 struct Running {
     streams: Streams,
-    /// The id of its output's port.
-    output_id: String,
     events: Subscriber,
     output: Marked,
     error: Marked,
@@ -250,9 +245,11 @@ struct Running {
 impl Running {
     /// Passes on the output until both marks were read, or nothing more comes after the shell was killed.
     async fn until_end(&mut self, vm: &Handle, pid: i64, pieces: &Pieces) -> Result<End, ChangeError> {
-        let Self { streams, output_id, events, output, error } = self;
+        let Self { streams, events, output, error } = self;
+        let Connected { id, socket: output_socket, .. } = &mut streams.output;
+        let error_socket = &mut streams.error.socket;
         let (mut from_output, mut from_error) = (vec![0; LARGEST_PIECE], vec![0; LARGEST_PIECE]);
-        let exit = pin!(exit_without_mark(vm, pid, events, output_id));
+        let exit = pin!(exit_without_mark(vm, pid, events, id));
         let mut exit = exit.fuse();
         let mut exited = None;
         loop {
@@ -260,12 +257,12 @@ impl Running {
                 return Ok(End::Marked(status));
             }
             let read = tokio::select! {
-                read = streams.output.read(&mut from_output), if output.status.is_none() => {
+                read = output_socket.read(&mut from_output), if output.status.is_none() => {
                     let read = read.unwrap_or_default();
                     send(pieces, output.take(&from_output[..read]), Piece::Output).await;
                     read
                 }
-                read = streams.error.read(&mut from_error), if error.status.is_none() => {
+                read = error_socket.read(&mut from_error), if error.status.is_none() => {
                     let read = read.unwrap_or_default();
                     send(pieces, error.take(&from_error[..read]), Piece::Error).await;
                     read
@@ -281,8 +278,9 @@ impl Running {
                 }
             };
             if read == 0 {
-                // the VM's end, which is the better reason, is known a moment later
-                tokio::time::sleep(END_IS_KNOWN).await;
+                if vm.ended_soon().await.is_some() {
+                    return Err(ChangeError::not_running());
+                }
                 let kind = ErrorKind::NotNow { state: "busy".to_owned() };
                 let message = "the command was cut off from the host: a snapshot was to be loaded";
                 return Err(ChangeError::new(kind, message));
@@ -332,12 +330,17 @@ async fn closed(events: &mut Subscriber, port: &str) -> bool {
 
 /// The plugged ports of a command.
 struct Streams {
-    output: UnixStream,
-    error: UnixStream,
-    input: Option<UnixStream>,
-    names: Vec<String>,
-    output_id: String,
+    output: Connected,
+    error: Connected,
+    input: Option<Connected>,
     plugged: Plugged,
+}
+
+/// A port with the host's end of its socket.
+struct Connected {
+    id: String,
+    name: String,
+    socket: UnixStream,
 }
 
 /// Unplugs the ports of a command on drop.
@@ -351,26 +354,21 @@ impl Streams {
     async fn open(vm: &Handle, with_input: bool) -> Result<Self, ChangeError> {
         let mut streams = vec![StandardStream::Output, StandardStream::Error];
         streams.extend(with_input.then_some(StandardStream::Input));
-        let Ports { number, sockets, names, ids } = vm.open_streams(streams).await?;
+        let Ports { number, ports } = vm.open_streams(streams).await?;
         let plugged = Plugged { vm: vm.clone(), number: Some(number) };
-        let mut sockets = sockets.into_iter().map(UnixStream::from_std);
-        let mut next = || sockets.next().transpose().map_err(ChangeError::host);
-        let (output, error, input) = (next()?, next()?, next()?);
+        let connected =
+            |Port { id, name, socket }| Ok(Connected { id, name, socket: UnixStream::from_std(socket)? });
+        let mut ports = ports.into_iter().map(connected);
+        let mut next = || ports.next().transpose().map_err(|error: std::io::Error| ChangeError::host(error));
         let missing = || ChangeError::host("a port is missing");
-        Ok(Self {
-            output: output.ok_or_else(missing)?,
-            error: error.ok_or_else(missing)?,
-            input,
-            names,
-            output_id: ids.into_iter().next().unwrap_or_default(),
-            plugged,
-        })
+        let (output, error) = (next()?.ok_or_else(missing)?, next()?.ok_or_else(missing)?);
+        Ok(Self { output, error, input: next()?, plugged })
     }
 
     /// The names of the ports for the script, in the order that it wants them in.
     fn names(&self) -> [String; 3] {
-        let name = |index: usize| self.names.get(index).cloned().unwrap_or_default();
-        [name(0), name(1), name(2)]
+        let input = self.input.as_ref().map(|port| port.name.clone()).unwrap_or_default();
+        [self.output.name.clone(), self.error.name.clone(), input]
     }
 
     /// Unplugs them. Requests to the owner that are sent after this come after that.

@@ -113,7 +113,7 @@ pub(super) async fn configure(
     let state = Arc::clone(&prepared.state);
     let mut log = ConsoleLog::start(state, log_bytes, run).map_err(system("the console's log"))?;
     if let Some(folder) = &prepared.options.template {
-        // as what was printed before: whoever waits for a text finds it
+        // as what was printed before: a wait for a text finds it
         log.begin_with(&template::console_of(folder));
     }
     let console = serial
