@@ -12,6 +12,9 @@ use super::ctl::CtlArgs;
 use super::lazy::Lazy;
 use super::manual::ManualArgs;
 use super::qemu_args::QemuArgs;
+use super::words::cp::CpArgs;
+use super::words::shutdown::{KillArgs, ShutdownArgs};
+use super::words::{ExecArgs, InspectArgs};
 use super::wrap::WrapArgs;
 
 /// Starts QEMU virtual machines and changes them while they run.
@@ -42,8 +45,21 @@ pub(super) enum Program {
     /// Print the output of a VM's console
     Logs(Lazy<LogsArgs>),
     /// List the running VMs, or with --all also those that have ended
+    #[command(visible_alias = "ps")]
     Ls(Lazy<LsArgs>),
+    /// Shut VMs down and wait until they are off
+    #[command(visible_alias = "stop")]
+    Shutdown(Lazy<ShutdownArgs>),
+    /// End VMs without asking their guests
+    Kill(Lazy<KillArgs>),
+    /// Run a command in a VM's guest: `vmrun ctl exec` with the VM's name in front
+    Exec(Lazy<ExecArgs>),
+    /// Copy a file into a VM's guest, or out of it
+    Cp(Lazy<CpArgs>),
+    /// Print the status of VMs as JSON
+    Inspect(Lazy<InspectArgs>),
     /// Remove the records of VMs that have ended
+    #[command(visible_alias = "rm")]
     Forget(Lazy<ForgetArgs>),
     /// List the templates in the cache, from which --warm starts, or remove them
     Templates(Lazy<TemplatesArgs>),
@@ -61,6 +77,9 @@ pub(super) struct LsArgs {
     /// Also list the VMs that have ended: the last 100, for 30 days
     #[arg(long, short)]
     pub(super) all: bool,
+    /// Print names only
+    #[arg(long, short, conflicts_with = "json")]
+    pub(super) quiet: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -129,6 +148,10 @@ impl Cli {
             Program::Ls(Lazy(args)) => args.json,
             Program::Templates(Lazy(args)) => args.json,
             Program::Doctor(Lazy(args)) => args.json,
+            Program::Shutdown(Lazy(args)) => args.json,
+            Program::Kill(Lazy(args)) => args.json,
+            Program::Exec(Lazy(args)) => args.json,
+            Program::Cp(Lazy(args)) => args.json,
             _ => false,
         }
     }

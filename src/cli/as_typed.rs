@@ -1,4 +1,5 @@
-//! A typed disk or forward, and whether parts of it were given: the default of the others depends on other flags.
+//! Typed values: a disk or forward with whether parts of it were given, since the default of the others depends on other flags; and
+//! numbers.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -52,9 +53,38 @@ impl TypedForward {
     }
 }
 
+/// Parses a number in a range; clap's own parser would say "invalid digit found in string".
+pub(super) fn count<N: TryFrom<u64>>(least: u64, most: u64) -> impl Fn(&str) -> Result<N, String> + Clone {
+    move |text| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err(format!("'{text}' is not a number"));
+        }
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        let number = number.and_then(|number| N::try_from(number).ok());
+        number.ok_or_else(|| format!("{text} is not in {least}..={most}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_told_from_a_word() {
+        let cpus = count::<u8>(1, 64);
+        assert_eq!(cpus("64"), Ok(64));
+        for (text, why) in [
+            ("two", "'two' is not a number"),
+            ("-1", "'-1' is not a number"),
+            ("+1", "'+1' is not a number"),
+            ("", "'' is not a number"),
+            ("0", "0 is not in 1..=64"),
+            ("99999999999999999999", "99999999999999999999 is not in 1..=64"),
+        ] {
+            assert_eq!(cpus(text), Err(why.to_owned()));
+        }
+    }
 
     #[test]
     fn what_is_said_counts_and_what_is_not_is_linuxkits() {

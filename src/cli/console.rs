@@ -16,13 +16,18 @@ use super::failure::Failure;
 use super::harmless::Harmless;
 use super::output::{Stdout, end_with_reader, stdout_is_terminal, unwritten};
 use super::qemu::runtime;
+use super::target::named;
 use super::{connect, connect_after_the_end};
 
 /// `vmrun console`.
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
-    /// VM name; optional while exactly one VM runs
+    /// VM name [default: $VMRUN_VM, else the only one that runs]
+    #[arg(value_parser = named)]
     name: Option<VmName>,
+    /// The same as NAME
+    #[arg(long, value_name = "NAME", value_parser = named, conflicts_with = "name")]
+    vm: Option<VmName>,
     /// Show the console only, without input to the guest
     #[arg(long)]
     read_only: bool,
@@ -34,14 +39,21 @@ pub(super) struct ConsoleArgs {
 /// `vmrun logs`.
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// VM name; optional while exactly one VM runs
+    /// VM name [default: $VMRUN_VM, else the only one that runs]
+    #[arg(value_parser = named)]
     name: Option<VmName>,
+    /// The same as NAME
+    #[arg(long, value_name = "NAME", value_parser = named, conflicts_with = "name")]
+    vm: Option<VmName>,
     /// Follow the output until the VM ends
     #[arg(long, short)]
     follow: bool,
     /// Print everything since the VM's start that the log still has, not only the recent output
     #[arg(long)]
     since_start: bool,
+    /// Print only the last lines of the output that is there
+    #[arg(long, short = 'n', value_name = "LINES")]
+    tail: Option<usize>,
     /// Print every byte unfiltered even on a terminal
     ///
     /// On a terminal, what would make it answer, set its title, its clipboard or its size, or switch its modes is left out by
@@ -52,20 +64,66 @@ pub(super) struct LogsArgs {
 
 /// Prints the console's output.
 pub(super) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
-    let (_, mut client) = connect_after_the_end(args.name.as_ref())?;
+    let (_, mut client) = connect_after_the_end(args.name.as_ref().or(args.vm.as_ref()))?;
     if args.follow {
         end_with_reader();
     }
     let mut stdout = Stdout::default();
     let mut harmless = (stdout_is_terminal() && !args.raw).then(Harmless::default);
     let from = if args.since_start { "start" } else { "recent" };
-    let call = verbs::ReadConsole { from: Some(from.to_owned()), follow: Some(args.follow) };
-    client.stream(call, |reply: verbs::ConsoleReply| {
-        let bytes = BASE64.decode(&reply.data).unwrap_or_default();
+    let read = |follow| verbs::ReadConsole { from: Some(from.to_owned()), follow: Some(follow) };
+    let bytes_of = |reply: &verbs::ConsoleReply| BASE64.decode(&reply.data).unwrap_or_default();
+    // how much is there, so that a follower knows which of its lines are the last of that
+    let mut left = 0;
+    if args.tail.is_some() && args.follow {
+        client.stream(read(false), |reply: verbs::ConsoleReply| {
+            left += bytes_of(&reply).len();
+            true
+        })?;
+    }
+    let mut tail = args.tail.map(|lines| Tail { lines, bytes: Vec::new() });
+    client.stream(read(args.follow), |reply: verbs::ConsoleReply| {
+        let mut bytes = bytes_of(&reply);
+        if let Some(kept) = &mut tail {
+            kept.bytes.append(&mut bytes);
+            if !args.follow || kept.bytes.len() < left {
+                return true;
+            }
+        }
+        let mark = match tail.take() {
+            Some(kept) => {
+                bytes = kept.last_lines().to_vec();
+                String::new()
+            }
+            None => skipped_mark(reply.skipped),
+        };
         let bytes = harmless.as_mut().map_or(bytes.clone(), |harmless| harmless.filter(&bytes));
-        stdout.raw(skipped_mark(reply.skipped).as_bytes()) && stdout.raw(&bytes)
+        stdout.raw(mark.as_bytes()) && stdout.raw(&bytes)
     })?;
+    if let Some(kept) = tail {
+        let bytes = kept.last_lines();
+        stdout.raw(&harmless.map_or(bytes.to_vec(), |mut harmless| harmless.filter(bytes)));
+    }
     stdout.finish()
+}
+
+/// The output of which only the last lines are printed.
+struct Tail {
+    lines: usize,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    /// Its last lines; an unfinished one counts.
+    fn last_lines(&self) -> &[u8] {
+        let finished = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        let mut ends =
+            finished.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        match self.lines {
+            0 => &[],
+            lines => &self.bytes[ends.nth(lines - 1).unwrap_or(0)..],
+        }
+    }
 }
 
 fn skipped_mark(skipped: u64) -> String {
@@ -77,7 +135,7 @@ fn skipped_mark(skipped: u64) -> String {
 
 /// A console on our terminal, until the VM ends or the user leaves.
 pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
-    let (name, client) = connect(args.name.as_ref())?;
+    let (name, client) = connect(args.name.as_ref().or(args.vm.as_ref()))?;
     let (_, second) = connect(Some(&name))?;
     let runtime = runtime()?;
     let read_only = args.read_only;
@@ -158,5 +216,23 @@ async fn type_in(
             }
             else => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tail;
+
+    #[test]
+    fn the_last_lines_are_counted_with_an_unfinished_one() {
+        let last = |lines, text: &str| {
+            let tail = Tail { lines, bytes: text.into() };
+            String::from_utf8(tail.last_lines().to_vec()).unwrap()
+        };
+        assert_eq!(last(2, "a\nb\nc\n"), "b\nc\n");
+        assert_eq!(last(2, "a\nb\nc"), "b\nc");
+        assert_eq!(last(9, "a\nb"), "a\nb");
+        assert_eq!(last(0, "a\n"), "");
+        assert_eq!(last(1, ""), "");
     }
 }

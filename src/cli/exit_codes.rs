@@ -14,7 +14,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
         "`shutdown`: QEMU crashed or was killed by another process",
         "QEMU crashed or was killed by another process",
     ),
-    ("12", "`shutdown`: it is off, but had to be forced", "it had to be forced off"),
+    ("12", "`shutdown` without `--force`: it is off, but had to be forced", "it had to be forced off"),
     ("13", "-", "the guest reset too often"),
     (
         "N",

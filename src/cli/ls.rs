@@ -17,7 +17,7 @@ use super::adopt;
 use super::args::LsArgs;
 use super::ended::{self, Ended};
 use super::failure::Failure;
-use super::output::{Lines, Output, bytes, milliseconds, table};
+use super::output::{Lines, Output, bytes, milliseconds, table, tell};
 
 /// One VM of the list.
 #[derive(Debug, Serialize)]
@@ -83,7 +83,17 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
             ..stateless_named("ended")
         }));
     }
-    Output { json: args.json }.print(&rows, || as_table(&rows))
+    if rows.is_empty() && !args.json {
+        tell(&format!(
+            "vmrun: no VM {} in {}",
+            if args.all { "has run" } else { "is running" },
+            root.display()
+        ));
+    }
+    Output { json: args.json }.print(&rows, || match args.quiet {
+        true => rows.iter().map(|row| row.name.clone()).collect(),
+        false => as_table(&rows),
+    })
 }
 
 /// A query of one VM.

@@ -175,6 +175,11 @@ pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether standard error is a terminal.
+pub(super) fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// The message when standard output cannot be written.
 pub(super) fn unwritten(error: &io::Error) -> Failure {
     Failure::other(format!("standard output cannot be written: {error}"))

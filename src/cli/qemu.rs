@@ -14,6 +14,7 @@ use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, Signals, dry_run, prep
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
+use super::limit::Limit;
 use super::logger;
 use super::output::{Lines, Output, Stdout, stdout_is_terminal};
 use super::qemu_args::{QemuArgs, RunArgs};
@@ -26,7 +27,14 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     let keep = args.run.keep;
     let transcript = transcript(&args.run)?;
     let (escape, sync_clock) = (args.run.escape, !args.run.no_time_sync);
-    let ready = args.run.wait.clone().map(|condition| Ready { condition, timeout: args.run.wait_timeout });
+    let ready = args.run.wait.clone().map(|condition| {
+        // a service manager, who is told in the foreground, has a limit of its own
+        let timeout = match (args.run.wait_timeout, detached) {
+            (None, false) => None,
+            (typed, _) => Limit::of(typed, std::slice::from_ref(&condition)),
+        };
+        Ready { condition, timeout, shown: detached }
+    });
     let request = args.request()?;
     if is_dry_run {
         return print_shell(&dry_run(&request)?);

@@ -17,7 +17,8 @@ use crate::spec::{
 
 use crate::vm::console::EscapeKey;
 
-use super::as_typed::{TypedDisk, TypedForward};
+use super::as_typed::{TypedDisk, TypedForward, count};
+use super::limit::Limit;
 use super::logger::LogFormat;
 
 /// Flags that conflict with `--restore`, since the saved VM's file decides.
@@ -127,10 +128,10 @@ struct MachineArgs {
     #[arg(long, value_name = "LIST")]
     accel: Option<AccelList>,
     /// Number of processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, short, value_name = "N", default_value = "1", value_parser = count::<u32>(1, 4096))]
     cpus: u32,
     /// Memory, e.g. 2G; a plain number is MB
-    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    #[arg(long, short, value_name = "SIZE", default_value = "1G")]
     mem: Size,
     /// Processor model [default: host with KVM, max without]
     #[arg(long, value_name = "MODEL")]
@@ -154,7 +155,7 @@ struct MachineArgs {
     #[arg(long)]
     paused: bool,
     /// End the VM, with exit code 13, after more resets by the guest than this
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>(0, u32::MAX.into()))]
     max_resets: Option<u32>,
     /// Run QEMU without its seccomp sandbox
     #[arg(long)]
@@ -200,7 +201,7 @@ struct NetworkArgs {
     #[arg(long, value_name = "SPEC")]
     nic: Vec<NicSpec>,
     /// Port forward [ADDR:]HOST:GUEST[/tcp|udp]; host port 0 takes any free one; repeatable
-    #[arg(long, value_name = "FORWARD")]
+    #[arg(long, short, value_name = "FORWARD")]
     publish: Vec<TypedForward>,
 }
 
@@ -226,7 +227,7 @@ struct DeviceArgs {
     #[arg(long, value_name = "KIND")]
     display: Option<Display>,
     /// Number of spare slots for devices that are plugged while the VM runs
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=64))]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = count::<u8>(0, 64))]
     hotplug_slots: u8,
 }
 
@@ -234,10 +235,10 @@ struct DeviceArgs {
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// VM name [default: from the image's name]
-    #[arg(long)]
+    #[arg(long, short)]
     pub(super) name: Option<VmName>,
     /// Run in the background
-    #[arg(long)]
+    #[arg(long, short)]
     pub(super) detached: bool,
     /// With --detached: return when this condition is met (as for ctl wait); a service manager is notified then, too
     #[arg(long, value_name = "CONDITION")]
@@ -252,9 +253,9 @@ pub(super) struct RunArgs {
     /// The VM can be frozen into a template and forked: its memory is a file
     #[arg(long)]
     forkable: bool,
-    /// How long --wait may take
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, requires = "wait")]
-    pub(super) wait_timeout: Option<Duration>,
+    /// How long --wait may take, or none [default: 5m with --detached; none for exit]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "wait")]
+    pub(super) wait_timeout: Option<Limit>,
     /// Leave the guest's clock as it was when the VM was saved
     #[arg(long, requires = "goes_on")]
     pub(super) no_time_sync: bool,

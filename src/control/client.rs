@@ -112,6 +112,11 @@ impl Client {
         self.directory.clone().map(Self::connect)
     }
 
+    /// Whether the VM has ended, so that its record answers.
+    pub fn has_ended(&self) -> bool {
+        self.directory.is_none()
+    }
+
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
         decode(self.exchange(call(&method)?)?)

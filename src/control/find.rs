@@ -56,7 +56,9 @@ impl FindError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::None => Some("start one with `vmrun qemu IMAGE`".to_owned()),
-            Self::Several(names) => names.first().map(|name| format!("say which with `--vm {name}`")),
+            Self::Several(names) => {
+                names.first().map(|name| format!("say which with `--vm {name}` or `export VMRUN_VM={name}`"))
+            }
             Self::NoSuch { .. } => Some("`vmrun ls` lists the running VMs".to_owned()),
             Self::Stale(name) => Some(format!("the next `vmrun qemu --name {name} …` cleans it up")),
             Self::Directory(error) => error.hint(),

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::host::PROGRESS;
 use crate::spec::{Condition, VmName};
-use crate::vm::console::{ANSWER, Attached, EscapeKey, OnSuspend, attach};
+use crate::vm::console::{ANSWER, Attached, EscapeKey, From, LastLine, OnSuspend, attach, progress};
 use crate::vm::{
     Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, ResizedBy, Running, ShutdownOptions,
     StartError, Wait, Wrapping, adopt, start,
@@ -21,6 +23,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How long to wait for the agent of a restored guest, to set its clock.
 const RESTORED_AGENT: Duration = Duration::from_secs(30);
+
+/// How long a wait may take before its progress is shown, and how often that is updated.
+const QUIET: Duration = Duration::from_secs(10);
+const SHOWN_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of a supervisor.
 pub struct Supervision {
@@ -48,6 +54,8 @@ pub struct Ready {
     pub condition: Condition,
     /// How long to wait for it.
     pub timeout: Option<Duration>,
+    /// Shows from 10 s on what the console printed last: it is not on the terminal itself.
+    pub shown: bool,
 }
 
 /// A VM that is ready, or will never be.
@@ -132,9 +140,15 @@ async fn serve(
     }
     let readiness = async {
         let ready = match supervision.ready {
-            Some(Ready { condition, timeout }) => {
+            Some(Ready { condition, timeout, shown }) => {
+                let what = format!("waiting for '{condition}'");
                 let wait = Wait { conditions: vec![condition], all: false, timeout, from_now: false };
-                handle.wait(wait).await.map(|_| ())
+                let ready = tokio::select! { biased;
+                    ready = handle.wait(wait) => ready.map(|_| ()),
+                    () = show_progress(&handle, &what), if shown => Ok(()),
+                };
+                log::warn!(target: PROGRESS, "");
+                ready
             }
             None => Ok(()),
         };
@@ -153,6 +167,21 @@ async fn serve(
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;
     }
     Ok(outcome)
+}
+
+/// Logs, from 10 s on, what the console printed last; does not end.
+async fn show_progress(vm: &Handle, what: &str) {
+    let began = Instant::now();
+    tokio::time::sleep(QUIET).await;
+    let mut last = LastLine::default();
+    let mut reader = vm.console.hub.reader(From::Recent);
+    loop {
+        while let Some(chunk) = reader.try_next() {
+            last.take(&chunk.bytes);
+        }
+        log::warn!(target: PROGRESS, "{}", progress(what, began.elapsed(), last.text().as_deref()));
+        tokio::time::sleep(SHOWN_AGAIN).await;
+    }
 }
 
 /// Runs a future as a task of its own. Waking a task puts it into the runtime's queue; waking the future of `block_on` takes a

@@ -1,4 +1,4 @@
-//! Names of events. Any name is taken, for QEMU gets new ones; a list of what is known helps with typing errors.
+//! Names of events, in any case. Any name is taken, for QEMU gets new ones; a list of what is known helps with typing errors.
 
 /// How different a name may be for the other one to be what was meant.
 const ALIKE: usize = 3;
@@ -73,15 +73,34 @@ const KNOWN: &[&str] = &[
     "VMRUN_STATE",
 ];
 
-/// What to tell of a name that is not known; none of one that is.
-pub fn doubt(name: &str) -> Option<String> {
-    if KNOWN.contains(&name) {
-        return None;
+/// Those that came after QEMU 7.2, the oldest that vmrun runs with.
+const NEWER: &[&str] =
+    &["CPU_POLARIZATION_CHANGE", "GUEST_PVSHUTDOWN", "HV_BALLOON_STATUS_REPORT", "VFIO_MIGRATION"];
+
+fn is_among(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether it is an event of vmrun or of every QEMU.
+pub fn is_everywhere(name: &str) -> bool {
+    is_among(KNOWN, name) && !is_among(NEWER, name)
+}
+
+/// What to tell of a name that is not known; `of_qemu` are all events of the VM's QEMU, where it said so.
+pub fn doubt(name: &str, of_qemu: Option<&[String]>) -> Option<String> {
+    match of_qemu {
+        _ if is_everywhere(name) => return None,
+        Some(events) if events.iter().any(|event| event.eq_ignore_ascii_case(name)) => return None,
+        None if is_among(KNOWN, name) => return None,
+        _ => {}
     }
     let distance = |known: &&&str| strsim::damerau_levenshtein(known, &name.to_uppercase());
-    let near = KNOWN.iter().min_by_key(distance).filter(|known| distance(known) <= ALIKE);
+    let near = KNOWN.iter().min_by_key(distance).filter(|known| (1..=ALIKE).contains(&distance(known)));
     let meant = near.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
-    Some(format!("no event '{name}' is known here, though this QEMU may have one{meant}"))
+    Some(match of_qemu {
+        Some(_) => format!("this VM's QEMU has no event '{name}', nor has vmrun: it will never come{meant}"),
+        None => format!("no event '{name}' is known here, though this QEMU may have one{meant}"),
+    })
 }
 
 #[cfg(test)]
@@ -90,11 +109,21 @@ mod tests {
 
     #[test]
     fn a_typing_error_is_told_and_a_new_name_is_taken() {
-        assert_eq!(doubt("SHUTDOWN"), None);
-        assert_eq!(doubt("VMRUN_STATE"), None);
-        assert!(doubt("SHUTDWON").unwrap().ends_with("did you mean SHUTDOWN?"));
-        assert!(doubt("stop").unwrap().ends_with("did you mean STOP?"));
-        let new = doubt("COLD_FUSION_READY").unwrap();
+        assert_eq!(doubt("SHUTDOWN", None), None);
+        assert_eq!(doubt("stop", None), None);
+        assert_eq!(doubt("VMRUN_STATE", None), None);
+        assert!(doubt("SHUTDWON", None).unwrap().ends_with("did you mean SHUTDOWN?"));
+        let new = doubt("COLD_FUSION_READY", None).unwrap();
         assert!(new.contains("COLD_FUSION_READY") && !new.contains("did you mean"), "{new}");
+    }
+
+    #[test]
+    fn what_qemu_says_of_its_events_decides() {
+        let newer = ["COLD_FUSION_READY".to_owned()];
+        assert_eq!(doubt("cold_fusion_ready", Some(&newer)), None);
+        assert!(doubt("SHUTDWON", Some(&newer)).unwrap().contains("will never come; did you mean SHUTDOWN?"));
+        // known, but not to this QEMU
+        assert!(doubt("VFIO_MIGRATION", Some(&newer)).unwrap().ends_with("will never come"));
+        assert!(NEWER.iter().all(|name| KNOWN.contains(name)));
     }
 }

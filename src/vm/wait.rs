@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::spec::Condition;
 
 use super::bus::{BusEvent, WatchedState};
-use super::console::{From, Reader};
+use super::console::{From, LastLine, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
 use crate::vm::guest::boot_watch::NothingToBoot;
@@ -63,7 +63,9 @@ impl Handle {
         }
         drop(reader);
         let wants_exit = wait.conditions.contains(&Condition::Exit);
-        let wants_panic = wait.conditions.contains(&Condition::Event("GUEST_PANICKED".to_owned()));
+        let wants_panic = wait.conditions.iter().any(|condition| {
+            matches!(condition, Condition::Event(name) if name.eq_ignore_ascii_case("GUEST_PANICKED"))
+        });
         let deadline = async {
             match wait.timeout {
                 Some(timeout) => tokio::time::sleep_until(started + timeout).await,
@@ -110,10 +112,12 @@ impl Handle {
                 }
                 () = &mut deadline => {
                     let waited = crate::spec::duration::format(wait.timeout.unwrap_or_default());
-                    return Err(ChangeError::new(
-                        ErrorKind::TimedOut,
-                        format!("{described} was not met within {waited}"),
-                    ));
+                    let message = format!("{described} was not met within {waited}");
+                    let error = ChangeError::new(ErrorKind::TimedOut, message);
+                    return Err(match LastLine::of(&self.console.hub.recent()) {
+                        Some(line) => error.hint(format!("the console's last line is: {line}")),
+                        None => error,
+                    });
                 }
             };
             let (condition, details) = result?;
@@ -186,7 +190,7 @@ impl Handle {
         let mut subscriber = self.bus.subscribe(None);
         loop {
             match subscriber.next().await {
-                Some(BusEvent::Record(record)) if record.name == name => {
+                Some(BusEvent::Record(record)) if record.name.eq_ignore_ascii_case(name) => {
                     return json!({ "event": record.name, "data": record.data });
                 }
                 Some(_) => {}

@@ -153,7 +153,7 @@ fn at_any_moment_a_killed_foreground_vm_leaves_nothing() {
             command.args(["qemu", "--ephemeral", "--name", "front"]).arg(&image);
             let next = Foreground::start(command);
             next.wait_for(Guest::IgnoresButton.greeting());
-            sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+            sandbox.ctl(["shutdown", "--force"]).ok();
             next.end();
             assert!(!sandbox.file("guest-state").exists(), "the overlay is gone");
         }

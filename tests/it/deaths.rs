@@ -85,7 +85,7 @@ fn what_asks_the_guest_ends_with_qemu() {
     let ended = "ended";
     let waiting = vec![
         ctl(&["wait", "console=never"], 3, ended),
-        ctl(&["wait", "event=NEVER", "paused", "--timeout", "1h"], 3, ended),
+        ctl(&["wait", "--any", "event=NEVER", "paused", "--timeout", "1h"], 3, ended),
         ctl(&["wait", "port=4321"], 3, ended),
         ctl(&["wait", "exit"], 11, ""),
         ctl(&["exec", "sleep", "4326"], 3, ended),

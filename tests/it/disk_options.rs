@@ -139,7 +139,7 @@ fn what_cannot_be_is_refused_before_anything_changes() {
     sandbox.ctl(["disk-add", "hot.img,size=1M,boot=5,id=b"]).ok();
     assert_eq!(property(&sandbox, "b", "bootindex"), 5);
     assert_eq!(disk(&sandbox, "b")["boot"], 5);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_lowest_number_boots() {
         let (first, second) = (format!("{}{first}", image.display()), format!("{}{second}", other.display()));
         sandbox.detached([first.as_str(), "--disk", &second]);
         sandbox.ctl(["wait", &format!("console={}", boots.greeting()), "--timeout", "100s"]).ok();
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
     }
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::ReactsToButton);
@@ -306,5 +306,5 @@ fn a_takeover_and_a_restore_keep_the_options() {
     assert_eq!(in_qemu(&sandbox), really);
     sandbox.ctl(["disk-remove", "h"]).ok();
     eventually("its thread is gone", || threads(&sandbox) == ["vmrun-iothread-c"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }

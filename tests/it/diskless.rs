@@ -34,7 +34,7 @@ fn without_an_image_the_first_disk_is_booted() {
     assert_eq!(state_of(&sandbox, "root"), sandbox.file("root-state").to_str().unwrap());
     let disks = disks(&sandbox);
     assert!(disks[0].1.ends_with("/root.img") && disks[1].1.ends_with("/data.img"), "{disks:?}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     drop(vm);
     sandbox.is_clean();
 }
@@ -53,8 +53,8 @@ fn without_any_disk_the_network_boots_and_the_state_is_the_users() {
     assert_eq!(second, "vm-2");
     let ephemeral = sandbox.ephemeral_states();
     assert_eq!([state_of(&sandbox, "vm-2")], [ephemeral[0].to_str().unwrap()]);
-    sandbox.ctl(["--vm", "vm-2", "shutdown", "--force"]).fails(12, &[]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["--vm", "vm-2", "shutdown", "--force"]).ok();
+    sandbox.ctl(["shutdown", "--force"]).ok();
     drop(vm);
     sandbox.is_clean();
     // the same machine again, by its address; it survives being saved
@@ -67,7 +67,7 @@ fn without_any_disk_the_network_boots_and_the_state_is_the_users() {
     assert_eq!(state_of(&sandbox, "vm"), state.to_str().unwrap());
     let tree = sandbox.ctl(["hmp", "info qtree"]).ok().stdout;
     assert!(tree.contains(&first), "{first}: {tree}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     sandbox.is_clean();
 }
 
@@ -78,13 +78,13 @@ fn a_disk_without_a_path_is_found_again_by_the_vms_name() {
     for _ in 0..2 {
         sandbox.detached(["--name", "box", "--disk", "size=1M", "--networking", "none"]);
         assert_eq!(disks(&sandbox)[0].1, state.join("disk.img").to_str().unwrap());
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
     }
     // with a disk to keep, there is no second VM beside it
     sandbox.detached(["--name", "box", "--disk", "size=1M", "--networking", "none"]);
     let again = ["qemu", "--name", "box", "--disk", "size=1M"];
     sandbox.run(again).fails(1, &["'box'", "--name"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     sandbox.is_clean();
 }
 
@@ -108,7 +108,7 @@ fn a_kernel_alone_leaves_nothing_beside_itself() {
     let flags = flags.iter().chain(&["--mem", "256", "--disk", "root.img,size=1M"]);
     let name = sandbox.detached(flags);
     assert_eq!(state_of(&sandbox, &name), sandbox.file("root-state").to_str().unwrap());
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     sandbox.is_clean();
 }
 
@@ -134,14 +134,14 @@ fn an_image_takes_every_option_of_a_disk() {
         let tree = sandbox.ctl(["hmp", "info qtree"]).ok().stdout;
         assert!(tree.contains(&format!("dev: {driver}, id \"{id}\"")), "{typed}: {tree}");
         assert_eq!(tree.contains("serial = \"S1\""), typed.contains("S1"), "{typed}: {tree}");
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
         vm.end();
     }
     // one that is not there is made
     sandbox.detached(["new.qcow2,size=8M,format=qcow2"]);
     let [(_, file, format)] = &disks(&sandbox)[..] else { panic!("one disk") };
     assert_eq!((Path::new(file), format.as_str()), (sandbox.file("new.qcow2").as_path(), "qcow2"));
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     sandbox.is_clean();
 }
 

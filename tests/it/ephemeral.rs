@@ -324,9 +324,9 @@ fn of_the_forks_of_a_template_one_is_on_a_tap() {
     sandbox.detached(["--from", "on-tap", "--name", "first", "--networking", &on(0)]);
     let refused = sandbox.run(second.iter().copied().chain([on(1).as_str()]));
     refused.fails(1, &["VM 'first' has the network address", "nic-add"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     sandbox.run(second.iter().copied().chain([on(1).as_str()])).ok();
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     // what the hint says: cards of their own
     base("user", "on-user");
     for (number, vm) in ["first", "second"].into_iter().enumerate() {
@@ -335,7 +335,7 @@ fn of_the_forks_of_a_template_one_is_on_a_tap() {
         sandbox.ctl(["--vm", vm, "nic-add", &on(number)]).ok();
     }
     for vm in ["first", "second"] {
-        sandbox.ctl(["--vm", vm, "shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["--vm", vm, "shutdown", "--force"]).ok();
     }
     sandbox.is_clean();
 }

@@ -249,7 +249,7 @@ fn holds(case: &Case) {
     }
     assert_eq!(open_files(&status["qemu_pid"]), meant, "{case:?}");
     assert!(state.join("mac-addr").exists(), "{case:?}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     // nothing was made anywhere else
     let own = [state.clone(), sandbox.file("run"), sandbox.state_home()];
     let ours = |path: &&PathBuf| !own.iter().any(|own| path.starts_with(own));

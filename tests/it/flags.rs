@@ -33,7 +33,7 @@ fn idle(flags: &[&str]) -> Sandbox {
 
 #[track_caller]
 fn quit(sandbox: &Sandbox) {
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn pulled_cables_and_limits_stay_so() {
     assert_eq!(carrier(), "0");
     sandbox.ctl(["link", "up", "lan"]).ok();
     eventually("the carrier is back", || carrier() == "1");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn the_firmwares_variables_are_in_it() {
     sandbox.ctl(["snapshot-load", "first"]).ok();
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     assert!(vars() == before);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     vm.end();
 }
 
@@ -186,7 +186,7 @@ fn a_snapshot_whose_memory_cannot_be_read_leaves_the_guest_stopped() {
     let qemu = |command: &str| sandbox.ctl_json(["qmp", &format!("{{\"execute\": \"{command}\"}}")]);
     start();
     sandbox.ctl(["snapshot-save", "whole"]).ok();
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 
     let good = std::fs::read(&image).unwrap();
     let state = good.windows(4).position(|word| word == b"QEVM").expect("the state of a machine");
@@ -201,11 +201,11 @@ fn a_snapshot_whose_memory_cannot_be_read_leaves_the_guest_stopped() {
         assert_eq!(qemu("query-jobs"), serde_json::json!([]));
         let status = sandbox.ctl_json(["status"]);
         assert_eq!(status["state"], "paused");
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
     }
     std::fs::write(&image, good).unwrap();
     start();
     sandbox.ctl(["snapshot-load", "whole"]).ok();
     assert_eq!(qemu("query-status")["running"], true);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }

@@ -153,7 +153,7 @@ fn a_takeover_unplugs_the_ports_of_commands() {
     let status = sandbox.ctl_json(["status"]).to_string();
     assert!(!status.contains("vmrun-stream-"), "{status}");
     assert_eq!(Done::of(exec(&sandbox, &["echo", "again"]).output().unwrap()).ok().stdout, "again\n");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 /// As in a guest that is no Linux.

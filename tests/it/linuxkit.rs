@@ -113,7 +113,7 @@ fn the_firmware_sees_the_sata_disk_of_a_raw_efi_image() {
     // it has nothing for the firmware in it, who says so
     let told = vm.wait_for("HARDDISK");
     assert!(told.contains("BdsDxe"), "{told}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn disks_and_published_ports_are_as_linuxkit_has_them() {
     let port = sandbox.ctl_json(["port-list"])[0]["host_port"].as_u64().unwrap();
     let listening = std::fs::read_to_string("/proc/net/tcp").unwrap();
     assert!(listening.contains(&format!("00000000:{port:04X} 00000000:0000 0A")), "{port:04X}: {listening}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     drop(vm);
     // without it everything is as ever, but the disks are found again
     let vm = sandbox.foreground(["--state", "guest.img-state", "--disk", "size=1", "guest.img"]);
@@ -147,7 +147,7 @@ fn disks_and_published_ports_are_as_linuxkit_has_them() {
     let disks = sandbox.ctl_json(["disk-list"]);
     assert_eq!(disks[1]["file"], sandbox.file("guest.img-state/disk.img").to_str().unwrap());
     assert_eq!(disks[1]["bus"], "virtio");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_kernel_boots_beside_any_root_disk_and_words_are_added() {
     vm.wait_for("add block vda");
     let disks = sandbox.ctl_json(["disk-list"]);
     assert_eq!(disks[0]["file"], sandbox.file("root.img").to_str().unwrap());
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     drop(vm);
     // added to a prefix's own
     for part in ["kernel", "initrd.img"] {
@@ -184,7 +184,7 @@ fn a_kernel_boots_beside_any_root_disk_and_words_are_added() {
     let vm = sandbox.foreground(["--append", "added=1", "--mem", "256", "p"]);
     let told = vm.wait_for("Kernel command line: ");
     assert!(told.ends_with(&format!("{} added=1", own.trim())), "{told}");
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     drop(vm);
     let long = "a".repeat(2048);
     let kernel = format!("--kernel={kernel}");

@@ -117,13 +117,13 @@ fn cards_stay_the_same_through_takeover_save_and_a_new_start() {
     sandbox.run(["qemu", "--restore", "vm.saved", "--nic", "user,id=none"]).fails(2, &["has no such card"]);
     sandbox.detached(["--restore", "vm.saved"]);
     assert_eq!(seen(), before);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     // the addresses are the state directory's
     sandbox.detached(start);
     for (id, before) in [("nic0", &before.0[0]), ("b", &before.0[1]), ("nic1", &before.0[3])] {
         assert_eq!((&before["id"], &before["mac"]), (&id.into(), &card(&sandbox, id)["mac"]));
     }
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     for (arguments, why) in [
         (&["--nic", "user,net=10.0.2.0/25", "--networking", "user,net=10.0.2.0/24"][..], "overlaps"),
         (&["--nic", "user,id=disk0"], "'disk0' is given twice"),
@@ -137,7 +137,7 @@ fn cards_stay_the_same_through_takeover_save_and_a_new_start() {
     let forwards = sandbox.ctl_json(["port-list"]);
     assert_eq!(forwards[0]["nic"], "only");
     assert!(port(&forwards[0]) > 0);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 /// The network is tried before a disk that boots, on the console.
@@ -150,7 +150,7 @@ fn the_boot_order_is_what_was_said() {
     sandbox.ctl(["wait", "console=iPXE", "--timeout", "100s"]).ok();
     // there is no boot server, so the disk is next
     sandbox.ctl(["wait", &format!("console={}", Guest::ReactsToButton.greeting()), "--timeout", "180s"]).ok();
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 
     let other = sandbox.file("other.img");
     boot_sector::write(Guest::EchoesConsole, &other);

@@ -20,7 +20,7 @@ fn a_bios_that_finds_nothing_says_so_until_a_reset() {
     sandbox.detached(["--networking", "none", "disk.img"]);
     let name = "VMRUN_NOTHING_TO_BOOT";
     // whatever needs a guest waits in vain, and says so long before its time is over
-    let waited = sandbox.ctl(["wait", "agent", "console=login:", "--timeout", "100s"]);
+    let waited = sandbox.ctl(["wait", "--any", "agent", "console=login:", "--timeout", "100s"]);
     waited.fails(4, &["'agent' or 'console=login:' cannot be met", "found nothing to boot", "--uefi"]);
     assert_eq!(reason(&sandbox), "the firmware found nothing to boot");
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
@@ -28,7 +28,7 @@ fn a_bios_that_finds_nothing_says_so_until_a_reset() {
     assert!(text.contains("the firmware found nothing to boot"), "{text}");
     // what the firmware itself has said is there to be waited for
     sandbox.ctl(["wait", "console=No bootable device", "--timeout", "100s"]).ok();
-    sandbox.ctl(["wait", "console=login:", "event=RESET", "--timeout", "10ms"]).fails(5, &[]);
+    sandbox.ctl(["wait", "--any", "console=login:", "event=RESET", "--timeout", "10ms"]).fails(5, &[]);
     let mut events = sandbox.vmrun();
     events.args(["ctl", "events", "--filter", name, "--since", "0"]);
     let events = crate::support::sandbox::Foreground::start(events);
@@ -41,7 +41,7 @@ fn a_bios_that_finds_nothing_says_so_until_a_reset() {
     sandbox.ctl(["reset"]).ok();
     sandbox.ctl(["wait", &format!("console={}", Guest::IgnoresButton.greeting())]).ok();
     assert_eq!(reason(&sandbox), Value::Null);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -54,5 +54,5 @@ fn a_uefi_shell_is_told_as_well() {
     assert_eq!(told, "the firmware found nothing to boot, and shows its shell");
     // a shell can be used, and is waited for
     sandbox.ctl(["wait", "console=does not come", "--timeout", "500ms"]).fails(5, &[]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }

@@ -77,7 +77,7 @@ fn folders_of_others_in_the_runtime_directory_stay() {
         .fails(1, &["vmrun/proj was not made by vmrun", "hint: "]);
     assert_eq!(tree(&root), before);
     sandbox.detached(["--name", "mine", "guest.img"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     assert_eq!(tree(&root), before);
 }
 
@@ -100,7 +100,7 @@ fn a_file_of_the_users_in_a_run_directory_stays_with_all_that_is_beside_it() {
     let image = sandbox.file("guest.img");
     sandbox.detached(["--name", "orphan", image.to_str().unwrap()]);
     std::fs::create_dir(folder.join("notes")).unwrap();
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     eventually("its processes have ended", || of(sandbox.path()).is_empty());
     assert!(folder.join("notes").exists() && folder.join("vm.json").exists());
     std::fs::remove_dir(folder.join("notes")).unwrap();
@@ -267,7 +267,7 @@ fn a_screenshot_needs_no_name_that_is_text() {
     let left = tree(Path::new(&folder));
     assert!(left.keys().any(|path| path.ends_with("vmrun/vm/vm.json")), "{left:?}");
     assert_eq!(left.keys().filter(pictures).count(), 0, "{left:?}");
-    vmrun(&["ctl", "shutdown", "--force"]).fails(12, &[]);
+    vmrun(&["ctl", "shutdown", "--force"]).ok();
 }
 
 /// Both ways in which a `disk-add` can be left half done: its QEMU lives, and the image is open, or it is dead as well. The image that

@@ -190,7 +190,7 @@ fn links_planted_in_a_run_directory_lead_nowhere() {
         println!("{name}: exit code {}", started.code);
         assert_eq!(std::fs::read_to_string(sandbox.file("victim")).unwrap(), "precious", "{name}");
         if started.code == 0 {
-            sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+            sandbox.ctl(["shutdown", "--force"]).ok();
         }
         assert_eq!(std::fs::read_to_string(sandbox.file("victim")).unwrap(), "precious", "{name}");
     }

@@ -43,7 +43,7 @@ fn an_image_that_is_there_keeps_its_size_unless_it_is_to_grow() {
         vm.wait_for(Guest::IgnoresButton.greeting());
         assert_eq!((disk(&sandbox, "disk0").0, size(&image)), (bytes, bytes), "{boot}");
         assert_eq!(disk(&sandbox, "top").0, 4 * MIB);
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
         let ended = vm.end();
         assert!(ended.stderr.contains(told), "{boot}: {ended:#?}");
         assert_eq!(told.is_empty(), !ended.stderr.contains("size="), "{boot}: {ended:#?}");
@@ -52,7 +52,7 @@ fn an_image_that_is_there_keeps_its_size_unless_it_is_to_grow() {
     let vm = sandbox.foreground(["--ephemeral", "guest.img,size=5M,grow=on"]);
     vm.wait_for(Guest::IgnoresButton.greeting());
     assert_eq!((disk(&sandbox, "disk0").0, size(&image)), (5 * MIB, 3 * MIB));
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_disk_that_is_plugged_grows_as_well() {
     assert_eq!((disk(&sandbox, "c").0, size(&image)), (2 * MIB, 2 * MIB));
     assert!(std::fs::read(&image).unwrap().starts_with(&[7; MIB as usize]));
     sandbox.ctl(["disk-add", "c2.img,grow=on"]).fails(2, &["grow=on needs a size"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn disk(sandbox: &Sandbox) -> (PathBuf, Option<PathBuf>) {
 
 /// Ends the VM.
 fn quit(sandbox: &Sandbox, vm: Foreground) {
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     vm.end();
 }
 
@@ -274,6 +274,6 @@ fn a_raw_disk_that_its_guest_has_made_look_otherwise_stays_one() {
         file.write_all_at(mark, if mark == b"HdrS" { 0x202 } else { 0 }).unwrap();
         sandbox.detached(["--unpack", "guest.img"]);
         assert_eq!(disk(&sandbox), (image, None));
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
     }
 }

@@ -25,7 +25,7 @@ fn boots(sandbox: &Sandbox, words: &[&str]) -> bool {
     let image = sandbox.file("guest.img");
     let start = ["qemu", "-v", "--detached", "--mem", "64", "--warm", "running"];
     let started = sandbox.run(start.iter().chain(words).copied().chain([image.to_str().unwrap()])).ok();
-    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).ok();
     started.stderr.contains("is being frozen into")
 }
 
@@ -117,7 +117,7 @@ fn many_at_once_make_one_template() {
     let found = templates(&sandbox);
     assert_eq!((found.len(), &found[0]["forks"]), (1, &Value::from(6)), "{found:?}");
     for done in done {
-        sandbox.ctl(["--vm", done.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["--vm", done.stdout.trim(), "shutdown", "--force"]).ok();
     }
     sandbox.is_clean();
 }
@@ -163,7 +163,7 @@ fn a_template_that_is_not_made_leaves_nothing() {
     // a foreign file in a template: it stays, and so does all that is beside it
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     let vm = sandbox.detached(start[2..].iter().copied().chain(["running", image.to_str().unwrap()]));
-    sandbox.ctl(["--vm", &vm, "shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["--vm", &vm, "shutdown", "--force"]).ok();
     let template = templates(&sandbox)[0]["path"].as_str().map(PathBuf::from).unwrap();
     fs::write(template.join("thesis"), "x").unwrap();
     sandbox.run(["templates", "prune", "--all"]).ok();
@@ -239,7 +239,7 @@ fn a_template_in_the_way_is_left_alone() {
     assert!(boots(&sandbox, &disk));
     assert!(!boots(&sandbox, &disk));
     assert_eq!(sandbox.ctl_json(["--vm", "first", "status"])["state"], "running");
-    sandbox.ctl(["--vm", "first", "shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["--vm", "first", "shutdown", "--force"]).ok();
     let found = templates(&sandbox);
     assert_eq!(found.len(), 2, "{found:?}");
     for template in &found {
@@ -273,7 +273,7 @@ fn a_start_says_once_why_it_boots_and_leaves_no_lock() {
     fs::write(folder.join("thesis.lock"), "").unwrap();
     sandbox.run(["templates", "prune", "--older-than", "1h"]).ok();
     assert!(!stale.exists() && folder.join("thesis.lock").exists());
-    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["--vm", started.stdout.trim(), "shutdown", "--force"]).ok();
     // what cannot be read is called so
     fs::write(folder.join(&key).join("machine"), "x").unwrap();
     assert_eq!(templates(&sandbox)[0]["damaged"], true);

@@ -177,7 +177,7 @@ fn a_picture_server_on_a_port_listens_to_this_machine_alone() {
         let row = listening.lines().find(|row| row.contains(&format!(":{port:04X} 00000000:0000 0A")));
         assert!(row.is_some_and(|row| row.contains("0100007F:")), "{port:04X}: {listening}");
         TcpStream::connect(("127.0.0.1", port)).unwrap();
-        sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["shutdown", "--force"]).ok();
         sandbox.is_clean();
     }
 }

@@ -247,7 +247,7 @@ fn names_are_kept_apart() {
     third.args(["wrap", "--name", "twin", "--", QEMU]).args(QUIET);
     Done::of(third.output().unwrap()).fails(1, &["'twin'", "already running"]);
     for name in names {
-        sandbox.ctl(["--vm", &name, "shutdown", "--force"]).fails(12, &[]);
+        sandbox.ctl(["--vm", &name, "shutdown", "--force"]).ok();
     }
     for vm in both {
         assert_eq!(vm.end().code(), 0);

@@ -8,7 +8,7 @@ use crate::spec::duration;
 
 /// How long they wait for it.
 #[derive(Debug, Args)]
-pub(super) struct AgentArgs {
+pub(in crate::cli) struct AgentArgs {
     /// How long to wait for an agent that does not answer yet
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10s")]
     pub(super) agent_timeout: Duration,

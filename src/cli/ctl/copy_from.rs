@@ -13,13 +13,19 @@ use super::copy_progress::{Progress, STREAM};
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
-pub(super) struct CopyFrom {
+pub(in crate::cli) struct CopyFrom {
     /// File in the guest, as an absolute path
     source: String,
     /// Destination file or directory on this host; - for standard output
     destination: PathBuf,
     #[command(flatten)]
     agent: AgentArgs,
+}
+
+impl CopyFrom {
+    pub(in crate::cli) fn new(source: String, destination: PathBuf, agent: AgentArgs) -> Self {
+        Self { source, destination, agent }
+    }
 }
 
 impl Verb for CopyFrom {

@@ -13,13 +13,19 @@ use super::copy_progress::{Progress, STREAM};
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
-pub(super) struct CopyTo {
+pub(in crate::cli) struct CopyTo {
     /// File on this host; - for standard input
     source: PathBuf,
     /// Destination in the guest: an absolute path of a file or directory
     destination: String,
     #[command(flatten)]
     agent: AgentArgs,
+}
+
+impl CopyTo {
+    pub(in crate::cli) fn new(source: PathBuf, destination: String, agent: AgentArgs) -> Self {
+        Self { source, destination, agent }
+    }
 }
 
 impl Verb for CopyTo {

@@ -4,15 +4,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::control::verbs;
-use crate::spec::event_name::doubt;
 
 use super::super::failure::Failure;
 use super::super::output::{Lines, Output, Stdout, end_with_reader};
+use super::event_names;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Only events of this name, e.g. SHUTDOWN; repeatable
+    /// Only events of this name, e.g. SHUTDOWN, in any case; repeatable
     #[arg(long, value_name = "NAME")]
     filter: Vec<String>,
     /// Print first the kept events after this sequence number (0 = all kept events)
@@ -24,7 +24,7 @@ impl Verb for Events {
     const ABOUT: &'static str = "Print events as they come, one JSON object a line, until the VM ends";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        self.filter.iter().filter_map(|name| doubt(name)).for_each(|doubt| log::warn!("{doubt}"));
+        event_names::check(&mut context.client, self.filter.iter().map(String::as_str));
         let call =
             verbs::Events { names: (!self.filter.is_empty()).then_some(self.filter), since: self.since };
         end_with_reader();

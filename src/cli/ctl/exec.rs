@@ -14,12 +14,12 @@ use super::agent_args::AgentArgs;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
-pub(super) struct Exec {
+pub(in crate::cli) struct Exec {
     /// Pass standard input to the command
-    #[arg(long)]
+    #[arg(long, short = 'i')]
     stdin: bool,
     /// Variable for the command, which then gets only these and a PATH; repeatable
-    #[arg(long, value_name = "NAME=VALUE", value_parser = guest_command::variable)]
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = guest_command::variable)]
     env: Vec<String>,
     /// Kill the command after this time
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]

@@ -16,6 +16,7 @@ mod disk_list;
 mod disk_remove;
 mod disk_resize;
 mod disk_throttle;
+mod event_names;
 mod events;
 mod exec;
 mod freeze;
@@ -63,13 +64,20 @@ use crate::spec::VmName;
 use super::failure::Failure;
 use super::lazy::Lazy;
 use super::output::Output;
+use super::target;
+pub(super) use agent_args::AgentArgs;
+pub(super) use copy_from::CopyFrom;
+pub(super) use copy_to::CopyTo;
+pub(super) use exec::Exec;
+pub(super) use shutdown::Shutdown;
 use verb::Verb;
+pub(super) use verb::run as run_command;
 
 /// `vmrun ctl`.
 #[derive(Debug, Args)]
 pub(super) struct CtlArgs {
-    /// VM name; optional while exactly one VM runs
-    #[arg(long, value_name = "NAME", global = true)]
+    /// VM name [default: $VMRUN_VM, else the only one that runs]
+    #[arg(long, value_name = "NAME", global = true, value_parser = target::named)]
     vm: Option<VmName>,
     /// Print JSON
     #[arg(long, global = true)]

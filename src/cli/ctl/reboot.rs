@@ -10,6 +10,7 @@ use crate::spec::{Condition, duration};
 
 use super::super::failure::Failure;
 use super::super::output::milliseconds;
+use super::super::waiting;
 use super::agent_args::AgentArgs;
 use super::verb::{Context, Verb};
 
@@ -38,7 +39,8 @@ impl Verb for Reboot {
             timeout_ms: Some(machine::milliseconds(self.timeout)),
             agent_timeout_ms: Some(machine::milliseconds(self.agent.agent_timeout)),
         };
-        let reply = context.client.call(call)?;
+        let reply =
+            waiting::while_shown(&mut context.client, "rebooting the guest", |client| client.call(call))?;
         context.output.print(&reply, || match reply.up_after_ms {
             Some(after) => format!("up again after {}", milliseconds(after)),
             None => "reset; nothing tells when the guest is up again: see --until".to_owned(),

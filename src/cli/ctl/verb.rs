@@ -7,9 +7,10 @@ use crate::spec::VmName;
 
 use super::super::failure::Failure;
 use super::super::output::Output;
+use super::super::target::NOT_RUNNING;
 
 /// A command of `vmrun ctl`, with its arguments as fields.
-pub(super) trait Verb: Args {
+pub(in crate::cli) trait Verb: Args {
     /// The first line of its help page.
     const ABOUT: &'static str;
     /// Without a running VM, the one that has just ended is used.
@@ -20,24 +21,34 @@ pub(super) trait Verb: Args {
         None
     }
 
+    /// What it does if no VM runs: fails, as a rule.
+    fn not_running(&self, failure: Failure, _output: Output) -> Result<u8, Failure> {
+        Err(failure)
+    }
+
     /// Runs it; returns the program's exit code.
     fn run(self, context: &mut Context) -> Result<u8, Failure>;
 }
 
 /// The context of every command.
-pub(super) struct Context {
+pub(in crate::cli) struct Context {
     pub(super) client: Client,
     pub(super) output: Output,
 }
 
 /// Runs one command against its VM.
-pub(super) fn run<V: Verb>(command: V, vm: Option<&VmName>, output: Output) -> Result<u8, Failure> {
+pub(in crate::cli) fn run<V: Verb>(command: V, vm: Option<&VmName>, output: Output) -> Result<u8, Failure> {
     if let Some(done) = command.without_vm(output) {
         return done;
     }
-    let (_, client) = match V::AFTER_THE_END {
-        true => super::super::connect_after_the_end(vm)?,
-        false => super::super::connect(vm)?,
+    let connected = match V::AFTER_THE_END {
+        true => super::super::connect_after_the_end(vm),
+        false => super::super::connect(vm),
+    };
+    let client = match connected {
+        Ok((_, client)) => client,
+        Err(failure) if failure.code == NOT_RUNNING => return command.not_running(failure, output),
+        Err(failure) => return Err(failure),
     };
     command.run(&mut Context { client, output })
 }

@@ -62,7 +62,9 @@ impl Subscription {
                 BusEvent::Lost(count) => return Some(EventReply { event: None, lost: Some(count) }),
                 BusEvent::Record(record) => record,
             };
-            if self.names.as_ref().is_none_or(|names| names.contains(&record.name)) {
+            let named =
+                |names: &Vec<String>| names.iter().any(|name| name.eq_ignore_ascii_case(&record.name));
+            if self.names.as_ref().is_none_or(named) {
                 let event = Event {
                     sequence: record.sequence,
                     time_unix_ms: record.time_unix_ms,

@@ -24,6 +24,8 @@ enum Help {
     Unpack(Packing),
     /// A command in front of the file's name.
     Command(&'static str),
+    /// A command in front of the file's name, which is all that is to do.
+    Instead(&'static str),
     /// Anything else.
     Words(&'static str),
 }
@@ -39,6 +41,7 @@ impl Foreign {
             }
             Help::Unpack(packing) => format!("`{} {file}` first", packing.command()),
             Help::Command(command) => format!("`{command} {file}` first"),
+            Help::Instead(command) => format!("`{command} {file}` goes on with it"),
             Help::Words(words) => words.to_owned(),
         }
     }
@@ -119,7 +122,7 @@ const AT_START: [(&[u8], Foreign); 23] = [
             help: Help::Words("kernels boot as PREFIX-kernel, with PREFIX as the image"),
         },
     ),
-    (b"VMRUNVM\n", Foreign { what: "a saved VM", help: Help::Command("vmrun qemu --restore") }),
+    (b"VMRUNVM\n", Foreign { what: "a saved VM", help: Help::Instead("vmrun qemu --restore") }),
     (b"QEVM", Foreign { what: "a migration stream of QEMU", help: Help::Words("it holds no disk") }),
     (
         b"version https://git-lfs.github.com/",

@@ -9,6 +9,7 @@ pub const ANSWER: &str = "vmrun::answer";
 mod escape;
 mod foreground;
 mod hub;
+mod last_line;
 mod log_file;
 mod pump;
 mod stdio;
@@ -17,6 +18,7 @@ mod terminal;
 pub use escape::EscapeKey;
 pub use foreground::OnSuspend;
 pub use hub::{Chunk, From, Hub, Reader};
+pub use last_line::{LastLine, progress};
 pub use terminal::{Attached, attach};
 
 pub(super) use log_file::{CURRENT as LOG, ConsoleLog};

@@ -82,7 +82,7 @@ fn commands_that_are_none() {
     bad.refused(&["nonsense"], 2, &["'nonsense'", "hint: usage: vmrun <COMMAND>"]);
     bad.refused(&["qemu", "--nonsense"], 2, &["'--nonsense'", "hint: usage: vmrun qemu"]);
     bad.refused(&["qemu", "--dsk", "x"], 2, &["'--dsk'", "hint: a similar argument exists: '--disk'"]);
-    bad.ctl(&["usb-ad"], 2, &["'usb-ad'", "hint: ", "'usb-add'"]);
+    bad.ctl(&["usb-ad"], 2, &["'usb-ad'", "hint: did you mean `vmrun ctl usb-add`"]);
     bad.ctl(&["disk-resize", "a"], 2, &["<SIZE>", "hint: usage: vmrun ctl disk-resize <ID> <SIZE>"]);
     bad.ctl(&["--vm", "../x", "status"], 2, &["--vm", "'../x'"]);
     bad.refused(&["completions", "tcsh"], 2, &["'tcsh'", "bash, elvish, fish"]);

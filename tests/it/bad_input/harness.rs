@@ -39,7 +39,7 @@ fn a_hundred_conditions_are_enough() {
     wait(100).ok();
     wait(101).fails(2, &["at most 100 conditions"]);
     wait(5000).fails(2, &["at most 100 conditions"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn events_that_nobody_knows_are_taken_with_a_doubt() {
     let mut told = BufReader::new(events.stdout.take().unwrap());
     told.read_line(&mut String::new()).unwrap();
     // both are over when the VM is
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
     let done = Done::of(events.wait_with_output().unwrap()).ok();
     assert!(
         done.stderr.contains("'NOT_YET_INVENTED'")
@@ -87,7 +87,7 @@ fn what_needs_a_guest_agent_says_how_to_get_one() {
     for arguments in cases {
         sandbox.ctl(arguments).fails(4, &["agent", "hint: ", "qemu-guest-agent"]);
     }
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }
 
 #[test]
@@ -103,5 +103,5 @@ fn pictures_and_keys_that_cannot_be() {
     sandbox.ctl(["send-key", "ctrl-delte"]).fails(2, &["delte", "did you mean 'delete'"]);
     sandbox.ctl(["send-key"]).fails(2, &["KEYS"]);
     sandbox.ctl(["type", "gr\u{fc}n"]).fails(2, &["US keyboard"]);
-    sandbox.ctl(["shutdown", "--force"]).fails(12, &[]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
 }

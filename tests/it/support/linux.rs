@@ -173,7 +173,7 @@ impl Linux {
     /// Ends it the quick way.
     #[track_caller]
     pub(crate) fn quit(self) -> Sandbox {
-        self.try_ctl(["shutdown", "--force"]).fails(12, &[]);
+        self.try_ctl(["shutdown", "--force"]).ok();
         self.end().1
     }
 }

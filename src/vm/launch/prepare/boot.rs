@@ -111,7 +111,8 @@ pub(super) fn has_linuxkits_disks(request: &Request) -> bool {
 
 /// How the image boots by default, or as the mode says. linuxkit prefers differently where all files exist.
 fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, StartError> {
-    let image = std::path::absolute(image).map_err(|error| file("image", image, &error))?;
+    let typed = image;
+    let image = std::path::absolute(typed).map_err(|error| file("image", typed, &error))?;
     match mode {
         BootMode::Kernel => kernel(&image),
         BootMode::Squashfs => squashfs(&image),
@@ -125,6 +126,10 @@ fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, S
             let has_squashfs = exists(&with_suffix(&image, "-squashfs.img"));
             if has_squashfs && (linuxkit || !has_initrd) { squashfs(&image) } else { kernel(&image) }
         }
+        BootMode::Auto if is_url(typed) => Err(StartError::Usage {
+            message: format!("image {}: vmrun does not download images", typed.display()),
+            hint: Some(format!("`curl -LO {}` first, then give the file's name", typed.display())),
+        }),
         BootMode::Auto => Err(StartError::File {
             what: "image",
             why: "there is no such file".to_owned(),
@@ -135,6 +140,13 @@ fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, S
             path: image,
         }),
     }
+}
+
+/// Whether a name of no file is that of something on the network.
+fn is_url(name: &Path) -> bool {
+    const SCHEMES: [&str; 7] = ["http://", "https://", "ftp://", "docker://", "oci://", "s3://", "git://"];
+    let name = name.to_string_lossy().to_lowercase();
+    SCHEMES.iter().any(|scheme| name.starts_with(scheme))
 }
 
 /// Whether the image is a disk of the VM.

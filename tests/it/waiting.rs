@@ -1,0 +1,97 @@
+//! Waits: what is refused, how long they last, what is told meanwhile.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::boot_sector::Guest;
+use crate::support::pty::OnTerminal;
+use crate::support::sandbox::{Foreground, Sandbox};
+
+fn idle() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    sandbox.detached([image]);
+    sandbox
+}
+
+#[test]
+fn several_conditions_need_a_word_that_says_how_many() {
+    let sandbox = Sandbox::new();
+    // before any VM is looked for
+    let words = ["any or for all of 'running' and 'agent'", "hint: add `--any`", "`--all`"];
+    sandbox.ctl(["wait", "running", "agent"]).fails(2, &words);
+    sandbox.ctl(["wait", "running", "agent", "--any"]).fails(3, &["no VM is running"]);
+}
+
+#[test]
+fn events_are_named_in_any_case_and_what_never_comes_is_told() {
+    let sandbox = idle();
+    let mut waiting = sandbox.vmrun();
+    waiting.args(["ctl", "wait", "event=stop", "--timeout", "100s"]);
+    let waiting = Foreground::start(waiting);
+    let mut filtered = sandbox.vmrun();
+    filtered.args(["ctl", "events", "--since", "0", "--filter", "sToP"]);
+    let filtered = Foreground::start(filtered);
+    // the wait is for events from now on
+    crate::support::processes::eventually("the wait is met", || {
+        sandbox.ctl(["pause"]).ok();
+        sandbox.ctl(["resume"]).ok();
+        waiting.next_line(std::time::Instant::now() + Duration::from_millis(200)).is_some_and(|line| {
+            assert!(line.starts_with("event=stop"), "{line}");
+            true
+        })
+    });
+    filtered.wait_for("\"STOP\"");
+    assert_eq!(waiting.end().code(), 0);
+    // QEMU says which events it has
+    let never = sandbox.ctl(["wait", "event=STOPP", "--timeout", "100ms"]);
+    never.fails(5, &["QEMU has no event 'STOPP'", "never come", "did you mean STOP?"]);
+    let known = sandbox.ctl(["wait", "event=vmrun_state", "--timeout", "100ms"]);
+    assert!(!known.stderr.contains("warning"), "{known:#?}");
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+#[test]
+fn a_wait_that_times_out_says_what_the_console_printed_last() {
+    let sandbox = idle();
+    sandbox.ctl(["wait", &format!("console={}", Guest::ReactsToButton.greeting())]).ok();
+    let late = sandbox.ctl(["wait", "console=never", "--timeout", "200ms"]);
+    let words =
+        ["'console=never' was not met within 200ms", "last line is: ", Guest::ReactsToButton.greeting()];
+    late.fails(5, &words);
+    // no limit, and one that is none
+    let mut waiting = sandbox.vmrun();
+    waiting.args(["ctl", "--json", "wait", "paused", "--timeout", "none"]);
+    let waiting = Foreground::start(waiting);
+    sandbox.ctl(["wait", "paused", "--timeout", "never"]).fails(2, &["'never' is not a duration"]);
+    sandbox.ctl(["pause"]).ok();
+    let ended = waiting.end();
+    assert_eq!(ended.code(), 0, "{ended:#?}");
+    assert!(ended.stdout.contains(&json!("paused").to_string()), "{ended:#?}");
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+#[test]
+fn a_person_who_waits_long_sees_the_console() {
+    let sandbox = idle();
+    let mut command = sandbox.vmrun();
+    command.args(["ctl", "wait", "paused"]);
+    let mut waiting = OnTerminal::start(&command);
+    waiting.shows("waiting for 'paused' (1");
+    waiting.shows(Guest::ReactsToButton.greeting());
+    sandbox.ctl(["pause"]).ok();
+    // the line is erased before the result is printed
+    waiting.shows("\r\x1b[Kpaused after");
+    assert_eq!(waiting.end().code(), Some(0));
+    sandbox.ctl(["shutdown", "--force"]).ok();
+    // the same while a VM starts in the background
+    let mut command = sandbox.vmrun();
+    command.args(["qemu", "--detached", "--wait", "paused", "--name", "slow", "guest.img"]);
+    let mut waiting = OnTerminal::start(&command);
+    waiting.shows("waiting for 'paused' (1");
+    waiting.shows(Guest::ReactsToButton.greeting());
+    sandbox.ctl(["pause"]).ok();
+    assert_eq!(waiting.end().code(), Some(0));
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
