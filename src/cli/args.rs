@@ -245,7 +245,7 @@ mod tests {
         let words =
             ["vmrun", "qemu", "--stop-timeout", "1s", "--name", "a", "--stop-timeout", "7s", "--name", "b"];
         let Program::Qemu(Lazy(args)) = Cli::try_parse_from(words).unwrap().program else { panic!("qemu") };
-        assert_eq!(args.run.name.as_ref().map(ToString::to_string).as_deref(), Some("b"));
+        assert_eq!(args.vm.own.name.as_ref().map(ToString::to_string).as_deref(), Some("b"));
         assert_eq!(args.request().unwrap().stop_timeout.as_secs(), 7);
         // repeatable flags keep all values
         let words = ["vmrun", "qemu", "--publish", "0:80", "--publish", "0:81"];

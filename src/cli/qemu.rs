@@ -8,25 +8,22 @@ use crate::control::supervise::{Ready, Supervision, Up, supervise};
 use crate::host::template_cache::InUse;
 use crate::host::{descriptors, sys};
 use crate::machine::{Warm, warm};
-use crate::qmp::Transcript;
 use crate::spec::{Request, VmName};
 use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, Signals, dry_run, prepare};
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
 use super::limit::Limit;
-use super::logger;
 use super::output::{Lines, Output, Stdout, stdout_is_terminal};
-use super::qemu_args::{QemuArgs, RunArgs};
+use super::qemu_args::QemuArgs;
 
 /// Runs the command; the exit code is that of the VM's outcome.
 pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
-    let verbosity = if args.run.quiet { -1 } else { i8::try_from(args.run.verbose).unwrap_or(2) };
-    logger::install(verbosity, args.run.log_format);
+    args.vm.own.install_logger();
     let (detached, is_dry_run) = (args.run.detached, args.run.dry_run);
     let keep = args.run.keep;
-    let transcript = transcript(&args.run)?;
-    let (escape, sync_clock) = (args.run.escape, !args.run.no_time_sync);
+    let transcript = args.vm.own.transcript()?;
+    let (escape, sync_clock) = (args.run.escape, !args.vm.own.no_time_sync);
     let ready = args.run.wait.clone().map(|condition| {
         // a service manager, who is told in the foreground, has a limit of its own
         let timeout = match (args.run.wait_timeout, detached) {
@@ -67,15 +64,6 @@ fn print_shell(line: &[u8]) -> Result<u8, Failure> {
     let mut stdout = Stdout::default();
     stdout.raw(line);
     stdout.finish()
-}
-
-fn transcript(run: &RunArgs) -> Result<Option<Transcript>, Failure> {
-    match &run.qmp_log {
-        Some(path) => Transcript::file(path)
-            .map(Some)
-            .map_err(|error| Failure::other(format!("--qmp-log {}: {error}", path.display()))),
-        None => Ok((run.verbose >= 2).then(Transcript::log)),
-    }
 }
 
 /// Finds the template for `--warm`, or makes it; a signal ends that, and the VM that is booted for it.

@@ -15,14 +15,16 @@ use crate::spec::{
     Size, VmName, duration,
 };
 
+use crate::qmp::Transcript;
 use crate::vm::console::EscapeKey;
 
 use super::as_typed::{TypedDisk, TypedForward, count};
+use super::failure::Failure;
 use super::limit::Limit;
-use super::logger::LogFormat;
+use super::logger::{self, LogFormat};
 
 /// Flags that conflict with `--restore`, since the saved VM's file decides.
-const HARDWARE: [&str; 26] = [
+const HARDWARE: [&str; 25] = [
     "boot",
     "image",
     "unpack",
@@ -45,17 +47,30 @@ const HARDWARE: [&str; 26] = [
     "data_file",
     "usb",
     "hotplug_slots",
-    // an ephemeral VM cannot be saved, and a dry run starts nothing
+    // an ephemeral VM cannot be saved
     "ephemeral",
-    "dry_run",
     "forkable",
     "warm",
 ];
 
 /// `vmrun qemu`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("goes_on").args(["restore", "from"]), override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
+#[command(override_usage = "vmrun qemu [OPTIONS] [IMAGE] [-- EXTRA QEMU ARGS...]")]
 pub(super) struct QemuArgs {
+    #[command(flatten)]
+    pub(super) vm: VmArgs,
+    #[command(flatten, next_help_heading = "Run")]
+    pub(super) run: RunArgs,
+
+    /// Arguments passed to QEMU unchanged
+    #[arg(last = true, value_name = "EXTRA QEMU ARGS")]
+    extra: Vec<OsString>,
+}
+
+/// What VM to start, and how vmrun treats it.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("goes_on").args(["restore", "from"]))]
+pub(super) struct VmArgs {
     /// Disk image[,OPTION...] as for --disk, *.iso, or the prefix of -kernel/-initrd.img/-cmdline or
     /// -kernel/-squashfs.img/-cmdline; without it the first disk boots, else the network
     image: Option<PathBuf>,
@@ -77,11 +92,7 @@ pub(super) struct QemuArgs {
     #[command(flatten, next_help_heading = "Devices")]
     devices: DeviceArgs,
     #[command(flatten, next_help_heading = "Run")]
-    pub(super) run: RunArgs,
-
-    /// Arguments passed to QEMU unchanged
-    #[arg(last = true, value_name = "EXTRA QEMU ARGS")]
-    extra: Vec<OsString>,
+    pub(super) own: OwnArgs,
 }
 
 #[derive(Debug, Args)]
@@ -233,35 +244,20 @@ struct DeviceArgs {
 
 /// Options of vmrun itself.
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
+pub(super) struct OwnArgs {
     /// VM name [default: from the image's name]
     #[arg(long, short)]
     pub(super) name: Option<VmName>,
-    /// Run in the background
-    #[arg(long, short)]
-    pub(super) detached: bool,
-    /// With --detached: return when this condition is met (as for ctl wait); a service manager is notified then, too
-    #[arg(long, value_name = "CONDITION")]
-    pub(super) wait: Option<Condition>,
-    /// With --detached: leave the VM running even if --wait fails, or the caller has gone
-    #[arg(long, requires = "detached")]
-    pub(super) keep: bool,
     /// Start as a fork of a VM that has met this condition (as for ctl wait), in a moment: the first start boots and freezes
     /// it into the cache. Implies --ephemeral
     #[arg(long, value_name = "CONDITION")]
-    warm: Option<Condition>,
+    pub(super) warm: Option<Condition>,
     /// The VM can be frozen into a template and forked: its memory is a file
     #[arg(long)]
     forkable: bool,
-    /// How long --wait may take, or none [default: 5m with --detached; none for exit]
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "wait")]
-    pub(super) wait_timeout: Option<Limit>,
     /// Leave the guest's clock as it was when the VM was saved
     #[arg(long, requires = "goes_on")]
     pub(super) no_time_sync: bool,
-    /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
-    #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
-    pub(super) escape: EscapeKey,
     /// How long to ask the guest on a signal before QEMU quits
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "30s")]
     stop_timeout: Duration,
@@ -274,9 +270,6 @@ pub(super) struct RunArgs {
     /// Write all QMP messages to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(super) qmp_log: Option<PathBuf>,
-    /// Print the QEMU command line, quoted for a shell, and exit
-    #[arg(long)]
-    pub(super) dry_run: bool,
     /// Log what vmrun does; twice: all QMP messages, too
     #[arg(short, long, action = ArgAction::Count)]
     pub(super) verbose: u8,
@@ -288,6 +281,47 @@ pub(super) struct RunArgs {
     pub(super) log_format: LogFormat,
 }
 
+impl OwnArgs {
+    /// The logger that these flags ask for.
+    pub(super) fn install_logger(&self) {
+        let verbosity = if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(2) };
+        logger::install(verbosity, self.log_format);
+    }
+
+    /// Where QMP's messages are written to, if anywhere.
+    pub(super) fn transcript(&self) -> Result<Option<Transcript>, Failure> {
+        match &self.qmp_log {
+            Some(path) => Transcript::file(path)
+                .map(Some)
+                .map_err(|error| Failure::other(format!("--qmp-log {}: {error}", path.display()))),
+            None => Ok((self.verbose >= 2).then(Transcript::log)),
+        }
+    }
+}
+
+/// How `vmrun qemu` runs: in the foreground, with the console, or in the background.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Run in the background
+    #[arg(long, short)]
+    pub(super) detached: bool,
+    /// With --detached: return when this condition is met (as for ctl wait); a service manager is notified then, too
+    #[arg(long, value_name = "CONDITION")]
+    pub(super) wait: Option<Condition>,
+    /// How long --wait may take, or none [default: 5m with --detached; none for exit]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "wait")]
+    pub(super) wait_timeout: Option<Limit>,
+    /// With --detached: leave the VM running even if --wait fails, or the caller has gone
+    #[arg(long, requires = "detached")]
+    pub(super) keep: bool,
+    /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
+    #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
+    pub(super) escape: EscapeKey,
+    /// Print the QEMU command line, quoted for a shell, and exit
+    #[arg(long, conflicts_with_all = ["restore", "from"])]
+    pub(super) dry_run: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Command;
@@ -297,8 +331,8 @@ mod tests {
     /// Every flag is either allowed or refused beside `--restore`: an ignored one would mislead.
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
-        /// The flags that a file does not decide.
-        const HOST: [&str; 34] = [
+        /// The flags that a file does not decide; a dry run says itself that it starts nothing.
+        const HOST: [&str; 35] = [
             "nic",
             "from",
             "restore",
@@ -333,6 +367,7 @@ mod tests {
             "quiet",
             "log_format",
             "extra",
+            "dry_run",
         ];
         let command = QemuArgs::augment_args(Command::new("qemu"));
         for argument in command.get_arguments() {

@@ -5,13 +5,20 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::QemuArgs;
+use super::{QemuArgs, VmArgs};
 use crate::cli::failure::Failure;
 use crate::host::files;
 use crate::host::iso::MAX_DATA_BYTES;
 use crate::spec::{BootMode, DiskSpec, Display, Request};
 
 impl QemuArgs {
+    /// The request of these flags.
+    pub(in crate::cli) fn request(self) -> Result<Request, Failure> {
+        Ok(Request { extra: self.extra, ..self.vm.request()? })
+    }
+}
+
+impl VmArgs {
     /// The request of these flags.
     pub(in crate::cli) fn request(self) -> Result<Request, Failure> {
         let linuxkit = self.boot.linuxkit;
@@ -33,8 +40,8 @@ impl QemuArgs {
             unpack: self.storage.unpack,
             restore: self.restore,
             from: self.from,
-            forkable: self.run.forkable,
-            warm: self.run.warm,
+            forkable: self.own.forkable,
+            warm: self.own.warm,
             boot,
             kernel,
             initrd: self.boot.initrd,
@@ -65,19 +72,19 @@ impl QemuArgs {
             // the value comes from the environment
             runtime: None,
             state_home: None,
-            name: self.run.name,
+            name: self.own.name,
             uuid: self.machine.uuid,
             hotplug_slots: self.devices.hotplug_slots,
-            stop_timeout: self.run.stop_timeout,
+            stop_timeout: self.own.stop_timeout,
             ephemeral: self.storage.ephemeral,
             on_panic: self.machine.on_panic,
             no_reboot: self.machine.no_reboot,
             paused: self.machine.paused,
             max_resets: self.machine.max_resets,
-            log_size: self.run.log_size,
-            qmp: self.run.qmp,
+            log_size: self.own.log_size,
+            qmp: self.own.qmp,
             sandbox: !self.machine.no_sandbox,
-            extra: self.extra,
+            extra: Vec::new(),
         })
     }
 }
