@@ -182,6 +182,7 @@ impl From<machine::Error> for Failure {
             machine::Error::NotReleased { .. } => Self::timed_out(message).hint(hint),
             machine::Error::TemplateCache(_)
             | machine::Error::File { .. }
+            | machine::Error::GuestTar { .. }
             | machine::Error::Damaged { .. } => Self::other(message).hint(hint),
         }
     }

@@ -1,61 +1,82 @@
 //! Runs a command in a guest as if it ran here: its streams are ours, and so is its exit code.
 
-use std::io::Read;
-use std::thread;
-
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
+use std::os::fd::AsFd;
 
 use crate::control::client::{Client, ClientError};
-use crate::control::verbs::{ExecReply, WriteExecInput};
-use crate::machine;
+use crate::host::files;
+use crate::machine::{self, Happened, Input};
 use crate::vm::{Exec, Executed};
 
 use super::failure::Failure;
 use super::output::{Stderr, Stdout, tell};
 
 /// The guest has no such program; a shell's code.
-const NOT_FOUND: u8 = 127;
+pub(super) const NOT_FOUND: u8 = 127;
 /// The program does not start; a shell's code.
-const NOT_STARTED: u8 = 126;
+pub(super) const NOT_STARTED: u8 = 126;
 /// Added to the number of the signal that ended the command; a shell's code.
 const SIGNALLED: i64 = 128;
-/// Bytes of input in one call.
-const INPUT_PIECE: usize = 48 << 10;
+/// Sends a signal ($1) to the children of a process of the guest ($2): that is the command, below the shell that connects its streams.
+const SIGNAL: &str = "for c in $(cat /proc/$2/task/*/children 2>/dev/null); do kill -\"$1\" $c; done";
 
 /// Runs a command; our standard input is its input if it takes one. With `collect` the output is in the result, and is not printed.
-pub(super) fn run(client: &mut Client, exec: Exec, collect: bool) -> Result<Executed, Failure> {
-    let call = machine::exec_call(exec);
-    let program = call.command.first().cloned().unwrap_or_default();
-    let mut second = if call.input == Some(true) { client.another().transpose()? } else { None };
-    let mut output = machine::Output::default();
+/// `started` gets the id of its process in the guest, where that is known.
+pub(super) fn run(
+    client: &mut Client,
+    exec: Exec,
+    collect: bool,
+    started: impl FnOnce(Option<i64>),
+) -> Result<Executed, Failure> {
+    let program = exec.command.first().cloned().unwrap_or_default();
+    // the thread that reads it ends with this process, if it waits for input that does not come
+    let input = exec.input.then(|| Input { source: Box::new(std::io::stdin()), broken: unreadable });
     let (mut out, mut err) = (Stdout::default(), Stderr::default());
-    let each = |reply: ExecReply| {
-        if let (Some(input), Some(client)) = (reply.input, second.take()) {
-            // ends with this process, if it waits for input that does not come
-            thread::spawn(move || feed(client, input));
-        }
-        output.take(reply);
-        if !collect {
-            let (stdout, stderr) = output.pieces();
-            out.raw(&stdout);
-            err.raw(&stderr);
+    let mut collected = Executed::default();
+    let mut started = Some(started);
+    let each = |happened: Happened<'_>| {
+        match happened {
+            Happened::Started(pid) => started.take().into_iter().for_each(|started| started(pid)),
+            Happened::Wrote(stdout, stderr) if collect => {
+                collected.stdout.extend(stdout);
+                collected.stderr.extend(stderr);
+            }
+            Happened::Wrote(stdout, stderr) => {
+                out.raw(stdout);
+                err.raw(stderr);
+            }
         }
         // if the reader of our output has gone, the command continues and its exit code counts; any other write error ends the
         // command
         !out.failed()
     };
-    client.stream(call, each).map_err(|error| failed(error, &program))?;
+    let ended = machine::exec_streamed(client, exec, input, each);
+    // why nothing more was wanted
     out.finish()?;
     err.finish()?;
-    // the stream also ends, without a reply, when the VM does
-    let executed = output.ended().ok_or(ClientError::Gone)?;
+    let executed = ended.map_err(|error| failed(error, &program))?;
     if executed.truncated {
         tell(
             "vmrun: the guest agent has kept only the first 16 MiB of the output\nhint: let the command write to a file, and fetch that with `copy-from`",
         );
     }
-    Ok(executed)
+    let Executed { stdout, stderr, .. } = collected;
+    Ok(Executed { stdout, stderr, ..executed })
+}
+
+/// Whether there may be something to read on our standard input: it is open, and not `/dev/null`.
+pub(super) fn has_stdin() -> bool {
+    files::is_null(std::io::stdin().as_fd()).is_ok_and(|is_null| !is_null)
+}
+
+fn unreadable(error: std::io::Error) {
+    tell(&format!("vmrun: standard input cannot be read: {error}"));
+}
+
+/// The command that sends a signal, by its name without `SIG`, to a command with this process in the guest.
+pub(super) fn signal(name: &str, pid: i64) -> Exec {
+    let command = ["/bin/sh", "-c", SIGNAL, "sh", name].map(str::to_owned);
+    let command = command.into_iter().chain([pid.to_string()]).collect();
+    Exec { command, ..Exec::default() }
 }
 
 /// The program's exit code for a command's end.
@@ -71,28 +92,6 @@ pub(super) fn variable(text: &str) -> Result<String, String> {
     match text.find('=') {
         Some(at) if at > 0 => Ok(text.to_owned()),
         _ => Err("not of the form NAME=VALUE".to_owned()),
-    }
-}
-
-/// Passes our standard input on, until it or the command ends.
-fn feed(mut client: Client, input: i64) {
-    let mut piece = vec![0; INPUT_PIECE];
-    let mut stdin = std::io::stdin().lock();
-    loop {
-        let read = match stdin.read(&mut piece) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Ok(read) => read,
-            Err(error) => {
-                tell(&format!("vmrun: standard input cannot be read: {error}"));
-                0
-            }
-        };
-        let end = (read == 0).then_some(true);
-        let data = (read > 0).then(|| BASE64.encode(&piece[..read]));
-        // an error: the command has ended
-        if client.call(WriteExecInput { input, data, end }).is_err() || end.is_some() {
-            return;
-        }
     }
 }
 

@@ -3,12 +3,16 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+
+/// Linux' number of `/dev/null` (Documentation/admin-guide/devices.txt).
+const NULL: u64 = 0x103;
 
 /// Opens a regular file or a block device to read it.
 ///
@@ -61,6 +65,15 @@ pub fn open_to_write(path: &Path) -> io::Result<(File, Metadata)> {
     let file = opened.map_err(nobody_reads)?;
     let facts = file.metadata()?;
     Ok((blocking(file)?, facts))
+}
+
+/// Whether this is `/dev/null`.
+///
+/// # Errors
+/// It is no open file.
+pub fn is_null(file: impl AsFd) -> io::Result<bool> {
+    let facts = nix::sys::stat::fstat(file)?;
+    Ok(facts.st_mode & libc::S_IFMT == libc::S_IFCHR && facts.st_rdev == NULL)
 }
 
 fn nobody_reads(error: io::Error) -> io::Error {

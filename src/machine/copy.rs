@@ -4,10 +4,11 @@
 mod target;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::host::files;
 
 use super::{Error, milliseconds};
 use target::{PERMISSIONS, Target, place};
+pub use tree::{copy_in, copy_out};
 
 /// Bytes of one message into the guest.
 const PIECE: usize = 48 << 10;
@@ -35,7 +37,8 @@ pub struct Copied {
     pub path: String,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// How it was compared with the original: `sha256`, or only `size` where the guest has no `sha256sum`.
+    /// How it was compared with the original: `sha256`, or only `size` where the guest has no `sha256sum`; `tar` for a folder, of which
+    /// the end of the stream and the exit code of the guest's `tar` count.
     pub checked: String,
 }
 
@@ -68,9 +71,7 @@ pub fn copy_to(
 /// A character device that would fill the guest's disk (`/dev/zero`, `/dev/urandom`). A terminal ends when its user ends it, and
 /// `/dev/null` at once.
 fn is_endless(file: &File, facts: &Metadata) -> bool {
-    /// Linux' number of `/dev/null` (Documentation/admin-guide/devices.txt).
-    const NULL: u64 = 0x103;
-    facts.file_type().is_char_device() && facts.rdev() != NULL && !file.is_terminal()
+    facts.file_type().is_char_device() && !files::is_null(file).unwrap_or(false) && !file.is_terminal()
 }
 
 /// Copies a stream into the guest, to a path; `name` is its name in errors.

@@ -44,6 +44,14 @@ pub enum Error {
         /// What differs.
         why: &'static str,
     },
+    /// The guest's `tar` could not pack or unpack a folder.
+    #[error("the guest's tar failed with {path}{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
+    GuestTar {
+        /// The folder of the guest.
+        path: String,
+        /// What it said last.
+        said: String,
+    },
     /// No template was made of a VM that did not meet the condition of [`Request::warm`](crate::Request::warm); the VM was ended.
     #[error("no template was made: {why}{console}")]
     NotWarm {
@@ -114,7 +122,11 @@ impl Error {
             Self::File { error, .. } if error.kind() == std::io::ErrorKind::IsADirectory => {
                 Some("one file at a time: make an archive of a directory with `tar`".to_owned())
             }
-            Self::Invalid(_) | Self::File { .. } | Self::Damaged { .. } | Self::NotReleased { .. } => None,
+            Self::Invalid(_)
+            | Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::GuestTar { .. }
+            | Self::NotReleased { .. } => None,
         }
     }
 }

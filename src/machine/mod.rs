@@ -29,6 +29,7 @@ mod error;
 mod events;
 mod exec;
 mod requests;
+mod streamed;
 mod supervisor;
 mod warm;
 
@@ -47,7 +48,7 @@ use crate::host::dirs::{RunClient, RuntimeEnvironment, StoreEnvironment, runtime
 use crate::spec::{Condition, Request, Size, VmName};
 use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
-pub use copy::{Copied, copy_from, copy_from_to_stream, copy_to, copy_to_from_stream};
+pub use copy::{Copied, copy_from, copy_from_to_stream, copy_in, copy_out, copy_to, copy_to_from_stream};
 pub use error::Error;
 pub use events::{Events, Heard};
 pub use exec::Output;
@@ -55,6 +56,7 @@ pub use requests::{
     absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
     milliseconds, size_bytes,
 };
+pub use streamed::{Happened, Input, exec_streamed};
 use supervisor::Supervisor;
 pub use warm::{Warm, warm};
 
@@ -394,18 +396,18 @@ impl Machine {
         output.ended().ok_or_else(|| ClientError::Gone.into())
     }
 
-    /// Copies a file of the host into the guest, with its mode; the checksum is compared.
+    /// Copies a file of the host into the guest, with its mode; the checksum is compared. Or a folder, with all that is in it.
     pub async fn copy_to(&self, source: impl AsRef<Path>, destination: &str) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.as_ref().to_owned());
         let destination = destination.to_owned();
-        blocking(move || copy_to(&mut client, &source, &destination, None, &mut |_, _| {})).await
+        blocking(move || copy_in(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
-    /// Copies a file of the guest to the host, with its mode; the checksum is compared.
+    /// Copies a file of the guest to the host, with its mode; the checksum is compared. Or a folder, with all that is in it.
     pub async fn copy_from(&self, source: &str, destination: impl AsRef<Path>) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.to_owned());
         let destination = destination.as_ref().to_owned();
-        blocking(move || copy_from(&mut client, &source, &destination, None, &mut |_, _| {})).await
+        blocking(move || copy_out(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
     /// A screenshot, as a PNG.

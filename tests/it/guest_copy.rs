@@ -64,9 +64,17 @@ fn files_go_there_and_back() {
     Done::of(piped.output().unwrap()).ok();
     assert_eq!(vm.ctl(["copy-from", "/tmp/piped", "-"]), "piped");
     vm.run("rm /tmp/piped");
+    // folders
+    fs::write(vm.file("out/x"), "x").unwrap();
+    let facts = vm.sandbox.ctl_json(["copy-to", "out", "/tmp"]);
+    assert_eq!((&facts["path"], &facts["checked"]), (&"/tmp/out".into(), &"tar".into()), "{facts}");
+    assert_eq!(vm.ctl(["copy-from", "/tmp/out/", "."]), "./out");
+    assert_eq!(vm.ctl(["copy-from", "/tmp/out", "other"]), "other");
+    assert_eq!(fs::read(vm.file("other/x")).unwrap(), b"x");
+    vm.run("rm -r /tmp/out");
     // what does not work leaves nothing behind
     vm.try_ctl(["copy-from", "/no/such", "x"]).fails(4, &["/no/such", "No such file"]);
-    vm.try_ctl(["copy-from", "/etc", "x"]).fails(4, &["/etc", "directory"]);
+    vm.try_ctl(["copy-from", "/no/folder/", "x"]).fails(4, &["/no/folder"]);
     vm.try_ctl(["copy-from", "relative", "x"]).fails(2, &["relative", "absolute"]);
     vm.try_ctl(["copy-from", "/proc/version", "no/such/x"]).fails(1, &["no/such/x"]);
     for endless in ["/dev/zero", "/dev/urandom"] {
@@ -76,7 +84,7 @@ fn files_go_there_and_back() {
     vm.ctl(["copy-to", "/dev/null", "/tmp/empty"]);
     vm.run("[ -f /tmp/empty ] && [ ! -s /tmp/empty ]");
     vm.try_ctl(["copy-to", "no-such", "/tmp/x"]).fails(1, &["no-such"]);
-    vm.try_ctl(["copy-to", "out", "/tmp/x"]).fails(1, &["out", "directory", "tar"]);
+    vm.try_ctl(["copy-from", "/etc", "-"]).fails(4, &["/etc", "directory"]);
     vm.try_ctl(["copy-to", "version", "/no/such"]).fails(4, &["/no/such", "nonexistent"]);
     vm.run("mkdir -p /tmp/small /tmp/fixed; mount -t tmpfs -o size=1M none /tmp/small; mount -t tmpfs -o ro none /tmp/fixed");
     vm.try_ctl(["copy-to", "version", "/tmp/fixed/x"]).fails(4, &["/tmp/fixed/x", "Read-only file system"]);

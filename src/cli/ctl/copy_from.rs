@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::machine::{copy_from, copy_from_to_stream};
+use crate::machine::{copy_from_to_stream, copy_out};
 
 use super::super::failure::Failure;
 use super::super::output;
@@ -14,7 +14,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyFrom {
-    /// File in the guest, as an absolute path
+    /// File or folder in the guest, as an absolute path
     source: String,
     /// Destination file or directory on this host; - for standard output
     destination: PathBuf,
@@ -29,7 +29,7 @@ impl CopyFrom {
 }
 
 impl Verb for CopyFrom {
-    const ABOUT: &'static str = "Copy a file out of the guest, through its agent";
+    const ABOUT: &'static str = "Copy a file or a folder out of the guest, through its agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let mut progress = Progress::new();
@@ -46,7 +46,7 @@ impl Verb for CopyFrom {
             copied?;
             return Ok(0);
         }
-        let copied = copy_from(client, source, &self.destination, agent, &mut show)?;
+        let copied = copy_out(client, source, &self.destination, agent, &mut show)?;
         progress.report(context, &copied)
     }
 }

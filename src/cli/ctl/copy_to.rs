@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::machine::{copy_to, copy_to_from_stream};
+use crate::machine::{copy_in, copy_to_from_stream};
 
 use super::super::failure::Failure;
 use super::agent_args::AgentArgs;
@@ -14,7 +14,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyTo {
-    /// File on this host; - for standard input
+    /// File or folder on this host; - for standard input
     source: PathBuf,
     /// Destination in the guest: an absolute path of a file or directory
     destination: String,
@@ -29,7 +29,7 @@ impl CopyTo {
 }
 
 impl Verb for CopyTo {
-    const ABOUT: &'static str = "Copy a file into the guest, through its agent";
+    const ABOUT: &'static str = "Copy a file or a folder into the guest, through its agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let mut progress = Progress::new();
@@ -41,7 +41,7 @@ impl Verb for CopyTo {
                 let stdin = (io::stdin().lock(), Path::new("standard input"));
                 copy_to_from_stream(client, stdin, destination, agent, &mut show)?
             }
-            false => copy_to(client, &source, destination, agent, &mut show)?,
+            false => copy_in(client, &source, destination, agent, &mut show)?,
         };
         progress.report(context, &copied)
     }

@@ -45,7 +45,7 @@ impl Verb for Exec {
             agent_timeout: Some(self.agent.agent_timeout),
         };
         let as_json = context.output.json;
-        let executed = guest_command::run(&mut context.client, exec, as_json)?;
+        let executed = guest_command::run(&mut context.client, exec, as_json, |_| {})?;
         if as_json {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let facts = json!({
