@@ -12,6 +12,7 @@ use super::ctl::CtlArgs;
 use super::lazy::Lazy;
 use super::manual::ManualArgs;
 use super::qemu_args::QemuArgs;
+use super::run::RunArgs;
 use super::words::cp::CpArgs;
 use super::words::shutdown::{KillArgs, ShutdownArgs};
 use super::words::{ExecArgs, InspectArgs};
@@ -36,6 +37,8 @@ pub(super) struct Cli {
 pub(super) enum Program {
     /// Start a VM from an image
     Qemu(Lazy<Box<QemuArgs>>),
+    /// Run a command in a fork of a VM that has booted before, and end it: vmrun run IMAGE -- COMMAND...
+    Run(Lazy<Box<RunArgs>>),
     /// Start a VM from a QEMU command line, and supervise it
     Wrap(Lazy<WrapArgs>),
     /// Show and change a running VM
@@ -165,7 +168,7 @@ mod tests {
     use super::*;
 
     /// A valid value of each flag, or the start of one.
-    const VALUES: [&str; 18] = [
+    const VALUES: [&str; 20] = [
         "net",
         "12345678-9abc-4def-8123-456789abcdef",
         "1",
@@ -184,6 +187,8 @@ mod tests {
         "0:80",
         "1:80",
         "tcp",
+        "a:/b",
+        "A=b",
     ];
 
     fn kind(words: &[String]) -> Option<ErrorKind> {

@@ -4,20 +4,22 @@
 //! caller                      supervisor
 //!   ◄────── Running ────────────┤      the VM runs: its name can be printed
 //!   ◄────── Up or Failed ───────┤      it is ready, or will not be
-//!   ├────── one byte ───────────►      the caller has printed everything
+//!   ├────── one byte ───────────►      the caller leaves the VM: it has printed everything
 //! ```
 //!
-//! If the caller's end is closed without that byte, the supervisor knows that the caller may not have printed the VM's name.
+//! If the caller's end is closed without that byte, the supervisor ends the VM: the caller may not have printed its name, or it is the
+//! caller's own.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use crate::host::sys::{Fork, fork};
+use crate::host::sys::{self, Fork, fork};
 
 use super::failure::Failure;
 
@@ -89,41 +91,68 @@ impl Caller {
         self.0 = reporter.0;
     }
 
-    /// Waits until the caller has printed everything (true), or has gone before that (false).
-    pub(super) async fn has_reported(self) -> bool {
+    /// Waits until the caller has said that the VM is not its own any more (true), or has gone before that (false). In the second case
+    /// the connection stays open until this process ends, which the caller may wait for.
+    pub(super) async fn has_left_it(self) -> bool {
         let stream = self.0.map(|stream| stream.set_nonblocking(true).map(|()| stream));
         let Some(Ok(stream)) = stream else { return false };
-        match tokio::net::UnixStream::from_std(stream) {
-            Ok(mut stream) => matches!(stream.read(&mut [0]).await, Ok(1)),
-            Err(_) => false,
+        let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return false };
+        let has_left_it = matches!(stream.read(&mut [0]).await, Ok(1));
+        if !has_left_it {
+            std::mem::forget(stream);
+        }
+        has_left_it
+    }
+}
+
+/// A VM that runs in the background, and ends when this process does, however that ends.
+pub(super) struct Started {
+    /// Its name.
+    pub(super) name: String,
+    supervisor: UnixStream,
+}
+
+impl Started {
+    /// Leaves it running.
+    pub(super) fn leave(mut self) {
+        // an error means that it has ended
+        let _ = self.supervisor.write_all(b"\n");
+    }
+
+    /// Ends it; returns when its supervisor has ended, too.
+    pub(super) fn end(mut self) {
+        if self.supervisor.shutdown(Shutdown::Write).is_ok() {
+            let _ = std::io::copy(&mut self.supervisor, &mut std::io::sink());
         }
     }
 }
 
-/// Runs `job` in a forked process; returns the name that it reports, or its failure. `running` is called with the VM's name as soon
-/// as it runs.
+/// Runs `job` in a forked process; returns the VM that it reports, or its failure. `running` is called with the VM's name as soon as it
+/// runs.
 pub(super) fn in_background(
     job: impl FnOnce(&mut Reporter) -> Result<u8, Failure>,
     mut running: impl FnMut(&str) -> Result<(), Failure>,
-) -> Result<String, Failure> {
+) -> Result<Started, Failure> {
     let (mut supervisor, caller) = UnixStream::pair()?;
     match fork()? {
         Fork::Parent(_) => {
             drop(caller);
+            // a signal ends this process now, and the VM with it, as long as that is not left running
+            sys::restore_end_actions();
             for line in BufReader::new(supervisor.try_clone()?).lines() {
-                let report = match serde_json::from_str(&line?) {
+                let failure = match serde_json::from_str(&line?) {
                     Ok(Report::Running { name }) => {
                         running(&name)?;
                         continue;
                     }
-                    Ok(Report::Up { name }) => Ok(name),
+                    Ok(Report::Up { name }) => return Ok(Started { name, supervisor }),
                     Ok(Report::Failed { code, message, hint, exit_code }) => {
-                        Err(Failure { code, message, hint, exit_code })
+                        Failure { code, message, hint, exit_code }
                     }
                     Err(_) => break,
                 };
                 let _ = supervisor.write_all(b"\n");
-                return report;
+                return Err(failure);
             }
             Err(Failure::other("the supervisor ended before it could say why"))
         }

@@ -16,9 +16,11 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("12", "`shutdown` without `--force`: it is off, but had to be forced", "it had to be forced off"),
     ("13", "-", "the guest reset too often"),
+    ("124", "`run`: the command did not end within `--timeout`", "-"),
+    ("125", "`run`: vmrun itself has failed; every other code is the command's", "-"),
     (
         "N",
-        "`exec`: the command's own code; 127 no such command, 126 it does not start, 128+N signal N ended it",
+        "`exec`, `run`: the command's own code; 127 no such command, 126 it does not start, 128+N signal N ended it",
         "-",
     ),
 ];

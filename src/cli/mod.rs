@@ -6,6 +6,7 @@ mod as_typed;
 mod background;
 mod completions;
 mod console;
+mod copies;
 mod ctl;
 mod doctor;
 mod ended;
@@ -24,6 +25,7 @@ mod manual;
 mod output;
 mod qemu;
 mod qemu_args;
+mod run;
 mod suggest;
 mod target;
 mod templates;
@@ -70,15 +72,21 @@ pub fn main() -> ExitCode {
         Err(error) if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand => {
             return output::help(&error).map_or_else(|failure| fail(&failure, false), ExitCode::from);
         }
-        Err(error) => return fail(&suggest::failure(error, &words), usage::wants_json(&words)),
+        Err(error) => {
+            let failure = suggest::failure(error, &words);
+            let is_run = words.get(1).is_some_and(|word| word == "run");
+            let failure = if is_run { run::told_apart(failure) } else { failure };
+            return fail(&failure, usage::wants_json(&words));
+        }
     };
     let json = cli.wants_json();
-    if !matches!(cli.program, Program::Qemu(_)) {
+    if !matches!(cli.program, Program::Qemu(_) | Program::Run(_)) {
         // invalid arguments, and failures to print
         logger::install(0, logger::LogFormat::Text);
     }
     let result = match cli.program {
         Program::Qemu(Lazy(args)) => apart(|| qemu::run(*args)),
+        Program::Run(Lazy(args)) => apart(|| run::run(*args)),
         Program::Wrap(Lazy(args)) => apart(|| wrap::run(args)),
         Program::Ctl(Lazy(args)) => apart(|| ctl::run(args)),
         Program::Console(Lazy(args)) => apart(|| console::run(&args)),
@@ -112,7 +120,7 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut grammar = ManuallyDrop::new(Cli::command());
     let mut matches = grammar.try_get_matches_from_mut(linuxkit::spelled_out(words))?;
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut grammar))?;
-    if matches!(cli.program, Program::Qemu(_) | Program::Wrap(_)) {
+    if matches!(cli.program, Program::Qemu(_) | Program::Run(_) | Program::Wrap(_)) {
         drop(ManuallyDrop::into_inner(grammar));
     }
     Ok(cli)

@@ -67,7 +67,7 @@ fn print_shell(line: &[u8]) -> Result<u8, Failure> {
 }
 
 /// Finds the template for `--warm`, or makes it; a signal ends that, and the VM that is booted for it.
-async fn template(request: Request) -> Result<Warm, Failure> {
+pub(super) async fn template(request: Request) -> Result<Warm, Failure> {
     let mut signals = Signals::new()?;
     tokio::select! { biased;
         signal = signals.next() => Err(Failure::other(format!("{signal} came before there was a template"))),
@@ -114,22 +114,35 @@ fn background(
     keep: bool,
     in_use: Option<InUse>,
 ) -> Result<u8, Failure> {
-    let job = |reporter: &mut Reporter| supervisor(request, supervision, keep, in_use, reporter);
-    in_background(job, |name| {
+    let ending = if keep { Ending::Never } else { Ending::Asked };
+    let job = |reporter: &mut Reporter| supervisor(request, supervision, ending, in_use, reporter);
+    let started = in_background(job, |name| {
         let printed = Output { json: false }.print(&(), || name.to_owned()).map(drop);
         printed.map_err(|failure| {
             let ended = if keep { "runs on (`--keep`)" } else { "is ended; `--keep` would have kept it" };
             failure.hint(Some(format!("VM '{name}' {ended}")))
         })
     })?;
+    started.leave();
     Ok(0)
 }
 
+/// How a VM ends that its caller does not leave running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It runs on.
+    Never,
+    /// The guest is asked to shut down first.
+    Asked,
+    /// At once: nothing of it is kept.
+    Forced,
+}
+
 /// Runs the supervisor in the background.
-fn supervisor(
+pub(super) fn supervisor(
     request: &Request,
     supervision: Supervision,
-    keep: bool,
+    ending: Ending,
     in_use: Option<InUse>,
     reporter: &mut Reporter,
 ) -> Result<u8, Failure> {
@@ -141,8 +154,8 @@ fn supervisor(
         caller.running(name.as_str());
         let vm = vm.clone();
         tokio::spawn(async move {
-            if !caller.has_reported().await && !keep {
-                end(vm, timeout).await;
+            if !caller.has_left_it().await && ending != Ending::Never {
+                end(vm, timeout, ending).await;
             }
         });
     };
@@ -151,19 +164,20 @@ fn supervisor(
     let outcome = runtime()?.block_on(supervise(prepared, supervision, |Up { name, handle, ready }| {
         let Err(error) = ready else { return reporter.up(name.as_str()) };
         let failure = Failure::from_change(error);
-        if keep {
+        if ending == Ending::Never {
             let runs_on = format!("VM '{name}' runs on (`--keep`)");
             return reporter.up_but_failed(&failure.and_hint(runs_on));
         }
         not_ready = Some(failure.and_hint(format!("VM '{name}' was ended; `--keep` lets it run on")));
-        tokio::spawn(end(handle, timeout));
+        tokio::spawn(end(handle, timeout, ending));
     }))?;
     // reported when the VM has ended, so that nothing is left of it when the caller continues
     not_ready.map_or(Ok(outcome.exit_code), Err)
 }
 
-/// Ends a VM that its caller will not end: the guest is asked first.
-async fn end(vm: Handle, timeout: Duration) {
+/// Ends a VM that its caller will not end.
+async fn end(vm: Handle, timeout: Duration, ending: Ending) {
+    let force = ending == Ending::Forced;
     // an error means that it has ended already
-    let _ = vm.shutdown(ShutdownOptions { timeout, force: false, no_repeat: false }).await;
+    let _ = vm.shutdown(ShutdownOptions { timeout, force, no_repeat: false }).await;
 }

@@ -33,7 +33,10 @@ pub use io_uring::try_io_uring;
 pub use process::process_start_time;
 #[cfg(target_os = "linux")]
 pub use process::{pidfd_open, pidfd_send_signal};
-pub use signals::{count_typed_interrupts, is_ignored, outlive_file_size_limit, typed_interrupts};
+pub use signals::{
+    count_typed_interrupts, is_ignored, outlive_file_size_limit, remember_end_actions, restore_end_actions,
+    typed_interrupts,
+};
 pub use terminal::{has_terminal, outlive_terminal_stops, restore_terminal_on_death, terminal_size};
 
 /// Gives the system back what was freed, if it is worth it: glibc keeps it for the next allocation, and among what is in use

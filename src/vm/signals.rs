@@ -101,6 +101,7 @@ enum Source {
 impl Signals {
     /// Installs the handlers. Needs a running runtime.
     pub fn new() -> io::Result<Self> {
+        sys::remember_end_actions();
         sys::count_typed_interrupts()?;
         Ok(Self(Source::Process {
             term: signal(SignalKind::terminate())?,

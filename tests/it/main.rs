@@ -69,6 +69,7 @@ mod private;
 mod promises;
 mod protocol;
 mod refusals;
+mod run;
 mod sandboxed;
 mod saved_files;
 mod shared_qmp;

@@ -1,6 +1,7 @@
 //! What signals do to this process.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::libc;
@@ -16,6 +17,26 @@ pub(super) fn action_of(signal: libc::c_int) -> Option<libc::sighandler_t> {
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         (libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0).then_some(now.sa_sigaction)
+    }
+}
+
+/// What the signals did that ask a process to end, before [`remember_end_actions`].
+static END_ACTIONS: OnceLock<[(libc::c_int, libc::sighandler_t); 3]> = OnceLock::new();
+
+/// To be called before handlers are installed for SIGHUP, SIGINT and SIGTERM.
+pub fn remember_end_actions() {
+    END_ACTIONS.get_or_init(|| {
+        [libc::SIGHUP, libc::SIGINT, libc::SIGTERM]
+            .map(|signal| (signal, action_of(signal).unwrap_or(libc::SIG_DFL)))
+    });
+}
+
+/// Undoes the handlers of these signals, for a process that only waits for another one from now on. tokio keeps its handlers to the
+/// end of a process.
+pub fn restore_end_actions() {
+    for (signal, action) in END_ACTIONS.get().into_iter().flatten() {
+        // SAFETY: the action that the signal had before, which is no handler of ours.
+        unsafe { libc::signal(*signal, *action) };
     }
 }
 

@@ -1,0 +1,195 @@
+//! `vmrun run`: starts a VM, runs a command in its guest as if it ran here, and ends the VM.
+//!
+//! ```text
+//! this process                      supervisor
+//!   ├── fork ───────────────────────►  starts the VM
+//!   ├── control socket ─────────────►  copies in, the command's streams, signals, copies out
+//!   └── the connection is closed ───►  ends the VM, however this process ends
+//! ```
+
+mod signals;
+
+use std::time::Duration;
+
+use clap::Args;
+use nix::sys::signal::SigSet;
+
+use crate::control::client::Client;
+use crate::control::find::{self, FindError};
+use crate::control::supervise::{Ready, Supervision};
+use crate::host::descriptors;
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::machine::Warm;
+use crate::spec::{Condition, Request, duration};
+use crate::vm::{Exec, Executed, Launch};
+
+use super::background::{Reporter, Started, in_background};
+use super::copies::{CopyIn, CopyOut};
+use super::failure::Failure;
+use super::guest_command::{self, NOT_FOUND, NOT_STARTED, exit_code};
+use super::output::tell;
+use super::qemu::{self, Ending};
+use super::qemu_args::VmArgs;
+
+/// vmrun itself has failed: a code that few commands have; docker's.
+const OWN_FAILURE: u8 = 125;
+/// The command had not ended in time; `timeout`'s.
+const TIMED_OUT: u8 = 124;
+
+/// `vmrun run`.
+#[derive(Debug, Args)]
+#[command(override_usage = "vmrun run [OPTIONS] [IMAGE] -- COMMAND...")]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    vm: VmArgs,
+    #[command(flatten, next_help_heading = "Command")]
+    how: CommandArgs,
+
+    /// Command and its arguments, run without a shell
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// How the command runs.
+#[derive(Debug, Args)]
+struct CommandArgs {
+    /// Boot the VM; without it, and without --warm, --from and --restore, it is a fork of one that has booted before (--warm agent)
+    #[arg(long, conflicts_with_all = ["warm", "from", "restore"])]
+    cold: bool,
+    /// Leave the VM running afterwards; its name is printed to standard error
+    #[arg(long)]
+    keep: bool,
+    /// File or folder of this host to copy into the guest before; the guest's path is absolute; repeatable
+    #[arg(long, value_name = "SOURCE:DESTINATION")]
+    copy_in: Vec<CopyIn>,
+    /// File or folder of the guest to copy to this host afterwards, whatever the command's exit code; repeatable
+    #[arg(long, value_name = "SOURCE:DESTINATION")]
+    copy_out: Vec<CopyOut>,
+    /// Variable for the command, which then gets only these and a PATH; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = guest_command::variable)]
+    env: Vec<String>,
+    /// Kill the command after this time; the exit code is 124 then
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Do not pass standard input to the command
+    #[arg(long)]
+    no_stdin: bool,
+    /// How long the guest's agent may take to answer after the start
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10m")]
+    agent_timeout: Duration,
+}
+
+/// Runs it; the exit code is the command's.
+pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
+    start_and_run(args).map_err(told_apart)
+}
+
+/// A failure whose exit code is not taken for the command's own.
+pub(super) fn told_apart(failure: Failure) -> Failure {
+    Failure { exit_code: own_code(failure.exit_code), ..failure }
+}
+
+/// The codes of a command that was not found, that does not start, or that was killed in time stay.
+fn own_code(code: u8) -> u8 {
+    if [NOT_FOUND, NOT_STARTED, TIMED_OUT].contains(&code) { code } else { OWN_FAILURE }
+}
+
+fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
+    let RunArgs { vm, how, command } = args;
+    vm.own.install_logger();
+    let heeded = signals::heeded();
+    let transcript = vm.own.transcript()?;
+    let sync_clock = !vm.own.no_time_sync;
+    let mut request = vm.request()?;
+    if request.paused {
+        return Err(Failure::usage("no command can run in a VM that starts with `--paused`"));
+    }
+    let goes_on = request.from.is_some() || request.restore.is_some();
+    if !how.cold && !goes_on && request.warm.is_none() {
+        request.warm = Some(Condition::Agent);
+    }
+    let Warm { request, in_use } = match request.warm {
+        Some(_) => qemu::runtime()?.block_on(qemu::template(request))?,
+        None => Warm { request, in_use: None },
+    };
+    let ready = Ready { condition: Condition::Agent, timeout: Some(how.agent_timeout), shown: true };
+    let supervision = Supervision {
+        launch: Launch { detached: true, transcript, owns_process: true },
+        console: None,
+        stop_timeout: request.stop_timeout,
+        // the agent of a fork has answered before; the command waits for it all the same
+        ready: request.from.is_none().then_some(ready),
+        begun: None,
+        sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
+    };
+    descriptors::raise_limit();
+    let ending = if keeps_nothing(&request) { Ending::Forced } else { Ending::Asked };
+    let job = |reporter: &mut Reporter| qemu::supervisor(&request, supervision, ending, in_use, reporter);
+    let started = in_background(job, |_| Ok(()))?;
+    let result = in_guest(&started, how.exec(command), &how, heeded);
+    finish(started, how.keep);
+    result.map(|executed| exit_code(&executed))
+}
+
+impl CommandArgs {
+    fn exec(&self, command: Vec<String>) -> Exec {
+        Exec {
+            command,
+            env: self.env.clone(),
+            stdin: None,
+            input: !self.no_stdin && guest_command::has_stdin(),
+            timeout: self.timeout,
+            agent_timeout: Some(self.agent_timeout),
+        }
+    }
+}
+
+/// Whether all that the guest writes goes with the VM, so that it need not shut down.
+fn keeps_nothing(request: &Request) -> bool {
+    (request.ephemeral || request.from.is_some()) && request.shares.is_empty()
+}
+
+fn finish(started: Started, keep: bool) {
+    if !keep {
+        return started.end();
+    }
+    let name = started.name.clone();
+    started.leave();
+    tell(&format!("vmrun: VM '{name}' runs on; `vmrun ctl --vm {name} shutdown` ends it"));
+}
+
+/// Copies in, runs the command, and copies out.
+fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) -> Result<Executed, Failure> {
+    let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+    let name = started.name.parse().map_err(Failure::other)?;
+    let connect = move || Ok(find::connect(&root, Some(&name))?.1);
+    let mut client = connect()?;
+    let signals = signals::pass_on(heeded, connect)?;
+    for copy in &how.copy_in {
+        copy.run(&mut client, exec.agent_timeout)?;
+    }
+    let agent_timeout = exec.agent_timeout;
+    let in_time = |failure: Failure| match (failure.code.as_str(), how.timeout) {
+        ("timed-out", Some(_)) => Failure { exit_code: TIMED_OUT, ..failure },
+        _ => failure,
+    };
+    let executed = guest_command::run(&mut client, exec, false, |pid| signals.go_to(pid)).map_err(in_time);
+    signals.stop();
+    let copied = copy_out(&mut client, &how.copy_out, agent_timeout);
+    match (executed, copied) {
+        // why the command has failed counts more
+        (Err(failure), copied) => {
+            copied.err().iter().for_each(|failure| failure.print(false));
+            Err(failure)
+        }
+        (Ok(executed), Err(failure)) if executed.exit_code != Some(0) => {
+            failure.print(false);
+            Ok(executed)
+        }
+        (Ok(executed), copied) => copied.map(|()| executed),
+    }
+}
+
+fn copy_out(client: &mut Client, copies: &[CopyOut], agent_timeout: Option<Duration>) -> Result<(), Failure> {
+    copies.iter().try_for_each(|copy| copy.run(client, agent_timeout))
+}
