@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::host::dirs::{remove_ephemeral, remove_socket};
@@ -133,6 +134,8 @@ impl Running {
         if let Some(run) = Arc::into_inner(run) {
             run.discard();
         }
+        // before the end itself: the event streams end with that
+        handle.bus.publish("VMRUN_OUTCOME", json!(end));
         outcome.send_replace(Some(end.clone()));
         end
     }
