@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 # The names of the figures to measure; all of them without any, see docs/performance.md.
 BENCH ?=
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh)
+SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh python/*.sh)
 
 # What the tests and the demo are told about the guest and about Python with its clients.
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
@@ -25,7 +25,7 @@ GUESTS = for arch in aarch64 s390x riscv64; do \
 	done
 # Which preconditions of tests hold here: those that lack one are reported as ignored.
 HAVE = export VMRUN_TEST_HAVE="$$(tests/setup/have.sh)"
-PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)"
+PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)" VMRUN_TEST_PYTHON_PACKAGE="$$(tests/setup/python-package.sh)"
 
 # What depends on QEMU: the integration tests, which start the one that is first in PATH.
 QEMU_TESTS = --test it
@@ -33,7 +33,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus lint reference install setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -68,10 +68,20 @@ test-qemus: ## the same with QEMU 10 and 11, fetched from Debian
 		$(MAKE) --no-print-directory test-qemu QEMU="$$folder/qemu-system-x86_64" TESTS="$(TESTS)"; \
 	done
 
-reference: ## make docs/reference/ anew, from what --help is made from
+reference: ## make docs/reference/ anew, from what --help is made from, and of the Python package what follows from it
 	$(CARGO) build --locked --target-dir $(TARGET)
 	@vmrun="$(TARGET)/debug/vmrun"; "$$vmrun" manual --markdown --list | while read -r page; do \
 		"$$vmrun" manual --markdown "$$page" > "docs/reference/$$page.md"; done
+	@python3 -B python/generate
+
+python: ## make the generated parts of the Python package anew, from the protocol and the reference
+	@python3 -B python/generate
+
+wheel: ## build the Python wheel with the program, as target/wheels/vmrun-*.whl
+	@TARGET=$(TARGET) python/build-wheel.sh
+
+test-wheel: guest wheel ## install the wheel into a new environment, and run the Python tests with its program
+	@$(GUEST); python/test-wheel.sh $(TARGET)/wheels/vmrun-*.whl
 
 install: ## install the program, its man pages, completions and the systemd unit (PREFIX=/usr/local)
 	$(CARGO) build --release --locked --target-dir $(TARGET)

@@ -68,6 +68,7 @@ mod printing;
 mod private;
 mod promises;
 mod protocol;
+mod python_package;
 mod refusals;
 mod run;
 mod sandboxed;
