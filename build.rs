@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// The first glibc that reads packed relocations (its NEWS: DT_RELR). With an older one the program would not start.
 const READS_PACKED: (u32, u32) = (2, 36);
+/// Set for a program that is to start with an older glibc than this machine's, such as that of the Python wheel.
+const PORTABLE: &str = "VMRUN_PORTABLE";
 /// The part of libgcc that unwinds the stack, under the GCC Runtime Library Exception.
 const UNWINDER: &str = "libgcc_eh.a";
 
@@ -25,11 +27,12 @@ const MAY_LACK: &str = "tests/setup/may-lack";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed={PORTABLE}");
     preconditions();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let is_glibc = variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
     // what is built for another machine meets libraries that cannot be asked
-    if !is_glibc || variable("HOST") != variable("TARGET") {
+    if !is_glibc || variable("HOST") != variable("TARGET") || !variable(PORTABLE).is_empty() {
         return;
     }
     if glibc().is_some_and(|version| version >= READS_PACKED) {
