@@ -69,6 +69,30 @@ fn the_first_start_boots_and_others_are_forks_of_it() {
     assert!(templates(&sandbox).is_empty());
 }
 
+/// A test suite is started from many folders: only relative paths mean something else in each.
+#[test]
+fn the_working_directory_counts_where_a_path_is_relative() {
+    let sandbox = small();
+    let elsewhere = sandbox.file("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(sandbox.file("guest.img"), elsewhere.join("guest.img")).unwrap();
+    let absolute = sandbox.file("guest.img");
+    let mut templates_after = Vec::new();
+    for (folder, image) in [
+        (sandbox.path(), absolute.as_path()),
+        (&elsewhere, &absolute),
+        (&elsewhere, "guest.img".as_ref()),
+        (sandbox.path(), "guest.img".as_ref()),
+    ] {
+        let mut command = sandbox.vmrun();
+        command.current_dir(folder).args(["qemu", "--detached", "--mem", "64", "--warm", "running"]);
+        let name = Done::of(command.arg(image).output().unwrap()).ok();
+        sandbox.ctl(["--vm", name.stdout.trim(), "shutdown", "--force"]).ok();
+        templates_after.push(templates(&sandbox).len());
+    }
+    assert_eq!(templates_after, [1, 1, 2, 3]);
+}
+
 #[test]
 fn what_a_boot_depends_on_makes_a_new_template_and_nothing_else_does() {
     let sandbox = small();

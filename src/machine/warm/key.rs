@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::super::Error;
 use crate::host::accel;
 use crate::host::programs::{self, SearchPath};
-use crate::spec::{Condition, Request};
+use crate::spec::{Condition, Display, Request};
 use crate::vm::StartError;
 
 /// The most templates of one boot that are in the cache at once.
@@ -42,7 +42,10 @@ pub(super) fn key(request: &Request, condition: &Condition) -> Result<String, Er
     let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())
         .map_err(|error| Error::from(StartError::from(error)))?;
     let mut text = format!("{}\n{condition}\n{machine:?}\n", env!("CARGO_PKG_VERSION"));
-    let current = std::env::current_dir().unwrap_or_default();
+    let current = match depends_on_folder(&machine) {
+        true => std::env::current_dir().unwrap_or_default(),
+        false => PathBuf::new(),
+    };
     let _ = writeln!(text, "{current:?} {:?}", accel::override_from(|name| std::env::var(name).ok()));
     let prefix = |suffix: &str| {
         request.image.as_ref().map(|image| {
@@ -64,6 +67,24 @@ pub(super) fn key(request: &Request, condition: &Condition) -> Result<String, Er
     }
     text.push_str(&accel::processor());
     Ok(digest(&text))
+}
+
+/// Whether the same request means something else in another working directory: a path in it is relative, or it has text that QEMU reads.
+fn depends_on_folder(request: &Request) -> bool {
+    let named = [
+        &request.image,
+        &request.kernel,
+        &request.initrd,
+        &request.firmware,
+        &request.qemu,
+        &request.virtiofsd,
+        &request.state,
+    ];
+    let named = named.into_iter().flatten().chain(&request.allow_backing);
+    let mut files = named.chain(request.disks.iter().filter_map(|disk| disk.file.as_ref()));
+    files.any(|file| file.is_relative())
+        || !matches!(request.display, Display::None | Display::Headless)
+        || !(request.devices.is_empty() && request.shares.is_empty() && request.extra.is_empty())
 }
 
 /// Further keys of the same boot, where a template is in the way: a VM uses it, or it has foreign files, but its files have changed since.
