@@ -26,6 +26,7 @@ fn module(sandbox: &Sandbox, name: &str) -> Command {
 fn pytest(sandbox: &Sandbox, folder: &str, arguments: &[&str]) -> Done {
     let mut command = module(sandbox, "pytest");
     command.args(["-q", "-p", "no:cacheprovider", "--vm-artefacts"]).arg(sandbox.file("artefacts"));
+    command.arg("--basetemp").arg(sandbox.file("pytest"));
     Done::of(command.args(arguments).arg(source(folder)).output().unwrap())
 }
 

@@ -111,7 +111,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
     error = None if call.excinfo is None else call.excinfo.value
     if isinstance(error, LaunchError):
         _add_section(report, "vm", lambda: keep_launch_error(error, folder))
-    watched = list(item.stash.get(VMS, []))
+    own: List[Watched] = item.stash.setdefault(VMS, [])
+    watched = own.copy()
     shared = item.config.stash.get(SESSION_VM, None)
     if shared is not None and "vm_session" in getattr(item, "fixturenames", ()):
         watched.append(shared)

@@ -19,8 +19,10 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--vm-image", metavar="IMAGE", help="image of the VMs of tests that name none")
     group.addoption("--vm-artefacts", metavar="DIR", help="folder for what is kept of the VMs of failed tests")
     group.addoption("--vm-keep", action="store_true", help="leave the VMs of failed tests running, and tell how to get in")
+    # as a value: pytest 9 takes a type there, too, and mypy takes the word for one
+    lines: Any = "linelist"
     parser.addini(IMAGE, "image of the VMs of tests that name none; relative to this file", default=None)
-    parser.addini(OPTIONS, "options of the VMs of tests, one KEY=VALUE a line (KEY alone: true)", type="linelist", default=[])
+    parser.addini(OPTIONS, "options of the VMs of tests, one KEY=VALUE a line (KEY alone: true)", type=lines, default=[])
     parser.addini(ARTEFACTS, "folder for what is kept of the VMs of failed tests", default="vm-artefacts")
 
 
