@@ -1,23 +1,29 @@
 //! `vmrun console` and `vmrun logs`.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::client::AsyncClient;
-use crate::control::supervise::resized;
+use crate::control::escape_key::{Countdown, resized, shutting_down};
 use crate::control::verbs;
+use crate::machine;
 use crate::spec::VmName;
 use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, OnSuspend, attach};
 use crate::vm::{ResizedBy, Signals};
 
 use super::failure::Failure;
 use super::harmless::Harmless;
-use super::output::{Stdout, end_with_reader, stdout_is_terminal, unwritten};
+use super::output::{Stdout, end_with_reader, stderr_is_terminal, stdout_is_terminal, unwritten};
 use super::qemu::runtime;
 use super::target::named;
 use super::{connect, connect_after_the_end};
+
+/// How long the guest is asked when the escape key shuts the VM down.
+const BUDGET: Duration = Duration::from_secs(30);
 
 /// `vmrun console`.
 #[derive(Debug, Args)]
@@ -137,8 +143,11 @@ fn skipped_mark(skipped: u64) -> String {
 pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
     let (name, client) = connect(args.name.as_ref().or(args.vm.as_ref()))?;
     let (_, second) = connect(Some(&name))?;
+    if stdout_is_terminal() && stderr_is_terminal() && args.escape != EscapeKey::None {
+        let key = args.escape;
+        log::warn!(target: ANSWER, "the console of '{name}': {key} d leaves it, {key} h helps");
+    }
     let runtime = runtime()?;
-    let read_only = args.read_only;
     let escape = args.escape;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -150,7 +159,7 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let output = AsyncClient::new(client)?;
         tokio::select! {
             result = follow(output, &console) => result.map_err(Failure::from)?,
-            result = type_in(input, asked, typing, read_only) => result?,
+            result = type_in(input, asked, typing, args) => result?,
             // a console whose output cannot be written is left; no message if its reader has gone
             Ok(error) = why => match error.kind() {
                 std::io::ErrorKind::BrokenPipe => {}
@@ -184,9 +193,10 @@ async fn type_in(
     mut input: mpsc::Receiver<Vec<u8>>,
     mut asked: mpsc::Receiver<Attached>,
     mut client: AsyncClient,
-    read_only: bool,
+    args: &ConsoleArgs,
 ) -> Result<(), Failure> {
     let mut asked_before = false;
+    let mut countdown: Option<Countdown> = None;
     loop {
         tokio::select! { biased;
             Some(request) = asked.recv() => match request {
@@ -203,17 +213,26 @@ async fn type_in(
                     log::warn!(target: ANSWER, "{}", resized(rows, columns, by));
                 }
                 Attached::Shutdown => {
-                    let call = verbs::Shutdown { timeout_ms: None, force: Some(asked_before), no_repeat: None };
+                    let timeout_ms = Some(machine::milliseconds(BUDGET));
+                    let call = verbs::Shutdown { timeout_ms, force: Some(asked_before), no_repeat: None };
+                    log::warn!(target: ANSWER, "{}", shutting_down(args.escape, BUDGET, asked_before));
+                    countdown = (!asked_before).then(|| Countdown::new(BUDGET));
                     asked_before = true;
                     // its reply comes when the VM has ended, and with it this console
                     client.send_oneway(call).await?;
                 }
             },
             Some(bytes) = input.recv() => {
-                if !read_only {
+                if !args.read_only {
                     client.call(verbs::WriteConsole { data: BASE64.encode(&bytes) }).await?;
                 }
             }
+            text = async {
+                match &mut countdown {
+                    Some(countdown) => countdown.next().await,
+                    None => std::future::pending().await,
+                }
+            } => log::warn!(target: ANSWER, "{text}"),
             else => std::future::pending().await,
         }
     }

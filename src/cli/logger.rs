@@ -55,6 +55,8 @@ impl Log for Logger {
         if record.target() == PROGRESS {
             return self.show(&record.args().to_string());
         }
+        // no message begins behind a line of progress
+        self.show("");
         match self.format {
             LogFormat::Text => tell(&text(record)),
             LogFormat::Json => tell(&visible::json(&object(record).to_string())),

@@ -1,5 +1,6 @@
 //! `vmrun qemu`: starts a VM, in the foreground or in the background.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -32,6 +33,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         };
         Ready { condition, timeout, shown: detached }
     });
+    let parent_process = args.run.die_with_parent.then(parent).transpose()?;
     let request = args.request()?;
     if is_dry_run {
         return print_shell(&dry_run(&request)?);
@@ -46,6 +48,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         stop_timeout: request.stop_timeout,
         ready,
         begun: None,
+        parent: parent_process,
         sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
     };
     // from here on this process, or its fork, is a supervisor
@@ -54,6 +57,15 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         false => foreground(&request, supervision, in_use),
         true => background(&request, supervision, keep, in_use),
     }
+}
+
+/// The process that started this one, to be watched.
+fn parent() -> Result<OwnedFd, Failure> {
+    sys::pidfd_open(nix::unistd::getppid()).map_err(|error| {
+        Failure::other(format!(
+            "--die-with-parent: the process that started vmrun cannot be watched: {error}"
+        ))
+    })
 }
 
 /// A command line for a shell: written unchanged, except to a terminal.

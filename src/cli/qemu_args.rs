@@ -314,6 +314,12 @@ pub(super) struct RunArgs {
     /// With --detached: leave the VM running even if --wait fails, or the caller has gone
     #[arg(long, requires = "detached")]
     pub(super) keep: bool,
+    /// Shut the VM down when it has run for this time
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
+    max_lifetime: Option<Duration>,
+    /// Shut the VM down when the process that started vmrun has ended
+    #[arg(long, conflicts_with = "detached")]
+    pub(super) die_with_parent: bool,
     /// Escape key of the console: ctrl-a to ctrl-z, ctrl-], or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-a")]
     pub(super) escape: EscapeKey,
@@ -332,7 +338,9 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// The flags that a file does not decide; a dry run says itself that it starts nothing.
-        const HOST: [&str; 35] = [
+        const HOST: [&str; 37] = [
+            "max_lifetime",
+            "die_with_parent",
             "nic",
             "from",
             "restore",

@@ -120,6 +120,7 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
         // the agent of a fork has answered before; the command waits for it all the same
         ready: request.from.is_none().then_some(ready),
         begun: None,
+        parent: None,
         sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
     };
     descriptors::raise_limit();

@@ -7,6 +7,7 @@ pub mod after;
 pub mod client;
 mod dispatch;
 mod error;
+pub mod escape_key;
 pub mod find;
 mod frame;
 mod framing;

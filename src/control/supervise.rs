@@ -1,22 +1,25 @@
 //! Runs a VM with its control socket and, in the foreground, its console: the work of a supervisor process.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::host::PROGRESS;
+use crate::host::{PROGRESS, sys};
 use crate::spec::{Condition, VmName};
-use crate::vm::console::{ANSWER, Attached, EscapeKey, From, LastLine, OnSuspend, attach, progress};
+use crate::vm::console::{ANSWER, EscapeKey, From, LastLine, OnSuspend, attach, progress};
 use crate::vm::{
-    Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, ResizedBy, Running, ShutdownOptions,
+    Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions,
     StartError, Wait, Wrapping, adopt, start,
 };
 
 use super::notify::Notifier;
 use super::permits::{Limits, Permits};
-use super::{service, shared_qmp};
+use super::{escape_key, service, shared_qmp};
 
 /// How long the reader of our standard output may take to read the last output.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -40,6 +43,8 @@ pub struct Supervision {
     pub stop_timeout: Duration,
     /// The condition for the VM to count as ready.
     pub ready: Option<Ready>,
+    /// The VM is shut down when this process (a pidfd) has ended.
+    pub parent: Option<OwnedFd>,
     /// Called when the VM runs and is served, before waiting for it to be ready.
     pub begun: Option<Begun>,
 }
@@ -88,6 +93,7 @@ pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outc
         stop_timeout,
         ready: None,
         begun: None,
+        parent: None,
         sync_clock: false,
     };
     serve(running, supervision, Box::new(up)).await.map(Some)
@@ -104,6 +110,7 @@ pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
         stop_timeout: Duration::ZERO,
         ready: None,
         begun: None,
+        parent: None,
         sync_clock: false,
     };
     serve(running, supervision, Box::new(|_| {})).await.map(Some)
@@ -126,13 +133,19 @@ async fn serve(
     let shared_qmp = shared_qmp::serve(qmp, handle.clone(), permits);
     let console = supervision.console.map(|escape| {
         let (ask, asked) = mpsc::channel(4);
-        tokio::spawn(obey(asked, handle.clone(), supervision.stop_timeout, escape));
+        escape_key::tell_of_keys(&name, escape);
+        tokio::spawn(escape_key::obey(asked, handle.clone(), supervision.stop_timeout, escape));
         let (lost, why) = oneshot::channel();
         tokio::spawn(tell_of_lost_output(why));
         tokio::spawn(attach(handle.console.clone(), escape, ask, lost, OnSuspend::Pause))
     });
     if supervision.sync_clock {
         tokio::spawn(sync_clock(handle.clone()));
+    }
+    if let Some(parent) = supervision.parent {
+        let parent = sys::watch(parent, Interest::READABLE)
+            .map_err(|error| StartError::System { what: "the process that started vmrun", error })?;
+        tokio::spawn(end_with(parent, handle.clone(), supervision.stop_timeout));
     }
     let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
     if let Some(begun) = supervision.begun {
@@ -167,6 +180,15 @@ async fn serve(
         let _ = tokio::time::timeout(LAST_OUTPUT, console).await;
     }
     Ok(outcome)
+}
+
+/// Shuts the VM down when a process has ended.
+async fn end_with(process: AsyncFd<OwnedFd>, vm: Handle, timeout: Duration) {
+    if process.readable().await.is_ok() {
+        log::warn!("the process that started vmrun has ended: shutting the VM down");
+        // an error means that it has ended already
+        let _ = vm.shutdown(ShutdownOptions { timeout, force: false, no_repeat: false }).await;
+    }
 }
 
 /// Logs, from 10 s on, what the console printed last; does not end.
@@ -204,42 +226,6 @@ async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
     }
 }
 
-/// Executes the requests of the console's escape key.
-async fn obey(mut asked: mpsc::Receiver<Attached>, vm: Handle, timeout: Duration, escape: EscapeKey) {
-    let mut asked_before = false;
-    while let Some(request) = asked.recv().await {
-        match request {
-            Attached::Shutdown => {
-                let options = ShutdownOptions { timeout, force: asked_before, no_repeat: false };
-                asked_before = true;
-                let vm = vm.clone();
-                tokio::spawn(async move { vm.shutdown(options).await });
-            }
-            Attached::Detach => log::warn!(
-                target: ANSWER,
-                "this VM ends with its terminal; start it with `--detached` to leave it running. {escape} x shuts it down"
-            ),
-            Attached::Size { rows, columns } => {
-                let vm = vm.clone();
-                tokio::spawn(async move {
-                    match vm.resize_console(rows, columns).await {
-                        Ok(by) => log::warn!(target: ANSWER, "{}", resized(rows, columns, by)),
-                        Err(error) => {
-                            log::warn!("the console's size could not be set in the guest: {error}")
-                        }
-                    }
-                });
-            }
-            Attached::Status => {
-                if let Ok(status) = vm.status().await {
-                    let uptime = status.uptime().as_secs();
-                    log::warn!(target: ANSWER, "{}: {}, up {uptime} s", status.origin.name(), status.run_state);
-                }
-            }
-        }
-    }
-}
-
 /// Sets the clock of a restored guest, and logs the result.
 async fn sync_clock(vm: Handle) {
     match vm.set_time(Some(RESTORED_AGENT)).await {
@@ -251,18 +237,6 @@ async fn sync_clock(vm: Handle) {
         Err(_) if vm.has_ended() => {}
         Err(error) => {
             log::warn!("the guest's clock stopped when the VM was saved, and could not be set: {error}")
-        }
-    }
-}
-
-/// The message after setting the console's size.
-pub fn resized(rows: u16, columns: u16, by: ResizedBy) -> String {
-    match by {
-        ResizedBy::Agent => format!("the guest's console has {rows} rows and {columns} columns now"),
-        ResizedBy::Typing => {
-            format!(
-                "`stty rows {rows} cols {columns}` was typed, since no guest agent answers: for a shell that is right"
-            )
         }
     }
 }

@@ -37,16 +37,16 @@ pub struct AccelChoice {
     pub accel: Accel,
     /// Why this one, in words: `KVM works`, or why a faster one does not.
     pub reason: String,
-    /// Worth telling without being asked: it will be slow although this machine looks as if it need not be.
+    /// Worth telling without being asked, once: it will be slow although this machine looks as if it need not be.
     pub warning: Option<Warning>,
 }
 
-/// What is not as it was meant, in a few words.
+/// What is not as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// What.
+    /// What, in one line.
     pub message: String,
-    /// What to do about it.
+    /// What to do about it, for `vmrun doctor`.
     pub hint: String,
 }
 
@@ -54,12 +54,14 @@ impl Warning {
     fn new(failed: &[(Accel, Unusable)], chosen: Accel) -> Self {
         let names: Vec<&str> = failed.iter().map(|(accel, _)| name(*accel)).collect();
         let (names, does) = (names.join(" and "), if names.len() == 1 { "does" } else { "do" });
-        let slow = if chosen == Accel::Tcg { ", which is slow" } else { "" };
+        let slow = if chosen == Accel::Tcg { ", so that VMs are slow" } else { "" };
         Self {
-            message: format!("{names} {does} not work here: {} is used{slow}", name(chosen)),
+            message: format!("{names} {does} not work here{slow}: `vmrun doctor` says why and what helps"),
             hint: match failed.iter().any(|(_, why)| why.needs_group) {
-                true => "add yourself to the group kvm, and log in again".to_owned(),
-                false => format!("`vmrun ctl status` says why; with `--accel {chosen}` nothing is said"),
+                true => "add yourself to the group kvm (`sudo usermod -aG kvm $USER`), and log in again".to_owned(),
+                false => "switch virtualisation on in the firmware's setup (in a VM: nested virtualisation, by who runs its host), \
+                          and load the module kvm_intel or kvm_amd; a container needs `--device /dev/kvm`"
+                    .to_owned(),
             },
         }
     }
@@ -244,8 +246,11 @@ mod tests {
         assert_eq!(choice.accel, Accel::Tcg);
         assert!(choice.reason.starts_with("the CPU flags have neither vmx nor svm, so"), "{}", choice.reason);
         let Warning { message, hint } = choice.warning.unwrap();
-        assert_eq!(message, "KVM does not work here: TCG is used, which is slow");
-        assert_eq!(hint, "`vmrun ctl status` says why; with `--accel tcg` nothing is said");
+        assert_eq!(
+            message,
+            "KVM does not work here, so that VMs are slow: `vmrun doctor` says why and what helps"
+        );
+        assert!(hint.starts_with("switch virtualisation on in the firmware's setup"), "{hint}");
         let why = Unusable { why: "/dev/kvm may not be opened".to_owned(), needs_group: true };
         assert!(Warning::new(&[(Accel::Kvm, why)], Accel::Tcg).hint.contains("add yourself to the group"));
     }
@@ -267,7 +272,7 @@ mod tests {
         let choice = choose(Some(&AccelList(vec![Accel::Kvm, Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!(choice.accel, Accel::Tcg);
         assert_eq!(choice.reason, "KVM does not work: the guest is aarch64, this machine is x86_64");
-        assert_eq!(choice.warning.unwrap().message, "KVM does not work here: TCG is used, which is slow");
+        assert!(choice.warning.unwrap().message.starts_with("KVM does not work here, so that VMs are slow"));
         let choice = choose(Some(&AccelList(vec![Accel::Tcg])), Arch::Aarch64, &host).unwrap();
         assert_eq!((choice.accel, choice.warning), (Accel::Tcg, None));
     }

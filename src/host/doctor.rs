@@ -96,8 +96,19 @@ fn acceleration(machine: Option<&Machine>) -> Finding {
     match accel::choose(None, machine.arch, machine) {
         Ok(choice) => {
             let fast = choice.accel != crate::spec::Accel::Tcg;
-            let verdict = if fast { Verdict::Good } else { Verdict::Limited };
-            Finding { what, verdict, found: format!("{}: {}", choice.accel, choice.reason), hint: None }
+            if fast {
+                return Finding::good(what, format!("{}: {}", choice.accel, choice.reason));
+            }
+            let found = format!(
+                "KVM does not work: {}. VMs run all the same, translated by QEMU (tcg), about ten times slower",
+                choice.reason
+            );
+            Finding {
+                what,
+                verdict: Verdict::Limited,
+                found,
+                hint: choice.warning.map(|warning| warning.hint),
+            }
         }
         Err(error) => Finding { what, verdict: Verdict::Bad, hint: error.hint(), found: error.to_string() },
     }

@@ -23,6 +23,7 @@ pub mod iso;
 pub mod kernel_log;
 pub mod log_context;
 pub mod made;
+pub mod notices;
 pub mod oom;
 pub mod open_files;
 pub mod ports;

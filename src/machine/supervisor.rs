@@ -76,6 +76,7 @@ fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
             stop_timeout: request.stop_timeout,
             ready: None,
             begun: None,
+            parent: None,
             sync_clock: request.from.is_some(),
         };
         runtime.block_on(supervise(prepared, supervision, |up: Up| {

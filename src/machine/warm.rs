@@ -130,6 +130,7 @@ async fn make(
         ephemeral: true,
         publish: Vec::new(),
         paused: false,
+        max_lifetime: None,
         qmp: None,
         name: None,
         ..request.clone()
@@ -213,6 +214,7 @@ fn fork(request: Request, cache: &TemplateCache, key: &str, in_use: InUse) -> Wa
         no_reboot: request.no_reboot,
         paused: request.paused,
         max_resets: request.max_resets,
+        max_lifetime: request.max_lifetime,
         log_size: request.log_size,
         qmp: request.qmp,
         sandbox: request.sandbox,

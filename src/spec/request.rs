@@ -114,6 +114,8 @@ pub struct Request {
     pub paused: bool,
     /// More resets by the guest than this end the VM.
     pub max_resets: Option<u32>,
+    /// The VM is shut down when it has run for this time.
+    pub max_lifetime: Option<Duration>,
     /// The console's log has at most this many bytes; none = the default.
     pub log_size: Option<Size>,
     /// A QMP socket for the user's own tools.
@@ -179,6 +181,7 @@ impl Default for Request {
             no_reboot: false,
             paused: false,
             max_resets: None,
+            max_lifetime: None,
             log_size: None,
             qmp: None,
             sandbox: true,

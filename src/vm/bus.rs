@@ -154,6 +154,10 @@ pub struct WatchedState {
     pub stopping: bool,
     /// The firmware has found nothing to boot since the start (or the last reset).
     pub nothing_to_boot: Option<NothingToBoot>,
+    /// The console shows that the guest's kernel has panicked, and no panic device has told it.
+    pub console_panic: bool,
+    /// How often the guest has reset the machine.
+    pub guest_resets: u32,
 }
 
 #[cfg(test)]

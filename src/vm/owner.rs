@@ -110,6 +110,10 @@ pub(super) struct Owner {
     work: FuturesUnordered<Work>,
     next_ticket: u64,
     nothing_to_boot: Option<NothingToBoot>,
+    /// Why the guest's kernel has panicked, by what the console shows.
+    console_panic: Option<String>,
+    /// The VM's lifetime is over, and it is being shut down for that.
+    outlived: bool,
     /// What the guest prints; `None` where vmrun has not its console.
     console: Option<Hub>,
     /// Counts the guest's restarts: resets and loaded snapshots.
@@ -188,6 +192,8 @@ impl Owner {
             work: FuturesUnordered::new(),
             next_ticket: 0,
             nothing_to_boot: None,
+            console_panic: None,
+            outlived: false,
             console: None,
             beginnings: watch::Sender::new(0),
             silent: false,
@@ -199,6 +205,7 @@ impl Owner {
     pub(super) async fn run(mut self) -> Outcome {
         let exit = loop {
             let clock = self.ladder.as_ref().and_then(Ladder::next);
+            let lifetime = self.lifetime();
             tokio::select! { biased;
                 exit = self.process.ended() => break exit,
                 delivery = self.events.next(), if !self.silent => match delivery {
@@ -221,6 +228,7 @@ impl Owner {
                 },
                 signal = self.signals.next() => self.on_signal(signal),
                 () = tokio::time::sleep_until(clock.unwrap_or(self.started)), if clock.is_some() => self.advance(),
+                () = tokio::time::sleep_until(lifetime.unwrap_or(self.started)), if lifetime.is_some() => self.outlive(),
             }
             self.cached_status.forget();
             self.publish_state();

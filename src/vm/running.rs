@@ -40,8 +40,14 @@ impl Running {
         let bus = Bus::default();
         let run_state = devices.inventory.run_state;
         let panicked = run_state == RunState::Panicked;
-        let (watched, watched_receiver) =
-            watch::channel(WatchedState { run_state, panicked, stopping: false, nothing_to_boot: None });
+        let (watched, watched_receiver) = watch::channel(WatchedState {
+            run_state,
+            panicked,
+            stopping: false,
+            nothing_to_boot: None,
+            console_panic: false,
+            guest_resets: 0,
+        });
         let (outcome, ended) = watch::channel(None);
         let cached_status = CachedStatus::default();
         let handle = Handle {

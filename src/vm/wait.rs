@@ -2,6 +2,7 @@
 
 mod console_line;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,6 +18,7 @@ use super::console::{From, LastLine, Reader};
 use super::error::{ChangeError, ErrorKind};
 use super::handle::Handle;
 use crate::vm::guest::boot_watch::NothingToBoot;
+use crate::vm::guest::panic_watch::last_panic;
 use crate::vm::guest::port_probe;
 use crate::vm::state::outcome::{Ending, Outcome};
 use crate::vm::state::run_state::RunState;
@@ -24,6 +26,10 @@ pub(super) use console_line::find_line;
 
 /// Console output from before a panic may arrive this much later than the panic's event.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// So many resets by the guest within this time are no installation or update that needs them.
+const RESETS_IN_A_ROW: usize = 5;
+const RESETS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The parameters of a wait.
 #[derive(Debug, Clone)]
@@ -91,6 +97,15 @@ impl Handle {
                 () = tokio::time::sleep_until(panicked.unwrap_or(started)), if panicked.is_some() => {
                     return Err(panic());
                 }
+                (count, within) = self.resets_in_a_row(), if needs_guest(&wait, NothingToBoot::Halted) => {
+                    return Err(self.keeps_resetting(&described, count, within));
+                }
+                () = self.stands_in_a_panic(), if needs_guest(&wait, NothingToBoot::Halted) => {
+                    let reason = last_panic(&self.console.hub.recent()).unwrap_or_default();
+                    let error = panic();
+                    let message = format!("{}, as the console shows: {reason}", error.message);
+                    return Err(ChangeError { message, ..error }.hint("`vmrun logs` shows what came before"));
+                }
                 () = self.finds_nothing_to_boot(&wait), if not_booted.is_none() => {
                     not_booted = Some(Instant::now() + LAST_WORDS);
                     continue;
@@ -136,6 +151,48 @@ impl Handle {
             std::future::pending::<()>().await;
         }
         panicked
+    }
+
+    /// Resolves when the console shows that the guest's kernel has panicked.
+    async fn stands_in_a_panic(&self) {
+        let mut watched = self.watched.clone();
+        if watched.wait_for(|watched| watched.console_panic).await.is_err() {
+            // the VM has ended: another branch replies
+            std::future::pending().await
+        }
+    }
+
+    /// Resolves when the guest has reset the machine again and again: how often, and within what time.
+    async fn resets_in_a_row(&self) -> (usize, Duration) {
+        let mut watched = self.watched.clone();
+        let mut seen = watched.borrow_and_update().guest_resets;
+        let mut recent: VecDeque<Instant> = VecDeque::new();
+        while watched.changed().await.is_ok() {
+            let count = watched.borrow_and_update().guest_resets;
+            let now = Instant::now();
+            recent.extend((seen..count).map(|_| now));
+            seen = count;
+            recent.retain(|at| now.duration_since(*at) < RESETS_WITHIN);
+            if let Some(first) = recent.front().filter(|_| recent.len() >= RESETS_IN_A_ROW) {
+                return (recent.len(), now.duration_since(*first));
+            }
+        }
+        // the VM has ended: another branch replies
+        std::future::pending().await
+    }
+
+    fn keeps_resetting(&self, described: &str, count: usize, within: Duration) -> ChangeError {
+        let panic = last_panic(&self.console.hub.recent());
+        let kind = match panic {
+            Some(_) => ErrorKind::GuestPanicked,
+            None => ErrorKind::NotNow { state: "resetting".to_owned() },
+        };
+        let why = panic.map(|reason| format!(": its kernel panicked: {reason}")).unwrap_or_default();
+        let seconds = within.as_secs();
+        let message =
+            format!("the guest has reset {count} times in {seconds} s while {described} was waited for{why}");
+        ChangeError::new(kind, message)
+            .hint("`vmrun logs` shows why; `--no-reboot` or `--max-resets N` end such a VM")
     }
 
     /// Resolves when the firmware has found nothing to boot, and a condition needs a running guest.

@@ -35,7 +35,11 @@ fn the_screen_is_seen_and_keys_are_taken() {
     let png = std::fs::read(vm.file("screen.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG") && png[16..20] == u32::try_from(width).unwrap().to_be_bytes());
     assert!(vm.ctl(["screenshot", "screen.png"]).contains(&format!("{width} x {height}")));
-    vm.try_ctl(["screenshot", "no/such/screen.png"]).fails(1, &["no/such/screen.png", "No such file"]);
+    vm.try_ctl(["screenshot", "no/such/screen.png"])
+        .fails(1, &["no/such/screen.png", "there is no directory no/such"]);
+    vm.try_ctl(["screenshot", "screen.jpg"])
+        .fails(2, &["is a PNG file, and no .jpg", "hint: name it screen.png"]);
+    assert!(!vm.file("screen.jpg").exists());
     let run_directory = vm.status()["run_directory"].as_str().unwrap().to_owned();
     let left = std::fs::read_dir(run_directory).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("screenshot")));

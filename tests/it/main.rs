@@ -55,6 +55,7 @@ mod job_control;
 mod layers;
 mod library;
 mod life;
+mod lifetimes;
 mod linuxkit;
 mod manual;
 mod more_cards;

@@ -84,6 +84,46 @@ fn the_escape_key_shuts_down_and_the_second_time_at_once() {
 }
 
 #[test]
+fn a_person_is_told_the_keys_and_how_long_a_shutdown_takes() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::IgnoresButton);
+    let mut command = sandbox.vmrun();
+    command.args(["qemu", "--stop-timeout", "12s", "--name", "web"]).arg(&image);
+    let mut vm = OnTerminal::start(&command);
+    vm.shows("vmrun: 'web' runs: Ctrl-a x shuts it down, Ctrl-a h helps");
+    vm.shows(Guest::IgnoresButton.greeting());
+    vm.press("\x01x");
+    vm.shows("the guest is asked to shut down, and has 12s for it; Ctrl-a x again ends it at once");
+    vm.shows("10 s left to shut down");
+    vm.press("\x01x");
+    vm.shows("QEMU is told to quit");
+    ends(&sandbox, vm, 12);
+    // not for programs: neither in a pipe nor when it is to be quiet
+    for options in [&["--quiet"][..], &["--escape", "none"]] {
+        let mut command = sandbox.vmrun();
+        command.arg("qemu").args(options).arg(&image);
+        let mut vm = OnTerminal::start(&command);
+        vm.shows(Guest::IgnoresButton.greeting());
+        sandbox.ctl(["shutdown", "--force"]).ok();
+        let (_, output) = vm.end_with_output();
+        assert!(!output.contains("Ctrl-a"), "{output}");
+    }
+    // on somebody else's VM the same
+    sandbox.detached([image.to_str().unwrap(), "--name", "web"]);
+    let mut command = sandbox.vmrun();
+    command.arg("console");
+    let mut console = OnTerminal::start(&command);
+    console.shows("the console of 'web': Ctrl-a d leaves it, Ctrl-a h helps");
+    console.shows(Guest::IgnoresButton.greeting());
+    console.press("\x01x");
+    console.shows("has 30s for it");
+    console.press("\x01x");
+    console.shows("QEMU is told to quit");
+    let _ = console.end();
+    sandbox.is_clean();
+}
+
+#[test]
 fn the_interrupt_key_asks_and_the_second_time_ends_at_once() {
     let sandbox = Sandbox::new();
     let image = sandbox.boot_sector(Guest::IgnoresButton);

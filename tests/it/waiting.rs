@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::boot_sector::Guest;
 use crate::support::pty::OnTerminal;
-use crate::support::sandbox::{Foreground, Sandbox};
+use crate::support::sandbox::{Foreground, Sandbox, linux_guest};
 
 fn idle() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -93,5 +93,56 @@ fn a_person_who_waits_long_sees_the_console() {
     waiting.shows(Guest::ReactsToButton.greeting());
     sandbox.ctl(["pause"]).ok();
     assert_eq!(waiting.end().code(), Some(0));
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+/// The Linux guest's kernel without anything that it could run: it panics before it could load the driver of the panic device.
+fn panics(options: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let kernel = format!("{}-kernel", linux_guest().display());
+    std::os::unix::fs::symlink(kernel, sandbox.file("rootless-kernel")).unwrap();
+    std::fs::write(sandbox.file("rootless-cmdline"), format!("console=ttyS0 {options}")).unwrap();
+    sandbox.detached(["--mem", "256", "--networking", "none", "--ephemeral", "rootless"]);
+    sandbox
+}
+
+#[test]
+fn a_panic_that_only_the_console_shows_ends_waits() {
+    let sandbox = panics("panic=0");
+    let why = "Unable to mount root fs";
+    let waited = sandbox.ctl(["wait", "agent", "--timeout", "100s"]);
+    waited
+        .fails(10, &["the guest's kernel panicked while 'agent' was waited for", why, "hint: `vmrun logs`"]);
+    let status = sandbox.ctl_json(["status"]);
+    assert_eq!(status["state"], "running", "{status}");
+    assert!(status["reason"].as_str().unwrap().contains(why), "{status}");
+    let mut events = sandbox.vmrun();
+    events.args(["ctl", "events", "--since", "0", "--filter", "VMRUN_CONSOLE_PANIC"]);
+    assert!(Foreground::start(events).wait_for("VMRUN_CONSOLE_PANIC").contains(why));
+    // what needs no guest is waited for all the same
+    sandbox.ctl(["wait", "running"]).ok();
+    sandbox.ctl(["wait", "--any", "agent", "paused", "--timeout", "100ms"]).fails(5, &[]);
+    // another start of the guest is another matter
+    sandbox.ctl(["reset"]).ok();
+    assert_eq!(sandbox.ctl_json(["status"])["reason"], json!(null));
+    sandbox.ctl(["wait", "agent", "--timeout", "100s"]).fails(10, &[why]);
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+#[test]
+fn a_guest_that_resets_again_and_again_ends_waits() {
+    let sandbox = panics("panic=-1");
+    let waited = sandbox.ctl(["wait", "agent", "--timeout", "110s"]);
+    waited.fails(
+        10,
+        &["has reset 5 times", "'agent'", "its kernel panicked", "Unable to mount root fs", "--max-resets"],
+    );
+    sandbox.ctl(["shutdown", "--force"]).ok();
+    // without a panic, too
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ResetsForEver);
+    sandbox.detached([image]);
+    let waited = sandbox.ctl(["wait", "port=80", "--timeout", "100s"]);
+    waited.fails(4, &["has reset 5 times", "'port=80'"]);
     sandbox.ctl(["shutdown", "--force"]).ok();
 }

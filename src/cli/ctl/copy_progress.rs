@@ -29,7 +29,9 @@ impl Progress {
         shown.show(|| line(started.elapsed(), done, total));
     }
 
-    pub(super) fn report(&self, context: &Context, copied: &Copied) -> Result<u8, Failure> {
+    pub(super) fn report(self, context: &Context, copied: &Copied) -> Result<u8, Failure> {
+        // erases the line
+        drop(self.shown);
         let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let Copied { path, size_bytes, checked } = copied;
         let facts = json!({ "path": path, "size_bytes": size_bytes, "took_ms": took_ms, "checked": checked });

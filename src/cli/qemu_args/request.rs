@@ -14,7 +14,8 @@ use crate::spec::{BootMode, DiskSpec, Display, Request};
 impl QemuArgs {
     /// The request of these flags.
     pub(in crate::cli) fn request(self) -> Result<Request, Failure> {
-        Ok(Request { extra: self.extra, ..self.vm.request()? })
+        let (extra, max_lifetime) = (self.extra, self.run.max_lifetime);
+        Ok(Request { extra, max_lifetime, ..self.vm.request()? })
     }
 }
 
@@ -81,6 +82,7 @@ impl VmArgs {
             no_reboot: self.machine.no_reboot,
             paused: self.machine.paused,
             max_resets: self.machine.max_resets,
+            max_lifetime: None,
             log_size: self.own.log_size,
             qmp: self.own.qmp,
             sandbox: !self.machine.no_sandbox,

@@ -32,6 +32,7 @@ pub(super) fn key(request: &Request, condition: &Condition) -> Result<String, Er
         no_reboot: false,
         paused: false,
         max_resets: None,
+        max_lifetime: None,
         log_size: None,
         qmp: None,
         sandbox: true,

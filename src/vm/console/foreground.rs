@@ -30,6 +30,11 @@ const WRAPPED_AND_PLAIN: &[u8] = b"\x1b[?7h\x1b[m";
 /// The terminal's settings before; a static, for the panic hook.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
+/// Whether all our standard streams are a terminal: a person types and sees what is shown.
+pub fn is_watched() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
 /// What SIGTSTP (`Ctrl-Z` where the terminal is not raw) does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSuspend {

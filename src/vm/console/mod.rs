@@ -16,7 +16,7 @@ mod stdio;
 mod terminal;
 
 pub use escape::EscapeKey;
-pub use foreground::OnSuspend;
+pub use foreground::{OnSuspend, is_watched};
 pub use hub::{Chunk, From, Hub, Reader};
 pub use last_line::{LastLine, progress};
 pub use terminal::{Attached, attach};

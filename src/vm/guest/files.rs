@@ -15,6 +15,7 @@ use crate::qemu::refusals::Refusal;
 use super::agent_file::Open;
 use super::exec::{Exec, Executed};
 use super::file_streams::{Sink, Source};
+use super::shell_words::reason;
 use super::shortened;
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
@@ -36,6 +37,9 @@ if [ -d "$p" ]; then
     p=${p%/}/$2
 fi
 [ ! -d "$p" ] || { echo "$p is a directory" >&2; exit 1; }
+d=${p%/*}
+[ "$d" != "$p" ] || d=.
+[ -d "${d:-/}" ] || { echo "there is no directory $d" >&2; exit 1; }
 case $p in */) echo "there is no directory $p" >&2; exit 1 ;; esac
 if [ -e "$p" ] && [ ! -f "$p" ]; then printf 'D%s' "$p"; exit; fi
 umask 077
@@ -362,6 +366,6 @@ fn about(error: ChangeError, path: &str) -> ChangeError {
     let id = path.to_owned();
     let missing = Refusal::NoSuchFile.is_in(&error.message);
     let kind = if missing { ErrorKind::NoSuchThing { id } } else { ErrorKind::RefusedByGuest { id } };
-    let words = error.message;
+    let words = reason(error.message.trim());
     ChangeError { kind, message: format!("{path} in the guest: {words}"), hint: error.hint }
 }

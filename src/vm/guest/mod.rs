@@ -14,11 +14,13 @@ pub mod files;
 mod freeze;
 pub(in crate::vm) mod inputs;
 mod mounts;
+pub(super) mod panic_watch;
 pub(in crate::vm) mod port_probe;
 mod raw;
 pub mod reboot;
 pub(in crate::vm) mod resets;
 pub(in crate::vm) mod screen;
+mod shell_words;
 mod stream_shell;
 pub mod streams;
 

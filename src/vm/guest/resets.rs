@@ -19,6 +19,11 @@ pub(in crate::vm) struct Resets {
 }
 
 impl Resets {
+    /// How many resets the guest has caused.
+    pub(in crate::vm) fn by_guest(&self) -> u32 {
+        self.by_guest
+    }
+
     /// Counts an event; returns how many resets the guest has caused. `at` is when it arrived: QEMU's timestamp comes from a clock
     /// that can be set.
     pub(in crate::vm) fn count(&mut self, guest: bool, at: Instant) -> u32 {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::qemu::Command;
+use crate::spec::duration;
 
 use super::Owner;
 use crate::vm::handle::ShutdownOptions;
@@ -68,6 +69,24 @@ impl Owner {
             self.command(&Command::new("cont", Value::Null), |_, _| {});
         }
         self.take_step(step);
+    }
+
+    /// When the VM's lifetime ends, unless it is shutting down anyway.
+    pub(super) fn lifetime(&self) -> Option<Instant> {
+        let lifetime = self.facts.max_lifetime_ms.filter(|_| !self.outlived && self.ladder.is_none())?;
+        Some(self.started + Duration::from_millis(lifetime))
+    }
+
+    /// The VM's lifetime is over.
+    pub(super) fn outlive(&mut self) {
+        self.outlived = true;
+        let lifetime = Duration::from_millis(self.facts.max_lifetime_ms.unwrap_or_default());
+        log::warn!(
+            "the VM has run for {}, which is its lifetime: shutting it down",
+            duration::format(lifetime)
+        );
+        let timeout = Duration::from_millis(self.facts.stop_timeout_ms);
+        self.shut_down(ShutdownOptions { timeout, force: false, no_repeat: false });
     }
 
     pub(super) fn advance(&mut self) {

@@ -48,6 +48,9 @@ pub struct Facts {
     /// More resets by the guest than this end the VM.
     #[serde(default)]
     pub max_resets: Option<u32>,
+    /// The VM is shut down when it has run for this time, in milliseconds.
+    #[serde(default)]
+    pub max_lifetime_ms: Option<u64>,
     /// The most bytes of the console's log.
     #[serde(default = "default_log_bytes")]
     pub log_bytes: u64,

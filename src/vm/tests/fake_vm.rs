@@ -106,6 +106,7 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         template: None,
         ephemeral: false,
         max_resets: None,
+        max_lifetime_ms: None,
         log_bytes: 1 << 20,
         stop_timeout_ms: 30_000,
         started_unix_ms: 0,
@@ -173,6 +174,8 @@ impl FakeVm {
             panicked: false,
             stopping: false,
             nothing_to_boot: None,
+            console_panic: false,
+            guest_resets: 0,
         };
         let (watched, watched_receiver) = watch::channel(watched);
         let link = AgentLink::new(Agent::new(ours));

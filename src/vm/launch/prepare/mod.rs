@@ -94,6 +94,7 @@ pub(in crate::vm) struct RunOptions {
     pub(in crate::vm) template: Option<PathBuf>,
     pub(in crate::vm) paused: bool,
     pub(in crate::vm) max_resets: Option<u32>,
+    pub(in crate::vm) max_lifetime: Option<std::time::Duration>,
     pub(in crate::vm) log_bytes: u64,
     pub(in crate::vm) state_home: Option<PathBuf>,
 }
@@ -142,6 +143,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         template: None,
         paused: request.paused,
         max_resets: request.max_resets,
+        max_lifetime: request.max_lifetime,
         log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
         state_home: request.state_home.clone(),
     };

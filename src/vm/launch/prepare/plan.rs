@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::HINTED;
 use crate::host::accel::{self, AccelChoice, Warning};
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
+use crate::host::notices;
 use crate::host::ports;
 use crate::host::programs::{self, SearchPath};
 use crate::host::raw_images::RawImages;
@@ -67,8 +67,10 @@ impl Plan {
         let image = image.map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
-        if let Some(Warning { message, hint }) = &accel.warning {
-            log::warn!(target: HINTED, "{message}\nhint: {hint}");
+        if let Some(Warning { message, .. }) = &accel.warning
+            && notices::is_new(&store_environment(request), notices::ACCELERATION)
+        {
+            log::warn!("{message}");
         }
         log::info!("accelerator {}: {}", accel.accel, accel.reason);
         let firmware = find_firmware(request, arch, &boot)?;

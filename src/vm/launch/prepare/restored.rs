@@ -298,6 +298,7 @@ impl MadeParts {
                 template: saved.template.as_ref().map(|template| template.folder.clone()),
                 paused: request.paused,
                 max_resets: request.max_resets,
+                max_lifetime: request.max_lifetime,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
                 state_home: request.state_home.clone(),
             },

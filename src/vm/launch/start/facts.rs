@@ -33,6 +33,10 @@ pub(super) fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> 
         ephemeral: prepared.options.ephemeral,
         template: prepared.options.template.clone(),
         max_resets: prepared.options.max_resets,
+        max_lifetime_ms: prepared
+            .options
+            .max_lifetime
+            .map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX)),
         log_bytes: prepared.options.log_bytes,
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),

@@ -170,6 +170,7 @@ fn describe(
         template: None,
         ephemeral: true,
         max_resets: None,
+        max_lifetime_ms: None,
         log_bytes: 0,
         stop_timeout_ms: 0,
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),

@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::qemu::quote;
-use crate::spec::{Display, OnPanic, Request, Size};
+use crate::spec::{Display, OnPanic, Request, Size, duration};
 
 use crate::vm::changes::saving::Saved;
 use crate::vm::state::facts::DEFAULT_LOG_CAP;
@@ -35,6 +36,9 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
     }
     if let Some(resets) = facts.max_resets.filter(|_| request.max_resets.is_none()) {
         words.flag("--max-resets", resets.to_string());
+    }
+    if let Some(lifetime) = facts.max_lifetime_ms.filter(|_| request.max_lifetime.is_none()) {
+        words.flag("--max-lifetime", duration::format(Duration::from_millis(lifetime)));
     }
     if request.log_size.is_none() && facts.log_bytes != DEFAULT_LOG_CAP {
         words.flag("--log-size", Size(facts.log_bytes).to_string());
