@@ -83,6 +83,20 @@ def test_nothing_outlives_the_process(boot_sector: Path, runtime: Path, end: str
     assert not os.path.exists(run_directory) and not os.path.exists(state_directory)
 
 
+def test_not_even_the_vm_that_is_booted_for_a_template(guest: str, runtime: Path, tmp_path: Path) -> None:
+    script = f"import vmrun; vmrun.launch({guest!r}, mem=256, warm='console=never')"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    booted: List[int] = []
+    while not booted:
+        assert process.poll() is None
+        booted = [pid for vm in vmrun.list() for pid in (vm.qemu_pid, vm.supervisor_pid) if pid is not None]
+    process.kill()
+    process.wait()
+    await_end(*booted)
+    assert list(runtime.iterdir()) == []
+
+
 def test_a_kept_vm_outlives_it(boot_sector: Path) -> None:
     script = f"import vmrun; print(vmrun.launch({str(boot_sector)!r}, ephemeral=True, keep=True).name)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
