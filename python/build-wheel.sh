@@ -21,8 +21,8 @@ if [ ! -e "$environment/complete" ]; then
 fi
 
 rm -f "$target"/wheels/vmrun-*.whl
-# glibc 2.17: Debian 8, Ubuntu 14.04, RHEL 7
+# the oldest glibc with all that is used, such as renameat2 and memfd_create: Debian 10, Ubuntu 20.04, RHEL 8
 cd "$here"
 PATH="$environment/bin:$PATH" VMRUN_PORTABLE=1 CARGO_TARGET_DIR="$target/portable" \
-    "$environment/bin/maturin" build --release --locked --zig --compatibility manylinux2014 --out "$target/wheels" >&2
+    "$environment/bin/maturin" build --release --locked --zig --compatibility manylinux_2_28 --out "$target/wheels" >&2
 ls "$target"/wheels/vmrun-*.whl

@@ -10,7 +10,9 @@ from naming import parameter
 from write import header
 
 # What is not an option of a start from Python: it is what `launch` itself does, or nothing is started.
-LEFT_OUT = {"help", "detached", "keep", "wait", "wait-timeout", "dry-run", "verbose", "quiet", "log-format", "escape"}
+LEFT_OUT = {
+    "help", "detached", "keep", "wait", "wait-timeout", "die-with-parent", "dry-run", "verbose", "quiet", "log-format", "escape",
+}  # fmt: skip
 
 FLAG = re.compile(r"^ {2,6}(?:-\w, )?--([a-z-]+)(?:(\[=)?[ =]?<(\w+)>)?", re.MULTILINE)
 

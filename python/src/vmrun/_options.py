@@ -124,6 +124,8 @@ class Options(TypedDict, total=False):
     qmp: Value
     # Write all QMP messages to this file, one JSON object a line
     qmp_log: Value
+    # Shut the VM down when it has run for this time
+    max_lifetime: Value
     # Arguments that are passed to QEMU unchanged.
     qemu_args: Sequence[str]
 
@@ -178,5 +180,6 @@ NAMES = frozenset((
     "log_size",
     "qmp",
     "qmp_log",
+    "max_lifetime",
     "qemu_args",
 ))
