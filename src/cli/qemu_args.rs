@@ -156,6 +156,13 @@ struct MachineArgs {
     /// QEMU program [default: qemu-system-<arch> from PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
+    #[command(flatten)]
+    life: LifeArgs,
+}
+
+/// What the guest may do, and how it starts.
+#[derive(Debug, Args)]
+struct LifeArgs {
     /// Action when the guest's kernel panics: poweroff, pause or reset
     #[arg(long, value_name = "ACTION", default_value = "poweroff")]
     on_panic: OnPanic,
@@ -171,6 +178,15 @@ struct MachineArgs {
     /// Run QEMU without its seccomp sandbox
     #[arg(long)]
     no_sandbox: bool,
+}
+
+/// What is a fork's own, and not its template's.
+#[derive(Debug, Args)]
+pub(super) struct ForkArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    life: LifeArgs,
 }
 
 #[derive(Debug, Args)]

@@ -117,6 +117,12 @@ impl Client {
         self.directory.is_none()
     }
 
+    /// Closes the connection, also for processes that were forked from this one; calls fail from now on.
+    pub fn hang_up(&mut self) {
+        // an error means that it is closed already
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
         decode(self.exchange(call(&method)?)?)

@@ -4,6 +4,7 @@
 //! machine     description and device state, as the file of a saved VM (`saved.rs`); written last, so that a folder without it is none
 //! console.log the end of what the guest had printed
 //! memory      the guest's memory, byte for byte, with holes; not there where it is in the stream of `machine`
+//! until-unused, kept   it goes with its last user, and does not after all
 //! the rest    files of the VM's state directory that it was started with: overlays, firmware variables, the metadata CD
 //! ```
 //! Forks map `memory` privately, so that it stays as it is and its pages are in the machine's memory once.
@@ -35,6 +36,11 @@ const CONSOLE: &str = "console.log";
 const MOST_CONSOLE: u64 = 1 << 20;
 /// An image that has the state of a paused VM while that is copied from it.
 pub const STATE: &str = "state.qcow2";
+
+/// A template with this file goes with the last VM that uses it, unless it has [`KEPT`] as well.
+const UNTIL_UNUSED: &str = "until-unused";
+/// A template with this file stays: disks of another template lie over its own.
+const KEPT: &str = "kept";
 
 /// By this name the kernel shows the memory of a VM that can be forked among its QEMU's open files.
 const MEMORY_FILE: &str = "vmrun-guest-memory";
@@ -81,10 +87,71 @@ pub fn open_memory(folder: &Path, bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// How many QEMUs use the memory of the template in this folder: each has a shared lock of its own on it. `None` if it has no memory in
-/// a file.
+/// The file that is locked by those that use a template: its memory, or its description where the memory is in that.
+fn lock_path(folder: &Path) -> PathBuf {
+    let memory = folder.join(MEMORY);
+    if memory.symlink_metadata().is_ok() { memory } else { folder.join(MACHINE) }
+}
+
+/// Takes a template into use, as long as any copy of the descriptor is open. `None` if it is not there (any more).
+pub fn hold(folder: &Path) -> Option<File> {
+    let path = lock_path(folder);
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
+    // another process removes it
+    sys::lock_shared(&file).ok()?;
+    is_named(&file, &path).then_some(file)
+}
+
+/// Whether a file has this name.
+pub(super) fn is_named(file: &File, path: &Path) -> bool {
+    let now = fs::symlink_metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    now.is_some() && file.metadata().ok().map(|facts| (facts.dev(), facts.ino())) == now
+}
+
+/// Whether a folder is a whole template of this user.
+pub fn is_template(folder: &Path) -> bool {
+    let machine = fs::symlink_metadata(folder.join(MACHINE));
+    machine.is_ok_and(|facts| facts.is_file() && is_only_ours(&facts)) && open(folder).is_ok()
+}
+
+/// From now on it stays until somebody removes it.
+///
+/// # Errors
+/// Of the file system.
+pub fn keep(folder: &Path) -> io::Result<()> {
+    match folder.join(UNTIL_UNUSED).symlink_metadata() {
+        Ok(_) => File::options().append(true).create(true).mode(0o600).open(folder.join(KEPT)).map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Whether it goes with its last user.
+pub fn goes_when_unused(folder: &Path) -> bool {
+    let has = |name| folder.join(name).symlink_metadata().is_ok();
+    has(UNTIL_UNUSED) && !has(KEPT)
+}
+
+/// Removes it if it goes with its last user and has none any more.
+pub fn forget(folder: &Path) {
+    if goes_when_unused(folder) && is_template(folder) {
+        remove_unused(folder);
+    }
+}
+
+/// Removes it, unless a QEMU uses it; whether it is gone.
+pub fn remove_unused(folder: &Path) -> bool {
+    // held until it is gone: a fork that wants it now finds none
+    let lock = File::open(lock_path(folder));
+    if lock.as_ref().is_ok_and(|lock| matches!(sys::try_lock(lock), Ok(false))) {
+        return false;
+    }
+    take_back(folder);
+    !folder.exists()
+}
+
+/// How many QEMUs use the template in this folder: each has a shared lock of its own. `None` if it is not there.
 pub fn users(folder: &Path) -> Option<usize> {
-    let facts = fs::metadata(folder.join(MEMORY)).ok()?;
+    let facts = fs::metadata(lock_path(folder)).ok()?;
     let (major, minor) = (nix::sys::stat::major(facts.dev()), nix::sys::stat::minor(facts.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", facts.ino());
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -151,6 +218,14 @@ impl Making {
     pub fn new_place(&self, path: &Path) -> Option<PathBuf> {
         let name = path.file_name()?;
         self.copies.iter().any(|copy| copy == path).then(|| self.part.join(name))
+    }
+
+    /// It goes with the last VM that uses it.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn until_unused(&self) -> io::Result<()> {
+        new_file(&self.part.join(UNTIL_UNUSED)).map(drop)
     }
 
     /// Fills it; `console` is what the guest printed last. Returns how large the memory is, if it is in a file.

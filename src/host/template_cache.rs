@@ -15,7 +15,7 @@ use nix::unistd::{Uid, User};
 use super::dirs::{DirError, Directory, Privacy};
 use super::made::MadeFile;
 use super::sys;
-use super::template::{MACHINE, MEMORY, take_back, users};
+use super::template::{MACHINE, goes_when_unused, hold, is_named, remove_unused, users};
 
 /// The most that the cache keeps on the disk, in bytes, while there is room.
 pub const MOST_BYTES: u64 = 10 << 30;
@@ -47,7 +47,7 @@ impl Drop for KeyLock {
 /// A template that is about to be used.
 #[derive(Debug)]
 pub struct InUse {
-    _memory: File,
+    _lock: File,
 }
 
 /// A template in the cache.
@@ -71,13 +71,7 @@ impl Cached {
 
     /// Removes it, unless a QEMU uses it; whether it is gone.
     pub fn remove(&self) -> bool {
-        // held until it is gone: a fork that wants it now makes a new one
-        let memory = File::open(self.path.join(MEMORY));
-        if memory.as_ref().is_ok_and(|memory| matches!(sys::try_lock(memory), Ok(false))) {
-            return false;
-        }
-        take_back(&self.path);
-        !self.path.exists()
+        remove_unused(&self.path)
     }
 }
 
@@ -205,11 +199,7 @@ impl TemplateCache {
 
     /// Takes a template into use: it is not removed as long as this is there. `None` if it is not there (any more).
     pub fn hold(&self, key: &str) -> Option<InUse> {
-        let path = self.path(key).join(MEMORY);
-        let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
-        // another process removes it
-        sys::lock_shared(&file).ok()?;
-        is_named(&file, &path).then_some(InUse { _memory: file })
+        hold(&self.path(key)).map(|file| InUse { _lock: file })
     }
 
     /// All templates, those first that were not used for longest.
@@ -232,6 +222,8 @@ impl TemplateCache {
         for cached in all {
             let age = cached.last_used.elapsed().unwrap_or_default();
             let is_old = older_than.is_some_and(|limit| age >= limit);
+            // its last user was killed
+            let is_old = is_old || goes_when_unused(&cached.path);
             let is_too_much = most_bytes.is_some_and(|most| total > most);
             // not one that was made just now, and is about to be used
             let lock = || self.try_lock(&cached.key).ok().flatten();
@@ -265,12 +257,6 @@ impl TemplateCache {
         let used: u64 = self.list().iter().map(|cached| cached.disk_bytes).sum();
         Ok(((free + used) / PART_OF_FREE).min(MOST_BYTES))
     }
-}
-
-/// Whether a file has this name.
-fn is_named(file: &File, path: &Path) -> bool {
-    let now = fs::symlink_metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    now.is_some() && file.metadata().ok().map(|facts| (facts.dev(), facts.ino())) == now
 }
 
 fn is_key(name: &str) -> bool {

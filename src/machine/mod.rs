@@ -28,6 +28,7 @@ mod copy;
 mod error;
 mod events;
 mod exec;
+mod fork;
 mod requests;
 mod streamed;
 mod supervisor;
@@ -52,6 +53,7 @@ pub use copy::{Copied, copy_from, copy_from_to_stream, copy_in, copy_out, copy_t
 pub use error::Error;
 pub use events::{Events, Heard};
 pub use exec::Output;
+pub use fork::{ForkPlace, ForkTemplate};
 pub use requests::{
     absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
     milliseconds, size_bytes,
@@ -323,13 +325,18 @@ impl Machine {
     /// Freezes it into a template, a folder that is not there yet, of which [`Request::from`] starts forks; it is off then. It must have
     /// been started with [`Request::forkable`].
     pub async fn freeze(self, folder: impl AsRef<Path>) -> Result<Outcome, Error> {
-        let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None };
+        let call =
+            verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None, until_unused: None };
         Ok(self.frozen(call).await?.outcome.ok_or(ClientError::Gone)?)
     }
 
     /// The same of a VM that goes on after it. Its guest is paused while its memory is copied; returns for how long.
     pub async fn freeze_and_go_on(&self, folder: impl AsRef<Path>) -> Result<Duration, Error> {
-        let call = verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: Some(true) };
+        let call = verbs::Freeze {
+            folder: absolute_text(folder.as_ref())?,
+            keep_running: Some(true),
+            until_unused: None,
+        };
         Ok(Duration::from_millis(self.frozen(call).await?.paused_ms.unwrap_or_default()))
     }
 

@@ -169,7 +169,7 @@ fn not_frozen(error: Error, cache: &TemplateCache, key: &str) -> Error {
     ))
 }
 
-fn cache_error(why: impl std::error::Error) -> Error {
+pub(super) fn cache_error(why: impl std::error::Error) -> Error {
     Error::TemplateCache(why.with_causes())
 }
 

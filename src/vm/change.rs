@@ -112,6 +112,8 @@ pub enum Change {
         folder: PathBuf,
         /// The VM goes on afterwards; otherwise it ends.
         keep_running: bool,
+        /// The template goes with the last VM that uses it.
+        until_unused: bool,
         /// To follow it.
         progress: watch::Sender<Progress>,
     },

@@ -21,6 +21,7 @@ use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
 use crate::vm::state::record;
 use crate::vm::state::run_state::RunState;
 use crate::vm::state::status::CachedStatus;
+use crate::vm::state::templates::forget_templates;
 
 /// A running VM.
 pub struct Running {
@@ -131,6 +132,7 @@ impl Running {
         if ephemeral {
             remove_ephemeral(&state);
         }
+        forget_templates(&origin, &facts);
         // a client that gets the outcome can start the next VM; clients may read the console's log until they close
         if let Err(error) = state.release() {
             log::warn!("the state directory could not be released: {error}");

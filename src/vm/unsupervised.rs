@@ -21,6 +21,7 @@ use crate::vm::state::journal::Pending;
 use crate::vm::state::origin::Description;
 use crate::vm::state::outcome::{OUTCOME_FILE, Outcome};
 use crate::vm::state::record;
+use crate::vm::state::templates::forget_templates;
 use crate::vm::state::vm_file::{VmFile, ends_within};
 
 /// How long a QEMU that never ran a guest may take to quit.
@@ -198,6 +199,7 @@ fn clear_up(run: &RunDir, file: &VmFile) {
             remove_ephemeral(&state);
         }
     }
+    forget_templates(origin, facts);
     Pending::read(run).remove_made();
 }
 

@@ -212,3 +212,21 @@ async fn twenty_at_once() {
     sandbox.is_clean();
     assert_eq!(std::fs::read(sandbox.file("guest.img")).unwrap(), before);
 }
+
+#[tokio::test]
+async fn forks_of_a_machine_are_machines() {
+    let sandbox = Sandbox::new();
+    let base = Request { forkable: true, ephemeral: true, ..request(&sandbox, Guest::Counts) };
+    let vm = Machine::launch(base).await.unwrap();
+    greeted(&vm, Guest::Counts).await;
+    let forks = vm.fork(3).await.unwrap();
+    for fork in &forks {
+        assert_eq!(fork.status().await.unwrap().state, "running");
+    }
+    assert_eq!(qemus(sandbox.path()), 4);
+    let template = forks[0].status().await.unwrap().template.unwrap();
+    assert!(Path::new(&template).is_dir());
+    drop(forks);
+    assert!(!Path::new(&template).exists());
+    assert_eq!((qemus(sandbox.path()), vm.status().await.unwrap().state.as_str()), (1, "running"));
+}

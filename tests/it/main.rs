@@ -26,6 +26,7 @@ mod fates;
 mod faults;
 mod flags;
 mod flood;
+mod forking;
 mod forks;
 mod formats;
 mod freezing;

@@ -28,7 +28,11 @@ impl Verb for Freeze {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let folder = machine::absolute_text(&self.dir)?;
-        let call = verbs::Freeze { folder: folder.clone(), keep_running: self.keep_running.then_some(true) };
+        let call = verbs::Freeze {
+            folder: folder.clone(),
+            keep_running: self.keep_running.then_some(true),
+            until_unused: None,
+        };
         let (mut outcome, mut paused_ms, mut is_complete) = (None, None, false);
         let mut line = Line::new();
         context.client.stream(call, |reply| {

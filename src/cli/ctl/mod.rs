@@ -19,6 +19,7 @@ mod disk_throttle;
 mod event_names;
 mod events;
 mod exec;
+mod fork;
 mod freeze;
 mod freeze_fs;
 mod hmp;
@@ -132,6 +133,7 @@ commands! {
     device_remove::DeviceRemove;
     save::Save;
     freeze::Freeze;
+    fork::Fork;
     snapshot_save::SnapshotSave;
     snapshot_load::SnapshotLoad;
     snapshot_list::SnapshotList;

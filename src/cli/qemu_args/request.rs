@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::{QemuArgs, VmArgs};
+use super::{ForkArgs, QemuArgs, VmArgs};
 use crate::cli::failure::Failure;
 use crate::host::files;
 use crate::host::iso::MAX_DATA_BYTES;
@@ -78,16 +78,35 @@ impl VmArgs {
             hotplug_slots: self.devices.hotplug_slots,
             stop_timeout: self.own.stop_timeout,
             ephemeral: self.storage.ephemeral,
-            on_panic: self.machine.on_panic,
-            no_reboot: self.machine.no_reboot,
-            paused: self.machine.paused,
-            max_resets: self.machine.max_resets,
+            on_panic: self.machine.life.on_panic,
+            no_reboot: self.machine.life.no_reboot,
+            paused: self.machine.life.paused,
+            max_resets: self.machine.life.max_resets,
             max_lifetime: None,
             log_size: self.own.log_size,
             qmp: self.own.qmp,
-            sandbox: !self.machine.no_sandbox,
+            sandbox: !self.machine.life.no_sandbox,
             extra: Vec::new(),
         })
+    }
+}
+
+impl ForkArgs {
+    /// The request for a fork of the template in this folder.
+    pub(in crate::cli) fn request(self, template: &Path) -> Request {
+        let Self { network, life } = self;
+        Request {
+            from: Some(template.to_owned()),
+            networking: network.networking,
+            nics: network.nic,
+            publish: network.publish.into_iter().map(|forward| forward.meant(false)).collect(),
+            on_panic: life.on_panic,
+            no_reboot: life.no_reboot,
+            paused: life.paused,
+            max_resets: life.max_resets,
+            sandbox: !life.no_sandbox,
+            ..Request::default()
+        }
     }
 }
 

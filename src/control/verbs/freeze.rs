@@ -16,7 +16,7 @@ use super::save::outcome_of_saved;
 
 method! {
     /// Freezes the VM into a template, and ends it, unless it keeps running.
-    Freeze { folder: String; keep_running: bool } -> FreezeReply
+    Freeze { folder: String; keep_running: bool, until_unused: bool } -> FreezeReply
 }
 
 wire::replies! {
@@ -55,9 +55,10 @@ impl StreamMethod for Freeze {
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<FreezeReply, WireError>>, WireError> {
         let folder = absolute("folder", &self.folder)?;
         let keep_running = self.keep_running.unwrap_or(false);
+        let until_unused = self.until_unused.unwrap_or(false);
         let vm = vm.clone();
         Ok(follow(move |progress| async move {
-            let frozen = vm.change(Change::Freeze { folder, keep_running, progress }).await;
+            let frozen = vm.change(Change::Freeze { folder, keep_running, until_unused, progress }).await;
             match frozen {
                 Ok(done) if keep_running => done.frozen().map(Frozen::KeepsRunning).map(Some),
                 frozen => outcome_of_saved(&vm, frozen).await.map(Frozen::Ended).map(Some),

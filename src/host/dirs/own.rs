@@ -62,7 +62,8 @@ const STATE_FILES: [&str; 20] = [
 ];
 
 /// Files of a template that have one name only; its description has two others while it is written.
-const TEMPLATE_FILES: [&str; 5] = ["machine", "machine.part", "machine.part0", "memory", "state.qcow2"];
+const TEMPLATE_FILES: [&str; 7] =
+    ["machine", "machine.part", "machine.part0", "memory", "state.qcow2", "until-unused", "kept"];
 
 /// Whose files a folder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

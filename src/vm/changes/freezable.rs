@@ -49,8 +49,9 @@ pub(super) fn check(owner: &Owner, spec: &VmSpec, keeps_running: bool) -> Result
                 true => format!("unplug it first: {first}"),
                 false => "start it with `--ephemeral`".to_owned(),
             };
-            Err(ChangeError::unsupported(message)
-                .hint(format!("freeze it without `--keep-running`, which ends it, or {otherwise}")))
+            Err(ChangeError::unsupported(message).hint(format!(
+                "`ctl freeze` without `--keep-running` can do it, which ends the VM; or {otherwise}"
+            )))
         }
     }
 }

@@ -54,8 +54,8 @@ pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, re
         }
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
         Change::Save { file, progress } => save::start(owner, save::Target::File(file), progress, reply),
-        Change::Freeze { folder, keep_running, progress } => {
-            save::start(owner, save::Target::template(folder, keep_running), progress, reply);
+        Change::Freeze { folder, keep_running, until_unused, progress } => {
+            save::start(owner, save::Target::template(folder, keep_running, until_unused), progress, reply);
         }
         Change::Snapshot(change) => snapshot::start(owner, change, reply),
         Change::Pause => power::pause(owner, reply),

@@ -31,9 +31,9 @@ pub(super) enum Target {
 }
 
 impl Target {
-    pub(super) fn template(folder: PathBuf, keep_running: bool) -> Self {
+    pub(super) fn template(folder: PathBuf, keep_running: bool, until_unused: bool) -> Self {
         let part = template::part(&folder);
-        Self::Template { folder: Folder { path: folder, part }, keep_running }
+        Self::Template { folder: Folder { path: folder, part, until_unused }, keep_running }
     }
 
     /// What people know it by.

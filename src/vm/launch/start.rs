@@ -113,6 +113,7 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     keep.extend(user_socket);
     keep.extend(shares);
     keep.extend(memory.map(|memory| OwnedFd::from(memory.file)));
+    keep.extend(prepared.in_use.drain(..).map(OwnedFd::from));
     let folder = folder(prepared)?;
     let started = Instant::now();
     // QEMU will be in our own control group

@@ -15,4 +15,5 @@ pub(in crate::vm) mod record;
 pub(in crate::vm) mod run_state;
 pub(in crate::vm) mod status;
 pub(in crate::vm) mod taken;
+pub(in crate::vm) mod templates;
 pub(in crate::vm) mod vm_file;

@@ -11,6 +11,7 @@ use crate::spec::{Boot, Disk, Firmware, Image, VmSpec};
 
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::state::facts::Facts;
+use crate::vm::state::templates::templates_below;
 
 /// What the description of a template says besides that of a saved VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,14 @@ impl Freezing {
         let copied = own_files(spec, facts);
         let making = Making::create(&folder.path, &folder.part, copied)
             .map_err(|error| from_io(&folder.path, error))?;
+        match folder.until_unused {
+            true => making.until_unused().map_err(|error| from_io(&folder.path, error))?,
+            // its disks lie over those of the VM's own template
+            false => {
+                let keep = |below: &PathBuf| template::keep(below).map_err(|error| from_io(below, error));
+                templates_below(spec).iter().try_for_each(keep)?;
+            }
+        }
         Ok(Self { making, memory, path: folder.path.clone() })
     }
 
@@ -64,6 +73,8 @@ pub(in crate::vm) struct Folder {
     pub(in crate::vm) path: PathBuf,
     /// What it is called until it is whole.
     pub(in crate::vm) part: PathBuf,
+    /// It goes with its last fork.
+    pub(in crate::vm) until_unused: bool,
 }
 
 /// The files that come along: those of the state directory that the VM needs again, and of a fork's template, where they are no disks.

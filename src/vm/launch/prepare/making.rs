@@ -60,6 +60,7 @@ impl MadeParts {
             options: RunOptions { ephemeral: self.ephemeral, ..options },
             restored: None,
             memory: self.memory,
+            in_use: Vec::new(),
         }
     }
 }

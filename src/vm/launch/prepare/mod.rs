@@ -67,6 +67,8 @@ pub struct Prepared {
     pub(in crate::vm) restored: Option<Restored>,
     /// The guest's memory, where that is a file.
     pub(in crate::vm) memory: Option<MemoryFile>,
+    /// Templates are in use as long as QEMU has these open.
+    pub(in crate::vm) in_use: Vec<File>,
 }
 
 /// A file that is the guest's memory.

@@ -204,6 +204,7 @@ struct MadeParts {
     shares: Shares,
     user_qmp: Option<(PathBuf, UnixListener)>,
     memory: Option<MemoryFile>,
+    in_use: Vec<File>,
 }
 
 impl Checked<'_> {
@@ -242,6 +243,7 @@ impl Checked<'_> {
         }
         let disks = spec.disks.iter().map(|disk| opener.disk(disk)).collect::<Result<_, _>>()?;
         let spec = VmSpec { disks, firmware, ..spec };
+        let in_use = if is_fork { template::in_use(&saved, &spec, memory.is_some())? } else { Vec::new() };
         let (record, plugged) = devices::record(&saved.record, &Machine::of(&spec), &mut opener)?;
         qemu::check(&spec)?;
         let note = if is_fork { addresses::note_of_fork } else { addresses::note };
@@ -258,6 +260,7 @@ impl Checked<'_> {
             saved,
             spec,
             memory,
+            in_use,
         })
     }
 }
@@ -275,8 +278,19 @@ struct Remaining<'a> {
 
 impl MadeParts {
     fn with(self, remaining: Remaining<'_>) -> Prepared {
-        let MadeParts { spec, record, plugged, saved, control, state, images, shares, user_qmp, memory } =
-            self;
+        let MadeParts {
+            spec,
+            record,
+            plugged,
+            saved,
+            control,
+            state,
+            images,
+            shares,
+            user_qmp,
+            memory,
+            in_use,
+        } = self;
         let is_fork = saved.template.is_some();
         let Remaining { request, run, made, accel, host, qemu, stream, missing } = remaining;
         let machine = Machine::of(&spec);
@@ -314,6 +328,7 @@ impl MadeParts {
                 is_fork,
                 without_memory: saved.template.is_some_and(|template| template.memory_bytes.is_some()),
             }),
+            in_use,
             memory,
             spec,
             run: Arc::new(run),

@@ -1,17 +1,19 @@
 //! A template, from which a fork starts.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::host::saved::SavedError;
-use crate::host::template::{MACHINE, open_memory};
+use crate::host::template::{MACHINE, hold, open_memory};
 use crate::qemu::quote;
-use crate::spec::{Boot, Request};
+use crate::spec::{Boot, Request, VmSpec};
 
 use super::super::MemoryFile;
 use super::{images, nonsense, read, refused};
 use crate::vm::changes::saving::{Saved, TemplateFacts, with_paths};
 use crate::vm::start_error::{StartError, system};
+use crate::vm::state::templates::templates_below;
 
 /// The description, if it is of what the command line says, with the paths of a template's files where they are now.
 pub(super) fn fitting(saved: Saved, request: &Request, path: &Path) -> Result<Saved, StartError> {
@@ -80,6 +82,21 @@ pub(super) fn memory(saved: &Saved) -> Result<Option<MemoryFile>, StartError> {
     let Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) = &saved.template else { return Ok(None) };
     let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
     Ok(Some(MemoryFile { file, shared: false }))
+}
+
+/// Locks of the templates that a fork uses: its own, unless its memory is locked already, and those that images of that lie over.
+pub(super) fn in_use(saved: &Saved, spec: &VmSpec, memory_is_locked: bool) -> Result<Vec<File>, StartError> {
+    let own = saved.template.as_ref().map(|template| template.folder.clone());
+    let mut folders: Vec<PathBuf> = templates_below(spec);
+    folders.extend(own.clone());
+    folders.sort();
+    folders.dedup();
+    folders.retain(|folder| !(memory_is_locked && own.as_ref() == Some(folder)));
+    let held = |folder: &PathBuf| {
+        let gone = || std::io::Error::other(format!("{} is gone", folder.display()));
+        hold(folder).ok_or_else(gone).map_err(system("a template"))
+    };
+    folders.iter().map(held).collect()
 }
 
 /// Looks whether a fork of the template in this folder could be started: it is complete, and its files have not changed.

@@ -1,0 +1,126 @@
+//! `fork`.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::control::client::ClientError;
+use crate::control::find::{self, FindError};
+use crate::control::supervise::{Ready, Supervision};
+use crate::control::verbs::GetStatus;
+use crate::control::wire;
+use crate::host::descriptors;
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::machine::ForkPlace;
+use crate::spec::{Condition, Request, VmName};
+use crate::vm::Launch;
+
+use super::super::background::{Reporter, Started, in_background};
+use super::super::failure::Failure;
+use super::super::limit::Limit;
+use super::super::output::{Line, Lines, milliseconds};
+use super::super::qemu::{self, Ending};
+use super::super::qemu_args::ForkArgs;
+use super::verb::{Context, Verb};
+
+/// The most forks of one command.
+const MOST: u32 = 1000;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Fork {
+    /// How many
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST as i64))]
+    count: u32,
+    /// Their names are PREFIX-1, PREFIX-2, ... as far as those are free [default: the VM's name]
+    #[arg(long, short, value_name = "PREFIX")]
+    name: Option<VmName>,
+    /// Return when each has met this condition (as for wait)
+    #[arg(long, value_name = "CONDITION")]
+    wait: Option<Condition>,
+    /// How long each may take for --wait, or none [default: 5m; none for exit]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "wait")]
+    wait_timeout: Option<Limit>,
+    #[command(flatten)]
+    own: ForkArgs,
+}
+
+impl Verb for Fork {
+    const ABOUT: &'static str = "Start forks of the VM, which goes on; it must have been started with --forkable, or be a fork itself";
+
+    fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
+        let own_name = context.client.call(GetStatus {})?.status.name;
+        let prefix = self.name.as_ref().map_or(own_name, ToString::to_string);
+        let taken = find::all(&root)?.into_iter().map(|(name, _)| name.to_string()).collect();
+        let names = free_names(&prefix, self.count, &taken)?;
+        let place = ForkPlace::new()?;
+        let mut paused_ms = None;
+        let mut line = Line::new();
+        context.client.stream(place.freeze()?, |reply| {
+            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            paused_ms = reply.paused_ms;
+            true
+        })?;
+        drop(line);
+        // the stream also ends, without a reply, when the VM does
+        let paused_ms = paused_ms.ok_or(ClientError::Gone)?;
+        let mut template = place.made()?;
+        // the supervisors, which are forked from this process, are no clients of the VM
+        context.client.hang_up();
+        log::info!("the VM was paused for {}", milliseconds(paused_ms));
+        descriptors::raise_limit();
+        let base = self.own.request(template.folder());
+        let ready = self.wait.map(|condition| {
+            let timeout = Limit::of(self.wait_timeout, std::slice::from_ref(&condition));
+            Ready { condition, timeout, shown: true }
+        });
+        let mut started: Vec<Started> = Vec::new();
+        for name in names {
+            let request = Request { name: Some(name), ..base.clone() };
+            let supervision = Supervision {
+                launch: Launch { detached: true, transcript: None, owns_process: true },
+                console: None,
+                stop_timeout: request.stop_timeout,
+                ready: ready.clone(),
+                begun: None,
+                parent: None,
+                sync_clock: true,
+            };
+            let job = |reporter: &mut Reporter| {
+                // in the new process, where the connections to the other supervisors would keep those from seeing that this one ended
+                started.clear();
+                let in_use = template.take_use();
+                qemu::supervisor(&request, supervision, Ending::Forced, in_use, reporter)
+            };
+            match in_background(job, |_| Ok(())) {
+                Ok(fork) => started.push(fork),
+                Err(failure) => {
+                    started.into_iter().for_each(Started::end);
+                    return Err(failure);
+                }
+            }
+        }
+        drop(template);
+        let statuses = || started.iter().map(|fork| status(&root, &fork.name)).collect::<Result<Vec<_>, _>>();
+        let forks = if context.output.json { statuses()? } else { Vec::new() };
+        let facts = json!({ "paused_ms": paused_ms, "forks": forks });
+        context.output.print(&facts, || started.iter().map(|fork| fork.name.clone()).collect::<Lines>())?;
+        started.into_iter().for_each(Started::leave);
+        Ok(0)
+    }
+}
+
+/// So many names that no VM has.
+fn free_names(prefix: &str, count: u32, taken: &BTreeSet<String>) -> Result<Vec<VmName>, Failure> {
+    let numbered = (1_u32..).map(|number| format!("{prefix}-{number}"));
+    let free = numbered.filter(|name| !taken.contains(name)).take(count as usize);
+    free.map(|name| name.parse().map_err(|error| Failure::usage(format!("--name {prefix}: {error}"))))
+        .collect()
+}
+
+fn status(root: &std::path::Path, name: &str) -> Result<wire::Status, Failure> {
+    let name = name.parse().map_err(Failure::other)?;
+    let (_, mut client) = find::connect(root, Some(&name))?;
+    Ok(client.call(GetStatus {})?.status)
+}
