@@ -7,6 +7,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -93,11 +94,25 @@ pub enum Fork {
 /// Splits the process in two.
 ///
 /// Only for a process with a single thread (checked on Linux): in the child of any other, every lock that another thread held would stay held.
+/// Threads that have ended are waited for: the kernel lists one for a moment after it was joined, and tells nobody when it is gone.
 ///
 /// # Errors
 /// More than one thread (`Unsupported`), or the system's limits.
 pub fn fork() -> io::Result<Fork> {
-    if cfg!(target_os = "linux") && fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+    /// How often, and how long each time: a thread that has been joined needs some microseconds of processor time.
+    const LOOKS: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(1);
+    let has_others = || fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1);
+    let still_has_others = || {
+        (0..LOOKS).all(|_| {
+            let has_others = has_others();
+            if has_others {
+                std::thread::sleep(PAUSE);
+            }
+            has_others
+        })
+    };
+    if cfg!(target_os = "linux") && still_has_others() {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "a process with several threads cannot be forked",
