@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::control::supervise::{Ready, Supervision, Up, supervise};
@@ -39,7 +40,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         return print_shell(&dry_run(&request)?);
     }
     let Warm { request, in_use } = match request.warm {
-        Some(_) => runtime()?.block_on(template(request))?,
+        Some(_) => runtime()?.block_on(template(request, parent_process.as_ref()))?,
         None => Warm { request, in_use: None },
     };
     let supervision = Supervision {
@@ -78,10 +79,21 @@ fn print_shell(line: &[u8]) -> Result<u8, Failure> {
     stdout.finish()
 }
 
-/// Finds the template for `--warm`, or makes it; a signal ends that, and the VM that is booted for it.
-pub(super) async fn template(request: Request) -> Result<Warm, Failure> {
+/// Finds the template for `--warm`, or makes it; a signal and the end of `parent` end that, and the VM that is booted for it.
+pub(super) async fn template(request: Request, parent: Option<&OwnedFd>) -> Result<Warm, Failure> {
     let mut signals = Signals::new()?;
+    let parent = parent.map(OwnedFd::try_clone).transpose();
+    let parent =
+        parent.and_then(|parent| parent.map(|parent| sys::watch(parent, Interest::READABLE)).transpose());
+    let parent = parent.map_err(|error| Failure::other(format!("--die-with-parent: {error}")))?;
+    let orphaned = async {
+        match &parent {
+            Some(parent) => drop(parent.readable().await),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! { biased;
+        () = orphaned => Err(Failure::other("the process that started vmrun ended before there was a template")),
         signal = signals.next() => Err(Failure::other(format!("{signal} came before there was a template"))),
         made = warm(request) => Ok(made?),
     }

@@ -109,7 +109,7 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
         request.warm = Some(Condition::Agent);
     }
     let Warm { request, in_use } = match request.warm {
-        Some(_) => qemu::runtime()?.block_on(qemu::template(request))?,
+        Some(_) => qemu::runtime()?.block_on(qemu::template(request, None))?,
         None => Warm { request, in_use: None },
     };
     let ready = Ready { condition: Condition::Agent, timeout: Some(how.agent_timeout), shown: true };

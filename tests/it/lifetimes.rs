@@ -40,6 +40,23 @@ fn a_new_supervisor_knows_how_long_the_vm_may_run() {
     ended_by_the_button(&sandbox);
 }
 
+/// Before there is a VM of its own, there is one that is booted for the template.
+#[test]
+fn the_boot_for_a_template_ends_with_it_too() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::Halted);
+    let vmrun = sandbox.vmrun();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "\"$0\" qemu --die-with-parent --warm console=never \"$1\"; exit 3"]);
+    shell.arg(vmrun.get_program()).arg(&image);
+    shell.envs(vmrun.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut shell = shell.current_dir(sandbox.path()).spawn().unwrap();
+    eventually("a VM is booted", || sandbox.ctl(["status"]).code == 0);
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    sandbox.is_clean();
+}
+
 #[test]
 fn a_vm_ends_with_the_process_that_started_it() {
     let sandbox = Sandbox::new();
