@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import select
@@ -23,7 +22,6 @@ __tracebackhide__ = True
 # How much of the end of the console and of the supervisor's own messages is kept.
 CONSOLE_TAIL = 256 << 10
 MESSAGES_TAIL = 64 << 10
-PR_SET_PDEATHSIG = 1
 # sd_notify(3): the message of a VM that is ready has its name.
 READY = "READY=1"
 STATUS = "STATUS="
@@ -31,14 +29,12 @@ RUNS = " is running"
 # struct ucred
 CREDENTIALS = struct.Struct("3i")
 
-_libc = ctypes.CDLL(None)
-
 
 class Supervisor:
     """`vmrun qemu …` in the foreground.
 
-    A thread starts it, reads what it writes, and lives as long as it does. The kernel sends the child SIGTERM when that thread
-    ends, which is when this process ends: by `kill -9` just as well.
+    A thread reads what it writes and hears when the VM is ready. The child watches this process (`--die-with-parent`), so that the
+    VM ends with it: after a `kill -9` just as well.
     """
 
     def __init__(self, arguments: List[str]) -> None:
@@ -90,13 +86,6 @@ class Supervisor:
         self.ended.set_result(code)
 
     def _start(self, address: str) -> "subprocess.Popen[bytes]":
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(1)
-
         path = _program.program()
         try:
             return subprocess.Popen(
@@ -107,7 +96,6 @@ class Supervisor:
                 env={**os.environ, "NOTIFY_SOCKET": "@" + address},
                 # Ctrl-C is for this process, which then decides
                 start_new_session=True,
-                preexec_fn=die_with_parent,
             )
         except OSError as error:
             raise ProgramNotFound(f"{path} cannot be started: {error.strerror}") from error

@@ -58,7 +58,7 @@ async def launch(
 
 
 async def _owned(arguments: List[str], disposable: bool) -> Machine:
-    supervisor = Supervisor(arguments)
+    supervisor = Supervisor(["qemu", "--die-with-parent", *arguments[1:]])
     try:
         name = await wire.result(supervisor.ready)
         place = await wire.in_thread(_program.place, name)

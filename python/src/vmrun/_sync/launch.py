@@ -59,7 +59,7 @@ def launch(
 
 
 def _owned(arguments: List[str], disposable: bool) -> Machine:
-    supervisor = Supervisor(arguments)
+    supervisor = Supervisor(["qemu", "--die-with-parent", *arguments[1:]])
     try:
         name = wire.result(supervisor.ready)
         place = wire.in_thread(_program.place, name)
