@@ -136,6 +136,8 @@ def test_a_program_that_is_no_vmrun_is_named(boot_sector: Path, monkeypatch: pyt
         vmrun.launch(boot_sector)
     monkeypatch.delenv("VMRUN")
     monkeypatch.setenv("PATH", "")
+    # of the wheel
+    monkeypatch.setattr("sysconfig.get_path", lambda name: "/nosuch")
     with pytest.raises(vmrun.ProgramNotFound, match="VMRUN"):
         vmrun.list()
 

@@ -90,7 +90,7 @@ def test_a_failed_test_keeps_what_its_vm_said(project: pytest.Pytester) -> None:
     )
     result = run(project)
     result.assert_outcomes(failed=2, errors=1)
-    result.stdout.fnmatch_lines(["*vm 'guest'*", "it is paused", "artefacts: *test_fails*", "*vmrun-guest: ready*"])
+    result.stdout.fnmatch_lines(["*vm 'guest*", "it is paused", "artefacts: *test_fails*", "*vmrun-guest: ready*"])
     result.stdout.fnmatch_lines(["it has ended: QEMU was ended by SIGKILL"])
     # the reports show lines of the tests, none of the package's
     assert "_sync/" not in result.stdout.str()

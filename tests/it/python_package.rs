@@ -63,16 +63,21 @@ fn a_users_project_runs_with_and_without_xdist() {
     sandbox.is_clean();
 }
 
-/// As a user's project sees it: the installed package says of itself that it has types.
+/// The package as a user's project sees it: installed, it says of itself that it has types. And what is around it.
 #[test]
 fn its_types_are_strict() {
     let sandbox = Sandbox::new();
     let package = python_with_the_package();
     let cache = package.ancestors().nth(2).unwrap().join("mypy");
-    let mut command = module(&sandbox, "mypy");
-    command.args(["--strict", "--python-version", "3.10", "--cache-dir"]).arg(cache);
-    command.args(["-p", "vmrun"]);
-    Done::of(command.output().unwrap()).ok();
+    let checks = |what: &[&str], path: PathBuf| {
+        let mut command = module(&sandbox, "mypy");
+        command.args(["--strict", "--python-version", "3.10", "--explicit-package-bases", "--cache-dir"]);
+        command.arg(&cache).args(what).env("MYPYPATH", &path).current_dir(path);
+        Done::of(command.output().unwrap()).ok();
+    };
+    checks(&["-p", "vmrun"], sandbox.path().to_owned());
+    checks(&["."], source("python/tests"));
+    checks(&["."], source("python/generate"));
 }
 
 #[test]
