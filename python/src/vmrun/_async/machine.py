@@ -143,9 +143,14 @@ class Machine(Files):
             self._outcome = reply.outcome or self._outcome
         return await self.outcome()
 
-    async def freeze(self, folder: StrPath, *, keep_running: bool = False) -> Optional[Outcome]:
-        """Freezes the VM, which was started as `forkable`, into a template for `launch(from_=folder)`, and ends it unless told not to."""
-        async for reply in self.freeze_stream(folder, keep_running=keep_running):
+    async def freeze(
+        self, folder: StrPath, *, keep_running: Optional[bool] = None, until_unused: Optional[bool] = None
+    ) -> Optional[Outcome]:
+        """Freezes the VM, which was started as `forkable`, into a template for `launch(from_=folder)`, and ends it unless told not to.
+
+        `until_unused`: the template is removed with the last VM that uses it.
+        """
+        async for reply in self.freeze_stream(folder, keep_running=keep_running, until_unused=until_unused):
             self._outcome = reply.outcome or self._outcome
         return self._outcome
 

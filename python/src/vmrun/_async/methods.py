@@ -385,15 +385,18 @@ class Methods(Caller):
         folder: StrPath,
         *,
         keep_running: Optional[bool] = None,
+        until_unused: Optional[bool] = None,
     ) -> Stream[FreezeReply]:
         """Freezes the machine into a template, a folder that must not be there yet, of which `vmrun qemu --from FOLDER` starts forks, and ends
         the machine, unless `keep_running`. The machine must have been started so that it can be forked. Call it with `more`: replies are as
         those of `Save`; if the machine goes on, none carries an outcome. If it fails, the folder is gone and the machine goes on as before.
-        `paused_ms`: how long a guest that goes on was stopped for it; 0 if it did not run.
+        `paused_ms`: how long a guest that goes on was stopped for it; 0 if it did not run. With `until_unused` the template is removed when
+        the last VM that uses it has ended.
         """
         return self._stream("Freeze", {
             "folder": absolute_path(folder),
             "keep_running": keep_running,
+            "until_unused": until_unused,
         }, FreezeReply.from_json)
 
     def save_snapshot_stream(

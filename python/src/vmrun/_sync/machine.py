@@ -144,9 +144,14 @@ class Machine(Files):
             self._outcome = reply.outcome or self._outcome
         return self.outcome()
 
-    def freeze(self, folder: StrPath, *, keep_running: bool = False) -> Optional[Outcome]:
-        """Freezes the VM, which was started as `forkable`, into a template for `launch(from_=folder)`, and ends it unless told not to."""
-        for reply in self.freeze_stream(folder, keep_running=keep_running):
+    def freeze(
+        self, folder: StrPath, *, keep_running: Optional[bool] = None, until_unused: Optional[bool] = None
+    ) -> Optional[Outcome]:
+        """Freezes the VM, which was started as `forkable`, into a template for `launch(from_=folder)`, and ends it unless told not to.
+
+        `until_unused`: the template is removed with the last VM that uses it.
+        """
+        for reply in self.freeze_stream(folder, keep_running=keep_running, until_unused=until_unused):
             self._outcome = reply.outcome or self._outcome
         return self._outcome
 
