@@ -33,7 +33,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install uninstall setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -94,6 +94,13 @@ install: ## install the program, its man pages, completions and the systemd unit
 	"$$vmrun" completions zsh > "$$share/zsh/site-functions/_vmrun"; \
 	"$$vmrun" completions fish > "$$share/fish/vendor_completions.d/vmrun.fish"; \
 	install -D -m 644 examples/systemd/vmrun@.service "$$share/vmrun/vmrun@.service"
+
+uninstall: ## remove what `make install` has installed (PREFIX=/usr/local)
+	@share="$(DESTDIR)$(PREFIX)/share"; \
+	rm -f "$(DESTDIR)$(PREFIX)/bin/vmrun" "$$share/man/man1/vmrun.1" "$$share"/man/man1/vmrun-*.1 \
+		"$$share/bash-completion/completions/vmrun" "$$share/zsh/site-functions/_vmrun" \
+		"$$share/fish/vendor_completions.d/vmrun.fish" "$$share/vmrun/vmrun@.service"; \
+	rmdir "$$share/vmrun" 2> /dev/null || true
 
 lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) fmt --check

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use crate::spec::{Size, VmName, duration};
 
+use super::clean::CleanArgs;
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::lazy::Lazy;
@@ -26,6 +27,7 @@ use super::wrap::WrapArgs;
     version,
     propagate_version = false,
     max_term_width = 110,
+    after_long_help = super::help::after(),
     args_override_self = true
 )]
 pub(super) struct Cli {
@@ -66,6 +68,8 @@ pub(super) enum Program {
     Forget(Lazy<ForgetArgs>),
     /// List the templates in the cache, from which --warm starts, or remove them
     Templates(Lazy<TemplatesArgs>),
+    /// List the state directories in a folder whose images are gone, or remove them
+    Clean(Lazy<CleanArgs>),
     /// Check this host for what vmrun needs, with hints on what is missing
     Doctor(Lazy<DoctorArgs>),
     /// Print a completion script for a shell
@@ -151,6 +155,7 @@ impl Cli {
             Program::Ls(Lazy(args)) => args.json,
             Program::Templates(Lazy(args)) => args.json,
             Program::Doctor(Lazy(args)) => args.json,
+            Program::Clean(Lazy(args)) => args.json,
             Program::Shutdown(Lazy(args)) => args.json,
             Program::Kill(Lazy(args)) => args.json,
             Program::Exec(Lazy(args)) => args.json,

@@ -1,10 +1,13 @@
 //! Runs a command in a guest as if it ran here: its streams are ours, and so is its exit code.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use crate::control::client::{Client, ClientError};
+use crate::control::verbs::Wait;
 use crate::host::files;
 use crate::machine::{self, Happened, Input};
+use crate::spec::Condition;
 use crate::vm::{Exec, Executed};
 
 use super::failure::Failure;
@@ -16,34 +19,37 @@ pub(super) const NOT_FOUND: u8 = 127;
 pub(super) const NOT_STARTED: u8 = 126;
 /// Added to the number of the signal that ended the command; a shell's code.
 const SIGNALLED: i64 = 128;
+/// How long a guest whose agent has ended may take to go down.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 /// Sends a signal ($1) to the children of a process of the guest ($2): that is the command, below the shell that connects its streams.
 const SIGNAL: &str = "for c in $(cat /proc/$2/task/*/children 2>/dev/null); do kill -\"$1\" $c; done";
 
-/// Runs a command; our standard input is its input if it takes one. With `collect` the output is in the result, and is not printed.
-/// `started` gets the id of its process in the guest, where that is known.
+/// Runs a command; our standard input is its input if it takes one. Its output is printed, or is in `collected`, also when the
+/// command fails or its time is over. `started` gets the id of its process in the guest, where that is known.
 pub(super) fn run(
     client: &mut Client,
     exec: Exec,
-    collect: bool,
+    mut collected: Option<&mut Executed>,
     started: impl FnOnce(Option<i64>),
 ) -> Result<Executed, Failure> {
     let program = exec.command.first().cloned().unwrap_or_default();
     // the thread that reads it ends with this process, if it waits for input that does not come
     let input = exec.input.then(|| Input { source: Box::new(std::io::stdin()), broken: unreadable });
     let (mut out, mut err) = (Stdout::default(), Stderr::default());
-    let mut collected = Executed::default();
     let mut started = Some(started);
     let each = |happened: Happened<'_>| {
         match happened {
             Happened::Started(pid) => started.take().into_iter().for_each(|started| started(pid)),
-            Happened::Wrote(stdout, stderr) if collect => {
-                collected.stdout.extend(stdout);
-                collected.stderr.extend(stderr);
-            }
-            Happened::Wrote(stdout, stderr) => {
-                out.raw(stdout);
-                err.raw(stderr);
-            }
+            Happened::Wrote(stdout, stderr) => match &mut collected {
+                Some(collected) => {
+                    collected.stdout.extend(stdout);
+                    collected.stderr.extend(stderr);
+                }
+                None => {
+                    out.raw(stdout);
+                    err.raw(stderr);
+                }
+            },
         }
         // if the reader of our output has gone, the command continues and its exit code counts; any other write error ends the
         // command
@@ -53,14 +59,44 @@ pub(super) fn run(
     // why nothing more was wanted
     out.finish()?;
     err.finish()?;
-    let executed = ended.map_err(|error| failed(error, &program))?;
-    if executed.truncated {
-        tell(
-            "vmrun: the guest agent has kept only the first 16 MiB of the output\nhint: let the command write to a file, and fetch that with `copy-from`",
-        );
+    let executed = match ended {
+        Err(error) if started.is_none() && has_gone(client, &error) => return Err(went_down(&program)),
+        ended => ended.map_err(|error| failed(error, &program))?,
+    };
+    if let Some(collected) = collected {
+        let Executed { exit_code, signal, truncated, .. } = executed;
+        (collected.exit_code, collected.signal, collected.truncated) = (exit_code, signal, truncated);
     }
-    let Executed { stdout, stderr, .. } = collected;
-    Ok(Executed { stdout, stderr, ..executed })
+    match executed.truncated {
+        true => Err(cut(&executed)),
+        false => Ok(executed),
+    }
+}
+
+/// Whether the VM has ended meanwhile, or ends now: the agent goes first.
+fn has_gone(client: &mut Client, error: &ClientError) -> bool {
+    match error {
+        ClientError::Gone => true,
+        ClientError::Remote(error) if error.name() == "NoGuestAgent" => {
+            let timeout_ms = Some(machine::milliseconds(LAST_STEPS));
+            let conditions = vec![Condition::Exit.to_string()];
+            client.call(Wait { conditions, all: None, timeout_ms, from_now: None }).is_ok()
+        }
+        ClientError::Remote(error) => error.name() == "NotRunning",
+        _ => false,
+    }
+}
+
+fn went_down(program: &str) -> Failure {
+    let failure = Failure::not_running(format!("the guest went down while '{program}' ran"));
+    failure.hint(Some("`vmrun ctl shutdown` waits for that, and says how it ended".to_owned()))
+}
+
+/// The failure that output is missing; with the exit code of the command, if that is one of failure.
+fn cut(executed: &Executed) -> Failure {
+    let failure = Failure::other("the guest agent has kept only the first 16 MiB of the output");
+    let hint = "let the command write to a file, and fetch that with `copy-from`";
+    Failure { exit_code: exit_code(executed).max(failure.exit_code), ..failure }.hint(Some(hint.to_owned()))
 }
 
 /// Whether there may be something to read on our standard input: it is open, and not `/dev/null`.

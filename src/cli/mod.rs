@@ -4,6 +4,7 @@ mod adopt;
 mod args;
 mod as_typed;
 mod background;
+mod clean;
 mod completions;
 mod console;
 mod copies;
@@ -16,6 +17,7 @@ mod failure;
 mod flag_list;
 mod guest_command;
 mod harmless;
+mod help;
 mod lazy;
 mod limit;
 mod linuxkit;
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Program::Exec(Lazy(args)) => apart(|| words::exec(args)),
         Program::Cp(Lazy(args)) => apart(|| words::cp::run(args)),
         Program::Inspect(Lazy(args)) => apart(|| words::inspect(&args)),
+        Program::Clean(Lazy(args)) => apart(|| clean::run(&args)),
         Program::Doctor(Lazy(args)) => apart(|| doctor::run(&args)),
         Program::Completions(Lazy(args)) => apart(|| completions::run(&args)),
         Program::Manual(Lazy(args)) => apart(|| manual::run(&args)),

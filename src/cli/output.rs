@@ -100,6 +100,13 @@ impl Stdout {
         self.raw(text.as_bytes())
     }
 
+    /// Replaces what the terminal shows by a text; returns whether there still is a reader.
+    pub(super) fn redraw(&mut self, text: Lines) -> bool {
+        // to the upper left corner; each line to its end, and then the rest of the screen is erased
+        let text = text.0.replace('\n', "\x1b[K\n");
+        self.raw(format!("\x1b[H{text}\x1b[J").as_bytes())
+    }
+
     /// Writes bytes unchanged, of a guest or a script; returns whether there still is a reader.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> bool {
         write_unless_broken(io::stdout().lock(), bytes, &mut self.broken)

@@ -174,7 +174,7 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
         ("timed-out", Some(_)) => Failure { exit_code: TIMED_OUT, ..failure },
         _ => failure,
     };
-    let executed = guest_command::run(&mut client, exec, false, |pid| signals.go_to(pid)).map_err(in_time);
+    let executed = guest_command::run(&mut client, exec, None, |pid| signals.go_to(pid)).map_err(in_time);
     signals.stop();
     let copied = copy_out(&mut client, &how.copy_out, agent_timeout);
     match (executed, copied) {

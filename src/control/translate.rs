@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::qemu::snapshot::Snapshot;
-use crate::spec::{BlockSize, DiskBus, Limits, Networking};
-use crate::vm::{DeviceKind, Entry, Kind, NicFacts, Phase, Published, RunRecord, RunState, Status};
+use crate::spec::{BlockSize, DiskBus, Limits, Networking, Share};
+use crate::vm::{DeviceKind, Entry, Kind, NicFacts, Origin, Phase, Published, RunRecord, RunState, Status};
 
 use super::wire;
 
@@ -46,6 +46,7 @@ pub(super) fn status(status: &Status) -> wire::Status {
         template: status.facts.template.as_ref().map(|folder| folder.to_string_lossy().into_owned()),
         // asked for where it is wanted: it changes without the VM
         siblings: None,
+        shares: shares(origin),
         networking: origin.networking(),
         mac: origin.mac(),
         usb: devices.clone().filter(|entry| DeviceKind::Usb.fits(entry)).map(usb).collect(),
@@ -72,6 +73,16 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
 }
 
 /// A forward.
+/// The shared folders; `None`: there are none, or they are not vmrun's.
+fn shares(origin: &Origin) -> Option<Vec<wire::Share>> {
+    let shares = origin.spec().map(|spec| spec.shares.as_slice()).filter(|shares| !shares.is_empty())?;
+    let share = |share: &Share| wire::Share {
+        directory: share.directory.to_string_lossy().into_owned(),
+        tag: share.tag.clone(),
+    };
+    Some(shares.iter().map(share).collect())
+}
+
 pub(super) fn forward(published: &Published) -> wire::Forward {
     let Published { forward, nic } = published;
     wire::Forward {

@@ -6,7 +6,7 @@ use crate::vm::Outcome;
 
 mod records;
 
-pub use records::{DiskStats, Limits, Nic, NicStats, Stats, VcpuStats};
+pub use records::{DiskStats, Limits, Nic, NicStats, Share, Stats, VcpuStats};
 
 /// A forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +180,8 @@ pub struct Status {
     pub devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nics: Option<Vec<Nic>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shares: Option<Vec<Share>>,
     pub slots_total: usize,
     pub slots_used: usize,
     pub slots: Vec<Slot>,

@@ -159,7 +159,16 @@ fn commands_and_files_go_into_a_guest_by_its_name() {
     assert_eq!(json["size_bytes"], 5, "{json}");
     assert_eq!(std::fs::read_to_string(vm.sandbox.file("back")).unwrap(), "typed");
     assert_eq!(run(&["cp", "--agent-timeout", "5s", "web:/tmp/there", "-"]).ok().stdout, "typed");
+    // what a command has written until its time was over is not lost
+    let late = run(&["exec", "--json", "--timeout", "1s", "web", "sh", "-c", "echo early; exec sleep 100"]);
+    late.fails(5, &["did not end within 1s"]);
+    let late = run(&["exec", "--json", "--timeout", "1s", "web", "sh", "-c", "echo early; exec sleep 100"]);
+    let facts: Value = serde_json::from_str(&late.stdout).unwrap();
+    assert_eq!((&facts["stdout"], &facts["exit_code"]), (&json!("early\n"), &Value::Null));
     run(&["cp", "typed", "back"]).fails(2, &["neither side", "NAME:PATH"]);
     run(&["cp", "web:/a", "web:/b"]).fails(2, &["both sides"]);
     run(&["cp", ":/a", "b"]).fails(2, &["the name is empty", "./:/a"]);
+    // the guest may go down while a command runs, because of it for example
+    let down = run(&["exec", "web", "sh", "-c", "poweroff -f; sleep 100"]);
+    down.fails(3, &["the guest went down while 'sh' ran", "hint: `vmrun ctl shutdown`"]);
 }

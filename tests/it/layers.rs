@@ -290,9 +290,10 @@ const REMOVES: [(&str, &str); 7] = [
     ("host/template.rs", "a template gets a name that is free"),
 ];
 /// Who calls the one place that removes: with a name in a folder of vmrun's own, or after a look at the file.
-const CALLS: [(&str, &str); 9] = [
+const CALLS: [(&str, &str); 10] = [
     ("host/dirs/directory/files.rs", "in a folder that was opened and is the user's own"),
     ("host/dirs/ephemeral.rs", "a state directory that bears the mark"),
+    ("host/dirs/leftover.rs", "a state directory whose image is gone, when the user wants that"),
     ("host/dirs/nowhere.rs", "the empty folder in a run directory"),
     ("host/dirs/run.rs", "a run directory that bears the mark"),
     ("host/dirs/run/making.rs", "a run directory that bears the mark"),

@@ -71,6 +71,7 @@ mod private;
 mod promises;
 mod protocol;
 mod python_package;
+mod readme;
 mod refusals;
 mod run;
 mod sandboxed;

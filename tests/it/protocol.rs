@@ -64,6 +64,7 @@ static TYPES: &[(&str, Codec)] = &[
     ("Device", Codec::of::<wire::Device>()),
     ("Limits", Codec::of::<wire::Limits>()),
     ("Nic", Codec::of::<wire::Nic>()),
+    ("Share", Codec::of::<wire::Share>()),
     ("Stats", Codec::of::<wire::Stats>()),
     ("VcpuStats", Codec::of::<wire::VcpuStats>()),
     ("DiskStats", Codec::of::<wire::DiskStats>()),

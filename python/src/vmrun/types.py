@@ -58,6 +58,21 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A folder of the host that the guest can mount by its tag: `mount -t virtiofs TAG DIR`."""
+
+    directory: str
+    tag: str
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> Share:
+        return cls(
+            directory=required(data, "directory"),
+            tag=required(data, "tag"),
+        )
+
+
+@dataclass(frozen=True)
 class Forward:
     """A host port that leads to a guest port."""
 
@@ -279,6 +294,7 @@ class Status:
     `supervisor_pid`: 0: it has ended, and this comes from its record
     `template`: the folder of the template that it is a fork of, and how many other machines use that template's memory now (absent: it is not shared)
     `nics`: absent: a supervisor of an older version
+    `shares`: the shared folders; absent: there are none
     """
 
     name: str
@@ -312,6 +328,7 @@ class Status:
     forwards: List[Forward]
     devices: List[Device]
     nics: Optional[List[Nic]]
+    shares: Optional[List[Share]]
     slots_total: int
     slots_used: int
     slots: List[Slot]
@@ -350,6 +367,7 @@ class Status:
             forwards=[Forward.from_json(item) for item in required(data, "forwards") or []],
             devices=[Device.from_json(item) for item in required(data, "devices") or []],
             nics=maybe(optional(data, "nics"), lambda items: [Nic.from_json(item) for item in items]),
+            shares=maybe(optional(data, "shares"), lambda items: [Share.from_json(item) for item in items]),
             slots_total=required(data, "slots_total"),
             slots_used=required(data, "slots_used"),
             slots=[Slot.from_json(item) for item in required(data, "slots") or []],
@@ -809,6 +827,7 @@ __all__ = [
     "SaveSnapshotReply",
     "ScreenshotReply",
     "SetTimeReply",
+    "Share",
     "Slot",
     "Snapshot",
     "StartGuestFileReply",

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::spec::duration;
+use crate::vm::Executed;
 
 use super::super::failure::Failure;
 use super::super::guest_command;
@@ -45,18 +46,26 @@ impl Verb for Exec {
             agent_timeout: Some(self.agent.agent_timeout),
         };
         let as_json = context.output.json;
-        let executed = guest_command::run(&mut context.client, exec, as_json, |_| {})?;
-        if as_json {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let facts = json!({
-                "exit_code": executed.exit_code,
-                "signal": executed.signal,
-                "stdout": text(&executed.stdout),
-                "stderr": text(&executed.stderr),
-                "truncated": executed.truncated,
-            });
-            context.output.print(&facts, Lines::default)?;
+        let mut collected = Executed::default();
+        let into = as_json.then_some(&mut collected);
+        let executed = guest_command::run(&mut context.client, exec, into, |_| {});
+        let has_output = !collected.stdout.is_empty() || !collected.stderr.is_empty();
+        if as_json && (executed.is_ok() || has_output) {
+            // what it has written until its time was over is not lost
+            context.output.print(&facts(&collected), Lines::default)?;
         }
+        let executed = executed?;
         Ok(guest_command::exit_code(&executed))
     }
+}
+
+fn facts(executed: &Executed) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    json!({
+        "exit_code": executed.exit_code,
+        "signal": executed.signal,
+        "stdout": text(&executed.stdout),
+        "stderr": text(&executed.stderr),
+        "truncated": executed.truncated,
+    })
 }

@@ -87,6 +87,14 @@ fn as_text(status: &wire::Status) -> Lines {
     if !nics.is_empty() {
         text.section("network cards", nic_list::as_table(nics));
     }
+    let shares = status.shares.as_deref().unwrap_or_default();
+    if !shares.is_empty() {
+        let rows = shares.iter().map(|share| {
+            let mount = format!("mount -t virtiofs {} DIR", share.tag);
+            [share.tag.clone(), share.directory.clone(), mount]
+        });
+        text.section("shared folders", table(["TAG", "FOLDER", "IN THE GUEST"], rows));
+    }
     let mut devices: Vec<[String; 4]> = Vec::new();
     devices.extend(
         status

@@ -17,6 +17,8 @@ macro_rules! records {
 records! {
     /// A network card. Fields as in the protocol's description, as of all these.
     Nic { id: String, driver: String, network: String, link_up: bool, phase: String; interface: String, mac: String, slot: String, taken: bool, net: String, dns: String, hostname: String, restrict: bool }
+    /// A shared folder.
+    Share { directory: String, tag: String; }
     /// A disk's I/O limits.
     Limits {
         ;

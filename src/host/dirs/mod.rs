@@ -6,6 +6,7 @@ mod directory;
 mod ephemeral;
 mod formats;
 mod holder;
+pub mod leftover;
 mod nowhere;
 mod own;
 mod records;
