@@ -1,12 +1,12 @@
 //! The figures, in the order of the table.
 
 use super::report::Row;
-use super::{boot, calls, console, crowd, ctl, disk, end, fork, idle, start, weight};
+use super::{boot, calls, console, crowd, ctl, disk, end, fork, idle, many_forks, start, weight};
 
 /// Measures one figure, or several that need the same surroundings.
 pub(crate) type Figure = fn() -> Vec<Row>;
 
-pub(crate) const ALL: [(&str, Figure); 12] = [
+pub(crate) const ALL: [(&str, Figure); 13] = [
     ("start", start::rows),
     ("ctl", ctl::rows),
     ("calls", calls::rows),
@@ -15,6 +15,7 @@ pub(crate) const ALL: [(&str, Figure); 12] = [
     ("console", console::rows),
     ("boot", boot::rows),
     ("fork", fork::rows),
+    ("forks", many_forks::rows),
     ("disk", disk::rows),
     ("crowd", crowd::rows),
     ("program", weight::starts),

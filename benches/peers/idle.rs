@@ -48,7 +48,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 /// Memory, that which is shared with others counted in part.
-fn pss_megabytes(pids: &[i32]) -> f64 {
+pub(crate) fn pss_megabytes(pids: &[i32]) -> f64 {
     let kib = |pid: &i32| number(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
     pids.iter().map(kib).sum::<f64>() * 1024.0 / 1e6
 }

@@ -22,6 +22,7 @@ mod limits;
 mod line;
 mod linuxkit;
 mod machine;
+mod many_forks;
 mod measure;
 mod qemu;
 mod report;
