@@ -24,12 +24,26 @@ const LAST_STEPS: Duration = Duration::from_secs(5);
 /// Sends a signal ($1) to the children of a process of the guest ($2): that is the command, below the shell that connects its streams.
 const SIGNAL: &str = "for c in $(cat /proc/$2/task/*/children 2>/dev/null); do kill -\"$1\" $c; done";
 
-/// Runs a command; our standard input is its input if it takes one. Its output is printed, or is in `collected`, also when the
-/// command fails or its time is over. `started` gets the id of its process in the guest, where that is known.
+/// What becomes of the output.
+#[derive(Debug)]
+pub(super) enum OutputTo<'a> {
+    /// It is kept here, also when the command fails or its time is over.
+    Collected(&'a mut Executed),
+    /// It is printed. If its reader has gone, the command continues, and its exit code counts.
+    Printed,
+    /// It is printed. If its reader has gone, SIGPIPE ends the command, as it would here.
+    Here,
+}
+
+/// What the writer of a pipe gets if its reader has gone.
+const SIGPIPE: i64 = 13;
+
+/// Runs a command; our standard input is its input if it takes one. `started` gets the id of its process in the guest, where that is
+/// known.
 pub(super) fn run(
     client: &mut Client,
     exec: Exec,
-    mut collected: Option<&mut Executed>,
+    mut to: OutputTo<'_>,
     started: impl FnOnce(Option<i64>),
 ) -> Result<Executed, Failure> {
     let program = exec.command.first().cloned().unwrap_or_default();
@@ -37,33 +51,36 @@ pub(super) fn run(
     let input = exec.input.then(|| Input { source: Box::new(std::io::stdin()), broken: unreadable });
     let (mut out, mut err) = (Stdout::default(), Stderr::default());
     let mut started = Some(started);
+    let ends_without_reader = matches!(to, OutputTo::Here);
     let each = |happened: Happened<'_>| {
         match happened {
             Happened::Started(pid) => started.take().into_iter().for_each(|started| started(pid)),
-            Happened::Wrote(stdout, stderr) => match &mut collected {
-                Some(collected) => {
+            Happened::Wrote(stdout, stderr) => match &mut to {
+                OutputTo::Collected(collected) => {
                     collected.stdout.extend(stdout);
                     collected.stderr.extend(stderr);
                 }
-                None => {
+                OutputTo::Printed | OutputTo::Here => {
                     out.raw(stdout);
                     err.raw(stderr);
                 }
             },
         }
-        // if the reader of our output has gone, the command continues and its exit code counts; any other write error ends the
-        // command
-        !out.failed()
+        // any other write error than that the reader has gone ends the command
+        !(out.failed() || (ends_without_reader && out.is_broken()))
     };
     let ended = machine::exec_streamed(client, exec, input, each);
     // why nothing more was wanted
+    if ends_without_reader && out.is_broken() && !out.failed() {
+        return Ok(Executed { signal: Some(SIGPIPE), ..Executed::default() });
+    }
     out.finish()?;
     err.finish()?;
     let executed = match ended {
         Err(error) if started.is_none() && has_gone(client, &error) => return Err(went_down(&program)),
         ended => ended.map_err(|error| failed(error, &program))?,
     };
-    if let Some(collected) = collected {
+    if let OutputTo::Collected(collected) = to {
         let Executed { exit_code, signal, truncated, .. } = executed;
         (collected.exit_code, collected.signal, collected.truncated) = (exit_code, signal, truncated);
     }

@@ -26,7 +26,7 @@ use crate::vm::{Exec, Executed, Launch};
 use super::background::{Reporter, Started, in_background};
 use super::copies::{CopyIn, CopyOut};
 use super::failure::Failure;
-use super::guest_command::{self, NOT_FOUND, NOT_STARTED, exit_code};
+use super::guest_command::{self, NOT_FOUND, NOT_STARTED, OutputTo, exit_code};
 use super::output::tell;
 use super::qemu::{self, Ending};
 use super::qemu_args::VmArgs;
@@ -165,7 +165,7 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
     let name = started.name.parse().map_err(Failure::other)?;
     let connect = move || Ok(find::connect(&root, Some(&name))?.1);
     let mut client = connect()?;
-    let signals = signals::pass_on(heeded, connect)?;
+    let signals = signals::pass_on(heeded, connect.clone())?;
     for copy in &how.copy_in {
         copy.run(&mut client, exec.agent_timeout)?;
     }
@@ -174,9 +174,12 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
         ("timed-out", Some(_)) => Failure { exit_code: TIMED_OUT, ..failure },
         _ => failure,
     };
-    let executed = guest_command::run(&mut client, exec, None, |pid| signals.go_to(pid)).map_err(in_time);
+    let executed =
+        guest_command::run(&mut client, exec, OutputTo::Here, |pid| signals.go_to(pid)).map_err(in_time);
     signals.stop();
-    let copied = copy_out(&mut client, &how.copy_out, agent_timeout);
+    // a command that is not wanted any more ends with its connection
+    drop(client);
+    let copied = copy_out(connect, &how.copy_out, agent_timeout);
     match (executed, copied) {
         // why the command has failed counts more
         (Err(failure), copied) => {
@@ -191,6 +194,14 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
     }
 }
 
-fn copy_out(client: &mut Client, copies: &[CopyOut], agent_timeout: Option<Duration>) -> Result<(), Failure> {
-    copies.iter().try_for_each(|copy| copy.run(client, agent_timeout))
+fn copy_out(
+    connect: impl Fn() -> Result<Client, Failure>,
+    copies: &[CopyOut],
+    agent_timeout: Option<Duration>,
+) -> Result<(), Failure> {
+    if copies.is_empty() {
+        return Ok(());
+    }
+    let mut client = connect()?;
+    copies.iter().try_for_each(|copy| copy.run(&mut client, agent_timeout))
 }

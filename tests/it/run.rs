@@ -208,6 +208,17 @@ chmod 755 /bin/sh"#;
 }
 
 #[test]
+fn without_a_reader_it_ends_as_it_would_here() {
+    let sandbox = Sandbox::new();
+    let mut child = command(&sandbox, &[], &["yes"]).spawn().unwrap();
+    let mut line = lines(&mut child);
+    assert_eq!(line(), "y\n");
+    drop(line);
+    assert_eq!(Done::of(child.wait_with_output().unwrap()).code, 128 + 13);
+    is_gone(&sandbox);
+}
+
+#[test]
 fn signals_reach_the_command() {
     let sandbox = Sandbox::new();
     for (signal, name) in [

@@ -9,7 +9,7 @@ use crate::spec::duration;
 use crate::vm::Executed;
 
 use super::super::failure::Failure;
-use super::super::guest_command;
+use super::super::guest_command::{self, OutputTo};
 use super::super::output::Lines;
 use super::agent_args::AgentArgs;
 use super::verb::{Context, Verb};
@@ -47,8 +47,8 @@ impl Verb for Exec {
         };
         let as_json = context.output.json;
         let mut collected = Executed::default();
-        let into = as_json.then_some(&mut collected);
-        let executed = guest_command::run(&mut context.client, exec, into, |_| {});
+        let to = if as_json { OutputTo::Collected(&mut collected) } else { OutputTo::Printed };
+        let executed = guest_command::run(&mut context.client, exec, to, |_| {});
         let has_output = !collected.stdout.is_empty() || !collected.stderr.is_empty();
         if as_json && (executed.is_ok() || has_output) {
             // what it has written until its time was over is not lost
