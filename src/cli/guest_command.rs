@@ -36,7 +36,7 @@ pub(super) enum OutputTo<'a> {
 }
 
 /// What the writer of a pipe gets if its reader has gone.
-const SIGPIPE: i64 = 13;
+pub(super) const SIGPIPE: i64 = 13;
 
 /// Runs a command; our standard input is its input if it takes one. `started` gets the id of its process in the guest, where that is
 /// known.

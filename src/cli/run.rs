@@ -7,6 +7,7 @@
 //!   └── the connection is closed ───►  ends the VM, however this process ends
 //! ```
 
+mod console;
 mod signals;
 
 use std::time::Duration;
@@ -33,6 +34,8 @@ use super::qemu_args::VmArgs;
 
 /// vmrun itself has failed: a code that few commands have; docker's.
 const OWN_FAILURE: u8 = 125;
+/// What a shell's prompt ends with; busybox' then asks the terminal where its cursor is.
+const PROMPT: &str = r"[#$%>] ?(\x1b\[[0-9;?]*[a-zA-Z])*$";
 /// The command had not ended in time; `timeout`'s.
 const TIMED_OUT: u8 = 124;
 
@@ -71,6 +74,10 @@ struct CommandArgs {
     /// Kill the command after this time; the exit code is 124 then
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse)]
     timeout: Option<Duration>,
+    /// Type the command into the shell on the console, for guests without an agent: once its prompt, a line that matches PROMPT, is
+    /// there. No input, standard error in the output [default PROMPT: a line that ends with #, $, % or >]
+    #[arg(long, value_name = "PROMPT", num_args = 0..=1, require_equals = true, default_missing_value = PROMPT, conflicts_with_all = ["copy_in", "copy_out"])]
+    console: Option<String>,
     /// Do not pass standard input to the command
     #[arg(long)]
     no_stdin: bool,
@@ -104,15 +111,20 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     if request.paused {
         return Err(Failure::usage("no command can run in a VM that starts with `--paused`"));
     }
+    let condition = how.condition()?;
+    let typed = match how.console {
+        Some(_) => Some(console::Line::of(&command, &how.env)?),
+        None => None,
+    };
     let goes_on = request.from.is_some() || request.restore.is_some();
     if !how.cold && !goes_on && request.warm.is_none() {
-        request.warm = Some(Condition::Agent);
+        request.warm = Some(condition.clone());
     }
     let Warm { request, in_use } = match request.warm {
         Some(_) => qemu::runtime()?.block_on(qemu::template(request, None))?,
         None => Warm { request, in_use: None },
     };
-    let ready = Ready { condition: Condition::Agent, timeout: Some(how.agent_timeout), shown: true };
+    let ready = Ready { condition, timeout: Some(how.agent_timeout), shown: true };
     let supervision = Supervision {
         launch: Launch { detached: true, transcript, owns_process: true },
         console: None,
@@ -127,12 +139,34 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     let ending = if keeps_nothing(&request) { Ending::Forced } else { Ending::Asked };
     let job = |reporter: &mut Reporter| qemu::supervisor(&request, supervision, ending, in_use, reporter);
     let started = in_background(job, |_| Ok(()))?;
-    let result = in_guest(&started, how.exec(command), &how, heeded);
+    let result = match typed {
+        Some(line) => {
+            let on_console = async { console::run(connector(&started)?, line, how.timeout).await };
+            qemu::runtime()?.block_on(on_console).map_err(|failure| how.in_time(failure))
+        }
+        None => in_guest(&started, how.exec(command), &how, heeded),
+    };
     finish(started, how.keep);
     result.map(|executed| exit_code(&executed))
 }
 
 impl CommandArgs {
+    /// When a command can run.
+    fn condition(&self) -> Result<Condition, Failure> {
+        match &self.console {
+            Some(prompt) => format!("console={prompt}").parse().map_err(Failure::usage),
+            None => Ok(Condition::Agent),
+        }
+    }
+
+    /// A command whose time was over has a code of its own.
+    fn in_time(&self, failure: Failure) -> Failure {
+        match (failure.code.as_str(), self.timeout) {
+            ("timed-out", Some(_)) => Failure { exit_code: TIMED_OUT, ..failure },
+            _ => failure,
+        }
+    }
+
     fn exec(&self, command: Vec<String>) -> Exec {
         Exec {
             command,
@@ -159,23 +193,24 @@ fn finish(started: Started, keep: bool) {
     tell(&format!("vmrun: VM '{name}' runs on; `vmrun ctl --vm {name} shutdown` ends it"));
 }
 
-/// Copies in, runs the command, and copies out.
-fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) -> Result<Executed, Failure> {
+/// Connects to the VM.
+fn connector(started: &Started) -> Result<impl Fn() -> Result<Client, Failure> + Clone + use<>, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     let name = started.name.parse().map_err(Failure::other)?;
-    let connect = move || Ok(find::connect(&root, Some(&name))?.1);
+    Ok(move || Ok(find::connect(&root, Some(&name))?.1))
+}
+
+/// Copies in, runs the command, and copies out.
+fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) -> Result<Executed, Failure> {
+    let connect = connector(started)?;
     let mut client = connect()?;
     let signals = signals::pass_on(heeded, connect.clone())?;
     for copy in &how.copy_in {
         copy.run(&mut client, exec.agent_timeout)?;
     }
     let agent_timeout = exec.agent_timeout;
-    let in_time = |failure: Failure| match (failure.code.as_str(), how.timeout) {
-        ("timed-out", Some(_)) => Failure { exit_code: TIMED_OUT, ..failure },
-        _ => failure,
-    };
-    let executed =
-        guest_command::run(&mut client, exec, OutputTo::Here, |pid| signals.go_to(pid)).map_err(in_time);
+    let executed = guest_command::run(&mut client, exec, OutputTo::Here, |pid| signals.go_to(pid))
+        .map_err(|failure| how.in_time(failure));
     signals.stop();
     // a command that is not wanted any more ends with its connection
     drop(client);

@@ -208,6 +208,33 @@ chmod 755 /bin/sh"#;
 }
 
 #[test]
+fn without_an_agent_the_command_is_typed() {
+    let sandbox = Sandbox::new();
+    for (flags, words, code, output) in [
+        (&[][..], &["echo", "it's", "a  b"][..], 0, "it's a  b\n"),
+        (
+            &["--env", "A=x y"],
+            &["sh", "-c", "echo \"$A\"; echo err >&2; printf end; exit 7"],
+            7,
+            "x y\nerr\nend",
+        ),
+        (&[], &["sh", "-c", "cat; seq 3000 | sed 's/$/ line/'"], 0, ""),
+        (&["--timeout", "2s"], &["sleep", "100"], 124, ""),
+        (&[], &["no-such"], 127, "sh: no-such: not found\n"),
+    ] {
+        let flags = ["--console"].iter().chain(flags).copied().collect::<Vec<_>>();
+        let done = run(&sandbox, &flags, words);
+        let lines: String = (1..=3000).map(|number| format!("{number} line\n")).collect();
+        let expected = if output.is_empty() && code == 0 { &lines } else { output };
+        assert_eq!((done.code, done.stdout.as_str()), (code, expected), "{words:?}: {}", done.stderr);
+        is_gone(&sandbox);
+    }
+    run(&sandbox, &["--console", "--copy-in", "x:/x"], &["true"]).fails(125, &["--copy-in"]);
+    run(&sandbox, &["--console"], &["a\nb"]).fails(125, &["control characters"]);
+    run(&sandbox, &["--console=("], &["true"]).fails(125, &["regular expression"]);
+}
+
+#[test]
 fn without_a_reader_it_ends_as_it_would_here() {
     let sandbox = Sandbox::new();
     let mut child = command(&sandbox, &[], &["yes"]).spawn().unwrap();
