@@ -356,3 +356,21 @@ impl Drop for StopsAtEnd<'_> {
         self.0.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// A template that was made while another VM had the image's name does not give its own to all forks.
+#[test]
+fn forks_are_named_after_the_image() {
+    let sandbox = small();
+    let other = sandbox.boot_sector(Guest::Halted);
+    sandbox.detached(["--mem", "64", "--name", "guest", "--ephemeral", other.to_str().unwrap()]);
+    let start = || {
+        sandbox.detached(["--mem", "64", "--warm", "running", sandbox.file("guest.img").to_str().unwrap()])
+    };
+    assert_eq!(start(), "guest-2");
+    for vm in ["guest", "guest-2"] {
+        sandbox.ctl(["--vm", vm, "shutdown", "--force"]).ok();
+    }
+    assert_eq!(start(), "guest");
+    sandbox.ctl(["shutdown", "--force"]).ok();
+    sandbox.is_clean();
+}

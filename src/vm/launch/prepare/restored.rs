@@ -122,10 +122,10 @@ pub(super) fn prepare(request: &Request, path: &Path) -> Result<Prepared, StartE
     }
     let runtime = request.runtime.clone();
     let claimed = match is_fork {
-        // each fork has a name of its own: the template's with a number, unless it is given
+        // each fork has a name of its own, unless it is given: the image's with a number, or the template's
         true => Request {
             name: request.name.clone(),
-            image: Some(spec.name.as_str().into()),
+            image: request.image.clone().or_else(|| Some(spec.name.as_str().into())),
             runtime,
             ..Request::default()
         },
