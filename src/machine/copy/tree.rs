@@ -64,9 +64,12 @@ pub fn copy_out(
     agent_timeout: Option<Duration>,
     progress: Progress<'_>,
 ) -> Result<Copied, Error> {
+    // a folder does not take the place of a file, whatever the guest says that it has
+    let is_file =
+        fs::metadata(place(source.trim_end_matches('/'), destination)).is_ok_and(|facts| !facts.is_dir());
     match copy_from(client, source, destination, agent_timeout, progress) {
         // in this order: mostly it is a file
-        Err(error) if is_refused(&error) && is_guest_folder(client, source, agent_timeout)? => {
+        Err(error) if !is_file && is_refused(&error) && is_guest_folder(client, source, agent_timeout)? => {
             copy_folder_from(client, source, destination, agent_timeout, progress)
         }
         copied => copied,

@@ -75,7 +75,7 @@ impl Handle {
         self.in_guest(exec.agent_timeout.unwrap_or(AGENT_TIMEOUT), async {
             let limit = Limit::of(&exec);
             let (exec, stdin) = self.with_stdin(exec).await?;
-            let mut process = self.start(exec).await?;
+            let mut process = self.start(exec, true).await?;
             // the script removes that before the command starts
             stdin.into_iter().for_each(Part::keep);
             let finished = self.finish(process.pid);
@@ -104,8 +104,8 @@ impl Handle {
         Box::pin(self.upload(path, None, None))
     }
 
-    /// Starts a command.
-    pub(super) async fn start(&self, exec: Exec) -> Result<Process, ChangeError> {
+    /// Starts a command. `captured`: the agent keeps its output, which it need not where that flows through ports.
+    pub(super) async fn start(&self, exec: Exec, captured: bool) -> Result<Process, ChangeError> {
         let Some((path, arguments)) = exec.command.split_first() else {
             return Err(ChangeError::invalid("command", "there is no command to run"));
         };
@@ -117,7 +117,7 @@ impl Handle {
             arg: Some(arguments.to_vec()),
             env,
             input_data: exec.stdin,
-            capture_output: Some(GuestExecCaptureOutput::flag(true)),
+            capture_output: captured.then_some(GuestExecCaptureOutput::flag(true)),
         };
         let process = |vm, started: GuestExec| Process { vm, pid: started.pid, unwanted: true };
         self.make_in_guest(call, process).await.map_err(|error| not_started(error, path))

@@ -110,7 +110,7 @@ impl Handle {
         let shell = [SHELL, "-c", WITH_PORTS, "sh", mark.as_str()].map(str::to_owned);
         let command = shell.into_iter().chain(streams.names()).chain(exec.command.iter().cloned()).collect();
         let events = self.bus.subscribe(None);
-        let started = self.start(Exec { command, stdin: None, ..exec.clone() }).await;
+        let started = self.start(Exec { command, stdin: None, ..exec.clone() }, false).await;
         let mut process = match started {
             Ok(process) => process,
             // no Unix, or one without a shell
