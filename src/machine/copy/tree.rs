@@ -39,7 +39,7 @@ const MOST_SAID: usize = 2000;
 /// Copies a file or a folder of the host into the guest.
 ///
 /// # Errors
-/// Those of [`copy_to`] and [`copy_folder_to`].
+/// Those of [`copy_to`]; the guest's `tar` fails, or the folder has what cannot be copied.
 pub fn copy_in(
     client: &mut Client,
     source: &Path,
@@ -56,7 +56,7 @@ pub fn copy_in(
 /// Copies a file or a folder of the guest to the host.
 ///
 /// # Errors
-/// Those of [`copy_from`] and [`copy_folder_from`].
+/// Those of [`copy_from`]; the guest's `tar` fails, or what it packs cannot be written here.
 pub fn copy_out(
     client: &mut Client,
     source: &str,
