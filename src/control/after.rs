@@ -111,7 +111,7 @@ fn replies(record: &RunRecord, call: &Call) -> Vec<Value> {
     let ended = EndedVm { record, is_recent: u128::from(record.age_ms()) <= RECENT.as_millis() };
     let method = call.method.strip_prefix(INTERFACE).and_then(|method| method.strip_prefix('.'));
     let entry = method.and_then(verbs::find);
-    let is_stream = entry.is_some_and(|entry| matches!(entry.run, Run::Stream(_)));
+    let is_stream = entry.is_some_and(|entry| matches!(entry.run, Run::Stream(..)));
     let parameters = Value::Object(call.parameters.clone());
     let replies = entry.and_then(|entry| (entry.after_the_end)(parameters, &ended));
     match replies {

@@ -91,12 +91,11 @@ pub(super) async fn dispatch(call: &RawCall, vm: &Handle, connection: &mut Conne
         Target::Machine(entry) => match &entry.run {
             Run::Change(change, reply) => make_change(change(parameters), *reply, vm).await,
             Run::Once(run) => run(parameters, vm, &mut connection.uploads).await,
-            Run::Stream(start) => match start(parameters, vm) {
-                Ok(replies) if call.more => return Answer::Stream(replies),
-                // invalid parameters are reported first, as for any other method
-                Ok(_) => Err(WireError::expected_more()),
+            Run::Stream(start, _) if call.more => match start(parameters, vm) {
+                Ok(replies) => return Answer::Stream(replies),
                 Err(error) => Err(error),
             },
+            Run::Stream(_, once) => once(parameters, vm, &mut connection.uploads).await,
         },
         Target::Service(method) => service(method, &parameters),
         Target::Nothing(error) => Err(error),

@@ -62,6 +62,7 @@ mod manual;
 mod more_cards;
 mod nothing_to_boot;
 mod notify;
+mod one_reply;
 mod own_files;
 mod own_names;
 mod paused;

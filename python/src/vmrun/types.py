@@ -687,12 +687,14 @@ class ReadConsoleReply:
 
     data: bytes
     skipped: int
+    text: Optional[str]
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> ReadConsoleReply:
         return cls(
             data=from_base64(required(data, "data")),
             skipped=required(data, "skipped"),
+            text=optional(data, "text"),
         )
 
 
@@ -730,7 +732,10 @@ class RebootReply:
 
 @dataclass(frozen=True)
 class ExecReply:
-    """One of the replies of `exec`."""
+    """One of the replies of `exec`.
+
+    `stdout_text`: without `more`, where the stream is UTF-8
+    """
 
     pid: Optional[int]
     input: Optional[int]
@@ -739,6 +744,8 @@ class ExecReply:
     exit_code: Optional[int]
     signal: Optional[int]
     truncated: Optional[bool]
+    stdout_text: Optional[str]
+    stderr_text: Optional[str]
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> ExecReply:
@@ -750,6 +757,8 @@ class ExecReply:
             exit_code=optional(data, "exit_code"),
             signal=optional(data, "signal"),
             truncated=optional(data, "truncated"),
+            stdout_text=optional(data, "stdout_text"),
+            stderr_text=optional(data, "stderr_text"),
         )
 
 
@@ -776,6 +785,7 @@ class ReadGuestFileReply:
     mode: Optional[int]
     data: Optional[bytes]
     sha256: Optional[str]
+    text: Optional[str]
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> ReadGuestFileReply:
@@ -784,6 +794,7 @@ class ReadGuestFileReply:
             mode=optional(data, "mode"),
             data=maybe(optional(data, "data"), from_base64),
             sha256=optional(data, "sha256"),
+            text=optional(data, "text"),
         )
 
 

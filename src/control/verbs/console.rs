@@ -12,6 +12,7 @@ use crate::vm::console::{From, Reader};
 use crate::vm::{ChangeError, Handle, ResizedBy};
 
 use super::method::{CallMethod, EndedVm, Stream, StreamMethod, Uploads, method};
+use super::one_reply::{MOST, text_of_end};
 
 /// The most bytes of a VM that has ended in one reply.
 const PIECE: usize = 16 << 10;
@@ -33,7 +34,7 @@ method! {
 
 wire::replies! {
     /// Replies of `ReadConsole`.
-    ConsoleReply { data: String, skipped: u64; }
+    ConsoleReply { data: String, skipped: u64; text: String }
     /// Reply of `ResizeConsole`.
     ResizeConsoleReply { by: String; }
 }
@@ -47,14 +48,7 @@ impl Stream for ReadConsole {
 
 impl StreamMethod for ReadConsole {
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<ConsoleReply, WireError>>, WireError> {
-        let from = match self.from.as_deref() {
-            Some("start") => From::Start,
-            None | Some("recent") => From::Recent,
-            Some("now") => From::Now,
-            Some(_) => return Err(ChangeError::invalid("from", "from must be start, recent or now").into()),
-        };
-        vm.console.check()?;
-        let mut reader = vm.console.hub.reader(from);
+        let mut reader = self.reader(vm)?;
         if self.follow.unwrap_or(true) {
             return Ok(stream::unfold(reader, |mut reader: Reader| async move {
                 let chunk = reader.next().await?;
@@ -69,13 +63,43 @@ impl StreamMethod for ReadConsole {
         Ok(stream::iter(there).boxed())
     }
 
+    /// What is there, or the end of it.
+    async fn once(self, vm: &Handle) -> Result<ConsoleReply, WireError> {
+        let mut reader = self.reader(vm)?;
+        if self.follow == Some(true) {
+            return Err(WireError::expected_more());
+        }
+        let (mut last, mut skipped) = (Vec::new(), 0);
+        while let Some(chunk) = reader.try_next() {
+            last.extend_from_slice(&chunk.bytes);
+            let before = last.len().saturating_sub(MOST);
+            last.drain(..before);
+            skipped += chunk.skipped + before as u64;
+        }
+        let text = text_of_end(&last, skipped > 0);
+        Ok(ConsoleReply { text, ..piece(&last, skipped) })
+    }
+
     fn after_the_end(self, ended: &EndedVm<'_>) -> Option<Vec<ConsoleReply>> {
         Some(ended.record.console().chunks(PIECE).map(|bytes| piece(bytes, 0)).collect())
     }
 }
 
+impl ReadConsole {
+    fn reader(&self, vm: &Handle) -> Result<Reader, WireError> {
+        let from = match self.from.as_deref() {
+            Some("start") => From::Start,
+            None | Some("recent") => From::Recent,
+            Some("now") => From::Now,
+            Some(_) => return Err(ChangeError::invalid("from", "from must be start, recent or now").into()),
+        };
+        vm.console.check()?;
+        Ok(vm.console.hub.reader(from))
+    }
+}
+
 fn piece(bytes: &[u8], skipped: u64) -> ConsoleReply {
-    ConsoleReply { data: BASE64.encode(bytes), skipped }
+    ConsoleReply { data: BASE64.encode(bytes), skipped, text: None }
 }
 
 impl CallMethod for WriteConsole {

@@ -12,6 +12,7 @@ use crate::control::wire;
 use crate::vm::{ChangeError, Download, Handle};
 
 use super::method::{Stream, StreamMethod, method};
+use super::one_reply::{Beginning, MOST};
 
 method! {
     /// Reads a file in the guest.
@@ -20,7 +21,7 @@ method! {
 
 wire::replies! {
     /// Replies of `ReadGuestFile`: the file's size and mode, its pieces, and last its checksum.
-    ReadGuestFileReply { ; size_bytes: u64, mode: u32, data: String, sha256: String }
+    ReadGuestFileReply { ; size_bytes: u64, mode: u32, data: String, sha256: String, text: String }
 }
 
 impl Stream for ReadGuestFile {}
@@ -42,6 +43,31 @@ impl StreamMethod for ReadGuestFile {
         })
         .boxed())
     }
+
+    /// The whole file, if it fits.
+    async fn once(self, vm: &Handle) -> Result<ReadGuestFileReply, WireError> {
+        let agent_timeout = agent_timeout(self.agent_timeout_ms)?;
+        guest_path(&self.path)?;
+        let mut download = vm.download(&self.path, agent_timeout).await?;
+        let mut content = Beginning::default();
+        while let Some(bytes) = download.next().await? {
+            content.take(&bytes);
+            if content.is_cut {
+                let why =
+                    format!("{} has more than {MOST} bytes, which are as many as one reply has", self.path);
+                return Err(ChangeError::unsupported(why).hint("call it with `more`").into());
+            }
+        }
+        let (size_bytes, mode) = (download.size, download.mode);
+        let sha256 = download.sum().await?;
+        Ok(ReadGuestFileReply {
+            size_bytes,
+            mode,
+            data: Some(content.base64()),
+            sha256,
+            text: content.text(),
+        })
+    }
 }
 
 /// The progress of reading a file.
@@ -53,7 +79,7 @@ enum Reading {
 
 impl Reading {
     async fn step(self) -> Result<Option<(ReadGuestFileReply, Self)>, ChangeError> {
-        let reply = ReadGuestFileReply { size_bytes: None, mode: None, data: None, sha256: None };
+        let reply = ReadGuestFileReply { size_bytes: None, mode: None, data: None, sha256: None, text: None };
         Ok(match self {
             Self::Start(vm, path, agent_timeout) => {
                 let download = vm.download(&path, agent_timeout).await?;

@@ -11,6 +11,7 @@ use crate::control::wire::{self, Nothing};
 use crate::vm::{self, ChangeError, Executed, Handle, Piece};
 
 use super::method::{CallMethod, Stream, StreamMethod, Uploads, method};
+use super::one_reply::Beginning;
 
 /// The most bytes of a command's input in one call: it must fit into a message.
 const MAX_STDIN: usize = 512 << 10;
@@ -32,7 +33,8 @@ wire::replies! {
     /// Replies of `Exec`: its process, pieces of its output, and last its exit status.
     ExecReply {
         ;
-        pid: i64, input: i64, stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool
+        pid: i64, input: i64, stdout: String, stderr: String, exit_code: i64, signal: i64, truncated: bool,
+        stdout_text: String, stderr_text: String
     }
 }
 
@@ -46,6 +48,39 @@ impl StreamMethod for Exec {
             Some((piece.map(reply).map_err(WireError::from), pieces))
         });
         Ok(replies.boxed())
+    }
+
+    /// Everything at the end, as far as it fits.
+    async fn once(self, vm: &Handle) -> Result<ExecReply, WireError> {
+        let exec = self.checked()?;
+        if exec.input {
+            // nobody could learn the handle
+            return Err(WireError::expected_more());
+        }
+        let mut pieces = vm.exec_in_pieces(exec);
+        let (mut stdout, mut stderr) = (Beginning::default(), Beginning::default());
+        let mut process = None;
+        while let Some(piece) = pieces.recv().await {
+            match piece? {
+                Piece::Started { pid, .. } => process = pid,
+                Piece::Output(bytes) => stdout.take(&bytes),
+                Piece::Error(bytes) => stderr.take(&bytes),
+                ended @ Piece::Ended(_) => {
+                    let reply = reply(ended);
+                    let is_cut = stdout.is_cut || stderr.is_cut;
+                    return Ok(ExecReply {
+                        pid: process,
+                        stdout: Some(stdout.base64()),
+                        stderr: Some(stderr.base64()),
+                        stdout_text: stdout.text(),
+                        stderr_text: stderr.text(),
+                        truncated: reply.truncated.or(is_cut.then_some(true)),
+                        ..reply
+                    });
+                }
+            }
+        }
+        Err(ChangeError::not_running().into())
     }
 }
 
@@ -100,6 +135,8 @@ fn reply(piece: Piece) -> ExecReply {
         exit_code: None,
         signal: None,
         truncated: None,
+        stdout_text: None,
+        stderr_text: None,
     };
     match piece {
         Piece::Started { pid, input } => ExecReply { pid, input, ..nothing },

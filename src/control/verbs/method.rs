@@ -90,6 +90,13 @@ pub(super) trait StreamMethod: Stream {
     /// Starts it: everything that happens from now on is in the stream.
     fn start(self, vm: &Handle) -> Result<BoxStream<'static, Result<Self::Reply, WireError>>, WireError>;
 
+    /// The one reply to a call without `more`. Most such calls are errors; invalid parameters are reported first, as for any other
+    /// method.
+    fn once(self, vm: &Handle) -> impl Future<Output = Result<Self::Reply, WireError>> + Send {
+        let started = self.start(vm).map(drop);
+        async move { started.and(Err(WireError::expected_more())) }
+    }
+
     /// The replies of a VM that has ended; `None`: an error with its outcome.
     fn after_the_end(self, _ended: &EndedVm<'_>) -> Option<Vec<Self::Reply>> {
         None
@@ -132,8 +139,8 @@ pub(in super::super) enum Run {
     Change(fn(Value) -> Result<Change, WireError>, fn(Done) -> Result<Frame, WireError>),
     /// By other code, with one reply.
     Once(Once),
-    /// By other code, with many replies.
-    Stream(Start),
+    /// By other code, with many replies; without `more`, with one.
+    Stream(Start, Once),
 }
 
 impl Entry {
@@ -162,10 +169,12 @@ impl Entry {
                 |reply| serde_json::to_value(reply).map_err(|error| ChangeError::host(error).into());
             Ok(replies.map(move |reply| reply.and_then(as_value)).boxed())
         };
+        let once: Once =
+            |parameters, vm, _| Box::pin(async move { Frame::of(&read::<M>(parameters)?.once(vm).await?) });
         let after_the_end: AfterTheEnd = |parameters, ended| {
             let replies = read::<M>(parameters).ok()?.after_the_end(ended)?;
             replies.into_iter().map(|reply| serde_json::to_value(reply).ok()).collect()
         };
-        Self { name: M::NAME, needs: Use::Wait, run: Run::Stream(start), after_the_end }
+        Self { name: M::NAME, needs: Use::Wait, run: Run::Stream(start, once), after_the_end }
     }
 }

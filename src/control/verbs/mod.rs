@@ -27,6 +27,7 @@ mod method;
 mod nic_add;
 mod nic_list;
 mod nic_remove;
+mod one_reply;
 mod pause;
 mod port_add;
 mod port_list;

@@ -553,7 +553,8 @@ class Methods(Caller):
     ) -> Stream[ReadConsoleReply]:
         """Streams the console's output (base64). Call it with `more`. `from`: start (of this run, as far as the log has it), recent (the
         last 256 KiB), now. `skipped`: bytes before this piece that this reader was too slow for. With `follow` false it ends with what
-        is there; else it ends with the machine.
+        is there; else it ends with the machine. A call without `more` is answered once with what is there: at most its last 64 KiB, which
+        are also in `text` where they are UTF-8.
         """
         return self._stream("ReadConsole", {
             "from": from_,
@@ -673,7 +674,8 @@ class Methods(Caller):
         timeout_ms: Optional[int] = None,
         agent_timeout_ms: Optional[int] = None,
     ) -> Stream[ExecReply]:
-        """Runs a command in the guest, which its agent starts. Call it with `more`. The first reply has `pid`, the guest's id of the
+        """Runs a command in the guest, which its agent starts. Call it with `more`; a call without it is answered once, when the command has
+        ended, with at most the first 64 KiB of each stream (`truncated`), also as text where they are UTF-8. With `more`, the first reply has `pid`, the guest's id of the
         process that runs it, where that is known before its end. Then come pieces of what it writes (base64), while it runs. The last
         reply but the empty one says how it ended: `exit_code`, or the `signal` that ended it.
         `command` is the program, found along the agent's PATH, and its arguments; no shell looks at them. With `env` (NAME=VALUE) the
@@ -769,7 +771,8 @@ class Methods(Caller):
     ) -> Stream[ReadGuestFileReply]:
         """Reads a file of the guest, through its agent. Call it with `more`: the first reply has the file's size and permissions as far as
         the guest can tell, then come pieces (base64), and last the checksum that the guest's own sha256sum makes, if it has that.
-        `agent_timeout_ms` is as for `Exec`.
+        A call without `more` is answered once, with all of these, of a file of at most 64 KiB (else it is `NotSupported`), which is also in
+        `text` where it is UTF-8. `agent_timeout_ms` is as for `Exec`.
         """
         return self._stream("ReadGuestFile", {
             "path": path,
