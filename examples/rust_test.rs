@@ -16,7 +16,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
-    use vmrun::{Error, Machine, Request};
+    use vmrun::{Error, Machine};
 
     const SOON: Duration = Duration::from_secs(120);
 
@@ -27,12 +27,12 @@ mod tests {
         let disk = folder.path().join("data.qcow2");
 
         // Nothing of the VM outlives this test, whether it passes or panics.
-        let vm = Machine::launch(Request { ephemeral: true, ..Request::of(image) }).await?;
+        let vm = Machine::builder(image).ephemeral().launch().await?;
         vm.wait("agent", SOON).await?;
 
         vm.add_disk(&format!("{},size=64M", disk.display())).await?;
         let read = vm.exec(["sh", "-c", "echo hello > /dev/vda; sync; head -n 1 /dev/vda"]).await?;
-        assert_eq!(read.stdout, b"hello\n", "{read:?}");
+        assert_eq!(read.stdout_text(), "hello\n", "{read}");
 
         // The guest accepts on its port 80, which is more than that QEMU listens for it.
         let forward = vm.add_forward("0:80").await?;

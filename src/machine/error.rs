@@ -1,5 +1,6 @@
 //! Errors of a [`super::Machine`].
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use crate::control::find::FindError;
 use crate::spec::duration;
 use crate::vm::{ErrorChain, StartError};
 
-/// Why an operation failed. The message says what and why; [`Self::hint`] what to do about it.
-#[derive(Debug, ThisError)]
+/// Why an operation failed. The message says what and why; [`Self::hint`] what to do about it. Its `Debug` form, which
+/// `unwrap` and a test that returns it print, is both.
+#[derive(ThisError)]
 pub enum Error {
     /// The VM could not be started; nothing is left behind.
     #[error("{}", .0.with_causes())]
@@ -128,6 +130,13 @@ impl Error {
             | Self::GuestTar { .. }
             | Self::NotReleased { .. } => None,
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        self.hint().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use vmrun::{Machine, Request};
+//! use vmrun::Machine;
 //!
 //! # async fn test() -> Result<(), vmrun::Error> {
-//! let vm = Machine::launch(Request { ephemeral: true, ..Request::of("disk.qcow2") }).await?;
+//! let vm = Machine::builder("disk.qcow2").ephemeral().mem("2G").launch().await?;
 //! vm.wait("agent", Duration::from_secs(60)).await?;
 //! let stick = vm.add_usb("file=stick.img").await?;
 //! let listed = vm.exec(["lsblk", "--noheadings"]).await?;
-//! assert_eq!(listed.exit_code, Some(0));
+//! assert!(listed.success(), "{listed}");
 //! vm.remove_usb(&stick.id).await?;
 //! let outcome = vm.shutdown(Duration::from_secs(30)).await?;
 //! assert_eq!(outcome.exit_code, 0);
@@ -24,11 +24,17 @@
 //! Each method is one call of the control protocol, over a connection of its own, so they can run side by side, and
 //! one that is given up harms no other. What text means is what it means to the `vmrun` commands.
 
+pub mod blocking;
+mod builder;
+mod console;
 mod copy;
 mod error;
 mod events;
 mod exec;
 mod fork;
+mod guest_files;
+mod last_words;
+mod removals;
 mod requests;
 mod streamed;
 mod supervisor;
@@ -49,20 +55,32 @@ use crate::host::dirs::{RunClient, RuntimeEnvironment, StoreEnvironment, runtime
 use crate::spec::{Condition, Request, Size, VmName};
 use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
-pub use copy::{Copied, copy_from, copy_from_to_stream, copy_in, copy_out, copy_to, copy_to_from_stream};
+pub use builder::Builder;
+pub use console::Console;
+pub use copy::Copied;
+#[doc(hidden)]
+pub use copy::{copy_from, copy_from_to_stream, copy_in, copy_out, copy_to, copy_to_from_stream};
 pub use error::Error;
 pub use events::{Events, Heard};
+#[doc(hidden)]
 pub use exec::Output;
+#[doc(hidden)]
 pub use fork::{ForkPlace, ForkTemplate};
+#[doc(hidden)]
 pub use requests::{
     absolute_text, add_device, add_disk, add_forward, add_nic, add_usb, allowed, exec as exec_call,
     milliseconds, size_bytes,
 };
+#[doc(hidden)]
 pub use streamed::{Happened, Input, exec_streamed};
 use supervisor::Supervisor;
+#[doc(hidden)]
 pub use warm::{Warm, warm};
 
 /// A running VM.
+///
+/// If it is dropped while its thread panics, as in a test that fails, it says on standard error how the VM is and what its console
+/// printed last.
 #[derive(Debug)]
 pub struct Machine {
     name: VmName,
@@ -257,28 +275,6 @@ impl Machine {
         Ok(self.call(call).await?.disk)
     }
 
-    /// Unplugs a disk; the guest is asked and has this time. A disk that it has mounted, according to its agent, is refused.
-    ///
-    /// # Errors
-    /// [`Error::is_timeout`] if the guest has not released it by then; the request stays pending.
-    pub async fn remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
-        self.unplug_disk(id, timeout, None).await
-    }
-
-    /// The same even for a disk that the guest has mounted: data that it has not written yet is lost.
-    ///
-    /// # Errors
-    /// As of [`Machine::remove_disk`], except for that one.
-    pub async fn force_remove_disk(&self, id: &str, timeout: Duration) -> Result<(), Error> {
-        self.unplug_disk(id, timeout, Some(true)).await
-    }
-
-    async fn unplug_disk(&self, id: &str, timeout: Duration, force: Option<bool>) -> Result<(), Error> {
-        let call = verbs::RemoveDisk { id: id.to_owned(), timeout_ms: Some(milliseconds(timeout)), force };
-        let removed = self.call(call).await?.removed;
-        if removed { Ok(()) } else { Err(Error::NotReleased { id: id.to_owned(), waited: timeout }) }
-    }
-
     /// Grows a disk to this size in bytes.
     pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
         let call = verbs::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
@@ -407,14 +403,14 @@ impl Machine {
     pub async fn copy_to(&self, source: impl AsRef<Path>, destination: &str) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.as_ref().to_owned());
         let destination = destination.to_owned();
-        blocking(move || copy_in(&mut client, &source, &destination, None, &mut |_, _| {})).await
+        on_a_thread(move || copy_in(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
     /// Copies a file of the guest to the host, with its mode; the checksum is compared. Or a folder, with all that is in it.
     pub async fn copy_from(&self, source: &str, destination: impl AsRef<Path>) -> Result<Copied, Error> {
         let (mut client, source) = (self.client()?, source.to_owned());
         let destination = destination.as_ref().to_owned();
-        blocking(move || copy_out(&mut client, &source, &destination, None, &mut |_, _| {})).await
+        on_a_thread(move || copy_out(&mut client, &source, &destination, None, &mut |_, _| {})).await
     }
 
     /// A screenshot, as a PNG.
@@ -442,7 +438,7 @@ impl Machine {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+async fn on_a_thread<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(job).await {

@@ -16,13 +16,11 @@ use crate::host::template_cache::{InUse, KeyLock, TemplateCache};
 use crate::spec::{Condition, Request};
 use crate::vm::{ErrorChain, StartError, check_template};
 
+use super::console::{SHOWN_BYTES, last_lines};
 use super::{Error, Machine};
 
 /// How long the first start may take to meet its condition: as long as a large guest takes to boot without KVM.
 const BOOT: Duration = Duration::from_secs(600);
-/// How much of the console is shown if it does not.
-const SHOWN_LINES: usize = 20;
-const SHOWN_BYTES: usize = 8 << 10;
 
 /// A request with which [`Request::warm`] is met.
 #[derive(Debug)]
@@ -181,14 +179,6 @@ async fn follow_console(vm: &Machine, end: &mut Vec<u8>) {
         end.extend(BASE64_STANDARD.decode(&reply.data).unwrap_or_default());
         end.drain(..end.len().saturating_sub(SHOWN_BYTES));
     }
-}
-
-/// The last lines that are not empty.
-fn last_lines(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let last = lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES));
-    last.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The same request, but of a fork. What shapes the machine is the template's.

@@ -334,8 +334,12 @@ fn files_are_removed_in_one_place() {
 }
 
 /// Where standard output and standard error are named, and what for.
-const PRINTS: [(&str, &str); 4] = [
+const PRINTS: [(&str, &str); 5] = [
     ("cli/output.rs", "everything for people and programs, made visible; streams that are somebody else's"),
+    (
+        "machine/last_words.rs",
+        "the console's end beside the panic of a test, by the macro that its runner catches",
+    ),
     (
         "vm/console/foreground.rs",
         "line wrapping, which firmware turns off, and no colours, on a terminal that is left",

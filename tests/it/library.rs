@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 use vmrun::spec::{AccelList, Size};
 use vmrun::vm::Ending;
-use vmrun::{Heard, Machine, Request};
+use vmrun::{Error, Heard, Machine, Request, blocking};
 
 use crate::support::boot_sector::Guest;
 use crate::support::processes::{self, Process, qemu_of};
@@ -229,4 +229,156 @@ async fn forks_of_a_machine_are_machines() {
     drop(forks);
     assert!(!Path::new(&template).exists());
     assert_eq!((qemus(sandbox.path()), vm.status().await.unwrap().state.as_str()), (1, "running"));
+}
+
+#[tokio::test]
+async fn an_error_that_a_test_prints_is_its_message_and_hint() {
+    let sandbox = Sandbox::new();
+    let error = Machine::attach_in(&sandbox.path().join("run"), "nosuch").unwrap_err();
+    let printed = format!("{error:?}");
+    let hint = error.hint().unwrap();
+    assert_eq!(printed, format!("{error}\nhint: {hint}"));
+    let plain = Error::Invalid("it is wrong".to_owned());
+    assert_eq!(format!("{plain:?}"), "it is wrong");
+}
+
+#[tokio::test]
+async fn what_the_console_prints_is_read_as_text() {
+    let sandbox = Sandbox::new();
+    let guest = Guest::ReactsToButton;
+    let vm = Machine::launch(request(&sandbox, guest)).await.unwrap();
+    let mut console = vm.console().await.unwrap();
+    let mut all = String::new();
+    while !all.contains(guest.greeting()) {
+        all += &console.next().await.unwrap().expect("the greeting comes before the end");
+    }
+    // it was printed before this call
+    assert!(vm.console_so_far().await.unwrap().contains(guest.greeting()));
+    vm.shutdown(PATIENCE).await.unwrap();
+    while let Some(text) = console.next().await.unwrap() {
+        all += &text;
+    }
+    assert_eq!((all.matches(guest.greeting()).count(), console.skipped()), (1, 0), "{all}");
+}
+
+#[tokio::test]
+async fn network_cards_and_devices_are_removed() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::IgnoresButton)).await.unwrap();
+    greeted(&vm, Guest::IgnoresButton).await;
+    let device = vm.add_device("usb-mouse").await.unwrap();
+    vm.remove_device(&device.id, PATIENCE).await.unwrap();
+    let left =
+        vm.qmp(serde_json::json!({ "execute": "qom-list", "arguments": { "path": "/machine/peripheral" } }));
+    let left = left.await.unwrap().to_string();
+    assert!(!left.contains(&format!("\"{}\"", device.id)), "{left}");
+
+    // a boot sector does not release a card
+    let card = vm.add_nic("user").await.unwrap();
+    let late = vm.remove_nic(&card.id, Duration::from_millis(50)).await.unwrap_err();
+    assert!(late.is_timeout() && late.to_string().contains(&card.id), "{late}");
+    let wrong = vm.remove_nic("nosuch", PATIENCE).await.unwrap_err();
+    assert_eq!(wrong.refusal().unwrap().name(), "NoSuchThing", "{wrong}");
+}
+
+#[tokio::test]
+async fn a_machine_is_built_in_the_words_of_the_command_line() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::builder(sandbox.boot_sector(Guest::ReactsToButton))
+        .runtime(sandbox.path().join("run"))
+        .with(|request| request.state_home = Some(sandbox.state_home()))
+        .name("built")
+        .accel("tcg")
+        .mem("96M")
+        .cpus(2)
+        .ephemeral()
+        .launch()
+        .await
+        .unwrap();
+    assert_eq!(vm.name(), "built");
+    let memory = vm.qmp(serde_json::json!({ "execute": "query-memory-size-summary" })).await.unwrap();
+    assert_eq!(memory["base-memory"], 96 << 20);
+    let cpus = vm.qmp(serde_json::json!({ "execute": "query-cpus-fast" })).await.unwrap();
+    assert_eq!(cpus.as_array().unwrap().len(), 2);
+
+    let before = qemus(sandbox.path());
+    let wrong = Machine::builder("a.img").mem("much").launch().await.unwrap_err();
+    assert!(wrong.to_string().starts_with("mem 'much': "), "{wrong}");
+    assert_eq!(qemus(sandbox.path()), before);
+}
+
+/// No runtime here.
+#[test]
+fn a_machine_without_a_runtime_does_the_same() {
+    let sandbox = Sandbox::new();
+    let guest = Guest::ReactsToButton;
+    let vm = blocking::Machine::launch(request(&sandbox, guest)).unwrap();
+    let (console, events) = (vm.console().unwrap(), vm.events().unwrap());
+    vm.wait(&format!("console={}", guest.greeting()), PATIENCE).unwrap();
+    let keyboard = vm.add_usb("usb-kbd").unwrap();
+    vm.remove_usb(&keyboard.id).unwrap();
+    assert_eq!(vm.status().unwrap().state, "running");
+    let other = blocking::Machine::attach_in(&sandbox.path().join("run"), vm.name()).unwrap();
+    assert_eq!(vm.shutdown(PATIENCE).unwrap().exit_code, 0);
+    assert!(other.pause().unwrap_err().is_gone());
+    let text: String = console.map(Result::unwrap).collect();
+    assert!(text.contains(guest.greeting()), "{text}");
+    let heard: Vec<Heard> = events.map(Result::unwrap).collect();
+    assert!(heard.iter().any(|heard| matches!(heard, Heard::Event(event) if event.name == "SHUTDOWN")));
+    sandbox.is_clean();
+
+    let vm = blocking::Machine::launch(request(&sandbox, guest)).unwrap();
+    drop(vm);
+    assert_eq!(qemus(sandbox.path()), 0);
+}
+
+/// By the sources: what is added to a machine is added to its twin.
+#[test]
+fn the_blocking_machine_has_every_method() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine");
+    let names = |text: &str, before: &str| -> Vec<String> {
+        let after = text.split(before).skip(1);
+        after.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()).collect()
+    };
+    let twin = names(&std::fs::read_to_string(folder.join("blocking.rs")).unwrap(), "fn ");
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for file in ["mod.rs", "console.rs", "fork.rs", "guest_files.rs", "removals.rs"] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let machine = text.split("impl Machine {").skip(1).collect::<String>();
+        for name in names(&machine, "pub async fn ") {
+            seen += 1;
+            // its replies belong to a runtime: `call`, `events` and `console` are what there is without one
+            if name != "stream" && !twin.contains(&name) {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(seen > 35, "{seen} methods: where are they?");
+}
+
+/// The test that fails, of which the next one reads what is printed.
+#[tokio::test]
+#[ignore = "fails on purpose: `a_test_that_fails_shows_the_console` runs it"]
+async fn fails_on_purpose() {
+    let sandbox = Sandbox::new();
+    let vm = Machine::launch(request(&sandbox, Guest::IgnoresButton)).await.unwrap();
+    greeted(&vm, Guest::IgnoresButton).await;
+    println!("the folder of this test is {}", sandbox.path().display());
+    assert_eq!(vm.status().await.unwrap().state, "no such state");
+}
+
+#[test]
+fn a_test_that_fails_shows_the_console() {
+    let own = std::env::current_exe().unwrap();
+    let test = ["--exact", "library::fails_on_purpose", "--include-ignored"];
+    let failed = std::process::Command::new(own).args(test).output().unwrap();
+    let said = String::from_utf8(failed.stdout).unwrap();
+    assert!(!failed.status.success(), "{said}");
+    // libtest has kept it for its report: it is shown with the test that it belongs to
+    let report = said.split_once("---- library::fails_on_purpose stdout ----").expect(&said).1;
+    assert!(report.contains("' is running; its console ends with"), "{said}");
+    assert!(report.contains(Guest::IgnoresButton.greeting()), "{said}");
+    let folder = report.split("the folder of this test is ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(qemus(Path::new(folder)), 0);
 }

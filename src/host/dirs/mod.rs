@@ -80,7 +80,7 @@ pub mod names {
     pub const MAC: &str = "mac";
     /// vmrun's mark, in every folder whose files it may remove: put there when the folder is made.
     pub const MARK: &str = ".vmrun";
-    /// A folder that is removed as it is made: see [`nowhere`](super::nowhere).
+    /// A folder that is removed as it is made: see `nowhere`.
     pub const EMPTY: &str = "empty";
 }
 

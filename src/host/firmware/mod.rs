@@ -51,7 +51,7 @@ impl FirmwareSources {
     }
 }
 
-/// Firmware that was found; [`prepare`] makes it ready for a VM.
+/// Firmware that was found; `prepare` makes it ready for a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundFirmware {
     /// Two flash chips.

@@ -3,6 +3,8 @@
 //! The agent keeps the output, at most 16 MiB of each stream, and returns it at the end. This is for short commands of vmrun's own,
 //! and for guests in which `streams` has no way.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -50,8 +52,8 @@ pub struct Exec {
     pub agent_timeout: Option<Duration>,
 }
 
-/// How a command in the guest ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How a command in the guest ended. It prints its output as text.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Executed {
     /// Its standard output.
     pub stdout: Vec<u8>,
@@ -63,6 +65,55 @@ pub struct Executed {
     pub signal: Option<i64>,
     /// The agent kept only the beginning of the output.
     pub truncated: bool,
+}
+
+impl Executed {
+    /// It exited with code 0, and nothing of its output was cut.
+    pub fn success(&self) -> bool {
+        self.exit_code == Some(0) && !self.truncated
+    }
+
+    /// Its standard output as text; what is not UTF-8 is replaced by U+FFFD.
+    pub fn stdout_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// Its standard error as text; what is not UTF-8 is replaced by U+FFFD.
+    pub fn stderr_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stderr)
+    }
+}
+
+impl fmt::Debug for Executed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executed")
+            .field("stdout", &self.stdout_text())
+            .field("stderr", &self.stderr_text())
+            .field("exit_code", &self.exit_code)
+            .field("signal", &self.signal)
+            .field("truncated", &self.truncated)
+            .finish()
+    }
+}
+
+/// Its status, and what it has written, a line each.
+impl fmt::Display for Executed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.exit_code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}")?,
+            (None, Some(signal)) => write!(f, "ended by signal {signal}")?,
+            (None, None) => f.write_str("not ended")?,
+        }
+        if self.truncated {
+            f.write_str(" (the agent kept only the beginning of the output)")?;
+        }
+        for (name, text) in [("stdout", self.stdout_text()), ("stderr", self.stderr_text())] {
+            if !text.is_empty() {
+                write!(f, "\n{name}:\n{}", text.trim_end_matches('\n'))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Handle {

@@ -1,5 +1,6 @@
 //! Screenshots and key presses, through QEMU's own display and keyboard.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +23,7 @@ use crate::vm::handle::Handle;
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
 
 /// A screenshot of the guest's display.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Screenshot {
     /// A PNG file.
     pub png: Vec<u8>,
@@ -30,6 +31,15 @@ pub struct Screenshot {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+}
+
+/// Without the bytes of the file.
+impl fmt::Debug for Screenshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let png = format_args!("{} bytes", self.png.len());
+        let mut all = f.debug_struct("Screenshot");
+        all.field("png", &png).field("width", &self.width).field("height", &self.height).finish()
+    }
 }
 
 impl Handle {
