@@ -280,6 +280,9 @@ pub(super) struct OwnArgs {
     /// Maximum size of the console's log on disk [default: 16M]
     #[arg(long, value_name = "SIZE")]
     log_size: Option<Size>,
+    /// Keep the console's log and the outcome in DIR/NAME (NAME.1, …) when the VM ends
+    #[arg(long, value_name = "DIR")]
+    keep_logs: Option<PathBuf>,
     /// Path of a second, separate QMP socket for your own tools
     #[arg(long, value_name = "PATH")]
     qmp: Option<PathBuf>,
@@ -354,7 +357,7 @@ mod tests {
     #[test]
     fn every_flag_is_for_a_restore_or_against_it() {
         /// The flags that a file does not decide; a dry run says itself that it starts nothing.
-        const HOST: [&str; 37] = [
+        const HOST: [&str; 38] = [
             "max_lifetime",
             "die_with_parent",
             "nic",
@@ -385,6 +388,7 @@ mod tests {
             "escape",
             "stop_timeout",
             "log_size",
+            "keep_logs",
             "qmp",
             "qmp_log",
             "verbose",

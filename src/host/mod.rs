@@ -20,6 +20,7 @@ pub mod firmware;
 pub(crate) mod fuzzing;
 pub mod image;
 pub mod iso;
+pub mod kept_logs;
 pub mod kernel_log;
 pub mod log_context;
 pub mod made;

@@ -143,6 +143,12 @@ impl Builder {
         self.with(|request| request.state = Some(folder))
     }
 
+    /// Keeps the console's log and the outcome in a new folder in this one when the VM ends.
+    pub fn keep_logs(self, folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        self.with(|request| request.keep_logs = Some(folder))
+    }
+
     /// The runtime directory, instead of `$VMRUN_RUNTIME_DIR`.
     pub fn runtime(self, folder: impl Into<PathBuf>) -> Self {
         let folder = folder.into();

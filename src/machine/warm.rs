@@ -129,6 +129,7 @@ async fn make(
         publish: Vec::new(),
         paused: false,
         max_lifetime: None,
+        keep_logs: None,
         qmp: None,
         name: None,
         ..request.clone()
@@ -206,6 +207,7 @@ fn fork(request: Request, cache: &TemplateCache, key: &str, in_use: InUse) -> Wa
         max_resets: request.max_resets,
         max_lifetime: request.max_lifetime,
         log_size: request.log_size,
+        keep_logs: request.keep_logs,
         qmp: request.qmp,
         sandbox: request.sandbox,
         extra: request.extra,

@@ -118,6 +118,8 @@ pub struct Request {
     pub max_lifetime: Option<Duration>,
     /// The console's log has at most this many bytes; none = the default.
     pub log_size: Option<Size>,
+    /// The folder in which the console's log and the outcome are kept when the VM ends.
+    pub keep_logs: Option<PathBuf>,
     /// A QMP socket for the user's own tools.
     pub qmp: Option<PathBuf>,
     /// QEMU's seccomp sandbox.
@@ -183,6 +185,7 @@ impl Default for Request {
             max_resets: None,
             max_lifetime: None,
             log_size: None,
+            keep_logs: None,
             qmp: None,
             sandbox: true,
             extra: Vec::new(),

@@ -13,6 +13,7 @@ use super::bus::{Bus, WatchedState};
 use super::handle::{Handle, INBOX_LENGTH, RawTurns};
 use super::owner::{Owner, OwnerParts};
 use super::parts::{Assembly, Home};
+use crate::vm::console::From;
 use crate::vm::guest::inputs::Inputs;
 use crate::vm::process::shares::Shares;
 use crate::vm::process::sockets::{ControlSockets, remove_screen};
@@ -129,6 +130,11 @@ impl Running {
             log::warn!("the outcome could not be written down: {error}");
         }
         record::write(&origin, &facts, &end, Some(ran), &handle.console.recent());
+        if let Some(folder) = &facts.keep_logs {
+            let mut reader = handle.console.hub.reader(From::Start);
+            let console = std::iter::from_fn(|| reader.try_next().map(|chunk| chunk.bytes));
+            record::keep_logs(folder, origin.name(), console, &end);
+        }
         if ephemeral {
             remove_ephemeral(&state);
         }

@@ -184,9 +184,13 @@ fn clear_up(run: &RunDir, file: &VmFile) {
     let state = StateDir::existing(&facts.state_directory);
     let console =
         state.as_ref().ok().and_then(Option::as_ref).and_then(|state| state.read(console::LOG).ok());
+    let console = console.unwrap_or_default();
     // without a guest there is no outcome
     if file.begun {
-        record::write(origin, facts, &outcome, None, &console.unwrap_or_default());
+        record::write(origin, facts, &outcome, None, &console);
+        if let Some(folder) = &facts.keep_logs {
+            record::keep_logs(folder, origin.name(), std::iter::once(console), &outcome);
+        }
     }
     if let Ok(Some(state)) = state {
         state.remove_pid();

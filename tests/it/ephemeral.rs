@@ -1,5 +1,6 @@
 //! `--ephemeral`: the image stays as it was, and nothing is left.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -337,5 +338,59 @@ fn of_the_forks_of_a_template_one_is_on_a_tap() {
     for vm in ["first", "second"] {
         sandbox.ctl(["--vm", vm, "shutdown", "--force"]).ok();
     }
+    sandbox.is_clean();
+}
+
+#[test]
+fn kept_logs_outlive_the_vm() {
+    let sandbox = Sandbox::new();
+    let guest = Guest::IgnoresButton;
+    let image = sandbox.boot_sector(guest);
+    let logs = sandbox.file("logs");
+    let run = || {
+        let words = ["--ephemeral", "--name", "it", "--keep-logs"].map(OsStr::new);
+        let vm = sandbox.foreground(words.into_iter().chain([logs.as_os_str(), image.as_os_str()]));
+        vm.wait_for(guest.greeting());
+        vm
+    };
+    let is_kept = |name: &str, code: i32| {
+        let console = std::fs::read_to_string(logs.join(name).join("console.log")).unwrap();
+        assert!(console.contains(guest.greeting()), "{console}");
+        let outcome = std::fs::read(logs.join(name).join("outcome.json")).unwrap();
+        let outcome: serde_json::Value = serde_json::from_slice(&outcome).unwrap();
+        assert_eq!(outcome["exit_code"], code, "{outcome}");
+    };
+    // two runs of one name, one of them that ends badly
+    let vm = run();
+    assert!(!logs.exists(), "nothing is kept of a VM that runs");
+    sandbox.ctl(["shutdown", "--force"]).ok();
+    vm.end();
+    is_kept("it", 12);
+    let vm = run();
+    send(qemu_of(sandbox.path()), Signal::SIGKILL);
+    assert_eq!(vm.end().code(), 11);
+    is_kept("it.1", 11);
+    is_kept("it", 12);
+    sandbox.is_clean();
+
+    // the supervisor has died, too: the next command cleans up
+    let vm = run();
+    let qemu = qemu_of(sandbox.path());
+    vm.signal(Signal::SIGKILL);
+    vm.end();
+    // a QEMU in the foreground may have gone with it
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(qemu), Signal::SIGKILL);
+    eventually("QEMU has ended", || has_ended(qemu));
+    sandbox.run(["ls"]).ok();
+    is_kept("it.2", 11);
+    sandbox.is_clean();
+
+    // what cannot be kept is refused before anything starts
+    std::fs::write(sandbox.file("taken"), "").unwrap();
+    let words = ["qemu", "--ephemeral", "--keep-logs"].map(OsStr::new);
+    let taken = sandbox.file("taken");
+    let refused = sandbox.run(words.into_iter().chain([taken.as_os_str(), image.as_os_str()]));
+    refused.fails(1, &["the folder of `--keep-logs`", "taken"]);
+    assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 3);
     sandbox.is_clean();
 }

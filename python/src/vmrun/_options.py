@@ -120,6 +120,8 @@ class Options(TypedDict, total=False):
     stop_timeout: Value
     # Maximum size of the console's log on disk [default: 16M]
     log_size: Value
+    # Keep the console's log and the outcome in DIR/NAME (NAME.1, …) when the VM ends
+    keep_logs: Value
     # Path of a second, separate QMP socket for your own tools
     qmp: Value
     # Write all QMP messages to this file, one JSON object a line
@@ -178,6 +180,7 @@ NAMES = frozenset((
     "no_time_sync",
     "stop_timeout",
     "log_size",
+    "keep_logs",
     "qmp",
     "qmp_log",
     "max_lifetime",

@@ -84,6 +84,7 @@ impl VmArgs {
             max_resets: self.machine.life.max_resets,
             max_lifetime: None,
             log_size: self.own.log_size,
+            keep_logs: self.own.keep_logs,
             qmp: self.own.qmp,
             sandbox: !self.machine.life.no_sandbox,
             extra: Vec::new(),

@@ -34,6 +34,7 @@ pub(super) fn key(request: &Request, condition: &Condition) -> Result<String, Er
         max_resets: None,
         max_lifetime: None,
         log_size: None,
+        keep_logs: None,
         qmp: None,
         sandbox: true,
         ..request.clone()

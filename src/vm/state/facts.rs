@@ -54,6 +54,9 @@ pub struct Facts {
     /// The most bytes of the console's log.
     #[serde(default = "default_log_bytes")]
     pub log_bytes: u64,
+    /// The folder in which the console's log and the outcome are kept at the end.
+    #[serde(with = "crate::spec::fields::optional_path", default)]
+    pub keep_logs: Option<PathBuf>,
     /// Budget of the shutdown ladder on a signal, in milliseconds.
     pub stop_timeout_ms: u64,
     /// When QEMU was started, in milliseconds after the Unix epoch; for display, since clocks can be set. `qemu_start_time` gives

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::host::dirs::{Records, RunId, StoreEnvironment};
+use crate::host::kept_logs;
 use crate::spec::VmName;
 
 use super::facts::Facts;
@@ -111,6 +112,20 @@ pub(in crate::vm) fn write(
     });
     if let Err(why) = written {
         log::info!("how VM '{}' ended cannot be recorded: {why}", origin.name());
+    }
+}
+
+/// Keeps the console's output and the outcome in a folder of the user's. A failure is only logged: the VM has ended.
+pub(in crate::vm) fn keep_logs(
+    folder: &Path,
+    name: &VmName,
+    console: impl Iterator<Item = Vec<u8>>,
+    outcome: &Outcome,
+) {
+    let outcome = serde_json::to_vec_pretty(outcome).map_err(std::io::Error::other);
+    match outcome.and_then(|outcome| kept_logs::keep(folder, name, console, &outcome)) {
+        Ok(kept) => log::info!("the console's log and the outcome are kept in {}", kept.display()),
+        Err(error) => log::warn!("the logs could not be kept in {}: {error}", folder.display()),
     }
 }
 

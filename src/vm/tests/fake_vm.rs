@@ -108,6 +108,7 @@ fn facts(process: &Process, dir: &Path) -> Facts {
         max_resets: None,
         max_lifetime_ms: None,
         log_bytes: 1 << 20,
+        keep_logs: None,
         stop_timeout_ms: 30_000,
         started_unix_ms: 0,
         run: None,

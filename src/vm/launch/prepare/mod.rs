@@ -27,6 +27,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::host::dirs::{RunDir, StateDir, StoreEnvironment};
+use crate::host::kept_logs;
 use crate::host::template;
 use crate::qemu::{HostFacts, wrapped};
 use crate::spec::{Request, VmName, VmSpec};
@@ -98,6 +99,7 @@ pub(in crate::vm) struct RunOptions {
     pub(in crate::vm) max_resets: Option<u32>,
     pub(in crate::vm) max_lifetime: Option<std::time::Duration>,
     pub(in crate::vm) log_bytes: u64,
+    pub(in crate::vm) keep_logs: Option<PathBuf>,
     pub(in crate::vm) state_home: Option<PathBuf>,
 }
 
@@ -130,6 +132,14 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
             hint: Some("`--paused` starts the VM without running its guest".to_owned()),
         });
     }
+    if let Some(folder) = &request.keep_logs {
+        kept_logs::check(folder).map_err(|error| StartError::File {
+            what: "the folder of `--keep-logs`",
+            path: folder.clone(),
+            why: error.to_string(),
+            hint: None,
+        })?;
+    }
     if let Some(file) = &request.restore {
         return restored::prepare(request, file);
     }
@@ -147,6 +157,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
         max_resets: request.max_resets,
         max_lifetime: request.max_lifetime,
         log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+        keep_logs: keep_logs(request),
         state_home: request.state_home.clone(),
     };
     match make(request, plan, &run, &mut made) {
@@ -157,6 +168,11 @@ pub fn prepare(request: &Request) -> Result<Prepared, StartError> {
             Err(error)
         }
     }
+}
+
+/// The folder for the logs, for a supervisor with another working directory; it was checked before.
+fn keep_logs(request: &Request) -> Option<PathBuf> {
+    request.keep_logs.as_deref().and_then(|folder| std::path::absolute(folder).ok())
 }
 
 fn store_environment(request: &Request) -> StoreEnvironment {

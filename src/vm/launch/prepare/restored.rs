@@ -314,6 +314,7 @@ impl MadeParts {
                 max_resets: request.max_resets,
                 max_lifetime: request.max_lifetime,
                 log_bytes: request.log_size.map_or(DEFAULT_LOG_CAP, crate::spec::Size::bytes),
+                keep_logs: super::keep_logs(request),
                 state_home: request.state_home.clone(),
             },
             restored: Some(Restored {

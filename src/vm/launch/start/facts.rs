@@ -38,6 +38,7 @@ pub(super) fn facts(prepared: &Prepared, launch: &Launch, process: &Process) -> 
             .max_lifetime
             .map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX)),
         log_bytes: prepared.options.log_bytes,
+        keep_logs: prepared.options.keep_logs.clone(),
         stop_timeout_ms: u64::try_from(prepared.options.stop_timeout.as_millis()).unwrap_or(u64::MAX),
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
         run: prepared.run.run_id(),

@@ -172,6 +172,7 @@ fn describe(
         max_resets: None,
         max_lifetime_ms: None,
         log_bytes: 0,
+        keep_logs: None,
         stop_timeout_ms: 0,
         started_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
         run: run.run_id(),

@@ -43,6 +43,9 @@ pub(super) fn missing(saved: &Saved, request: &Request, state: &Path, qemu: &Pat
     if request.log_size.is_none() && facts.log_bytes != DEFAULT_LOG_CAP {
         words.flag("--log-size", Size(facts.log_bytes).to_string());
     }
+    if let Some(folder) = facts.keep_logs.as_ref().filter(|_| request.keep_logs.is_none()) {
+        words.flag("--keep-logs", folder);
+    }
     // on a bridge there are no forwards
     if request.sandbox && !spec.sandbox && !spec.uses_bridge() {
         words.word("--no-sandbox");
