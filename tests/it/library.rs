@@ -11,7 +11,7 @@ use vmrun::{Error, Heard, Machine, Request, blocking};
 
 use crate::support::boot_sector::Guest;
 use crate::support::processes::{self, Process, qemu_of};
-use crate::support::sandbox::{PATIENCE, Sandbox};
+use crate::support::sandbox::{PATIENCE, Sandbox, linux_guest};
 
 /// A request for the guest of a boot sector, in this sandbox and nowhere else.
 fn request(sandbox: &Sandbox, guest: Guest) -> Request {
@@ -357,11 +357,45 @@ fn the_blocking_machine_has_every_method() {
     assert!(seen > 35, "{seen} methods: where are they?");
 }
 
+#[tokio::test]
+async fn files_of_the_guest_are_read_and_written() {
+    let sandbox = Sandbox::new();
+    let request = Request { image: Some(linux_guest()), ephemeral: true, ..request(&sandbox, Guest::Halted) };
+    let vm = Machine::launch(Request { memory: Request::default().memory, ..request }).await.unwrap();
+    vm.wait("agent", Duration::from_secs(120)).await.unwrap();
+
+    // all bytes, more than one message
+    let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    vm.write_file("/tmp/bytes", &bytes).await.unwrap();
+    let size = vm.exec(["wc", "-c", "/tmp/bytes"]).await.unwrap();
+    assert_eq!(size.stdout_text(), "300000 /tmp/bytes\n", "{size}");
+    assert!(vm.read_file("/tmp/bytes").await.unwrap() == bytes);
+    let why = vm.read_text("/tmp/bytes").await.unwrap_err();
+    assert!(why.to_string().starts_with("/tmp/bytes: it is not text"), "{why}");
+
+    vm.write_file("/tmp/text", "gr\u{fc}n\n").await.unwrap();
+    assert_eq!(vm.read_text("/tmp/text").await.unwrap(), "gr\u{fc}n\n");
+    // in the place of another; and a file of the kernel, which has no size
+    vm.write_file("/tmp/text", "").await.unwrap();
+    assert_eq!(vm.read_text("/tmp/text").await.unwrap(), "");
+    assert!(vm.read_text("/proc/version").await.unwrap().starts_with("Linux version"));
+    let missing = vm.read_file("/tmp/nosuch").await.unwrap_err();
+    assert_eq!(missing.refusal().unwrap().name(), "NoSuchThing", "{missing}");
+    let missing = vm.write_file("/nosuch/file", "x").await.unwrap_err();
+    assert!(missing.to_string().contains("/nosuch"), "{missing}");
+}
+
 /// The test that fails, of which the next one reads what is printed.
 #[tokio::test]
 #[ignore = "fails on purpose: `a_test_that_fails_shows_the_console` runs it"]
 async fn fails_on_purpose() {
     let sandbox = Sandbox::new();
+    let ended = Request { name: Some("killed".parse().unwrap()), ..request(&sandbox, Guest::ReactsToButton) };
+    let ended = Machine::launch(ended).await.unwrap();
+    greeted(&ended, Guest::ReactsToButton).await;
+    processes::send(qemu_of(sandbox.path()), Signal::SIGKILL);
+    assert!(ended.wait("console=never", PATIENCE).await.unwrap_err().is_gone());
+
     let vm = Machine::launch(request(&sandbox, Guest::IgnoresButton)).await.unwrap();
     greeted(&vm, Guest::IgnoresButton).await;
     println!("the folder of this test is {}", sandbox.path().display());
@@ -379,6 +413,10 @@ fn a_test_that_fails_shows_the_console() {
     let report = said.split_once("---- library::fails_on_purpose stdout ----").expect(&said).1;
     assert!(report.contains("' is running; its console ends with"), "{said}");
     assert!(report.contains(Guest::IgnoresButton.greeting()), "{said}");
+    // of one that has ended, its record tells
+    let ended = report.split_once("VM 'killed' has ended: ").expect(&said).1;
+    assert!(ended.contains("(exit code 11); its console ends with"), "{said}");
+    assert!(ended.contains(Guest::ReactsToButton.greeting()), "{said}");
     let folder = report.split("the folder of this test is ").nth(1).unwrap().lines().next().unwrap();
     assert_eq!(qemus(Path::new(folder)), 0);
 }

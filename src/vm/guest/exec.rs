@@ -309,4 +309,22 @@ mod tests {
             ErrorKind::RefusedByGuest { id }
         );
     }
+
+    #[test]
+    fn a_command_prints_as_text() {
+        let done = Executed {
+            stdout: "gr\u{fc}n\nrot\n".into(),
+            stderr: b"no \xff\n".to_vec(),
+            exit_code: Some(3),
+            ..Executed::default()
+        };
+        assert_eq!(done.to_string(), "exit code 3\nstdout:\ngr\u{fc}n\nrot\nstderr:\nno \u{fffd}");
+        let debug = format!("{done:?}");
+        assert!(debug.contains("stdout: \"gr\u{fc}n\\nrot\\n\""), "{debug}");
+        assert!(!done.success());
+        let killed = Executed { signal: Some(9), truncated: true, ..Executed::default() };
+        assert!(killed.to_string().starts_with("ended by signal 9 ("), "{killed}");
+        let cut = Executed { exit_code: Some(0), truncated: true, ..Executed::default() };
+        assert!(!cut.success() && Executed { truncated: false, ..cut }.success());
+    }
 }
