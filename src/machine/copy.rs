@@ -5,6 +5,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unpack;
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read, Write};

@@ -1,7 +1,7 @@
 //! Copies folders into and out of the guest, as a tar stream: one end is packed or unpacked here, the other by the guest's `tar`.
 
 use std::fs::{self, Metadata};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tar::{Archive, Builder, EntryType, Header, HeaderMode};
+use tar::{Builder, Header, HeaderMode};
 
 use crate::control::client::{Client, ClientError};
-use crate::host::{files, sys};
+use crate::host::files;
 use crate::vm::{Exec, Executed};
 
 use super::super::streamed::{Happened, Input, exec_streamed};
 use super::target::{PERMISSIONS, place};
+use super::unpack::unpack;
 use super::{Copied, Error, Progress, copy_from, copy_to};
 
 /// Unpacks its input into the folder $1, or into $2 in it if it is there already; prints into which one.
@@ -33,6 +34,8 @@ const IS_FOLDER: &str = r#"test -d "$1""#;
 
 /// How a folder is compared with the original: it is one stream, and both its end and the exit code of the guest's `tar` count.
 const CHECKED: &str = "tar";
+/// The longest path that the guest may answer with, in bytes: Linux has no longer one.
+const LONGEST_PATH: usize = 4096;
 /// The most that is kept of what the guest's `tar` says, in bytes.
 const MOST_SAID: usize = 2000;
 
@@ -105,7 +108,8 @@ fn copy_folder_to(
     let (mut said, mut path) = (Vec::new(), Vec::new());
     let each = |happened: Happened<'_>| {
         if let Happened::Wrote(stdout, stderr) = happened {
-            path.extend(stdout);
+            // a guest may write without end
+            path.extend(&stdout[..stdout.len().min(LONGEST_PATH.saturating_sub(path.len()))]);
             keep_end(&mut said, stderr);
         }
         true
@@ -150,7 +154,12 @@ fn copy_folder_from(
 ) -> Result<Copied, Error> {
     let path = place(source.trim_end_matches('/'), destination);
     let unwritable = |error| Error::file(&path)(error);
-    fs::create_dir_all(&path).map_err(unwritable)?;
+    fs::create_dir_all(&path).map_err(|error| match fs::metadata(&path) {
+        Ok(facts) if !facts.is_dir() => {
+            unwritable(io::Error::other(format!("it is no folder, but {source} in the guest is one")))
+        }
+        _ => unwritable(error),
+    })?;
     let (reader, mut writer) = UnixStream::pair().map_err(unwritable)?;
     let folder = path.clone();
     let unpacking = thread::spawn(move || unpack(reader, &folder));
@@ -254,30 +263,6 @@ fn append(archive: &mut Builder<impl Write>, path: &Path, below: &Path, facts: &
         0 => Ok(()),
         _ => Err(io::Error::other("it has become smaller while it was copied")),
     }
-}
-
-/// What `tar` refuses here: paths with `..`, and through links to the outside.
-fn unpack(stream: UnixStream, folder: &Path) -> io::Result<()> {
-    let mut archive = Archive::new(BufReader::new(stream));
-    archive.set_mask(sys::umask());
-    // their modes may forbid to write into them: folders come last, the deepest first
-    let mut folders = Vec::new();
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        match entry.header().entry_type() {
-            EntryType::Directory => folders.push(entry),
-            EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link => {
-                entry.unpack_in(folder)?;
-            }
-            _ => log::warn!("{} is left out: it is no file", String::from_utf8_lossy(&entry.path_bytes())),
-        }
-    }
-    folders.sort_by(|one, other| other.path_bytes().cmp(&one.path_bytes()));
-    for mut entry in folders {
-        entry.unpack_in(folder)?;
-    }
-    // what follows the archive's end is nothing of it, but is read, so that the guest's `tar` can write it
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
 }
 
 /// Counts what is written.
