@@ -205,7 +205,10 @@ impl Making {
         }
         DirBuilder::new().mode(0o700).create(part)?;
         let making = Self { path: path.to_owned(), part: part.to_owned(), copies, is_finished: false };
-        mark(&open(part)?)?;
+        if let Err(error) = open(part).and_then(|folder| mark(&folder)) {
+            let _ = fs::remove_dir(part);
+            return Err(error);
+        }
         Ok(making)
     }
 

@@ -131,9 +131,14 @@ fn is_image(extension: &str) -> bool {
     extension == "img" || extension.parse::<ImageFormat>().is_ok()
 }
 
-/// Puts the mark into a folder that was just made.
+/// Puts the mark into a folder that was just made. On failure (a full disk) nothing is in it.
 pub(in crate::host) fn mark(folder: &Directory) -> io::Result<()> {
-    folder.create_new(names::MARK)?.write_all(MARK_TEXT)
+    let marked = folder.create_new(names::MARK)?.write_all(MARK_TEXT);
+    if marked.is_err() {
+        // half a mark would make it a folder of somebody else
+        let _ = folder.unlink(names::MARK);
+    }
+    marked
 }
 
 /// Whether a folder was made by vmrun. A checkout or a copy of other files has no such file, and a link does not count.
