@@ -1,6 +1,7 @@
 //! `ctl fork`: forks of a running VM that goes on.
 
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,7 +11,7 @@ use crate::support::boot_sector::Guest;
 use crate::support::chance::{Chance, repetitions};
 use crate::support::orphan::kill;
 use crate::support::processes::{eventually, send};
-use crate::support::sandbox::{Sandbox, linux_guest};
+use crate::support::sandbox::{Done, Sandbox, linux_guest};
 
 /// A guest of a boot sector that runs and can be forked, called `base`.
 fn small() -> Sandbox {
@@ -116,6 +117,8 @@ fn what_fails_leaves_no_fork_and_no_template() {
         let done = sandbox.ctl(words);
         assert_eq!(done.code, code, "{flags:?}: {done:?}");
         assert!(done.stderr.contains(told) && done.stdout.is_empty(), "{done:?}");
+        // it has no such flag
+        assert!(!done.stderr.contains("--keep"), "{done:?}");
         assert_eq!(names(&sandbox), ["base"], "{flags:?}");
         assert!(templates(&sandbox).is_empty(), "{flags:?}");
     }
@@ -128,6 +131,34 @@ fn what_fails_leaves_no_fork_and_no_template() {
     sandbox.detached(["--name", "base", "--mem", "64", image.to_str().unwrap()]);
     sandbox.ctl(["fork"]).fails(4, &["--forkable"]);
     assert!(templates(&sandbox).is_empty());
+    end(&sandbox, "base");
+    sandbox.is_clean();
+}
+
+/// Two commands that want the same names at the same time.
+#[test]
+fn a_name_that_is_taken_meanwhile_is_passed_over() {
+    let sandbox = small();
+    let image = sandbox.file("guest.img");
+    let words = ["--name", "other", "--mem", "64", "--ephemeral", "--forkable", image.to_str().unwrap()];
+    sandbox.detached(words);
+    for round in 0..repetitions(2) {
+        let prefix = format!("x{round}");
+        let fork = |vm: &str| {
+            let mut command = sandbox.vmrun();
+            command.args(["ctl", "--vm", vm, "fork", "--count", "4", "--name", &prefix]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let forks = ["base", "other"].map(fork).map(|child| Done::of(child.wait_with_output().unwrap()).ok());
+        let mut made: Vec<&str> = forks.iter().flat_map(|done| done.stdout.lines()).collect();
+        made.sort_unstable();
+        made.dedup();
+        assert_eq!(made.len(), 8, "{forks:?}");
+        for vm in made {
+            end(&sandbox, vm);
+        }
+    }
+    end(&sandbox, "other");
     end(&sandbox, "base");
     sandbox.is_clean();
 }
@@ -193,7 +224,7 @@ fn at_any_moment_the_command_can_be_killed() {
     for _ in 0..repetitions(6) {
         let mut command = sandbox.vmrun();
         command.args(["ctl", "--vm", "base", "fork", "--count", "4", "--name", "x"]);
-        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(chance.below(400)));
         send(child.id().cast_signed(), Signal::SIGKILL);
         let was_killed = !child.wait().unwrap().success();
@@ -203,11 +234,12 @@ fn at_any_moment_the_command_can_be_killed() {
         for name in names(&sandbox).iter().filter(|name| *name != "base") {
             end(&sandbox, name);
         }
-        eventually("the VM goes on, and nothing else is left", || {
+        // the freeze goes on without who asked for it
+        eventually("the VM goes on", || sandbox.ctl_json(["--vm", "base", "status"])["state"] == "running");
+        eventually("nothing else is left", || {
             sandbox.run(["templates", "prune", "--older-than", "1h"]).ok();
             templates(&sandbox).is_empty()
         });
-        assert_eq!(sandbox.ctl_json(["--vm", "base", "status"])["state"], "running");
     }
     end(&sandbox, "base");
     sandbox.is_clean();

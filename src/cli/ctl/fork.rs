@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::client::ClientError;
-use crate::control::find::{self, FindError};
+use crate::control::find::{self, FindError, Standing};
 use crate::control::supervise::{Ready, Supervision};
 use crate::control::verbs::GetStatus;
 use crate::control::wire;
@@ -53,7 +53,7 @@ impl Verb for Fork {
         let own_name = context.client.call(GetStatus {})?.status.name;
         let prefix = self.name.as_ref().map_or(own_name, ToString::to_string);
         let taken = find::all(&root)?.into_iter().map(|(name, _)| name.to_string()).collect();
-        let names = free_names(&prefix, self.count, &taken)?;
+        let mut names = Names::new(prefix, self.count, taken)?;
         let place = ForkPlace::new()?;
         let mut paused_ms = None;
         let mut line = Line::new();
@@ -76,8 +76,9 @@ impl Verb for Fork {
             Ready { condition, timeout, shown: true }
         });
         let mut started: Vec<Started> = Vec::new();
-        for name in names {
-            let request = Request { name: Some(name), ..base.clone() };
+        while started.len() < self.count as usize {
+            let name = names.next()?;
+            let request = Request { name: Some(name.clone()), ..base.clone() };
             let supervision = Supervision {
                 launch: Launch { detached: true, transcript: None, owns_process: true },
                 console: None,
@@ -91,10 +92,12 @@ impl Verb for Fork {
                 // in the new process, where the connections to the other supervisors would keep those from seeing that this one ended
                 started.clear();
                 let in_use = template.take_use();
-                qemu::supervisor(&request, supervision, Ending::Forced, in_use, reporter)
+                qemu::supervisor(&request, supervision, Ending::Forced, in_use, "", reporter)
             };
             match in_background(job, |_| Ok(())) {
                 Ok(fork) => started.push(fork),
+                // another command has started a VM of this name meanwhile
+                Err(_) if find::standing(&root, &name) != Standing::Stale => {}
                 Err(failure) => {
                     started.into_iter().for_each(Started::end);
                     return Err(failure);
@@ -111,12 +114,35 @@ impl Verb for Fork {
     }
 }
 
-/// So many names that no VM has.
-fn free_names(prefix: &str, count: u32, taken: &BTreeSet<String>) -> Result<Vec<VmName>, Failure> {
-    let numbered = (1_u32..).map(|number| format!("{prefix}-{number}"));
-    let free = numbered.filter(|name| !taken.contains(name)).take(count as usize);
-    free.map(|name| name.parse().map_err(|error| Failure::usage(format!("--name {prefix}: {error}"))))
-        .collect()
+/// The names `PREFIX-1`, `PREFIX-2`, ... without those of other VMs.
+struct Names {
+    prefix: String,
+    taken: BTreeSet<String>,
+    last: u32,
+}
+
+impl Names {
+    /// Refuses a prefix of which so many names cannot be made.
+    fn new(prefix: String, count: u32, taken: BTreeSet<String>) -> Result<Self, Failure> {
+        let names = Self { prefix, taken, last: 0 };
+        names.numbered(count).map(|_| names)
+    }
+
+    fn next(&mut self) -> Result<VmName, Failure> {
+        loop {
+            self.last += 1;
+            let name = self.numbered(self.last)?;
+            if !self.taken.contains(name.as_str()) {
+                return Ok(name);
+            }
+        }
+    }
+
+    fn numbered(&self, number: u32) -> Result<VmName, Failure> {
+        let prefix = &self.prefix;
+        let name = format!("{prefix}-{number}").parse();
+        name.map_err(|error| Failure::usage(format!("--name {prefix}: {error}")))
+    }
 }
 
 fn status(root: &std::path::Path, name: &str) -> Result<wire::Status, Failure> {
