@@ -67,11 +67,11 @@ pub(super) fn run(
             },
         }
         // any other write error than that the reader has gone ends the command
-        !(out.failed() || (ends_without_reader && out.is_broken()))
+        !(out.failed() || (ends_without_reader && (out.is_broken() || err.has_no_reader())))
     };
     let ended = machine::exec_streamed(client, exec, input, each);
     // why nothing more was wanted
-    if ends_without_reader && out.is_broken() && !out.failed() {
+    if ends_without_reader && !out.failed() && (out.is_broken() || err.has_no_reader()) {
         return Ok(Executed { signal: Some(SIGPIPE), ..Executed::default() });
     }
     out.finish()?;

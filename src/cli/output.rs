@@ -155,6 +155,11 @@ impl Stderr {
         write_unless_broken(io::stderr(), bytes, &mut self.broken);
     }
 
+    /// Its reader has gone.
+    pub(super) fn has_no_reader(&self) -> bool {
+        self.broken.as_ref().is_some_and(|error| !is_failure(error))
+    }
+
     /// Success, unless a write has failed.
     pub(super) fn finish(self) -> Result<(), Failure> {
         match self.broken {

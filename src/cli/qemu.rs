@@ -139,7 +139,7 @@ fn background(
     in_use: Option<InUse>,
 ) -> Result<u8, Failure> {
     let ending = if keep { Ending::Never } else { Ending::Asked };
-    let job = |reporter: &mut Reporter| supervisor(request, supervision, ending, in_use, reporter);
+    let job = |reporter: &mut Reporter| supervisor(request, supervision, ending, in_use, KEEP, reporter);
     let started = in_background(job, |name| {
         let printed = Output { json: false }.print(&(), || name.to_owned()).map(drop);
         printed.map_err(|failure| {
@@ -162,12 +162,16 @@ pub(super) enum Ending {
     Forced,
 }
 
-/// Runs the supervisor in the background.
+/// What keeps a VM that does not become ready.
+const KEEP: &str = "; `--keep` lets it run on";
+
+/// Runs the supervisor in the background. `advice` follows the hint that the VM was ended since it did not become ready.
 pub(super) fn supervisor(
     request: &Request,
     supervision: Supervision,
     ending: Ending,
     in_use: Option<InUse>,
+    advice: &str,
     reporter: &mut Reporter,
 ) -> Result<u8, Failure> {
     let prepared = prepare(request)?;
@@ -192,7 +196,7 @@ pub(super) fn supervisor(
             let runs_on = format!("VM '{name}' runs on (`--keep`)");
             return reporter.up_but_failed(&failure.and_hint(runs_on));
         }
-        not_ready = Some(failure.and_hint(format!("VM '{name}' was ended; `--keep` lets it run on")));
+        not_ready = Some(failure.and_hint(format!("VM '{name}' was ended{advice}")));
         tokio::spawn(end(handle, timeout, ending));
     }))?;
     // reported when the VM has ended, so that nothing is left of it when the caller continues

@@ -31,6 +31,7 @@ use super::guest_command::{self, NOT_FOUND, NOT_STARTED, OutputTo, exit_code};
 use super::output::tell;
 use super::qemu::{self, Ending};
 use super::qemu_args::VmArgs;
+use super::target::NOT_RUNNING;
 
 /// vmrun itself has failed: a code that few commands have; docker's.
 const OWN_FAILURE: u8 = 125;
@@ -126,7 +127,8 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     };
     let ready = Ready { condition, timeout: Some(how.agent_timeout), shown: true };
     let supervision = Supervision {
-        launch: Launch { detached: true, transcript, owns_process: true },
+        // otherwise QEMU dies with the supervisor, however that ends
+        launch: Launch { detached: how.keep, transcript, owns_process: true },
         console: None,
         stop_timeout: request.stop_timeout,
         // the agent of a fork has answered before; the command waits for it all the same
@@ -137,7 +139,7 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     };
     descriptors::raise_limit();
     let ending = if keeps_nothing(&request) { Ending::Forced } else { Ending::Asked };
-    let job = |reporter: &mut Reporter| qemu::supervisor(&request, supervision, ending, in_use, reporter);
+    let job = |reporter: &mut Reporter| qemu::supervisor(&request, supervision, ending, in_use, "", reporter);
     let started = in_background(job, |_| Ok(()))?;
     let result = match typed {
         Some(line) => {
@@ -147,7 +149,19 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
         None => in_guest(&started, how.exec(command), &how, heeded),
     };
     finish(started, how.keep);
+    let result = if how.keep { result } else { result.map_err(of_an_ended_vm) };
     result.map(|executed| exit_code(&executed))
+}
+
+/// What a hint says to do with the VM cannot be done any more.
+fn of_an_ended_vm(failure: Failure) -> Failure {
+    let names_the_vm = failure.hint.as_ref().is_some_and(|hint| hint.contains("vmrun ctl"));
+    let hint = match names_the_vm {
+        false => return failure,
+        true if failure.code == NOT_RUNNING => "`vmrun ls --all` shows how it ended",
+        true => "`--keep` leaves the VM running, to be looked at",
+    };
+    failure.hint(Some(hint.to_owned()))
 }
 
 impl CommandArgs {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use anstream::adapter::StripBytes;
+
 use crate::control::client::Replies;
 use crate::control::verbs;
 
@@ -76,7 +78,9 @@ impl Machine {
 
 /// The last lines that are not empty, without what would change a terminal.
 pub(super) fn last_lines(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
+    // without what moves a terminal's cursor and the like
+    let text: Vec<u8> = StripBytes::new().strip_next(text).flatten().copied().collect();
+    let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last = lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES));
     let visible = |line: &&str| line.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}");
@@ -124,6 +128,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_last_lines_are_text_only() {
+        let printed = b"one\r\n\r\n\x1b[0;1mtwo\x1b[0m... \x08 \x08three\r\n\x1b]0;title\x07";
+        assert_eq!(last_lines(printed), "  one\n  two...  three");
+    }
+
+    #[test]
     fn pieces_of_text_are_the_text_however_they_are_cut() {
         let bytes = b"a\xc3\xa4\xff\xe2\x82\xac\xf0\x9f\x98\x80\xc3(\xe2\x82";
         let expected = String::from_utf8_lossy(bytes);
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_change_no_terminal() {
-        assert_eq!(last_lines(b"one\r\n\n\x1b[2Jtwo\n"), "  one\n  \u{fffd}[2Jtwo");
+        assert_eq!(last_lines(b"one\r\n\n\x1b[2Jtwo\n"), "  one\n  two");
         let many = (0..100).map(|n| format!("{n}\n")).collect::<String>();
         assert_eq!(last_lines(many.as_bytes()).lines().count(), SHOWN_LINES);
     }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
+use crate::support::orphan::kill_supervisor;
 use crate::support::processes::{self, eventually, send};
 use crate::support::sandbox::{Done, Sandbox, linux_guest};
 
@@ -82,12 +83,17 @@ fn its_own_failures_have_codes_of_their_own() {
         (125, &["--env", "A"], &["true"], "NAME=VALUE"),
         (125, &["--no-such-flag"], &["true"], "--no-such-flag"),
         (125, &["--agent-timeout", "soon"], &["true"], "soon"),
-        // the guest goes down under the command
+        (125, &["--cold", "--keep", "--agent-timeout", "1ms"], &["true"], "was ended"),
+        // the agent, and the guest, go down under the command
+        (125, &[], &["sh", "-c", "kill -9 $(pidof qemu-ga); sleep 100"], "agent has ended"),
         (125, &[], &["sh", "-c", "echo o > /proc/sysrq-trigger; sleep 100"], "ended"),
     ] {
         let done = run(&sandbox, flags, words);
         assert_eq!(done.code, code, "{flags:?} {words:?}: {done:?}");
         assert!(done.stderr.contains(told), "{done:?}");
+        // the VM has ended, whatever was said to do with it
+        let says = |what: &str| done.stderr.contains(what);
+        assert!(!says("vmrun ctl") && !says("`--keep` lets it run on"), "{done:?}");
         is_gone(&sandbox);
     }
     Done::of(sandbox.vmrun().args(["run", "no-such-image", "--", "true"]).output().unwrap())
@@ -140,6 +146,10 @@ fn files_and_folders_go_in_before_and_come_out_afterwards() {
     let done = run(&sandbox, &["--copy-in", "tree:/tmp/tree"], &["true"]);
     done.fails(125, &["tree/pipe", "cannot be copied"]);
     fs::remove_file(at("tree/pipe")).unwrap();
+    fs::write(at("file"), "kept").unwrap();
+    let done = run(&sandbox, &["--copy-out", "/etc:file"], &["true"]);
+    done.fails(125, &["/etc in the guest: it is a directory"]);
+    assert_eq!(fs::read(at("file")).unwrap(), b"kept");
     // a full disk of the guest
     let done = run(&sandbox, &["--copy-in", "tree:/proc/tree"], &["true"]);
     done.fails(125, &["tar", "/proc/tree"]);
@@ -243,6 +253,12 @@ fn without_a_reader_it_ends_as_it_would_here() {
     drop(line);
     assert_eq!(Done::of(child.wait_with_output().unwrap()).code, 128 + 13);
     is_gone(&sandbox);
+    let mut child = command(&sandbox, &[], &["sh", "-c", "exec yes >&2"]).spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    stderr.read_exact(&mut [0; 2]).unwrap();
+    drop(stderr);
+    assert_eq!(Done::of(child.wait_with_output().unwrap()).code, 128 + 13);
+    is_gone(&sandbox);
 }
 
 #[test]
@@ -268,12 +284,15 @@ fn signals_reach_the_command() {
         is_gone(&sandbox);
     }
     // one that the command does not catch ends it, and the code is a shell's
-    let mut child = command(&sandbox, &[], &["sh", "-c", "echo ready; exec sleep 100"]).spawn().unwrap();
-    let mut line = lines(&mut child);
-    assert_eq!(line(), "ready\n");
-    send(child.id().cast_signed(), Signal::SIGTERM);
-    assert_eq!(Done::of(child.wait_with_output().unwrap()).code, 128 + 15);
-    is_gone(&sandbox);
+    for _ in 0..5 {
+        let mut child = command(&sandbox, &[], &["sh", "-c", "echo ready; exec sleep 100"]).spawn().unwrap();
+        let mut line = lines(&mut child);
+        assert_eq!(line(), "ready\n");
+        send(child.id().cast_signed(), Signal::SIGTERM);
+        let done = Done::of(child.wait_with_output().unwrap());
+        assert_eq!((done.code, done.stderr.as_str()), (128 + 15, ""));
+        is_gone(&sandbox);
+    }
 }
 
 #[test]
@@ -299,6 +318,39 @@ fn the_vm_ends_with_the_process_however_that_ends() {
         eventually("the VM has ended", || processes::of(sandbox.path()).is_empty());
         sandbox.is_clean();
     }
+}
+
+/// QEMU dies with the supervisor, so that nobody takes the VM over.
+#[test]
+fn the_vm_ends_with_its_supervisor() {
+    let sandbox = Sandbox::new();
+    for with_the_process in [false, true] {
+        let mut child = command(&sandbox, &[], &["sh", "-c", "echo ready; sleep 100"]).spawn().unwrap();
+        let mut line = lines(&mut child);
+        assert_eq!(line(), "ready\n");
+        let status = sandbox.ctl_json(["status"]);
+        let qemu = i32::try_from(status["qemu_pid"].as_i64().unwrap()).unwrap();
+        if with_the_process {
+            // it cannot end the VM any more when the supervisor has gone
+            send(child.id().cast_signed(), Signal::SIGSTOP);
+        }
+        kill_supervisor(&sandbox);
+        if with_the_process {
+            send(child.id().cast_signed(), Signal::SIGKILL);
+            assert!(!child.wait().unwrap().success());
+        } else {
+            let done = Done::of(child.wait_with_output().unwrap());
+            done.fails(125, &["the guest went down while 'sh' ran", "vmrun ls --all"]);
+        }
+        eventually("QEMU has ended", || !processes::of(sandbox.path()).iter().any(|one| one.pid == qemu));
+        is_gone(&sandbox);
+    }
+    // one that was to be kept can be taken over
+    run(&sandbox, &["--keep", "--name", "kept"], &["true"]).ok();
+    kill_supervisor(&sandbox);
+    sandbox.ctl(["--vm", "kept", "exec", "true"]).ok();
+    sandbox.ctl(["--vm", "kept", "shutdown"]).ok();
+    is_gone(&sandbox);
 }
 
 #[test]

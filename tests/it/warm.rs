@@ -316,7 +316,14 @@ fn a_cache_without_room_or_without_writing_is_told_with_what_can_be_done() {
     let refused = sandbox.run(start).fails(1, &["No space left on device", "XDG_CACHE_HOME"]);
     assert!(!refused.stderr.contains("keeps running"), "{refused:?}");
     sandbox.is_clean();
-    assert_eq!(fs::read_dir(sandbox.cache().join("vmrun/templates")).unwrap().count(), 0);
+    let left = || fs::read_dir(sandbox.cache().join("vmrun/templates")).unwrap().count();
+    assert_eq!(left(), 0);
+    // not even a template's folder can be marked
+    let filler = fs::write(sandbox.cache().join("filler"), vec![1; 1 << 20]);
+    assert_eq!(filler.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let refused = sandbox.run(start).fails(1, &["No space left on device", "XDG_CACHE_HOME"]);
+    assert!(!refused.stderr.contains("was not made by vmrun"), "{refused:?}");
+    assert_eq!(left(), 0);
     mounted.read_only();
     sandbox.run(start).fails(1, &["Read-only file system", "XDG_CACHE_HOME"]);
     sandbox.is_clean();

@@ -99,8 +99,10 @@ fn wait_for_signals(
             machine::exec_streamed(&mut client, guest_command::signal(name, pid), None, |_| true)
                 .map_err(Failure::from)
         };
-        if let Err(failure) = connect().and_then(send) {
-            // the command, or the VM, may have ended meanwhile
+        let sent = connect().and_then(send);
+        // one that ended the command may have ended the VM as well, before it was reported that it was sent
+        let is_needed = matches!(*target.lock().unwrap_or_else(PoisonError::into_inner), Target::Guest(_));
+        if let (Err(failure), true) = (sent, is_needed) {
             log::warn!("{signal} could not be sent to the command: {}", failure.message);
         }
     }
