@@ -39,18 +39,14 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
     if is_dry_run {
         return print_shell(&dry_run(&request)?);
     }
-    let Warm { request, in_use } = match request.warm {
-        Some(_) => runtime()?.block_on(template(request, parent_process.as_ref()))?,
-        None => Warm { request, in_use: None },
-    };
+    let Warm { request, in_use } = warmed(request, parent_process.as_ref())?;
+    let launch = Launch { detached, transcript, owns_process: true };
     let supervision = Supervision {
-        launch: Launch { detached, transcript, owns_process: true },
         console: (!detached).then_some(escape),
-        stop_timeout: request.stop_timeout,
         ready,
-        begun: None,
         parent: parent_process,
-        sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
+        sync_clock: goes_on(&request) && sync_clock,
+        ..Supervision::new(launch, request.stop_timeout)
     };
     // from here on this process, or its fork, is a supervisor
     descriptors::raise_limit();
@@ -79,8 +75,21 @@ fn print_shell(line: &[u8]) -> Result<u8, Failure> {
     stdout.finish()
 }
 
-/// Finds the template for `--warm`, or makes it; a signal and the end of `parent` end that, and the VM that is booted for it.
-pub(super) async fn template(request: Request, parent: Option<&OwnedFd>) -> Result<Warm, Failure> {
+/// Whether the guest goes on from where it once was, its clock, too.
+pub(super) fn goes_on(request: &Request) -> bool {
+    request.restore.is_some() || request.from.is_some()
+}
+
+/// With `--warm` the request for a fork of the template, which is found or made; a signal and the end of `parent` end that, and the VM
+/// that is booted for it. Without it the request as it is.
+pub(super) fn warmed(request: Request, parent: Option<&OwnedFd>) -> Result<Warm, Failure> {
+    match request.warm {
+        Some(_) => runtime()?.block_on(template(request, parent)),
+        None => Ok(Warm { request, in_use: None }),
+    }
+}
+
+async fn template(request: Request, parent: Option<&OwnedFd>) -> Result<Warm, Failure> {
     let mut signals = Signals::new()?;
     let parent = parent.map(OwnedFd::try_clone).transpose();
     let parent =

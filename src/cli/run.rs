@@ -29,7 +29,7 @@ use super::copies::{CopyIn, CopyOut};
 use super::failure::Failure;
 use super::guest_command::{self, NOT_FOUND, NOT_STARTED, OutputTo, exit_code};
 use super::output::tell;
-use super::qemu::{self, Ending};
+use super::qemu::{self, Ending, goes_on};
 use super::qemu_args::VmArgs;
 use super::target::NOT_RUNNING;
 
@@ -117,25 +117,18 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
         Some(_) => Some(console::Line::of(&command, &how.env)?),
         None => None,
     };
-    let goes_on = request.from.is_some() || request.restore.is_some();
-    if !how.cold && !goes_on && request.warm.is_none() {
+    if !how.cold && !goes_on(&request) && request.warm.is_none() {
         request.warm = Some(condition.clone());
     }
-    let Warm { request, in_use } = match request.warm {
-        Some(_) => qemu::runtime()?.block_on(qemu::template(request, None))?,
-        None => Warm { request, in_use: None },
-    };
+    let Warm { request, in_use } = qemu::warmed(request, None)?;
     let ready = Ready { condition, timeout: Some(how.agent_timeout), shown: true };
+    // otherwise QEMU dies with the supervisor, however that ends
+    let launch = Launch { detached: how.keep, transcript, owns_process: true };
     let supervision = Supervision {
-        // otherwise QEMU dies with the supervisor, however that ends
-        launch: Launch { detached: how.keep, transcript, owns_process: true },
-        console: None,
-        stop_timeout: request.stop_timeout,
         // the agent of a fork has answered before; the command waits for it all the same
         ready: request.from.is_none().then_some(ready),
-        begun: None,
-        parent: None,
-        sync_clock: (request.restore.is_some() || request.from.is_some()) && sync_clock,
+        sync_clock: goes_on(&request) && sync_clock,
+        ..Supervision::new(launch, request.stop_timeout)
     };
     descriptors::raise_limit();
     let ending = if keeps_nothing(&request) { Ending::Forced } else { Ending::Asked };

@@ -49,6 +49,21 @@ pub struct Supervision {
     pub begun: Option<Begun>,
 }
 
+impl Supervision {
+    /// Of a VM that is launched like this, without anything else.
+    pub fn new(launch: Launch, stop_timeout: Duration) -> Self {
+        Self {
+            sync_clock: false,
+            launch,
+            console: None,
+            stop_timeout,
+            ready: None,
+            parent: None,
+            begun: None,
+        }
+    }
+}
+
 /// Called when a VM has started.
 pub type Begun = Box<dyn FnOnce(&VmName, &Handle)>;
 
@@ -86,33 +101,16 @@ pub async fn supervise(
 /// Takes over a VM whose supervisor has died; see [`supervise`]. `None` if there is nothing to take over: QEMU is dead, too.
 pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outcome>, StartError> {
     let Some(running) = adopt(adopted).await? else { return Ok(None) };
-    let stop_timeout = running.stop_timeout();
-    let supervision = Supervision {
-        launch: Launch { detached: true, transcript: None, owns_process: true },
-        console: None,
-        stop_timeout,
-        ready: None,
-        begun: None,
-        parent: None,
-        sync_clock: false,
-    };
+    let launch = Launch { detached: true, transcript: None, owns_process: true };
+    let supervision = Supervision::new(launch, running.stop_timeout());
     serve(running, supervision, Box::new(up)).await.map(Some)
 }
 
 /// Supervises a QEMU under `vmrun wrap`, until it has ended.
 pub async fn follow(wrapping: Wrapping) -> Result<Option<Outcome>, StartError> {
     let Some(running) = wrapping.follow().await? else { return Ok(None) };
-    let launch = Launch::default();
     // a service manager waits for QEMU itself, which is unaware of vmrun
-    let supervision = Supervision {
-        launch,
-        console: None,
-        stop_timeout: Duration::ZERO,
-        ready: None,
-        begun: None,
-        parent: None,
-        sync_clock: false,
-    };
+    let supervision = Supervision::new(Launch::default(), Duration::ZERO);
     serve(running, supervision, Box::new(|_| {})).await.map(Some)
 }
 

@@ -71,13 +71,8 @@ fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
     let mut tell = Some(tell);
     let result = prepare(request).and_then(|prepared| {
         let supervision = Supervision {
-            launch: Launch::default(),
-            console: None,
-            stop_timeout: request.stop_timeout,
-            ready: None,
-            begun: None,
-            parent: None,
             sync_clock: request.from.is_some(),
+            ..Supervision::new(Launch::default(), request.stop_timeout)
         };
         runtime.block_on(supervise(prepared, supervision, |up: Up| {
             tokio::spawn(kill_unless_kept(kept, up.handle));

@@ -79,14 +79,11 @@ impl Verb for Fork {
         while started.len() < self.count as usize {
             let name = names.next()?;
             let request = Request { name: Some(name.clone()), ..base.clone() };
+            let launch = Launch { detached: true, transcript: None, owns_process: true };
             let supervision = Supervision {
-                launch: Launch { detached: true, transcript: None, owns_process: true },
-                console: None,
-                stop_timeout: request.stop_timeout,
                 ready: ready.clone(),
-                begun: None,
-                parent: None,
                 sync_clock: true,
+                ..Supervision::new(launch, request.stop_timeout)
             };
             let job = |reporter: &mut Reporter| {
                 // in the new process, where the connections to the other supervisors would keep those from seeing that this one ended
