@@ -127,9 +127,7 @@ fn unreadable(error: std::io::Error) {
 
 /// The command that sends a signal, by its name without `SIG`, to a command with this process in the guest.
 pub(super) fn signal(name: &str, pid: i64) -> Exec {
-    let command = ["/bin/sh", "-c", SIGNAL, "sh", name].map(str::to_owned);
-    let command = command.into_iter().chain([pid.to_string()]).collect();
-    Exec { command, ..Exec::default() }
+    Exec::script(SIGNAL, &[name, &pid.to_string()])
 }
 
 /// The program's exit code for a command's end.

@@ -50,7 +50,7 @@ pub use launch::prepare::{Prepared, check_template, dry_run, prepare, template_s
 pub use launch::start::{Launch, start};
 pub use process::sockets::ControlSockets;
 pub use running::Running;
-pub use signals::Signals;
+pub use signals::{ONE_REQUEST, Signals};
 pub use start_error::StartError;
 pub use state::facts::Facts;
 pub use state::inventory::{Bound, DiskFacts, Entry, Kind, NicFacts, Phase};

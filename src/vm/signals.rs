@@ -14,7 +14,7 @@ use crate::host::sys;
 /// Signals within this time after a request belong to that request. One request often arrives as two signals: `timeout` signals its
 /// child, then the group; a closed terminal causes SIGHUP from the shell and from the kernel; systemd sends SIGHUP after SIGTERM
 /// where `SendSIGHUP=yes`.
-const ONE_REQUEST: Duration = Duration::from_secs(1);
+pub const ONE_REQUEST: Duration = Duration::from_secs(1);
 
 /// A signal that requests the VM's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

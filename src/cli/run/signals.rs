@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::control::client::Client;
 use crate::host::sys;
 use crate::machine;
+use crate::vm::ONE_REQUEST;
 
 use super::super::failure::Failure;
 use super::super::guest_command;
@@ -20,9 +21,6 @@ const PASSED_ON: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 /// Those that ask it to end: the second request ends this process, and the VM with it.
 const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
-
-/// Signals within this time after a request belong to it, unless a key sent them: `timeout` signals its child, then the group.
-const ONE_REQUEST: Duration = Duration::from_secs(1);
 
 /// Where signals go.
 #[derive(Debug, Default, Clone, Copy)]

@@ -5,8 +5,6 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -102,9 +100,7 @@ fn copy_folder_to(
     let mut files = Vec::new();
     find_below(&folder, Path::new(""), &mut files)?;
     let (reader, writer) = UnixStream::pair().map_err(unreadable)?;
-    let done = Arc::new(AtomicU64::new(0));
-    let counted = Counted { stream: writer, done: Arc::clone(&done) };
-    let packing = thread::spawn(move || pack(&folder, &files, counted));
+    let packing = thread::spawn(move || pack(&folder, &files, writer));
     let (mut said, mut path) = (Vec::new(), Vec::new());
     let each = |happened: Happened<'_>| {
         if let Happened::Wrote(stdout, stderr) = happened {
@@ -114,18 +110,18 @@ fn copy_folder_to(
         }
         true
     };
-    let unpack = shell(UNPACK, &[destination, &name], agent_timeout);
+    let unpack = Exec { agent_timeout, ..Exec::script(UNPACK, &[destination, &name]) };
     let input = Input { source: Box::new(reader), broken: |_| {} };
     let executed = exec_streamed(client, unpack, Some(input), each)?;
     // it ends, since nothing reads any more
     let packed = packing.join().unwrap_or_else(|_| Err(Error::unclear("a thread has panicked")));
-    // what failed here has cut off the stream there
-    match packed {
-        Err(Error::File { error, .. }) if is_cut_off(&error) => {}
+    let size_bytes = match packed {
+        // it is the guest's end that has failed
+        Err(Error::File { error, .. }) if is_cut_off(&error) => 0,
+        // what failed here has cut off the stream there
         packed => packed?,
-    }
+    };
     succeeded(&executed, &said, destination)?;
-    let size_bytes = done.load(Ordering::Relaxed);
     progress(size_bytes, Some(size_bytes));
     Ok(Copied { path: String::from_utf8_lossy(&path).into_owned(), size_bytes, checked: CHECKED.to_owned() })
 }
@@ -136,7 +132,8 @@ fn is_cut_off(error: &io::Error) -> bool {
 
 /// Whether this is a folder of the guest.
 fn is_guest_folder(client: &mut Client, path: &str, agent_timeout: Option<Duration>) -> Result<bool, Error> {
-    let executed = exec_streamed(client, shell(IS_FOLDER, &[path], agent_timeout), None, |_| true)?;
+    let executed =
+        exec_streamed(client, Exec { agent_timeout, ..Exec::script(IS_FOLDER, &[path]) }, None, |_| true)?;
     Ok(executed.exit_code == Some(0))
 }
 
@@ -154,12 +151,7 @@ fn copy_folder_from(
 ) -> Result<Copied, Error> {
     let path = place(source.trim_end_matches('/'), destination);
     let unwritable = |error| Error::file(&path)(error);
-    fs::create_dir_all(&path).map_err(|error| match fs::metadata(&path) {
-        Ok(facts) if !facts.is_dir() => {
-            unwritable(io::Error::other(format!("it is no folder, but {source} in the guest is one")))
-        }
-        _ => unwritable(error),
-    })?;
+    fs::create_dir_all(&path).map_err(unwritable)?;
     let (reader, mut writer) = UnixStream::pair().map_err(unwritable)?;
     let folder = path.clone();
     let unpacking = thread::spawn(move || unpack(reader, &folder));
@@ -172,26 +164,18 @@ fn copy_folder_from(
         // the thread has ended, with an error
         writer.write_all(stdout).is_ok()
     };
-    let executed = exec_streamed(client, shell(PACK, &[source], agent_timeout), None, each);
+    let executed = exec_streamed(client, Exec { agent_timeout, ..Exec::script(PACK, &[source]) }, None, each);
     drop(writer);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")));
-    let executed = match (executed, unpacked) {
-        (Ok(executed), unpacked) => {
-            succeeded(&executed, &said, source)?;
-            unpacked.map_err(unwritable)?;
-            executed
-        }
+    match (executed, unpacked) {
+        // nothing more was wanted
         (Err(ClientError::Gone), Err(why)) => return Err(unwritable(why)),
-        (Err(error), _) => return Err(error.into()),
-    };
-    debug_assert_eq!(executed.exit_code, Some(0));
+        (executed, unpacked) => {
+            succeeded(&executed?, &said, source)?;
+            unpacked.map_err(unwritable)?;
+        }
+    }
     Ok(Copied { path: path.display().to_string(), size_bytes: done, checked: CHECKED.to_owned() })
-}
-
-fn shell(script: &str, arguments: &[&str], agent_timeout: Option<Duration>) -> Exec {
-    let words = ["/bin/sh", "-c", script, "sh"];
-    let command = words.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
-    Exec { command, agent_timeout, ..Exec::default() }
 }
 
 fn keep_end(said: &mut Vec<u8>, more: &[u8]) {
@@ -231,13 +215,15 @@ fn find_below(folder: &Path, below: &Path, found: &mut Vec<Found>) -> Result<(),
     Ok(())
 }
 
-fn pack(folder: &Path, found: &[Found], stream: Counted) -> Result<(), Error> {
-    let mut archive = Builder::new(BufWriter::new(stream));
+/// Returns how many bytes the archive has.
+fn pack(folder: &Path, found: &[Found], stream: UnixStream) -> Result<u64, Error> {
+    let mut archive = Builder::new(BufWriter::new(Counted { stream, done: 0 }));
     for (below, facts) in found {
         let path = folder.join(below);
         append(&mut archive, &path, below, facts).map_err(Error::file(&path))?;
     }
-    archive.into_inner().and_then(|mut stream| stream.flush()).map_err(Error::file(folder))
+    let counted = archive.into_inner().and_then(|stream| Ok(stream.into_inner()?));
+    counted.map(|counted| counted.done).map_err(Error::file(folder))
 }
 
 fn append(archive: &mut Builder<impl Write>, path: &Path, below: &Path, facts: &Metadata) -> io::Result<()> {
@@ -268,13 +254,13 @@ fn append(archive: &mut Builder<impl Write>, path: &Path, below: &Path, facts: &
 /// Counts what is written.
 struct Counted {
     stream: UnixStream,
-    done: Arc<AtomicU64>,
+    done: u64,
 }
 
 impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.stream.write(bytes)?;
-        self.done.fetch_add(count as u64, Ordering::Relaxed);
+        self.done += count as u64;
         Ok(count)
     }
 

@@ -15,6 +15,7 @@ use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
 
 use super::files::{Part, Upload};
+use super::stream_shell::SHELL;
 use super::{AGENT_TIMEOUT, Looks};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
@@ -50,6 +51,15 @@ pub struct Exec {
     pub timeout: Option<Duration>,
     /// How long to wait for an agent that does not answer yet; default 10 s.
     pub agent_timeout: Option<Duration>,
+}
+
+impl Exec {
+    /// A script for the guest's shell, and its arguments `$1`, `$2`, ...
+    pub fn script(script: &str, arguments: &[&str]) -> Self {
+        let words = [SHELL, "-c", script, "sh"];
+        let command = words.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        Self { command, ..Self::default() }
+    }
 }
 
 /// How a command in the guest ended. It prints its output as text.
@@ -145,8 +155,8 @@ impl Handle {
         upload.write(stdin).await?;
         let file = Part::of(self, path.clone());
         Box::pin(upload.finish(None, None)).await?;
-        let shell = ["/bin/sh", "-c", WITH_STDIN, "sh", &path].map(str::to_owned);
-        let command = shell.into_iter().chain(exec.command).collect();
+        let mut command = Exec::script(WITH_STDIN, &[&path]).command;
+        command.extend(exec.command);
         Ok((Exec { command, stdin: None, ..exec }, Some(file)))
     }
 
@@ -199,7 +209,7 @@ impl Handle {
 
     async fn kill(&self, pid: i64) -> Result<(), ChangeError> {
         let call = guest_exec {
-            path: "/bin/sh".to_owned(),
+            path: SHELL.to_owned(),
             arg: Some(vec!["-c".to_owned(), KILL.to_owned(), pid.to_string()]),
             env: None,
             input_data: None,

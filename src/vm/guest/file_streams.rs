@@ -29,9 +29,8 @@ impl Copying {
         file: &str,
         input: bool,
     ) -> Result<Option<(Self, i64)>, ChangeError> {
-        let command = ["/bin/sh", "-c", script, "sh", file].map(str::to_owned).to_vec();
         let agent_timeout = Some(Duration::ZERO);
-        let mut pieces = vm.exec_in_pieces(Exec { command, input, agent_timeout, ..Exec::default() });
+        let mut pieces = vm.exec_in_pieces(Exec { input, agent_timeout, ..Exec::script(script, &[file]) });
         match pieces.recv().await {
             Some(Ok(Piece::Started { pid: Some(_), input })) => {
                 Ok(Some((Self { pieces, words: Vec::new() }, input.unwrap_or_default())))

@@ -63,7 +63,7 @@ printf '%s%03d' "$vmrun_mark" $vmrun_status >&3
 printf '%s%03d' "$vmrun_mark" $vmrun_status >&4
 "#;
 
-/// What runs [`WITH_PORTS`].
+/// The guest's shell, which runs [`WITH_PORTS`] and other scripts.
 pub(super) const SHELL: &str = "/bin/sh";
 /// The status of [`WITH_PORTS`] for a command that is not there.
 const NO_COMMAND: u16 = 900;

@@ -107,8 +107,8 @@ impl Handle {
         mut streams: Streams,
     ) -> Result<Result<(Process, Running), ChangeError>, ChangeError> {
         let mark = end_mark::random();
-        let shell = [SHELL, "-c", WITH_PORTS, "sh", mark.as_str()].map(str::to_owned);
-        let command = shell.into_iter().chain(streams.names()).chain(exec.command.iter().cloned()).collect();
+        let mut command = Exec::script(WITH_PORTS, &[mark.as_str()]).command;
+        command.extend(streams.names().into_iter().chain(exec.command.iter().cloned()));
         let events = self.bus.subscribe(None);
         let started = self.start(Exec { command, stdin: None, ..exec.clone() }, false).await;
         let mut process = match started {
