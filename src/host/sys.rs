@@ -28,7 +28,7 @@ pub use device::try_kvm;
 pub use device::{attach_tap, tap_name};
 #[cfg(target_os = "linux")]
 pub use file::is_range_locked;
-pub use file::{give_name, lock, lock_shared, try_lock, umask};
+pub use file::{give_name, lock, lock_shared, try_lock, umask, wait_lock_shared};
 pub use io_uring::try_io_uring;
 pub use process::process_start_time;
 #[cfg(target_os = "linux")]

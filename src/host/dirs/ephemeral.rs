@@ -112,6 +112,8 @@ pub fn open_ephemeral(
     for _ in 0..ATTEMPTS {
         let opened = open_base(base).and_then(|base| {
             sweep(&base, &environment.host().0, name);
+            // until it is marked, as `sweep` would remove it otherwise; a file system without locks has no such sweep either
+            let _ = sys::wait_lock_shared(&base);
             let directory = Directory::create_in(&base, name, Privacy::Private)?;
             own_directory(&base, name, directory, run)
         });
@@ -204,6 +206,7 @@ fn sweep(base: &Directory, host: &str, but: &str) {
         }
         let Ok(directory) = Directory::open_in(base, name, Privacy::Private) else { continue };
         if !own::bears_mark(&directory) {
+            remove_unmarked(base, name, &directory);
             continue;
         }
         // a living supervisor holds the lock
@@ -213,6 +216,24 @@ fn sweep(base: &Directory, host: &str, but: &str) {
             if let Err(error) = dissolve(base, name.as_ref(), &dead) {
                 warn_of(&error);
             }
+        }
+    }
+}
+
+/// Removes a folder whose maker was killed before it was marked, or whose remover was killed after it took the mark away: nothing but
+/// the beginnings of one of these is in it. One that is being made stays: its maker shares the lock of `base`, which is kept here until
+/// `base` is closed or its lock shared.
+fn remove_unmarked(base: &Directory, name: &str, directory: &Directory) {
+    if !sys::try_lock(base).unwrap_or(false) {
+        return;
+    }
+    // it may have been marked meanwhile
+    if own::is_begun(directory, RUN_FILE) {
+        log::info!("removing what a killed run began: {}", directory.path().display());
+        let names = own::entries(directory).unwrap_or_default();
+        let removed = names.iter().try_for_each(|file| own::remove(directory, file));
+        if let Err(source) = removed.and_then(|()| own::remove_empty(base, name.as_ref())) {
+            warn_of(&DirError::Io { action: "remove", path: directory.path().to_owned(), source });
         }
     }
 }
@@ -321,6 +342,44 @@ mod tests {
         drop(open(&here, "next"));
         assert!(!own.exists() && !orphan.exists() && next.path().exists());
         assert!(elsewhere.exists() && foreign.exists());
+    }
+
+    #[test]
+    fn what_was_killed_before_its_mark_or_after_it_is_swept_unless_it_is_being_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = environment(folder.path(), "node");
+        let first = open(&environment, "first");
+        let base = first.path().parent().unwrap().to_owned();
+        let begun = |suffix: &str, files: &[(&str, &[u8])]| {
+            let path = base.join(format!("{}{suffix}", environment.host().0));
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            for (file, text) in files {
+                fs::write(path.join(file), text).unwrap();
+            }
+            path
+        };
+        let run: (&str, &[u8]) = (RUN_FILE, b"/run/vmrun/a");
+        let left = [
+            begun("1", &[]),
+            begun("2", &[(names::LOCK, b"")]),
+            begun("3", &[(names::LOCK, b""), (".run-directory.12-0123abcd", b"/ru")]),
+            begun("4", &[(names::LOCK, b""), run]),
+            begun("5", &[(names::LOCK, b""), run, (names::MARK, b"vmrun made")]),
+        ];
+        let others = [
+            begun("6", &[(names::LOCK, b""), run, (names::MARK, b"another text")]),
+            begun("7", &[(names::LOCK, b""), run, ("thesis.txt", b"x")]),
+        ];
+        // while one is made, nobody can tell that one from those that are dead
+        let maker = File::open(&base).unwrap();
+        sys::wait_lock_shared(&maker).unwrap();
+        drop(open(&environment, "second"));
+        assert!(left.iter().all(|path| path.exists()));
+        drop(maker);
+        drop(open(&environment, "third"));
+        assert_eq!(left.iter().filter(|path| path.exists()).collect::<Vec<_>>(), <[&PathBuf; 0]>::default());
+        assert!(others.iter().all(|path| path.exists()));
     }
 
     #[test]

@@ -150,6 +150,28 @@ pub(super) fn bears_mark(folder: &Directory) -> bool {
     file.metadata().is_ok_and(own) && read(&mut text).is_ok() && text == MARK_TEXT
 }
 
+/// Whether a folder is one whose maker did not come to mark it: it has at most a part of the mark, the lock, and `file`, which comes
+/// before the mark.
+pub(super) fn is_begun(folder: &Directory, file: &str) -> bool {
+    let begins_mark = || {
+        let Ok(mark) = folder.open_file(names::MARK, OFlag::O_RDONLY) else { return false };
+        let mut text = Vec::new();
+        let read = mark.take(MARK_TEXT.len() as u64 + 1).read_to_end(&mut text);
+        read.is_ok() && text.len() < MARK_TEXT.len() && MARK_TEXT.starts_with(&text)
+    };
+    entries(folder).is_ok_and(|all| {
+        all.iter().all(|name| {
+            let Some(text) = name.to_str() else { return false };
+            let known = match text {
+                names::MARK => begins_mark(),
+                names::LOCK => true,
+                _ => text == file || temporary(text) == Some(file),
+            };
+            known && !is_directory(folder, name)
+        })
+    })
+}
+
 /// The names in a folder.
 pub(super) fn entries(folder: &Directory) -> io::Result<Vec<OsString>> {
     folder.names()

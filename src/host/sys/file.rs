@@ -54,6 +54,14 @@ pub fn lock(file: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?)
 }
 
+/// Takes a shared lock (`flock`) on a file, and waits for it.
+///
+/// # Errors
+/// A file system without locks.
+pub fn wait_lock_shared(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared))?)
+}
+
 /// Takes a shared lock (`flock`) on a file without waiting. As with [`try_lock`], it belongs to the open file.
 ///
 /// # Errors
