@@ -28,6 +28,7 @@ pub mod blocking;
 mod builder;
 mod console;
 mod copy;
+mod devices;
 mod error;
 mod events;
 mod exec;
@@ -36,6 +37,7 @@ mod guest_files;
 mod last_words;
 mod removals;
 mod requests;
+mod snapshots;
 mod streamed;
 mod supervisor;
 mod warm;
@@ -52,7 +54,7 @@ use crate::control::find;
 use crate::control::verbs::{self, Method, Stream};
 use crate::control::wire;
 use crate::host::dirs::{RunClient, RuntimeEnvironment, StoreEnvironment, runtime_root};
-use crate::spec::{Condition, Request, Size, VmName};
+use crate::spec::{Condition, Request, VmName};
 use crate::vm::{Exec, Executed, Outcome, Screenshot};
 
 pub use builder::Builder;
@@ -236,145 +238,6 @@ impl Machine {
     pub async fn kill(self) -> Result<Outcome, Error> {
         let call = verbs::Shutdown { timeout_ms: None, force: Some(true), no_repeat: None };
         Ok(self.call(call).await?.outcome)
-    }
-}
-
-/// Its devices.
-impl Machine {
-    /// Plugs a USB device: `VID:PID`, `BUS.ADDR`, `BUS-PORT`, `file=PATH` (a stick) or a driver such as `usb-kbd`.
-    pub async fn add_usb(&self, selector: &str) -> Result<wire::Usb, Error> {
-        let call = add_usb(selector.parse().map_err(Error::invalid)?, None)?;
-        Ok(self.call(call).await?.usb)
-    }
-
-    /// Unplugs a USB device.
-    pub async fn remove_usb(&self, id: &str) -> Result<(), Error> {
-        self.call(verbs::RemoveUsb { id: id.to_owned() }).await.map(|_| ())
-    }
-
-    /// Forwards a host port to a guest port, as `[ADDR:]HOST:GUEST[/tcp|udp]`; host port 0 takes a free one, which the reply has.
-    pub async fn add_forward(&self, forward: &str) -> Result<wire::Forward, Error> {
-        let call = add_forward(&forward.parse().map_err(Error::invalid)?);
-        Ok(self.call(call).await?.forward)
-    }
-
-    /// Ends a forward.
-    pub async fn remove_forward(&self, forward: &wire::Forward) -> Result<(), Error> {
-        let call = verbs::RemoveForward {
-            host_port: forward.host_port.into(),
-            guest_port: Some(forward.guest_port.into()),
-            address: Some(forward.address.clone()),
-            protocol: Some(forward.protocol.clone()),
-        };
-        self.call(call).await.map(|_| ())
-    }
-
-    /// Plugs a disk: `[file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]`.
-    pub async fn add_disk(&self, disk: &str) -> Result<wire::Disk, Error> {
-        let call = add_disk(disk.parse().map_err(Error::invalid)?, &[])?;
-        Ok(self.call(call).await?.disk)
-    }
-
-    /// Grows a disk to this size in bytes.
-    pub async fn resize_disk(&self, id: &str, size: Size) -> Result<wire::Disk, Error> {
-        let call = verbs::ResizeDisk { id: id.to_owned(), size_bytes: size_bytes(size) };
-        Ok(self.call(call).await?.disk)
-    }
-
-    /// Plugs a network card: `user`, `tap,NAME` or `bridge,NAME`, then `[,mac=ADDRESS][,model=M][,id=ID]`.
-    pub async fn add_nic(&self, nic: &str) -> Result<wire::Nic, Error> {
-        let call = add_nic(nic.parse().map_err(Error::invalid)?);
-        Ok(self.call(call).await?.nic)
-    }
-
-    /// Plugs the cable of a network card, or pulls it; `None` = the only card.
-    pub async fn set_link(&self, nic: Option<&str>, up: bool) -> Result<wire::Nic, Error> {
-        let call = verbs::SetLink { up, nic: nic.map(str::to_owned) };
-        Ok(self.call(call).await?.nic)
-    }
-
-    /// Its resource usage so far: processor time, memory, disks, network.
-    pub async fn stats(&self) -> Result<wire::Stats, Error> {
-        Ok(self.call(verbs::GetStats {}).await?.stats)
-    }
-
-    /// Plugs any other device: `DRIVER[,PROP=VALUE…]` as for QEMU's `-device`.
-    pub async fn add_device(&self, device: &str) -> Result<wire::Device, Error> {
-        let call = add_device(device.parse().map_err(Error::invalid)?);
-        Ok(self.call(call).await?.device)
-    }
-}
-
-/// Snapshots, which are kept in its qcow2 disks.
-impl Machine {
-    /// Saves its memory, devices and disks under a new name; it keeps running.
-    pub async fn save_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
-        let call = verbs::SaveSnapshot { name: name.to_owned(), overwrite: None };
-        let mut replies = self.stream(call).await?;
-        let mut made = None;
-        while let Some(reply) = replies.next().await? {
-            made = reply.snapshot;
-        }
-        Ok(made.ok_or(ClientError::Gone)?)
-    }
-
-    /// Freezes it into a template, a folder that is not there yet, of which [`Request::from`] starts forks; it is off then. It must have
-    /// been started with [`Request::forkable`].
-    pub async fn freeze(self, folder: impl AsRef<Path>) -> Result<Outcome, Error> {
-        let call =
-            verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None, until_unused: None };
-        Ok(self.frozen(call).await?.outcome.ok_or(ClientError::Gone)?)
-    }
-
-    /// The same of a VM that goes on after it. Its guest is paused while its memory is copied; returns for how long.
-    pub async fn freeze_and_go_on(&self, folder: impl AsRef<Path>) -> Result<Duration, Error> {
-        let call = verbs::Freeze {
-            folder: absolute_text(folder.as_ref())?,
-            keep_running: Some(true),
-            until_unused: None,
-        };
-        Ok(Duration::from_millis(self.frozen(call).await?.paused_ms.unwrap_or_default()))
-    }
-
-    async fn frozen(&self, call: verbs::Freeze) -> Result<verbs::FreezeReply, Error> {
-        let mut replies = self.stream(call).await?;
-        let mut last = None;
-        while let Some(reply) = replies.next().await? {
-            last = Some(reply);
-        }
-        // the stream also ends, without a word, when the VM does
-        match last {
-            Some(reply) if reply.done_bytes.is_none() => Ok(reply),
-            _ => Err(ClientError::Gone.into()),
-        }
-    }
-
-    /// Saves the whole VM to a file, from which `vmrun qemu --restore` restores it; the VM then ends.
-    pub async fn save(self, file: impl AsRef<Path>) -> Result<Outcome, Error> {
-        let call = verbs::Save { file: absolute_text(file.as_ref())? };
-        let mut replies = self.stream(call).await?;
-        let mut outcome = None;
-        while let Some(reply) = replies.next().await? {
-            outcome = reply.outcome;
-        }
-        Ok(outcome.ok_or(ClientError::Gone)?)
-    }
-
-    /// Loads a snapshot.
-    pub async fn load_snapshot(&self, name: &str) -> Result<wire::Snapshot, Error> {
-        let call = verbs::LoadSnapshot { name: name.to_owned() };
-        Ok(self.call(call).await?.snapshot)
-    }
-
-    /// Its snapshots.
-    pub async fn snapshots(&self) -> Result<Vec<wire::Snapshot>, Error> {
-        Ok(self.call(verbs::ListSnapshots {}).await?.snapshots)
-    }
-
-    /// Deletes a snapshot.
-    pub async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
-        let call = verbs::DeleteSnapshot { name: name.to_owned() };
-        self.call(call).await.map(|_| ())
     }
 }
 
