@@ -12,12 +12,14 @@ const PORTABLE: &str = "VMRUN_PORTABLE";
 const UNWINDER: &str = "libgcc_eh.a";
 
 /// What a test may need that a machine may lack; tests/setup/have.sh looks for each.
-const NEEDS: [&str; 8] = [
+const NEEDS: [&str; 10] = [
     "root",
     "mount",
     "tap",
     "isoinfo",
     "systemd-analyze",
+    "zsh",
+    "fish",
     "qemu-system-aarch64",
     "qemu-system-s390x",
     "qemu-system-riscv64",

@@ -142,6 +142,9 @@ pub(super) struct DoctorArgs {
 
 /// `vmrun completions`.
 #[derive(Debug, Args)]
+#[command(after_help = "Load it in the shell's start-up file:\n  bash: source <(vmrun completions bash)\n  \
+    zsh:  source <(vmrun completions zsh)     # after compinit\n  fish: vmrun completions fish | source\n\
+    It completes also the names of running VMs, and the devices, forwards and snapshots that a VM has.")]
 pub(super) struct CompletionsArgs {
     /// Name of the shell
     pub(super) shell: Shell,

@@ -29,6 +29,11 @@ pub(super) fn all(root: &Path) -> Vec<(String, Ended)> {
     records.into_iter().map(|record| (record.name().to_string(), Ended::of(record))).collect()
 }
 
+/// Their names with how they ended, the newest last.
+pub(super) fn names(root: &Path) -> Vec<(String, String)> {
+    all(root).into_iter().map(|(name, ended)| (name, ended.outcome.message)).collect()
+}
+
 impl Ended {
     fn of(record: RunRecord) -> Self {
         let state_directory = record.state_directory().map(|path| path.to_string_lossy().into_owned());

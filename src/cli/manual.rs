@@ -57,6 +57,11 @@ pub(super) fn run(args: &ManualArgs) -> Result<u8, Failure> {
     stdout.finish()
 }
 
+/// The names of the man pages.
+pub(super) fn pages() -> Vec<String> {
+    man_pages(&grammar(), "vmrun").into_iter().map(|(name, _)| name).collect()
+}
+
 fn grammar() -> Command {
     let mut cli = Cli::command();
     cli.build();

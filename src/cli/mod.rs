@@ -65,6 +65,10 @@ pub fn main() -> ExitCode {
         Some(Err(failure)) => return fail(&failure, false),
         None => words,
     };
+    if words.get(1).is_some_and(|word| word == completions::COMMAND) {
+        apart(|| completions::answer(&words));
+        return ExitCode::SUCCESS;
+    }
     if let Some(failure) = suggest::flag_of_qemu(&words) {
         return fail(&failure, false);
     }

@@ -82,6 +82,11 @@ fn is_among(names: &[&str], name: &str) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// The names of all events of vmrun and of QEMU up to 10.0.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().copied()
+}
+
 /// Whether it is an event of vmrun or of every QEMU.
 pub fn is_everywhere(name: &str) -> bool {
     is_among(KNOWN, name) && !is_among(NEWER, name)

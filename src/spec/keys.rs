@@ -30,6 +30,11 @@ const ALIASES: &[(&str, &str)] = &[
     ("period", "dot"),
 ];
 
+/// The names of all keys, QEMU's and the others.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().copied().chain(ALIASES.iter().map(|(alias, _)| *alias))
+}
+
 /// Keys without and with shift, on a US keyboard.
 const SYMBOLS: &[(char, char, &str)] = &[
     ('1', '!', "1"),

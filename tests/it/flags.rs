@@ -369,7 +369,7 @@ fn the_doctor_tells_the_qemu_that_is_there() {
 #[test]
 fn a_shell_completes_what_there_is() {
     let sandbox = Sandbox::new();
-    let script = "source <(\"$0\" completions bash); COMP_WORDS=(vmrun ctl disk-a); COMP_CWORD=2; _vmrun vmrun disk-a ctl; echo \"${COMPREPLY[@]}\"";
+    let script = "source <(\"$0\" completions bash); PATH=${0%/*}:$PATH COMP_WORDS=(vmrun ctl disk-a); COMP_CWORD=2 COMP_LINE=\"vmrun ctl disk-a\" COMP_POINT=16; _vmrun vmrun disk-a ctl; echo \"${COMPREPLY[@]}\"";
     let done = sandbox.program("bash").args(["-c", script, env!("CARGO_BIN_EXE_vmrun")]).output().unwrap();
     assert_eq!(Done::of(done).line(), "disk-add");
 }

@@ -11,6 +11,7 @@ mod background;
 mod bad_input;
 mod boot_sectors;
 mod broken_qemu;
+mod completion;
 mod console;
 mod crowds;
 mod deaths;

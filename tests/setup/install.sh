@@ -35,6 +35,9 @@ has xz || packages+=(xz-utils)
 # What tests look at images and network devices with; see tests/setup/have.sh.
 has isoinfo || packages+=(genisoimage)
 has ip || packages+=(iproute2)
+# Shells, for the tests of completion.
+has zsh || packages+=(zsh)
+has fish || packages+=(fish)
 # Windows, and a screen for them that nobody sees.
 compgen -G '/usr/lib*/*/qemu/ui-gtk.so' > /dev/null || compgen -G '/usr/lib*/qemu/ui-gtk.so' > /dev/null ||
     packages+=(qemu-system-gui)
