@@ -137,8 +137,9 @@ async fn serve(
         tokio::spawn(tell_of_lost_output(why));
         tokio::spawn(attach(handle.console.clone(), escape, ask, lost, OnSuspend::Pause))
     });
-    if supervision.sync_clock {
-        tokio::spawn(sync_clock(handle.clone()));
+    match supervision.sync_clock {
+        true => drop(tokio::spawn(sync_clock(handle.clone()))),
+        false => handle.leave_clock(),
     }
     if let Some(parent) = supervision.parent {
         let parent = sys::watch(parent, Interest::READABLE)

@@ -1,5 +1,8 @@
 //! Ports of the guest's serial controller that are plugged while a command of the guest runs, and carry its standard streams.
 
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
 use serde_json::json;
 
 use super::ids::PREFIX;
@@ -43,12 +46,27 @@ pub fn plug(machine: &Machine, id: &str, name: &str) -> [Step; 2] {
         "id": id,
         "backend": { "type": "socket", "data": { "addr": { "type": "fd", "data": { "str": id } }, "server": false } },
     });
-    let port = Device::new("virtserialport", id)
-        .on(format!("{}.0", machine.ids().virtio_serial).as_str())
-        .with("chardev", id)
-        .with("name", name);
+    let port = device(machine, id, name);
     let chardev = Step::new(Command::new("chardev-add", socket)).undo(remove_chardev(id));
     [chardev, Step::new(port.hot_plug()).undo(port.unplug())]
+}
+
+fn device(machine: &Machine, id: &str, name: &str) -> Device {
+    Device::new("virtserialport", id)
+        .on(format!("{}.0", machine.ids().virtio_serial).as_str())
+        .with("chardev", id)
+        .with("name", name)
+}
+
+/// Asks for a port's number at its controller.
+pub fn number(id: &str) -> Command {
+    Command::new("qom-get", json!({ "path": format!("/machine/peripheral/{id}"), "property": "nr" }))
+}
+
+/// Arguments for a port that is there from the start, with this number, on a connected socket.
+pub fn arguments(machine: &Machine, id: &str, name: &str, nr: u64, socket: RawFd) -> Vec<OsString> {
+    let chardev = ["-chardev".into(), format!("socket,id={id},fd={socket}").into()];
+    chardev.into_iter().chain(device(machine, id, name).with("nr", nr).argument()).collect()
 }
 
 /// Unplugs a port. QEMU does so without the guest's consent; when it has (`DEVICE_DELETED`), [`remove_chardev`] is next.

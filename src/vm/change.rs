@@ -16,6 +16,7 @@ use crate::spec::{
 };
 
 use crate::vm::error::ChangeError;
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 pub use crate::vm::state::inventory::DeviceKind;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;
@@ -106,17 +107,8 @@ pub enum Change {
         /// Receives the progress.
         progress: watch::Sender<Progress>,
     },
-    /// Freeze the VM into a template.
-    Freeze {
-        /// The template's folder, which is not there yet.
-        folder: PathBuf,
-        /// The VM goes on afterwards; otherwise it ends.
-        keep_running: bool,
-        /// The template goes with the last VM that uses it.
-        until_unused: bool,
-        /// To follow it.
-        progress: watch::Sender<Progress>,
-    },
+    /// Freeze the VM into a template, with the shell that waits in its guest; see [`super::Handle::freeze`].
+    Freeze(Freeze, Option<WaitingShellFacts>),
     /// Make, load, delete or list snapshots.
     Snapshot(SnapshotChange),
     /// Stop the processors.
@@ -149,7 +141,25 @@ pub(in crate::vm) struct Rules {
 /// How long a change may take that opens or makes files on the host before it sends commands to QEMU.
 const WITH_FILES: Duration = Duration::from_secs(60);
 
+/// How a VM is frozen into a template.
+#[derive(Debug, Clone)]
+pub struct Freeze {
+    /// The template's folder, which is not there yet.
+    pub folder: PathBuf,
+    /// The VM goes on afterwards; otherwise it ends.
+    pub keep_running: bool,
+    /// The template goes with the last VM that uses it.
+    pub until_unused: bool,
+    /// To follow it.
+    pub progress: watch::Sender<Progress>,
+}
+
 impl Change {
+    /// It saves the devices' state for a QEMU that has only the devices of the VM's description.
+    pub(in crate::vm) fn saves_devices(&self) -> bool {
+        matches!(self, Self::Save { .. } | Self::Snapshot(SnapshotChange::Save { .. }))
+    }
+
     /// The rules of each change. Every change is listed, so that a new one gets no rules by default.
     pub(in crate::vm) fn rules(&self) -> Rules {
         let usual = Rules {
@@ -175,7 +185,7 @@ impl Change {
             Self::Snapshot(SnapshotChange::List) => {
                 Rules { deadline: Duration::MAX, while_busy: true, ..usual }
             }
-            Self::Snapshot(_) | Self::Save { .. } | Self::Freeze { .. } => {
+            Self::Snapshot(_) | Self::Save { .. } | Self::Freeze(..) => {
                 Rules { deadline: Duration::MAX, ..usual }
             }
             Self::Pause | Self::Reset | Self::Powerdown => past_inventory,

@@ -16,9 +16,10 @@ use crate::qmp::{CommandError, decoded};
 use super::bus::{Bus, WatchedState};
 use super::console::Console;
 use super::error::ChangeError;
-use crate::vm::change::{Change, Done, Ports};
+use crate::vm::change::{Change, Done, Freeze, Ports};
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::inputs::Inputs;
+use crate::vm::guest::waiting_shell::WaitingShells;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::{CachedStatus, Status};
 
@@ -44,6 +45,8 @@ pub(super) enum OwnerRequest {
     Raw(Command, Option<RawTurn>, oneshot::Sender<Result<Value, CommandError>>),
     /// Ports for the standard streams of a command in the guest.
     OpenStreams(Vec<StandardStream>, oneshot::Sender<Result<Ports, ChangeError>>),
+    /// Whether the VM can be frozen so.
+    CheckFreeze(Freeze, oneshot::Sender<Result<(), ChangeError>>),
     /// The command with this number has ended.
     CloseStreams(u64),
     Shutdown(ShutdownOptions),
@@ -87,6 +90,8 @@ pub struct Handle {
     pub(super) watched: watch::Receiver<WatchedState>,
     pub(super) cached_status: CachedStatus,
     pub(super) agent: AgentLink,
+    /// The shell in the guest that waits for a command.
+    pub(super) waiting_shells: WaitingShells,
     /// The inputs of the commands that run in the guest.
     pub(super) inputs: Inputs,
     /// The VM's console.
@@ -121,6 +126,23 @@ impl Handle {
             Change::Qmp(_) | Change::Hmp(_) => self.raw_turns.next().await,
             _ => None,
         };
+        if change.saves_devices() {
+            self.end_waiting_shell().await;
+        }
+        self.make(change, turn).await
+    }
+
+    /// Freezes the VM into a template, with a shell that waits in each fork for its first command.
+    pub async fn freeze(&self, freeze: Freeze) -> Result<Done, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(OwnerRequest::CheckFreeze(freeze.clone(), reply))
+            .await
+            .ok_or_else(ChangeError::not_running)?;
+        answer.await.map_err(|_| ChangeError::not_running())??;
+        self.with_waiting_shell(async |waiting| self.make(Change::Freeze(freeze, waiting), None).await).await
+    }
+
+    async fn make(&self, change: Change, turn: Option<RawTurn>) -> Result<Done, ChangeError> {
         let (reply, answer) = oneshot::channel();
         self.send(OwnerRequest::Change(change, turn, reply)).await.ok_or_else(ChangeError::not_running)?;
         answer.await.map_err(|_| ChangeError::not_running())?

@@ -35,7 +35,7 @@ mod unsupervised;
 mod wait;
 
 pub use bus::{Bus, BusEvent, Record, Subscriber, WatchedState};
-pub use change::{Change, DeviceKind, Done, ForwardPattern, Progress, SnapshotChange};
+pub use change::{Change, DeviceKind, Done, ForwardPattern, Freeze, Progress, SnapshotChange};
 pub use error::{ChangeError, ErrorChain, ErrorKind};
 pub use guest::boot_watch::NothingToBoot;
 pub use guest::clock::GuestClock;

@@ -262,6 +262,9 @@ impl Owner {
                 drop(reply.send(result));
             }),
             OwnerRequest::OpenStreams(streams, reply) => changes::streams::open(self, &streams, reply),
+            OwnerRequest::CheckFreeze(freeze, reply) => {
+                drop(reply.send(changes::check_freeze(self, &freeze)));
+            }
             OwnerRequest::CloseStreams(number) => changes::streams::close(self, number),
             OwnerRequest::Shutdown(options) => self.shut_down(options),
         }
@@ -348,6 +351,11 @@ impl Owner {
     ) {
         let answer = to_the_end(self.session.submit(command));
         self.spawn(answer, then);
+    }
+
+    /// Later tickets are larger than this one, which an earlier owner has given.
+    pub(super) fn tickets_after(&mut self, ticket: u64) {
+        self.next_ticket = self.next_ticket.max(ticket);
     }
 
     pub(super) fn ticket(&mut self) -> u64 {

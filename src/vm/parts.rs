@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::console::Console;
 use super::guest::agent::AgentLink;
+use super::guest::waiting_shell::WaitingShell;
 use super::process::qemu::Process;
 use super::process::shares::Shares;
 use super::process::sockets::ControlSockets;
@@ -60,4 +61,6 @@ pub(super) struct Assembly {
     pub(super) console: Console,
     pub(super) signals: Signals,
     pub(super) shares: Shares,
+    /// The shell that waits in the guest since the start, of a fork.
+    pub(super) waiting_shell: Option<WaitingShell>,
 }

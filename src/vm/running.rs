@@ -15,6 +15,7 @@ use super::owner::{Owner, OwnerParts};
 use super::parts::{Assembly, Home};
 use crate::vm::console::From;
 use crate::vm::guest::inputs::Inputs;
+use crate::vm::guest::waiting_shell::WaitingShells;
 use crate::vm::process::shares::Shares;
 use crate::vm::process::sockets::{ControlSockets, remove_screen};
 use crate::vm::state::opened::Files;
@@ -37,7 +38,7 @@ pub struct Running {
 impl Running {
     /// Assembles the owner and its handles.
     pub(super) fn assemble(assembly: Assembly) -> Self {
-        let Assembly { description, qemu, home, devices, console, signals, shares } = assembly;
+        let Assembly { description, qemu, home, devices, console, signals, shares, waiting_shell } = assembly;
         let (inbox, asks) = mpsc::channel(INBOX_LENGTH);
         let bus = Bus::default();
         let run_state = devices.inventory.run_state;
@@ -59,6 +60,7 @@ impl Running {
             watched: watched_receiver,
             cached_status: cached_status.clone(),
             agent: qemu.agent.clone(),
+            waiting_shells: WaitingShells::default(),
             inputs: Inputs::default(),
             console,
             bus: bus.clone(),
@@ -79,6 +81,10 @@ impl Running {
         });
         if handle.console.check().is_ok() {
             owner.watch_boot(&handle.console.hub);
+        }
+        if let Some(shell) = waiting_shell {
+            crate::vm::changes::streams::take_in(&mut owner, shell.facts());
+            handle.waiting_shells.put(shell, &handle.bus);
         }
         if panicked {
             owner.evidence.panicked();

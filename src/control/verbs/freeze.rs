@@ -8,7 +8,7 @@ use crate::control::error::WireError;
 use crate::control::parameters::absolute;
 use crate::control::translate::milliseconds;
 use crate::control::wire;
-use crate::vm::{Change, Handle, Outcome, Progress};
+use crate::vm::{self, Handle, Outcome, Progress};
 
 use super::method::{Stream, StreamMethod, method};
 use super::progress::{ProgressReply, follow};
@@ -58,7 +58,7 @@ impl StreamMethod for Freeze {
         let until_unused = self.until_unused.unwrap_or(false);
         let vm = vm.clone();
         Ok(follow(move |progress| async move {
-            let frozen = vm.change(Change::Freeze { folder, keep_running, until_unused, progress }).await;
+            let frozen = vm.freeze(vm::Freeze { folder, keep_running, until_unused, progress }).await;
             match frozen {
                 Ok(done) if keep_running => done.frozen().map(Frozen::KeepsRunning).map(Some),
                 frozen => outcome_of_saved(&vm, frozen).await.map(Frozen::Ended).map(Some),

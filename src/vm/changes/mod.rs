@@ -54,8 +54,9 @@ pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, re
         }
         Change::EjectMedia { id, force } => media::eject(owner, id, force, reply),
         Change::Save { file, progress } => save::start(owner, save::Target::File(file), progress, reply),
-        Change::Freeze { folder, keep_running, until_unused, progress } => {
-            save::start(owner, save::Target::template(folder, keep_running, until_unused), progress, reply);
+        Change::Freeze(freeze, waiting_shell) => {
+            let progress = freeze.progress.clone();
+            save::start(owner, save::Target::template(freeze, waiting_shell), progress, reply);
         }
         Change::Snapshot(change) => snapshot::start(owner, change, reply),
         Change::Pause => power::pause(owner, reply),
@@ -68,6 +69,7 @@ pub(super) fn start(owner: &mut Owner, change: Change, turn: Option<RawTurn>, re
 }
 
 pub(super) use power::raw;
+pub(super) use save::check_freeze;
 
 /// A reply channel with a deadline. The change itself continues: a command that was sent to QEMU cannot be cancelled, so the
 /// inventory needs its result.

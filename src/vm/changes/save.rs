@@ -11,11 +11,11 @@ use crate::host::template::{self, MACHINE};
 
 use super::{answer, freezable, guard, snapshot, streams};
 use crate::spec::VmSpec;
-use crate::vm::change::Done;
-use crate::vm::change::Progress;
+use crate::vm::change::{Done, Freeze, Progress};
 use crate::vm::changes::machine_state::present;
 use crate::vm::changes::saving::{Folder, Saving};
 use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::journal::Job;
@@ -27,13 +27,14 @@ pub(super) enum Target {
     /// A file.
     File(PathBuf),
     /// The folder of a template.
-    Template { folder: Folder, keep_running: bool },
+    Template { folder: Folder, keep_running: bool, waiting_shell: Option<WaitingShellFacts> },
 }
 
 impl Target {
-    pub(super) fn template(folder: PathBuf, keep_running: bool, until_unused: bool) -> Self {
-        let part = template::part(&folder);
-        Self::Template { folder: Folder { path: folder, part, until_unused }, keep_running }
+    pub(super) fn template(freeze: Freeze, waiting_shell: Option<WaitingShellFacts>) -> Self {
+        let Freeze { folder: path, keep_running, until_unused, .. } = freeze;
+        let part = template::part(&path);
+        Self::Template { folder: Folder { path, part, until_unused }, keep_running, waiting_shell }
     }
 
     /// What people know it by.
@@ -56,6 +57,13 @@ impl Target {
         match self {
             Self::File(_) => None,
             Self::Template { folder, .. } => Some(folder),
+        }
+    }
+
+    fn waiting_shell(&self) -> Option<&WaitingShellFacts> {
+        match self {
+            Self::File(_) => None,
+            Self::Template { waiting_shell, .. } => waiting_shell.as_ref(),
         }
     }
 
@@ -113,6 +121,7 @@ pub(super) fn start(owner: &mut Owner, target: Target, progress: watch::Sender<P
         running,
         file,
         folder: target.folder().cloned(),
+        waiting_shell: target.waiting_shell().cloned(),
         freezing: None,
         goes_on: target.goes_on(),
         needs: target.needs(),
@@ -169,6 +178,11 @@ fn ended(owner: &mut Owner) {
     owner.journal.job_ended();
 }
 
+/// Whether a VM can be frozen so now; changes nothing.
+pub(in crate::vm) fn check_freeze(owner: &Owner, freeze: &Freeze) -> Result<(), ChangeError> {
+    check(owner, &Target::template(freeze.clone(), None)).map(drop)
+}
+
 /// The description from which the VM can be rebuilt.
 fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeError> {
     let Some(spec) = owner.origin.spec() else {
@@ -191,6 +205,6 @@ fn check<'a>(owner: &'a Owner, target: &Target) -> Result<&'a VmSpec, ChangeErro
         Target::File(_) => {}
         Target::Template { keep_running, .. } => freezable::check(owner, spec, *keep_running)?,
     }
-    streams::refuse_running(owner)?;
+    streams::refuse_running(owner, target.waiting_shell().map(|shell| shell.number))?;
     snapshot::check_settled(owner).map(|()| spec)
 }

@@ -89,7 +89,7 @@ fn check(owner: &Owner, change: &SnapshotChange) -> Result<(), ChangeError> {
         return Err(guard::inconsistent("a snapshot"));
     }
     if saves {
-        streams::refuse_running(owner)?;
+        streams::refuse_running(owner, None)?;
     }
     check_settled(owner)
 }

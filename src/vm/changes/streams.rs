@@ -11,6 +11,7 @@ use crate::qemu::stream_port::{self, StandardStream};
 
 use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::owner::Owner;
 use crate::vm::steps::to_the_end;
 
@@ -59,6 +60,13 @@ pub(in crate::vm) fn open(
     });
 }
 
+/// Takes in the ports of a shell that waits in the guest since the start of the VM.
+pub(in crate::vm) fn take_in(owner: &mut Owner, shell: &WaitingShellFacts) {
+    let ids = shell.ports.iter().map(|port| port.id.clone()).collect();
+    owner.stream_ports.insert(shell.number, ids);
+    owner.tickets_after(shell.number);
+}
+
 /// Unplugs the ports of a command.
 pub(in crate::vm) fn close(owner: &mut Owner, number: u64) {
     for id in owner.stream_ports.remove(&number).unwrap_or_default() {
@@ -79,9 +87,10 @@ pub(in crate::vm) fn close_all(owner: &mut Owner) {
     numbers.into_iter().for_each(|number| close(owner, number));
 }
 
-/// Refuses to save the VM's state while commands in the guest use ports that the saved state would need again.
-pub(in crate::vm) fn refuse_running(owner: &Owner) -> Result<(), ChangeError> {
-    let count = owner.stream_ports.len();
+/// Refuses to save the VM's state while commands in the guest use ports that the saved state would need again, but for those of the
+/// command `but`.
+pub(in crate::vm) fn refuse_running(owner: &Owner, but: Option<u64>) -> Result<(), ChangeError> {
+    let count = owner.stream_ports.keys().filter(|number| Some(**number) != but).count();
     if count == 0 {
         return Ok(());
     }

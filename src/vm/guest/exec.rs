@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::host::log_context;
 use crate::qemu::refusals::Refusal;
 
+use super::agent::Presence;
 use super::files::{Part, Upload};
 use super::stream_shell::SHELL;
 use super::{AGENT_TIMEOUT, Looks};
@@ -221,7 +222,7 @@ impl Handle {
 
 /// A process in the guest; killed with its descendants when this is dropped.
 pub(super) struct Process {
-    vm: Handle,
+    pub(super) vm: Handle,
     pub(super) pid: i64,
     /// Its end is not known, and its client has gone: kill it.
     pub(super) unwanted: bool,
@@ -274,9 +275,13 @@ impl Limit {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.unwanted && self.vm.agent.is_alive() {
+        if self.unwanted && !matches!(self.vm.agent.presence(), Presence::Lost(_)) {
             let (vm, pid) = (self.vm.clone(), self.pid);
             log_context::spawn(async move {
+                // in a fork that has just started it has not been heard yet
+                if tokio::time::timeout(AGENT_TIMEOUT, vm.agent.answers()).await.is_err() {
+                    return;
+                }
                 if let Err(error) = vm.kill(pid).await {
                     log::warn!("process {pid} of the guest could not be killed: {error}");
                 }

@@ -23,6 +23,7 @@ pub(in crate::vm) mod screen;
 mod shell_words;
 mod stream_shell;
 pub mod streams;
+pub(in crate::vm) mod waiting_shell;
 
 use std::time::Duration;
 

@@ -4,7 +4,8 @@ use super::exec::Executed;
 use crate::vm::error::{ChangeError, ErrorKind};
 
 /// Connects the ports (arguments: mark, names of the ports of output, error and input; an empty name: no input) and runs the
-/// command. Writes a byte once the ports are open; before that the command has not been started.
+/// command. Writes a byte once the ports are open; before that the command has not been started. Without a command it waits for a
+/// line at its input that sets mark and command, and writes another byte when it has it.
 ///
 /// `exec` in a subshell never runs a shell's own command, as `echo` is one.
 pub(super) const WITH_PORTS: &str = r#"
@@ -36,6 +37,13 @@ vmrun_find() {
     fi
 } 2> /dev/null
 printf . >&3
+if [ $# = 0 ]; then
+    vmrun_n='
+'
+    IFS= read -r vmrun_line <&5 || exit
+    eval "$vmrun_line"
+    printf . >&3
+fi
 vmrun_status=900
 case $1 in
 */*)
@@ -62,6 +70,15 @@ fi
 printf '%s%03d' "$vmrun_mark" $vmrun_status >&3
 printf '%s%03d' "$vmrun_mark" $vmrun_status >&4
 "#;
+
+/// What words of [`on_one_line`] need, as a script.
+#[cfg(test)]
+pub(super) const NEWLINE: &str = "vmrun_n='\n'\n";
+
+/// A word for the shell that [`WITH_PORTS`] has started, without a newline in it.
+pub(super) fn on_one_line(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''").replace('\n', "'\"$vmrun_n\"'"))
+}
 
 /// The guest's shell, which runs [`WITH_PORTS`] and other scripts.
 pub(super) const SHELL: &str = "/bin/sh";

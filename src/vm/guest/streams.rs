@@ -57,7 +57,7 @@ pub enum Piece {
 }
 
 /// Where a command's pieces go.
-type Pieces = mpsc::Sender<Result<Piece, ChangeError>>;
+pub(super) type Pieces = mpsc::Sender<Result<Piece, ChangeError>>;
 
 impl Handle {
     /// Runs a command in the guest. If the receiver is dropped, or on a timeout, the command is killed. The last piece is
@@ -78,6 +78,9 @@ impl Handle {
     }
 
     async fn in_pieces(&self, exec: Exec, pieces: &Pieces) -> Result<Executed, ChangeError> {
+        if let Some(executed) = self.through_waiting_shell(&exec, pieces).await? {
+            return Ok(executed);
+        }
         let agent_timeout = exec.agent_timeout.unwrap_or(AGENT_TIMEOUT);
         let with_ports = async {
             let limit = Limit::of(&exec);
@@ -142,12 +145,11 @@ impl Handle {
         }
         // it runs now
         process.unwanted = true;
-        let (output, error) = (Marked::new(&mark), Marked::new(&mark));
-        Ok(Ok((process, Running { streams, events, output, error })))
+        Ok(Ok((process, Running::new(streams, events, &mark))))
     }
 
     /// Passes on a command's streams until it has ended.
-    async fn follow(
+    pub(super) async fn follow(
         &self,
         exec: &Exec,
         limit: Limit,
@@ -173,7 +175,7 @@ impl Handle {
                 let vm = self.clone();
                 // the agent forgets the process once it has reported its end
                 log_context::spawn(async move {
-                    let _ = vm.in_guest(Duration::ZERO, vm.finish(pid)).await;
+                    let _ = vm.in_guest(AGENT_TIMEOUT, vm.finish(pid)).await;
                 });
                 executed(status, exec.command.first().map(String::as_str).unwrap_or_default())
             }
@@ -235,7 +237,7 @@ enum End {
 }
 
 /// A command whose streams are connected.
-struct Running {
+pub(super) struct Running {
     streams: Streams,
     events: Subscriber,
     output: Marked,
@@ -243,6 +245,10 @@ struct Running {
 }
 
 impl Running {
+    pub(super) fn new(streams: Streams, events: Subscriber, mark: &str) -> Self {
+        Self { streams, events, output: Marked::new(mark), error: Marked::new(mark) }
+    }
+
     /// Passes on the output until both marks were read, or nothing more comes after the shell was killed.
     async fn until_end(&mut self, vm: &Handle, pid: i64, pieces: &Pieces) -> Result<End, ChangeError> {
         let Self { streams, events, output, error } = self;
@@ -314,7 +320,7 @@ async fn send(pieces: &Pieces, bytes: Vec<u8>, piece: fn(Vec<u8>) -> Piece) {
 }
 
 /// Resolves when the guest has closed a port (true), or may have (false): events were lost.
-async fn closed(events: &mut Subscriber, port: &str) -> bool {
+pub(super) async fn closed(events: &mut Subscriber, port: &str) -> bool {
     loop {
         match events.next().await {
             Some(BusEvent::Record(record)) => match &record.view {
@@ -329,36 +335,45 @@ async fn closed(events: &mut Subscriber, port: &str) -> bool {
 }
 
 /// The plugged ports of a command.
-struct Streams {
-    output: Connected,
-    error: Connected,
-    input: Option<Connected>,
-    plugged: Plugged,
+pub(super) struct Streams {
+    pub(super) output: Connected,
+    pub(super) error: Connected,
+    pub(super) input: Option<Connected>,
+    pub(super) plugged: Plugged,
 }
 
 /// A port with the host's end of its socket.
-struct Connected {
-    id: String,
-    name: String,
-    socket: UnixStream,
+pub(super) struct Connected {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) socket: UnixStream,
 }
 
 /// Unplugs the ports of a command on drop.
-struct Plugged {
+pub(super) struct Plugged {
     vm: Handle,
-    /// `None`: they are unplugged.
-    number: Option<u64>,
+    /// `None`: they are unplugged, or stay.
+    pub(super) number: Option<u64>,
 }
 
 impl Streams {
-    async fn open(vm: &Handle, with_input: bool) -> Result<Self, ChangeError> {
+    pub(super) async fn open(vm: &Handle, with_input: bool) -> Result<Self, ChangeError> {
         let mut streams = vec![StandardStream::Output, StandardStream::Error];
         streams.extend(with_input.then_some(StandardStream::Input));
         let Ports { number, ports } = vm.open_streams(streams).await?;
+        Self::connected(vm, number, ports.into_iter())
+    }
+
+    /// `ports`: of output, error and, if there is one, input.
+    pub(super) fn connected(
+        vm: &Handle,
+        number: u64,
+        ports: impl Iterator<Item = Port>,
+    ) -> Result<Self, ChangeError> {
         let plugged = Plugged { vm: vm.clone(), number: Some(number) };
         let connected =
             |Port { id, name, socket }| Ok(Connected { id, name, socket: UnixStream::from_std(socket)? });
-        let mut ports = ports.into_iter().map(connected);
+        let mut ports = ports.map(connected);
         let mut next = || ports.next().transpose().map_err(|error: std::io::Error| ChangeError::host(error));
         let missing = || ChangeError::host("a port is missing");
         let (output, error) = (next()?.ok_or_else(missing)?, next()?.ok_or_else(missing)?);
@@ -366,13 +381,13 @@ impl Streams {
     }
 
     /// The names of the ports for the script, in the order that it wants them in.
-    fn names(&self) -> [String; 3] {
+    pub(super) fn names(&self) -> [String; 3] {
         let input = self.input.as_ref().map(|port| port.name.clone()).unwrap_or_default();
         [self.output.name.clone(), self.error.name.clone(), input]
     }
 
     /// Unplugs them. Requests to the owner that are sent after this come after that.
-    async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         if let Some(number) = self.plugged.number.take() {
             self.plugged.vm.close_streams(number).await;
         }

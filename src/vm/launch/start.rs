@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use crate::host::dirs::{nowhere, remove_socket};
 use crate::host::oom::OomKills;
-use crate::qemu::{Channels, GuestMemory, Machine, command_line};
+use crate::qemu::{Channels, GuestMemory, Machine, command_line, stream_port};
 use crate::qmp::{Connected, Transcript};
 use crate::spec::VmSpec;
 
 use super::prepare::{Made, Prepared};
+use crate::vm::guest::waiting_shell::WaitingShell;
 use crate::vm::parts::{Assembly, Devices, Home, Qemu};
 use crate::vm::process::qemu::Process;
 use crate::vm::process::sockets::{Sockets, remove_screen};
@@ -78,6 +79,7 @@ struct StartedQemu {
     signals: Signals,
     started: Instant,
     user_qmp: Option<PathBuf>,
+    waiting_shell: Option<WaitingShell>,
 }
 
 async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQemu, StartError> {
@@ -105,12 +107,26 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
     if let Some(restored) = &prepared.restored {
         arguments.extend(restored.record.arguments());
     }
+    let shell = prepared.restored.as_mut().and_then(|restored| restored.waiting_shell.take());
+    let (their_ends, waiting_shell) = match shell.map(WaitingShell::of_fork).transpose() {
+        Ok(shell) => shell.unzip(),
+        Err(error) => return Err(system("a socket")(error)),
+    };
+    let their_ends = their_ends.unwrap_or_default();
+    if let Some(shell) = &waiting_shell {
+        let machine = Machine::of(&prepared.spec);
+        for (port, socket) in shell.facts().ports.iter().zip(&their_ends) {
+            let (id, name) = (port.id.as_str(), port.name.as_str());
+            arguments.extend(stream_port::arguments(&machine, id, name, port.nr, socket.as_raw_fd()));
+        }
+    }
     log::debug!(
         "{}",
         String::from_utf8_lossy(&crate::qemu::quote::shell(prepared.qemu.as_os_str(), &arguments))
     );
     let mut keep = vec![sockets.qmp, sockets.agent];
     keep.extend(user_socket);
+    keep.extend(their_ends);
     keep.extend(shares);
     keep.extend(memory.map(|memory| OwnedFd::from(memory.file)));
     keep.extend(prepared.in_use.drain(..).map(OwnedFd::from));
@@ -131,7 +147,9 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
         signal = signals.next(), if restores => Err(StartError::Signal(signal).into()),
     };
     match configured {
-        Ok(configured) => Ok(StartedQemu { configured, process, signals, started, user_qmp: user_path }),
+        Ok(configured) => {
+            Ok(StartedQemu { configured, process, signals, started, user_qmp: user_path, waiting_shell })
+        }
         Err(failure) => {
             let error = failure.into_error(&mut process, serial, &prepared.shares, &oom_kills).await;
             let error = name_the_holder(error, prepared, process.pid());
@@ -166,7 +184,7 @@ fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> Sta
 
 impl StartedQemu {
     fn into_running(self, prepared: Prepared) -> Running {
-        let Self { configured, process, signals, started, user_qmp } = self;
+        let Self { configured, process, signals, started, user_qmp, waiting_shell } = self;
         let ConfiguredQemu { description, connected, agent, console, devices } = configured;
         let InitialDevices { inventory, record, pending, agent_open } = devices;
         let Prepared { spec, run, state, images, shares, control, .. } = prepared;
@@ -181,6 +199,7 @@ impl StartedQemu {
             console,
             signals,
             shares,
+            waiting_shell,
         })
     }
 }

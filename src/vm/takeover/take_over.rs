@@ -59,6 +59,8 @@ impl TakeOver {
             signals,
             // the helpers ended with the supervisor that had started them
             shares: Shares::default(),
+            // its ports went with the supervisor that had their sockets
+            waiting_shell: None,
         })
     }
 }

@@ -121,10 +121,11 @@ impl Saving {
         let saved = Saved {
             any_port: self.forwards.iter().filter(picked).cloned().collect(),
             spec: with_paths(spec, &mut |path| self.new_place(path).unwrap_or_else(|| path.to_owned())),
-            template: self
-                .freezing
-                .as_ref()
-                .map(|freezing| TemplateFacts { folder: freezing.making.part().to_owned(), memory_bytes }),
+            template: self.freezing.as_ref().map(|freezing| TemplateFacts {
+                folder: freezing.making.part().to_owned(),
+                memory_bytes,
+                waiting_shell: self.waiting_shell.clone(),
+            }),
             facts: self.facts.clone(),
             record: self.record.clone(),
             cards: self.cards.clone(),

@@ -31,6 +31,7 @@ use crate::vm::bus::{Bus, BusEvent, Subscriber};
 use crate::vm::change::Progress;
 use crate::vm::console::Hub;
 use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::plugged::Record;
@@ -61,6 +62,8 @@ pub(in crate::vm) struct Saving {
     pub(in crate::vm) file: PathBuf,
     /// The folder of the template that is being made; none where the VM is saved.
     pub(in crate::vm) folder: Option<Folder>,
+    /// The shell that waits in the guest, and goes on waiting in each fork.
+    pub(in crate::vm) waiting_shell: Option<WaitingShellFacts>,
     /// The template, once its folder is there.
     pub(in crate::vm) freezing: Option<Freezing>,
     /// The VM keeps running afterwards.

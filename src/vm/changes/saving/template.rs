@@ -10,6 +10,7 @@ use crate::host::template::{self, Making};
 use crate::spec::{Boot, Disk, Firmware, Image, VmSpec};
 
 use crate::vm::error::{ChangeError, ErrorKind};
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::templates::templates_below;
 
@@ -21,6 +22,9 @@ pub(in crate::vm) struct TemplateFacts {
     pub(in crate::vm) folder: PathBuf,
     /// Size of the guest's memory, where it is a file of its own; otherwise it is in the stream.
     pub(in crate::vm) memory_bytes: Option<u64>,
+    /// The shell that waits in the guest for its first command.
+    #[serde(default)]
+    pub(in crate::vm) waiting_shell: Option<WaitingShellFacts>,
 }
 
 /// A template that is being made of a VM.

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::vm::changes::saving::Saved;
 use crate::vm::error::ChangeError;
+use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::start_error::{StartError, system};
 use crate::vm::state::facts::DEFAULT_LOG_CAP;
 use crate::vm::state::images::Images;
@@ -66,6 +67,8 @@ pub(in crate::vm) struct Restored {
     pub(in crate::vm) is_fork: bool,
     /// The guest's memory is in a file of its own, and not in the stream.
     pub(in crate::vm) without_memory: bool,
+    /// The shell that waits in the guest, of a fork.
+    pub(in crate::vm) waiting_shell: Option<WaitingShellFacts>,
 }
 
 /// The description in a file, which then stands at the start of QEMU's stream.
@@ -327,7 +330,11 @@ impl MadeParts {
                 missing,
                 stream,
                 is_fork,
-                without_memory: saved.template.is_some_and(|template| template.memory_bytes.is_some()),
+                without_memory: saved
+                    .template
+                    .as_ref()
+                    .is_some_and(|template| template.memory_bytes.is_some()),
+                waiting_shell: saved.template.and_then(|template| template.waiting_shell),
             }),
             in_use,
             memory,

@@ -79,7 +79,9 @@ pub(super) fn below(saved: &Saved) -> Vec<PathBuf> {
 
 /// The template's memory, which stays as it is; none where it comes out of the stream.
 pub(super) fn memory(saved: &Saved) -> Result<Option<MemoryFile>, StartError> {
-    let Some(TemplateFacts { folder, memory_bytes: Some(bytes) }) = &saved.template else { return Ok(None) };
+    let Some(TemplateFacts { folder, memory_bytes: Some(bytes), .. }) = &saved.template else {
+        return Ok(None);
+    };
     let file = open_memory(folder, *bytes).map_err(system("the template's memory"))?;
     Ok(Some(MemoryFile { file, shared: false }))
 }
