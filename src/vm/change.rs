@@ -16,11 +16,11 @@ use crate::spec::{
 };
 
 use crate::vm::error::ChangeError;
-use crate::vm::guest::waiting_shell::WaitingShellFacts;
 pub use crate::vm::state::inventory::DeviceKind;
 use crate::vm::state::inventory::Entry;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::Published;
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 
 /// A change of a running VM. Paths are absolute: the supervisor's working directory is not the client's.
 #[derive(Debug, Clone)]

@@ -22,6 +22,7 @@ use crate::vm::guest::inputs::Inputs;
 use crate::vm::guest::waiting_shell::WaitingShells;
 use crate::vm::state::outcome::Outcome;
 use crate::vm::state::status::{CachedStatus, Status};
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 
 /// How many requests may wait for the owner; further clients wait in their own connections.
 pub(super) const INBOX_LENGTH: usize = 256;
@@ -45,8 +46,8 @@ pub(super) enum OwnerRequest {
     Raw(Command, Option<RawTurn>, oneshot::Sender<Result<Value, CommandError>>),
     /// Ports for the standard streams of a command in the guest.
     OpenStreams(Vec<StandardStream>, oneshot::Sender<Result<Ports, ChangeError>>),
-    /// Whether the VM can be frozen so.
-    CheckFreeze(Freeze, oneshot::Sender<Result<(), ChangeError>>),
+    /// Whether the VM can be frozen so, with this waiting shell.
+    CheckFreeze(Freeze, Option<WaitingShellFacts>, oneshot::Sender<Result<(), ChangeError>>),
     /// The command with this number has ended.
     CloseStreams(u64),
     Shutdown(ShutdownOptions),
@@ -135,9 +136,8 @@ impl Handle {
     /// Freezes the VM into a template, with a shell that waits in each fork for its first command.
     pub async fn freeze(&self, freeze: Freeze) -> Result<Done, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(OwnerRequest::CheckFreeze(freeze.clone(), reply))
-            .await
-            .ok_or_else(ChangeError::not_running)?;
+        let check = OwnerRequest::CheckFreeze(freeze.clone(), self.waiting_shells.facts(), reply);
+        self.send(check).await.ok_or_else(ChangeError::not_running)?;
         answer.await.map_err(|_| ChangeError::not_running())??;
         self.with_waiting_shell(async |waiting| self.make(Change::Freeze(freeze, waiting), None).await).await
     }

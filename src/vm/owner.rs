@@ -262,8 +262,8 @@ impl Owner {
                 drop(reply.send(result));
             }),
             OwnerRequest::OpenStreams(streams, reply) => changes::streams::open(self, &streams, reply),
-            OwnerRequest::CheckFreeze(freeze, reply) => {
-                drop(reply.send(changes::check_freeze(self, &freeze)));
+            OwnerRequest::CheckFreeze(freeze, shell, reply) => {
+                drop(reply.send(changes::check_freeze(self, freeze, shell)));
             }
             OwnerRequest::CloseStreams(number) => changes::streams::close(self, number),
             OwnerRequest::Shutdown(options) => self.shut_down(options),

@@ -86,6 +86,7 @@ mod support;
 mod terminal;
 mod unpacked;
 mod waiting;
+mod waiting_shell;
 mod warm;
 mod windows;
 mod wrap;

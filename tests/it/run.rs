@@ -85,7 +85,10 @@ fn its_own_failures_have_codes_of_their_own() {
         (125, &["--agent-timeout", "soon"], &["true"], "soon"),
         (125, &["--cold", "--keep", "--agent-timeout", "1ms"], &["true"], "was ended"),
         // the agent, and the guest, go down under the command
-        (125, &[], &["sh", "-c", "kill -9 $(pidof qemu-ga); sleep 100"], "agent has ended"),
+        (125, &["--cold"], &["sh", "-c", "kill -9 $(pidof qemu-ga); sleep 100"], "agent has ended"),
+        // the first command of a fork does not need it
+        (5, &[], &["sh", "-c", "kill -9 $(pidof qemu-ga); exit 5"], ""),
+        (137, &[], &["sh", "-c", "kill -9 $PPID"], ""),
         (125, &[], &["sh", "-c", "echo o > /proc/sysrq-trigger; sleep 100"], "ended"),
     ] {
         let done = run(&sandbox, flags, words);

@@ -15,12 +15,12 @@ use crate::vm::change::{Done, Freeze, Progress};
 use crate::vm::changes::machine_state::present;
 use crate::vm::changes::saving::{Folder, Saving};
 use crate::vm::error::{ChangeError, ErrorKind};
-use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::handle::ShutdownOptions;
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::journal::Job;
 use crate::vm::state::opened;
 use crate::vm::state::run_state::RunState;
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 
 /// What the VM is put into.
 pub(super) enum Target {
@@ -179,8 +179,12 @@ fn ended(owner: &mut Owner) {
 }
 
 /// Whether a VM can be frozen so now; changes nothing.
-pub(in crate::vm) fn check_freeze(owner: &Owner, freeze: &Freeze) -> Result<(), ChangeError> {
-    check(owner, &Target::template(freeze.clone(), None)).map(drop)
+pub(in crate::vm) fn check_freeze(
+    owner: &Owner,
+    freeze: Freeze,
+    waiting_shell: Option<WaitingShellFacts>,
+) -> Result<(), ChangeError> {
+    check(owner, &Target::template(freeze, waiting_shell)).map(drop)
 }
 
 /// The description from which the VM can be rebuilt.

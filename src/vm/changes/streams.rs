@@ -11,8 +11,8 @@ use crate::qemu::stream_port::{self, StandardStream};
 
 use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
-use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::owner::Owner;
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 use crate::vm::steps::to_the_end;
 
 /// Plugs a port for each stream.

@@ -28,6 +28,11 @@ pub struct GuestClock {
     pub set: bool,
 }
 
+/// What this host's clock shows.
+pub(super) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Handle {
     /// Sets the guest's clock to the host's, unless it is right. Without an `agent_timeout`, this does not wait for an agent that
     /// has never answered.
@@ -44,7 +49,7 @@ impl Handle {
             if behind_ms.abs() < TOLERANCE_MS {
                 return Ok(GuestClock { behind_ms, set: false });
             }
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let now = since_1970().as_nanos();
             let now = i64::try_from(now).unwrap_or(i64::MAX);
             let asked = self.call_agent(guest_set_time { time: Some(now) }).await;
             // the agent also fails where it set the clock but not the hardware clock
@@ -70,7 +75,7 @@ impl Handle {
 
     /// Uses the guest's `date`, which takes whole seconds, so it runs at the start of a second. The clock itself shows the result.
     async fn set_by_date(&self) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = since_1970();
         tokio::time::sleep(Duration::from_secs(since.as_secs() + 1).saturating_sub(since)).await;
         let command = ["date", "-s", &format!("@{}", since.as_secs() + 1)].map(str::to_owned).to_vec();
         let timeout = Some(DATE_TIMEOUT);
@@ -81,7 +86,7 @@ impl Handle {
     }
 
     async fn clock_behind_ms(&self) -> Result<i64, ChangeError> {
-        let host = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let host = || since_1970().as_millis();
         let before = host();
         let guest = self.call_agent(guest_get_time {}).await?;
         // the guest read its clock somewhere between the two times

@@ -9,10 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -21,38 +20,17 @@ use crate::vm::bus::{Bus, Subscriber};
 use crate::vm::change::Port;
 use crate::vm::error::ChangeError;
 use crate::vm::handle::Handle;
+use crate::vm::state::waiting_shell::{WaitingPort, WaitingShellFacts};
 
 use super::exec::{Exec, Executed, Limit, Process};
 use super::stream_shell;
 use super::streams::{Pieces, Running, Streams, closed};
-use super::{AGENT_TIMEOUT, no_agent};
+use super::{AGENT_TIMEOUT, clock, no_agent};
 
 /// The longest line for the shell, which reads it byte by byte.
 const LONGEST_LINE: usize = 4096;
 /// How long a guest may take to start the shell before it is frozen.
 const START: Duration = Duration::from_secs(5);
-
-/// What a template says of its waiting shell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaitingShellFacts {
-    /// The number by which its ports are unplugged.
-    pub(in crate::vm) number: u64,
-    /// The guest's id of its process.
-    pub(in crate::vm) pid: i64,
-    /// The ports of its output, error and input.
-    pub(in crate::vm) ports: Vec<WaitingPort>,
-}
-
-/// A port of a waiting shell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaitingPort {
-    /// QEMU's id of it.
-    pub(in crate::vm) id: String,
-    /// Its name in the guest.
-    pub(in crate::vm) name: String,
-    /// Its number at its controller, by which QEMU finds its state.
-    pub(in crate::vm) nr: u64,
-}
 
 /// A waiting shell with the host's ends of its ports.
 #[derive(Debug)]
@@ -104,6 +82,11 @@ impl WaitingShells {
     pub(in crate::vm) fn put(&self, shell: WaitingShell, bus: &Bus) {
         let events = bus.subscribe(None);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Watched { shell, events });
+    }
+
+    pub(in crate::vm) fn facts(&self) -> Option<WaitingShellFacts> {
+        let shells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shells.as_ref().map(|watched| watched.shell.facts.clone())
     }
 
     fn take(&self) -> Option<Watched> {
@@ -210,6 +193,8 @@ impl Handle {
         // dropped on a failure: the shell's command was not started, or must not go on
         let mut process = Process { vm: self.clone(), pid: facts.pid, unwanted: true };
         let output = streams.output.id.clone();
+        // of a client that knows that the agent answers it is zero
+        let patience = exec.agent_timeout.unwrap_or_default().max(AGENT_TIMEOUT);
         let started = async {
             let Some(input) = &mut streams.input else { return Ok(false) };
             if input.socket.write_all(line.as_bytes()).await.is_err() {
@@ -220,9 +205,7 @@ impl Handle {
                 begun = streams.output.socket.read_u8() => Ok(begun.is_ok()),
                 _ = gone => Ok(false),
                 ended = self.guest_ends() => Err(ended),
-                () = tokio::time::sleep(exec.agent_timeout.unwrap_or(AGENT_TIMEOUT)) => {
-                    Err(no_agent(self.agent.presence(), AGENT_TIMEOUT))
-                }
+                () = tokio::time::sleep(patience) => Err(no_agent(self.agent.presence(), patience)),
             }
         };
         if !limit.apply(&mut process, started).await? {
@@ -231,10 +214,18 @@ impl Handle {
             return Ok(None);
         }
         process.unwanted = true;
+        let mut closing = self.bus.subscribe(None);
         let running = Running::new(streams, events, &mark);
+        // the agent is needed only if the shell was killed, to learn of what
+        let lost = async {
+            closed(&mut closing, &output).await;
+            let answers = tokio::time::timeout(AGENT_TIMEOUT, self.agent.answers()).await;
+            if answers.is_ok() { self.agent.lost().await } else { self.agent.presence() }
+        };
         tokio::select! { biased;
             done = self.follow(exec, limit, (process, running), pieces) => done.map(Some),
             ended = self.guest_ends() => Err(ended),
+            presence = lost => Err(no_agent(presence, Duration::ZERO)),
         }
     }
 }
@@ -244,9 +235,8 @@ fn line(exec: &Exec, mark: &str, leaves_clock: bool) -> Option<String> {
     let mut line = format!("vmrun_mark={mark}; ");
     if !leaves_clock {
         // whole seconds, to the nearest: what the guest's `date` takes
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = (now + Duration::from_millis(500)).as_secs();
-        line.push_str(&format!("date -s @{seconds} > /dev/null 2>&1; "));
+        let now = clock::since_1970() + Duration::from_millis(500);
+        line.push_str(&format!("date -s @{} > /dev/null 2>&1; ", now.as_secs()));
     }
     if !(exec.input || exec.stdin.is_some()) {
         line.push_str("exec 5< /dev/null; ");

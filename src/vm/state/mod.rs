@@ -17,3 +17,4 @@ pub(in crate::vm) mod status;
 pub(in crate::vm) mod taken;
 pub(in crate::vm) mod templates;
 pub(in crate::vm) mod vm_file;
+pub(in crate::vm) mod waiting_shell;

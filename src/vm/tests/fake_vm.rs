@@ -28,6 +28,7 @@ use crate::vm::change::SnapshotChange;
 use crate::vm::console::Console;
 use crate::vm::guest::agent::AgentLink;
 use crate::vm::guest::inputs::Inputs;
+use crate::vm::guest::waiting_shell::WaitingShells;
 use crate::vm::handle::{INBOX_LENGTH, Queued, RawTurns};
 use crate::vm::owner::{Owner, OwnerParts};
 use crate::vm::parts::{Devices, Qemu};
@@ -223,6 +224,7 @@ impl FakeVm {
             watched: watched_receiver,
             cached_status,
             agent: link,
+            waiting_shells: WaitingShells::default(),
             inputs: Inputs::default(),
             console,
             bus,

@@ -10,9 +10,9 @@ use crate::host::template::{self, Making};
 use crate::spec::{Boot, Disk, Firmware, Image, VmSpec};
 
 use crate::vm::error::{ChangeError, ErrorKind};
-use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::state::facts::Facts;
 use crate::vm::state::templates::templates_below;
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 
 /// What the description of a template says besides that of a saved VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

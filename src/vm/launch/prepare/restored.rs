@@ -37,7 +37,6 @@ use super::{
 };
 use crate::vm::changes::saving::Saved;
 use crate::vm::error::ChangeError;
-use crate::vm::guest::waiting_shell::WaitingShellFacts;
 use crate::vm::start_error::{StartError, system};
 use crate::vm::state::facts::DEFAULT_LOG_CAP;
 use crate::vm::state::images::Images;
@@ -45,6 +44,7 @@ use crate::vm::state::inventory::Inventory;
 use crate::vm::state::journal::Cards;
 use crate::vm::state::opened::ImageNodes;
 use crate::vm::state::plugged::Record;
+use crate::vm::state::waiting_shell::WaitingShellFacts;
 
 /// A saved VM that is about to be restored.
 #[derive(Debug)]
