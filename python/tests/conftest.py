@@ -23,6 +23,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
     patch.setenv("VMRUN_RUNTIME_DIR", str(folder))
     patch.setenv("VMRUN_ACCEL", "tcg")
+    patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
         # pytester changes the home directory: templates are made once all the same
         if variable not in os.environ:

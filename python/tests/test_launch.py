@@ -247,3 +247,20 @@ def test_threads_share_a_vm(boot_sector: Path) -> None:
         for thread in threads:
             thread.join(60)
         assert len(waited) == 8 and all(isinstance(error, NotRunning) for error in waited)
+
+
+def test_the_users_configuration_is_not_read(
+    boot_sector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "config" / "vmrun"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[qemu]\ncpus = 3\nnonsense = 1\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.parent))
+    monkeypatch.setenv("VMRUN_QEMU_MEM", "80M")
+    with vmrun.launch(boot_sector, ephemeral=True) as vm:
+        status = vm.get_status()
+        assert (status.cpus, status.memory_bytes) == (1, 80 << 20)
+    # unless it is named
+    monkeypatch.setenv("VMRUN_CONFIG", str(folder / "config.toml"))
+    with pytest.raises(vmrun.Error, match="config.toml:3: there is no key qemu.nonsense"):
+        vmrun.launch(boot_sector, ephemeral=True)

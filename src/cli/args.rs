@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::spec::{Size, VmName, duration};
 
 use super::clean::CleanArgs;
+use super::config::ConfigArgs;
 use super::console::{ConsoleArgs, LogsArgs};
 use super::ctl::CtlArgs;
 use super::lazy::Lazy;
@@ -72,6 +73,8 @@ pub(super) enum Program {
     Clean(Lazy<CleanArgs>),
     /// Check this host for what vmrun needs, with hints on what is missing
     Doctor(Lazy<DoctorArgs>),
+    /// Show the defaults of flags, which a file and variables can set
+    Config(Lazy<ConfigArgs>),
     /// Print a completion script for a shell
     Completions(Lazy<CompletionsArgs>),
     /// Print a man page, or a page of the reference
@@ -158,6 +161,7 @@ impl Cli {
             Program::Ls(Lazy(args)) => args.json,
             Program::Templates(Lazy(args)) => args.json,
             Program::Doctor(Lazy(args)) => args.json,
+            Program::Config(Lazy(args)) => args.json,
             Program::Clean(Lazy(args)) => args.json,
             Program::Shutdown(Lazy(args)) => args.json,
             Program::Kill(Lazy(args)) => args.json,

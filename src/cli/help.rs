@@ -13,8 +13,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("vmrun ctl disk-add data.qcow2,size=10G", "plug a disk into the VM that runs"),
 ];
 
-const VARIABLES: &[(&str, &str)] = &[
+pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("VMRUN_VM", "the VM of commands that name none"),
+    ("VMRUN_CONFIG", "the configuration file (empty: none), else XDG_CONFIG_HOME/vmrun/config.toml"),
+    ("VMRUN_COMMAND_FLAG", "default of a flag, such as VMRUN_QEMU_MEM=2G (see config show)"),
     ("VMRUN_RUNTIME_DIR", "where running VMs are (else RUNTIME_DIRECTORY, XDG_RUNTIME_DIR)"),
     ("VMRUN_ACCEL", "as --accel, e.g. tcg"),
     ("VMRUN_WRAP_QEMU", "the QEMU that a link to vmrun stands for (see wrap)"),
@@ -32,7 +34,7 @@ pub(super) fn after() -> String {
     }
     text.push_str("\nEnvironment:\n");
     for (name, what) in VARIABLES {
-        let _ = writeln!(text, "  {name:17}  {what}");
+        let _ = writeln!(text, "  {name:18}  {what}");
     }
     text.push_str("\nExit codes:\n");
     for (code, ctl, qemu) in exit_codes::TABLE {

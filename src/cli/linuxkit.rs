@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Command};
 
 use super::failure::Failure;
 use super::qemu_args::QemuArgs;
+use super::run::RunArgs;
 
 /// The program name under which this program acts as `linuxkit run qemu`.
 const NAME: &str = "linuxkit";
@@ -48,12 +49,23 @@ fn position_of_word(words: &[OsString], start: usize) -> Option<usize> {
     None
 }
 
-/// Converts arguments of `vmrun qemu` to clap's spelling: `--uefi=true` is `--uefi`, `--uefi=false` is left out, and the last of
+/// Whether the flags of this command that take no value take `=true` and `=false`.
+pub(super) fn has_truth_values(command: &str) -> bool {
+    matches!(command, "qemu" | "run")
+}
+
+/// Converts arguments of `vmrun qemu` and `vmrun run` to clap's spelling: `--uefi=true` is `--uefi`, `--uefi=false` is left out, and the last of
 /// several uses counts, all as in linuxkit; `--kernel FILE` beside `--initrd`, which linuxkit does not have, is `--kernel=FILE`.
 pub(super) fn spelled_out(words: Vec<OsString>) -> Vec<OsString> {
-    if words.get(1).is_none_or(|command| command != "qemu") {
+    let Some(command) =
+        words.get(1).and_then(|word| word.to_str()).filter(|command| has_truth_values(command))
+    else {
         return words;
-    }
+    };
+    let switches_of_it = match command {
+        "run" => switches::<RunArgs>,
+        _ => switches::<QemuArgs>,
+    };
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let is =
         |name: &str, word: &OsString| word.to_str().is_some_and(|word| word.split('=').next() == Some(name));
@@ -62,7 +74,7 @@ pub(super) fn spelled_out(words: Vec<OsString>) -> Vec<OsString> {
     if !has_initrd && !words[..end].iter().any(says_value) {
         return words;
     }
-    let switches = switches();
+    let switches = switches_of_it();
     let switch_of = |word: &OsString| {
         let (name, value) = word.to_str().and_then(switch)?;
         switches.iter().any(|switch| switch == name).then(|| (name.to_owned(), value))
@@ -105,8 +117,8 @@ fn switch(word: &str) -> Option<(&str, bool)> {
 }
 
 /// The names of the flags without a value, and of the one with an optional value.
-fn switches() -> Vec<String> {
-    let command = QemuArgs::augment_args(Command::new("qemu"));
+fn switches<A: Args>() -> Vec<String> {
+    let command = A::augment_args(Command::new("qemu"));
     let is_switch = |argument: &&clap::Arg| {
         matches!(argument.get_action(), ArgAction::SetTrue) || argument.get_id() == "kernel"
     };
@@ -131,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_switch_takes_a_truth_value() {
-        for switch in switches() {
+        for switch in switches::<QemuArgs>() {
             assert_eq!(spelled(&format!("vmrun qemu --{switch}=true i")), format!("vmrun qemu --{switch} i"));
             assert_eq!(spelled(&format!("vmrun qemu --{switch}=F i")), "vmrun qemu i");
         }

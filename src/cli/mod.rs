@@ -6,6 +6,7 @@ mod as_typed;
 mod background;
 mod clean;
 mod completions;
+mod config;
 mod console;
 mod copies;
 mod ctl;
@@ -72,6 +73,14 @@ pub fn main() -> ExitCode {
     if let Some(failure) = suggest::flag_of_qemu(&words) {
         return fail(&failure, false);
     }
+    let words = match apart(|| config::with_defaults(words.clone())) {
+        Ok(words) => words,
+        Err(failure) => {
+            let is_run = words.get(1).is_some_and(|word| word == "run");
+            let failure = if is_run { run::told_apart(failure) } else { failure };
+            return fail(&failure, usage::wants_json(&words));
+        }
+    };
     let cli = match parse(words.clone()) {
         Ok(cli) => cli,
         // help and version go to stdout with 0; `vmrun` alone prints its help, too
@@ -107,6 +116,7 @@ pub fn main() -> ExitCode {
         Program::Inspect(Lazy(args)) => apart(|| words::inspect(&args)),
         Program::Clean(Lazy(args)) => apart(|| clean::run(&args)),
         Program::Doctor(Lazy(args)) => apart(|| doctor::run(&args)),
+        Program::Config(Lazy(args)) => apart(|| config::run(&args)),
         Program::Completions(Lazy(args)) => apart(|| completions::run(&args)),
         Program::Manual(Lazy(args)) => apart(|| manual::run(&args)),
     };

@@ -12,6 +12,7 @@ mod bad_input;
 mod boot_sectors;
 mod broken_qemu;
 mod completion;
+mod configuration;
 mod console;
 mod crowds;
 mod deaths;

@@ -93,7 +93,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, "NOTIFY_SOCKET": "@" + address},
+                env={**_program.environment(), "NOTIFY_SOCKET": "@" + address},
                 # Ctrl-C is for this process, which then decides
                 start_new_session=True,
             )

@@ -38,10 +38,17 @@ def program() -> str:
     return found
 
 
+def environment() -> Dict[str, str]:
+    """What vmrun runs with. A program says what it means: the user's configuration file is read only if $VMRUN_CONFIG names one."""
+    return {"VMRUN_CONFIG": "", **os.environ}
+
+
 def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
     path = program()
     try:
-        return subprocess.run([path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        return subprocess.run(
+            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment()
+        )
     except OSError as error:
         raise ProgramNotFound(f"{path} cannot be started: {error.strerror}") from error
 

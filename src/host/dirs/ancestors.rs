@@ -37,6 +37,28 @@ pub(super) fn check(path: &Path, role: &'static str, hint: impl FnOnce() -> Stri
     }
 }
 
+/// Looks at a file itself, by the facts of its open descriptor: it must be root's or our own, and no other user may write to it.
+///
+/// # Errors
+/// [`DirError::Unsafe`] says why not.
+pub(super) fn check_file(
+    path: &Path,
+    facts: &Metadata,
+    role: &'static str,
+    hint: impl FnOnce() -> String,
+) -> Result<(), DirError> {
+    let owners = Owners::of_this_process();
+    let mode = facts.mode() & 0o7777;
+    let why = if !owners.are_trusted(facts.uid()) {
+        format!("belongs to another user (uid {})", facts.uid())
+    } else if mode & 0o002 != 0 || (mode & 0o020 != 0 && !owners.have_group(facts.gid())) {
+        format!("can be written by other users (mode {mode:04o})")
+    } else {
+        return Ok(());
+    };
+    Err(DirError::Unsafe { role, path: path.to_owned(), why, hint: hint() })
+}
+
 /// Who may own what is on the way.
 struct Owners {
     own: Uid,

@@ -17,6 +17,7 @@ mod state;
 mod state_made;
 mod state_path;
 mod store;
+mod trusted_file;
 
 use std::ffi::OsString;
 use std::io;
@@ -40,6 +41,7 @@ pub use state::StateDir;
 pub use state_made::{StateBefore, StateMade};
 pub use state_path::{linuxkit_state_path, state_path, state_path_in};
 pub use store::{StoreEnvironment, StoreError, existing_user_store, store_path, user_store};
+pub use trusted_file::read_trusted;
 
 /// File names in a run directory: a new one must be put into the closed list of `own.rs`, too
 /// (`every_name_that_a_vm_makes_is_in_the_closed_list`).

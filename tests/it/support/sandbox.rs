@@ -122,6 +122,11 @@ impl Sandbox {
         self.dir.path().join("state-home")
     }
 
+    /// The folder in the place of `$XDG_CONFIG_HOME`: no test reads the user's own configuration.
+    pub(crate) fn config_home(&self) -> PathBuf {
+        self.dir.path().join("config-home")
+    }
+
     /// The folder in the place of `$XDG_CACHE_HOME`.
     pub(crate) fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")
@@ -135,12 +140,20 @@ impl Sandbox {
     /// Any program, in the same surroundings.
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        // defaults of flags that whoever runs the tests has set
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("VMRUN_") && !name.starts_with("VMRUN_TEST_") {
+                command.env_remove(&*name);
+            }
+        }
         command
             .current_dir(self.path())
             .env("VMRUN_RUNTIME_DIR", self.dir.path().join("run"))
             .env("TMPDIR", self.temporary())
             .env("XDG_STATE_HOME", self.state_home())
             .env("XDG_CACHE_HOME", self.cache())
+            .env("XDG_CONFIG_HOME", self.config_home())
             .env("VMRUN_ACCEL", "tcg")
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("STATE_DIRECTORY")
