@@ -103,7 +103,10 @@ async fn template(request: Request, parent: Option<&OwnedFd>) -> Result<Warm, Fa
     };
     tokio::select! { biased;
         () = orphaned => Err(Failure::other("the process that started vmrun ended before there was a template")),
-        signal = signals.next() => Err(Failure::other(format!("{signal} came before there was a template"))),
+        signal = signals.next() => {
+            let failure = Failure::other(format!("{signal} came before there was a template"));
+            Err(Failure { code: signal.to_string(), ..failure })
+        }
         made = warm(request) => Ok(made?),
     }
 }

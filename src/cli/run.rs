@@ -13,7 +13,7 @@ mod signals;
 use std::time::Duration;
 
 use clap::Args;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::client::Client;
 use crate::control::find::{self, FindError};
@@ -94,7 +94,10 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
 
 /// A failure whose exit code is not taken for the command's own.
 pub(super) fn told_apart(failure: Failure) -> Failure {
-    Failure { exit_code: own_code(failure.exit_code), ..failure }
+    // one that came before there was a command has the same code as one that ends this process
+    let ended_by =
+        failure.code.parse::<Signal>().ok().and_then(|signal| u8::try_from(128 + signal as i32).ok());
+    Failure { exit_code: ended_by.unwrap_or_else(|| own_code(failure.exit_code)), ..failure }
 }
 
 /// The codes of a command that was not found, that does not start, or that was killed in time stay.

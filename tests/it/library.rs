@@ -343,7 +343,8 @@ fn the_blocking_machine_has_every_method() {
     let twin = names(&std::fs::read_to_string(folder.join("blocking.rs")).unwrap(), "fn ");
     let (mut missing, mut seen) = (Vec::new(), 0);
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
-    for file in files.filter(|file| file.file_type().unwrap().is_file() && file.file_name() != "blocking.rs") {
+    for file in files.filter(|file| file.file_type().unwrap().is_file() && file.file_name() != "blocking.rs")
+    {
         let text = std::fs::read_to_string(file.path()).unwrap();
         let machine = text.split("impl Machine {").skip(1).collect::<String>();
         for name in names(&machine, "pub async fn ") {

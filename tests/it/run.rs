@@ -1,10 +1,11 @@
 //! `vmrun run`: a command in a fork of a guest, as if it ran here.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
@@ -130,7 +131,10 @@ fn files_and_folders_go_in_before_and_come_out_afterwards() {
         "/tmp/made:made",
     ];
     fs::create_dir(at("out")).unwrap();
-    let script = "rm '/tmp/tree/a b'*; mkdir -p /tmp/made/deep; echo made > /tmp/made/deep/x; mkfifo /tmp/made/pipe; exit 5";
+    let modified = |name: &str| fs::symlink_metadata(at(name)).unwrap().modified().unwrap();
+    let long_ago = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    File::open(at("tree/closed/x")).unwrap().set_modified(long_ago).unwrap();
+    let script = "rm '/tmp/tree/a b'*; mkdir -p /tmp/made/deep; echo made > /tmp/made/deep/x; mkfifo /tmp/made/pipe; touch -d @1000000000 /tmp/made/deep; exit 5";
     let done = run(&sandbox, &flags, &["sh", "-c", script]);
     assert_eq!(done.code, 5, "{done:?}");
     assert!(done.stderr.contains("pipe is left out"), "{done:?}");
@@ -138,6 +142,7 @@ fn files_and_folders_go_in_before_and_come_out_afterwards() {
     let mode = |name: &str| fs::symlink_metadata(at(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("back/big"), mode("back/closed")), (0o750, 0o500));
     assert_eq!(fs::read(at("back/closed/x")).unwrap(), b"x");
+    assert_eq!((modified("made/deep"), modified("back/closed/x")), (long_ago, long_ago));
     assert!(!at("back/a b'$(x)").exists());
     for (link, to) in [("back/link", "big"), ("back/nowhere", "/no/such")] {
         assert_eq!(fs::read_link(at(link)).unwrap().to_str(), Some(to));
@@ -167,7 +172,7 @@ fn a_guest_cannot_write_beside_the_folder_that_it_is_copied_to() {
     fs::create_dir(sandbox.file("outside")).unwrap();
     let outside = sandbox.file("outside").display().to_string();
     let pack = |name: &str, entries: &[(tar::EntryType, &str, &str)]| {
-        let mut archive = tar::Builder::new(fs::File::create(sandbox.file(name)).unwrap());
+        let mut archive = tar::Builder::new(File::create(sandbox.file(name)).unwrap());
         for (kind, path, rest) in entries {
             let mut header = tar::Header::new_gnu();
             // as it is written, without a check
@@ -299,6 +304,22 @@ fn signals_reach_the_command() {
 }
 
 #[test]
+fn a_signal_before_there_is_a_command_has_its_own_code() {
+    let sandbox = Sandbox::new();
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+        // the first start boots
+        let child = command(&sandbox, &[], &["true"]).spawn().unwrap();
+        let boots = || processes::of(sandbox.path()).iter().any(processes::Process::is_qemu);
+        eventually("the VM boots", boots);
+        send(child.id().cast_signed(), signal);
+        let done = Done::of(child.wait_with_output().unwrap());
+        assert_eq!(done.code, code, "{done:?}");
+        assert!(done.stderr.contains(signal.as_str()), "{done:?}");
+        is_gone(&sandbox);
+    }
+}
+
+#[test]
 fn the_vm_ends_with_the_process_however_that_ends() {
     let sandbox = Sandbox::new();
     let stubborn = "trap 'echo no' INT TERM; echo ready; while :; do sleep 0.1; done";
@@ -374,13 +395,13 @@ fn it_can_be_kept() {
 fn a_cold_vm_is_shut_down_properly() {
     let sandbox = Sandbox::new();
     let disk = sandbox.file("data.img");
-    fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     let disk_flag = format!("{},format=raw", disk.display());
     let script = "echo written > /dev/vda; echo done";
     let done = run(&sandbox, &["--cold", "--disk", &disk_flag], &["sh", "-c", script]).ok();
     assert_eq!(done.stdout, "done\n");
     let mut start = [0; 8];
-    fs::File::open(&disk).unwrap().read_exact(&mut start).unwrap();
+    File::open(&disk).unwrap().read_exact(&mut start).unwrap();
     assert_eq!(&start, b"written\n");
     assert_eq!(sandbox.run(["templates", "--json"]).json().as_array().map(Vec::len), Some(0));
     is_gone(&sandbox);

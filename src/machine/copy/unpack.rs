@@ -9,6 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use tar::{Archive, Entry, EntryType};
 
 use crate::host::sys;
@@ -54,7 +57,7 @@ pub(super) fn unpack(stream: UnixStream, folder: &Path) -> io::Result<()> {
         }
     }
     for entry in folders.into_values().rev() {
-        unpack_in(&mut { entry }, folder)?;
+        unpack_folder_in(entry, folder)?;
     }
     // what follows the archive's end is nothing of it, but is read, so that the guest's `tar` can write it
     left.set(u64::MAX);
@@ -65,9 +68,24 @@ pub(super) fn unpack(stream: UnixStream, folder: &Path) -> io::Result<()> {
     }
 }
 
-fn unpack_in(entry: &mut Entry<'_, Limited>, folder: &Path) -> io::Result<()> {
+/// A folder also gets its time, which `tar` gives to files only.
+fn unpack_folder_in(mut entry: Entry<'_, Limited>, folder: &Path) -> io::Result<()> {
+    if !unpack_in(&mut entry, folder)? {
+        return Ok(());
+    }
+    let (path, modified) = (folder.join(entry.path()?), entry.header().mtime()?);
+    let modified = TimeSpec::new(i64::try_from(modified).unwrap_or(i64::MAX), 0);
+    // one that the kernel does not take is of no importance
+    if let Err(error) = utimensat(AT_FDCWD, &path, &modified, &modified, UtimensatFlags::NoFollowSymlink) {
+        log::debug!("the time of {}: {error}", path.display());
+    }
+    Ok(())
+}
+
+/// Whether it was unpacked: one with `..` in its path is passed over.
+fn unpack_in(entry: &mut Entry<'_, Limited>, folder: &Path) -> io::Result<bool> {
     let unpacked = entry.unpack_in(folder);
-    unpacked.map(drop).map_err(|error| {
+    unpacked.map_err(|error| {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         io::Error::new(error.kind(), format!("{name}: {}", why(&error)))
     })
