@@ -9,12 +9,19 @@ CARGO ?= cargo
 TESTS ?=
 # Where `make install` installs.
 PREFIX ?= /usr/local
+# A built program to install or to package, instead of building one.
+PROGRAM ?=
+# Where packages go.
+PACKAGES ?= target/packages
 # The names of the figures to measure; all of them without any, see docs/performance.md.
 BENCH ?=
 # What is run here does not depend on the configuration of who runs it.
 export VMRUN_CONFIG =
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh tools/*.sh benches/*.sh python/*.sh)
+BUILT_PROGRAM = $(or $(PROGRAM),$(TARGET)/release/vmrun)
+# A packager's build says of which commit it is; see build.rs.
+BUILT = $(if $(PROGRAM),@true,$(CARGO) build --release --locked --target-dir $(TARGET))
+SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh examples/*/*.sh tools/*.sh benches/*.sh python/*.sh)
 
 # What the tests and the demo are told about the guest and about Python with its clients.
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
@@ -35,7 +42,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install uninstall setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install uninstall deb rpm static setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -85,24 +92,25 @@ wheel: ## build the Python wheel with the program, as target/wheels/vmrun-*.whl
 test-wheel: guest wheel ## install the wheel into a new environment, and run the Python tests with its program
 	@$(GUEST); python/test-wheel.sh $(TARGET)/wheels/vmrun-*.whl
 
-install: ## install the program, its man pages, completions and the systemd unit (PREFIX=/usr/local)
-	$(CARGO) build --release --locked --target-dir $(TARGET)
-	@vmrun="$(TARGET)/release/vmrun"; share="$(DESTDIR)$(PREFIX)/share"; \
-	install -D -m 755 "$$vmrun" "$(DESTDIR)$(PREFIX)/bin/vmrun"; \
-	install -d "$$share/man/man1"; \
-	"$$vmrun" manual --list | while read -r page; do "$$vmrun" manual "$$page" > "$$share/man/man1/$$page.1"; done; \
-	install -d "$$share/bash-completion/completions" "$$share/zsh/site-functions" "$$share/fish/vendor_completions.d"; \
-	"$$vmrun" completions bash > "$$share/bash-completion/completions/vmrun"; \
-	"$$vmrun" completions zsh > "$$share/zsh/site-functions/_vmrun"; \
-	"$$vmrun" completions fish > "$$share/fish/vendor_completions.d/vmrun.fish"; \
-	install -D -m 644 examples/systemd/vmrun@.service "$$share/vmrun/vmrun@.service"
+install: ## install the program, man pages, completions, systemd units, examples (PREFIX=/usr/local, DESTDIR=, PROGRAM=a built one)
+	$(BUILT)
+	@PROGRAM="$(BUILT_PROGRAM)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" examples/packages/install.sh install
 
-uninstall: ## remove what `make install` has installed (PREFIX=/usr/local)
-	@share="$(DESTDIR)$(PREFIX)/share"; \
-	rm -f "$(DESTDIR)$(PREFIX)/bin/vmrun" "$$share/man/man1/vmrun.1" "$$share"/man/man1/vmrun-*.1 \
-		"$$share/bash-completion/completions/vmrun" "$$share/zsh/site-functions/_vmrun" \
-		"$$share/fish/vendor_completions.d/vmrun.fish" "$$share/vmrun/vmrun@.service"; \
-	rmdir "$$share/vmrun" 2> /dev/null || true
+uninstall: ## remove exactly what `make install` has installed (PREFIX=/usr/local, DESTDIR=)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" examples/packages/install.sh uninstall
+
+deb: ## build a Debian package, as target/packages/vmrun_*.deb (PROGRAM=a built one)
+	$(BUILT)
+	@PROGRAM="$(BUILT_PROGRAM)" examples/packages/deb.sh "$(PACKAGES)"
+
+rpm: ## build an RPM, as target/packages/*/vmrun-*.rpm (PROGRAM=a built one)
+	$(BUILT)
+	@rpmbuild -bb --quiet --nodeps --build-in-place --define "_rpmdir $(abspath $(PACKAGES))" \
+		--define "program $(abspath $(BUILT_PROGRAM))" examples/packages/vmrun.spec
+	@ls "$(PACKAGES)"/*/vmrun-*.rpm
+
+static: ## build a program that needs no library of the system, as target/static/vmrun
+	@CARGO="$(CARGO)" examples/packages/static.sh "$(TARGET)"
 
 lint: setup ## formatting, clippy, documentation, licences, shell scripts
 	$(CARGO) fmt --check

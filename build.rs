@@ -8,11 +8,13 @@ use std::process::Command;
 const READS_PACKED: (u32, u32) = (2, 36);
 /// Set for a program that is to start with an older glibc than this machine's, such as that of the Python wheel.
 const PORTABLE: &str = "VMRUN_PORTABLE";
+/// The commit that is built.
+const COMMIT: &str = "VMRUN_COMMIT";
 /// The part of libgcc that unwinds the stack, under the GCC Runtime Library Exception.
 const UNWINDER: &str = "libgcc_eh.a";
 
 /// What a test may need that a machine may lack; tests/setup/have.sh looks for each.
-const NEEDS: [&str; 10] = [
+const NEEDS: [&str; 11] = [
     "root",
     "mount",
     "tap",
@@ -20,6 +22,7 @@ const NEEDS: [&str; 10] = [
     "systemd-analyze",
     "zsh",
     "fish",
+    "rpmbuild",
     "qemu-system-aarch64",
     "qemu-system-s390x",
     "qemu-system-riscv64",
@@ -32,6 +35,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed={PORTABLE}");
     preconditions();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    println!("cargo:rustc-env=VMRUN_TARGET={}", variable("TARGET"));
+    commit(&variable("PROFILE"));
     let is_glibc = variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
     // what is built for another machine meets libraries that cannot be asked
     if !is_glibc || variable("HOST") != variable("TARGET") || !variable(PORTABLE).is_empty() {
@@ -48,6 +53,31 @@ fn main() {
         // the benchmarks' program of comparison is linked in the same way
         println!("cargo:rustc-env=UNWINDER_FOLDER={folder}");
     }
+}
+
+/// The commit for `vmrun --version --json`: what a packager says, else git's. A debug build does not know it, since each commit would
+/// build everything again.
+fn commit(profile: &str) {
+    println!("cargo:rerun-if-env-changed={COMMIT}");
+    if profile != "release" || std::env::var_os(COMMIT).is_some() {
+        return;
+    }
+    let root = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    // of another repository, into which these sources were put, it would be the wrong one
+    if git(&["rev-parse", "--show-toplevel"]).is_none_or(|top| Path::new(&top) != Path::new(&root)) {
+        return;
+    }
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    if let Some(commit) = git(&["rev-parse", "HEAD"]) {
+        println!("cargo:rustc-env={COMMIT}={commit}");
+    }
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let told = Command::new("git").args(arguments).output().ok().filter(|told| told.status.success())?;
+    Some(String::from_utf8(told.stdout).ok()?.trim().to_owned())
 }
 
 /// Sets `cfg(lacks = "…")`, by which a test is reported as ignored. Where nothing is said of what there is, every test runs, and one

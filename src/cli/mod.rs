@@ -33,6 +33,7 @@ mod suggest;
 mod target;
 mod templates;
 mod usage;
+mod version;
 mod visible;
 mod waiting;
 mod words;
@@ -69,6 +70,9 @@ pub fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == completions::COMMAND) {
         apart(|| completions::answer(&words));
         return ExitCode::SUCCESS;
+    }
+    if version::is_wanted(&words) {
+        return apart(version::run).map_or_else(|failure| fail(&failure, true), ExitCode::from);
     }
     if let Some(failure) = suggest::flag_of_qemu(&words) {
         return fail(&failure, false);

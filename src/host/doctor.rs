@@ -1,6 +1,6 @@
 //! What this machine has of what vmrun needs, and what to do about the rest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Serialize;
@@ -62,7 +62,23 @@ pub fn examine() -> Vec<Finding> {
     ]
 }
 
-fn program(what: &'static str, without: Verdict, found: Result<std::path::PathBuf, ProgramError>) -> Finding {
+/// The QEMU for this machine's architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// The program.
+    pub path: PathBuf,
+    /// The first line that it says of itself; none if it does not run.
+    pub version: Option<String>,
+}
+
+/// The QEMU that a VM of this machine's architecture would be started with.
+pub fn qemu() -> Option<Found> {
+    let arch = Machine::here().map_or(Arch::X86_64, |machine| machine.arch);
+    let path = programs::qemu(arch, None, &SearchPath::from_env()).ok()?;
+    Some(Found { version: version(&path).ok(), path })
+}
+
+fn program(what: &'static str, without: Verdict, found: Result<PathBuf, ProgramError>) -> Finding {
     match found.map(|path| (version(&path), path)) {
         Ok((Ok(version), path)) => Finding::good(what, format!("{} ({version})", path.display())),
         Ok((Err(why), path)) => Finding {

@@ -53,6 +53,7 @@ mod guest_streams;
 mod guest_usb;
 mod image_graph;
 mod images;
+mod installation;
 mod interop;
 mod job_control;
 mod layers;

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -143,8 +144,13 @@ fn the_managers_folders_are_used() {
 
 #[test]
 #[cfg_attr(lacks = "systemd-analyze", ignore = "needs systemd-analyze")]
-fn the_example_of_a_unit_is_valid() {
-    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/systemd/vmrun@.service");
+fn the_examples_of_units_are_valid() {
+    unit_is_valid("vmrun@.service", &[]);
+    unit_is_valid("user/vmrun@.service", &["--user"]);
+}
+
+fn unit_is_valid(name: &str, options: &[&str]) {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/systemd").join(name);
     let text = std::fs::read_to_string(unit).unwrap();
     for setting in ["Type=notify", "KillMode=mixed", "NotifyAccess=main"] {
         assert!(text.lines().any(|line| line == setting), "{setting}");
@@ -155,7 +161,8 @@ fn the_example_of_a_unit_is_valid() {
     assert_ne!(installed, text);
     let copy = sandbox.file("vmrun@.service");
     std::fs::write(&copy, installed).unwrap();
-    let verify = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&copy).output();
+    let verify =
+        Command::new("systemd-analyze").arg("verify").args(options).arg("--man=no").arg(&copy).output();
     let verify = verify.expect("systemd-analyze");
     let said = String::from_utf8_lossy(&verify.stderr).into_owned();
     // without a running systemd it complains of that, and of units that are none of ours

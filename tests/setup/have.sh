@@ -24,7 +24,7 @@ tap_works() {
 root && have+=(root)
 mount_works && have+=(mount)
 tap_works && have+=(tap)
-for program in isoinfo systemd-analyze zsh fish; do
+for program in isoinfo systemd-analyze zsh fish rpmbuild; do
     command -v "$program" > /dev/null && have+=("$program")
 done
 # a guest for it, too, which `make` has built

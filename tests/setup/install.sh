@@ -38,6 +38,8 @@ has ip || packages+=(iproute2)
 # Shells, for the tests of completion.
 has zsh || packages+=(zsh)
 has fish || packages+=(fish)
+# For the tests of packages.
+has rpmbuild || packages+=(rpm)
 # Windows, and a screen for them that nobody sees.
 compgen -G '/usr/lib*/*/qemu/ui-gtk.so' > /dev/null || compgen -G '/usr/lib*/qemu/ui-gtk.so' > /dev/null ||
     packages+=(qemu-system-gui)

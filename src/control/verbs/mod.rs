@@ -134,6 +134,11 @@ pub trait Visitor {
     fn visit<M: Method>(&mut self);
 }
 
+/// The names of all methods, without the interface.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|entry| entry.name)
+}
+
 /// The method of this name, without the interface.
 pub(super) fn find(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
