@@ -119,6 +119,14 @@ impl Machine {
         fn qmp(&self, command: Value) -> Value;
     }
 
+    /// The names of the VMs that can be attached to; see [`crate::Machine::list`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn list() -> Result<Vec<String>, Error> {
+        super::Machine::list()
+    }
+
     /// Starts a VM; see [`crate::Machine::launch`].
     ///
     /// # Errors

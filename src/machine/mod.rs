@@ -125,6 +125,28 @@ impl Machine {
         Self::find(&root(Some(runtime))?, name)
     }
 
+    /// The names of the VMs that [`Self::attach`] connects to: those of this user that run and have a supervisor.
+    ///
+    /// # Errors
+    /// [`Error::Find`] if the folder of running VMs cannot be read.
+    pub fn list() -> Result<Vec<String>, Error> {
+        Self::listed(&root(None)?)
+    }
+
+    /// The same with another runtime directory than the default; see [`Request::runtime`].
+    ///
+    /// # Errors
+    /// As of [`Self::list`].
+    pub fn list_in(runtime: &Path) -> Result<Vec<String>, Error> {
+        Self::listed(&root(Some(runtime))?)
+    }
+
+    fn listed(root: &Path) -> Result<Vec<String>, Error> {
+        let all = find::all(root)?.into_iter();
+        let supervised = all.filter(|(_, standing)| *standing == find::Standing::Supervised);
+        Ok(supervised.map(|(name, _)| name.to_string()).collect())
+    }
+
     fn find(root: &Path, name: &str) -> Result<Self, Error> {
         let name = name.parse().map_err(Error::invalid)?;
         let directory = find::open_supervised(root, &name)?;

@@ -170,7 +170,7 @@ pub struct Target {
 }
 
 /// A target of QEMU that vmrun does not know.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[error("vmrun does not know QEMU's architecture '{0}' (known: {known})", known = Target::known())]
 pub struct UnknownTarget(pub String);
 
@@ -244,7 +244,7 @@ impl AccelList {
 }
 
 /// Why a text is not a list of accelerators.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum AccelListError {
     /// Nothing was given, or nothing between two colons.
     #[error("an accelerator is missing in '{0}' (as in kvm:tcg)")]

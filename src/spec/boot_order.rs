@@ -27,7 +27,7 @@ word_type!(BootClass, "boot device", { Net = "net" | "network", Disk = "disk", C
 pub struct BootOrder(Vec<BootClass>);
 
 /// Why a text is not an order.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum BootOrderError {
     /// No such device.
     #[error(transparent)]

@@ -29,7 +29,7 @@ pub enum Condition {
 const KNOWN: &[&str] = &["running", "paused", "exit", "console", "agent", "port", "event"];
 
 /// Why a text is not a condition.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ConditionError {
     /// No such condition.
     #[error(transparent)]

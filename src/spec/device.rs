@@ -26,7 +26,7 @@ pub struct DeviceSpec {
 const MAX_PROPERTIES: usize = 1000;
 
 /// Why a text does not describe a device.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// No driver.
     #[error("a device needs a driver: DRIVER[,PROP=VALUE…]")]

@@ -53,7 +53,7 @@ pub enum Endpoint {
 }
 
 /// Why a text is not a display.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum DisplayError {
     /// None that vmrun knows.
     #[error(transparent)]

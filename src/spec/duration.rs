@@ -8,7 +8,7 @@ use thiserror::Error;
 pub const MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Why a text is not a duration.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum DurationError {
     /// Nothing was given.
     #[error("the duration is empty")]

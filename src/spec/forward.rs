@@ -36,7 +36,7 @@ pub struct Forward {
 }
 
 /// Why a text is not a forward. `part` is `host port` or `guest port`.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ForwardError {
     /// One port only, or none.
     #[error("forward '{0}' needs two ports: HOST:GUEST")]

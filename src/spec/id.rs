@@ -17,7 +17,7 @@ const MAX_LENGTH: usize = 26;
 pub struct DeviceId(String);
 
 /// Why a text is not an id.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum IdError {
     /// Nothing was given.
     #[error("an id may not be empty")]

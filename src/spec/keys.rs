@@ -61,7 +61,7 @@ const SYMBOLS: &[(char, char, &str)] = &[
 ];
 
 /// Why keys cannot be pressed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// Nothing between the hyphens.
     #[error("'{0}' is not a key or a combination such as ctrl-alt-delete")]

@@ -12,7 +12,7 @@ use thiserror::Error;
 pub struct MacAddress([u8; 6]);
 
 /// Why a text is not the address of a card.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum MacError {
     /// Not six pairs of hexadecimal digits.
     #[error("'{0}' is not a MAC address (six pairs of hexadecimal digits with colons)")]

@@ -7,6 +7,7 @@ pub mod arch;
 pub mod boot;
 pub mod boot_order;
 pub mod condition;
+mod debug;
 pub mod device;
 pub mod disk;
 pub mod display;

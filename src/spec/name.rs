@@ -18,7 +18,7 @@ const MAX_LENGTH: usize = 64;
 pub struct VmName(String);
 
 /// Why a text is not a name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Nothing was given.
     #[error("a VM's name may not be empty")]

@@ -17,7 +17,7 @@ use super::words::UnknownWord;
 pub struct InterfaceName(String);
 
 /// Why a text is not an interface's name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum InterfaceNameError {
     /// Empty, too long, or with a character that Linux does not allow (`dev_valid_name`).
     #[error("'{0}' is not a network interface's name (1 to 15 bytes, without '/', ':' and white space)")]
@@ -140,7 +140,7 @@ impl Networking {
 }
 
 /// Why a text is not a networking mode.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum NetworkingError {
     /// `bridge` or `tap` alone.
     #[error("{0} networking needs a name: {0},NAME")]

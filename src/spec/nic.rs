@@ -71,7 +71,7 @@ pub struct Nic {
 }
 
 /// Why a text does not describe a card.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum NicError {
     /// No such mode, or its name is wrong.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::words::UnknownWord;
 
 /// Why a list of options is refused, whatever the options are for.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum OptionError {
     /// An element has no characters.
     #[error("an option is empty (one comma too many? a literal comma is typed twice)")]

@@ -35,7 +35,7 @@ pub struct Share {
 }
 
 /// Why a text does not describe a shared folder.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ShareError {
     /// Options, but no folder.
     #[error("a shared folder needs a path: DIR[,tag=T]")]

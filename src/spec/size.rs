@@ -20,7 +20,7 @@ const UNITS: &str = "KMGTP";
 pub struct Size(pub(crate) u64);
 
 /// Why a text (or number) is not a size.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum SizeError {
     /// Nothing was given.
     #[error("the size is empty")]

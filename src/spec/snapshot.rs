@@ -17,7 +17,7 @@ const MAX_LENGTH: usize = 64;
 pub struct SnapshotName(String);
 
 /// Why a text is not a snapshot's name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum SnapshotNameError {
     /// Nothing was given.
     #[error("a snapshot's name may not be empty")]

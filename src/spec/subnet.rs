@@ -18,7 +18,7 @@ pub struct Subnet {
 }
 
 /// Why a text is not such a network.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum SubnetError {
     /// Not an address and a length.
     #[error("'{}' is not a network such as 10.0.3.0/24", .0.escape_debug())]
@@ -148,7 +148,7 @@ impl From<Subnet> for String {
 pub struct HostName(String);
 
 /// Why a text is not a host's name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum HostNameError {
     /// Empty, too long, or with a character that no host's name has.
     #[error("'{}' is not a host's name (1 to 32 letters, digits, '-' and '.')", .0.escape_debug())]

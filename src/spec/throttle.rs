@@ -32,7 +32,7 @@ pub struct Limits {
 }
 
 /// Why limits make no sense.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum LimitError {
     /// No limit at all.
     #[error("there is no limit to set")]

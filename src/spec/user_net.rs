@@ -26,7 +26,7 @@ pub struct UserNet {
 }
 
 /// Why something cannot be said of user networking.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum UserNetError {
     /// `net` is not a network.
     #[error(transparent)]
@@ -63,7 +63,7 @@ pub enum UserNetError {
 }
 
 /// Two cards whose networks have addresses in common: the guest could not tell them apart.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum NetClash {
     /// It was said which network.
     #[error("net={net} overlaps {other_net}, the network of card '{other}'")]

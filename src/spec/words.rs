@@ -26,7 +26,7 @@ const SYNONYMS: &[(&str, &str)] = &[
 ];
 
 /// A word that is none of those known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UnknownWord {
     /// What it should name, e.g. `architecture`.
     pub what: &'static str,

@@ -141,6 +141,8 @@ fn virtiofsd_is_heard_and_leaves_no_zombie() {
     let real = real.into_iter().find(|path| Path::new(path).exists()).expect("a virtiofsd");
     let vm = sandbox.foreground(["--virtiofs", "shared", "--virtiofsd", real, image.to_str().unwrap()]);
     vm.wait_for(Guest::ReactsToButton.greeting());
+    let status = sandbox.ctl(["status"]).ok();
+    assert!(status.stdout.contains("mount -t virtiofs virtiofs0 DIR"), "{status:?}");
     let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", vm.pid())).unwrap();
     let helper = |pid: &&str| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.contains("virtiofsd"))

@@ -1,12 +1,14 @@
 //! Limits on disks, and what is counted.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::linux::Linux;
+use crate::support::pty::OnTerminal;
 
 /// How long the guest takes to read so many blocks of 64 KiB past its cache.
 fn read(vm: &Linux, disk: &str, blocks: u32, skip: u32) -> Duration {
@@ -117,6 +119,16 @@ fn watching_lasts_until_the_end() {
     let time = |look: &Value| look["time_unix_ms"].as_u64().unwrap();
     // never sooner than it was asked for (the clocks of the pause and of the time are not the same one)
     assert!(time(&looks[2]) >= time(&looks[0]) + 190, "{looks:?}");
+    // on a terminal each sample is drawn over the one before, with what the counters have grown by
+    let mut command = vm.sandbox.vmrun();
+    command.args(["ctl", "stats", "--watch", "100ms"]);
+    let mut terminal = OnTerminal::start(&command);
+    for text in ["\u{1b}[Huptime:", "\u{1b}[K", "\u{1b}[J", "\u{1b}[Huptime:", "cpu load", "/s)", "\u{1b}[J"]
+    {
+        terminal.shows(text);
+    }
+    terminal.press("\u{3}");
+    assert_eq!(terminal.end().signal(), Some(nix::libc::SIGINT));
     vm.try_ctl(["stats", "--watch", "1ms"]).fails(2, &["100 ms"]);
     vm.try_ctl(["stats", "--watch", "soon"]).fails(2, &["not a duration"]);
     let _ = vm.quit();

@@ -52,6 +52,7 @@ while read -r line <&3; do
     case $line in
     *guest-exec-status*)
         case $mode:$last in
+        cut-*) answer '{"return": {"exited": true, "exitcode": '"${mode#cut-}"', "out-data": "YmVndW4=", "out-truncated": true}}' ;;
         signal*) answer '{"return": {"exited": true, "signal": '"${mode#signal}"'}}' ;;
         code-*) ends '' "${mode#code-}" ;;
         path:*umask*) ends 'P/tmp/evil\033]52;c;ZXZpbA==\007\n' ;;
@@ -187,6 +188,16 @@ fn a_lying_agent_reaches_neither_disk_nor_terminal() {
     ] {
         turns(&vm, mode);
         assert_eq!(vm.try_ctl(EXEC).code, code, "{mode}");
+    }
+    // neither is output of which a part is missing
+    for (mode, code) in [("cut-0", 1), ("cut-3", 3)] {
+        turns(&vm, mode);
+        let done = vm.try_ctl(EXEC);
+        assert_eq!((done.code, done.stdout.as_str()), (code, "begun"), "{done:?}");
+        assert!(
+            done.stderr.contains("only the first 16 MiB") && done.stderr.contains("copy-from"),
+            "{done:?}"
+        );
     }
     vm.quit();
 }

@@ -125,6 +125,7 @@ async fn a_vm_of_another_process_lives_on_when_it_is_let_go() {
     let sandbox = Sandbox::new();
     let name = sandbox.detached([sandbox.boot_sector(Guest::ReactsToButton)]);
     let runtime = sandbox.path().join("run");
+    assert_eq!(Machine::list_in(&runtime).unwrap(), [name.as_str()]);
     let vm = Machine::attach_in(&runtime, &name).unwrap();
     greeted(&vm, Guest::ReactsToButton).await;
     drop(vm);
@@ -134,6 +135,7 @@ async fn a_vm_of_another_process_lives_on_when_it_is_let_go() {
     assert_eq!(vm.kill().await.unwrap().exit_code, 12);
     let error = other.status().await.unwrap_err();
     assert!(error.is_gone(), "{error}");
+    assert_eq!(Machine::list_in(&runtime).unwrap(), <[&str; 0]>::default());
     let error = Machine::attach_in(&runtime, &name).unwrap_err();
     assert!(error.to_string().contains("no VM"), "{error}");
 }
@@ -240,6 +242,8 @@ async fn an_error_that_a_test_prints_is_its_message_and_hint() {
     assert_eq!(printed, format!("{error}\nhint: {hint}"));
     let plain = Error::Invalid("it is wrong".to_owned());
     assert_eq!(format!("{plain:?}"), "it is wrong");
+    let typed = "two".parse::<Size>().unwrap_err();
+    assert_eq!(format!("{typed:?}"), typed.to_string());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::spec::words::UnknownWord;
 pub(super) const MAX_SERIAL: usize = 20;
 
 /// Why a text does not describe a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum DiskError {
     /// Nothing was given.
     #[error("a disk needs a path or options")]

@@ -17,7 +17,7 @@ const DRIVERS: [&str; 3] = ["usb-", "u2f-", "ccid-card-"];
 const MAX_PORTS: usize = 7;
 
 /// Why a text is not a USB selector.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum UsbError {
     /// Nothing was given.
     #[error("the USB selector is empty; {FORMS}")]
