@@ -214,7 +214,7 @@ async fn type_in(
                 }
                 Attached::Shutdown => {
                     let timeout_ms = Some(machine::milliseconds(BUDGET));
-                    let call = verbs::Shutdown { timeout_ms, force: Some(asked_before), no_repeat: None };
+                    let call = verbs::Shutdown { timeout_ms, force: asked_before.then_some(true), no_repeat: None };
                     log::warn!(target: ANSWER, "{}", shutting_down(args.escape, BUDGET, asked_before));
                     countdown = (!asked_before).then(|| Countdown::new(BUDGET));
                     asked_before = true;

@@ -146,6 +146,7 @@ impl From<ClientError> for Failure {
                 let hint = format!("`vmrun ctl --vm {name} status` shows what it has now");
                 Self { code: "supervisor-died".to_owned(), ..Self::other(message) }.hint(Some(hint))
             }
+            ClientError::Unreadable(_) => Self { code: "other-version".to_owned(), ..Self::other(message) },
             ClientError::Protocol(_) => Self::other(message),
         }
     }

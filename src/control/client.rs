@@ -26,6 +26,7 @@ use super::find::{self, FindError};
 
 use super::framing::{WriteBytes, frame};
 use super::silence::{self, Silence};
+use super::skew;
 use super::socket::{Blocking, BlockingPair};
 use super::verbs::{Method, Stream};
 
@@ -49,6 +50,9 @@ pub enum ClientError {
     /// The supervisor exists and does not answer any client.
     #[error("{0}")]
     NotAnswering(Silence),
+    /// The reply is one of another version of vmrun; the text names it.
+    #[error("{0}")]
+    Unreadable(String),
     /// The reply is not Varlink.
     #[error("the answer could not be understood: {0}")]
     Protocol(String),
@@ -125,7 +129,8 @@ impl Client {
 
     /// Calls a method and waits for its reply.
     pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
-        decode(self.exchange(call(&method)?)?)
+        let reply = call(&method).and_then(|call| self.exchange(call)).and_then(decode);
+        reply.map_err(|error| skew::named(error, M::NAME, self.directory.as_deref()))
     }
 
     /// Sends a call and leaves the reply for later, so that a client can query many VMs at the same time.
@@ -138,6 +143,14 @@ impl Client {
     /// Calls a method that returns many replies; `each` gets them and returns whether it wants more. A stream ends with the VM at
     /// the latest.
     pub fn stream<M: Stream>(
+        &mut self,
+        method: M,
+        each: impl FnMut(M::Reply) -> bool,
+    ) -> Result<(), ClientError> {
+        self.streamed(method, each).map_err(|error| skew::named(error, M::NAME, self.directory.as_deref()))
+    }
+
+    fn streamed<M: Stream>(
         &mut self,
         method: M,
         mut each: impl FnMut(M::Reply) -> bool,

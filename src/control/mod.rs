@@ -20,6 +20,7 @@ mod permits;
 pub mod service;
 pub mod shared_qmp;
 pub mod silence;
+mod skew;
 pub mod socket;
 pub mod supervise;
 mod translate;

@@ -75,7 +75,7 @@ pub fn add_disk(disk: DiskSpec, allow_backing: &[PathBuf]) -> Result<verbs::AddD
         grow: disk.grow.then_some(true),
         format: disk.format.map(|format| format.to_string()),
         bus: Some(disk.bus.to_string()),
-        readonly: Some(disk.readonly),
+        readonly: disk.readonly.then_some(true),
         serial: disk.serial,
         id: disk.id.map(String::from),
         allow_backing: allowed(allow_backing)?,

@@ -87,6 +87,7 @@ mod status;
 mod support;
 mod terminal;
 mod unpacked;
+mod versions;
 mod waiting;
 mod waiting_shell;
 mod warm;

@@ -20,7 +20,7 @@ impl Verb for MediaEject {
     const ABOUT: &'static str = "Remove the medium from a CD-ROM drive";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = verbs::EjectMedia { id: self.id, force: Some(self.force) };
+        let call = verbs::EjectMedia { id: self.id, force: self.force.then_some(true) };
         let wire::DiskReply { disk } = context.client.call(call)?;
         context.output.print(&disk, || format!("{} is empty now", disk.id))
     }

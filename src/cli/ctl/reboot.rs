@@ -34,7 +34,7 @@ impl Verb for Reboot {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::Reboot {
-            force: Some(self.force),
+            force: self.force.then_some(true),
             until: self.until.map(|until| until.to_string()),
             timeout_ms: Some(machine::milliseconds(self.timeout)),
             agent_timeout_ms: Some(machine::milliseconds(self.agent.agent_timeout)),

@@ -67,8 +67,8 @@ impl Shutdown {
     pub(in crate::cli) fn call(self, client: &mut Client) -> Result<Outcome, Failure> {
         let call = verbs::Shutdown {
             timeout_ms: Some(machine::milliseconds(self.timeout)),
-            force: Some(self.force),
-            no_repeat: Some(self.no_repeat),
+            force: self.force.then_some(true),
+            no_repeat: self.no_repeat.then_some(true),
         };
         let reply =
             waiting::while_shown(client, "the guest was asked to shut down", |client| client.call(call))?;

@@ -23,7 +23,7 @@ impl Verb for SnapshotSave {
     const ABOUT: &'static str = "Save memory, devices and disks in a snapshot, in the VM's qcow2 images";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: Some(self.overwrite) };
+        let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: self.overwrite.then_some(true) };
         let mut made = None;
         let mut line = Line::new();
         context.client.stream(call, |reply| {

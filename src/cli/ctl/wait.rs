@@ -56,9 +56,9 @@ impl Verb for Wait {
         let described = format!("waiting for {}", described.join(if self.all { " and " } else { " or " }));
         let call = verbs::Wait {
             conditions: self.conditions.iter().map(Condition::to_string).collect(),
-            all: Some(self.all),
+            all: self.all.then_some(true),
             timeout_ms: Limit::of(self.timeout, &self.conditions).map(machine::milliseconds),
-            from_now: Some(self.from_now),
+            from_now: self.from_now.then_some(true),
         };
         let verbs::WaitReply { came_true } =
             waiting::while_shown(&mut context.client, &described, |client| client.call(call))?;

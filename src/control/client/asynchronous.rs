@@ -11,9 +11,9 @@ use tokio::net::UnixStream;
 
 use super::{Call, Client, ClientError, Line, call, decode, identity, streamed};
 use crate::control::after::{self, Fate};
-use crate::control::silence;
 use crate::control::socket::Guarded;
 use crate::control::verbs::{Method, Stream};
+use crate::control::{SERVICE_INTERFACE, silence, skew};
 use crate::host::dirs::{RunClient, StoreEnvironment};
 
 /// A client for programs with a runtime.
@@ -39,7 +39,14 @@ impl AsyncClient {
 
     /// Calls a method and waits for its reply. A dropped call makes the connection unusable: drop it, too.
     pub async fn call<M: Method>(&mut self, method: M) -> Result<M::Reply, ClientError> {
-        let call = call(&method)?;
+        let reply = self.exchange(call(&method)?).await.and_then(decode);
+        match reply {
+            Err(error) => Err(named(error, M::NAME, self.line.directory.clone()).await),
+            reply => reply,
+        }
+    }
+
+    async fn exchange(&mut self, call: Call) -> Result<Map<String, Value>, ClientError> {
         loop {
             let sent = self.line.line.send(&call).await;
             let reply = match sent {
@@ -48,7 +55,7 @@ impl AsyncClient {
             };
             match reply {
                 Err(ClientError::Gone) => self.recover()?,
-                reply => return decode(reply?.0),
+                reply => return Ok(reply?.0),
             }
         }
     }
@@ -113,6 +120,19 @@ impl AsyncLine {
     }
 }
 
+/// See [`skew::named`], which waits for the supervisor.
+async fn named(error: ClientError, method: &'static str, directory: Option<Arc<RunClient>>) -> ClientError {
+    let of_version = match &error {
+        ClientError::Remote(error) => error.error.starts_with(SERVICE_INTERFACE),
+        other => matches!(other, ClientError::Protocol(_)),
+    };
+    if !of_version {
+        return error;
+    }
+    let looked = tokio::task::spawn_blocking(move || skew::named(error, method, directory.as_deref()));
+    looked.await.unwrap_or_else(|_| ClientError::Protocol("the reply is one of another version".to_owned()))
+}
+
 /// The replies of a stream.
 #[derive(Debug)]
 pub struct Replies<M> {
@@ -138,7 +158,10 @@ impl<M: Stream> Replies<M> {
                 }
                 reply => {
                     self.begun = true;
-                    return streamed(reply?);
+                    return match reply.and_then(streamed) {
+                        Err(error) => Err(named(error, M::NAME, self.client.line.directory.clone()).await),
+                        reply => reply,
+                    };
                 }
             }
         }

@@ -18,6 +18,11 @@ impl Raw {
         Self::try_connect(socket).unwrap()
     }
 
+    /// The other side of a connection, or one that is there already.
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     /// `None` once there is no listener any more.
     pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
         let stream = UnixStream::connect(socket).ok()?;
