@@ -21,7 +21,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BUILT_PROGRAM = $(or $(PROGRAM),$(TARGET)/release/vmrun)
 # A packager's build says of which commit it is; see build.rs.
 BUILT = $(if $(PROGRAM),@true,$(CARGO) build --release --locked --target-dir $(TARGET))
-SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh examples/*/*.sh tools/*.sh benches/*.sh python/*.sh)
+SCRIPTS := .ci/run $(wildcard tests/*/*.sh examples/*.sh examples/slurm/*.sbatch examples/*/*.sh tools/*.sh benches/*.sh python/*.sh)
 
 # What the tests and the demo are told about the guest and about Python with its clients.
 GUEST = export VMRUN_TEST_GUEST="$$(tests/guest/build.sh)/guest"
@@ -42,7 +42,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus test-wheel wheel python lint reference install uninstall deb rpm static setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-qemu test-qemus test-slurm test-wheel wheel python lint reference install uninstall deb rpm static setup setup-all guest bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -88,6 +88,11 @@ python: ## make the generated parts of the Python package anew, from the protoco
 
 wheel: ## build the Python wheel with the program, as target/wheels/vmrun-*.whl
 	@TARGET=$(TARGET) python/build-wheel.sh
+
+test-slurm: guest ## run examples/slurm on a Slurm of three nodes on this machine (as root)
+	@tests/setup/install.sh slurm
+	$(CARGO) build --locked --target-dir $(TARGET)
+	@$(GUEST); VMRUN="$(TARGET)/debug/vmrun" GUEST="$$VMRUN_TEST_GUEST" tests/slurm/run.sh
 
 test-wheel: guest wheel ## install the wheel into a new environment, and run the Python tests with its program
 	@$(GUEST); python/test-wheel.sh $(TARGET)/wheels/vmrun-*.whl

@@ -11,7 +11,7 @@ use crate::host::template_cache::InUse;
 use crate::host::{descriptors, sys};
 use crate::machine::{Warm, warm};
 use crate::spec::{Request, VmName};
-use crate::vm::{Handle, Launch, Outcome, ShutdownOptions, Signals, dry_run, prepare};
+use crate::vm::{Handle, Launch, Outcome, ProcessRole, ShutdownOptions, Signals, dry_run, prepare};
 
 use super::background::{Reporter, in_background};
 use super::failure::Failure;
@@ -40,7 +40,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         return print_shell(&dry_run(&request)?);
     }
     let Warm { request, in_use } = warmed(request, parent_process.as_ref())?;
-    let launch = Launch { detached, transcript, owns_process: true };
+    let launch = Launch { detached, transcript, process: ProcessRole::Owner };
     let supervision = Supervision {
         console: (!detached).then_some(escape),
         ready,

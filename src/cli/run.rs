@@ -22,7 +22,7 @@ use crate::host::descriptors;
 use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::machine::Warm;
 use crate::spec::{Condition, Request, duration};
-use crate::vm::{Exec, Executed, Launch};
+use crate::vm::{Exec, Executed, Launch, ProcessRole};
 
 use super::background::{Reporter, Started, in_background};
 use super::copies::{CopyIn, CopyOut};
@@ -126,7 +126,8 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     let Warm { request, in_use } = qemu::warmed(request, None)?;
     let ready = Ready { condition, timeout: Some(how.agent_timeout), shown: true };
     // otherwise QEMU dies with the supervisor, however that ends
-    let launch = Launch { detached: how.keep, transcript, owns_process: true };
+    let process = if how.keep { ProcessRole::Owner } else { ProcessRole::Helper };
+    let launch = Launch { detached: how.keep, transcript, process };
     let supervision = Supervision {
         // the agent of a fork has answered before; the command waits for it all the same
         ready: request.from.is_none().then_some(ready),

@@ -13,8 +13,8 @@ use crate::host::{PROGRESS, sys};
 use crate::spec::{Condition, VmName};
 use crate::vm::console::{ANSWER, EscapeKey, From, LastLine, OnSuspend, attach, progress};
 use crate::vm::{
-    Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, Running, ShutdownOptions,
-    StartError, Wait, Wrapping, adopt, start,
+    Adopted, ChangeError, GuestClock, Handle, Launch, Outcome, Prepared, ProcessRole, Running,
+    ShutdownOptions, StartError, Wait, Wrapping, adopt, start,
 };
 
 use super::notify::Notifier;
@@ -101,7 +101,7 @@ pub async fn supervise(
 /// Takes over a VM whose supervisor has died; see [`supervise`]. `None` if there is nothing to take over: QEMU is dead, too.
 pub async fn resume(adopted: Adopted, up: impl FnOnce(Up)) -> Result<Option<Outcome>, StartError> {
     let Some(running) = adopt(adopted).await? else { return Ok(None) };
-    let launch = Launch { detached: true, transcript: None, owns_process: true };
+    let launch = Launch { detached: true, transcript: None, process: ProcessRole::Owner };
     let supervision = Supervision::new(launch, running.stop_timeout());
     serve(running, supervision, Box::new(up)).await.map(Some)
 }
@@ -146,7 +146,7 @@ async fn serve(
             .map_err(|error| StartError::System { what: "the process that started vmrun", error })?;
         tokio::spawn(end_with(parent, handle.clone(), supervision.stop_timeout));
     }
-    let notifier = supervision.launch.owns_process.then(Notifier::from_env).flatten();
+    let notifier = (supervision.launch.process == ProcessRole::Owner).then(Notifier::from_env).flatten();
     if let Some(begun) = supervision.begun {
         begun(&name, &handle);
     }

@@ -47,7 +47,7 @@ pub use guest::screen::Screenshot;
 pub use guest::streams::Piece;
 pub use handle::{Handle, ShutdownOptions};
 pub use launch::prepare::{Prepared, check_template, dry_run, prepare, template_source};
-pub use launch::start::{Launch, start};
+pub use launch::start::{Launch, ProcessRole, start};
 pub use process::sockets::ControlSockets;
 pub use running::Running;
 pub use signals::{ONE_REQUEST, Signals};

@@ -3,6 +3,7 @@
 # when everything is there. A program that is already in PATH counts, whatever its version.
 #
 #   install.sh [ARCH…]     also the QEMUs of these architectures: aarch64, s390x, riscv64
+#   install.sh slurm       also Slurm, for tests/slurm
 set -euo pipefail
 
 say() { echo "setup: $*" >&2; }
@@ -24,6 +25,11 @@ packages=()
 has qemu-system-x86_64 || packages+=(qemu-system-x86)
 # Newer releases have a package of its own for each of the last two.
 for arch in "$@"; do
+    if [ "$arch" = slurm ]; then
+        { has slurmctld && has slurmd; } || packages+=(slurm-wlm)
+        has munged || packages+=(munge)
+        continue
+    fi
     has "qemu-system-$arch" && continue
     case $arch in
         aarch64) packages+=(qemu-system-arm) ;;

@@ -14,7 +14,7 @@ use crate::host::descriptors;
 use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::machine::ForkPlace;
 use crate::spec::{Condition, Request, VmName};
-use crate::vm::Launch;
+use crate::vm::{Launch, ProcessRole};
 
 use super::super::background::{Reporter, Started, in_background};
 use super::super::failure::Failure;
@@ -79,7 +79,7 @@ impl Verb for Fork {
         while started.len() < self.count as usize {
             let name = names.next()?;
             let request = Request { name: Some(name.clone()), ..base.clone() };
-            let launch = Launch { detached: true, transcript: None, owns_process: true };
+            let launch = Launch { detached: true, transcript: None, process: ProcessRole::Owner };
             let supervision = Supervision {
                 ready: ready.clone(),
                 sync_clock: true,

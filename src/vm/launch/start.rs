@@ -38,8 +38,21 @@ pub struct Launch {
     pub detached: bool,
     /// Where to record what is sent to QEMU.
     pub transcript: Option<Transcript>,
-    /// This process exists for the VM: its signals request the VM's end, and its service manager gets the VM's state.
-    pub owns_process: bool,
+    /// What this process is for the VM.
+    pub process: ProcessRole,
+}
+
+/// What a process is for the VM that it supervises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProcessRole {
+    /// It exists for the VM: its signals request the VM's end, and its service manager gets the VM's state.
+    Owner,
+    /// It serves another process, with which the VM ends. That one gets the signals, which batch systems and service managers send to
+    /// both; here they mean nothing.
+    Helper,
+    /// It is not vmrun's own: its signals are left alone.
+    #[default]
+    Foreign,
 }
 
 /// Starts a prepared VM: when this returns, QEMU and the guest's processors run. On failure nothing is left behind. Must be called
@@ -84,9 +97,10 @@ struct StartedQemu {
 
 async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQemu, StartError> {
     // from here on a signal is a request and does not end this process
-    let mut signals = match launch.owns_process {
-        true => Signals::new().map_err(system("signals"))?,
-        false => Signals::none(),
+    let mut signals = match launch.process {
+        ProcessRole::Owner => Signals::new().map_err(system("signals"))?,
+        ProcessRole::Helper => Signals::ignored().map_err(system("signals"))?,
+        ProcessRole::Foreign => Signals::none(),
     };
     let (sockets, serial) = Sockets::make(&prepared.run)?;
     let shares = prepared.shares.start(!launch.detached)?;
