@@ -22,6 +22,7 @@ use tokio::io::AsyncReadExt;
 use crate::host::sys::{self, Fork, fork};
 
 use super::failure::Failure;
+use super::waiting;
 
 /// What the supervisor reports to the process that started it, one line each.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,6 +135,7 @@ pub(super) fn in_background(
     mut running: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<Started, Failure> {
     let (mut supervisor, caller) = UnixStream::pair()?;
+    waiting::end();
     match fork()? {
         Fork::Parent(_) => {
             drop(caller);

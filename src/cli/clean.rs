@@ -9,6 +9,7 @@ use crate::host::dirs::leftover::{self, Leftover};
 
 use super::failure::Failure;
 use super::output::{Lines, Output, bytes, table, tell};
+use super::waiting::Progress;
 
 /// `vmrun clean`.
 #[derive(Debug, Args)]
@@ -61,6 +62,7 @@ pub(super) fn run(args: &CleanArgs) -> Result<u8, Failure> {
         let how = if args.yes { "`--disks` removes those with disks, too" } else { "`--yes` removes them" };
         tell(&format!("hint: {how}"));
     }
+    let _progress = Progress::new("removing state directories");
     for one in found.into_iter().filter(goes) {
         one.remove().map_err(Failure::other)?;
     }

@@ -24,6 +24,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("XDG_CACHE_HOME", "the templates of --warm"),
     ("TMPDIR", "what ephemeral VMs write"),
     ("NO_COLOR", "no colours in help pages"),
+    ("CLICOLOR_FORCE", "colours in help pages where there is no terminal, too"),
 ];
 
 /// The text.

@@ -24,6 +24,7 @@ pub(super) enum LogFormat {
 
 struct Logger {
     format: LogFormat,
+    level: LevelFilter,
     /// For progress messages.
     progress: Mutex<Line>,
 }
@@ -38,8 +39,11 @@ pub(super) fn install(verbosity: i8, format: LogFormat) {
         _ => LevelFilter::Trace,
     };
     // a second call, from a test, changes nothing
-    if log::set_boxed_logger(Box::new(Logger { format, progress: Mutex::new(Line::new()) })).is_ok() {
-        log::set_max_level(level);
+    let logger = Logger { format, level, progress: Mutex::new(Line::new()) };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        // progress is information that does not stay: a person sees it unless only errors are wanted
+        let shows_progress = level >= LevelFilter::Warn && Line::is_possible();
+        log::set_max_level(if shows_progress { level.max(LevelFilter::Info) } else { level });
     }
 }
 
@@ -54,6 +58,9 @@ impl Log for Logger {
         }
         if record.target() == PROGRESS {
             return self.show(&record.args().to_string());
+        }
+        if record.level() > self.level {
+            return;
         }
         // no message begins behind a line of progress
         self.show("");

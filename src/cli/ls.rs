@@ -18,6 +18,7 @@ use super::args::LsArgs;
 use super::ended::{self, Ended};
 use super::failure::Failure;
 use super::output::{Lines, Output, bytes, milliseconds, table, tell};
+use super::waiting::Progress;
 
 /// One VM of the list.
 #[derive(Debug, Serialize)]
@@ -67,6 +68,7 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
     for stranger in RunDir::tidy(&root).map_err(FindError::List)? {
         log::warn!("{} was not made by vmrun, and is left alone", stranger.display());
     }
+    let progress = Progress::new("waiting for the VMs' supervisors");
     let mut rows: Vec<Row> = Vec::new();
     for some in find::all(&root)?.chunks(AT_ONCE) {
         let connected = Instant::now() + CONNECTING;
@@ -75,6 +77,7 @@ pub(super) fn run(args: &LsArgs) -> Result<u8, Failure> {
         let answered = Instant::now() + ANSWERING;
         rows.extend(pending.into_iter().filter_map(|pending| pending.row(answered)));
     }
+    drop(progress);
     if args.all {
         let ended = ended::all(&root);
         rows.extend(ended.into_iter().map(|(name, ended)| Row {

@@ -3,14 +3,16 @@
 //! Text for people goes through [`visible`]; a test checks that nothing is printed elsewhere. A write error is a failure, except
 //! when the reader has closed its end.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::failure::Failure;
 use super::visible;
@@ -201,14 +203,18 @@ pub(super) fn unwritten(error: &io::Error) -> Failure {
 pub(super) fn tell(text: &str) {
     // a terminal may be in raw mode, where a newline needs a carriage return; elsewhere it does no harm
     let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
-    let text = visible::lines(text).replace('\n', end) + end;
+    let mut text = visible::lines(text).replace('\n', end) + end;
+    if LINE_IS_SHOWN.load(Ordering::Relaxed) {
+        // what showed the line shows it again, below
+        text.insert_str(0, ERASE);
+    }
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Prints a help page, or the version, with clap's colours on a terminal.
 pub(super) fn help(error: &clap::Error) -> Result<u8, Failure> {
     let page = error.render();
-    let styled = |terminal: bool| match terminal && std::env::var_os("NO_COLOR").is_none() {
+    let styled = |terminal: bool| match has_colours(terminal, |name| std::env::var_os(name)) {
         true => page.ansi().to_string(),
         false => page.to_string(),
     };
@@ -237,6 +243,39 @@ pub(super) fn end_with_reader() {
     });
 }
 
+/// Whether a stream gets colours. `$NO_COLOR` (no-color.org) stands above `$CLICOLOR_FORCE` and `$CLICOLOR` (bixense.com/clicolors),
+/// and these above what the stream is.
+fn has_colours(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    if set("NO_COLOR").is_some() {
+        return false;
+    }
+    if set("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        return true;
+    }
+    is_terminal && !is_dumb(&variable) && set("CLICOLOR").is_none_or(|value| value != "0")
+}
+
+/// A terminal that shows control sequences instead of following them.
+fn is_dumb(variable: &impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// A terminal that can overwrite what it shows.
+fn can_overwrite(is_terminal: bool) -> bool {
+    is_terminal && !is_dumb(&|name: &str| std::env::var_os(name))
+}
+
+/// Whether standard output is a terminal on which a table can be drawn again and again.
+pub(super) fn stdout_can_redraw() -> bool {
+    can_overwrite(stdout_is_terminal())
+}
+
+/// Whether a [`Line`] is on the terminal: what is written next must not stand behind it.
+static LINE_IS_SHOWN: AtomicBool = AtomicBool::new(false);
+/// Moves to the start of the line and erases it.
+const ERASE: &str = "\r\x1b[K";
+
 /// A line on the terminal that is overwritten, and removed at the end.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -250,21 +289,20 @@ impl Line {
 
     /// On stderr, if that is a terminal.
     pub(super) fn new() -> Self {
-        Self { on_terminal: io::stderr().is_terminal(), shown: None }
+        Self { on_terminal: Self::is_possible(), shown: None }
+    }
+
+    /// Whether stderr is a terminal that can show it.
+    pub(super) fn is_possible() -> bool {
+        can_overwrite(io::stderr().is_terminal())
     }
 
     /// Shows a text, unless it follows too soon on the one before; the text is only made if it is shown.
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         if self.on_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= Self::PAUSE) {
             self.shown = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r\x1b[K{}", visible::line(&text()));
-        }
-    }
-
-    /// Shows the progress of a long operation, if it is known; `total` is an upper bound.
-    pub(super) fn show_bytes(&mut self, done: Option<u64>, total: Option<u64>) {
-        if let (Some(done), Some(total)) = (done, total) {
-            self.show(|| format!("{} of at most {}", bytes(done), bytes(total)));
+            LINE_IS_SHOWN.store(true, Ordering::Relaxed);
+            let _ = write!(io::stderr(), "{ERASE}{}", clipped(&visible::line(&text()), columns()));
         }
     }
 }
@@ -272,9 +310,29 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            LINE_IS_SHOWN.store(false, Ordering::Relaxed);
+            let _ = write!(io::stderr(), "{ERASE}");
         }
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> usize {
+    rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| usize::from(size.ws_col)).max(20)
+}
+
+/// A text that leaves the last column free: one that goes on in the next row could not be erased.
+fn clipped(text: &str, columns: usize) -> String {
+    if text.width() < columns {
+        return text.to_owned();
+    }
+    let mut width = 0;
+    let kept = text.chars().take_while(|letter| {
+        width += letter.width().unwrap_or(0);
+        // one for the mark, one that stays free
+        width + 2 <= columns
+    });
+    kept.chain(['…']).collect()
 }
 
 /// A table with a heading, columns as wide as their widest cell. Empty cells show as `-`.
@@ -357,6 +415,31 @@ mod tests {
         let rows = [["虚拟".to_owned(), "x".to_owned()], ["e\u{301}".to_owned(), "y".to_owned()]];
         assert_eq!(table(["ID", "WHAT"], rows).0, "ID    WHAT\n虚拟  x\ne\u{301}     y\n");
         assert_eq!(facts(&[("file", Some("a\nstate: gone".to_owned()))]).0, "file: a\\nstate: gone\n");
+    }
+
+    #[test]
+    fn variables_decide_on_colours_before_the_stream_does() {
+        let has = |is_terminal: bool, set: &[(&str, &str)]| {
+            has_colours(is_terminal, |name| {
+                set.iter().find(|(set, _)| *set == name).map(|(_, value)| OsString::from(value))
+            })
+        };
+        assert!(has(true, &[]) && !has(false, &[]));
+        for off in [("NO_COLOR", "1"), ("NO_COLOR", "0"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            assert!(!has(true, &[off]), "{off:?}");
+        }
+        // an empty one counts as not set
+        assert!(has(true, &[("NO_COLOR", "")]) && has(true, &[("CLICOLOR", "1")]));
+        assert!(has(false, &[("CLICOLOR_FORCE", "1")]) && !has(false, &[("CLICOLOR_FORCE", "0")]));
+        assert!(!has(true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    }
+
+    #[test]
+    fn a_line_stays_in_its_row() {
+        assert_eq!(clipped("abc", 20), "abc");
+        assert_eq!(clipped("0123456789", 10), "01234567…");
+        // two columns each
+        assert_eq!(clipped("虚拟虚拟虚拟", 10), "虚拟虚拟…");
     }
 
     #[test]

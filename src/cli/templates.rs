@@ -11,6 +11,7 @@ use super::args::{TemplatesArgs, TemplatesCommand};
 use super::ended::when;
 use super::failure::Failure;
 use super::output::{Lines, Output, bytes, table};
+use super::waiting::Progress;
 
 /// One template.
 #[derive(Debug, Serialize)]
@@ -55,7 +56,9 @@ pub(super) fn run(args: &TemplatesArgs) -> Result<u8, Failure> {
         true => (Some(0), None),
         false => (limits.max_size.map(|size| size.bytes()), limits.older_than),
     };
+    let progress = Progress::new("removing templates");
     let gone = cache.map(|cache| cache.prune(most, older_than)).unwrap_or_default();
+    drop(progress);
     let rows: Vec<Row> = gone.iter().map(Row::of).collect();
     let freed: u64 = gone.iter().map(|cached| cached.disk_bytes).sum();
     output.print(&rows, || format!("{} removed, {} freed", rows.len(), bytes(freed)))

@@ -28,7 +28,7 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 const RESTORED_AGENT: Duration = Duration::from_secs(30);
 
 /// How long a wait may take before its progress is shown, and how often that is updated.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_millis(500);
 const SHOWN_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of a supervisor.
@@ -74,7 +74,7 @@ pub struct Ready {
     pub condition: Condition,
     /// How long to wait for it.
     pub timeout: Option<Duration>,
-    /// Shows from 10 s on what the console printed last: it is not on the terminal itself.
+    /// Shows from half a second on what the console printed last: it is not on the terminal itself.
     pub shown: bool,
 }
 
@@ -190,7 +190,7 @@ async fn end_with(process: AsyncFd<OwnedFd>, vm: Handle, timeout: Duration) {
     }
 }
 
-/// Logs, from 10 s on, what the console printed last; does not end.
+/// Logs, from half a second on, what the console printed last; does not end.
 async fn show_progress(vm: &Handle, what: &str) {
     let began = Instant::now();
     tokio::time::sleep(QUIET).await;

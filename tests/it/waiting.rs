@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::boot_sector::Guest;
 use crate::support::pty::OnTerminal;
-use crate::support::sandbox::{Foreground, Sandbox, linux_guest};
+use crate::support::sandbox::{Done, Foreground, Sandbox, linux_guest};
 
 fn idle() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -77,8 +77,8 @@ fn a_person_who_waits_long_sees_the_console() {
     let sandbox = idle();
     let mut command = sandbox.vmrun();
     command.args(["ctl", "wait", "paused"]);
-    let mut waiting = OnTerminal::start(&command);
-    waiting.shows("waiting for 'paused' (1");
+    let mut waiting = OnTerminal::start_with_size(&command, 24, 200);
+    waiting.shows("waiting for 'paused' (1 s)");
     waiting.shows(Guest::ReactsToButton.greeting());
     sandbox.ctl(["pause"]).ok();
     // the line is erased before the result is printed
@@ -88,8 +88,8 @@ fn a_person_who_waits_long_sees_the_console() {
     // the same while a VM starts in the background
     let mut command = sandbox.vmrun();
     command.args(["qemu", "--detached", "--wait", "paused", "--name", "slow", "guest.img"]);
-    let mut waiting = OnTerminal::start(&command);
-    waiting.shows("waiting for 'paused' (1");
+    let mut waiting = OnTerminal::start_with_size(&command, 24, 200);
+    waiting.shows("waiting for 'paused' (1 s)");
     waiting.shows(Guest::ReactsToButton.greeting());
     sandbox.ctl(["pause"]).ok();
     assert_eq!(waiting.end().code(), Some(0));
@@ -145,4 +145,91 @@ fn a_guest_that_resets_again_and_again_ends_waits() {
     let waited = sandbox.ctl(["wait", "port=80", "--timeout", "100s"]);
     waited.fails(4, &["has reset 5 times", "'port=80'"]);
     sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+/// A VM with a disk of which its guest never lets go.
+fn with_a_kept_disk() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::ReactsToButton);
+    sandbox.detached(["--ephemeral", image.to_str().unwrap()]);
+    sandbox.ctl(["wait", &format!("console={}", Guest::ReactsToButton.greeting())]).ok();
+    // what was there from the start stays anyhow
+    sandbox.ctl(["disk-add", "d.qcow2,size=1M,id=kept"]).ok();
+    sandbox
+}
+
+#[test]
+fn a_call_that_takes_long_says_what_is_waited_for() {
+    let sandbox = with_a_kept_disk();
+    let start = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = sandbox.vmrun();
+        command.args(words).envs(variables.iter().copied());
+        OnTerminal::start(&command)
+    };
+    let removal = ["ctl", "disk-remove", "kept", "--timeout", "3s"];
+    let mut waiting = start(&removal, &[]);
+    waiting.shows("\r\x1b[Kwaiting for the guest to release the disk (");
+    waiting.shows("(1.");
+    // erased before the result is printed
+    waiting.shows("\r\x1b[Kvmrun: ");
+    waiting.shows("the guest has not released disk 'kept'");
+    assert_eq!(waiting.end().code(), Some(5));
+    // a terminal that cannot overwrite, and none
+    let (status, shown) = start(&removal, &[("TERM", "dumb")]).end_with_output();
+    assert!(!shown.contains("waiting for") && !shown.contains('\x1b'), "{shown:?}");
+    assert_eq!(status.code(), Some(5));
+    let none = sandbox.ctl(["disk-remove", "kept", "--timeout", "700ms"]).fails(5, &[]);
+    assert!(!none.stderr.contains("waiting for the guest") && !none.stderr.contains('\r'), "{none:#?}");
+    // what is done at once says nothing
+    let (_, shown) = start(&["ctl", "status"], &[]).end_with_output();
+    assert!(!shown.contains("\x1b[K"), "{shown:?}");
+    // on a narrow terminal it stays in its row
+    let mut command = sandbox.vmrun();
+    command.args(removal);
+    let mut narrow = OnTerminal::start_with_size(&command, 24, 30);
+    narrow.shows("\r\x1b[Kwaiting for the guest to rel");
+    let (_, rest) = narrow.end_with_output();
+    let until_erased = rest.split('\r').next().unwrap();
+    assert!(until_erased.chars().count() <= 3, "{rest:?}");
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+#[test]
+fn a_vm_is_taken_over_while_a_person_sees_what_is_waited_for() {
+    let sandbox = with_a_kept_disk();
+    let supervisor = i32::try_from(sandbox.ctl_json(["status"])["supervisor_pid"].as_i64().unwrap()).unwrap();
+    let mut command = sandbox.vmrun();
+    command.args(["ctl", "wait", "paused"]);
+    let mut waiting = OnTerminal::start(&command);
+    waiting.shows("waiting for 'paused' (0 s)");
+    crate::support::orphan::kill(supervisor);
+    // by the wait itself, which has a thread for its line, or by this
+    sandbox.ctl(["pause"]).ok();
+    waiting.shows("paused after");
+    assert_eq!(waiting.end().code(), Some(0));
+    sandbox.ctl(["shutdown", "--force"]).ok();
+}
+
+#[test]
+fn colours_are_for_terminals_unless_a_variable_says_otherwise() {
+    let sandbox = Sandbox::new();
+    let page = |variables: &[(&str, &str)]| {
+        let mut command = sandbox.vmrun();
+        command.args(["ls", "--help"]).envs(variables.iter().copied());
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            if !variables.iter().any(|(set, _)| *set == name) {
+                command.env_remove(name);
+            }
+        }
+        command
+    };
+    let on_terminal = |variables: &[(&str, &str)]| OnTerminal::start(&page(variables)).end_with_output().1;
+    let on_pipe = |variables: &[(&str, &str)]| Done::of(page(variables).output().unwrap()).ok().stdout;
+    let terminal = ("TERM", "xterm");
+    assert!(on_terminal(&[terminal]).contains("\x1b["));
+    assert!(!on_pipe(&[terminal]).contains('\x1b'));
+    assert!(!on_terminal(&[terminal, ("NO_COLOR", "1")]).contains("\x1b["));
+    assert!(!on_terminal(&[("TERM", "dumb")]).contains("\x1b["));
+    assert!(on_pipe(&[terminal, ("CLICOLOR_FORCE", "1")]).contains("\x1b["));
+    assert!(!on_pipe(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).contains('\x1b'));
 }

@@ -25,11 +25,12 @@ pub(super) struct Agent {
 
 impl Verb for Agent {
     const ABOUT: &'static str = "Run any command of the guest agent, e.g. guest-get-osinfo";
+    const WAITS_FOR: &'static str = "waiting for the guest agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
         let call = verbs::AgentCommand { command: self.command, arguments: self.arguments, agent_timeout_ms };
-        let value = context.client.call(call)?.value.unwrap_or_default();
+        let value = context.call(call)?.value.unwrap_or_default();
         context.output.print(&value, || {
             Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))
         })

@@ -8,6 +8,7 @@ use crate::machine::Copied;
 
 use super::super::failure::Failure;
 use super::super::output;
+use super::super::waiting;
 use super::verb::Context;
 
 /// The file name that stands for standard input or output.
@@ -16,17 +17,17 @@ pub(super) const STREAM: &str = "-";
 /// A line on the terminal that is overwritten.
 pub(super) struct Progress {
     started: Instant,
-    shown: output::Line,
+    shown: waiting::Progress,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), shown: output::Line::new() }
+        Self { started: Instant::now(), shown: waiting::Progress::new("copying") }
     }
 
     pub(super) fn show(&mut self, done: u64, total: Option<u64>) {
         let Self { started, shown } = self;
-        shown.show(|| line(started.elapsed(), done, total));
+        shown.detail(|| line(started.elapsed(), done, total));
     }
 
     pub(super) fn report(self, context: &Context, copied: &Copied) -> Result<u8, Failure> {

@@ -21,7 +21,7 @@ impl Verb for DeviceAdd {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_device(self.device);
-        let verbs::DeviceReply { device } = context.client.call(call)?;
+        let verbs::DeviceReply { device } = context.call(call)?;
         warn_if_not_taken(&device.id, device.taken);
         context.output.print(&device, || device.id.clone())
     }

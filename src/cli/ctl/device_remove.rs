@@ -16,6 +16,7 @@ pub(super) struct DeviceRemove {
 
 impl Verb for DeviceRemove {
     const ABOUT: &'static str = "Unplug a device";
+    const WAITS_FOR: &'static str = "waiting for the guest to release the device";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         self.removal.run(context, "device", |id, timeout_ms, force| RemoveDevice { id, timeout_ms, force })

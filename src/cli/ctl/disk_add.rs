@@ -30,11 +30,12 @@ pub(super) struct DiskAdd {
 impl Verb for DiskAdd {
     const ABOUT: &'static str =
         "Plug a disk: [file=]PATH[,size=1G[,grow=on]][,format=F][,bus=B][,readonly=on][,serial=S][,id=ID]";
+    const WAITS_FOR: &'static str = "making and plugging the disk";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let wanted = self.disk.size.map(Size::bytes);
         let call = machine::add_disk(self.disk, &self.allow_backing)?;
-        let wire::DiskReply { disk } = context.client.call(call)?;
+        let wire::DiskReply { disk } = context.call(call)?;
         if let (Some(wanted), Some(now)) = (wanted, disk.size_bytes) {
             tell_size(&disk, wanted.next_multiple_of(SECTOR), now);
         }

@@ -17,7 +17,7 @@ impl Verb for DiskList {
     const ABOUT: &'static str = "List the disks and CD-ROM drives";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::DiskList { disks } = context.client.call(verbs::ListDisks {})?;
+        let verbs::DiskList { disks } = context.call(verbs::ListDisks {})?;
         context.output.print(&disks, || as_table(&disks))
     }
 }

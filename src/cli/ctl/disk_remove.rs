@@ -16,6 +16,7 @@ pub(super) struct DiskRemove {
 
 impl Verb for DiskRemove {
     const ABOUT: &'static str = "Ask the guest to release a disk, and unplug it";
+    const WAITS_FOR: &'static str = "waiting for the guest to release the disk";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         self.removal.run(context, "disk", |id, timeout_ms, force| RemoveDisk { id, timeout_ms, force })

@@ -21,10 +21,11 @@ pub(super) struct DiskResize {
 
 impl Verb for DiskResize {
     const ABOUT: &'static str = "Grow a disk";
+    const WAITS_FOR: &'static str = "resizing the disk";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::ResizeDisk { id: self.id, size_bytes: machine::size_bytes(self.size) };
-        let wire::DiskReply { disk } = context.client.call(call)?;
+        let wire::DiskReply { disk } = context.call(call)?;
         context.output.print(&disk, || format!("{} has {} now", disk.id, bytes(disk.size_bytes.unwrap_or(0))))
     }
 }

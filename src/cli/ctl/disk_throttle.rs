@@ -35,7 +35,7 @@ impl Verb for DiskThrottle {
             bytes_per_s_write: bytes(bps_write),
             off: off.then_some(true),
         };
-        let wire::DiskReply { disk } = context.client.call(call)?;
+        let wire::DiskReply { disk } = context.call(call)?;
         context.output.print(&disk, || match &disk.limits {
             Some(limits) => format!("{}: {}", disk.id, shown(limits)),
             None => format!("{} has no limits now", disk.id),

@@ -19,9 +19,10 @@ use crate::vm::{Launch, ProcessRole};
 use super::super::background::{Reporter, Started, in_background};
 use super::super::failure::Failure;
 use super::super::limit::Limit;
-use super::super::output::{Line, Lines, milliseconds};
+use super::super::output::{Lines, milliseconds};
 use super::super::qemu::{self, Ending};
 use super::super::qemu_args::ForkArgs;
+use super::super::waiting::Progress;
 use super::verb::{Context, Verb};
 
 /// The most forks of one command.
@@ -50,19 +51,19 @@ impl Verb for Fork {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
-        let own_name = context.client.call(GetStatus {})?.status.name;
+        let own_name = context.call(GetStatus {})?.status.name;
         let prefix = self.name.as_ref().map_or(own_name, ToString::to_string);
         let taken = find::all(&root)?.into_iter().map(|(name, _)| name.to_string()).collect();
         let mut names = Names::new(prefix, self.count, taken)?;
         let place = ForkPlace::new()?;
         let mut paused_ms = None;
-        let mut line = Line::new();
+        let progress = Progress::new("copying the memory of the VM");
         context.client.stream(place.freeze()?, |reply| {
-            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            progress.bytes(reply.done_bytes, reply.total_bytes);
             paused_ms = reply.paused_ms;
             true
         })?;
-        drop(line);
+        drop(progress);
         // the stream also ends, without a reply, when the VM does
         let paused_ms = paused_ms.ok_or(ClientError::Gone)?;
         let mut template = place.made()?;

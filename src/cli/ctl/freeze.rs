@@ -10,7 +10,8 @@ use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
-use super::super::output::{Line, milliseconds};
+use super::super::output::milliseconds;
+use super::super::waiting::Progress;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -34,15 +35,15 @@ impl Verb for Freeze {
             until_unused: None,
         };
         let (mut outcome, mut paused_ms, mut is_complete) = (None, None, false);
-        let mut line = Line::new();
+        let progress = Progress::new("freezing the VM");
         context.client.stream(call, |reply| {
-            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            progress.bytes(reply.done_bytes, reply.total_bytes);
             is_complete = reply.done_bytes.is_none();
             outcome = reply.outcome;
             paused_ms = reply.paused_ms;
             true
         })?;
-        drop(line);
+        drop(progress);
         if self.keep_running && is_complete {
             let frozen = json!({ "folder": folder, "paused_ms": paused_ms });
             let paused = match paused_ms {

@@ -24,9 +24,10 @@ pub(super) struct FreezeFs {
 impl Verb for FreezeFs {
     const ABOUT: &'static str =
         "Freeze the guest's file systems for a while, through its agent, so that its disks can be copied";
+    const WAITS_FOR: &'static str = "waiting for the guest agent to freeze the file systems";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let reply = context.client.call(verbs::FreezeFilesystems {
+        let reply = context.call(verbs::FreezeFilesystems {
             thaw_after_ms: Some(machine::milliseconds(self.thaw_after)),
             agent_timeout_ms: Some(machine::milliseconds(self.agent.agent_timeout)),
         })?;

@@ -20,7 +20,7 @@ impl Verb for Hmp {
     const ABOUT: &'static str = "Run a command of QEMU's human monitor";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::HmpReply { text } = context.client.call(verbs::Hmp { line: self.line.join(" ") })?;
+        let verbs::HmpReply { text } = context.call(verbs::Hmp { line: self.line.join(" ") })?;
         context.output.print(&json!({ "text": text }), || Lines::text(&text.replace("\r\n", "\n")))
     }
 }

@@ -29,7 +29,7 @@ impl Verb for Link {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::SetLink { up: self.cable == Cable::Up, nic: self.nic };
-        let wire::NicReply { nic } = context.client.call(call)?;
+        let wire::NicReply { nic } = context.call(call)?;
         context.output.print(&nic, || format!("{} is {}", nic.id, up_or_down(&nic)))
     }
 }

@@ -33,7 +33,7 @@ impl Verb for MediaChange {
         let file = machine::absolute_text(&self.path.file)?;
         let format = self.path.format.map(|format| format.as_str().to_owned());
         let call = verbs::ChangeMedia { id: self.id, file, allow_backing, format };
-        let wire::DiskReply { disk } = context.client.call(call)?;
+        let wire::DiskReply { disk } = context.call(call)?;
         context
             .output
             .print(&disk, || format!("{} has {} now", disk.id, disk.file.clone().unwrap_or_default()))

@@ -21,7 +21,7 @@ impl Verb for MediaEject {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::EjectMedia { id: self.id, force: self.force.then_some(true) };
-        let wire::DiskReply { disk } = context.client.call(call)?;
+        let wire::DiskReply { disk } = context.call(call)?;
         context.output.print(&disk, || format!("{} is empty now", disk.id))
     }
 }

@@ -23,7 +23,7 @@ impl Verb for NicAdd {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_nic(self.nic);
-        let wire::NicReply { nic } = context.client.call(call)?;
+        let wire::NicReply { nic } = context.call(call)?;
         warn_if_not_taken(&nic.id, nic.taken);
         context.output.print(&nic, || nic.id.clone())
     }

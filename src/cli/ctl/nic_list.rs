@@ -17,7 +17,7 @@ impl Verb for NicList {
     const ABOUT: &'static str = "List the network cards";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::NicList { nics } = context.client.call(verbs::ListNics {})?;
+        let verbs::NicList { nics } = context.call(verbs::ListNics {})?;
         context.output.print(&nics, || as_table(&nics))
     }
 }

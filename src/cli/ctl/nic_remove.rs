@@ -17,10 +17,11 @@ pub(super) struct NicRemove {
 
 impl Verb for NicRemove {
     const ABOUT: &'static str = "Ask the guest to release a network card, and unplug it";
+    const WAITS_FOR: &'static str = "waiting for the guest to release the card";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::RemoveNic { id: self.removal.id(), timeout_ms: self.removal.timeout_ms() };
-        let verbs::Removed { removed } = context.client.call(call)?;
+        let verbs::Removed { removed } = context.call(call)?;
         self.removal.done(context, "network card", removed, &json!({ "removed": true }))
     }
 }

@@ -15,7 +15,7 @@ impl Verb for Pause {
     const ABOUT: &'static str = "Stop the guest's processors";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(verbs::Pause {})?;
+        context.call(verbs::Pause {})?;
         context.output.print(&json!({}), || "paused".to_owned())
     }
 }

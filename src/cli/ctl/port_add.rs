@@ -24,7 +24,7 @@ impl Verb for PortAdd {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::AddForward { nic: self.nic, ..machine::add_forward(&self.forward) };
-        let verbs::ForwardReply { forward } = context.client.call(call)?;
+        let verbs::ForwardReply { forward } = context.call(call)?;
         // only the port, for scripts: port=$(vmrun ctl port-add 0:80)
         context.output.print(&forward, || forward.host_port.to_string())
     }

@@ -15,7 +15,7 @@ impl Verb for PortList {
     const ABOUT: &'static str = "List the port forwards";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::ForwardList { forwards } = context.client.call(verbs::ListForwards {})?;
+        let verbs::ForwardList { forwards } = context.call(verbs::ListForwards {})?;
         context.output.print(&forwards, || {
             let rows = forwards.iter().map(|forward| {
                 [

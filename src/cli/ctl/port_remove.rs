@@ -22,7 +22,7 @@ impl Verb for PortRemove {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Pattern { typed, call } = self.forward;
-        context.client.call(call)?;
+        context.call(call)?;
         context.output.print(&serde_json::json!({}), || format!("removed {typed}"))
     }
 }

@@ -15,7 +15,7 @@ impl Verb for Powerdown {
     const ABOUT: &'static str = "Press the power button once";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(verbs::Powerdown {})?;
+        context.call(verbs::Powerdown {})?;
         context.output.print(&json!({}), || "the power button was pressed".to_owned())
     }
 }

@@ -26,7 +26,7 @@ impl Verb for Qmp {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let command = self.parsed()?;
-        let verbs::QmpReply { value } = context.client.call(verbs::Qmp { command })?;
+        let verbs::QmpReply { value } = context.call(verbs::Qmp { command })?;
         // QEMU's reply is JSON already: with --json on one line
         context.output.print(&value, || {
             Lines::text(&visible::json(&serde_json::to_string_pretty(&value).unwrap_or_default()))

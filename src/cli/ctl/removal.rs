@@ -73,7 +73,7 @@ impl DiskRemoval {
         let Self { removal, force } = self;
         // older supervisors do not know the parameter
         let call = call(removal.id(), removal.timeout_ms(), force.then_some(true));
-        let DiskRemoved { removed, unchecked } = context.client.call(call)?;
+        let DiskRemoved { removed, unchecked } = context.call(call)?;
         if let Some(why) = &unchecked {
             log::warn!("whether the guest had '{}' mounted was not checked: {why}", removal.id);
         }

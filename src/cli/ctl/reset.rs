@@ -15,7 +15,7 @@ impl Verb for Reset {
     const ABOUT: &'static str = "Reset the machine without asking the guest";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(verbs::Reset {})?;
+        context.call(verbs::Reset {})?;
         context.output.print(&json!({}), || "reset".to_owned())
     }
 }

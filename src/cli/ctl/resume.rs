@@ -19,7 +19,7 @@ impl Verb for Resume {
     const ABOUT: &'static str = "Resume the guest's processors";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(verbs::Resume {})?;
+        context.call(verbs::Resume {})?;
         let (clock, words) = self.clock.sync(context);
         context.output.print(&json!({ "clock": clock }), || format!("running{words}"))
     }

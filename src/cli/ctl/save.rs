@@ -9,7 +9,7 @@ use crate::control::verbs;
 use crate::machine;
 
 use super::super::failure::Failure;
-use super::super::output::Line;
+use super::super::waiting::Progress;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -25,13 +25,13 @@ impl Verb for Save {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::Save { file: machine::absolute_text(&self.file)? };
         let mut outcome = None;
-        let mut line = Line::new();
+        let progress = Progress::new("saving the VM");
         context.client.stream(call, |reply| {
-            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            progress.bytes(reply.done_bytes, reply.total_bytes);
             outcome = reply.outcome;
             true
         })?;
-        drop(line);
+        drop(progress);
         // the stream also ends, without a reply, when the VM does
         let outcome = outcome.ok_or(ClientError::Gone)?;
         context.output.print(&outcome, || outcome.message.clone())?;

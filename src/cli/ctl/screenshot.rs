@@ -21,6 +21,7 @@ pub(super) struct Screenshot {
 
 impl Verb for Screenshot {
     const ABOUT: &'static str = "Take a screenshot of the guest's display, as a PNG file";
+    const WAITS_FOR: &'static str = "taking the picture";
 
     fn without_vm(&self, _: Output) -> Option<Result<u8, Failure>> {
         refused(&self.file).map(Err)
@@ -28,7 +29,7 @@ impl Verb for Screenshot {
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let shown = self.file.display();
-        let verbs::ScreenshotReply { png, width, height } = context.client.call(verbs::Screenshot {})?;
+        let verbs::ScreenshotReply { png, width, height } = context.call(verbs::Screenshot {})?;
         let png = BASE64.decode(png).map_err(Failure::other)?;
         if self.file.as_os_str() == "-" {
             let mut stdout = Stdout::default();

@@ -25,11 +25,12 @@ pub(super) struct SendKey {
 
 impl Verb for SendKey {
     const ABOUT: &'static str = "Press keys";
+    const WAITS_FOR: &'static str = "pressing the keys";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let keys = self.keys.iter().map(KeyCombo::to_string).collect();
         let call = verbs::SendKeys { keys, delay_ms: Some(machine::milliseconds(self.delay)) };
-        context.client.call(call)?;
+        context.call(call)?;
         context.output.print(&json!({}), String::new)
     }
 }

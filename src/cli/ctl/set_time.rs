@@ -19,10 +19,11 @@ pub(super) struct SetTime {
 
 impl Verb for SetTime {
     const ABOUT: &'static str = "Set the guest's clock to this host's, through its agent";
+    const WAITS_FOR: &'static str = "waiting for the guest agent to set the clock";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let agent_timeout_ms = Some(machine::milliseconds(self.agent.agent_timeout));
-        let reply = context.client.call(verbs::SetTime { agent_timeout_ms })?;
+        let reply = context.call(verbs::SetTime { agent_timeout_ms })?;
         context.output.print(&reply, || in_words(&reply))
     }
 }
@@ -42,7 +43,7 @@ impl SyncArgs {
         if self.no_time_sync {
             return (json!({ "set": false, "why": "--no-time-sync" }), String::new());
         }
-        match context.client.call(verbs::SetTime { agent_timeout_ms: None }) {
+        match context.call(verbs::SetTime { agent_timeout_ms: None }) {
             Ok(reply) => (json!(reply), format!("; {}", in_words(&reply))),
             Err(error) => {
                 let why = Failure::from(error).message;

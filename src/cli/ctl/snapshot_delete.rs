@@ -17,10 +17,11 @@ pub(super) struct SnapshotDelete {
 
 impl Verb for SnapshotDelete {
     const ABOUT: &'static str = "Delete a snapshot";
+    const WAITS_FOR: &'static str = "deleting the snapshot";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::DeleteSnapshot { name: self.name.into() };
-        let SnapshotReply { snapshot } = context.client.call(call)?;
+        let SnapshotReply { snapshot } = context.call(call)?;
         context.output.print(&snapshot, || format!("deleted {}", snapshot.name))
     }
 }

@@ -17,7 +17,7 @@ impl Verb for SnapshotList {
     const ABOUT: &'static str = "List the snapshots";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::SnapshotList { snapshots } = context.client.call(verbs::ListSnapshots {})?;
+        let verbs::SnapshotList { snapshots } = context.call(verbs::ListSnapshots {})?;
         context.output.print(&snapshots, || {
             let rows = snapshots.iter().map(|snapshot| {
                 [

@@ -21,10 +21,11 @@ pub(super) struct SnapshotLoad {
 
 impl Verb for SnapshotLoad {
     const ABOUT: &'static str = "Load a snapshot";
+    const WAITS_FOR: &'static str = "loading the snapshot";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::LoadSnapshot { name: self.name.into() };
-        let SnapshotReply { snapshot } = context.client.call(call)?;
+        let SnapshotReply { snapshot } = context.call(call)?;
         let (clock, words) = self.clock.sync(context);
         let mut facts = json!(snapshot);
         facts["clock"] = clock;

@@ -7,7 +7,7 @@ use crate::control::verbs;
 use crate::spec::SnapshotName;
 
 use super::super::failure::Failure;
-use super::super::output::Line;
+use super::super::waiting::Progress;
 use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
@@ -25,13 +25,13 @@ impl Verb for SnapshotSave {
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = verbs::SaveSnapshot { name: self.name.into(), overwrite: self.overwrite.then_some(true) };
         let mut made = None;
-        let mut line = Line::new();
+        let progress = Progress::new("saving the snapshot");
         context.client.stream(call, |reply| {
-            line.show_bytes(reply.done_bytes, reply.total_bytes);
+            progress.bytes(reply.done_bytes, reply.total_bytes);
             made = reply.snapshot;
             true
         })?;
-        drop(line);
+        drop(progress);
         // the stream also ends, without a reply, when the VM does
         let made = made.ok_or(ClientError::Gone)?;
         context.output.print(&made, || made.name.clone())

@@ -10,7 +10,7 @@ use crate::spec::duration;
 
 use super::super::failure::Failure;
 use super::super::output::{
-    Lines, Stdout, bytes, end_with_reader, facts, milliseconds, stdout_is_terminal, table,
+    Lines, Stdout, bytes, end_with_reader, facts, milliseconds, stdout_can_redraw, table,
 };
 use super::verb::{Context, Verb};
 
@@ -24,10 +24,11 @@ pub(super) struct Stats {
 impl Verb for Stats {
     const ABOUT: &'static str =
         "Print the VM's resource usage: processor time, memory, I/O of disks and network cards";
+    const WAITS_FOR: &'static str = "waiting for the VM's supervisor";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let Some(interval) = self.watch else {
-            let verbs::StatsReply { stats } = context.client.call(verbs::GetStats {})?;
+            let verbs::StatsReply { stats } = context.call(verbs::GetStats {})?;
             return context.output.print(&stats, || as_text(&stats, None));
         };
         let interval_ms = Some(machine::milliseconds(interval));
@@ -35,7 +36,7 @@ impl Verb for Stats {
         let output = context.output;
         let mut stdout = Stdout::default();
         let call = verbs::WatchStats { interval_ms };
-        let redraws = !output.json && stdout_is_terminal();
+        let redraws = !output.json && stdout_can_redraw();
         let mut before: Option<wire::Stats> = None;
         context.client.stream(call, |reply: verbs::StatsReply| {
             let text = || as_text(&reply.stats, before.as_ref());

@@ -17,9 +17,10 @@ pub(super) struct Status {}
 
 impl Verb for Status {
     const ABOUT: &'static str = "Print the VM's status";
+    const WAITS_FOR: &'static str = "waiting for the VM's supervisor";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::StatusReply { status } = context.client.call(verbs::GetStatus {})?;
+        let verbs::StatusReply { status } = context.call(verbs::GetStatus {})?;
         context.output.print(&status, || match &status.outcome {
             Some(outcome) => of_ended(&status, outcome),
             None => as_text(&status),

@@ -25,11 +25,12 @@ pub(super) struct Type {
 
 impl Verb for Type {
     const ABOUT: &'static str = "Type a text on a US keyboard";
+    const WAITS_FOR: &'static str = "typing";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         KeyCombo::typing(&self.text).map_err(Failure::usage)?;
         let call = verbs::TypeText { text: self.text, delay_ms: Some(machine::milliseconds(self.delay)) };
-        context.client.call(call)?;
+        context.call(call)?;
         context.output.print(&json!({}), String::new)
     }
 }

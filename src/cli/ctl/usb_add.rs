@@ -25,10 +25,11 @@ pub(super) struct UsbAdd {
 
 impl Verb for UsbAdd {
     const ABOUT: &'static str = "Plug a USB device";
+    const WAITS_FOR: &'static str = "plugging the device";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
         let call = machine::add_usb(self.selector, self.id)?;
-        let verbs::UsbReply { usb } = context.client.call(call)?;
+        let verbs::UsbReply { usb } = context.call(call)?;
         warn_if_not_taken(&usb.id, usb.taken);
         context.output.print(&usb, || usb.id.clone())
     }

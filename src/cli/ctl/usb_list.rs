@@ -25,7 +25,7 @@ impl Verb for UsbList {
     }
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let verbs::UsbList { usb } = context.client.call(verbs::ListUsb {})?;
+        let verbs::UsbList { usb } = context.call(verbs::ListUsb {})?;
         context.output.print(&usb, || {
             let rows = usb.iter().map(|usb| {
                 [usb.id.clone(), usb.driver.clone(), usb.description.clone(), state(&usb.phase, usb.taken)]

@@ -17,7 +17,7 @@ impl Verb for UsbRemove {
     const ABOUT: &'static str = "Unplug a USB device";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        context.client.call(verbs::RemoveUsb { id: self.id.clone() })?;
+        context.call(verbs::RemoveUsb { id: self.id.clone() })?;
         context.output.print(&serde_json::json!({}), || format!("removed {}", self.id))
     }
 }

@@ -13,6 +13,7 @@ use super::ctl::{self, run_command};
 use super::failure::Failure;
 use super::output::{Lines, Output};
 use super::target::named;
+use super::waiting::Progress;
 
 /// `vmrun exec`.
 #[derive(Debug, Args)]
@@ -45,6 +46,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8, Failure> {
     let mut all = Vec::new();
     for name in &args.names {
         let (_, mut client) = connect(Some(name))?;
+        let _progress = Progress::new(format!("waiting for the supervisor of VM '{name}'"));
         let verbs::StatusReply { status } = client.call(verbs::GetStatus {})?;
         all.push(status);
     }

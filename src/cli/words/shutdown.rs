@@ -13,6 +13,7 @@ use super::super::ctl::{self, run_command};
 use super::super::failure::Failure;
 use super::super::output::{Lines, Output, tell};
 use super::super::target::{NOT_RUNNING, named, running};
+use super::super::waiting::Progress;
 
 /// `vmrun shutdown`.
 #[derive(Debug, Args)]
@@ -83,6 +84,7 @@ fn end(which: Which, options: ctl::Shutdown, output: Output) -> Result<u8, Failu
     // each takes as long as its guest does
     let ending: Vec<_> =
         names.into_iter().map(|name| thread::spawn(move || one(&name, options, which.all))).collect();
+    let progress = Progress::new(format!("shutting down {} VMs", ending.len()));
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
     for result in ending {
         match result.join() {
@@ -91,6 +93,7 @@ fn end(which: Which, options: ctl::Shutdown, output: Output) -> Result<u8, Failu
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+    drop(progress);
     output.print(&rows, || rows.iter().map(line).collect::<Lines>())?;
     let last = failures.pop();
     for failure in failures {
