@@ -438,8 +438,9 @@ fn a_forks_console_begins_with_its_templates() {
     }
     // what was printed since comes behind it, also in a template of the fork
     sandbox.detached(["--from", "template", "--name", "fork"]);
-    sandbox.ctl(["powerdown"]).ok();
-    sandbox.ctl(["wait", "exit"]).ok();
+    sandbox.ctl(["--vm", "fork", "powerdown"]).ok();
+    // by its name: it may have ended by now, as others have
+    sandbox.ctl(["--vm", "fork", "wait", "exit"]).ok();
     sandbox.is_clean();
 }
 
