@@ -131,8 +131,11 @@ pub(super) struct PruneArgs {
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
     /// Names of the VMs
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "NAME")]
     pub(super) names: Vec<VmName>,
+    /// All VMs that have ended
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 /// `vmrun doctor`.

@@ -12,6 +12,7 @@ use crate::vm::{Outcome, RunRecord};
 use super::args::ForgetArgs;
 use super::failure::Failure;
 use super::output::{Lines, table};
+use super::target;
 
 /// One of them, in a list.
 #[derive(Debug, Serialize)]
@@ -69,10 +70,20 @@ pub(super) fn forget(args: &ForgetArgs) -> Result<u8, Failure> {
     let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
     let environment = StoreEnvironment::from_env();
     let records = RunRecord::all(&environment, &root);
+    if args.all {
+        for record in &records {
+            record.forget(&environment)?;
+        }
+        return Ok(0);
+    }
     let unknown = args.names.iter().find(|name| !records.iter().any(|record| record.name() == *name));
     if let Some(name) = unknown {
         let failure = Failure::not_running(format!("there is no record of a VM '{name}' that has ended"));
-        return Err(failure.hint(Some("`vmrun ls --all` lists those that there are".to_owned())));
+        let hint = match target::running()?.contains(name) {
+            true => format!("it runs: `vmrun stop {name}` shuts it down"),
+            false => "`vmrun ls --all` lists those that there are".to_owned(),
+        };
+        return Err(failure.hint(Some(hint)));
     }
     for record in records.iter().filter(|record| args.names.contains(record.name())) {
         record.forget(&environment)?;

@@ -155,5 +155,13 @@ fn failed(error: ClientError, program: &str) -> Failure {
         _ => None,
     };
     let failure = Failure::from(error);
+    let failure = match code {
+        // a line for a shell was taken for the name of a program
+        Some(NOT_FOUND) if program.contains(char::is_whitespace) => {
+            let line = shlex::try_quote(program).unwrap_or_default();
+            failure.hint(Some(format!("it is run without a shell; with one: `sh -c {line}`")))
+        }
+        _ => failure,
+    };
     Failure { exit_code: code.unwrap_or(failure.exit_code), ..failure }
 }

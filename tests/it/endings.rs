@@ -170,6 +170,7 @@ fn whoever_comes_after_the_end_is_told_how_it_ended() {
     for options in [&[][..], &["--ephemeral"]] {
         let sandbox = Sandbox::new();
         named(&sandbox, options);
+        sandbox.run(["forget", "web"]).fails(3, &["`vmrun stop web`"]);
         sandbox.ctl(["hmp", "quit"]);
         sandbox.is_clean();
         let vm = |words: &[&str]| sandbox.ctl([&["--vm", "web"], words].concat());
@@ -186,9 +187,10 @@ fn whoever_comes_after_the_end_is_told_how_it_ended() {
         assert_eq!((&list[0]["name"], &list[0]["state"]), (&json!("web"), &json!("ended")), "{list}");
         assert_eq!(list[0]["state_directory"].is_string(), options.is_empty(), "{list}");
         assert_eq!(sandbox.run(["ls", "--json"]).json(), json!([]));
-        sandbox.run(["forget", "web"]).ok();
+        let all = if options.is_empty() { "web" } else { "--all" };
+        sandbox.run(["forget", all]).ok();
         vm(&["status"]).fails(3, &["no VM 'web' is running"]);
-        sandbox.run(["forget", "web"]).fails(3, &["no record"]);
+        sandbox.run(["forget", "web"]).fails(3, &["no record", "`vmrun ls --all`"]);
     }
 }
 

@@ -138,13 +138,16 @@ has() { # has STATE JOB
 }
 
 prints() { # prints TEXT FILE [TIMES]
-    [ "$(grep -c -e "$1" "$2" 2> /dev/null)" -ge "${3:-1}" ]
+    local count
+    count=$(grep -c -e "$1" "$2" 2> /dev/null) || true
+    [ "${count:-0}" -ge "${3:-1}" ]
 }
 
 qemus() { # how many run for this cluster: each has the template's memory or the image's kernel by a path of its own arguments
     local count=0 environment
     for environment in /proc/[0-9]*/environ; do
-        if tr '\0' '\n' < "$environment" 2> /dev/null | grep -qxF "SLURM_CONF=$SLURM_CONF" &&
+        # it may have ended meanwhile
+        if grep -qzxF "SLURM_CONF=$SLURM_CONF" "$environment" 2> /dev/null &&
             [[ "$(readlink "${environment%environ}exe" 2> /dev/null)" == *qemu-system-* ]]; then
             count=$((count + 1))
         fi
@@ -152,9 +155,11 @@ qemus() { # how many run for this cluster: each has the template's memory or the
     echo $count
 }
 
+no_qemu() { [ "$(qemus)" = 0 ]; }
+
 nothing_is_left() {
     local left
-    until_true 20 "the end of all QEMUs" test "$(qemus)" = 0
+    until_true 20 "the end of all QEMUs" no_qemu
     # the folder of the runtime directory itself stays
     left=$(find "$work"/n?/run "$work"/n?/tmp -mindepth 1 ! -path "*/run/vmrun" | head -n 5)
     [ -z "$left" ] || fail "left after $1: $left"
@@ -196,6 +201,7 @@ told=$("$examples/vmrun-jobs" exec "$cancelled" -- sh -c 'echo in the guest; exi
 scancel "$cancelled"
 until_true 30 "the end of a cancelled job" has "CANCELLED" "$cancelled"
 until_true 20 "SIGTERM in the guest" prints "heard TERM" "vm-$cancelled.log"
+no_qemu && fail "the jobs' QEMUs are not seen"
 passed "vmrun-jobs shows a job's VM and runs a command in it; scancel reaches the guest's command"
 
 requeued=$(submit "$examples/vm.sbatch" sh -c "$hears")

@@ -42,11 +42,32 @@ const QEMU: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Flags of docker's `run` and `exec`, with what is meant.
+const RUN: &[(&[&str], &str)] = &[
+    (&["--rm"], "the VM of `vmrun run` ends with its command, and what it wrote is thrown away"),
+    (&["--volume", "--mount"], "`--copy-in SOURCE:DESTINATION` and `--copy-out SOURCE:DESTINATION`"),
+    (
+        &["--detach"],
+        "`vmrun qemu IMAGE --detached` runs a VM in the background; `--keep` leaves that of a command",
+    ),
+];
+
+/// Commands that take a VM's name without a flag.
+const NAMED: &[&str] = &["shutdown", "stop", "kill", "exec", "inspect", "rm", "forget", "rename"];
+
 /// What is meant by a flag that is not known.
 pub(super) fn hint(words: &[String], flag: &str) -> Option<String> {
     let name = flag.split('=').next().unwrap_or(flag);
     match words.get(1).map(String::as_str) {
         Some("qemu") => of_qemu(words, name),
+        Some("run") if !name.starts_with('-') => with_dashes(words, flag),
+        Some("run") => meant_in(RUN, name).or_else(|| of_qemu(words, name)),
+        Some("wrap") if !name.starts_with('-') => with_dashes(words, flag),
+        Some(command) if NAMED.contains(&command) && matches!(name, "--vm" | "--name" | "-n") => {
+            Some(format!("the VM's name needs no flag: `vmrun {command} NAME`"))
+        }
+        Some("kill" | "stop" | "shutdown" | "forget" | "rm") if name == "-a" => Some("`--all`".to_owned()),
+        Some("ctl") if words.iter().any(|word| word == "-vm") => Some("`--vm NAME`".to_owned()),
         // clap names the command that the flag stands in front of, or behind
         Some("ctl") if matches!(name, "--name" | "-n" | "--domain") => Some("`--vm NAME`".to_owned()),
         Some(first) if first.starts_with("--vm") => Some(match words.get(2..) {
@@ -57,8 +78,19 @@ pub(super) fn hint(words: &[String], flag: &str) -> Option<String> {
     }
 }
 
+fn meant_in(known: &[(&[&str], &str)], name: &str) -> Option<String> {
+    known.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| (*meant).to_owned())
+}
+
+/// The command line with what separates vmrun's own words from those of the command.
+fn with_dashes(words: &[String], first: &str) -> Option<String> {
+    let at = words.iter().position(|word| word == first)?;
+    let join = |words: &[String]| shlex::try_join(words.iter().map(String::as_str)).ok();
+    Some(format!("a command comes after `--`: `vmrun {} -- {}`", join(&words[1..at])?, join(&words[at..])?))
+}
+
 fn of_qemu(words: &[String], name: &str) -> Option<String> {
-    let meant = QEMU.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| (*meant).to_owned());
+    let meant = meant_in(QEMU, name);
     // clap tells the first letter of several: `-it` is `-i`, `-v /a:/b IMAGE` has an argument too many
     let bind = words.windows(2).find(|pair| pair[0] == "-v" && pair[1].contains(':'));
     match bind {

@@ -259,6 +259,13 @@ mod tests {
         "vmrun qemu --cpus two x.img",
         "vmrun ctl --name x status",
         "vmrun ctl status --name x",
+        "vmrun ctl -vm x status",
+        "vmrun run --rm x.img -- ls",
+        "vmrun run x.img uname -a",
+        "vmrun run --memory 2G x.img -- ls",
+        "vmrun wrap qemu-system-x86_64 -version",
+        "vmrun stop --vm x",
+        "vmrun kill -a",
     ];
 
     #[test]

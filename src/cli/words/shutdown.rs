@@ -74,7 +74,14 @@ pub(in crate::cli) fn kill(args: KillArgs) -> Result<u8, Failure> {
 fn end(which: Which, options: ctl::Shutdown, output: Output) -> Result<u8, Failure> {
     let names = match (which.all, which.names.as_slice()) {
         (true, _) => running()?,
-        (false, []) => return run_command(options, None, output),
+        (false, []) => {
+            return run_command(options, None, output).map_err(|failure| {
+                match failure.code == "several-running" {
+                    true => failure.hint(Some("name one or more, or `--all`".to_owned())),
+                    false => failure,
+                }
+            });
+        }
         (false, [name]) => return run_command(options, Some(name), output),
         (false, _) => which.names,
     };
