@@ -24,6 +24,11 @@ trap 'line=$LINENO' ERR
 
 finish() {
     local status=$?
+    # a job outlives the daemons
+    scancel --user=root --signal=KILL --full 2> /dev/null || true
+    scancel --user=root 2> /dev/null || true
+    local end=$((SECONDS + 20))
+    while [ $SECONDS -lt $end ] && [ -n "$(squeue --noheader --states=RUNNING,SUSPENDED,COMPLETING 2> /dev/null)" ]; do sleep 0.2; done
     for pid in "${daemons[@]}"; do kill "$pid" 2> /dev/null || true; done
     wait
     if [ $status != 0 ]; then tail -n 5 "$work"/log/* >&2 || true; fi
