@@ -32,6 +32,8 @@ GUESTS = for arch in aarch64 s390x riscv64; do \
 		else echo "test: skipped the guest of $$arch: Debian's archive does not give what it is made of"; fi; \
 	fi; \
 	done
+# The Debian guest, for what needs systemd, sshd or cloud-init.
+DEBIAN = export VMRUN_TEST_GUEST_DEBIAN="$$(tests/guest-debian/build.sh)"
 # Which preconditions of tests hold here: those that lack one are reported as ignored.
 HAVE = export VMRUN_TEST_HAVE="$$(tests/setup/have.sh)"
 PYTHON = export VMRUN_TEST_PYTHON="$$(tests/setup/python.sh)" VMRUN_TEST_PYTHON_PACKAGE="$$(tests/setup/python-package.sh)"
@@ -42,7 +44,7 @@ QEMU_TESTS = --test it
 # What has a short form in `make test` and a long one in `make soak`.
 LONG = adopt:: attack::good_clients faults::a_qemu_that_stands_still
 
-.PHONY: help demo test test-qemu test-qemus test-slurm test-wheel wheel python lint reference install uninstall deb rpm static setup setup-all guest bench bench-setup fuzz soak clean
+.PHONY: help demo test test-debian test-qemu test-qemus test-slurm test-wheel wheel python lint reference install uninstall deb rpm static setup setup-all guest guest-debian bench bench-setup fuzz soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
@@ -59,6 +61,14 @@ test: guest ## run the whole test suite (TESTS=… passes arguments on)
 		echo "$(CARGO) test"; $(CARGO) test --locked --all-targets $(TESTS); \
 	fi
 	@$(if $(TESTS),true,$(CARGO) test --locked --doc)
+
+test-debian: guest guest-debian ## the tests that need a Debian guest with systemd, sshd and cloud-init
+	@$(GUEST); $(GUESTS); $(DEBIAN); $(PYTHON); $(HAVE); \
+	if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --no-fail-fast --run-ignored only $(or $(TESTS),--test it -E 'test(/^debian::/)'); \
+	else \
+		$(CARGO) test --locked --no-fail-fast $(or $(TESTS),--test it -- --ignored debian::); \
+	fi
 
 test-qemu: guest ## the tests that start QEMU, with another program: QEMU=…/qemu-system-x86_64 (see tests/setup/qemu.sh)
 	@test -x "$(QEMU)" || { echo "test-qemu: QEMU='$(QEMU)' is no program"; exit 2; }
@@ -137,6 +147,10 @@ setup-all: setup ## install also the QEMUs of other architectures, whose tests `
 
 guest: setup ## build the small Linux guest of the tests as target/guest
 	@folder=$$(tests/guest/build.sh); mkdir -p target; ln -sfn "$$folder" target/guest
+
+guest-debian: ## build the Debian guest of the tests as target/guest-debian
+	@tests/setup/install.sh debian
+	@folder=$$(tests/guest-debian/build.sh); mkdir -p target; ln -sfn "$$folder" target/guest-debian
 
 bench-setup: guest ## install what the benchmarks compare with: libvirt
 	@benches/setup.sh

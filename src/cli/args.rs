@@ -15,6 +15,8 @@ use super::lazy::Lazy;
 use super::manual::ManualArgs;
 use super::qemu_args::QemuArgs;
 use super::run::RunArgs;
+use super::shell::ShellArgs;
+use super::ssh::{CopyArgs, SshArgs, SshConfigArgs, SshProxyArgs};
 use super::words::cp::CpArgs;
 use super::words::shutdown::{KillArgs, ShutdownArgs};
 use super::words::{ExecArgs, InspectArgs};
@@ -60,8 +62,20 @@ pub(super) enum Program {
     Kill(Lazy<KillArgs>),
     /// Run a command in a VM's guest: `vmrun ctl exec` with the VM's name in front
     Exec(Lazy<ExecArgs>),
+    /// Open a shell in a VM's guest, through its agent
+    Shell(Lazy<ShellArgs>),
     /// Copy a file into a VM's guest, or out of it
     Cp(Lazy<CpArgs>),
+    /// Connect to a VM's guest with ssh, over its agent's channel: no network, port or key of the guest's is needed
+    Ssh(Lazy<SshArgs>),
+    /// Copy files with scp: `vmrun scp FILE NAME:PATH`
+    Scp(Lazy<CopyArgs>),
+    /// Copy folders with rsync: `vmrun rsync -a DIR NAME:PATH`
+    Rsync(Lazy<CopyArgs>),
+    /// Print what other programs need in ~/.ssh/config to connect to a VM's guest
+    SshConfig(Lazy<SshConfigArgs>),
+    /// Connect standard input and output to an sshd in a VM's guest: ssh's ProxyCommand
+    SshProxy(Lazy<SshProxyArgs>),
     /// Print the status of VMs as JSON
     Inspect(Lazy<InspectArgs>),
     /// Remove the records of VMs that have ended

@@ -53,6 +53,11 @@ impl Failure {
         Self { code, message: message.to_string(), hint: None, exit_code: NOT_RUNNING }
     }
 
+    /// The guest cannot do it.
+    pub(super) fn refused(message: impl ToString) -> Self {
+        Self { code: "refused".to_owned(), message: message.to_string(), hint: None, exit_code: REFUSED }
+    }
+
     /// It did not happen before the deadline.
     pub(super) fn timed_out(message: impl ToString) -> Self {
         Self { code: "timed-out".to_owned(), message: message.to_string(), hint: None, exit_code: TIMED_OUT }

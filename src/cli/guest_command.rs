@@ -39,12 +39,12 @@ pub(super) enum OutputTo<'a> {
 pub(super) const SIGPIPE: i64 = 13;
 
 /// Runs a command; our standard input is its input if it takes one. `started` gets the id of its process in the guest, where that is
-/// known.
+/// known, and returns whether the command is to go on.
 pub(super) fn run(
     client: &mut Client,
     exec: Exec,
     mut to: OutputTo<'_>,
-    started: impl FnOnce(Option<i64>),
+    started: impl FnOnce(Option<i64>) -> bool,
 ) -> Result<Executed, Failure> {
     let program = exec.command.first().cloned().unwrap_or_default();
     // the thread that reads it ends with this process, if it waits for input that does not come
@@ -54,7 +54,11 @@ pub(super) fn run(
     let ends_without_reader = matches!(to, OutputTo::Here);
     let each = |happened: Happened<'_>| {
         match happened {
-            Happened::Started(pid) => started.take().into_iter().for_each(|started| started(pid)),
+            Happened::Started(pid) => {
+                if !started.take().is_none_or(|started| started(pid)) {
+                    return false;
+                }
+            }
             Happened::Wrote(stdout, stderr) => match &mut to {
                 OutputTo::Collected(collected) => {
                     collected.stdout.extend(stdout);
@@ -136,6 +140,13 @@ pub(super) fn exit_code(executed: &Executed) -> u8 {
     // a guest that is not Linux may have other codes, and an agent may lie: never 0 for a failure
     let code = executed.signal.map_or(executed.exit_code, signalled);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// The failure that a guest carries a command's input in one piece only, after its end.
+pub(super) fn no_streams(so: &str) -> Failure {
+    let failure = Failure::refused(format!("this guest takes no input while a command runs: {so}"));
+    let hint = "its /bin/sh must be able to open /dev/vport*, for which a Linux needs virtio_console; `vmrun console` is another way in";
+    failure.hint(Some(hint.to_owned()))
 }
 
 /// Parses a variable for a command.

@@ -17,6 +17,7 @@ mod failure;
 #[cfg(test)]
 mod flag_list;
 mod guest_command;
+mod guest_terminal;
 mod harmless;
 mod help;
 mod lazy;
@@ -29,6 +30,8 @@ mod output;
 mod qemu;
 mod qemu_args;
 mod run;
+mod shell;
+mod ssh;
 mod suggest;
 mod target;
 mod templates;
@@ -116,6 +119,12 @@ pub fn main() -> ExitCode {
         Program::Shutdown(Lazy(args)) => apart(|| words::shutdown::run(args)),
         Program::Kill(Lazy(args)) => apart(|| words::shutdown::kill(args)),
         Program::Exec(Lazy(args)) => apart(|| words::exec(args)),
+        Program::Shell(Lazy(args)) => apart(|| shell::run(args)),
+        Program::Ssh(Lazy(args)) => apart(|| ssh::ssh(args)),
+        Program::Scp(Lazy(args)) => apart(|| ssh::scp(args)),
+        Program::Rsync(Lazy(args)) => apart(|| ssh::rsync(args)),
+        Program::SshConfig(Lazy(args)) => apart(|| ssh::ssh_config(&args)),
+        Program::SshProxy(Lazy(args)) => apart(|| ssh::ssh_proxy(args)),
         Program::Cp(Lazy(args)) => apart(|| words::cp::run(args)),
         Program::Inspect(Lazy(args)) => apart(|| words::inspect(&args)),
         Program::Clean(Lazy(args)) => apart(|| clean::run(&args)),

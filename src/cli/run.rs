@@ -28,6 +28,7 @@ use super::background::{Reporter, Started, in_background};
 use super::copies::{CopyIn, CopyOut};
 use super::failure::Failure;
 use super::guest_command::{self, NOT_FOUND, NOT_STARTED, OutputTo, exit_code};
+use super::guest_terminal;
 use super::output::tell;
 use super::qemu::{self, Ending, goes_on};
 use super::qemu_args::VmArgs;
@@ -82,6 +83,12 @@ struct CommandArgs {
     /// Do not pass standard input to the command
     #[arg(long)]
     no_stdin: bool,
+    /// Pass standard input to the command, as is done without it: for `-it`
+    #[arg(long, short = 'i', conflicts_with = "no_stdin")]
+    stdin: bool,
+    /// Run the command on a terminal of the guest, with this one's keys and size
+    #[arg(long, short = 't', conflicts_with_all = ["no_stdin", "console"])]
+    tty: bool,
     /// How long the guest's agent may take to answer after the start
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10m")]
     agent_timeout: Duration,
@@ -108,6 +115,9 @@ fn own_code(code: u8) -> u8 {
 fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     let RunArgs { vm, how, command } = args;
     vm.own.install_logger();
+    if how.tty {
+        guest_terminal::check()?;
+    }
     let heeded = signals::heeded();
     let transcript = vm.own.transcript()?;
     let sync_clock = !vm.own.no_time_sync;
@@ -183,7 +193,7 @@ impl CommandArgs {
             command,
             env: self.env.clone(),
             stdin: None,
-            input: !self.no_stdin && guest_command::has_stdin(),
+            input: self.stdin || self.tty || (!self.no_stdin && guest_command::has_stdin()),
             timeout: self.timeout,
             agent_timeout: Some(self.agent_timeout),
         }
@@ -220,8 +230,15 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
         copy.run(&mut client, exec.agent_timeout)?;
     }
     let agent_timeout = exec.agent_timeout;
-    let executed = guest_command::run(&mut client, exec, OutputTo::Here, |pid| signals.go_to(pid))
-        .map_err(|failure| how.in_time(failure));
+    let started = |pid| {
+        signals.go_to(pid);
+        true
+    };
+    let executed = match how.tty {
+        true => guest_terminal::run(&mut client, exec, OutputTo::Here, started),
+        false => guest_command::run(&mut client, exec, OutputTo::Here, started),
+    };
+    let executed = executed.map_err(|failure| how.in_time(failure));
     signals.stop();
     // a command that is not wanted any more ends with its connection
     drop(client);

@@ -116,6 +116,12 @@ impl Client {
         self.directory.clone().map(Self::connect)
     }
 
+    /// Makes further clients of the same VM, for a thread of its own; `None` for one that has ended.
+    pub fn more(&self) -> Option<impl Fn() -> Result<Self, ClientError> + Send + use<>> {
+        let directory = self.directory.clone()?;
+        Some(move || Self::connect(directory.clone()))
+    }
+
     /// Whether the VM has ended, so that its record answers.
     pub fn has_ended(&self) -> bool {
         self.directory.is_none()

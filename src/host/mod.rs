@@ -31,6 +31,7 @@ pub mod ports;
 pub mod programs;
 pub mod raw_images;
 pub mod saved;
+pub mod ssh_key;
 pub mod sys;
 pub mod tap;
 pub mod template;

@@ -125,6 +125,14 @@ pub fn unpacker(name: &str, package: &'static str, search: &SearchPath) -> Resul
     find(name, package, None, &[], search)
 }
 
+/// A program that connects to guests.
+///
+/// # Errors
+/// It is not there; the hint names the package.
+pub fn client(name: &str, package: &'static str, search: &SearchPath) -> Result<PathBuf, ProgramError> {
+    find(name, package, None, &[], search)
+}
+
 fn find(
     name: &str,
     package: &'static str,

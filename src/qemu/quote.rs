@@ -47,6 +47,11 @@ pub fn word(argument: &OsStr) -> String {
     }
 }
 
+/// One word for a POSIX shell to read back.
+pub fn posix(word: &str) -> String {
+    String::from_utf8_lossy(&quoted(OsStr::new(word))).into_owned()
+}
+
 fn quoted(argument: &OsStr) -> Cow<'_, [u8]> {
     let bytes = argument.as_bytes();
     // the only refusal is a NUL byte, which no argument of a process can have

@@ -22,11 +22,13 @@ pub enum Condition {
     Agent,
     /// `port=GUEST`: something in the guest accepts TCP connections on this port.
     Port(u16),
+    /// `ssh`: an sshd that is started in the guest greets, so that `vmrun ssh` works.
+    Ssh,
     /// `event=NAME`: a QMP event (or one of vmrun's own) of this name comes.
     Event(String),
 }
 
-const KNOWN: &[&str] = &["running", "paused", "exit", "console", "agent", "port", "event"];
+const KNOWN: &[&str] = &["running", "paused", "exit", "console", "agent", "ssh", "port", "event"];
 
 /// Why a text is not a condition.
 #[derive(Clone, PartialEq, Eq, Error)]
@@ -82,6 +84,7 @@ impl FromStr for Condition {
             "running" => Ok(Self::Running),
             "paused" => Ok(Self::Paused),
             "agent" => Ok(Self::Agent),
+            "ssh" => Ok(Self::Ssh),
             _ => Ok(Self::Exit),
         }
     }
@@ -112,6 +115,7 @@ impl fmt::Display for Condition {
             Self::Exit => f.pad("exit"),
             Self::Console(regex) => write!(f, "console={regex}"),
             Self::Agent => f.pad("agent"),
+            Self::Ssh => f.pad("ssh"),
             Self::Port(port) => write!(f, "port={port}"),
             Self::Event(name) => write!(f, "event={name}"),
         }
@@ -133,6 +137,7 @@ mod tests {
             "console=login: $",
             "console=a=b",
             "agent",
+            "ssh",
             "port=22",
             "event=RESET",
         ] {
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        const LIST: &str = "(known: running, paused, exit, console, agent, port, event)";
+        const LIST: &str = "(known: running, paused, exit, console, agent, ssh, port, event)";
         for (text, message) in [
             ("", format!("unknown condition '' {LIST}")),
             ("runing", format!("unknown condition 'runing', did you mean 'running'? {LIST}")),

@@ -227,6 +227,7 @@ impl Handle {
                 self.agent.answers().await;
                 json!({})
             }
+            Condition::Ssh => self.sshd_greets().await?,
             Condition::Port(port) => port_probe::accepts(self, *port).await?,
             Condition::Event(name) => self.event(name).await,
         };
@@ -276,7 +277,7 @@ fn not_bootable(described: &str, found: NothingToBoot) -> ChangeError {
 /// Whether none of the conditions can be met if nothing boots. The firmware's shell prints what is typed into it.
 fn needs_guest(wait: &Wait, found: NothingToBoot) -> bool {
     let needs = |condition: &Condition| match condition {
-        Condition::Agent | Condition::Port(_) => true,
+        Condition::Agent | Condition::Ssh | Condition::Port(_) => true,
         Condition::Console(_) => found == NothingToBoot::Halted,
         Condition::Running | Condition::Paused | Condition::Exit | Condition::Event(_) => false,
     };

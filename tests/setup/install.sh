@@ -4,6 +4,7 @@
 #
 #   install.sh [ARCH…]     also the QEMUs of these architectures: aarch64, s390x, riscv64
 #   install.sh slurm       also Slurm, for tests/slurm
+#   install.sh debian      also what the Debian guest is made with, and the clients of its services
 set -euo pipefail
 
 say() { echo "setup: $*" >&2; }
@@ -25,18 +26,27 @@ packages=()
 has qemu-system-x86_64 || packages+=(qemu-system-x86)
 # Newer releases have a package of its own for each of the last two.
 for arch in "$@"; do
-    if [ "$arch" = slurm ]; then
-        { has slurmctld && has slurmd; } || packages+=(slurm-wlm)
-        has munged || packages+=(munge)
-        continue
-    fi
     has "qemu-system-$arch" && continue
     case $arch in
+        debian) continue ;;
+        slurm)
+            { has slurmctld && has slurmd; } || packages+=(slurm-wlm)
+            has munged || packages+=(munge)
+            ;;
         aarch64) packages+=(qemu-system-arm) ;;
         *) packages+=("$(package_with "$arch")") ;;
     esac
 done
 has qemu-img || packages+=(qemu-utils)
+case " $* " in
+    *" debian "*)
+        for program in mmdebstrap fakeroot zstd rsync; do has "$program" || packages+=("$program"); done
+        PATH=$PATH:/usr/sbin has mke2fs || packages+=(e2fsprogs)
+        has ssh || packages+=(openssh-client)
+        # a user makes it in a user namespace
+        [ "$(id -u)" = 0 ] || has newuidmap || packages+=(uidmap)
+        ;;
+esac
 has xz || packages+=(xz-utils)
 # What tests look at images and network devices with; see tests/setup/have.sh.
 has isoinfo || packages+=(genisoimage)

@@ -11,5 +11,5 @@ use crate::spec::duration;
 pub(in crate::cli) struct AgentArgs {
     /// How long to wait for an agent that does not answer yet
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::parse, default_value = "10s")]
-    pub(super) agent_timeout: Duration,
+    pub(in crate::cli) agent_timeout: Duration,
 }

@@ -15,7 +15,7 @@ use super::verb::{Context, Verb};
 
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// running, paused, exit (ends with the outcome's exit code), agent, port=GUEST, console=REGEX or event=NAME
+    /// running, paused, exit (ends with the outcome's exit code), agent, ssh, port=GUEST, console=REGEX or event=NAME
     #[arg(required = true)]
     conditions: Vec<Condition>,
     /// One of several conditions is enough

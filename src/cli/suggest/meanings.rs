@@ -17,11 +17,11 @@ const MEANINGS: &[(&[&str], &str)] = &[
     ),
     (
         &["ssh", "sftp", "rsync"],
-        "`vmrun ctl port-add 0:22` prints a port for `ssh -p PORT localhost`; `vmrun exec NAME COMMAND` needs only the guest's agent",
+        "`vmrun ssh NAME`, `vmrun scp` and `vmrun rsync` connect over the guest agent's channel; `vmrun shell NAME` needs no sshd",
     ),
     (
         &["shell", "sh", "bash", "login"],
-        "`vmrun console NAME` attaches to the console; `vmrun exec NAME COMMAND` runs a command through the guest's agent",
+        "`vmrun shell NAME` opens a shell through the guest's agent; `vmrun console NAME` attaches to the console",
     ),
     (&["attach", "connect", "serial"], "`vmrun console NAME` attaches to the console"),
     (&["list", "vms", "dir"], "`vmrun ls` lists the VMs"),

@@ -214,7 +214,6 @@ mod tests {
         "vmrun poweroff",
         "vmrun ctl cp a guest:b",
         "vmrun ctl ssh",
-        "vmrun ssh guest",
         "vmrun list",
         "vmrun ctl list",
         "vmrun start debian.qcow2",

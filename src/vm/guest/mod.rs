@@ -21,6 +21,7 @@ pub mod reboot;
 pub(in crate::vm) mod resets;
 pub(in crate::vm) mod screen;
 mod shell_words;
+mod sshd;
 mod stream_shell;
 pub mod streams;
 pub(in crate::vm) mod waiting_shell;

@@ -4,6 +4,7 @@ pub(crate) mod asm;
 pub(crate) mod boot_sector;
 pub(crate) mod cd;
 pub(crate) mod chance;
+pub(crate) mod debian;
 pub(crate) mod desktop;
 pub(crate) mod http;
 pub(crate) mod linux;

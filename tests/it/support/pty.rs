@@ -93,6 +93,12 @@ impl OnTerminal {
         }
     }
 
+    /// Gives it another size, of which its foreground processes hear.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).unwrap();
+    }
+
     /// Whether it is in raw mode now.
     pub(crate) fn is_raw(&self) -> bool {
         !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)

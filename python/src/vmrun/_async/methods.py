@@ -514,11 +514,11 @@ class Methods(Caller):
         from_now: Optional[bool] = None,
     ) -> List[CameTrue]:
         """Waits until any of the conditions (at most 100; `all`: all of them) has come true, and tells which did, in their order:
-          running, paused, exit, agent (the guest agent answers), port=GUEST (the guest accepts TCP connections),
-          console=REGEX (a line of the console matches, also one from before the call unless `from_now`),
+          running, paused, exit, agent (the guest agent answers), ssh (an sshd that the agent starts in the guest greets),
+          port=GUEST (the guest accepts TCP connections), console=REGEX (a line of the console matches, also one from before the call unless `from_now`),
           event=NAME (of QEMU or of vmrun, from now on).
         Ends early with `NotRunning` if the machine ends, `GuestPanicked` if the guest's kernel panics (unless that is waited for),
-        `NotNow` if the firmware has found nothing to boot and what is waited for needs a guest (agent, port, console),
+        `NotNow` if the firmware has found nothing to boot and what is waited for needs a guest (agent, ssh, port, console),
         `TimedOut` after `timeout_ms` (no limit unless given).
         """
         data = await self._call("Wait", {
