@@ -1,5 +1,6 @@
 //! Commands on a terminal of the guest: `exec -it`, `run -it`, `vmrun shell`. Each runs on a real terminal here.
 
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -8,7 +9,7 @@ use crate::guest_exec::with_agent;
 use crate::support::linux::Linux;
 use crate::support::processes::{eventually, send};
 use crate::support::pty::OnTerminal;
-use crate::support::sandbox::{Done, Sandbox, linux_guest};
+use crate::support::sandbox::{Done, PATIENCE, Sandbox, linux_guest};
 
 /// The host's `script`; the guest has no program that makes terminals, but the C library that this needs.
 const SCRIPT: &str = "/usr/bin/script";
@@ -124,7 +125,7 @@ fn what_is_missing_is_named() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    std::io::Write::write_all(&mut piped.stdin.take().unwrap(), b"echo $HOME; pwd; exit 5\n").unwrap();
+    piped.stdin.take().unwrap().write_all(b"echo $HOME; pwd; exit 5\n").unwrap();
     let done = Done::of(piped.wait_with_output().unwrap());
     assert_eq!((done.code, done.stdout.as_str()), (5, "/root\n/root\n"), "{done:?}");
     // without an sshd there is no ssh, and that is said
@@ -145,5 +146,30 @@ fn what_is_missing_is_named() {
     let key = vm.sandbox.state_home().join("vmrun/ssh/id_ed25519");
     std::fs::write(&key, "no key\n").unwrap();
     vm.sandbox.run(["ssh", "web", "true"]).fails(1, &["id_ed25519 is not a private key", "rm "]);
+    vm.quit().is_clean();
+}
+
+#[test]
+fn each_byte_comes_back_before_the_next_one_is_sent() {
+    let vm = with_agent(&["--name", "web"]);
+    let mut cat = vmrun(&vm.sandbox, &["exec", "-i", "web", "--", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (cat.stdin.take().unwrap(), cat.stdout.take().unwrap());
+    let (send, bytes) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut byte = [0];
+        while output.read_exact(&mut byte).is_ok() {
+            send.send(byte[0]).unwrap();
+        }
+    });
+    // one of them is the first letter of the mark that ends the output
+    for byte in *b"0123456789abcdef" {
+        input.write_all(&[byte]).unwrap();
+        assert_eq!(bytes.recv_timeout(PATIENCE), Ok(byte), "{}", char::from(byte));
+    }
+    drop(input);
+    assert!(cat.wait().unwrap().success());
+    reader.join().unwrap();
+    assert!(bytes.recv().is_err(), "nothing of the mark is in the output");
     vm.quit().is_clean();
 }

@@ -55,7 +55,12 @@ impl Marked {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// What was held back, at an end without this mark.
+    /// Whether bytes are held back that may be the beginning of the mark.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.status.is_none() && !self.held.is_empty() && self.held.len() < MARK
+    }
+
+    /// What was held back, at an end without this mark, or when nothing has followed it.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         match self.status {
             None => std::mem::take(&mut self.held),
@@ -93,6 +98,12 @@ mod tests {
         assert_eq!(marked.take(begun.as_bytes()), b"");
         assert_eq!(marked.take(b"!"), format!("{begun}!").as_bytes());
         assert_eq!(marked.take(begun.as_bytes()), b"");
+        assert!(marked.is_waiting());
         assert_eq!(marked.rest(), begun.as_bytes());
+        // the mark itself is never given out, however late its status is
+        assert_eq!(marked.take(mark.as_bytes()), b"");
+        assert!(!marked.is_waiting());
+        marked.take(b"000");
+        assert_eq!((marked.is_waiting(), marked.status), (false, Some(0)));
     }
 }

@@ -33,6 +33,9 @@ const WAITING_PIECES: usize = 4;
 const LARGEST_PIECE: usize = 24_000;
 /// How long to wait for the ports to open before the agent is asked whether the shell has failed.
 const USUALLY_CONNECTED: Duration = Duration::from_millis(50);
+/// Output that may be the beginning of the mark is passed on if nothing follows within this time: the shell writes the mark at once, and
+/// whoever has got the output may be waiting for it before it says more.
+const MARK_FOLLOWS: Duration = Duration::from_millis(50);
 /// How long to read on after the end of a shell that was killed.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 /// The most bytes of input for a command without ports, which gets them in one piece.
@@ -272,6 +275,14 @@ impl Running {
                     let read = read.unwrap_or_default();
                     send(pieces, error.take(&from_error[..read]), Piece::Error).await;
                     read
+                }
+                () = tokio::time::sleep(MARK_FOLLOWS), if output.is_waiting() || error.is_waiting() => {
+                    for (marked, piece) in [(&mut *output, Piece::Output as fn(_) -> _), (&mut *error, Piece::Error)] {
+                        if marked.is_waiting() {
+                            send(pieces, marked.rest(), piece).await;
+                        }
+                    }
+                    continue;
                 }
                 executed = &mut exit => {
                     exited = Some(executed?);
