@@ -73,6 +73,7 @@ const REASONS: &[(&str, &[&str])] = &[
             "env",
             "stdin",
             "no-stdin",
+            "tty",
             "console",
             "count",
             "force",
