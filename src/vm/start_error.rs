@@ -113,8 +113,10 @@ pub enum StartError {
     Locked {
         /// The image.
         path: PathBuf,
-        /// Which process or VM.
+        /// Which process or VM, and what it does with the image.
         holder: String,
+        /// It writes to the image.
+        writes: bool,
         /// QEMU's error.
         said: String,
     },
@@ -239,7 +241,10 @@ impl StartError {
             Self::Killed { death, .. } => death.hint(),
             Self::Share { .. } | Self::Signal(_) => None,
             Self::Qemu { said } => display_hint(said).map(str::to_owned),
-            Self::Locked { .. } => {
+            Self::Locked { writes: true, .. } => Some(
+                "end that first: while one VM writes to an image, no other can use it".to_owned(),
+            ),
+            Self::Locked { writes: false, .. } => {
                 Some("end that first, or throw away what this run writes: `--ephemeral`".to_owned())
             }
             Self::StateTaken { vm, .. } => Some(format!(

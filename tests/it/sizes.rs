@@ -92,6 +92,16 @@ fn who_has_an_image_is_named_whatever_wants_it() {
     add(&["disk-add", "guest.img,size=9M,grow=on"]).fails(1, &[named[0], "cannot make"]);
     sandbox.run(["qemu", "--state", "s", "guest.img,size=9M,grow=on"]).fails(1, &named[..1]);
     assert_eq!(size(&guest), MIB);
+    // what it does with the image is what the kernel says: an ephemeral VM writes to a disk that is added to it
+    boot_sector::write(Guest::IgnoresButton, &sandbox.file("third.img"));
+    sandbox.detached(["--name", "third", "--ephemeral", "third.img"]);
+    sandbox.ctl(["--vm", "third", "disk-add", "own.img,size=1M"]).ok();
+    let refused = add(&["disk-add", "own.img"]);
+    assert!(!refused.stderr.contains("--ephemeral") && !refused.stderr.contains("Failed to"), "{refused:?}");
+    refused.fails(4, &["own.img is in use by VM 'third', which writes to it", "hint: end that first"]);
+    let reads = ["third.img is in use by VM 'third', which only reads it", "readonly=on"];
+    add(&["disk-add", "third.img"]).fails(4, &reads);
+    sandbox.ctl(["--vm", "third", "shutdown", "--force"]).ok();
     // nothing of it is left
     let disks: Vec<Value> = serde_json::from_value(add(&["--json", "disk-list"]).json()).unwrap();
     assert_eq!(disks.len(), 1, "{disks:?}");

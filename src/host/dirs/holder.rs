@@ -5,6 +5,8 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::libc;
+
 use super::names;
 
 /// The process that holds the lock (`flock`) on this file, if `/proc` shows it. Takes milliseconds where there are many processes.
@@ -27,9 +29,19 @@ fn locks(pid: i32, number: &OsStr) -> Option<Vec<String>> {
     Some(info.lines().filter(|line| line.starts_with("lock:")).map(str::to_owned).collect())
 }
 
-/// A process, but for this one and `but`, that has this file locked, else one that has it open, with its program's name, if `/proc`
-/// tells.
-pub fn process_with(file: &Path, but: i32) -> Option<(i32, String)> {
+/// A process that has a file open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which.
+    pub pid: i32,
+    /// Its program's name, as the kernel calls it.
+    pub program: String,
+    /// It has the file open for writing.
+    pub writes: bool,
+}
+
+/// A process, but for this one and `but`, that has this file locked, else one that has it open, if `/proc` tells.
+pub fn process_with(file: &Path, but: i32) -> Option<Holder> {
     let facts = fs::metadata(file).ok()?;
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let name = file.file_name()?;
@@ -41,9 +53,18 @@ pub fn process_with(file: &Path, but: i32) -> Option<(i32, String)> {
     let is_locked = |(pid, descriptors): &&(i32, Vec<OsString>)| {
         descriptors.iter().any(|number| locks(*pid, number).is_some_and(|locks| !locks.is_empty()))
     };
-    let (pid, _) = open.iter().find(is_locked).or(open.first())?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some((*pid, name.trim().to_owned()))
+    let (pid, descriptors) = open.iter().find(is_locked).or(open.first())?;
+    let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let writes = descriptors.iter().any(|number| is_writable(*pid, number));
+    Some(Holder { pid: *pid, program: program.trim().to_owned(), writes })
+}
+
+/// Whether a process can write through a descriptor, by the flags of its open file (proc_pid_fdinfo(5)).
+fn is_writable(pid: i32, number: &OsStr) -> bool {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.display())).unwrap_or_default();
+    let flags =
+        info.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
 fn processes() -> Option<impl Iterator<Item = i32>> {

@@ -28,7 +28,7 @@ use thiserror::Error;
 pub(in crate::host) use directory::Privacy;
 pub use directory::{Directory, PipeEnd};
 pub use ephemeral::{EphemeralEnvironment, ephemeral_path, open_ephemeral, remove_ephemeral};
-pub use holder::{process_state, process_with};
+pub use holder::{Holder, process_state, process_with};
 pub use nowhere::nowhere;
 pub(in crate::host) use own::{
     Holds, empty, mark, remove as remove_file_in, remove_empty as remove_empty_in,

@@ -218,13 +218,16 @@ fn name_holder(
     let root = owner.facts.run_directory.parent().map(Path::to_owned);
     let files: Vec<PathBuf> = image.layers().map(|layer| layer.file.clone()).collect();
     let (said, own_qemu) = (error.message.clone(), owner.process.pid());
-    let look =
-        move || Ok(image_holder::find(root.as_deref(), files.iter().map(PathBuf::as_path), &said, own_qemu));
-    owner.spawn_blocking(look, move |owner, found| {
-        let error = match found {
-            Ok(Some((path, holder))) => image_holder::named(error, &path, &holder),
-            Ok(None) | Err(_) => error,
-        };
+    let look = move || {
+        let paths = files.iter().map(PathBuf::as_path);
+        let found = image_holder::find(root.as_deref(), paths, &said, own_qemu);
+        Ok(match found {
+            Some(holder) => holder.refusal(error),
+            None => image_holder::unknown(&files, error),
+        })
+    };
+    owner.spawn_blocking(look, move |owner, named| {
+        let (Ok(error) | Err(error)) = named;
         then(owner, error);
     });
 }

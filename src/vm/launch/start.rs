@@ -25,7 +25,7 @@ use crate::vm::process::sockets::{Sockets, remove_screen};
 use crate::vm::running::Running;
 use crate::vm::signals::Signals;
 use crate::vm::start_error::{StartError, system};
-use crate::vm::state::image_holder;
+use crate::vm::state::image_holder::{self, ImageHolder};
 use crate::vm::state::journal::Journal;
 use crate::vm::state::plugged::Plugged;
 
@@ -189,11 +189,12 @@ fn name_the_holder(error: StartError, prepared: &Prepared, own_qemu: i32) -> Sta
     let StartError::Qemu { said } = error else { return error };
     let layers = prepared.spec.disks.iter().flat_map(|disk| disk.image.layers());
     let files = layers.map(|layer| layer.file.as_path());
-    let Some((path, holder)) = image_holder::find(prepared.run.path().parent(), files, &said, own_qemu)
+    let Some(ImageHolder { path, holder, writes }) =
+        image_holder::find(prepared.run.path().parent(), files, &said, own_qemu)
     else {
         return StartError::Qemu { said };
     };
-    StartError::Locked { path, holder, said }
+    StartError::Locked { path, holder, writes, said }
 }
 
 impl StartedQemu {

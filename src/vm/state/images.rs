@@ -228,7 +228,7 @@ impl Images {
         let root = self.0.folders.as_ref().and_then(|folders| folders.run.parent());
         let file = std::iter::once(opened.image.file.as_path());
         match image_holder::find(root, file, &error.message, 0) {
-            Some((path, holder)) => image_holder::named(error, &path, &holder),
+            Some(holder) => holder.refusal_of(error),
             None => error,
         }
     }

@@ -81,14 +81,17 @@ pub(in crate::vm) fn ends_within(process: &OwnedFd, patience_ms: u16) -> bool {
         .is_ok_and(|ready| ready > 0)
 }
 
-/// The VM that a QEMU process belongs to, and whether it is ephemeral.
-pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<(VmName, bool)> {
-    let mut names = RunDir::list(root).ok()?.into_iter();
-    names.find_map(|name| {
+/// The VM that a QEMU process belongs to.
+pub(in crate::vm) fn vm_of(root: &Path, qemu_pid: i32) -> Option<VmName> {
+    qemus(root).find(|(_, pid)| *pid == qemu_pid).map(|(name, _)| name)
+}
+
+/// The running VMs with their QEMU processes, by their descriptions.
+pub(in crate::vm) fn qemus(root: &Path) -> impl Iterator<Item = (VmName, i32)> {
+    RunDir::list(root).unwrap_or_default().into_iter().filter_map(move |name| {
         let directory = RunClient::open(root, &name).ok()?;
-        let file = VmFile::read(&directory)?;
-        let facts = file.description.facts;
-        (facts.qemu_pid == qemu_pid).then_some((name, facts.ephemeral))
+        let pid = VmFile::read(&directory)?.description.facts.qemu_pid;
+        Some((name, pid))
     })
 }
 
