@@ -4,8 +4,9 @@
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -13,6 +14,29 @@ use nix::libc;
 
 /// Linux' number of `/dev/null` (Documentation/admin-guide/devices.txt).
 const NULL: u64 = 0x103;
+
+/// An absolute path for this one, without `.`, and without `..` behind what is a folder itself: behind a link it leads elsewhere.
+///
+/// # Errors
+/// There is no working directory.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|facts| facts.is_dir());
+        match part {
+            Component::ParentDir if plain.parent().is_none() => {}
+            Component::ParentDir if !plain.ends_with("..") && is_folder(&plain) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    // what must be a folder stays so
+    match path.as_os_str().as_bytes().ends_with(b"/") && plain.parent().is_some() {
+        true => Ok(plain.join("")),
+        false => Ok(plain),
+    }
+}
 
 /// Opens a regular file or a block device to read it.
 ///
@@ -178,5 +202,25 @@ mod tests {
         open(&path).unwrap().0.read_to_string(&mut text).unwrap();
         assert_eq!(text, "ab");
         assert_eq!(open(&root.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_a_folder_itself_is_left_by_two_dots() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", root.join("link")).unwrap();
+        for (typed, expected) in [
+            ("a/../x.img", "x.img"),
+            ("a/b/../../a/./x.img", "a/x.img"),
+            ("link/../x.img", "link/../x.img"),
+            ("link/../../x.img", "link/../../x.img"),
+            ("nowhere/../x.img", "nowhere/../x.img"),
+            ("a/b/../", "a/"),
+        ] {
+            let shown = absolute(&root.join(typed)).unwrap();
+            assert_eq!(shown.as_os_str(), root.join(expected).as_os_str(), "{typed}");
+        }
+        assert_eq!(absolute("/../../etc".as_ref()).unwrap(), Path::new("/etc"));
     }
 }

@@ -1,7 +1,9 @@
 //! Why a host port cannot be listened on. QEMU only names the rule that failed.
 
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use thiserror::Error;
@@ -12,12 +14,14 @@ use crate::spec::{Forward, Protocol};
 #[derive(Debug, Error)]
 pub enum PortError {
     /// Something listens there already.
-    #[error("{address}/{protocol} is in use by another program", protocol = word(*.protocol))]
+    #[error("{address}/{protocol} is in use by {}", .by.as_deref().unwrap_or("another program"), protocol = word(*.protocol))]
     Taken {
         /// Where.
         address: SocketAddr,
         /// The transport protocol.
         protocol: Protocol,
+        /// The VM that listens there, if it is one of the user's.
+        by: Option<String>,
     },
     /// A low port, and no right to it.
     #[error("port {} is only for root", address.port())]
@@ -78,7 +82,7 @@ pub fn check(forward: &Forward) -> Result<(), PortError> {
         Protocol::Udp => UdpSocket::bind(address).map(drop),
     };
     tried.map_err(|source| match source.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EADDRINUSE) => PortError::Taken { address, protocol: forward.protocol },
+        Some(Errno::EADDRINUSE) => PortError::Taken { address, protocol: forward.protocol, by: None },
         Some(Errno::EADDRNOTAVAIL) => PortError::NotHere { address },
         Some(Errno::EACCES) if address.port() < first_unprivileged_port() => {
             PortError::Privileged { address, first_free_for_all: first_unprivileged_port() }
@@ -87,8 +91,33 @@ pub fn check(forward: &Forward) -> Result<(), PortError> {
     })
 }
 
+/// Whether a process has a socket that keeps others from listening there, if `/proc` tells.
+pub fn is_held_by(proc: &Path, pid: i32, address: SocketAddr, protocol: Protocol) -> bool {
+    let table = fs::read_to_string(proc.join("net").join(word(protocol))).unwrap_or_default();
+    let sockets: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| inode_at(line, address))
+        .map(|inode| PathBuf::from(format!("socket:[{inode}]")))
+        .collect();
+    let Ok(open) = fs::read_dir(proc.join(pid.to_string()).join("fd")) else { return false };
+    open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| sockets.contains(&target)))
+}
+
+/// The inode of a socket in a line of `/proc/net/tcp` or `udp` (proc_net(5)), if it has this port at an address that collides.
+fn inode_at<'a>(line: &'a str, wanted: SocketAddr) -> Option<&'a str> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (address, port) = fields.get(1)?.split_once(':')?;
+    // the four bytes of the address as one number of this machine
+    let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.to_ne_bytes());
+    let is_at_port = u16::from_str_radix(port, 16) == Ok(wanted.port());
+    let collides = address == wanted.ip() || address.is_unspecified() || wanted.ip().is_unspecified();
+    // a connection of a client does not keep others from listening
+    let listens = matches!(*fields.get(3)?, "0A" | "07");
+    (is_at_port && collides && listens).then(|| fields.get(9).copied()).flatten()
+}
+
 fn first_unprivileged_port() -> u16 {
-    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let setting = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
 }
 
@@ -99,6 +128,22 @@ mod tests {
 
     fn forward(address: Ipv4Addr, host: u16, protocol: Protocol) -> Forward {
         Forward { address, host, guest: 22, protocol }
+    }
+
+    #[test]
+    fn who_listens_is_what_the_kernel_says() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap());
+        let held = |pid, address: SocketAddr, protocol| is_held_by("/proc".as_ref(), pid, address, protocol);
+        let address = tcp.local_addr().unwrap();
+        assert!(held(own, address, Protocol::Tcp));
+        assert!(held(own, (Ipv4Addr::UNSPECIFIED, address.port()).into(), Protocol::Tcp));
+        assert!(!held(own, (Ipv4Addr::new(127, 0, 0, 2), address.port()).into(), Protocol::Tcp));
+        assert!(!held(1, address, Protocol::Tcp));
+        let port = udp.local_addr().unwrap().port();
+        assert!(held(own, (Ipv4Addr::LOCALHOST, port).into(), Protocol::Udp));
+        drop(tcp);
+        assert!(!held(own, address, Protocol::Tcp));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 
 use crate::control::client::ClientError;
 use crate::control::verbs;
+use crate::host::files;
 use crate::spec::{DeviceId, DeviceSpec, DiskSpec, Forward, NicSpec, Size, UsbSelector};
 use crate::vm::Exec;
 
@@ -15,7 +16,7 @@ use super::Error;
 
 /// A path for the protocol: absolute, since the supervisor's working directory differs, and as text, since the protocol is JSON.
 pub fn absolute_text(path: &Path) -> Result<String, Error> {
-    let absolute = std::path::absolute(path).map_err(Error::file(path))?;
+    let absolute = files::absolute(path).map_err(Error::file(path))?;
     absolute.into_os_string().into_string().map_err(|path| Error::Path(path.into()))
 }
 

@@ -1,5 +1,7 @@
 //! `port-add` and `port-remove`. QEMU has forwards only in its human monitor, and QMP reports success even where that failed.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::host::ports::{self, PortError};
@@ -15,6 +17,7 @@ use crate::vm::error::{ChangeError, ErrorChain, ErrorKind};
 use crate::vm::owner::{Owner, Reply};
 use crate::vm::state::inventory::Bound;
 use crate::vm::state::origin::{Network, Origin};
+use crate::vm::state::port_holder;
 
 /// Makes a forward to a card; the result has the host port.
 pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply: Reply) {
@@ -22,6 +25,12 @@ pub(super) fn add(owner: &mut Owner, forward: Forward, nic: Option<&str>, reply:
         Ok(netdev) => netdev,
         Err(error) => return answer(reply, Err(error)),
     };
+    if let Err(error) = ports::check(&forward) {
+        let root = owner.facts.run_directory.parent().map(Path::to_owned);
+        let named = move || Ok(port_holder::named(root.as_deref(), error));
+        return owner
+            .spawn_blocking(named, |_, named| answer(reply, Err(named.map_or_else(|error| error, refused))));
+    }
     if forward.host != 0 {
         let bound = Bound { forward, netdev };
         // reserved now, so that a second request for the same port is refused
@@ -92,8 +101,17 @@ fn check(owner: &Owner, forward: &Forward, nic: Option<&str>) -> Result<String, 
         let message = format!("host port {} is forwarded already, by {other}", forward.host);
         return Err(ChangeError::new(ErrorKind::AlreadyThere { id: other.to_string() }, message));
     }
-    ports::check(forward).map_err(ChangeError::hinted(PortError::hint))?;
     Ok(netdev)
+}
+
+/// A port that is taken is refused in the same way, whoever has it.
+fn refused(error: PortError) -> ChangeError {
+    let taken = match &error {
+        PortError::Taken { address, .. } => Some(ErrorKind::AlreadyThere { id: address.to_string() }),
+        _ => None,
+    };
+    let refused = ChangeError::hinted(PortError::hint)(error);
+    ChangeError { kind: taken.unwrap_or_else(|| refused.kind.clone()), ..refused }
 }
 
 fn require_user_networking(owner: &Owner) -> Result<&str, ChangeError> {

@@ -11,6 +11,7 @@ pub(in crate::vm) mod opened;
 pub(in crate::vm) mod origin;
 pub(in crate::vm) mod outcome;
 pub(in crate::vm) mod plugged;
+pub(in crate::vm) mod port_holder;
 pub(in crate::vm) mod record;
 pub(in crate::vm) mod run_state;
 pub(in crate::vm) mod status;

@@ -77,7 +77,7 @@ async fn a_port_is_given_once() {
     first.await.unwrap().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = vm.change(forward(taken.local_addr().unwrap().port(), 80)).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::HostProblem);
+    assert!(matches!(error.kind, ErrorKind::AlreadyThere { .. }), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

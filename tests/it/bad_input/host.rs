@@ -82,7 +82,25 @@ fn host_ports_that_cannot_be_had_while_the_vm_runs() {
     let bad = Bad::running();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("{}:80", listener.local_addr().unwrap().port());
-    bad.ctl(&["port-add", &taken], 1, &["is in use by another program", "hint: use host port 0"]);
+    bad.ctl(&["port-add", &taken], 4, &["is in use by another program", "hint: use host port 0"]);
+    let other = bad.image("other.img");
+    bad.sandbox.detached(["--name", "other", "--publish", "0:80", other.to_str().unwrap()]);
+    let others = bad.sandbox.ctl_json(["--vm", "other", "port-list"])[0]["host_port"].clone();
+    let add = bad.sandbox.ctl(["--vm", "vm", "port-add", &format!("{others}:80")]);
+    add.fails(4, &[&format!("127.0.0.1:{others}/tcp is in use by VM 'other'"), "hint: use host port 0"]);
+    let start = bad.sandbox.run([
+        "qemu",
+        "--state",
+        "s",
+        "--publish",
+        &format!("{others}:80"),
+        "other.img,readonly=on",
+    ]);
+    start.fails(1, &["is in use by VM 'other'"]);
+    bad.sandbox.ctl(["--vm", "other", "shutdown", "--force"]).ok();
+    // known before the VM is paused
+    let fork = ["fork", "--count", "2", "--publish", "8099:80"];
+    bad.ctl(&fork, 2, &["2 forks cannot share host port 8099", "0:80"]);
     bad.ctl(&["port-add", "203.0.113.7:0:80"], 1, &["203.0.113.7 is not an address of this machine"]);
     let got = bad.sandbox.ctl(["port-add", "0:80"]).line();
     for address in ["", "0.0.0.0:"] {

@@ -23,7 +23,7 @@ pub(super) fn find(
     kernel_image: Option<&KernelImage>,
 ) -> Result<Boot, StartError> {
     let append = request.append.as_deref().unwrap_or_default().trim();
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| file("file", path, &error));
+    let absolute = |path: &PathBuf| files::absolute(path).map_err(|error| file("file", path, &error));
     let initrd = request.initrd.as_ref().map(absolute).transpose()?;
     if let Some(kernel) = &request.kernel {
         return Ok(Boot::Kernel {
@@ -112,7 +112,7 @@ pub(super) fn has_linuxkits_disks(request: &Request) -> bool {
 /// How the image boots by default, or as the mode says. linuxkit prefers differently where all files exist.
 fn find_by_image(mode: BootMode, image: &Path, linuxkit: bool) -> Result<Boot, StartError> {
     let typed = image;
-    let image = std::path::absolute(typed).map_err(|error| file("image", typed, &error))?;
+    let image = files::absolute(typed).map_err(|error| file("image", typed, &error))?;
     match mode {
         BootMode::Kernel => kernel(&image),
         BootMode::Squashfs => squashfs(&image),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::disk_io::{self, DiskIoError};
+use crate::host::files;
 use crate::qemu::models::Class;
 use crate::qemu::plan::Controller;
 use crate::qemu::{Machine, Slots, drives, ids};
@@ -64,7 +65,7 @@ pub(super) fn all(
             None => free_id(position, &taken, &all.disks)?,
         };
         let file = match &disk.file {
-            Some(file) => std::path::absolute(file).map_err(system("the working directory"))?,
+            Some(file) => files::absolute(file).map_err(system("the working directory"))?,
             None => in_state(names.path(&disk, position.saturating_sub(before), &id, state))?,
         };
         // a new disk gets linuxkit's format; an existing one keeps its own

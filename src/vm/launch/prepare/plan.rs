@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::accel::{self, AccelChoice, Warning};
+use crate::host::dirs::{RuntimeEnvironment, runtime_root};
+use crate::host::files;
 use crate::host::firmware::{self, FirmwareSources, FoundFirmware};
 use crate::host::notices;
 use crate::host::ports;
@@ -18,6 +20,7 @@ use super::unpacked::Packed;
 use super::{boot, devices, kernel_image, screen, state, store_environment, unpacked};
 use crate::vm::process::shares;
 use crate::vm::start_error::{StartError, system};
+use crate::vm::state::port_holder;
 
 /// The result of inspecting the host; nothing is made yet.
 pub(super) struct Plan {
@@ -63,7 +66,7 @@ impl Plan {
         let packed = unpacked::look(request, &raw)?;
         let kernel = kernel_image::look(request, &raw)?;
         let boot = boot::find(request, packed.as_ref(), kernel.as_ref())?;
-        let image = request.image.as_ref().map(std::path::absolute).transpose();
+        let image = request.image.as_ref().map(|image| files::absolute(image)).transpose();
         let image = image.map_err(system("the working directory"))?;
         let qemu = programs::qemu(arch, request.qemu.as_deref(), &SearchPath::from_env())?;
         let accel = accel::choose(requested_accel(request)?.as_ref(), arch, &machine)?;
@@ -122,14 +125,17 @@ pub(super) fn check_forwards(request: &Request, has_user_networking: bool) -> Re
         if let Some(other) = request.publish[..position].iter().find(|other| other.conflicts(forward)) {
             return Err(StartError::usage(format!("--publish {forward} collides with --publish {other}")));
         }
-        ports::check(forward)?;
+        ports::check(forward).map_err(|error| {
+            let root = runtime_root(&RuntimeEnvironment::from_env_or(request.runtime.as_deref()));
+            port_holder::named(root.ok().as_deref(), error)
+        })?;
     }
     Ok(())
 }
 
 fn find_firmware(request: &Request, arch: Arch, boot: &Boot) -> Result<Option<FoundFirmware>, StartError> {
     if let Some(path) = &request.firmware {
-        let path = std::path::absolute(path).map_err(system("the working directory"))?;
+        let path = files::absolute(path).map_err(system("the working directory"))?;
         return Ok(Some(firmware::given(arch, &path)?));
     }
     let needed = arch.facts().needs_uefi && !matches!(boot, Boot::Kernel { .. } | Boot::Squashfs { .. });
