@@ -161,8 +161,8 @@ pub(super) fn agent_port(owner: &mut Owner, open: bool) {
     }
     taken::look_again(owner);
     let agent = owner.agent.clone();
-    owner.spawn(async move { agent.opened().await }, |_, result| match result {
-        Ok(()) => log::info!("the guest agent answers"),
+    owner.spawn(async move { agent.opened().await }, |owner, result| match result {
+        Ok(()) => owner.agent_answers(),
         Err(error) => log::info!("the guest has opened the agent's port, but no agent answers: {error}"),
     });
 }

@@ -101,6 +101,8 @@ pub(super) struct Owner {
     /// The ids of the ports of each command in the guest.
     pub(super) stream_ports: HashMap<u64, Vec<String>>,
     pub(super) started: Instant,
+    /// When the guest began: at the VM's start, its last reset, or the last snapshot that was loaded.
+    began: Instant,
     pub(super) events: EventReceiver,
     pub(super) process: Process,
     pub(super) inbox: mpsc::Receiver<Queued>,
@@ -180,6 +182,7 @@ impl Owner {
             evidence: Evidence::of(arch),
             oom_kills: OomKills::watch("/proc".as_ref(), "/sys/fs/cgroup".as_ref(), process.pid()),
             started,
+            began: started,
             events,
             process,
             inbox,

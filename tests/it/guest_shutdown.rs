@@ -78,6 +78,19 @@ fn a_guest_that_ignores_the_button_is_forced_off() {
 }
 
 #[test]
+fn a_guest_that_boots_is_asked_again_soon() {
+    let sandbox = Sandbox::new();
+    let guest = linux_guest();
+    // right after the start nothing in the guest listens yet
+    sandbox.detached([guest.to_str().unwrap()]);
+    let outcome = sandbox.ctl(["--json", "shutdown", "--timeout", "200s"]).ok().json();
+    // without that the second press would come after half of the time
+    assert!(outcome["after_ms"].as_u64().unwrap() < 90_000, "{outcome}");
+    assert!(["asked_agent", "asked_acpi"].contains(&outcome["ending"].as_str().unwrap()), "{outcome}");
+    sandbox.is_clean();
+}
+
+#[test]
 fn the_guests_own_power_off_is_the_good_end() {
     let vm = Linux::boot::<&str>([]);
     let _ = vm.ask("poweroff");

@@ -1,6 +1,7 @@
 //! Watching whether the guest boots, and whether its kernel panics.
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Owner;
 use crate::vm::console::Hub;
@@ -50,6 +51,10 @@ impl Owner {
     pub(in crate::vm) fn begins_anew(&mut self) {
         self.nothing_to_boot = None;
         self.console_panic = None;
+        self.began = Instant::now();
+        if let Some(ladder) = &mut self.ladder {
+            ladder.guest_restarted(self.began);
+        }
         self.beginnings.send_modify(|count| *count += 1);
     }
 }

@@ -10,7 +10,7 @@ use crate::spec::duration;
 
 use super::Owner;
 use crate::vm::handle::ShutdownOptions;
-use crate::vm::ladder::{Ladder, ShutdownStep};
+use crate::vm::ladder::{Ladder, ShutdownStep, Ways};
 use crate::vm::signals::{EndSignal, Meaning};
 use crate::vm::state::outcome::ShutdownWay;
 use crate::vm::state::run_state::RunState;
@@ -61,7 +61,8 @@ impl Owner {
             none => {
                 let extra = self.origin.spec().map(|spec| spec.extra.as_slice()).unwrap_or_default();
                 let button = self.machine.has_power_button(Some(self.origin.machine()), extra);
-                none.insert(Ladder::start(options, self.agent.is_alive(), button, now)).step()
+                let ways = Ways { agent: self.agent.is_alive(), button };
+                none.insert(Ladder::start(options, ways, self.began, now)).step()
             }
         };
         if step < ShutdownStep::Quit && self.inventory.run_state == RunState::Paused {
@@ -93,6 +94,14 @@ impl Owner {
         if let Some(ladder) = &mut self.ladder {
             let step = ladder.advance(Instant::now());
             self.take_step(step);
+        }
+    }
+
+    /// An agent answers that did not before: a guest that missed the button while it booted.
+    pub(in crate::vm) fn agent_answers(&mut self) {
+        log::info!("the guest agent answers");
+        if self.ladder.as_mut().is_some_and(Ladder::agent_answers) {
+            self.take_step(ShutdownStep::Agent);
         }
     }
 

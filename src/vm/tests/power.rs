@@ -39,6 +39,8 @@ async fn timeline(vm: &FakeVm, last: &str) -> Vec<(String, u64)> {
 #[tokio::test(start_paused = true)]
 async fn the_ladder_asks_twice_quits_and_kills() {
     let vm = FakeVm::start().await;
+    // the guest has booted
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let handle = vm.handle.clone();
     // QEMU's main loop hangs: it says nothing to `quit`
     vm.qemu.fault("quit", Fault::Say("later"));
@@ -147,10 +149,8 @@ async fn a_signal_during_a_clients_shutdown_shortens_it_to_its_own_budget() {
     shutdown.await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
-    let mut vm = FakeVm::start().await;
-    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": true }));
+/// Answers the agent's first command.
+async fn answer_sync(vm: &mut FakeVm) {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         line.push(vm.agent.read_u8().await.unwrap());
@@ -161,6 +161,13 @@ async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
     let mut answer = answer.into_bytes();
     answer[0] = 0xff;
     tokio::io::AsyncWriteExt::write_all(&mut vm.agent, &answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
+    let mut vm = FakeVm::start().await;
+    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": true }));
+    answer_sync(&mut vm).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let handle = vm.handle.clone();
     let shutdown = tokio::spawn(async move { handle.shutdown(options(30)).await });
@@ -171,6 +178,28 @@ async fn a_guest_agent_is_asked_first_and_only_if_it_has_answered() {
     let count = vm.agent.read(&mut rest).await.unwrap();
     assert!(String::from_utf8_lossy(&rest[..count]).contains("guest-shutdown"));
     vm.exits(0).await;
+    shutdown.await.unwrap().unwrap();
+}
+
+/// A guest that missed the button while it booted.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_answers_during_a_shutdown_is_asked_at_once() {
+    let mut vm = FakeVm::start().await;
+    let handle = vm.handle.clone();
+    let shutdown = tokio::spawn(async move { handle.shutdown(options(600)).await });
+    vm.sees("system_powerdown").await;
+    let began = Instant::now();
+    vm.qemu.event("VSERPORT_CHANGE", json!({ "id": "vmrun-agent", "open": true }));
+    answer_sync(&mut vm).await;
+    let mut rest = vec![0; 4096];
+    let count = vm.agent.read(&mut rest).await.unwrap();
+    assert!(String::from_utf8_lossy(&rest[..count]).contains("guest-shutdown"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    vm.qemu.event("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" }));
+    while vm.status().await.run_state != RunState::Off {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(vm.exits(0).await.ending, Ending::AskedAgent);
     shutdown.await.unwrap().unwrap();
 }
 
