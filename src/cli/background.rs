@@ -4,10 +4,11 @@
 //! caller                      supervisor
 //!   ◄────── Running ────────────┤      the VM runs: its name can be printed
 //!   ◄────── Up or Failed ───────┤      it is ready, or will not be
-//!   ├────── one byte ───────────►      the caller leaves the VM: it has printed everything
+//!   ├────── `\n` ───────────────►      the caller leaves the VM: it has printed everything
+//!   ├────── `=` and a byte ─────►      what the VM was for has ended, with this exit code: the VM ends as planned
 //! ```
 //!
-//! If the caller's end is closed without that byte, the supervisor ends the VM: the caller may not have printed its name, or it is the
+//! If the caller's end is closed without any of these, the supervisor ends the VM: the caller may not have printed its name, or it is the
 //! caller's own.
 
 use std::fs::File;
@@ -92,19 +93,36 @@ impl Caller {
         self.0 = reporter.0;
     }
 
-    /// Waits until the caller has said that the VM is not its own any more (true), or has gone before that (false). In the second case
-    /// the connection stays open until this process ends, which the caller may wait for.
-    pub(super) async fn has_left_it(self) -> bool {
+    /// Waits until the caller says what becomes of the VM, or has gone. If the VM is to end, the connection stays open until this process
+    /// ends, which the caller may wait for.
+    pub(super) async fn decision(self) -> Decision {
         let stream = self.0.map(|stream| stream.set_nonblocking(true).map(|()| stream));
-        let Some(Ok(stream)) = stream else { return false };
-        let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return false };
-        let has_left_it = matches!(stream.read(&mut [0]).await, Ok(1));
-        if !has_left_it {
-            std::mem::forget(stream);
-        }
-        has_left_it
+        let Some(Ok(stream)) = stream else { return Decision::Gone };
+        let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return Decision::Gone };
+        let decision = match stream.read_u8().await {
+            Ok(LEAVES) => return Decision::Leaves,
+            Ok(HAS_RUN) => stream.read_u8().await.map_or(Decision::Gone, Decision::HasRun),
+            _ => Decision::Gone,
+        };
+        std::mem::forget(stream);
+        decision
     }
 }
+
+/// What becomes of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It runs on.
+    Leaves,
+    /// It ends: its command has ended, with this exit code.
+    HasRun(u8),
+    /// It ends: its caller has gone.
+    Gone,
+}
+
+/// The byte of [`Decision::Leaves`], and the one before the exit code of [`Decision::HasRun`].
+const LEAVES: u8 = b'\n';
+const HAS_RUN: u8 = b'=';
 
 /// A VM that runs in the background, and ends when this process does, however that ends.
 pub(super) struct Started {
@@ -117,7 +135,14 @@ impl Started {
     /// Leaves it running.
     pub(super) fn leave(mut self) {
         // an error means that it has ended
-        let _ = self.supervisor.write_all(b"\n");
+        let _ = self.supervisor.write_all(&[LEAVES]);
+    }
+
+    /// Ends it after its command has ended with this exit code.
+    pub(super) fn end_after(mut self, exit_code: u8) {
+        // an error means that it has ended
+        let _ = self.supervisor.write_all(&[HAS_RUN, exit_code]);
+        self.end();
     }
 
     /// Ends it; returns when its supervisor has ended, too.
@@ -153,7 +178,7 @@ pub(super) fn in_background(
                     }
                     Err(_) => break,
                 };
-                let _ = supervisor.write_all(b"\n");
+                let _ = supervisor.write_all(&[LEAVES]);
                 return Err(failure);
             }
             Err(Failure::other("the supervisor ended before it could say why"))

@@ -12,12 +12,11 @@ use crate::control::escape_key::{Countdown, resized, shutting_down};
 use crate::control::verbs;
 use crate::machine;
 use crate::spec::VmName;
-use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, OnSuspend, attach};
+use crate::vm::console::{ANSWER, Attached, Console, EscapeKey, Harmless, OnSuspend, attach};
 use crate::vm::{ResizedBy, Signals};
 
 use super::failure::Failure;
-use super::harmless::Harmless;
-use super::output::{Stdout, end_with_reader, stderr_is_terminal, stdout_is_terminal, unwritten};
+use super::output::{Stdout, end_with_reader, stderr_is_terminal, stdout_is_terminal, tell, unwritten};
 use super::qemu::runtime;
 use super::target::named;
 use super::{connect, connect_after_the_end};
@@ -147,6 +146,9 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let key = args.escape;
         log::warn!(target: ANSWER, "the console of '{name}': {key} d leaves it, {key} h helps");
     }
+    if !stdout_is_terminal() {
+        end_with_reader();
+    }
     let runtime = runtime()?;
     let escape = args.escape;
     let result = runtime.block_on(async {
@@ -159,7 +161,10 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
         let output = AsyncClient::new(client)?;
         tokio::select! {
             result = follow(output, &console) => result.map_err(Failure::from)?,
-            result = type_in(input, asked, typing, args) => result?,
+            result = type_in(input, asked, typing, args) => {
+                result?;
+                return Ok(true);
+            }
             // a console whose output cannot be written is left; no message if its reader has gone
             Ok(error) = why => match error.kind() {
                 std::io::ErrorKind::BrokenPipe => {}
@@ -169,19 +174,32 @@ pub(super) fn run(args: &ConsoleArgs) -> Result<u8, Failure> {
             // as an error, so that the terminal is restored on the way
             signal = signals.next() => return Err(Failure::other(format!("{signal}: left the console; the VM keeps running"))),
         }
-        Ok::<(), Failure>(())
+        Ok::<bool, Failure>(false)
     });
     // a read of standard input that never ends must not block the exit
     runtime.shutdown_background();
-    result.map(|()| 0)
+    let left = result?;
+    if left {
+        tell(&format!("vmrun: left the console; '{name}' goes on"));
+    }
+    Ok(0)
 }
 
 async fn follow(client: AsyncClient, console: &Console) -> Result<(), crate::control::client::ClientError> {
     let call = verbs::ReadConsole { from: Some("recent".to_owned()), follow: Some(true) };
     let mut output = client.start(call).await?;
+    let mut harmless = stdout_is_terminal().then(Harmless::with_modes);
     while let Some(reply) = output.next().await? {
         console.hub.push(skipped_mark(reply.skipped).as_bytes());
-        console.hub.push(&BASE64.decode(&reply.data).unwrap_or_default());
+        let mut bytes = BASE64.decode(&reply.data).unwrap_or_default();
+        let earlier = reply.earlier.and_then(|earlier| usize::try_from(earlier).ok()).unwrap_or_default();
+        // the guest has given up waiting for answers to what it asked then
+        let live = bytes.split_off(earlier.min(bytes.len()));
+        if let Some(harmless) = &mut harmless {
+            bytes = harmless.filter(&bytes);
+        }
+        console.hub.push(&bytes);
+        console.hub.push(&live);
     }
     console.hub.close();
     // lets the terminal show the rest of the output

@@ -185,6 +185,10 @@ impl From<machine::Error> for Failure {
             }
             machine::Error::Call(error) => error.into(),
             machine::Error::Invalid(_) | machine::Error::Path(_) => Self::usage(message).hint(hint),
+            // as with a file that cannot be put there
+            machine::Error::GuestFolder { .. } => {
+                Self { exit_code: REFUSED, code: "refused-by-guest".to_owned(), ..Self::other(message) }
+            }
             machine::Error::NotReleased { .. } => Self::timed_out(message).hint(hint),
             machine::Error::TemplateCache(_)
             | machine::Error::File { .. }

@@ -29,10 +29,8 @@ const SIGNAL: &str = "for c in $(cat /proc/$2/task/*/children 2>/dev/null); do k
 pub(super) enum OutputTo<'a> {
     /// It is kept here, also when the command fails or its time is over.
     Collected(&'a mut Executed),
-    /// It is printed. If its reader has gone, the command continues, and its exit code counts.
+    /// It is printed. If its reader has gone, the command is ended, and ends as if by SIGPIPE, as it would here.
     Printed,
-    /// It is printed. If its reader has gone, SIGPIPE ends the command, as it would here.
-    Here,
 }
 
 /// What the writer of a pipe gets if its reader has gone.
@@ -51,7 +49,6 @@ pub(super) fn run(
     let input = exec.input.then(|| Input { source: Box::new(std::io::stdin()), broken: unreadable });
     let (mut out, mut err) = (Stdout::default(), Stderr::default());
     let mut started = Some(started);
-    let ends_without_reader = matches!(to, OutputTo::Here);
     let each = |happened: Happened<'_>| {
         match happened {
             Happened::Started(pid) => {
@@ -64,18 +61,18 @@ pub(super) fn run(
                     collected.stdout.extend(stdout);
                     collected.stderr.extend(stderr);
                 }
-                OutputTo::Printed | OutputTo::Here => {
+                OutputTo::Printed => {
                     out.raw(stdout);
                     err.raw(stderr);
                 }
             },
         }
-        // any other write error than that the reader has gone ends the command
-        !(out.failed() || (ends_without_reader && (out.is_broken() || err.has_no_reader())))
+        // the end of the call ends the command
+        !(out.is_broken() || err.is_broken())
     };
     let ended = machine::exec_streamed(client, exec, input, each);
-    // why nothing more was wanted
-    if ends_without_reader && !out.failed() && (out.is_broken() || err.has_no_reader()) {
+    // why nothing more was wanted; this process ends now, and its connection with it
+    if !out.failed() && (out.is_broken() || err.has_no_reader()) {
         return Ok(Executed { signal: Some(SIGPIPE), ..Executed::default() });
     }
     out.finish()?;

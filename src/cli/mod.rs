@@ -18,7 +18,6 @@ mod failure;
 mod flag_list;
 mod guest_command;
 mod guest_terminal;
-mod harmless;
 mod help;
 mod lazy;
 mod limit;

@@ -14,6 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::vm::console::must_end_line;
+
 use super::failure::Failure;
 use super::visible;
 
@@ -157,6 +159,11 @@ impl Stderr {
         write_unless_broken(io::stderr(), bytes, &mut self.broken);
     }
 
+    /// Nothing can be written any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// Its reader has gone.
     pub(super) fn has_no_reader(&self) -> bool {
         self.broken.as_ref().is_some_and(|error| !is_failure(error))
@@ -202,8 +209,13 @@ pub(super) fn unwritten(error: &io::Error) -> Failure {
 /// Writes a message to standard error: whole lines, made visible.
 pub(super) fn tell(text: &str) {
     // a terminal may be in raw mode, where a newline needs a carriage return; elsewhere it does no harm
-    let end = if io::stderr().is_terminal() { "\r\n" } else { "\n" };
+    let on_terminal = io::stderr().is_terminal();
+    let end = if on_terminal { "\r\n" } else { "\n" };
     let mut text = visible::lines(text).replace('\n', end) + end;
+    if on_terminal && must_end_line() {
+        // not behind the prompt of a guest whose console is on the same terminal
+        text.insert_str(0, end);
+    }
     if LINE_IS_SHOWN.load(Ordering::Relaxed) {
         // what showed the line shows it again, below
         text.insert_str(0, ERASE);
@@ -295,6 +307,11 @@ impl Line {
     /// Whether stderr is a terminal that can show it.
     pub(super) fn is_possible() -> bool {
         can_overwrite(io::stderr().is_terminal())
+    }
+
+    /// Never shown.
+    pub(super) fn hidden() -> Self {
+        Self { on_terminal: false, shown: None }
     }
 
     /// Shows a text, unless it follows too soon on the one before; the text is only made if it is shown.

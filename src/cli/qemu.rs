@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::control::supervise::{Ready, Supervision, Up, supervise};
+use crate::control::supervise::{Ready, Supervision, SyncClock, Up, supervise};
 use crate::host::template_cache::InUse;
 use crate::host::{descriptors, sys};
 use crate::machine::{Warm, warm};
 use crate::spec::{Request, VmName};
 use crate::vm::{Handle, Launch, Outcome, ProcessRole, ShutdownOptions, Signals, dry_run, prepare};
 
-use super::background::{Reporter, in_background};
+use super::background::{Decision, Reporter, in_background};
 use super::failure::Failure;
 use super::limit::Limit;
 use super::output::{Lines, Output, Stdout, stdout_is_terminal};
@@ -45,7 +45,7 @@ pub(super) fn run(args: QemuArgs) -> Result<u8, Failure> {
         console: (!detached).then_some(escape),
         ready,
         parent: parent_process,
-        sync_clock: goes_on(&request) && sync_clock,
+        sync_clock: sync_clock_of(&request).filter(|_| sync_clock),
         ..Supervision::new(launch, request.stop_timeout)
     };
     // from here on this process, or its fork, is a supervisor
@@ -78,6 +78,15 @@ fn print_shell(line: &[u8]) -> Result<u8, Failure> {
 /// Whether the guest goes on from where it once was, its clock, too.
 pub(super) fn goes_on(request: &Request) -> bool {
     request.restore.is_some() || request.from.is_some()
+}
+
+/// Whether the guest's clock is set, and what is said of it.
+pub(super) fn sync_clock_of(request: &Request) -> Option<SyncClock> {
+    match (goes_on(request), request.from.is_some()) {
+        (false, _) => None,
+        (true, true) => Some(SyncClock::Quiet),
+        (true, false) => Some(SyncClock::Told),
+    }
 }
 
 /// With `--warm` the request for a fork of the template, which is found or made; a signal and the end of `parent` end that, and the VM
@@ -194,7 +203,11 @@ pub(super) fn supervisor(
         caller.running(name.as_str());
         let vm = vm.clone();
         tokio::spawn(async move {
-            if !caller.has_left_it().await && ending != Ending::Never {
+            let decision = caller.decision().await;
+            if let Decision::HasRun(exit_code) = decision {
+                vm.command_ended(exit_code).await;
+            }
+            if decision != Decision::Leaves && ending != Ending::Never {
                 end(vm, timeout, ending).await;
             }
         });

@@ -141,7 +141,7 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
     let supervision = Supervision {
         // the agent of a fork has answered before; the command waits for it all the same
         ready: request.from.is_none().then_some(ready),
-        sync_clock: goes_on(&request) && sync_clock,
+        sync_clock: qemu::sync_clock_of(&request).filter(|_| sync_clock),
         ..Supervision::new(launch, request.stop_timeout)
     };
     descriptors::raise_limit();
@@ -155,7 +155,7 @@ fn start_and_run(args: RunArgs) -> Result<u8, Failure> {
         }
         None => in_guest(&started, how.exec(command), &how, heeded),
     };
-    finish(started, how.keep);
+    finish(started, how.keep, result.as_ref().ok().map(exit_code));
     let result = if how.keep { result } else { result.map_err(of_an_ended_vm) };
     result.map(|executed| exit_code(&executed))
 }
@@ -205,9 +205,13 @@ fn keeps_nothing(request: &Request) -> bool {
     (request.ephemeral || request.from.is_some()) && request.shares.is_empty()
 }
 
-fn finish(started: Started, keep: bool) {
+/// Leaves or ends the VM. `exit_code`: the command's, if vmrun has not failed.
+fn finish(started: Started, keep: bool, exit_code: Option<u8>) {
     if !keep {
-        return started.end();
+        return match exit_code {
+            Some(exit_code) => started.end_after(exit_code),
+            None => started.end(),
+        };
     }
     let name = started.name.clone();
     started.leave();
@@ -235,8 +239,8 @@ fn in_guest(started: &Started, exec: Exec, how: &CommandArgs, heeded: SigSet) ->
         true
     };
     let executed = match how.tty {
-        true => guest_terminal::run(&mut client, exec, OutputTo::Here, started),
-        false => guest_command::run(&mut client, exec, OutputTo::Here, started),
+        true => guest_terminal::run(&mut client, exec, OutputTo::Printed, started),
+        false => guest_command::run(&mut client, exec, OutputTo::Printed, started),
     };
     let executed = executed.map_err(|failure| how.in_time(failure));
     signals.stop();

@@ -34,7 +34,7 @@ const SHOWN_AGAIN: Duration = Duration::from_millis(500);
 /// Options of a supervisor.
 pub struct Supervision {
     /// Sets the guest's clock, which stopped when the VM was saved, when its agent answers.
-    pub sync_clock: bool,
+    pub sync_clock: Option<SyncClock>,
     /// How the VM is launched.
     pub launch: Launch,
     /// The escape key of the console on our own standard streams; `None` = no console there.
@@ -52,16 +52,17 @@ pub struct Supervision {
 impl Supervision {
     /// Of a VM that is launched like this, without anything else.
     pub fn new(launch: Launch, stop_timeout: Duration) -> Self {
-        Self {
-            sync_clock: false,
-            launch,
-            console: None,
-            stop_timeout,
-            ready: None,
-            parent: None,
-            begun: None,
-        }
+        Self { sync_clock: None, launch, console: None, stop_timeout, ready: None, parent: None, begun: None }
     }
+}
+
+/// What is said when the clock of a guest is set that goes on from where it once was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncClock {
+    /// By how much it was behind.
+    Told,
+    /// Nothing by default: the clock of every fork is behind.
+    Quiet,
 }
 
 /// Called when a VM has started.
@@ -138,8 +139,8 @@ async fn serve(
         tokio::spawn(attach(handle.console.clone(), escape, ask, lost, OnSuspend::Pause))
     });
     match supervision.sync_clock {
-        true => drop(tokio::spawn(sync_clock(handle.clone()))),
-        false => handle.leave_clock(),
+        Some(how) => drop(tokio::spawn(sync_clock(handle.clone(), how))),
+        None => handle.leave_clock(),
     }
     if let Some(parent) = supervision.parent {
         let parent = sys::watch(parent, Interest::READABLE)
@@ -226,11 +227,13 @@ async fn tell_of_lost_output(why: oneshot::Receiver<std::io::Error>) {
 }
 
 /// Sets the clock of a restored guest, and logs the result.
-async fn sync_clock(vm: Handle) {
+async fn sync_clock(vm: Handle, how: SyncClock) {
     match vm.set_time(Some(RESTORED_AGENT)).await {
         Ok(GuestClock { set: true, behind_ms }) => {
             let behind = crate::spec::duration::format(Duration::from_millis(behind_ms.unsigned_abs()));
-            log::warn!(target: ANSWER, "the guest's clock was {behind} {} and was set", if behind_ms < 0 { "ahead" } else { "behind" });
+            let direction = if behind_ms < 0 { "ahead" } else { "behind" };
+            let level = if how == SyncClock::Told { log::Level::Warn } else { log::Level::Info };
+            log::log!(target: ANSWER, level, "the guest's clock was {behind} {direction} and was set");
         }
         Ok(_) => {}
         Err(_) if vm.has_ended() => {}

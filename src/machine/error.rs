@@ -46,6 +46,14 @@ pub enum Error {
         /// What differs.
         why: &'static str,
     },
+    /// A folder cannot be copied to this place in the guest.
+    #[error("{path} in the guest: {said}")]
+    GuestFolder {
+        /// The place.
+        path: String,
+        /// What is missing.
+        said: String,
+    },
     /// The guest's `tar` could not pack or unpack a folder.
     #[error("the guest's tar failed with {path}{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
     GuestTar {
@@ -127,6 +135,7 @@ impl Error {
             Self::Invalid(_)
             | Self::File { .. }
             | Self::Damaged { .. }
+            | Self::GuestFolder { .. }
             | Self::GuestTar { .. }
             | Self::NotReleased { .. } => None,
         }

@@ -6,7 +6,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::control::supervise::{Supervision, Up, supervise};
+use crate::control::supervise::{Supervision, SyncClock, Up, supervise};
 use crate::spec::{Request, VmName};
 use crate::vm::{Handle, Launch, ShutdownOptions, StartError, prepare};
 
@@ -71,7 +71,7 @@ fn run(request: &Request, kept: oneshot::Receiver<()>, tell: Told) {
     let mut tell = Some(tell);
     let result = prepare(request).and_then(|prepared| {
         let supervision = Supervision {
-            sync_clock: request.from.is_some(),
+            sync_clock: request.from.is_some().then_some(SyncClock::Quiet),
             ..Supervision::new(Launch::default(), request.stop_timeout)
         };
         runtime.block_on(supervise(prepared, supervision, |up: Up| {

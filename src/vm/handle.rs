@@ -51,6 +51,8 @@ pub(super) enum OwnerRequest {
     /// The command with this number has ended.
     CloseStreams(u64),
     Shutdown(ShutdownOptions),
+    /// The command that the VM was started for has ended, with this exit code.
+    CommandEnded(u8),
 }
 
 /// The right to have a raw command with QEMU; held until QEMU has answered, even if its client has gone.
@@ -191,6 +193,11 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(OwnerRequest::Raw(command, turn, reply)).await.ok_or(CommandError::Disconnected)?;
         answer.await.unwrap_or(Err(CommandError::Disconnected))
+    }
+
+    /// Notes that the command that the VM was started for has ended, with this exit code: the VM's end is planned.
+    pub async fn command_ended(&self, exit_code: u8) {
+        self.send(OwnerRequest::CommandEnded(exit_code)).await;
     }
 
     /// Runs the shutdown ladder; returns when QEMU has ended.

@@ -270,6 +270,7 @@ impl Owner {
             }
             OwnerRequest::CloseStreams(number) => changes::streams::close(self, number),
             OwnerRequest::Shutdown(options) => self.shut_down(options),
+            OwnerRequest::CommandEnded(exit_code) => self.evidence.command_ended(exit_code),
         }
     }
 

@@ -162,6 +162,11 @@ fn logs_show_the_past_and_follow() {
     let mut piped = piped.stdout(Stdio::null()).spawn().unwrap();
     console.type_in("enough\r\nenough\r\n");
     assert!(wait_with_patience(&mut piped).success());
+    // a console that is read by a program, too
+    let mut piped = sandbox.program("sh");
+    piped.args(["-c", "\"$0\" console < /dev/null | head -n 1"]).arg(env!("CARGO_BIN_EXE_vmrun"));
+    let mut piped = piped.stdout(Stdio::null()).spawn().unwrap();
+    assert!(wait_with_patience(&mut piped).success());
     off(&sandbox);
     let ended = following.end();
     assert_eq!(ended.code(), 0);

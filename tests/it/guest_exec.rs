@@ -1,13 +1,14 @@
 //! Commands inside the guest, through its agent.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::guest_shutdown::KILL_AGENT;
 use crate::support::linux::Linux;
-use crate::support::sandbox::Done;
+use crate::support::pty::OnTerminal;
+use crate::support::sandbox::{Done, wait_with_patience};
 
 /// A guest whose agent answers.
 pub(crate) fn with_agent(options: &[&str]) -> Linux {
@@ -123,15 +124,61 @@ fn output_of_the_guest_that_cannot_be_written_is_a_failure() {
     // nothing is lost of a command that says nothing there
     assert_eq!(ends(command(&["exec", "--", "sh", "-c", "echo out; exit 42"]).stderr(full())).code, 42);
     assert_eq!(ends(command(&["exec", "--", "sh", "-c", "echo err >&2; exit 42"]).stdout(full())).code, 42);
-    // a reader that has gone has what it wants
+    // as here, nothing more can be written without a reader
     for stream in [Command::stdout::<Stdio>, Command::stderr::<Stdio>] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        assert_eq!(ends(stream(&mut command(&both), Stdio::from(writer))).code, 42);
+        assert_eq!(ends(stream(&mut command(&both), Stdio::from(writer))).code, 128 + 13);
     }
     // what the failed commands have begun has ended with them
     assert!(!vm.run("ps").contains("echo out"), "{}", vm.run("ps"));
     assert_eq!(vm.run("ls /tmp | grep -c vmrun-stdin || true"), "0");
+    vm.quit();
+}
+
+#[test]
+fn a_command_ends_when_its_reader_has_gone() {
+    let vm = with_agent(&["--name", "guest"]);
+    // `ctl exec` and `exec`; one that floods, and one that writes now and then
+    for (words, script) in [
+        (&["ctl", "exec"][..], "exec yes"),
+        (&["exec", "guest"], "exec cat /dev/urandom"),
+        (&["exec", "guest"], "while echo 4326; do sleep 0.1; done"),
+    ] {
+        let mut command = vm.sandbox.vmrun();
+        command.args(words).args(["--", "sh", "-c", script]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut reader = child.stdout.take().unwrap();
+        reader.read_exact(&mut [0]).unwrap();
+        drop(reader);
+        assert_eq!(wait_with_patience(&mut child).code(), Some(128 + 13), "{script}");
+    }
+    let runs = |vm: &Linux| {
+        let processes = vm.run("ps");
+        ["yes", "cat /dev/urandom", "while echo 4326"].iter().any(|command| processes.contains(command))
+    };
+    vm.until("the commands have ended", |vm| !runs(vm));
+    vm.quit();
+}
+
+#[test]
+fn vmruns_own_ports_are_not_reported_by_the_guest() {
+    let vm = with_agent(&[]);
+    vm.ctl(["exec", "true"]);
+    assert_eq!(vm.run("cat /run/ports"), "org.qemu.guest_agent.0");
+    vm.quit();
+}
+
+#[test]
+fn data_on_a_terminal_has_no_progress_in_it() {
+    let vm = with_agent(&[]);
+    let mut command = vm.sandbox.vmrun();
+    command.args(["ctl", "copy-from", "/proc/version", "-"]);
+    let (status, shown) = OnTerminal::start(&command).end_with_output();
+    assert_eq!(status.code(), Some(0));
+    // the terminal prints capitals: see OLCUC
+    assert!(shown.to_lowercase().starts_with("linux version"), "{shown:?}");
+    assert!(!shown.contains('\x1b'), "{shown:?}");
     vm.quit();
 }
 

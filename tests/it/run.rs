@@ -51,6 +51,11 @@ fn its_streams_and_its_code_are_the_commands() {
     assert_eq!((done.code, done.stdout.as_str()), (7, "out\n"), "{done:?}");
     assert!(done.stderr.ends_with("err\n"), "{done:?}");
     is_gone(&sandbox);
+    // its end is no failure
+    let all = sandbox.run(["ls", "--all", "--json"]).json();
+    let last = all.as_array().unwrap().last().unwrap();
+    assert_eq!(last["outcome"]["message"], "`vmrun run` has ended it: its command ended with 7", "{all}");
+    assert_eq!(last["outcome"]["exit_code"], 0, "{all}");
     // a fork: nothing is said any more, and nothing of the first run is there
     let mut child = command(&sandbox, &[], &["sh", "-c", "ls /tmp; touch /tmp/x; cat; exit 7"])
         .stdin(Stdio::piped())

@@ -1,6 +1,7 @@
 //! The console on a real terminal: keys, and that the terminal is afterwards as it was before.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -150,8 +151,14 @@ fn keys_tell_help_status_and_what_leaving_means() {
     vm.shows("AB\x03\x04\x1aC");
     vm.press("\x01h");
     vm.shows("shut down");
+    // this console cannot be left
+    assert!(!vm.shows("the key itself").to_lowercase().contains("leave"));
+    // within a line of the guest's
+    vm.press("d");
+    vm.shows("D");
     vm.press("\x01s");
-    vm.shows("running");
+    let status = vm.shows("running");
+    assert!(status.to_lowercase().contains("\nvmrun: "), "{status:?}");
     vm.press("\x01d");
     vm.shows("--detached");
     vm.press(CTRL_A);
@@ -214,15 +221,70 @@ fn a_console_is_left_with_a_key_and_the_vm_goes_on() {
     first.shows("W");
     second.shows("W");
     first.press("\x01h");
-    first.shows("leave");
+    first.shows("d leave");
+    // within a line of the guest's
+    first.press("x");
+    first.shows("X");
     first.press("\x01d");
-    assert_eq!(first.end().code(), Some(0));
+    let (status, last) = first.end_with_output();
+    assert_eq!(status.code(), Some(0));
+    let told = format!("\nvmrun: left the console; '{name}' goes on");
+    assert!(last.to_lowercase().contains(&told), "{last:?}");
     assert_eq!(sandbox.ctl_json(["status"])["state"], "running");
     let mut third = console(&[]);
-    third.shows("QW");
+    third.shows("QWX");
     third.press("\x01x");
     assert_eq!(third.end().code(), Some(0));
     assert_eq!(second.end().code(), Some(0));
+    sandbox.is_clean();
+}
+
+/// The answers to them would be typed into the shell, or into another program of the guest's.
+#[test]
+fn what_a_guest_asked_the_terminal_before_is_not_asked_again() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.boot_sector(Guest::EchoesConsole);
+    sandbox.detached([&image]);
+    sandbox.ctl(["wait", &format!("console={}", Guest::EchoesConsole.greeting())]).ok();
+    let console = || {
+        let mut command = sandbox.vmrun();
+        command.arg("console");
+        let mut console = OnTerminal::start(&command);
+        console.shows(Guest::EchoesConsole.greeting());
+        console
+    };
+    // a colour's value and ENQ, for which the guest has no capitals
+    let typed = "(\x1b]11;?\x07\x05)";
+    let mut first = console();
+    first.press(typed);
+    let live = first.shows(")");
+    assert!(live.contains("\x1b]11;?\x07\x05"), "what the guest asks now is asked: {live:?}");
+    let mut second = console();
+    second.shows("(");
+    let before = second.shows(")");
+    assert!(!before.contains("\x1b]") && !before.contains('\x05'), "{before:?}");
+    second.press("\x05]");
+    assert!(second.shows("]").contains('\x05'));
+    for mut console in [first, second] {
+        console.press("\x01d");
+        assert_eq!(console.end().code(), Some(0));
+    }
+    // where another program has the terminal's keys, nothing is asked at all
+    let vmrun = sandbox.vmrun();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" console < /dev/null"]).arg(vmrun.get_program());
+    command.envs(vmrun.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(vmrun.get_current_dir().unwrap());
+    let mut third = OnTerminal::start(&command);
+    third.shows("]");
+    let mut typing = sandbox.vmrun();
+    let mut typing = typing.arg("console").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    typing.stdin.take().unwrap().write_all(b"[\x05}").unwrap();
+    assert!(!third.shows("}").contains('\x05'));
+    typing.kill().unwrap();
+    typing.wait().unwrap();
+    drop(third);
+    sandbox.ctl(["shutdown", "--timeout", "60s"]).ok();
     sandbox.is_clean();
 }
 

@@ -688,6 +688,7 @@ class ReadConsoleReply:
     data: bytes
     skipped: int
     text: Optional[str]
+    earlier: Optional[int]
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> ReadConsoleReply:
@@ -695,6 +696,7 @@ class ReadConsoleReply:
             data=from_base64(required(data, "data")),
             skipped=required(data, "skipped"),
             text=optional(data, "text"),
+            earlier=optional(data, "earlier"),
         )
 
 

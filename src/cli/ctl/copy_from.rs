@@ -32,10 +32,12 @@ impl Verb for CopyFrom {
     const ABOUT: &'static str = "Copy a file or a folder out of the guest, through its agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let mut progress = Progress::new();
+        let to_stdout = is_stdout(&self.destination);
+        let mut progress =
+            if to_stdout && output::stdout_is_terminal() { Progress::hidden() } else { Progress::new() };
         let mut show = |done, total| progress.show(done, total);
         let (client, source, agent) = (&mut context.client, &self.source, Some(self.agent.agent_timeout));
-        if is_stdout(&self.destination) {
+        if to_stdout {
             let mut stdout = output::Stdout::default();
             let name = Path::new("standard output");
             let copied = copy_from_to_stream(client, source, (&mut stdout, name), agent, &mut show);

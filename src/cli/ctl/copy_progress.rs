@@ -25,6 +25,11 @@ impl Progress {
         Self { started: Instant::now(), shown: waiting::Progress::new("copying") }
     }
 
+    /// None, for data that goes to this terminal.
+    pub(super) fn hidden() -> Self {
+        Self { started: Instant::now(), shown: output::Line::hidden() }
+    }
+
     pub(super) fn show(&mut self, done: u64, total: Option<u64>) {
         let Self { started, shown } = self;
         shown.detail(|| line(started.elapsed(), done, total));

@@ -1,6 +1,6 @@
 //! `copy-to`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -32,7 +32,9 @@ impl Verb for CopyTo {
     const ABOUT: &'static str = "Copy a file or a folder into the guest, through its agent";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
-        let mut progress = Progress::new();
+        // not in the middle of what is typed
+        let typed = self.source.as_os_str() == STREAM && io::stdin().is_terminal();
+        let mut progress = if typed { Progress::hidden() } else { Progress::new() };
         let mut show = |done, total| progress.show(done, total);
         let (client, source, destination) = (&mut context.client, self.source, &self.destination);
         let agent = Some(self.agent.agent_timeout);

@@ -1,19 +1,20 @@
 //! `fork`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::control::client::ClientError;
 use crate::control::find::{self, FindError, Standing};
-use crate::control::supervise::{Ready, Supervision};
+use crate::control::supervise::{Ready, Supervision, SyncClock};
 use crate::control::verbs::GetStatus;
 use crate::control::wire;
 use crate::host::descriptors;
 use crate::host::dirs::{RuntimeEnvironment, runtime_root};
 use crate::machine::ForkPlace;
-use crate::spec::{Condition, Request, VmName};
+use crate::spec::{Condition, Forward, Request, VmName};
 use crate::vm::{Launch, ProcessRole};
 
 use super::super::background::{Reporter, Started, in_background};
@@ -50,6 +51,8 @@ impl Verb for Fork {
     const ABOUT: &'static str = "Start forks of the VM, which goes on; it must have been started with --forkable, or be a fork itself";
 
     fn run(self, context: &mut Context) -> Result<u8, Failure> {
+        let base = self.own.request(Path::new(""));
+        check_ports(&base.publish, self.count)?;
         let root = runtime_root(&RuntimeEnvironment::from_env()).map_err(FindError::from)?;
         let own_name = context.call(GetStatus {})?.status.name;
         let prefix = self.name.as_ref().map_or(own_name, ToString::to_string);
@@ -71,7 +74,7 @@ impl Verb for Fork {
         context.client.hang_up();
         log::info!("the VM was paused for {}", milliseconds(paused_ms));
         descriptors::raise_limit();
-        let base = self.own.request(template.folder());
+        let base = Request { from: Some(template.folder().to_owned()), ..base };
         let ready = self.wait.map(|condition| {
             let timeout = Limit::of(self.wait_timeout, std::slice::from_ref(&condition));
             Ready { condition, timeout, shown: true }
@@ -83,7 +86,7 @@ impl Verb for Fork {
             let launch = Launch { detached: true, transcript: None, process: ProcessRole::Owner };
             let supervision = Supervision {
                 ready: ready.clone(),
-                sync_clock: true,
+                sync_clock: Some(SyncClock::Quiet),
                 ..Supervision::new(launch, request.stop_timeout)
             };
             let job = |reporter: &mut Reporter| {
@@ -110,6 +113,17 @@ impl Verb for Fork {
         started.into_iter().for_each(Started::leave);
         Ok(0)
     }
+}
+
+/// Refuses host ports that the forks could not have, before the VM is paused for them.
+fn check_ports(publish: &[Forward], count: u32) -> Result<(), Failure> {
+    let fixed = publish.iter().find(|forward| forward.host != 0);
+    if let Some(Forward { host, guest, .. }) = fixed.filter(|_| count > 1) {
+        let failure = Failure::usage(format!("{count} forks cannot share host port {host}"));
+        let hint = format!("`--publish 0:{guest}` gives each a free one; `vmrun ctl port-list` tells which");
+        return Err(failure.hint(Some(hint)));
+    }
+    Ok(())
 }
 
 /// The names `PREFIX-1`, `PREFIX-2`, ... without those of other VMs.
@@ -143,7 +157,7 @@ impl Names {
     }
 }
 
-fn status(root: &std::path::Path, name: &str) -> Result<wire::Status, Failure> {
+fn status(root: &Path, name: &str) -> Result<wire::Status, Failure> {
     let name = name.parse().map_err(Failure::other)?;
     let (_, mut client) = find::connect(root, Some(&name))?;
     Ok(client.call(GetStatus {})?.status)

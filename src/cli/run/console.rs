@@ -13,10 +13,11 @@ use crate::control::client::{AsyncClient, Client, ClientError};
 use crate::control::verbs::{ReadConsole, WriteConsole};
 use crate::spec::duration;
 use crate::vm::Executed;
+use crate::vm::console::Harmless;
 
 use super::super::failure::Failure;
 use super::super::guest_command::SIGPIPE;
-use super::super::output::Stdout;
+use super::super::output::{Stdout, stdout_is_terminal};
 
 /// The most that a terminal's line has on Linux, less something (N_TTY's 4096).
 const LONGEST: usize = 4000;
@@ -41,6 +42,8 @@ pub(super) async fn run(
     let begin = Instant::now() + BEGIN;
     let mut found = Found::new(&line.word);
     let mut stdout = Stdout::default();
+    // the guest gets no input: a shell would read what the terminal answers
+    let mut harmless = stdout_is_terminal().then(Harmless::with_modes);
     loop {
         let until = match (deadline, found.has_begun) {
             (Some(deadline), true) => Some(deadline),
@@ -63,7 +66,10 @@ pub(super) async fn run(
         };
         let Some(reply) = reply else { return Err(ClientError::Gone.into()) };
         let bytes = BASE64.decode(&reply.data).unwrap_or_default();
-        let code = found.take(&bytes, |text| stdout.raw(text));
+        let code = found.take(&bytes, |text| match &mut harmless {
+            Some(harmless) => stdout.raw(&harmless.filter(text)),
+            None => stdout.raw(text),
+        });
         if let Some(code) = code {
             stdout.finish()?;
             return Ok(Executed { exit_code: Some(code), ..Executed::default() });

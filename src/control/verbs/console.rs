@@ -34,7 +34,7 @@ method! {
 
 wire::replies! {
     /// Replies of `ReadConsole`.
-    ConsoleReply { data: String, skipped: u64; text: String }
+    ConsoleReply { data: String, skipped: u64; text: String, earlier: u64 }
     /// Reply of `ResizeConsole`.
     ResizeConsoleReply { by: String; }
 }
@@ -52,7 +52,8 @@ impl StreamMethod for ReadConsole {
         if self.follow.unwrap_or(true) {
             return Ok(stream::unfold(reader, |mut reader: Reader| async move {
                 let chunk = reader.next().await?;
-                Some((Ok(piece(&chunk.bytes, chunk.skipped)), reader))
+                let earlier = Some(chunk.earlier as u64).filter(|earlier| *earlier > 0);
+                Some((Ok(ConsoleReply { earlier, ..piece(&chunk.bytes, chunk.skipped) }), reader))
             })
             .boxed());
         }
@@ -99,7 +100,7 @@ impl ReadConsole {
 }
 
 fn piece(bytes: &[u8], skipped: u64) -> ConsoleReply {
-    ConsoleReply { data: BASE64.encode(bytes), skipped, text: None }
+    ConsoleReply { data: BASE64.encode(bytes), skipped, text: None, earlier: None }
 }
 
 impl CallMethod for WriteConsole {

@@ -19,12 +19,18 @@ use super::target::{PERMISSIONS, place};
 use super::unpack::unpack;
 use super::{Copied, Error, Progress, copy_from, copy_to};
 
-/// Unpacks its input into the folder $1, or into $2 in it if it is there already; prints into which one.
+/// Unpacks its input into the folder $1, or into $2 in it if it is there already; prints into which one. As with a file, the folder above
+/// must be there.
 const UNPACK: &str = r#"
 to=$1
 [ -d "$to" ] && to=${to%/}/$2
-mkdir -p "$to" && printf '%s' "$to" && exec tar -xf - -C "$to"
+while [ "$to" != "${to%/}" ] && [ "$to" != / ]; do to=${to%/}; done
+d=${to%/*}
+[ -d "${d:-/}" ] || { echo "there is no directory $d" >&2; exit 96; }
+{ [ -d "$to" ] || mkdir "$to"; } && printf '%s' "$to" && exec tar -xf - -C "$to"
 "#;
+/// Its exit code for a destination in a folder that is not there.
+const NO_PARENT: i64 = 96;
 /// Packs the folder $1.
 const PACK: &str = r#"cd "$1" && exec tar -cf - ."#;
 /// Ends with 0 if $1 is a folder.
@@ -113,6 +119,12 @@ fn copy_folder_to(
     let unpack = Exec { agent_timeout, ..Exec::script(UNPACK, &[destination, &name]) };
     let input = Input { source: Box::new(reader), broken: |_| {} };
     let executed = exec_streamed(client, unpack, Some(input), each)?;
+    if executed.exit_code == Some(NO_PARENT) {
+        // the thread ends, since nothing reads any more
+        drop(packing);
+        let said = String::from_utf8_lossy(&said).trim_end().to_owned();
+        return Err(Error::GuestFolder { path: destination.to_owned(), said });
+    }
     // it ends, since nothing reads any more
     let packed = packing.join().unwrap_or_else(|_| Err(Error::unclear("a thread has panicked")));
     let size_bytes = match packed {
@@ -151,7 +163,10 @@ fn copy_folder_from(
 ) -> Result<Copied, Error> {
     let path = place(source.trim_end_matches('/'), destination);
     let unwritable = |error| Error::file(&path)(error);
-    fs::create_dir_all(&path).map_err(unwritable)?;
+    match fs::create_dir(&path) {
+        Err(error) if !path.is_dir() => return Err(unwritable(error)),
+        _ => {}
+    }
     let (reader, mut writer) = UnixStream::pair().map_err(unwritable)?;
     let folder = path.clone();
     let unpacking = thread::spawn(move || unpack(reader, &folder));

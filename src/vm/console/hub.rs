@@ -53,6 +53,8 @@ pub struct Reader {
     /// The log before the ring when this reader was made, and the position at its end.
     past: Past,
     past_end: u64,
+    /// Where the output ended when this reader was made.
+    made_at: u64,
     searching: Arc<Semaphore>,
 }
 
@@ -63,6 +65,8 @@ pub struct Chunk {
     pub skipped: u64,
     /// The output.
     pub bytes: Vec<u8>,
+    /// How many of the bytes, its first ones, the guest had printed before the reader was made.
+    pub earlier: usize,
 }
 
 impl Default for Hub {
@@ -137,6 +141,7 @@ impl Hub {
             again: 0,
             past,
             past_end: start,
+            made_at: ring.end,
             searching: Arc::clone(&self.searching),
         }
     }
@@ -186,7 +191,9 @@ impl Reader {
         let position = from + skipped + bytes.len() as u64;
         let is_new = position > self.position;
         self.position = position.max(self.position);
-        is_new.then_some(Chunk { skipped, bytes })
+        let earlier = self.made_at.saturating_sub(from + skipped).try_into().unwrap_or(usize::MAX);
+        let earlier = bytes.len().min(earlier);
+        is_new.then_some(Chunk { skipped, bytes, earlier })
     }
 
     /// Waits for the turn of this search among all searches of consoles, then searches on another thread, since a regular
@@ -259,6 +266,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reader_tells_what_was_there_before_it() {
+        let hub = Hub::default();
+        hub.push(b"before");
+        let mut reader = hub.reader(From::Recent);
+        hub.push(b"after");
+        let chunk = reader.next().await.unwrap();
+        assert_eq!((chunk.bytes.as_slice(), chunk.earlier), (&b"beforeafter"[..], "before".len()));
+        hub.push(b"later");
+        assert_eq!(reader.next().await.unwrap().earlier, 0);
+    }
+
+    #[tokio::test]
     async fn a_slow_reader_is_told_what_it_missed() {
         let hub = Hub::default();
         let mut reader = hub.reader(From::Now);
@@ -304,7 +323,10 @@ mod tests {
             // the loss in the ring is reported and is not part of the text
             reader.read_again(3);
             hub.push(&vec![b'y'; CAPACITY]);
-            assert_eq!(reader.next().await.unwrap(), Chunk { skipped: 3, bytes: vec![b'y'; MAX_CHUNK + 3] });
+            assert_eq!(
+                reader.next().await.unwrap(),
+                Chunk { skipped: 3, bytes: vec![b'y'; MAX_CHUNK + 3], earlier: 0 }
+            );
         }
     }
 

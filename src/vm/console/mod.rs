@@ -8,6 +8,7 @@ pub const ANSWER: &str = "vmrun::answer";
 
 mod escape;
 mod foreground;
+mod harmless;
 mod hub;
 mod last_line;
 mod log_file;
@@ -17,9 +18,10 @@ mod terminal;
 
 pub use escape::EscapeKey;
 pub use foreground::{OnSuspend, is_watched};
+pub use harmless::Harmless;
 pub use hub::{Chunk, From, Hub, Reader};
 pub use last_line::{LastLine, progress};
-pub use terminal::{Attached, attach};
+pub use terminal::{Attached, attach, must_end_line};
 
 pub(super) use log_file::{CURRENT as LOG, ConsoleLog};
 pub use pump::Console;

@@ -108,6 +108,8 @@ pub(in crate::vm) struct Evidence {
     silent_power_off: bool,
     /// The kernel has killed a process of QEMU's control group for lack of memory.
     out_of_memory: bool,
+    /// The exit code of the command that the VM was started for.
+    command: Option<u8>,
     /// When the VM's end was first requested.
     requested: Option<tokio::time::Instant>,
 }
@@ -161,6 +163,11 @@ impl Evidence {
         self.requested.get_or_insert_with(tokio::time::Instant::now);
     }
 
+    /// The command that the VM was started for has ended: that the VM ends is no failure.
+    pub(in crate::vm) fn command_ended(&mut self, exit_code: u8) {
+        self.command = Some(exit_code);
+    }
+
     pub(in crate::vm) fn shutdown_requested(&mut self, way: ShutdownWay) {
         self.asked = Some(way);
     }
@@ -191,19 +198,24 @@ impl Evidence {
     pub(in crate::vm) fn outcome(&self, exit: Option<Exit>, stderr: String) -> Outcome {
         let ending = self.ending(exit);
         let after = self.requested.map(|since| since.elapsed());
+        // a guest that was asked, and had to be forced, may have lost data
+        let planned = self.command.filter(|_| ending == Ending::Quit && self.asked.is_none());
         let message = match &self.saved {
             Some(sentence) => sentence.clone(),
             None if ending == Ending::Crashed && exit == Some(Exit::Signal(9)) && self.out_of_memory => {
                 "QEMU was killed (SIGKILL) by the kernel, which ran out of memory for its control group"
                     .to_owned()
             }
-            None => sentence(ending, exit, after, self.asked.is_some()),
+            None => match planned {
+                Some(code) => format!("`vmrun run` has ended it: its command ended with {code}"),
+                None => sentence(ending, exit, after, self.asked.is_some()),
+            },
         };
         let telling = matches!(ending, Ending::Crashed | Ending::HostSignal);
         let tail = (telling && !stderr.is_empty()).then_some(stderr);
         Outcome {
             ending,
-            exit_code: ending.exit_code(),
+            exit_code: if planned.is_some() { 0 } else { ending.exit_code() },
             message,
             after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             stderr: tail,

@@ -77,15 +77,14 @@ impl OnTerminal {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits for this text; what was shown up to its end is not looked at again.
+    /// Waits for this text; returns what was shown up to its end, which is not looked at again.
     #[track_caller]
-    pub(crate) fn shows(&mut self, text: &str) {
+    pub(crate) fn shows(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         // in raw mode, too, the terminal of this test may print capitals: see OLCUC
         loop {
             if let Some(at) = self.seen.to_lowercase().find(&text.to_lowercase()) {
-                self.seen.drain(..at + text.len());
-                return;
+                return self.seen.drain(..at + text.len()).collect();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(bytes) = self.output.recv_timeout(left) else { panic!("no '{text}' in {:?}", self.seen) };

@@ -554,7 +554,8 @@ class Methods(Caller):
         """Streams the console's output (base64). Call it with `more`. `from`: start (of this run, as far as the log has it), recent (the
         last 256 KiB), now. `skipped`: bytes before this piece that this reader was too slow for. With `follow` false it ends with what
         is there; else it ends with the machine. A call without `more` is answered once with what is there: at most its last 64 KiB, which
-        are also in `text` where they are UTF-8.
+        are also in `text` where they are UTF-8. `earlier`, with `follow`: how many of the bytes, the first ones, the guest had printed
+        before the call. A terminal must not get the queries in those: its answers would come too late, and could reach a shell.
         """
         return self._stream("ReadConsole", {
             "from": from_,

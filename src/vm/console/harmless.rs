@@ -1,20 +1,26 @@
-//! Filters a guest's output for a terminal that shows it later than it was printed: text, colours and cursor movements pass,
-//! nothing else.
+//! Filters a guest's output for a terminal whose answers do not reach that guest, because it shows the output later than it was
+//! printed, or because nobody reads its keys: text, colours and cursor movements pass, nothing else.
 //!
 //! Removed is what makes a terminal answer (the answer would be typed into the shell), what sets its clipboard, title or size, and
 //! what switches its modes: every string (OSC, DCS, SOS, PM, APC), every private sequence, and of the control sequences (CSI) all
 //! but a few (ECMA-48; "XTerm Control Sequences"). A string ends with its line, so that one without an end hides no more than that:
 //! parsers such as `vte` would keep all of it.
+//!
+//! A console that goes on live after what was printed before needs the modes that the guest has switched: [`Harmless::with_modes`]
+//! lets those pass, too.
 
 /// Final bytes of the control sequences that pass: cursor movements, erasing, inserting and deleting, scrolling, and colours.
 const PASSING: &[u8] = b"ABCDEFGHJKLMPSTX@dfm";
+/// Those that switch modes, and the scrolling region.
+const MODES: &[u8] = b"hlr";
 /// A longer control sequence is none of those.
 const LONGEST: usize = 64;
 
 /// The filter; sequences that are split between two pieces are recognised.
 #[derive(Debug, Default)]
-pub(super) struct Harmless {
+pub struct Harmless {
     state: State,
+    with_modes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -29,8 +35,10 @@ enum State {
     /// After 0xC2, which starts a letter or a C1 control character.
     Latin,
     Escape,
-    /// An escape sequence with more than one letter, such as the selection of a character set.
+    /// An escape sequence with more than one letter.
     LongEscape,
+    /// The selection of a character set.
+    CharacterSet(u8),
     Control(Vec<u8>),
     /// OSC, DCS, SOS, PM or APC.
     String {
@@ -39,8 +47,13 @@ enum State {
 }
 
 impl Harmless {
+    /// One that lets the terminal's modes and character sets pass.
+    pub fn with_modes() -> Self {
+        Self { with_modes: true, ..Self::default() }
+    }
+
     /// The bytes that may be shown.
-    pub(super) fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(bytes.len());
         for byte in bytes {
             self.take(*byte, &mut shown);
@@ -56,6 +69,10 @@ impl Harmless {
             (_, 0x1b) => State::Escape,
             (State::String { after_c2: true }, 0x9c) => State::Text,
             (State::String { .. }, _) => State::String { after_c2: byte == 0xc2 },
+            (State::Text, 0x0e | 0x0f) if self.with_modes => {
+                shown.push(byte);
+                State::Text
+            }
             (State::Text, _) => text(byte, shown),
             (State::Character { left, least }, _) if (least..=0xbf).contains(&byte) => {
                 shown.push(byte);
@@ -71,8 +88,17 @@ impl Harmless {
                 State::Text
             }
             (State::Escape, b'@'..=b'_') => c1(byte),
-            (State::Escape | State::LongEscape, b' '..=b'/') => State::LongEscape,
-            (State::Escape | State::LongEscape, b'0'..=b'~') => State::Text,
+            (State::Escape, b'=' | b'>') if self.with_modes => {
+                shown.extend([0x1b, byte]);
+                State::Text
+            }
+            (State::Escape, b'('..=b'+') => State::CharacterSet(byte),
+            (State::CharacterSet(set), b'0' | b'A' | b'B') if self.with_modes => {
+                shown.extend([0x1b, set, byte]);
+                State::Text
+            }
+            (State::Escape | State::LongEscape | State::CharacterSet(_), b' '..=b'/') => State::LongEscape,
+            (State::Escape | State::LongEscape | State::CharacterSet(_), b'0'..=b'~') => State::Text,
             (State::Control(mut sequence), b' '..=b'?') => {
                 if sequence.len() <= LONGEST {
                     sequence.push(byte);
@@ -80,8 +106,11 @@ impl Harmless {
                 State::Control(sequence)
             }
             (State::Control(sequence), b'@'..=b'~') => {
-                let plain = sequence.iter().all(|byte| matches!(byte, b'0'..=b';'));
-                if plain && sequence.len() <= LONGEST && PASSING.contains(&byte) {
+                let is_plain = |sequence: &[u8]| sequence.iter().all(|byte| matches!(byte, b'0'..=b';'));
+                let mode = sequence.strip_prefix(b"?").filter(|_| byte != b'r').unwrap_or(&sequence);
+                let passes = (is_plain(&sequence) && PASSING.contains(&byte))
+                    || (self.with_modes && is_plain(mode) && MODES.contains(&byte));
+                if passes && sequence.len() <= LONGEST {
                     shown.extend([0x1b, b'[']);
                     shown.extend(sequence);
                     shown.push(byte);
@@ -186,6 +215,35 @@ mod tests {
         }
         let endless = format!("\x1b[{}m", "1;".repeat(LONGEST));
         assert_eq!(shown(&format!("a{endless}b")), "ab");
+    }
+
+    #[test]
+    fn modes_pass_for_a_console_that_goes_on() {
+        let with_modes =
+            |text: &str| String::from_utf8(Harmless::with_modes().filter(text.as_bytes())).unwrap();
+        for text in [
+            "\x1b[?1049h\x1b[?1h\x1b=",
+            "\x1b[?2004l\x1b>",
+            "\x1b[4h\x1b[1;24r",
+            "\x1b(0\x0e\x0f\x1b(B",
+            "\x1b[1;31mred",
+        ] {
+            assert_eq!(with_modes(text), text);
+        }
+        // nothing that is answered, such as the state of a mode
+        for query in [
+            "\x1b[6n",
+            "\x1b[?6n",
+            "\x1b[c",
+            "\x1b[>c",
+            "\x1b[?25$p",
+            "\x1b[?u",
+            "\x1b[18t",
+            "\x1b]11;?\x07",
+            "\x05",
+        ] {
+            assert_eq!(with_modes(&format!("a{query}b")), "ab", "{query:?}");
+        }
     }
 
     #[test]
