@@ -68,7 +68,7 @@ pub(super) fn run(
             },
         }
         // the end of the call ends the command
-        !(out.is_broken() || err.is_broken())
+        !(out.is_broken() || err.has_no_reader())
     };
     let ended = machine::exec_streamed(client, exec, input, each);
     // why nothing more was wanted; this process ends now, and its connection with it

@@ -159,11 +159,6 @@ impl Stderr {
         write_unless_broken(io::stderr(), bytes, &mut self.broken);
     }
 
-    /// Nothing can be written any more.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.is_some()
-    }
-
     /// Its reader has gone.
     pub(super) fn has_no_reader(&self) -> bool {
         self.broken.as_ref().is_some_and(|error| !is_failure(error))
@@ -307,11 +302,6 @@ impl Line {
     /// Whether stderr is a terminal that can show it.
     pub(super) fn is_possible() -> bool {
         can_overwrite(io::stderr().is_terminal())
-    }
-
-    /// Never shown.
-    pub(super) fn hidden() -> Self {
-        Self { on_terminal: false, shown: None }
     }
 
     /// Shows a text, unless it follows too soon on the one before; the text is only made if it is shown.

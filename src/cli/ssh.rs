@@ -145,7 +145,7 @@ pub(super) fn ssh_proxy(args: SshProxyArgs) -> Result<u8, Failure> {
         refused = pid.is_none();
         pid.is_some()
     };
-    let executed = guest_command::run(&mut client, exec, OutputTo::Here, started);
+    let executed = guest_command::run(&mut client, exec, OutputTo::Printed, started);
     match refused {
         true => Err(no_streams("no sshd can be spoken to in it")),
         false => executed.map(|executed| guest_command::exit_code(&executed)),

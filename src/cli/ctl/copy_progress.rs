@@ -17,22 +17,25 @@ pub(super) const STREAM: &str = "-";
 /// A line on the terminal that is overwritten.
 pub(super) struct Progress {
     started: Instant,
-    shown: waiting::Progress,
+    /// `None` for data that goes to this terminal, or comes from it.
+    shown: Option<waiting::Progress>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), shown: waiting::Progress::new("copying") }
+        Self { started: Instant::now(), shown: Some(waiting::Progress::new("copying")) }
     }
 
-    /// None, for data that goes to this terminal.
+    /// None, for data that goes to this terminal, or comes from it.
     pub(super) fn hidden() -> Self {
-        Self { started: Instant::now(), shown: output::Line::hidden() }
+        Self { started: Instant::now(), shown: None }
     }
 
     pub(super) fn show(&mut self, done: u64, total: Option<u64>) {
         let Self { started, shown } = self;
-        shown.detail(|| line(started.elapsed(), done, total));
+        if let Some(shown) = shown {
+            shown.detail(|| line(started.elapsed(), done, total));
+        }
     }
 
     pub(super) fn report(self, context: &Context, copied: &Copied) -> Result<u8, Failure> {
