@@ -104,7 +104,7 @@ pub fn is_held_by(proc: &Path, pid: i32, address: SocketAddr, protocol: Protocol
 }
 
 /// The inode of a socket in a line of `/proc/net/tcp` or `udp` (proc_net(5)), if it has this port at an address that collides.
-fn inode_at<'a>(line: &'a str, wanted: SocketAddr) -> Option<&'a str> {
+fn inode_at(line: &str, wanted: SocketAddr) -> Option<&str> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let (address, port) = fields.get(1)?.split_once(':')?;
     // the four bytes of the address as one number of this machine

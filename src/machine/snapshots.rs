@@ -22,8 +22,8 @@ impl Machine {
         Ok(made.ok_or(ClientError::Gone)?)
     }
 
-    /// Freezes it into a template, a folder that is not there yet, of which [`Request::from`] starts forks; it is off then. It must have
-    /// been started with [`Request::forkable`].
+    /// Freezes it into a template, a folder that is not there yet, of which [`crate::Request::from`] starts forks; it is off then. It must have
+    /// been started with [`crate::Request::forkable`].
     pub async fn freeze(self, folder: impl AsRef<Path>) -> Result<Outcome, Error> {
         let call =
             verbs::Freeze { folder: absolute_text(folder.as_ref())?, keep_running: None, until_unused: None };
