@@ -227,7 +227,8 @@ impl Handle {
                 self.agent.answers().await;
                 json!({})
             }
-            Condition::Ssh => self.sshd_greets().await?,
+            // boxed: a wait for anything else would be as large
+            Condition::Ssh => Box::pin(self.sshd_greets()).await?,
             Condition::Port(port) => port_probe::accepts(self, *port).await?,
             Condition::Event(name) => self.event(name).await,
         };
