@@ -26,7 +26,7 @@ fn a_page_comes_through_a_forward_that_was_added_at_run_time() {
     // each refusal says what is in the way, and changes nothing
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let busy = taken.local_addr().unwrap().port();
-    vm.try_ctl(["port-add", &format!("{busy}:80")]).fails(1, &[&busy.to_string()]);
+    vm.try_ctl(["port-add", &format!("{busy}:80")]).fails(4, &[&busy.to_string(), "in use"]);
     vm.try_ctl(["port-add", &format!("{got}:81")]).fails(4, &[&got.to_string(), "already"]);
     vm.try_ctl(["port-remove", "1"]).fails(4, &["forward '1'"]);
     assert_eq!(vm.list("port-list").len(), 3);

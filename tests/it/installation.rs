@@ -68,8 +68,8 @@ fn what_is_installed_works_and_is_uninstalled_without_a_rest() {
     let at = |file: &str| format!("opt/vmrun/{file}");
     for (path, file) in &installed {
         let Some((mode, _)) = file else { continue };
-        let is_program =
-            path.ends_with("bin/vmrun") || path.extension().is_some_and(|name| name == "sh" || name == "py");
+        let is_program = ["bin/vmrun", "slurm/vmrun-jobs"].iter().any(|program| path.ends_with(program))
+            || path.extension().is_some_and(|name| name == "sh" || name == "py");
         assert!(*mode == 0o644 || (is_program && *mode == 0o755), "{}: {mode:o}", path.display());
     }
     // the program, and what it prints for man and the shells
