@@ -148,12 +148,11 @@ prints() { # prints TEXT FILE [TIMES]
     [ "${count:-0}" -ge "${3:-1}" ]
 }
 
-qemus() { # how many run for this cluster: each has the template's memory or the image's kernel by a path of its own arguments
-    local count=0 environment
-    for environment in /proc/[0-9]*/environ; do
+qemus() { # how many run for this cluster: each has mapped the memory of the cluster's template
+    local count=0 maps
+    for maps in /proc/[0-9]*/maps; do
         # it may have ended meanwhile
-        if grep -qzxF "SLURM_CONF=$SLURM_CONF" "$environment" 2> /dev/null &&
-            [[ "$(readlink "${environment%environ}exe" 2> /dev/null)" == *qemu-system-* ]]; then
+        if [[ "$(readlink "${maps%maps}exe" 2> /dev/null)" == *qemu-system-* ]] && grep -qF "$work/" "$maps" 2> /dev/null; then
             count=$((count + 1))
         fi
     done
@@ -203,10 +202,10 @@ jobs=$("$examples/vmrun-jobs" --json)
 [[ "$jobs" == *"\"job-$cancelled\""* ]] || fail "vmrun-jobs does not show job $cancelled: $jobs"
 told=$("$examples/vmrun-jobs" exec "$cancelled" -- sh -c 'echo in the guest; exit 4') && code=0 || code=$?
 [ "$told:$code" = "in the guest:4" ] || fail "vmrun-jobs exec: $told, exit code $code"
+if no_qemu; then fail "the jobs' QEMUs are not seen"; fi
 scancel "$cancelled"
 until_true 30 "the end of a cancelled job" has "CANCELLED" "$cancelled"
 until_true 20 "SIGTERM in the guest" prints "heard TERM" "vm-$cancelled.log"
-no_qemu && fail "the jobs' QEMUs are not seen"
 passed "vmrun-jobs shows a job's VM and runs a command in it; scancel reaches the guest's command"
 
 requeued=$(submit "$examples/vm.sbatch" sh -c "$hears")
