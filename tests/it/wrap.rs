@@ -307,7 +307,7 @@ fn what_makes_no_sense_is_refused() {
     let sandbox = Sandbox::new();
     let run = |arguments: &[&str]| sandbox.run([&["wrap"], arguments].concat());
     run(&[]).fails(2, &["vmrun wrap [--name NAME] -- QEMU"]);
-    run(&[QEMU, "-m", "1G"]).fails(2, &["--", "vmrun wrap [--name NAME] -- QEMU"]);
+    run(&[QEMU, "-m", "1G"]).fails(2, &["comes after `--`", "vmrun wrap -- "]);
     run(&["--"]).fails(2, &["QEMU"]);
     run(&["--", "/bin/true"]).fails(2, &["/bin/true does not look like a QEMU", "symbolic link"]);
     run(&["--", "qemu-system-nothing"]).fails(1, &["no program qemu-system-nothing"]);
