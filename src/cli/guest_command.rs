@@ -139,8 +139,30 @@ pub(super) fn exit_code(executed: &Executed) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
+/// The same for a command whose input must flow while it runs; `so`: what is not possible in a guest without that. `started` gets the
+/// command's process, and returns whether it is to go on.
+pub(super) fn run_live(
+    client: &mut Client,
+    exec: Exec,
+    to: OutputTo<'_>,
+    so: &str,
+    started: impl FnOnce(i64) -> bool,
+) -> Result<Executed, Failure> {
+    let mut refused = false;
+    // without ports the input would be collected until it ends
+    let begun = |pid: Option<i64>| match pid {
+        Some(pid) => started(pid),
+        None => {
+            refused = true;
+            false
+        }
+    };
+    let ended = run(client, exec, to, begun);
+    if refused { Err(no_streams(so)) } else { ended }
+}
+
 /// The failure that a guest carries a command's input in one piece only, after its end.
-pub(super) fn no_streams(so: &str) -> Failure {
+fn no_streams(so: &str) -> Failure {
     let failure = Failure::refused(format!("this guest takes no input while a command runs: {so}"));
     let hint = "its /bin/sh must be able to open /dev/vport*, for which a Linux needs virtio_console; `vmrun console` is another way in";
     failure.hint(Some(hint.to_owned()))

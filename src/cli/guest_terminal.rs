@@ -6,7 +6,6 @@
 //!
 //! The agent has no terminals: the guest's own programs make one. Its size goes there by a second command, on each SIGWINCH.
 
-use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::thread;
 
@@ -21,7 +20,7 @@ use crate::qemu::quote;
 use crate::vm::{Exec, Executed};
 
 use super::failure::Failure;
-use super::guest_command::{self, OutputTo, no_streams};
+use super::guest_command::{self, OutputTo};
 use super::output::stdout_is_terminal;
 
 /// Makes a terminal and runs a command on it: rows, columns, `TERM`, the command quoted for a shell, its words. `script` takes no
@@ -86,25 +85,15 @@ pub(super) fn run(
     words.extend(exec.command.iter().map(String::as_str));
     let on_terminal = Exec { command: Exec::script(ON_TERMINAL, &words).command, ..exec };
     let more = client.more();
-    let refused = Cell::new(false);
     let raw = Raw::enter()?;
-    let begun = |pid: Option<i64>| match (pid, more) {
-        (Some(pid), Some(more)) => {
+    let begun = |pid: i64| {
+        if let Some(more) = more {
             watch.start(raw.settings.clone(), (rows, columns), move |size| resize(&mut more()?, pid, size));
-            started(Some(pid))
         }
-        // its input would be collected until it ends
-        _ => {
-            refused.set(true);
-            false
-        }
+        started(Some(pid))
     };
-    let ended = guest_command::run(client, on_terminal, to, begun);
-    drop(raw);
-    match refused.get() {
-        true => Err(no_streams("there can be no terminal in it")),
-        false => ended,
-    }
+    // `raw` is dropped before the failure is printed
+    guest_command::run_live(client, on_terminal, to, "there can be no terminal in it", begun)
 }
 
 fn resize(client: &mut Client, pid: i64, (rows, columns): (u16, u16)) -> Result<(), ClientError> {

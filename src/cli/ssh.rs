@@ -25,7 +25,7 @@ use crate::vm::{ErrorChain, Exec};
 use super::connect;
 use super::ctl::AgentArgs;
 use super::failure::Failure;
-use super::guest_command::{self, OutputTo, no_streams};
+use super::guest_command::{self, OutputTo};
 use super::output::Stdout;
 use super::target::named;
 
@@ -139,17 +139,9 @@ pub(super) fn ssh_proxy(args: SshProxyArgs) -> Result<u8, Failure> {
     let (_, mut client) = connect(Some(&args.name))?;
     let sshd = Exec::sshd(&key.public, &key.name());
     let exec = Exec { agent_timeout: Some(args.agent.agent_timeout), ..sshd };
-    let mut refused = false;
-    // without ports the input would be collected until it ends
-    let started = |pid: Option<i64>| {
-        refused = pid.is_none();
-        pid.is_some()
-    };
-    let executed = guest_command::run(&mut client, exec, OutputTo::Printed, started);
-    match refused {
-        true => Err(no_streams("no sshd can be spoken to in it")),
-        false => executed.map(|executed| guest_command::exit_code(&executed)),
-    }
+    let so = "no sshd can be spoken to in it";
+    let executed = guest_command::run_live(&mut client, exec, OutputTo::Printed, so, |_| true)?;
+    Ok(guest_command::exit_code(&executed))
 }
 
 fn become_program(name: &str, package: &'static str, words: &[OsString]) -> Result<u8, Failure> {

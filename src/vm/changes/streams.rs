@@ -1,8 +1,5 @@
 //! Plugs and unplugs the ports that carry the standard streams of commands in the guest.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -12,6 +9,7 @@ use crate::qemu::stream_port::{self, StandardStream};
 use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::owner::Owner;
+use crate::vm::process::sockets::pair;
 use crate::vm::state::waiting_shell::WaitingShellFacts;
 use crate::vm::steps::to_the_end;
 
@@ -110,10 +108,4 @@ fn check(owner: &Owner) -> Result<(), ChangeError> {
         Some(busy) => Err(ChangeError::new(ErrorKind::NotNow { state: "busy".to_owned() }, busy.clone())),
         None => Ok(()),
     }
-}
-
-fn pair() -> std::io::Result<(UnixStream, OwnedFd)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((ours, theirs.into()))
 }

@@ -22,6 +22,7 @@ pub(in crate::vm) mod resets;
 pub(in crate::vm) mod screen;
 mod shell_words;
 mod sshd;
+mod stream_ports;
 mod stream_shell;
 pub mod streams;
 pub(in crate::vm) mod waiting_shell;

@@ -14,16 +14,15 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::host::log_context;
-use crate::qemu::stream_port::StandardStream;
 use crate::qmp::View;
 
 use super::AGENT_TIMEOUT;
 use super::end_mark::{self, Marked};
 use super::exec::{Exec, Executed, Limit, Process};
 use super::inputs::Input;
-use super::stream_shell::{SHELL, WITH_PORTS, executed};
+use super::stream_ports::{Connected, Streams};
+use super::stream_shell::{SHELL, executed};
 use crate::vm::bus::{BusEvent, Subscriber};
-use crate::vm::change::{Port, Ports};
 use crate::vm::error::{ChangeError, ErrorKind};
 use crate::vm::handle::Handle;
 
@@ -113,8 +112,7 @@ impl Handle {
         mut streams: Streams,
     ) -> Result<Result<(Process, Running), ChangeError>, ChangeError> {
         let mark = end_mark::random();
-        let mut command = Exec::script(WITH_PORTS, &[mark.as_str()]).command;
-        command.extend(streams.names().into_iter().chain(exec.command.iter().cloned()));
+        let command = streams.shell(&mark, &exec.command);
         let events = self.bus.subscribe(None);
         let started = self.start(Exec { command, stdin: None, ..exec.clone() }, false).await;
         let mut process = match started {
@@ -342,73 +340,5 @@ pub(super) async fn closed(events: &mut Subscriber, port: &str) -> bool {
             // the VM has ended
             None => std::future::pending().await,
         }
-    }
-}
-
-/// The plugged ports of a command.
-pub(super) struct Streams {
-    pub(super) output: Connected,
-    pub(super) error: Connected,
-    pub(super) input: Option<Connected>,
-    pub(super) plugged: Plugged,
-}
-
-/// A port with the host's end of its socket.
-pub(super) struct Connected {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) socket: UnixStream,
-}
-
-/// Unplugs the ports of a command on drop.
-pub(super) struct Plugged {
-    vm: Handle,
-    /// `None`: they are unplugged, or stay.
-    pub(super) number: Option<u64>,
-}
-
-impl Streams {
-    pub(super) async fn open(vm: &Handle, with_input: bool) -> Result<Self, ChangeError> {
-        let mut streams = vec![StandardStream::Output, StandardStream::Error];
-        streams.extend(with_input.then_some(StandardStream::Input));
-        let Ports { number, ports } = vm.open_streams(streams).await?;
-        Self::connected(vm, number, ports.into_iter())
-    }
-
-    /// `ports`: of output, error and, if there is one, input.
-    pub(super) fn connected(
-        vm: &Handle,
-        number: u64,
-        ports: impl Iterator<Item = Port>,
-    ) -> Result<Self, ChangeError> {
-        let plugged = Plugged { vm: vm.clone(), number: Some(number) };
-        let connected =
-            |Port { id, name, socket }| Ok(Connected { id, name, socket: UnixStream::from_std(socket)? });
-        let mut ports = ports.map(connected);
-        let mut next = || ports.next().transpose().map_err(|error: std::io::Error| ChangeError::host(error));
-        let missing = || ChangeError::host("a port is missing");
-        let (output, error) = (next()?.ok_or_else(missing)?, next()?.ok_or_else(missing)?);
-        Ok(Self { output, error, input: next()?, plugged })
-    }
-
-    /// The names of the ports for the script, in the order that it wants them in.
-    pub(super) fn names(&self) -> [String; 3] {
-        let input = self.input.as_ref().map(|port| port.name.clone()).unwrap_or_default();
-        [self.output.name.clone(), self.error.name.clone(), input]
-    }
-
-    /// Unplugs them. Requests to the owner that are sent after this come after that.
-    pub(super) async fn close(mut self) {
-        if let Some(number) = self.plugged.number.take() {
-            self.plugged.vm.close_streams(number).await;
-        }
-    }
-}
-
-impl Drop for Plugged {
-    fn drop(&mut self) {
-        let Some(number) = self.number.take() else { return };
-        let vm = self.vm.clone();
-        log_context::spawn(async move { vm.close_streams(number).await });
     }
 }

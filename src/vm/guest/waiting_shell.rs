@@ -7,24 +7,24 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use crate::qemu::stream_port;
 use crate::vm::bus::{Bus, Subscriber};
 use crate::vm::change::Port;
 use crate::vm::error::ChangeError;
 use crate::vm::handle::Handle;
+use crate::vm::process::sockets::pair;
 use crate::vm::state::waiting_shell::{WaitingPort, WaitingShellFacts};
 
 use super::exec::{Exec, Executed, Limit, Process};
+use super::stream_ports::Streams;
 use super::stream_shell;
-use super::streams::{Pieces, Running, Streams, closed};
+use super::streams::{Pieces, Running, closed};
 use super::{AGENT_TIMEOUT, clock, no_agent};
 
 /// The longest line for the shell, which reads it byte by byte.
@@ -45,13 +45,8 @@ pub(in crate::vm) struct WaitingShell {
 impl WaitingShell {
     /// The ends of its ports for a new QEMU, and itself. The guest's clock is behind, since it was frozen.
     pub(in crate::vm) fn of_fork(facts: WaitingShellFacts) -> io::Result<(Vec<OwnedFd>, Self)> {
-        let (mut theirs, mut sockets) = (Vec::new(), Vec::new());
-        for _ in &facts.ports {
-            let (ours, their) = StdUnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            sockets.push(ours);
-            theirs.push(OwnedFd::from(their));
-        }
+        let pairs: io::Result<Vec<_>> = facts.ports.iter().map(|_| pair()).collect();
+        let (sockets, theirs) = pairs?.into_iter().unzip();
         Ok((theirs, Self { facts, sockets, leaves_clock: false }))
     }
 
@@ -80,37 +75,38 @@ impl Watched {
 
 impl WaitingShells {
     pub(in crate::vm) fn put(&self, shell: WaitingShell, bus: &Bus) {
-        let events = bus.subscribe(None);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Watched { shell, events });
+        self.put_back(Watched { shell, events: bus.subscribe(None) });
     }
 
     pub(in crate::vm) fn facts(&self) -> Option<WaitingShellFacts> {
-        let shells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shells.as_ref().map(|watched| watched.shell.facts.clone())
+        self.lock().as_ref().map(|watched| watched.shell.facts.clone())
     }
 
     fn take(&self) -> Option<Watched> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock().take()
     }
 
     fn put_back(&self, watched: Watched) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(watched);
+        *self.lock() = Some(watched);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Watched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Handle {
     /// The first command leaves the guest's clock as it is.
     pub fn leave_clock(&self) {
-        if let Some(mut watched) = self.waiting_shells.take() {
+        if let Some(watched) = &mut *self.waiting_shells.lock() {
             watched.shell.leaves_clock = true;
-            self.waiting_shells.put_back(watched);
         }
     }
 
     /// Ends the waiting shell, if there is one: what it needs cannot be saved.
     pub(in crate::vm) async fn end_waiting_shell(&self) {
         if let Some(watched) = self.waiting_shells.take() {
-            self.close_streams(watched.shell.facts.number).await;
+            self.end(watched).await;
         }
     }
 
@@ -121,8 +117,8 @@ impl Handle {
         work: impl AsyncFnOnce(Option<WaitingShellFacts>) -> T,
     ) -> T {
         let mut watched = self.waiting_shells.take();
-        if watched.as_mut().is_some_and(|watched| !watched.is_there()) {
-            self.end_of(watched.take()).await;
+        if let Some(gone) = watched.take_if(|watched| !watched.is_there()) {
+            self.end(gone).await;
         }
         if watched.is_none() && self.agent.is_alive() {
             watched = match tokio::time::timeout(START, self.start_waiting_shell()).await {
@@ -141,24 +137,19 @@ impl Handle {
         done
     }
 
-    async fn end_of(&self, watched: Option<Watched>) {
-        if let Some(watched) = watched {
-            self.close_streams(watched.shell.facts.number).await;
-        }
+    async fn end(&self, watched: Watched) {
+        self.close_streams(watched.shell.facts.number).await;
     }
 
     async fn start_waiting_shell(&self) -> Result<Watched, ChangeError> {
         let mut streams = Streams::open(self, true).await?;
         let events = self.bus.subscribe(None);
-        let mut command = Exec::script(stream_shell::WITH_PORTS, &[""]).command;
-        command.extend(streams.names());
+        let command = streams.shell("", &[]);
         let start = async { self.start(Exec { command, ..Exec::default() }, false).await };
         let mut process = self.in_guest(Duration::ZERO, start).await?;
         streams.output.socket.read_u8().await.map_err(ChangeError::host)?;
         let mut ports = Vec::new();
-        for port in
-            [Some(&streams.output), Some(&streams.error), streams.input.as_ref()].into_iter().flatten()
-        {
+        for port in streams.all() {
             let nr = self.qmp(stream_port::number(&port.id)).await.map_err(ChangeError::from)?;
             let nr = nr.as_u64().ok_or_else(|| ChangeError::host("a port without a number"))?;
             ports.push(WaitingPort { id: port.id.clone(), name: port.name.clone(), nr });
@@ -184,12 +175,14 @@ impl Handle {
         let mark = super::end_mark::random();
         let line = line(exec, &mark, watched.shell.leaves_clock);
         let Some(line) = line.filter(|_| watched.is_there()) else {
-            self.end_of(Some(watched)).await;
+            self.end(watched).await;
             return Ok(None);
         };
         let Watched { shell: WaitingShell { facts, sockets, .. }, mut events } = watched;
         let limit = Limit::of(exec);
-        let mut streams = Streams::of_waiting(self, &facts, sockets)?;
+        let ports = facts.ports.iter().zip(sockets);
+        let ports = ports.map(|(port, socket)| Port { id: port.id.clone(), name: port.name.clone(), socket });
+        let mut streams = Streams::connected(self, facts.number, ports)?;
         // dropped on a failure: the shell's command was not started, or must not go on
         let mut process = Process { vm: self.clone(), pid: facts.pid, unwanted: true };
         let output = streams.output.id.clone();
@@ -200,10 +193,11 @@ impl Handle {
             if input.socket.write_all(line.as_bytes()).await.is_err() {
                 return Ok(false);
             }
-            let gone = pin!(closed(&mut events, &output));
+            // events that were lost are no end: the command would be started twice
+            let gone = async { while !closed(&mut events, &output).await {} };
             tokio::select! { biased;
                 begun = streams.output.socket.read_u8() => Ok(begun.is_ok()),
-                _ = gone => Ok(false),
+                () = gone => Ok(false),
                 ended = self.guest_ends() => Err(ended),
                 () = tokio::time::sleep(patience) => Err(no_agent(self.agent.presence(), patience)),
             }
@@ -218,7 +212,7 @@ impl Handle {
         let running = Running::new(streams, events, &mark);
         // the agent is needed only if the shell was killed, to learn of what
         let lost = async {
-            closed(&mut closing, &output).await;
+            while !closed(&mut closing, &output).await {}
             let answers = tokio::time::timeout(AGENT_TIMEOUT, self.agent.answers()).await;
             if answers.is_ok() { self.agent.lost().await } else { self.agent.presence() }
         };
@@ -251,28 +245,6 @@ fn line(exec: &Exec, mark: &str, leaves_clock: bool) -> Option<String> {
     }
     line.push('\n');
     (line.len() <= LONGEST_LINE && !exec.command.is_empty()).then_some(line)
-}
-
-impl Streams {
-    /// Those of a waiting shell.
-    fn of_waiting(
-        vm: &Handle,
-        facts: &WaitingShellFacts,
-        sockets: Vec<StdUnixStream>,
-    ) -> Result<Self, ChangeError> {
-        let ports = facts.ports.iter().zip(sockets);
-        let ports = ports.map(|(port, socket)| Port { id: port.id.clone(), name: port.name.clone(), socket });
-        Self::connected(vm, facts.number, ports)
-    }
-
-    /// The number of the ports, and the host's ends of them, which are not unplugged.
-    fn into_parts(mut self) -> Result<(u64, Vec<StdUnixStream>), ChangeError> {
-        let number = self.plugged.number.take().unwrap_or_default();
-        let sockets = [Some(self.output.socket), Some(self.error.socket), self.input.map(|port| port.socket)];
-        let sockets: io::Result<Vec<StdUnixStream>> =
-            sockets.into_iter().flatten().map(UnixStream::into_std).collect();
-        Ok((number, sockets.map_err(ChangeError::host)?))
-    }
 }
 
 #[cfg(test)]

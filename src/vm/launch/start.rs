@@ -122,10 +122,8 @@ async fn start_qemu(prepared: &mut Prepared, launch: &Launch) -> Result<StartedQ
         arguments.extend(restored.record.arguments());
     }
     let shell = prepared.restored.as_mut().and_then(|restored| restored.waiting_shell.take());
-    let (their_ends, waiting_shell) = match shell.map(WaitingShell::of_fork).transpose() {
-        Ok(shell) => shell.unzip(),
-        Err(error) => return Err(system("a socket")(error)),
-    };
+    let shell = shell.map(WaitingShell::of_fork).transpose().map_err(system("a socket"))?;
+    let (their_ends, waiting_shell) = shell.unzip();
     let their_ends = their_ends.unwrap_or_default();
     if let Some(shell) = &waiting_shell {
         let machine = Machine::of(&prepared.spec);

@@ -1,9 +1,9 @@
 //! The sockets and pipes of a VM. They are made before QEMU starts, so that nothing needs to be polled.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -14,6 +14,13 @@ use crate::spec::Display;
 use crate::spec::display::Endpoint;
 
 use crate::vm::start_error::{StartError, system};
+
+/// A pair of connected sockets for a port of QEMU: ours, which does not block, and QEMU's.
+pub(in crate::vm) fn pair() -> io::Result<(StdUnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours, theirs.into()))
+}
 
 /// The most output in bytes that is shown of a program that should be QEMU.
 const MAX_WORDS: u64 = 4096;
@@ -80,13 +87,13 @@ impl Sockets {
 
 impl Serial {
     /// Opens the existing pipes.
-    pub(in crate::vm) fn open(run: &Directory) -> std::io::Result<Self> {
+    pub(in crate::vm) fn open(run: &Directory) -> io::Result<Self> {
         let input = run.open_pipe(names::SERIAL_IN, PipeEnd::Write)?;
         Ok(Self { input, output: run.open_pipe(names::SERIAL_OUT, PipeEnd::Read)? })
     }
 
     /// Duplicates the ends.
-    pub(in crate::vm) fn try_clone(&self) -> std::io::Result<Self> {
+    pub(in crate::vm) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { input: self.input.try_clone()?, output: self.output.try_clone()? })
     }
 
@@ -103,7 +110,7 @@ impl Serial {
 pub(in crate::vm) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener), StartError> {
     let path = std::path::absolute(path).map_err(system("the working directory"))?;
     let bound = Directory::bind_at(&path).map_err(|error| {
-        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        let taken = error.kind() == io::ErrorKind::AddrInUse;
         StartError::File {
             what: "QMP socket",
             path: path.clone(),
@@ -115,7 +122,7 @@ pub(in crate::vm) fn user_monitor(path: &Path) -> Result<(PathBuf, UnixListener)
 }
 
 /// Connects to one of QEMU's sockets.
-pub(in crate::vm) fn connect_to(run: &RunDir, name: &str) -> std::io::Result<UnixStream> {
+pub(in crate::vm) fn connect_to(run: &RunDir, name: &str) -> io::Result<UnixStream> {
     let stream: std::os::unix::net::UnixStream = run.connect(name)?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
