@@ -6,7 +6,7 @@
 //!
 //! So there is no port that another user of this host could reach, no network that is needed, and nothing to remove afterwards: the sshd
 //! ends with its streams, and these with the connection to the control socket, however a process of this chain ends. Host keys are not
-//! compared: nobody is between, and whose guest it is the control socket says.
+//! compared: only this user can open the control socket, which says whose guest it is.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -64,7 +64,7 @@ munged --foreground --force --key-file="$work/etc/munge.key" --socket="$work/mun
 daemons+=($!)
 until_true 20 "munged" test -S "$work/munge.socket"
 
-# Free ports of this machine, which nobody else is given before they are bound: above those that the kernel gives out.
+# Free ports of this machine, which no other program is given before they are bound: above those that the kernel gives out.
 read -r _ last < /proc/sys/net/ipv4/ip_local_port_range
 base=$((last + 1 + RANDOM % (65530 - last)))
 {

@@ -34,7 +34,7 @@ pub(in crate::cli) fn run(words: &[OsString]) {
     let Ok(lines) = candidates.recv_timeout(PATIENCE) else { return };
     let mut stdout = Stdout::default();
     stdout.raw(lines.as_bytes());
-    // there is nobody to tell of a failure
+    // a shell shows no message of a completion
     let _ = stdout.finish();
 }
 
@@ -89,7 +89,7 @@ mod tests {
         assert!(values("vmrun exec x --").contains(&"--timeout".to_owned()));
         assert!(values("vmrun exec x -- ").is_empty());
         assert!(lines(Vec::new()).is_empty());
-        // the command itself is nobody's to type
+        // the command itself is not typed
         assert!(values("vmrun __").is_empty());
     }
 

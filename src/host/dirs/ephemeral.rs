@@ -371,7 +371,7 @@ mod tests {
             begun("6", &[(names::LOCK, b""), run, (names::MARK, b"another text")]),
             begun("7", &[(names::LOCK, b""), run, ("thesis.txt", b"x")]),
         ];
-        // while one is made, nobody can tell that one from those that are dead
+        // while one is made, it cannot be told from those that are dead
         let maker = File::open(&base).unwrap();
         sys::wait_lock_shared(&maker).unwrap();
         drop(open(&environment, "second"));

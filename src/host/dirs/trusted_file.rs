@@ -1,4 +1,4 @@
-//! Files of settings: what stands in one decides what vmrun does, so nobody else may have written it.
+//! Files of settings: what is in one decides what vmrun does, so it must be writable by its user (and root) only.
 
 use std::fs::File;
 use std::io::{self, Read};

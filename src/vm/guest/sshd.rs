@@ -51,7 +51,7 @@ impl Handle {
         self.agent.check()?;
         loop {
             self.agent.answers().await;
-            // without a key: whoever connects brings one along
+            // without a key: a later connection brings its own
             let try_once = Exec { input: false, timeout: Some(ONE_TRY), ..Exec::sshd("", "none") };
             match self.exec(try_once).await {
                 Ok(done) if done.stdout.starts_with(GREETING) => {

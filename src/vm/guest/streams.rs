@@ -33,7 +33,7 @@ const LARGEST_PIECE: usize = 24_000;
 /// How long to wait for the ports to open before the agent is asked whether the shell has failed.
 const USUALLY_CONNECTED: Duration = Duration::from_millis(50);
 /// Output that may be the beginning of the mark is passed on if nothing follows within this time: the shell writes the mark at once, and
-/// whoever has got the output may be waiting for it before it says more.
+/// the reader may have to see the output before it answers.
 const MARK_FOLLOWS: Duration = Duration::from_millis(50);
 /// How long to read on after the end of a shell that was killed.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
