@@ -53,7 +53,7 @@ const RUN: &[(&[&str], &str)] = &[
 ];
 
 /// Commands that take a VM's name without a flag.
-const NAMED: &[&str] = &["shutdown", "stop", "kill", "exec", "inspect", "rm", "forget", "rename"];
+const NAMED: &[&str] = &["shutdown", "stop", "kill", "exec", "inspect", "rm", "forget"];
 
 /// What is meant by a flag that is not known.
 pub(super) fn hint(words: &[String], flag: &str) -> Option<String> {

@@ -75,8 +75,12 @@ pub(super) fn failure(error: clap::Error, words: &[OsString]) -> Failure {
         _ => None,
     };
     let hint = match error.kind() {
-        ErrorKind::InvalidSubcommand => context(ContextKind::InvalidSubcommand)
-            .and_then(|typed| command_hint(level(&words), &typed, rest(&words, &typed))),
+        ErrorKind::InvalidSubcommand => {
+            context(ContextKind::InvalidSubcommand).and_then(|typed| match group(&words) {
+                Some(group) => Some(hint_in_group(&group, &typed)),
+                None => command_hint(level(&words), &typed, rest(&words, &typed)),
+            })
+        }
         ErrorKind::UnknownArgument => {
             context(ContextKind::InvalidArg).and_then(|flag| flags::hint(&words, &flag))
         }
@@ -99,6 +103,33 @@ fn level(words: &[String]) -> Level {
     if words.get(1).is_some_and(|word| word == "ctl") { Level::Ctl } else { Level::Top }
 }
 
+/// The command that the words begin with, if it has commands of its own. (`ctl` is a level.)
+fn group(words: &[String]) -> Option<Command> {
+    let name = words.get(1).filter(|name| *name != "ctl")?;
+    let mut command = Cli::command().find_subcommand(name)?.clone();
+    // its commands are defined only now
+    command.build();
+    command.has_subcommands().then_some(command)
+}
+
+fn hint_in_group(group: &Command, typed: &str) -> String {
+    let command = format!("vmrun {}", group.get_name());
+    let known: Vec<(String, String)> =
+        names(group).into_iter().map(|name| (name.clone(), format!("{command} {name}"))).collect();
+    match &nearest(typed, &known)[..] {
+        [] => format!("usage: {command} <COMMAND>; `{command} --help` lists the commands"),
+        alike => format!("did you mean `{}`?", alike.join("` or `")),
+    }
+}
+
+/// The commands below one, with their other names.
+fn names(command: &Command) -> Vec<String> {
+    let all = command.get_subcommands().filter(|below| !below.is_hide_set());
+    all.flat_map(|below| std::iter::once(below.get_name()).chain(below.get_visible_aliases()))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// What follows a word.
 fn rest<'a>(words: &'a [String], typed: &str) -> &'a [String] {
     let at = words.iter().position(|word| word == typed).map_or(words.len(), |at| at + 1);
@@ -107,16 +138,6 @@ fn rest<'a>(words: &'a [String], typed: &str) -> &'a [String] {
 
 fn command_hint(level: Level, typed: &str, rest: &[String]) -> Option<String> {
     let grammar = Cli::command();
-    let names = |command: &Command| -> Vec<String> {
-        let all = command.get_subcommands().filter(|below| !below.is_hide_set());
-        all.flat_map(|below| {
-            std::iter::once(below.get_name())
-                .chain(below.get_visible_aliases())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
-        .collect()
-    };
     let top = names(&grammar);
     let mut ctl = grammar.find_subcommand("ctl").cloned().unwrap_or_default();
     // its commands are defined only now
@@ -265,6 +286,9 @@ mod tests {
         "vmrun wrap qemu-system-x86_64 -version",
         "vmrun stop --vm x",
         "vmrun kill -a",
+        "vmrun config sho",
+        "vmrun config edit",
+        "vmrun templates prun",
     ];
 
     #[test]
